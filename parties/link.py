@@ -1,0 +1,283 @@
+"""Framed TCP between two parties. Everything that crosses from one party to another goes through a `Link`."""
+
+import contextlib
+import json
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from parties.errors import OutOfStep, PeerLost, PeerTimeout
+from parties.meter import StageMeter
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+HEADER = struct.Struct("!QQ")  # payload length in bytes, sequence number
+MAX_FRAME_BYTES = 1 << 32  # a length beyond this is a corrupt header, not a message
+
+
+def _view(buffer: "ReadableBuffer") -> memoryview:
+    """The bytes of any buffer, without a copy where it is contiguous."""
+    view = memoryview(buffer)
+    return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
+
+
+def _tensor_view(tensor: Tensor) -> memoryview:
+    """The bytes of a CPU tensor of any dtype and shape, without a copy where it is contiguous."""
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+class _Incoming:
+    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none."""
+
+    def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
+        self._check = check
+        self._room = room
+        self._header = bytearray(HEADER.size)
+        self._left = memoryview(self._header)
+        self._in_payload = False
+        self.payload = bytearray()
+
+    def pull(self, sock: socket.socket) -> int:
+        """Reads what has arrived; returns the number of bytes, 0 if there were none yet."""
+        try:
+            count = sock.recv_into(self._left)
+        except BlockingIOError:
+            return 0
+        if count == 0:
+            raise ConnectionResetError
+        self._left = self._left[count:]
+        if not self._left and not self._in_payload:
+            self._begin_payload(*HEADER.unpack(self._header))
+        return count
+
+    def _begin_payload(self, length: int, number: int) -> None:
+        self._check(length, number)
+        if self._room is None:
+            self.payload = bytearray(length)
+            self._room = memoryview(self.payload)
+        self._left = self._room
+        self._in_payload = True
+
+    @property
+    def done(self) -> bool:
+        return self._in_payload and not self._left
+
+
+class Link:
+    """A connection to one peer, used by one thread at a time.
+
+    Calls return when their bytes have been handed to the kernel or have arrived. Each call is counted on the current
+    stage of `meter`. After any exception the connection is closed, for the next frame would begin in the middle of
+    the last; the peer then sees `PeerLost` at once.
+
+    Args:
+        sock: a connected TCP socket; the link owns it from now on.
+        peer: the role at the other end.
+        meter: counts bytes (with framing), messages, rounds and blocked seconds.
+        timeout_s: how long not one byte may move before `PeerTimeout`.
+        max_frame_bytes: the longest payload that is believed.
+
+    Attributes:
+        sent_bytes: bytes sent so far, with framing.
+        received_bytes: bytes received so far, with framing.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: str,
+        meter: StageMeter,
+        timeout_s: float,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+    ) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.peer = peer
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self._socket = sock
+        self._meter = meter
+        self._timeout_s = timeout_s
+        self._max_frame_bytes = max_frame_bytes
+        self._sent_frames = 0
+        self._received_frames = 0
+        self._fd = sock.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._fd, 0)
+
+    def send(self, buffer: "ReadableBuffer") -> None:
+        """Sends one frame; half a round.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+            PeerTimeout: no byte moved for `timeout_s`.
+            ValueError: the buffer is longer than `max_frame_bytes`.
+        """
+        self._transfer(self._frame(buffer), None, rounds=0.5)
+
+    def receive(self) -> bytearray:
+        """Receives one frame of any length; half a round.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+            PeerTimeout: no byte moved for `timeout_s`.
+            OutOfStep: the frame has another sequence number than the next, or is longer than `max_frame_bytes`.
+        """
+        incoming = _Incoming(self._check_bounded, None)
+        self._transfer([], incoming, rounds=0.5)
+        return incoming.payload
+
+    def exchange(self, buffer: "ReadableBuffer") -> bytearray:
+        """Sends one frame and receives one, each of any length, at the same time; one round.
+
+        Raises:
+            PeerLost, PeerTimeout, OutOfStep, ValueError: as `send` and `receive` do.
+        """
+        incoming = _Incoming(self._check_bounded, None)
+        self._transfer(self._frame(buffer), incoming, rounds=1.0)
+        return incoming.payload
+
+    def send_tensor(self, tensor: Tensor) -> None:
+        """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
+        self.send(_tensor_view(tensor.cpu()))
+
+    def receive_tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Receives a CPU tensor of known shape and dtype; half a round.
+
+        Raises:
+            OutOfStep: also when the frame has not the length of such a tensor.
+        """
+        tensor = torch.empty(tuple(shape), dtype=dtype)
+        self._transfer([], self._into(tensor), rounds=0.5)
+        return tensor
+
+    def exchange_tensor(self, tensor: Tensor) -> Tensor:
+        """Sends a tensor and receives one of the same shape, dtype and device at the same time; one round."""
+        theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self._transfer(self._frame(_tensor_view(tensor.cpu())), self._into(theirs), rounds=1.0)
+        return theirs.to(tensor.device)
+
+    def send_json(self, value: Any) -> None:
+        """Sends a value as JSON; half a round."""
+        self.send(json.dumps(value).encode())
+
+    def receive_json(self) -> Any:
+        """Receives a value sent by `send_json`; half a round.
+
+        Raises:
+            OutOfStep: also when the frame is not JSON.
+        """
+        payload = self.receive()
+        try:
+            return json.loads(payload)
+        except (ValueError, RecursionError):
+            self.close()
+            raise self._out_of_step("JSON", f"{len(payload)} bytes of something else") from None
+
+    def close(self) -> None:
+        """Closes the connection; the peer notices at once. Any thread may, and a call under way raises `PeerLost`."""
+        with contextlib.suppress(OSError):  # the peer may have closed first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _frame(self, buffer: "ReadableBuffer") -> list[memoryview]:
+        payload = _view(buffer)
+        if len(payload) > self._max_frame_bytes:
+            raise ValueError(f"a frame holds at most {self._max_frame_bytes} bytes, not {len(payload)}; send parts")
+        return [memoryview(HEADER.pack(len(payload), self._sent_frames)), payload]
+
+    def _into(self, tensor: Tensor) -> _Incoming:
+        room = _tensor_view(tensor)
+        return _Incoming(partial(self._check_exact, len(room)), room)
+
+    def _transfer(self, outgoing: list[memoryview], incoming: _Incoming | None, *, rounds: float) -> None:
+        """Sends a frame, receives a frame, or does both at the same time, and counts it."""
+        sent_before, received_before, start = self.sent_bytes, self.received_bytes, time.perf_counter()
+        messages = bool(outgoing) + (incoming is not None)
+        done = False
+        try:
+            self._stream(outgoing, incoming)
+            done = True
+        except OSError as error:
+            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
+        finally:
+            if not done:
+                self.close()
+            self._meter.count(
+                self.peer,
+                sent=self.sent_bytes - sent_before,
+                received=self.received_bytes - received_before,
+                messages=messages if done else 0,
+                rounds=rounds if done else 0.0,
+                blocked=time.perf_counter() - start,
+            )
+
+    def _stream(self, outgoing: list[memoryview], incoming: _Incoming | None) -> None:
+        if outgoing:
+            self._sent_frames += 1
+            if incoming is None:
+                self._raise_if_hung_up()
+        while outgoing or incoming is not None:
+            moved = self._push(outgoing) if outgoing else 0
+            if incoming is not None:
+                count = incoming.pull(self._socket)
+                self.received_bytes += count
+                moved += count
+                incoming = None if incoming.done else incoming
+            if not moved:
+                self._wait(sending=bool(outgoing), receiving=incoming is not None)
+
+    def _push(self, outgoing: list[memoryview]) -> int:
+        """Sends what the kernel takes of `outgoing` and drops it from there; returns the number of bytes."""
+        try:
+            count = self._socket.sendmsg(outgoing)
+        except BlockingIOError:
+            return 0
+        self.sent_bytes += count
+        left = count
+        while outgoing and left >= len(outgoing[0]):
+            left -= len(outgoing.pop(0))
+        if left:
+            outgoing[0] = outgoing[0][left:]
+        return count
+
+    def _raise_if_hung_up(self) -> None:
+        """A lone send to a peer that has left would succeed into the kernel's buffer, so look first."""
+        self._poll.modify(self._fd, select.POLLRDHUP)
+        if self._poll.poll(0):
+            raise ConnectionResetError
+
+    def _wait(self, *, sending: bool, receiving: bool) -> None:
+        # a peer that hung up takes no more of what is left to send, but what it sent before is still to be read
+        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
+        self._poll.modify(self._fd, events)
+        ready = self._poll.poll(self._timeout_s * 1000)
+        if not ready:
+            raise PeerTimeout(self.peer, self._meter.current, self.sent_bytes, self.received_bytes, self._timeout_s)
+        if ready[0][1] & select.POLLRDHUP:
+            raise ConnectionResetError
+
+    def _check_bounded(self, length: int, number: int) -> None:
+        self._check(length, number, length <= self._max_frame_bytes, f"at most {self._max_frame_bytes}")
+
+    def _check_exact(self, expected: int, length: int, number: int) -> None:
+        self._check(length, number, length == expected, f"{expected}")
+
+    def _check(self, length: int, number: int, fits: bool, expected: str) -> None:
+        if not fits or number != self._received_frames:
+            raise self._out_of_step(
+                f"frame {self._received_frames} of {expected} bytes", f"frame {number} of {length} bytes"
+            )
+        self._received_frames += 1
+
+    def _out_of_step(self, expected: str, got: str) -> OutOfStep:
+        return OutOfStep(self.peer, self._meter.current, expected, got)
