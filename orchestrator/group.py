@@ -1,0 +1,205 @@
+"""The parties of one or more cells: four actors on their seats, connected to each other, stopped as one."""
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psutil
+import ray
+from ray.actor import ActorHandle
+
+from orchestrator.actors import PARTY_CLASS, PartyActor
+from orchestrator.failures import CellFailure, culprit, lost, reported
+from orchestrator.patience import Patience
+from orchestrator.placement import ROLES, Placement
+
+Address = tuple[str, int]
+Answers = dict[str, Any]
+Progress = Mapping[str, Mapping[str, Any]]
+
+POLL_S = 0.33
+# How long to listen for the cause once a party has reported a symptom (its peer is gone).
+_GRACE_S = 3.0
+_STACKS_S = 5.0
+_CLOSE_S = 5.0
+
+
+@dataclass
+class PartyGroup:
+    """Four connected parties.
+
+    Attributes:
+        placement: Where they sit.
+        exporters: Address of each party's Prometheus exporter.
+        progress: Last progress of each role.
+    """
+
+    placement: Placement
+    actors: dict[str, ActorHandle]
+    timeout_s: float
+    exporters: dict[str, Address]
+    pids: dict[str, int]
+    progress: dict[str, Mapping[str, Any]]
+
+    @classmethod
+    def start(cls, placement: Placement, patience: Patience, timeout_s: float, party_class: str = PARTY_CLASS) -> Self:
+        """Start the actors on their seats and connect them.
+
+        Args:
+            placement: The seats; released again if this fails.
+            patience: Bounds the whole start.
+            timeout_s: What the parties allow a peer to be silent, in seconds.
+            party_class: See `PartyActor`.
+
+        Raises:
+            CellFailure: If a party could not start or connect.
+            Interrupted: If the user wants to stop.
+            Overdue: If it takes too long.
+        """
+        remote = ray.remote(PartyActor)
+        actors = {
+            role: remote.options(**placement.options(role), max_concurrency=4, max_restarts=0).remote(
+                role, placement.parties_beside(role), party_class
+            )
+            for role in ROLES
+        }
+        group = cls(placement, actors, timeout_s, {}, {}, {role: {} for role in ROLES})
+        try:
+            group._connect(patience)
+        except BaseException:
+            group.kill()
+            raise
+        return group
+
+    def run(self, job: dict[str, Any], patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+        """Run one job on all parties at once.
+
+        Args:
+            job: `parties.job.Job` as a dictionary.
+            patience: Bounds the run.
+            watch: Called about three times a second with the progress of all roles.
+
+        Returns:
+            The result of each role.
+
+        Raises:
+            CellFailure: Of the party at fault. The others may still be running: `kill` the group.
+            Interrupted: If the user wants to stop.
+            Overdue: If it takes too long.
+        """
+        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, watch)
+
+    def stacks(self) -> str:
+        """Stacks of all threads of all parties, as far as they answer within a few seconds."""
+        asked = {role: actor.stacks.remote() for role, actor in self.actors.items()}
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_STACKS_S)
+        return "\n".join(f"== {role} ==\n{self._stack(role, ref)}" for role, ref in asked.items())
+
+    def close(self) -> None:
+        """Let the parties close their links and ports, then end them."""
+        asked = [actor.close.remote() for actor in self.actors.values()]
+        ray.wait(asked, num_returns=len(asked), timeout=_CLOSE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all parties at once, whatever they do, and give their seats back."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+        self.placement.release()
+
+    def _connect(self, patience: Patience) -> None:
+        session = secrets.token_hex(16)
+        hosts = data_hosts(self.placement)
+        opening = {role: a.open.remote(hosts[role], session, self.timeout_s) for role, a in self.actors.items()}
+        opened = self._all(opening, patience)
+        self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
+        self.pids = {role: answer["pid"] for role, answer in opened.items()}
+        dialled = addresses_to_dial({role: tuple(answer["address"]) for role, answer in opened.items()})
+        self._all({role: a.connect.remote(dialled[role]) for role, a in self.actors.items()}, patience)
+
+    def _all(
+        self, refs: dict[str, Any], patience: Patience, watch: Callable[[Progress], None] = lambda _: None
+    ) -> Answers:
+        """The answers of all roles; the first failure ends the wait, once its cause is known."""
+        answers: Answers = {}
+        failures: list[CellFailure] = []
+        settle_at = math.inf
+        pending = {ref: role for role, ref in refs.items()}
+        poll = _ProgressPoll(self.actors)
+        while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
+            patience.check()
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, patience.left))
+            self.progress.update(poll.latest())
+            for ref in ready:
+                role = pending.pop(ref)
+                try:
+                    answers[role] = self._answer(role, ref)
+                except CellFailure as failure:
+                    failures.append(failure)
+                    settle_at = min(settle_at, time.monotonic() + _GRACE_S)
+            watch(self.progress)
+        if failures:
+            raise culprit(failures, self.progress)
+        return answers
+
+    def _answer(self, role: str, ref: Any) -> Any:
+        try:
+            answer = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            raise lost(role, error, self.progress[role]) from error
+        if "error" in answer:
+            raise reported(answer["error"])
+        return answer
+
+    def _stack(self, role: str, ref: Any) -> str:
+        try:
+            return str(ray.get(ref, timeout=0))
+        except ray.exceptions.RayError as error:
+            return f"no stack: {type(error).__name__}; process {self.pids.get(role)} is {self._state(role)}"
+
+    def _state(self, role: str) -> str:
+        """What the system says of a party's process, where that process is on this machine."""
+        if self.placement.nodes[role] != ray.get_runtime_context().get_node_id():
+            return "on another machine"
+        try:
+            return str(psutil.Process(self.pids[role]).status())
+        except (psutil.Error, KeyError):
+            return "gone"
+
+
+class _ProgressPoll:
+    """Asks every party for its progress, never twice before it answered."""
+
+    def __init__(self, actors: Mapping[str, ActorHandle]) -> None:
+        self._actors = actors
+        self._asked = {role: actor.progress.remote() for role, actor in actors.items()}
+
+    def latest(self) -> dict[str, Mapping[str, Any]]:
+        """What has come in since the last call; parties that did not answer are left out."""
+        came: dict[str, Mapping[str, Any]] = {}
+        ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=0)
+        for role, ref in list(self._asked.items()):
+            if ref in ready:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    came[role] = ray.get(ref)
+                self._asked[role] = self._actors[role].progress.remote()
+        return came
+
+
+def data_hosts(placement: Placement) -> dict[str, str]:
+    """The address on which each party binds its data port: loopback if they share one machine, its node's otherwise."""
+    if len(set(placement.nodes.values())) == 1:
+        return dict.fromkeys(placement.hosts, "127.0.0.1")
+    return placement.hosts
+
+
+def addresses_to_dial(bound: Mapping[str, Address]) -> dict[str, dict[str, Address]]:
+    """Which address each role dials for each of its peers: the ones that the peers bound.
+
+    A back end that relays traffic puts its own addresses here.
+    """
+    return {role: {peer: address for peer, address in bound.items() if peer != role} for role in bound}

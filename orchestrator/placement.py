@@ -1,0 +1,157 @@
+"""Seats for the parties on a Ray cluster: one placement-group bundle a role, one node a party where nodes suffice."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+PROTOCOL_ROLES = ("client", "server", "dealer")
+ROLES = (*PROTOCOL_ROLES, "referee")
+GPU_ROLES = PROTOCOL_ROLES
+
+# A logical share, so small that all four roles fit on a machine with two CPUs. How many threads a party really uses
+# follows from the cores of its machine (actors.threads_for).
+CPU_SHARE = 0.5
+_SLICE_S = 0.5
+
+Bundle = dict[str, float]
+
+
+class PlacementError(Exception):
+    """The cluster lacks what the parties need; the message says what, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Reserved seats.
+
+    Attributes:
+        strategy: `STRICT_SPREAD` (one node a protocol role) or `PACK`.
+        nodes: Node id of each role.
+        hosts: Address of each role's node, as Ray knows it.
+        gpus: GPUs of each role, possibly a fraction of one; 0 where it has none.
+    """
+
+    strategy: str
+    nodes: dict[str, str]
+    hosts: dict[str, str]
+    gpus: dict[str, float]
+    seats: dict[str, tuple[PlacementGroup, int]]
+
+    def parties_beside(self, role: str) -> int:
+        """How many parties share the node of `role`, itself included."""
+        return sum(node == self.nodes[role] for node in self.nodes.values())
+
+    def options(self, role: str) -> dict[str, Any]:
+        """Ray options that put an actor on the seat of `role`."""
+        group, index = self.seats[role]
+        return {
+            "num_cpus": CPU_SHARE,
+            "num_gpus": self.gpus[role],
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        }
+
+    def release(self) -> None:
+        """Give the seats back; Ray kills whatever still sits on them."""
+        for group in {group.id: group for group, _ in self.seats.values()}.values():
+            remove_placement_group(group)
+
+
+def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: None) -> Placement:
+    """Reserve a seat for every role.
+
+    The protocol's roles get a node each where the cluster has that many nodes, and share as few as possible otherwise.
+    The referee is not a party of the protocol: it goes wherever there is room. A role is bound to the nodes that offer
+    a custom resource of its name, where some node does.
+
+    Args:
+        gpu: Whether the protocol's roles need a GPU; they share GPUs where there are fewer than roles.
+        timeout_s: How long to wait for busy resources, in seconds.
+        check: Called a few times a second while waiting; what it raises ends the wait.
+
+    Raises:
+        PlacementError: If a resource is missing or stays busy.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    bundles = {role: _bundle(role, nodes, _gpu_share(nodes) if gpu else 0.0) for role in ROLES}
+    _require(bundles, nodes)
+    spread = sum(node["Resources"].get("CPU", 0) >= CPU_SHARE for node in nodes) >= len(PROTOCOL_ROLES)
+    strategy = "STRICT_SPREAD" if spread else "PACK"
+    rows = (PROTOCOL_ROLES, ("referee",)) if spread else (ROLES,)
+    reserved: list[PlacementGroup] = []
+    try:
+        for row in rows:
+            reserved.append(placement_group([bundles[role] for role in row], strategy=strategy))
+            _await(reserved[-1], {role: bundles[role] for role in row}, strategy, timeout_s, check)
+    except BaseException:
+        for group in reserved:
+            remove_placement_group(group)
+        raise
+    seats = {role: (group, i) for group, row in zip(reserved, rows, strict=True) for i, role in enumerate(row)}
+    at = {role: placement_group_table(group)["bundles_to_node_id"][i] for role, (group, i) in seats.items()}
+    address = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+    return Placement(
+        strategy=strategy,
+        nodes=at,
+        hosts={role: address[node] for role, node in at.items()},
+        gpus={role: bundle.get("GPU", 0.0) for role, bundle in bundles.items()},
+        seats=seats,
+    )
+
+
+def _bundle(role: str, nodes: list[dict[str, Any]], gpu_share: float) -> Bundle:
+    bundle = {"CPU": CPU_SHARE}
+    if role in GPU_ROLES and gpu_share:
+        bundle["GPU"] = gpu_share
+    if role in PROTOCOL_ROLES and any(node["Resources"].get(role, 0) for node in nodes):
+        bundle[role] = 1.0
+    return bundle
+
+
+def _gpu_share(nodes: list[dict[str, Any]]) -> float:
+    """GPUs a role: a whole one where there are enough, else an equal part of those there are."""
+    total = sum(node["Resources"].get("GPU", 0.0) for node in nodes)
+    if not total:
+        raise PlacementError(
+            "the cell asks for a GPU and no node of the cluster offers one; run it with gpu: false, or start Ray on a "
+            "machine where nvidia-smi lists a GPU (ray start --num-gpus=N overrides what Ray finds)"
+        )
+    roles_a_gpu = math.ceil(len(GPU_ROLES) / total)  # a role's share must lie on one GPU
+    return float(1 / roles_a_gpu)
+
+
+def _require(bundles: dict[str, Bundle], nodes: list[dict[str, Any]]) -> None:
+    """Refuse at once what no node could ever hold."""
+    for role, bundle in bundles.items():
+        if not any(all(node["Resources"].get(name, 0) >= need for name, need in bundle.items()) for node in nodes):
+            offers = "; ".join(f"{node['NodeManagerAddress']}: {_resources(node['Resources'])}" for node in nodes)
+            raise PlacementError(
+                f"no single node offers {_resources(bundle)}, which the {role} needs ({offers}); "
+                f"start a node with these resources, see ray_cluster.yaml"
+            )
+
+
+def _await(
+    group: PlacementGroup, bundles: dict[str, Bundle], strategy: str, timeout_s: float, check: Callable[[], None]
+) -> None:
+    waited = 0.0
+    while not group.wait(_SLICE_S):
+        check()
+        waited += _SLICE_S
+        if waited >= timeout_s:
+            wanted = ", ".join(f"{role}: {_resources(bundle)}" for role, bundle in bundles.items())
+            where = "on nodes of their own" if strategy == "STRICT_SPREAD" else "on any nodes"
+            raise PlacementError(
+                f"no room for the parties after {timeout_s:g} s: wanted {where} {wanted}; free in the cluster: "
+                f"{_resources(ray.available_resources())}; wait for other jobs (`ray status`), or add nodes"
+            )
+
+
+def _resources(resources: dict[str, float]) -> str:
+    """Resources as words, without Ray's per-node and memory bookkeeping."""
+    shown = {name: amount for name, amount in resources.items() if ":" not in name and "memory" not in name}
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(shown.items())) or "nothing"
