@@ -4,9 +4,8 @@ import contextlib
 import json
 import select
 import socket
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,62 +13,13 @@ import torch
 from torch import Tensor
 
 from parties.errors import OutOfStep, PeerLost, PeerTimeout
+from parties.frame import HEADER, IncomingFrame, bytes_of, tensor_bytes
 from parties.meter import StageMeter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-HEADER = struct.Struct("!QQ")  # payload length in bytes, sequence number
 MAX_FRAME_BYTES = 1 << 32  # a length beyond this is a corrupt header, not a message
-
-
-def _view(buffer: "ReadableBuffer") -> memoryview:
-    """The bytes of any buffer, without a copy where it is contiguous."""
-    view = memoryview(buffer)
-    return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
-
-
-def _tensor_view(tensor: Tensor) -> memoryview:
-    """The bytes of a CPU tensor of any dtype and shape, without a copy where it is contiguous."""
-    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
-    return flat.view(torch.uint8).numpy().data
-
-
-class _Incoming:
-    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none."""
-
-    def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
-        self._check = check
-        self._room = room
-        self._header = bytearray(HEADER.size)
-        self._left = memoryview(self._header)
-        self._in_payload = False
-        self.payload = bytearray()
-
-    def pull(self, sock: socket.socket) -> int:
-        """Reads what has arrived; returns the number of bytes, 0 if there were none yet."""
-        try:
-            count = sock.recv_into(self._left)
-        except BlockingIOError:
-            return 0
-        if count == 0:
-            raise ConnectionResetError
-        self._left = self._left[count:]
-        if not self._left and not self._in_payload:
-            self._begin_payload(*HEADER.unpack(self._header))
-        return count
-
-    def _begin_payload(self, length: int, number: int) -> None:
-        self._check(length, number)
-        if self._room is None:
-            self.payload = bytearray(length)
-            self._room = memoryview(self.payload)
-        self._left = self._room
-        self._in_payload = True
-
-    @property
-    def done(self) -> bool:
-        return self._in_payload and not self._left
 
 
 class Link:
@@ -132,7 +82,7 @@ class Link:
             PeerTimeout: no byte moved for `timeout_s`.
             OutOfStep: the frame has another sequence number than the next, or is longer than `max_frame_bytes`.
         """
-        incoming = _Incoming(self._check_bounded, None)
+        incoming = IncomingFrame(self._check_bounded, None)
         self._transfer([], incoming, rounds=0.5)
         return incoming.payload
 
@@ -142,13 +92,13 @@ class Link:
         Raises:
             PeerLost, PeerTimeout, OutOfStep, ValueError: as `send` and `receive` do.
         """
-        incoming = _Incoming(self._check_bounded, None)
+        incoming = IncomingFrame(self._check_bounded, None)
         self._transfer(self._frame(buffer), incoming, rounds=1.0)
         return incoming.payload
 
     def send_tensor(self, tensor: Tensor) -> None:
         """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
-        self.send(_tensor_view(tensor.cpu()))
+        self.send(tensor_bytes(tensor.cpu()))
 
     def receive_tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Receives a CPU tensor of known shape and dtype; half a round.
@@ -163,7 +113,7 @@ class Link:
     def exchange_tensor(self, tensor: Tensor) -> Tensor:
         """Sends a tensor and receives one of the same shape, dtype and device at the same time; one round."""
         theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
-        self._transfer(self._frame(_tensor_view(tensor.cpu())), self._into(theirs), rounds=1.0)
+        self._transfer(self._frame(tensor_bytes(tensor.cpu())), self._into(theirs), rounds=1.0)
         return theirs.to(tensor.device)
 
     def send_json(self, value: Any) -> None:
@@ -190,16 +140,16 @@ class Link:
         self._socket.close()
 
     def _frame(self, buffer: "ReadableBuffer") -> list[memoryview]:
-        payload = _view(buffer)
+        payload = bytes_of(buffer)
         if len(payload) > self._max_frame_bytes:
             raise ValueError(f"a frame holds at most {self._max_frame_bytes} bytes, not {len(payload)}; send parts")
         return [memoryview(HEADER.pack(len(payload), self._sent_frames)), payload]
 
-    def _into(self, tensor: Tensor) -> _Incoming:
-        room = _tensor_view(tensor)
-        return _Incoming(partial(self._check_exact, len(room)), room)
+    def _into(self, tensor: Tensor) -> IncomingFrame:
+        room = tensor_bytes(tensor)
+        return IncomingFrame(partial(self._check_exact, len(room)), room)
 
-    def _transfer(self, outgoing: list[memoryview], incoming: _Incoming | None, *, rounds: float) -> None:
+    def _transfer(self, outgoing: list[memoryview], incoming: IncomingFrame | None, *, rounds: float) -> None:
         """Sends a frame, receives a frame, or does both at the same time, and counts it."""
         sent_before, received_before, start = self.sent_bytes, self.received_bytes, time.perf_counter()
         messages = bool(outgoing) + (incoming is not None)
@@ -221,7 +171,7 @@ class Link:
                 blocked=time.perf_counter() - start,
             )
 
-    def _stream(self, outgoing: list[memoryview], incoming: _Incoming | None) -> None:
+    def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
         if outgoing:
             self._sent_frames += 1
             if incoming is None:
