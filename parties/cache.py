@@ -1,0 +1,65 @@
+"""The key-value cache of one decoder: secret values, public sizes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from parties.selection import Selection
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer, and what its policy remembers.
+
+    Attributes:
+        k: keys with position, [kv_heads, tokens, head_dim].
+        v: values, the same shape.
+        state: the policy's secret values by name.
+        kept: at prefill, the engine's handle on which prompt tokens stayed.
+        selection: what the current step attends to.
+    """
+
+    k: Any = None
+    v: Any = None
+    state: dict[str, Any] = field(default_factory=dict)
+    kept: Any = None
+    selection: Selection | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Cached tokens. Public."""
+        return 0 if self.k is None else int(self.k.shape[1])
+
+
+@dataclass
+class Cache:
+    """All layers, and the public position of the next token."""
+
+    layers: list[LayerCache]
+    position: int = 0
+
+    @classmethod
+    def empty(cls, n_layers: int) -> "Cache":
+        """A cache without tokens."""
+        return cls([LayerCache() for _ in range(n_layers)])
+
+    def values(self) -> dict[str, Any]:
+        """Every secret value by a public name: what has to be shared when a cache changes hands."""
+        named = {}
+        for index, layer in enumerate(self.layers):
+            for name, value in {"k": layer.k, "v": layer.v, **layer.state}.items():
+                named[f"{index}.{name}"] = value
+        return named
+
+    @classmethod
+    def from_values(cls, n_layers: int, position: int, named: dict[str, Any]) -> "Cache":
+        """The inverse of `values`."""
+        cache = cls.empty(n_layers)
+        cache.position = position
+        for path, value in named.items():
+            index, name = path.split(".", 1)
+            layer = cache.layers[int(index)]
+            if name in ("k", "v"):
+                setattr(layer, name, value)
+            else:
+                layer.state[name] = value
+        return cache

@@ -1,0 +1,120 @@
+"""The two computing parties: the client, who owns the prompt, and the server, who owns the weights."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.engines.base import Engine
+from parties.engines.factory import make_engine
+from parties.folding import fold, folded_shapes
+from parties.job import Job
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
+from parties.policies import make
+from parties.program import run, staged
+from parties.prompt import prompt_tokens
+from parties.state import State
+
+
+@dataclass
+class Session:
+    """What outlives a cell: the model on an engine."""
+
+    model: str
+    engine: Engine
+    spec: ModelSpec
+    tokenizer: Tokenizer
+
+
+class ComputingParty:
+    """Client or server of any private engine."""
+
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: State) -> None:
+        self.role, self.mesh, self.meter, self.state = role, mesh, meter, state
+        self._session: Session | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Decodes one cell; returns this party's part of the result."""
+        self.state.enter("loading")
+        session = self._open(job)
+        tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
+        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        self.state.enter("prefill")
+        cache = self._receive_cache(session)
+        self.state.enter("decode")
+        start = time.perf_counter()
+        logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
+        seconds = time.perf_counter() - start
+        session.engine.finish()
+        self.state.enter("check")
+        self._report(session.engine, logits, generated)
+        result: dict[str, Any] = {
+            "tokens": job.new_tokens,
+            "decode_seconds": seconds,
+            "cached_tokens": cache.layers[0].tokens,
+        }
+        if job.show_text and self.role == "client":
+            result["text"] = session.tokenizer.decode([token for token in generated if token is not None])
+        return result
+
+    def _open(self, job: Job) -> Session:
+        """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
+        if self._session is None or (self._session.model, self._session.engine.name) != (job.model, job.engine):
+            self._session = None  # frees the old model before the new one comes
+            with self.meter.stage("bench.load"):
+                spec, tokenizer, weights = self._model(job.model)
+            engine = make_engine(job.engine, self.role, self.mesh, self.meter)
+            run(staged(self.meter, "offline.weights", engine.install(folded_shapes(spec), weights)))
+            self._session = Session(job.model, engine, spec, tokenizer)
+        return self._session
+
+    def _model(self, source: str) -> tuple[ModelSpec, Tokenizer, dict[str, torch.Tensor] | None]:
+        """The server loads the model and publishes what is public of it; the client never opens it."""
+        if self.role == "server":
+            spec, tokenizer = load_spec(source), load_tokenizer(source)
+            self.mesh["client"].send_json({"spec": spec.to_json(), "tokenizer": tokenizer.to_json()})
+            return spec, tokenizer, fold(spec, load_weights(source))
+        card = self.mesh["server"].receive_json()
+        return ModelSpec.from_json(card["spec"]), Tokenizer.from_json(card["tokenizer"]), None
+
+    def _receive_cache(self, session: Session) -> Cache:
+        """This party's shares of the cache that the referee prefilled."""
+        referee, named = self.mesh["referee"], {}
+        with self.meter.stage("bench.prefill"):
+            card = referee.receive_json()
+            for name, shape in card["shapes"].items():
+                named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
+        return Cache.from_values(session.spec.n_layers, card["position"], named)
+
+    def _decode(
+        self, job: Job, decoder: Decoder, cache: Cache, token: int | None
+    ) -> tuple[list[Any], list[int | None]]:
+        """The private part: every new token is decoded through the compressed cache."""
+        engine, kept, generated = decoder.engine, [], []
+        for _ in range(job.new_tokens):
+            own = None if token is None else [token]
+            x = run(decoder.embed(own, 1, cache.position))
+            logits = run(decoder.step(x, cache))
+            kept.append(logits)
+            if job.argmax == "client":
+                opened = run(staged(self.meter, "argmax", engine.reveal(logits)))
+                token = None if opened is None else int(opened.argmax())
+            else:
+                token = run(staged(self.meter, "argmax", engine.argmax(logits)))
+            generated.append(token)
+            self.state.token(cache.layers[0].tokens)
+        return kept, generated
+
+    def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:
+        """Gives the referee, off the clock, what it needs to check the run."""
+        referee = self.mesh["referee"]
+        with self.meter.stage("bench.check"):
+            for value in logits:
+                referee.send_tensor(engine.export(value))
+            if self.role == "client":
+                referee.send_json({"tokens": generated})

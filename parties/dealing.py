@@ -1,0 +1,26 @@
+"""The dealer's part of a cell: correlated randomness for the two computing parties, from shapes alone."""
+
+from typing import Any
+
+from parties.engines.factory import Dealer, make_dealer
+from parties.job import Job
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.state import State
+
+
+class DealingParty:
+    """Serves an engine's dealer until the client needs nothing more."""
+
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+        self.mesh, self.meter, self.state = mesh, meter, state
+        self._dealer: tuple[str, str, Dealer] | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """One cell."""
+        self.state.enter("loading")
+        if self._dealer is None or self._dealer[:2] != (job.model, job.engine):
+            self._dealer = (job.model, job.engine, make_dealer(job.engine, self.mesh, self.meter))
+        self.state.enter("decode")
+        self._dealer[2].serve()
+        return {"tokens": job.new_tokens, "decode_seconds": 0.0}

@@ -1,0 +1,120 @@
+"""A decoder-only transformer, written once for all engines and policies.
+
+Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 type: layer norm, learned positions, GELU.
+Parameters are those of `parties.folding`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from parties.cache import Cache
+from parties.engines.base import Engine
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+from parties.program import Program, staged
+
+
+class Decoder:
+    """One model on one engine with one policy."""
+
+    def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
+        self.engine, self.spec, self.policy = engine, spec, policy
+
+    def prefill(self, x: Any, cache: Cache) -> Program[None]:
+        """Runs the prompt's n tokens at once into an empty cache and lets the policy compress it.
+
+        Args:
+            x: embedded tokens (`embed`), [n, hidden].
+            cache: an empty cache; filled in place.
+        """
+        n = x.shape[0]
+        mask = self.engine.causal_mask(0, n)
+        for layer in range(self.spec.n_layers):
+            q = yield from self._project(layer, x, cache, 0)
+            mixed = yield from self.engine.attend(q, cache.layers[layer], mask)
+            x = yield from self._finish(layer, x, mixed)
+            yield from self.policy.after_prefill(self.engine, cache, layer, q)
+        cache.position = n
+
+    def step(self, x: Any, cache: Cache) -> Program[Any]:
+        """Decodes one token.
+
+        Args:
+            x: the embedded token, [1, hidden].
+            cache: grows by the token.
+
+        Returns:
+            Logits of the next token, [1, vocab].
+        """
+        for layer in range(self.spec.n_layers):
+            q = yield from self._project(layer, x, cache, cache.position)
+            here = cache.layers[layer]
+            selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+            if selection is None:
+                mixed = yield from self.engine.attend(q, here)
+            else:
+                mixed = yield from self.engine.attend_selected(q, here, selection)
+            x = yield from self._finish(layer, x, mixed)
+        cache.position += 1
+        x = yield from self._normalise(x)
+        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(x, "lm_head")))
+
+    def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
+        """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
+        x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
+        if self.spec.family == "gpt2":
+            x = x + self.engine.parameter("positions")[position : position + count]
+        return x
+
+    def _project(self, layer: int, x: Any, cache: Cache, position: int) -> Program[Any]:
+        """Queries of a layer, [heads, n, head_dim]; keys and values go into the cache."""
+        spec, engine, here = self.spec, self.engine, cache.layers[layer]
+        normal = yield from self._normalise(x)
+        qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
+        n = qkv.shape[0]
+        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
+        turned = spec.n_heads + spec.n_kv_heads
+        qk, v = heads[:turned], heads[turned:]
+        if spec.family == "llama":
+            with engine.meter.stage("rope"):
+                qk = self._rotate(qk, position)
+        q, k = qk[: spec.n_heads], qk[spec.n_heads :]
+        here.k = k if here.k is None else engine.cat([here.k, k], dim=1)
+        here.v = v if here.v is None else engine.cat([here.v, v], dim=1)
+        return q
+
+    def _rotate(self, x: Any, position: int) -> Any:
+        """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
+        half = self.spec.head_dim // 2
+        frequency = self.spec.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(position, position + x.shape[1], dtype=torch.float64).unsqueeze(1) * frequency
+        cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
+        swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
+        return x * cos + swapped * sin
+
+    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Any]:
+        """Output projection and feed-forward part of a layer, with both residuals: [n, hidden]."""
+        engine, at = self.engine, f"layers.{layer}"
+        joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
+        x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
+        normal = yield from self._normalise(x)
+        inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
+        return x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down")))
+
+    def _swiglu(self, at: str, x: Any) -> Program[Any]:
+        engine, inner = self.engine, self.spec.intermediate
+        both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
+        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
+        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+
+    def _mlp(self, at: str, x: Any) -> Program[Any]:
+        up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
+        return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
+
+    def _normalise(self, x: Any) -> Program[Any]:
+        centre = self.spec.family == "gpt2"
+        return (
+            yield from staged(self.engine.meter, "norm", self.engine.normalise(x, self.spec.norm_eps, centre=centre))
+        )

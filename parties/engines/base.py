@@ -1,0 +1,247 @@
+"""The contract between a secure computation and what is computed on it.
+
+The decoder and every policy are written once against `Engine`. A *value* is whatever the engine computes on: a float
+tensor, a CrypTen tensor, a masked value. Linear work with public numbers is done on values directly, through the
+operators of `Value`; it never talks to a peer. Everything else is a method that returns a program (see
+`parties.program`).
+
+All parties of a run execute the same programs in the same order. Control flow depends on public numbers alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+
+from parties.cache import LayerCache
+from parties.meter import StageMeter
+from parties.program import Program, parallel, staged
+from parties.selection import Selection
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Value(Protocol):
+    """What the decoder and the policies may do to a value without an engine: local, linear, public."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Public shape."""
+
+    def __add__(self, other: Self) -> Self: ...
+    def __sub__(self, other: Self) -> Self: ...
+    def __neg__(self) -> Self: ...
+    def __mul__(self, public: float | torch.Tensor) -> Self: ...
+    def __getitem__(self, index: Any) -> Self: ...
+    def reshape(self, *shape: int) -> Self:
+        """The same elements in another shape."""
+
+    def transpose(self, first: int, second: int) -> Self:
+        """Two axes swapped."""
+
+    def sum(self, dim: int) -> Self:
+        """Sum over one axis, which disappears."""
+
+
+class Engine(ABC):
+    """One party's side of a secure computation.
+
+    Attributes:
+        name: key in `parties.engines.ENGINES`.
+        trust_model: who must not collude with whom, for the record and the report.
+        tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
+        meter: the party's stage meter.
+    """
+
+    name: ClassVar[str]
+    trust_model: ClassVar[str]
+    tolerance: ClassVar[float]
+
+    def __init__(self, meter: StageMeter) -> None:
+        self.meter = meter
+
+    def finish(self) -> None:  # noqa: B027 - most engines have nothing to do
+        """Called once a run needs no more correlated randomness."""
+
+    # -- values in and out ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def install(self, shapes: Shapes, weights: Mapping[str, torch.Tensor] | None) -> Program[None]:
+        """Takes in the model: `shapes` is public, `weights` (float32, same names) is the server's, None elsewhere."""
+
+    @abstractmethod
+    def public(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A public tensor where and how the engine wants the numbers that its values are multiplied with."""
+
+    @abstractmethod
+    def adopt(self, share: torch.Tensor) -> Any:
+        """A value from this party's part of what `split` made."""
+
+    @abstractmethod
+    def export(self, value: Any) -> torch.Tensor:
+        """This party's part of a value, for `combine`."""
+
+    @classmethod
+    @abstractmethod
+    def split(cls, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cuts a float tensor into a part for the client and one for the server; each alone is uniformly random."""
+
+    @classmethod
+    @abstractmethod
+    def combine(cls, parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """The inverse of `split`, as float64."""
+
+    @abstractmethod
+    def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Any]:
+        """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
+
+    @abstractmethod
+    def argmax(self, logits: Any) -> Program[int | None]:
+        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+
+    @abstractmethod
+    def reveal(self, value: Any) -> Program[torch.Tensor | None]:
+        """The value as a float tensor, for the client; None at the server."""
+
+    # -- products and functions ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def linear(self, x: Any, name: str) -> Program[Any]:
+        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out]."""
+
+    @abstractmethod
+    def parameter(self, name: str) -> Any:
+        """An installed parameter as a value."""
+
+    @abstractmethod
+    def mul(self, x: Any, y: Any) -> Program[Any]:
+        """Elementwise product, with broadcasting."""
+
+    @abstractmethod
+    def matmul(self, x: Any, y: Any) -> Program[Any]:
+        """Batched matrix product: [..., a, b] @ [..., b, c]."""
+
+    @abstractmethod
+    def normalise(self, x: Any, eps: float, *, centre: bool) -> Program[Any]:
+        """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
+
+        Gains and biases of the model's norms are folded into the matrices that follow (`parties.folding`).
+        """
+
+    @abstractmethod
+    def activation(self, x: Any, kind: str) -> Program[Any]:
+        """`silu`, `gelu_tanh` or `gelu`, elementwise."""
+
+    @abstractmethod
+    def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
+        """Softmax over the last axis; `mask` is public, broadcasts, and is True where a score counts."""
+
+    @abstractmethod
+    def maximum(self, x: Any, y: Any) -> Program[Any]:
+        """Elementwise maximum."""
+
+    @abstractmethod
+    def cat(self, values: Sequence[Any], dim: int) -> Any:
+        """Concatenation, local."""
+
+    # -- selection -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def keep_top(self, scores: Any, count: int) -> Program[Any]:
+        """A handle on the `count` highest of `scores` [n], in their original order; lower index first among equals."""
+
+    @abstractmethod
+    def compact(self, kept: Any, rows: Sequence[Any]) -> Program[list[Any]]:
+        """Each of `rows` [heads, n, d] cut to the rows that `keep_top` kept: [heads, count, d]."""
+
+    @abstractmethod
+    def top_clusters(
+        self, coarse: Any, fine: Any, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Program[Any]:
+        """Two-level choice for each head; which clusters won stays secret.
+
+        Args:
+            coarse: similarities of the coarse rivals, [heads, a].
+            fine: similarities of the fine rivals, [heads, b].
+            parents: for each fine rival its coarse one, or None if it always competes. Public.
+            k_coarse: coarse rivals that survive.
+            k_fine: fine rivals chosen among the children of survivors and those without parent; at least 1.
+
+        Returns:
+            A handle for `pick`. Among equals the lower index wins.
+        """
+
+    @abstractmethod
+    def pick(self, picks: Any, blocks: Any) -> Program[Any]:
+        """The chosen blocks of [kv_heads, b, m] for each query head: [heads, k_fine, m], in any order."""
+
+    # -- compositions that an engine may replace by something faster ------------------------------------------
+
+    @staticmethod
+    def causal_mask(first: int, n: int) -> torch.Tensor:
+        """What queries at positions first..n-1 may see of n tokens: bool, [n - first, n]."""
+        return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
+
+    def scores(self, q: Any, k: Any) -> Program[Any]:
+        """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""
+        heads, n, d = q.shape
+        grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
+        product = yield from self.matmul(grouped, k.transpose(1, 2))
+        return product.reshape(heads, n, k.shape[1])
+
+    def weigh(self, weights: Any, v: Any) -> Program[Any]:
+        """Weighted sum of values for grouped heads: [heads, n, t], [kv_heads, t, d] -> [heads, n, d]."""
+        heads, n, t = weights.shape
+        grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
+        product = yield from self.matmul(grouped, v)
+        return product.reshape(heads, n, v.shape[2])
+
+    def softmax_weigh(
+        self, scores: Any, combine: Callable[[Any], Program[Any]], mask: torch.Tensor | None = None
+    ) -> Program[Any]:
+        """combine(softmax(scores)) for a linear `combine`; an engine may divide by the sum after combining."""
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
+        return (yield from staged(self.meter, "attend", combine(weights)))
+
+    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[Any]:
+        """Attention over everything cached: [heads, n, d] -> [heads, n, d]."""
+        scores = yield from staged(self.meter, "scores", self.scores(q, layer.k))
+        return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
+
+    def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
+        """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
+        d = layer.k.shape[2]
+        sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
+        parts = [tuple(sources)]
+        if selection.count:
+            a, b = selection.rivals
+            both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
+            blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
+            picked = yield from staged(self.meter, "gather", self.pick(selection.picks, blocks))
+            rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
+            parts.append((rows[:, :, :d], rows[:, :, d:]))
+
+        scores = yield from staged(self.meter, "scores", parallel(*(self.scores(q, k) for k, _ in parts)))
+        cut = scores[0].shape[2]
+
+        def combine(weights: Any) -> Program[Any]:
+            pieces = [weights[:, :, :cut], weights[:, :, cut:]]
+            sums = yield from parallel(*(self.weigh(w, v) for w, (_, v) in zip(pieces, parts, strict=False)))
+            return sums[0] if len(sums) == 1 else sums[0] + sums[1]
+
+        return (yield from self.softmax_weigh(self.cat(scores, dim=2), combine))
+
+    def largest(self, x: Any, dim: int) -> Program[Any]:
+        """Maximum over an axis, which stays with length 1, by halving: log2 levels of `maximum`."""
+        axis = [slice(None)] * len(x.shape)
+
+        def part(start: int, stop: int) -> Any:
+            axis[dim] = slice(start, stop)
+            return x[tuple(axis)]
+
+        while (length := x.shape[dim]) > 1:
+            half = length // 2
+            larger = yield from self.maximum(part(0, half), part(half, 2 * half))
+            x = self.cat([larger, part(2 * half, length)], dim) if length % 2 else larger
+        return x

@@ -1,0 +1,256 @@
+"""The `crypten` engine: additive shares in Z_2^64, Beaver triples from a dealer, bit-wise comparison."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from parties.engines.base import Engine, Shapes
+from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
+from parties.engines.crypten import functions as f
+from parties.engines.crypten.communicator import LinkCommunicator
+from parties.engines.crypten.provider import DealerClient
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.program import Program, eager, staged
+from parties.randomness import uniform
+
+import crypten  # isort: skip
+from crypten.mpc import MPCTensor  # isort: skip
+
+CLIENT, SERVER = 0, 1
+SCALE = 2**f.FRACTION_BITS
+_MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """Secret picks: integer shares of one-hot rows, [heads, k, candidates]."""
+
+    rows: MPCTensor
+
+
+class CrypTenEngine(Engine):
+    """One of CrypTen's two parties.
+
+    Args:
+        role: `client` or `server`.
+        mesh: links to the other party and to the dealer.
+        meter: the party's stage meter.
+    """
+
+    name = "crypten"
+    trust_model = (
+        "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
+        "CrypTen draws its randomness from a Mersenne Twister on CPU, which is not cryptographic, and its local "
+        "truncation is wrong with probability about |x| / 2^31 for each number x that it cuts"
+    )
+    tolerance = 1.0
+
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
+        super().__init__(meter)
+        self.rank = CLIENT if role == "client" else SERVER
+        f.configure()
+        self.communicator = LinkCommunicator(self.rank, mesh["server" if role == "client" else "client"])
+        self.communicator.activate()
+        with meter.stage("offline.seeds"):
+            crypten._setup_prng()  # noqa: SLF001 - what crypten.init does after it has made its own communicator
+            self.dealer = DealerClient(mesh["dealer"], meter)
+        self.dealer.activate()
+        self._parameters: dict[str, MPCTensor] = {}
+
+    def finish(self) -> None:
+        """Lets the dealer go once this party needs nothing more."""
+        if self.rank == CLIENT:
+            self.dealer.finish()
+
+    # -- values in and out ---------------------------------------------------------------------------------------------
+
+    @eager
+    def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
+        """Shares the weights: the client's share is a pseudo-random mask, so nothing is sent."""
+        for name, shape in shapes.items():
+            self._parameters[name] = self._share(None if weights is None else weights[name], shape, SERVER)
+
+    @staticmethod
+    def _share(tensor: Tensor | None, shape: Sequence[int], owner: int, precision: int | None = None) -> MPCTensor:
+        return MPCTensor(torch.zeros(*shape) if tensor is None else tensor, src=owner, precision=precision)
+
+    def public(self, tensor: Tensor) -> Tensor:
+        """The tensor itself: CrypTen encodes it."""
+        return tensor
+
+    def adopt(self, share: Tensor) -> MPCTensor:
+        """A value from an int64 share."""
+        return MPCTensor.from_shares(share)
+
+    def export(self, value: MPCTensor) -> Tensor:
+        """The int64 share."""
+        share: Tensor = value.share
+        return share
+
+    @classmethod
+    def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Additive shares of the fixed-point encoding, from a cryptographic generator."""
+        mask = uniform(*tensor.shape)
+        encoded: Tensor = (tensor.double() * SCALE).round().long()
+        return mask, encoded - mask
+
+    @classmethod
+    def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
+        """The sum of the shares over the scale."""
+        return (parts[0] + parts[1]).double() / SCALE
+
+    @eager
+    def embed(self, tokens: Sequence[int] | None, count: int) -> MPCTensor:
+        """One-hot rows, shared by the client, times the shared embedding."""
+        table = self._parameters["embed"]
+        rows = None
+        if tokens is not None:
+            rows = torch.zeros(count, table.shape[0])
+            rows[torch.arange(count), torch.tensor(tokens)] = 1
+        hot = self._share(rows, (count, table.shape[0]), CLIENT, precision=0)
+        return self._unscaled_matmul(hot, table)
+
+    @staticmethod
+    def _unscaled_matmul(hot: MPCTensor, values: MPCTensor) -> MPCTensor:
+        """Product with 0/1 integer shares: exact, since nothing is truncated."""
+        return hot.matmul(values)
+
+    @eager
+    def argmax(self, logits: MPCTensor) -> int | None:
+        """A tournament that carries the index; the winner's index is opened to the client alone."""
+        value = logits.reshape(-1)
+        index = MPCTensor.from_shares(torch.zeros_like(value.share), precision=0) + torch.arange(value.shape[0])
+        while (n := value.shape[0]) > 1:
+            half = n // 2
+            loses = f.less_than_zero(value[:half] - value[n - half :])
+            rest = [slice(half, n - half)] if n % 2 else []
+            both = torch.stack([value.share, index.share])
+            step = loses * MPCTensor.from_shares(both[:, n - half :] - both[:, :half], precision=0)
+            won = torch.cat([both[:, :half] + step.share, *(both[:, part] for part in rest)], dim=1)
+            value, index = MPCTensor.from_shares(won[0]), MPCTensor.from_shares(won[1], precision=0)
+        opened = self.communicator.reduce(index.share, CLIENT)
+        return None if opened is None else int(opened)
+
+    @eager
+    def reveal(self, value: MPCTensor) -> Tensor | None:
+        """The opened value, at the client."""
+        opened = self.communicator.reduce(value.share, CLIENT)
+        return None if opened is None else opened.double() / SCALE
+
+    # -- products and functions ----------------------------------------------------------------------------------------
+
+    @eager
+    def linear(self, x: MPCTensor, name: str) -> MPCTensor:
+        """Beaver product with the shared matrix, which is opened under a fresh mask each time."""
+        y = x.matmul(self._parameters[name])
+        bias = self._parameters.get(f"{name}.bias")
+        return y if bias is None else y + bias
+
+    def parameter(self, name: str) -> MPCTensor:
+        """A shared parameter."""
+        return self._parameters[name]
+
+    @eager
+    def mul(self, x: MPCTensor, y: MPCTensor) -> MPCTensor:
+        """Beaver product."""
+        return x * y
+
+    @eager
+    def matmul(self, x: MPCTensor, y: MPCTensor) -> MPCTensor:
+        """Beaver product."""
+        return x.matmul(y)
+
+    @eager
+    def normalise(self, x: MPCTensor, eps: float, *, centre: bool) -> MPCTensor:
+        """RMS norm or layer norm over seven orders of magnitude; see `functions.normalise_rows`."""
+        if centre:
+            x = x - x.sum(1, keepdim=True) * (1 / x.shape[1])
+        return f.normalise_rows(x, eps)
+
+    @eager
+    def activation(self, x: MPCTensor, kind: str) -> MPCTensor:
+        """SiLU, or GELU in its tanh form for both kinds."""
+        return f.silu(x) if kind == "silu" else f.gelu(x)
+
+    def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
+        """Exponentials of the scores less their maximum, over their sum."""
+        weights, total = yield from self._exponentials(scores, mask)
+        return (yield from self._divide(weights, total, scores.shape[-1]))
+
+    def softmax_weigh(
+        self, scores: MPCTensor, combine: Callable[[MPCTensor], Program[MPCTensor]], mask: Tensor | None = None
+    ) -> Program[MPCTensor]:
+        """Combines the exponentials and divides the result, which is shorter than the scores."""
+        weights, total = yield from staged(self.meter, "softmax", self._exponentials(scores, mask))
+        mixed = yield from staged(self.meter, "attend", combine(weights))
+        return (yield from staged(self.meter, "softmax", self._divide(mixed, total, scores.shape[-1])))
+
+    @eager
+    def _divide(self, x: MPCTensor, total: MPCTensor, largest: int) -> MPCTensor:
+        rows = f.divide_rows(x.reshape(-1, x.shape[-1]), total.reshape(-1, 1), largest)
+        return rows.reshape(*x.shape)
+
+    def _exponentials(self, scores: MPCTensor, mask: Tensor | None) -> Program[tuple[MPCTensor, MPCTensor]]:
+        if mask is not None:
+            counts = mask.double()
+            scores = scores * counts + (1 - counts) * _MASKED_SCORE
+        top = yield from self.largest(scores, dim=len(scores.shape) - 1)
+        weights = f.exp(scores - top)
+        return weights, weights.sum(-1)
+
+    @eager
+    def maximum(self, x: MPCTensor, y: MPCTensor) -> MPCTensor:
+        """X + [x < y] (y - x)."""
+        return x + f.less_than_zero(x - y) * (y - x)
+
+    def cat(self, values: Sequence[MPCTensor], dim: int) -> MPCTensor:
+        """Concatenation of shares."""
+        return MPCTensor.from_shares(torch.cat([value.share for value in values], dim))
+
+    # -- selection -----------------------------------------------------------------------------------------------------
+
+    @eager
+    def keep_top(self, scores: MPCTensor, count: int) -> OneHot:
+        """Ranks by all pairs; slots by prefix sums of the winners' bits, so that order stays."""
+        n = scores.shape[0]
+        winner = f.less_than_zero(f.ranks(scores.reshape(1, n)) - count)
+        slot = MPCTensor.from_shares(winner.share.cumsum(1), precision=0) * winner - 1
+        return OneHot(f.one_hot(slot, count))
+
+    @eager
+    def compact(self, kept: OneHot, rows: Sequence[MPCTensor]) -> list[MPCTensor]:
+        """One-hot product with every row."""
+        return [self._unscaled_matmul(kept.rows, row) for row in rows]
+
+    @eager
+    def top_clusters(
+        self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> OneHot:
+        """Ranks the coarse rivals, fetches the survivors' children, ranks those and the orphans."""
+        heads, rivals = fine.shape
+        orphans = [i for i, parent in enumerate(parents) if parent is None]
+        candidates = MPCTensor.from_shares(torch.zeros(heads, len(orphans), rivals, dtype=torch.int64), precision=0)
+        candidates = candidates + torch.eye(rivals)[orphans]
+        if k_coarse:
+            survivors = f.one_hot(f.ranks(coarse), k_coarse).share
+            children = torch.zeros(heads, k_coarse, parents.count(0), rivals, dtype=torch.int64)
+            seen: dict[int, int] = {}
+            for i, parent in enumerate(parents):
+                if parent is not None:
+                    children[:, :, seen.get(parent, 0), i] = survivors[:, :, parent]
+                    seen[parent] = seen.get(parent, 0) + 1
+            joined = torch.cat([candidates.share, children.reshape(heads, -1, rivals)], dim=1)
+            candidates = MPCTensor.from_shares(joined, precision=0)
+        similarity = self._unscaled_matmul(candidates, fine.reshape(heads, rivals, 1)).reshape(heads, -1)
+        chosen = f.one_hot(f.ranks(similarity), k_fine)
+        return OneHot(chosen.matmul(candidates))
+
+    @eager
+    def pick(self, picks: OneHot, blocks: MPCTensor) -> MPCTensor:
+        """One-hot product with the clusters of each head's group (MPCache's Pi_Gather)."""
+        heads, k, rivals = picks.rows.shape
+        grouped = picks.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, rivals)
+        return self._unscaled_matmul(grouped, blocks).reshape(heads, k, blocks.shape[2])

@@ -1,0 +1,83 @@
+"""CrypTen's trusted third party over our link: the dealer.
+
+The protocol is CrypTen's (`crypten.mpc.provider.ttp_provider`): client and server each share a seed with the dealer
+and draw their shares from it; the client asks the dealer for what must be corrected so that the shares form a triple.
+Requests are JSON and name shapes and an operation from a fixed list; nothing is pickled. CrypTen draws from
+`torch.Generator`, a Mersenne Twister on CPU, which is no cryptographic generator: a finding about the baseline that
+its trust model states.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
+from parties.errors import OutOfStep
+from parties.link import Link
+from parties.meter import StageMeter
+from parties.randomness import seed
+
+from crypten.mpc.provider import ttp_provider  # isort: skip
+
+FUNCTIONS = frozenset({"additive", "square", "binary", "B2A"})
+OPERATIONS = frozenset({"mul", "matmul"})
+
+
+class DealerClient:
+    """What CrypTen's provider asks for correlated randomness, in place of its `TTPClient`."""
+
+    def __init__(self, dealer: Link, meter: StageMeter) -> None:
+        self.dealer, self.meter = dealer, meter
+        self.generator = torch.Generator().manual_seed(dealer.receive_json()["seed"])
+
+    def activate(self) -> None:
+        """Becomes the client that CrypTen's provider in this process asks."""
+        ttp_provider.TTPClient.get = staticmethod(lambda: self)
+
+    def get_generator(self, device: Any = None) -> torch.Generator:  # noqa: ARG002 - shares are drawn on the CPU
+        """The generator that this party shares with the dealer."""
+        return self.generator
+
+    def ttp_request(self, function: str, device: Any, *arguments: Any) -> Tensor:  # noqa: ARG002
+        """The dealer's correction for one correlation; called by the client only."""
+        with self.meter.stage("offline.triples"):
+            plain = [list(a) if isinstance(a, torch.Size) else a for a in arguments]
+            self.dealer.send_json({"function": function, "arguments": plain})
+            return self.dealer.receive_tensor(self.dealer.receive_json()["shape"], torch.int64)
+
+    def finish(self) -> None:
+        """Tells the dealer that this run needs nothing more."""
+        self.dealer.send_json({"function": "end"})
+
+
+class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
+    """The dealer's side: answers the client until it says `end`. Sees shapes, never a share."""
+
+    def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
+        self.client, self.meter = client, meter
+        self.device = "cpu"
+        seeds = [seed(), seed()]
+        for link, shared in zip((client, server), seeds, strict=True):
+            link.send_json({"seed": shared})
+        self.generators = [torch.Generator().manual_seed(shared) for shared in seeds]
+
+    def serve(self) -> None:
+        """Answers requests until the run ends.
+
+        Raises:
+            OutOfStep: a request outside the fixed list.
+        """
+        while (request := self.client.receive_json())["function"] != "end":
+            with self.meter.stage("offline.triples"):
+                correction = self._correct(request)
+                self.client.send_json({"shape": list(correction.shape)})
+                self.client.send_tensor(correction)
+
+    def _correct(self, request: dict[str, Any]) -> Tensor:
+        function, arguments = request["function"], request["arguments"]
+        sizes = [torch.Size(a) if isinstance(a, list) else a for a in arguments]
+        if function not in FUNCTIONS or any(a not in OPERATIONS for a in sizes if isinstance(a, str)):
+            raise OutOfStep("client", self.meter.current, "a request for correlated randomness", "an unknown request")
+        correction: Tensor = getattr(self, function)(*sizes)
+        return correction

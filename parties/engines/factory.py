@@ -1,0 +1,51 @@
+"""Builds engines and dealers by name; imports an engine's libraries only when it is asked for."""
+
+from typing import Protocol
+
+from parties.engines import ENGINES
+from parties.engines.base import Engine
+from parties.errors import Unsupported
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+
+
+class Dealer(Protocol):
+    """Hands out correlated randomness until a run ends."""
+
+    def serve(self) -> None:
+        """Answers requests until the client says that the run needs nothing more."""
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class behind a name of `ENGINES`.
+
+    Raises:
+        Unsupported: there is no such engine.
+    """
+    if name == "plain":
+        from parties.engines.plain import PlainEngine
+
+        return PlainEngine
+    if name == "crypten":
+        from parties.engines.crypten.engine import CrypTenEngine
+
+        return CrypTenEngine
+    raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
+
+
+def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter) -> Engine:
+    """One computing party's engine, connected to its peers."""
+    if name == "crypten":
+        from parties.engines.crypten.engine import CrypTenEngine
+
+        return CrypTenEngine(role, mesh, meter)
+    raise Unsupported(f"engine {name!r} does not run between parties")
+
+
+def make_dealer(name: str, mesh: Mesh, meter: StageMeter) -> Dealer:
+    """The dealer of an engine."""
+    if name == "crypten":
+        from parties.engines.crypten.provider import Dealer as CrypTenDealer
+
+        return CrypTenDealer(mesh["client"], mesh["server"], meter)
+    raise Unsupported(f"engine {name!r} has no dealer")

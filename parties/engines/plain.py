@@ -1,0 +1,161 @@
+"""The `plain` engine: float tensors in one process. No security; what private runs are checked against."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from parties.engines.base import Engine, Shapes
+from parties.meter import StageMeter
+from parties.program import eager
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+}
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Chosen blocks for each head, [heads, k]."""
+
+    index: Tensor
+
+
+class PlainEngine(Engine):
+    """Reference arithmetic in `dtype` on `device`."""
+
+    name = "plain"
+    trust_model = "none: one process sees the prompt, the weights and everything computed from them"
+    tolerance = 1e-3
+
+    def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
+        super().__init__(meter)
+        self.dtype, self.device = dtype, device
+        self._parameters: dict[str, Tensor] = {}
+
+    @eager
+    def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:  # noqa: ARG002
+        """Keeps the weights in the engine's dtype."""
+        self._parameters = {name: w.to(self.device, self.dtype) for name, w in (weights or {}).items()}
+
+    def public(self, tensor: Tensor) -> Tensor:
+        """The tensor in the engine's dtype, on its device."""
+        return tensor.to(self.device, self.dtype)
+
+    def adopt(self, share: Tensor) -> Tensor:
+        """The tensor itself."""
+        return share
+
+    def export(self, value: Tensor) -> Tensor:
+        """The tensor itself."""
+        return value
+
+    @classmethod
+    def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing is hidden: the client holds zero."""
+        return torch.zeros_like(tensor), tensor
+
+    @classmethod
+    def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
+        """The sum."""
+        return (parts[0] + parts[1]).double()
+
+    @eager
+    def embed(self, tokens: Sequence[int] | None, count: int) -> Tensor:  # noqa: ARG002 - one process owns the tokens
+        """Rows of the embedding."""
+        return self._parameters["embed"][list(tokens or ())]
+
+    @eager
+    def argmax(self, logits: Tensor) -> int:
+        """Index of the largest logit."""
+        return int(logits.argmax())
+
+    @eager
+    def reveal(self, value: Tensor) -> Tensor:
+        """The tensor itself."""
+        return value
+
+    @eager
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """X @ W + b."""
+        y = x @ self._parameters[name]
+        bias = self._parameters.get(f"{name}.bias")
+        return y if bias is None else y + bias
+
+    def parameter(self, name: str) -> Tensor:
+        """An installed tensor."""
+        return self._parameters[name]
+
+    @eager
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        """Elementwise product."""
+        return x * y
+
+    @eager
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """Batched matrix product."""
+        return x @ y
+
+    @eager
+    def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Tensor:
+        """RMS norm, or layer norm if `centre`, without gain and bias."""
+        if centre:
+            x = x - x.mean(-1, keepdim=True)
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+    @eager
+    def activation(self, x: Tensor, kind: str) -> Tensor:
+        """The model's non-linearity."""
+        return ACTIVATIONS[kind](x)
+
+    @eager
+    def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Softmax over the last axis."""
+        if mask is not None:
+            scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
+        return scores.softmax(-1)
+
+    @eager
+    def maximum(self, x: Tensor, y: Tensor) -> Tensor:
+        """Elementwise maximum."""
+        return torch.maximum(x, y)
+
+    def cat(self, values: Sequence[Tensor], dim: int) -> Tensor:
+        """Concatenation."""
+        return torch.cat(list(values), dim)
+
+    @eager
+    def keep_top(self, scores: Tensor, count: int) -> Tensor:
+        """Indices of the highest scores, ascending."""
+        return scores.sort(descending=True, stable=True).indices[:count].sort().values
+
+    @eager
+    def compact(self, kept: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The kept rows."""
+        return [row[:, kept] for row in rows]
+
+    @eager
+    def top_clusters(
+        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Picks:
+        """Best fine rivals among those whose parent survived."""
+        alive = torch.zeros_like(coarse, dtype=torch.bool)
+        alive.scatter_(1, coarse.sort(dim=1, descending=True, stable=True).indices[:, :k_coarse], True)
+        orphan = [parent is None for parent in parents]
+        by_child = torch.tensor([parent or 0 for parent in parents], device=fine.device)
+        competes = torch.tensor(orphan, device=fine.device).expand_as(fine)
+        if coarse.shape[1]:
+            competes = competes | (alive[:, by_child] & ~competes)
+        ranked = fine.masked_fill(~competes, -torch.inf).sort(dim=1, descending=True, stable=True)
+        return Picks(ranked.indices[:, :k_fine])
+
+    @eager
+    def pick(self, picks: Picks, blocks: Tensor) -> Tensor:
+        """The chosen blocks of each head."""
+        heads = picks.index.shape[0]
+        group = torch.arange(heads, device=blocks.device) // (heads // blocks.shape[0])
+        return blocks[group.unsqueeze(1), picks.index]

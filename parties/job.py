@@ -1,0 +1,42 @@
+"""What one cell asks of every party: public values and paths, never a secret."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Prompt(BaseModel):
+    """Where the client finds its prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text_file: str | None = Field(default=None, description="path of a UTF-8 text on the client's host")
+    random_tokens: bool = Field(default=False, description="tokens drawn from the seed instead of a text")
+
+
+class PolicyChoice(BaseModel):
+    """A policy by name, with all its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Job(BaseModel):
+    """One cell, as every party sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str
+    model: str
+    policy: PolicyChoice
+    prompt: Prompt
+    seq_len: int = Field(ge=2, description="prompt tokens; the last one is the first private step")
+    new_tokens: int = Field(ge=1)
+    prefill: Literal["shared"] = "shared"
+    argmax: Literal["private", "client"] = Field(
+        default="private", description="client: logits are opened to the client"
+    )
+    seed: int = 0
+    show_text: bool = Field(default=False, description="the client's result carries the decoded text")

@@ -1,0 +1,144 @@
+"""One party as a process sees it: its links, its exporter, and the cells it runs."""
+
+import platform
+import resource
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import psutil
+
+from parties.computing import ComputingParty
+from parties.dealing import DealingParty
+from parties.errors import PartyError
+from parties.exporter import Exporter
+from parties.job import Job
+from parties.mesh import Address, Listener, Mesh, connect
+from parties.meter import StageMeter, StageReading
+from parties.referee import Referee
+from parties.state import State
+
+
+class Role(Protocol):
+    """What a role does with a cell."""
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Runs one cell; returns the role's own part of the result."""
+
+
+class Party:
+    """One role of a run, in a process of its own.
+
+    Args:
+        role: `client`, `server`, `dealer` or `referee`.
+        host: the data address; links and the exporter are bound to it.
+        session: a random string that all parties of a run were given.
+        port: data port; 0 takes a free one.
+        metrics_port: port of the exporter; 0 takes a free one.
+        timeout_s: seconds without a byte after which a peer counts as hanging.
+
+    Raises:
+        AddressInUse: a port is taken.
+    """
+
+    def __init__(
+        self, role: str, host: str, session: str, port: int = 0, metrics_port: int = 0, timeout_s: float = 60.0
+    ) -> None:
+        self.role, self.session, self.timeout_s = role, session, timeout_s
+        self.meter, self.state = StageMeter(), State()
+        self._listener = Listener(host, port)
+        self._exporter = Exporter(role, self.meter, host, metrics_port)
+        self._mesh: Mesh | None = None
+        self._worker: Role | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where peers dial: (host, port)."""
+        return self._listener.address
+
+    @property
+    def metrics_address(self) -> Address:
+        """Where Prometheus scrapes: (host, port)."""
+        return self._exporter.address
+
+    def connect(self, addresses: Mapping[str, Address]) -> None:
+        """Links to every other role.
+
+        Raises:
+            PartyError: a role did not come, or a stranger did.
+        """
+        self._mesh = connect(self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s)
+        workers = {"dealer": DealingParty, "referee": Referee}
+        if self.role in workers:
+            self._worker = workers[self.role](self._mesh, self.meter, self.state)
+        else:
+            self._worker = ComputingParty(self.role, self._mesh, self.meter, self.state)
+
+    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs one cell, after `connect`; see docs/architecture.md for the result.
+
+        Raises:
+            PartyError: what stopped the cell, with its status.
+        """
+        wanted = Job.model_validate(job)
+        if self._worker is None:
+            raise PartyError("run was called before connect")
+        self.meter.reset()
+        self._exporter.set_run({"engine": wanted.engine, "policy": wanted.policy.name})
+        before = interface_bytes()
+        idle = wanted.engine == "plain" and self.role != "referee"
+        result = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
+        after = interface_bytes()
+        stages = result.pop("stages", None) or self.meter.snapshot()
+        self.state.enter("idle")
+        return {
+            "role": self.role,
+            "stages": [_stage(reading) for reading in stages],
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "gpu_peak_bytes": None,
+            "interface_sent_bytes": after[0] - before[0],
+            "interface_received_bytes": after[1] - before[1],
+            "versions": versions(),
+            "warnings": [],
+            **result,
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Where this party stands; cheap, from any thread."""
+        totals = self.meter.totals("online") + self.meter.totals("offline")
+        return {
+            "role": self.role,
+            "state": self.state.name,
+            "stage": self.meter.current,
+            "tokens": self.state.tokens,
+            "sent_bytes": totals.sent_bytes,
+            "received_bytes": totals.received_bytes,
+            "rounds": totals.rounds,
+            "blocked_seconds": totals.blocked_seconds,
+            "rss_bytes": psutil.Process().memory_info().rss,
+        }
+
+    def close(self) -> None:
+        """Frees links, ports and the exporter."""
+        self.state.enter("closed")
+        if self._mesh is not None:
+            self._mesh.close()
+        self._listener.close()
+        self._exporter.close()
+
+
+def interface_bytes() -> tuple[int, int]:
+    """Bytes sent and received by all network interfaces of this host, from the kernel."""
+    counters = psutil.net_io_counters()
+    return counters.bytes_sent, counters.bytes_recv
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a number depends on."""
+    packages = {name: version(name) for name in ("torch", "crypten", "transformers", "numpy")}
+    return {"python": platform.python_version(), "kernel": platform.release(), **packages}
+
+
+def _stage(reading: StageReading) -> dict[str, Any]:
+    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
+    return {field: getattr(reading, field) for field in fields}

@@ -1,0 +1,26 @@
+"""KV-cache policies: which tokens stay, and which of them a step looks at."""
+
+from dataclasses import fields
+from typing import Any
+
+from parties.policies.base import Policy
+from parties.policies.full import Full
+from parties.policies.mpcache import MPCache
+
+POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (Full, MPCache)}
+"""Name of each policy and its dataclass."""
+
+
+def make(name: str, **parameters: Any) -> Policy:
+    """Builds a policy from its name and parameters.
+
+    Raises:
+        ValueError: unknown name or parameter, or a value outside its range; the message says what is allowed.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"name: no policy {name!r}; there are {', '.join(sorted(POLICIES))}")
+    known = {field.name for field in fields(POLICIES[name])}
+    if unknown := sorted(set(parameters) - known):
+        allowed = ", ".join(sorted(known)) or "no parameters"
+        raise ValueError(f"{unknown[0]}: policy {name!r} has no such parameter; it takes {allowed}")
+    return POLICIES[name](**parameters)

@@ -1,0 +1,13 @@
+"""The full cache: keeps every token, attends to every token."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from parties.policies.base import Policy
+
+
+@dataclass(frozen=True)
+class Full(Policy):
+    """No compression: the baseline."""
+
+    name: ClassVar[str] = "full"

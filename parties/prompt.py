@@ -1,0 +1,39 @@
+"""The client's prompt as tokens."""
+
+from pathlib import Path
+
+import torch
+
+from parties.errors import PromptError
+from parties.job import Job
+from parties.models import ModelSpec, Tokenizer
+
+
+def prompt_tokens(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[int]:
+    """The first `seq_len` tokens of the prompt.
+
+    Raises:
+        PromptError: no such file, not UTF-8, too short a text, or a length that the model has no positions for.
+    """
+    if job.seq_len + job.new_tokens > spec.max_positions:
+        raise PromptError(
+            f"seq_len {job.seq_len} and new_tokens {job.new_tokens} exceed the model's {spec.max_positions} positions; "
+            "shorten them"
+        )
+    if job.prompt.random_tokens:
+        generator = torch.Generator().manual_seed(job.seed)
+        drawn: list[int] = torch.randint(spec.vocab, (job.seq_len,), generator=generator).tolist()
+        return drawn
+    path = Path(job.prompt.text_file or "")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(
+            f"prompt.text_file: cannot read {path}: {type(error).__name__}; it must be a UTF-8 text"
+        ) from None
+    tokens = tokenizer.encode(text)
+    if len(tokens) < job.seq_len:
+        raise PromptError(
+            f"prompt.text_file: {path} has {len(tokens)} tokens, seq_len asks for {job.seq_len}; give a longer text"
+        )
+    return tokens[: job.seq_len]

@@ -1,0 +1,137 @@
+"""The referee: the bench's own process, which sees everything and checks the private run.
+
+Not part of the protocol. It runs what the bench does in the clear (`prefill: shared`, the `plain` reference), so that
+the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
+start their clocks or after they stopped them.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.engines.factory import engine_class
+from parties.engines.plain import PlainEngine
+from parties.folding import fold, folded_shapes
+from parties.job import Job
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
+from parties.policies import make
+from parties.program import run, staged
+from parties.prompt import prompt_tokens
+from parties.state import State
+
+
+@dataclass
+class Reference:
+    """What the plain engine decodes: for each new token the logits, [1, vocab], and the greedy choice."""
+
+    logits: list[torch.Tensor]
+    tokens: list[int]
+    seconds: float
+
+
+@dataclass
+class Session:
+    """What outlives a cell: the model on the plain engine, with a meter of its own."""
+
+    model: str
+    engine: PlainEngine
+    spec: ModelSpec
+    tokenizer: Tokenizer
+
+
+class Referee:
+    """Prefills in the clear, shares the cache, and judges."""
+
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+        self.mesh, self.meter, self.state = mesh, meter, state
+        self._session: Session | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """One cell: prefill and reference first, then shares, then the check.
+
+        A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
+        """
+        self.state.enter("loading")
+        with self.meter.stage("bench.load"):
+            session = self._open(job.model)
+        tokens = prompt_tokens(job, session.tokenizer, session.spec)
+        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        self.state.enter("prefill")
+        with self.meter.stage("bench.prefill"):
+            cache = Cache.empty(session.spec.n_layers)
+            run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
+        prefilled, position = cache.values(), cache.position
+        with self.meter.stage("bench.reference"):
+            session.engine.meter.reset()
+            reference = self._decode(job, decoder, cache, tokens[-1])
+        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
+        if job.engine == "plain":
+            result["stages"] = session.engine.meter.snapshot()
+            if job.show_text:
+                result["text"] = session.tokenizer.decode(reference.tokens)
+        else:
+            self._share(job, prefilled, position)
+            self.state.enter("check")
+            result["check"] = self._check(job, session.spec, reference)
+        return result
+
+    def _open(self, model: str) -> Session:
+        if self._session is None or self._session.model != model:
+            self._session = None  # frees the old model before the new one comes
+            spec = load_spec(model)
+            engine = PlainEngine(StageMeter())
+            run(engine.install(folded_shapes(spec), fold(spec, load_weights(model))))
+            self._session = Session(model, engine, spec, load_tokenizer(model))
+        return self._session
+
+    def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int) -> Reference:
+        start, kept, generated = time.perf_counter(), [], []
+        for _ in range(job.new_tokens):
+            logits = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
+            token = run(staged(decoder.engine.meter, "argmax", decoder.engine.argmax(logits))) or 0
+            kept.append(logits)
+            generated.append(token)
+            if job.engine == "plain":
+                self.state.token(cache.layers[0].tokens)
+        return Reference(kept, generated, time.perf_counter() - start)
+
+    def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
+        """Cuts the prefilled cache into uniformly random shares, one for each computing party."""
+        split = engine_class(job.engine).split
+        card = {"position": position, "shapes": {name: list(value.shape) for name, value in values.items()}}
+        with self.meter.stage("bench.prefill"):
+            for role in ("client", "server"):
+                self.mesh[role].send_json(card)
+            for value in values.values():
+                for role, share in zip(("client", "server"), split(value), strict=True):
+                    self.mesh[role].send_tensor(share)
+
+    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> dict[str, Any]:
+        """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
+        engine = engine_class(job.engine)
+        with self.meter.stage("bench.check"):
+            parts = {
+                role: [self.mesh[role].receive_tensor((1, spec.vocab), torch.int64) for _ in reference.logits]
+                for role in ("client", "server")
+            }
+            generated = self.mesh["client"].receive_json()["tokens"]
+        errors = []
+        for step, expected in enumerate(reference.logits):
+            if generated[:step] != reference.tokens[:step]:
+                break
+            private = engine.combine((parts["client"][step], parts["server"][step]))
+            errors.append(float((private - expected).abs().max()))
+        return {
+            "max_abs_logit_error": max(errors),
+            "median_abs_logit_error": statistics.median(errors),
+            "tokens_match": generated == reference.tokens,
+            "tokens_compared": len(errors),
+            "tolerance": engine.tolerance,
+        }
