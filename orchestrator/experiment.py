@@ -1,0 +1,203 @@
+"""Experiment files: what to measure, as YAML, checked in full before anything starts."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from orchestrator.choices import Engine, PolicyChoice, Prompt, located
+from orchestrator.networks import Network, parse_network
+from orchestrator.problems import ConfigError, Problem, Rejected, problems_of
+from parties.errors import ModelError
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+RoleName = Literal["client", "server", "dealer", "referee"]
+
+
+def _different(values: Sequence[object]) -> Sequence[object]:
+    """Refuses a list that names the same thing twice: its cells would have the same id."""
+    again = [i for i, value in enumerate(values) if value in values[:i]]
+    if again:
+        raise Rejected(
+            *(Problem(f"[{i}]", str(values[i]), "each value once", "take it out; use repeats to repeat") for i in again)
+        )
+    return values
+
+
+_Listed = [Field(min_length=1), AfterValidator(_different)]
+
+
+class Experiment(BaseModel):
+    """What to measure: the cells of the sweep are the product of engines, policies, seq_lens, networks and repeats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Letters, digits, `.`, `_` and `-`, up to 64. One output folder holds one experiment.",
+        examples=["quickstart"],
+    )
+    model: str = Field(
+        min_length=1,
+        description="`smollm2-135m`, a folder or hub id of a Llama- or GPT-2-type model, or `random:<config>` for runs "
+        "where only shapes matter.",
+        examples=["smollm2-135m"],
+    )
+    prompt: Prompt = Field(description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"])
+    engines: Annotated[tuple[Engine, ...], *_Listed] = Field(
+        description="Secure computations to compare.", examples=["[crypten]"]
+    )
+    policies: Annotated[tuple[PolicyChoice, ...], *_Listed] = Field(
+        description="Cache policies to compare: a name, or a mapping with `name` and parameters.",
+        examples=["[full, {name: mpcache, static_keep: 0.4, select: 0.2}]"],
+    )
+    new_tokens: Count = Field(default=2, description="Tokens to decode in each cell.", examples=["2"])
+    seq_lens: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], *_Listed] = Field(
+        description="Prompt lengths in tokens, at least 2. All but the last token are prefilled; the last one is the "
+        "first private step, so every new token is decoded privately.",
+        examples=["[128, 256]"],
+    )
+    networks: Annotated[tuple[Annotated[Network, BeforeValidator(parse_network)], ...], *_Listed] = Field(
+        default=(Network(name="none"),),
+        validate_default=True,
+        description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
+        examples=["[none]"],
+    )
+    repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
+        default=0, description="Seed of public random choices, such as a prompt of random tokens.", examples=["0"]
+    )
+    prefill: Literal["shared"] = Field(
+        default="shared",
+        description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties.",
+        examples=["shared"],
+    )
+    argmax: Literal["private", "client"] = Field(
+        default="private",
+        description="`private`: the client learns the next token and nothing else. `client`: all logits are opened to "
+        "the client, which is cheaper and tells it more about the weights; the report says so.",
+        examples=["private"],
+    )
+    gpu: bool = Field(default=False, strict=True, description="Whether each party asks for a GPU.", examples=["false"])
+    timeout_s: Seconds = Field(
+        default=60.0, description="Seconds without a byte after which a peer counts as hanging.", examples=["60"]
+    )
+    cell_timeout_s: Seconds = Field(
+        default=3600.0, description="Seconds after which a whole cell is given up.", examples=["3600"]
+    )
+    data_ports: dict[RoleName, Port] = Field(
+        default={},
+        description="Fixed data ports by role; free ports are taken where none is named.",
+        examples=["{client: 7101, server: 7102, dealer: 7103, referee: 7104}"],
+    )
+    show_text: bool = Field(
+        default=False,
+        strict=True,
+        description="Show the decoded text, the client's secret, in the terminal.",
+        examples=["false"],
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _resolve_model(cls, model: str, info: ValidationInfo) -> str:
+        found = None if model.startswith("random:") else located(model, info)
+        source = model if found is None else str(found)
+        try:
+            max_positions(source)
+        except ModelError as error:
+            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
+        return source
+
+    @field_validator("seq_lens")
+    @classmethod
+    def _fits_model(cls, seq_lens: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if "model" not in info.data or "new_tokens" not in info.data:
+            return seq_lens
+        model, new_tokens = info.data["model"], info.data["new_tokens"]
+        most = max_positions(model)
+        too_long = [
+            Problem(
+                f"[{i}]",
+                seq_len,
+                f"at most {most - new_tokens}: {model} has {most} positions, and {seq_len} prompt tokens and "
+                f"{new_tokens} new tokens need {seq_len + new_tokens}",
+                "shorten the prompt, or lower new_tokens",
+            )
+            for i, seq_len in enumerate(seq_lens)
+            if seq_len + new_tokens > most
+        ]
+        if too_long:
+            raise Rejected(*too_long)
+        return seq_lens
+
+
+@lru_cache(maxsize=16)
+def max_positions(model: str) -> int:
+    """Longest sequence that a model was made for, in tokens.
+
+    Raises:
+        ModelError: The model cannot be found or is of an unknown kind.
+    """
+    from parties.models import load_spec  # torch comes with it, and most commands do without
+
+    return load_spec(model).max_positions
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Reads and checks an experiment file.
+
+    Raises:
+        ConfigError: With everything that is wrong with the file.
+    """
+    data = _read(path)
+    try:
+        return Experiment.model_validate(data, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError(str(path), problems_of(error, Experiment)) from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(str(path), [Problem("", reason, "a readable YAML file", "correct the path")]) from None
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses a key given twice
+    except yaml.YAMLError as error:
+        fault = " ".join(str(error).split())
+        raise ConfigError(str(path), [Problem("", fault, "YAML", "correct the line named")]) from None
+    if not isinstance(data, dict):
+        keys = ", ".join(Experiment.model_fields)
+        raise ConfigError(str(path), [Problem("", data, f"a mapping with the keys {keys}", "see docs/experiments.md")])
+    return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not a silent last-one-wins."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[object] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+        seen.add(key.value)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

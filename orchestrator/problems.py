@@ -1,0 +1,116 @@
+"""What is wrong with an experiment file: every problem at once, with its path, its value, what is allowed and a fix."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+_LONGEST_VALUE = 80
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one value.
+
+    Attributes:
+        path: Where it stands, such as `policies[1].select`; empty for the file as a whole.
+        value: What stands there; None where a key is missing.
+        allowed: The values that are allowed.
+        fix: What to write instead.
+    """
+
+    path: str
+    value: object
+    allowed: str
+    fix: str
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > _LONGEST_VALUE:
+            shown = shown[:_LONGEST_VALUE] + "..."
+        return f"{self.path or 'the file'}: {shown}; allowed: {self.allowed}; fix: {self.fix}"
+
+
+class ConfigError(Exception):
+    """An experiment that cannot run as it is written; `problems` holds all that is wrong with it."""
+
+    status: ClassVar[str] = "config_error"
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        super().__init__(source, problems)
+        self.source = source
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return "\n".join([f"{self.source}: {count}", *(f"  {problem}" for problem in self.problems)])
+
+
+class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users only ever see ConfigError
+    """Raised by a validator: problems with paths below the value that it looks at."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one most likely means."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)), None)
+
+
+def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem:
+    """The problem of a name that is not one of the known."""
+    match = closest(name, known)
+    fix = f"write {match}" if match else f"use one of the {what}s listed, or take it out"
+    return Problem(path, name, f"{what}s {', '.join(known)}", fix)
+
+
+def join(path: str, below: str) -> str:
+    """A path extended by one that starts below it."""
+    return path + below if not path or not below or below.startswith("[") else f"{path}.{below}"
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Every problem that pydantic found in the input of a model."""
+    return [problem for detail in error.errors() for problem in _problems(detail, model)]
+
+
+def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
+    path = ""
+    for step in detail["loc"]:
+        path = join(path, f"[{step}]" if isinstance(step, int) else step)
+    raised = detail.get("ctx", {}).get("error")
+    if isinstance(raised, Rejected):
+        return [replace(problem, path=join(path, problem.path)) for problem in raised.problems]
+    owner, field = _field_at(model, detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return [unknown(path, detail["loc"][-1], list(owner.model_fields), "key")]
+    value = None if detail["type"] == "missing" else detail["input"]
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
+    example = (
+        f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
+    )
+    return [Problem(path, value, message, example)]
+
+
+def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The model that owns the place of an error, and the field there."""
+    field: FieldInfo | None = None
+    for step in loc:
+        if isinstance(step, str) and step in model.model_fields:
+            field = model.model_fields[step]
+            if (inner := _model_in(field.annotation)) is not None and step != loc[-1]:
+                model = inner
+    return model, field
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
