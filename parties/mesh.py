@@ -1,16 +1,16 @@
 """How the parties find each other: every pair connects once and says hello, or the error names who is missing."""
 
 import asyncio
-import errno
-import socket
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from parties.errors import AddressInUse, AddressUnusable
+from parties.address import Address, address_of, listen
 from parties.link import Link
 from parties.meter import StageMeter
-from parties.rendezvous import Address, Rendezvous
+from parties.rendezvous import Rendezvous
+
+__all__ = ["ROLES", "Address", "Listener", "Mesh", "connect"]
 
 ROLES = ("client", "server", "dealer", "referee")  # a role's rank is its index here
 
@@ -24,22 +24,13 @@ class Listener:
     """
 
     def __init__(self, host: str, port: int = 0) -> None:
-        if not 0 <= port <= 65535:
-            raise AddressUnusable(host, port, "a port is a number from 0 to 65535")
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            self.socket = socket.create_server(address, family=family, backlog=len(ROLES) * 4)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(host, port) from error
-            raise AddressUnusable(host, port, error.strerror or str(error)) from error
+        self.socket = listen(host, port)
         self.socket.setblocking(False)
 
     @property
     def address(self) -> Address:
         """The (host, port) that peers dial."""
-        host, port = self.socket.getsockname()[:2]
-        return host, port
+        return address_of(self.socket)
 
     def close(self) -> None:
         """Frees the port; open links stay."""

@@ -10,13 +10,13 @@ import socket
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from parties.address import Address, address_of
 from parties.errors import HelloRefused, PeersMissing
 
 PROTOCOL_VERSION = 1
 MAX_HELLO_BYTES = 4096
 RETRY_SECONDS = 0.05
 
-Address = tuple[str, int]
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +39,7 @@ class Rendezvous:
         self._expected = expect
         self._joined: dict[str, socket.socket] = {}
         self._complete = asyncio.Event()
-        self._trouble = dict.fromkeys(expect, "it has not dialled {} port {}".format(*listener.getsockname()))
+        self._trouble = dict.fromkeys(expect, "it has not dialled {} port {}".format(*address_of(listener)))
         self._strangers: set[socket.socket] = set()
         self._greetings: set[asyncio.Task[None]] = set()
 
