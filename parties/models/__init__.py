@@ -1,0 +1,8 @@
+"""Models: their public facts, weights under canonical names, tokenizers."""
+
+from parties.models.sources import load_spec
+from parties.models.spec import ModelSpec
+from parties.models.tokenizer import Tokenizer, load_tokenizer
+from parties.models.weights import load_weights
+
+__all__ = ["ModelSpec", "Tokenizer", "load_spec", "load_tokenizer", "load_weights"]

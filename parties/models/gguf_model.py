@@ -1,0 +1,165 @@
+"""A model in one GGUF file, quantised or not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+from parties.errors import ModelError
+from parties.models.byte_bpe import WORDS, byte_bpe
+from parties.models.gguf_file import GgufFile, read_header
+from parties.models.layout import Layout
+from parties.models.spec import ModelSpec
+
+_SHARED = {
+    "embed": "token_embd",
+    "attn_norm": "attn_norm",
+    "o": "attn_output",
+    "mlp_norm": "ffn_norm",
+    "up": "ffn_up",
+    "down": "ffn_down",
+    "final_norm": "output_norm",
+    "lm_head": "output",
+}
+_SPLIT = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "gate": "ffn_gate"}
+_JOINED = {"q": "attn_qkv", "k": "attn_qkv", "v": "attn_qkv", "positions": "position_embd"}
+LAYOUTS = {
+    "llama": Layout(block="blk.{}", modules=_SHARED | _SPLIT, transposed=True),
+    "gpt2": Layout(block="blk.{}", modules=_SHARED | _JOINED, transposed=True),
+}
+
+# Values other than these change what the model computes; a missing key means the first one.
+_ONLY = {
+    "rope.scaling.type": ("none",),
+    "rope.scale_linear": (1.0,),
+    "expert_count": (0,),
+    "attention.sliding_window": (0,),
+}
+_REFUSED_TENSORS = {"rope_freqs.weight": "scaled rotary frequencies", "blk.0.attn_output.bias": "attention biases"}
+_CONTROL = 3  # kind of a token in `tokenizer.ggml.token_type` that marks structure, not text
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """A model in a GGUF file.
+
+    Attributes:
+        path: the file.
+    """
+
+    path: Path
+
+    @cached_property
+    def _file(self) -> GgufFile:
+        return read_header(self.path)
+
+    def spec(self) -> ModelSpec:
+        """The model's public facts, from the header alone."""
+        file = self._file
+        try:
+            return _spec(file)
+        except KeyError as error:
+            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file is no complete model") from error
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ModelError(f"{self.path}: impossible metadata: {error}; fetch the file again") from error
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    def weights(self) -> dict[str, Tensor]:
+        """Canonical parameters, dequantised."""
+        spec = self.spec()
+
+        def read(name: str) -> Tensor:
+            tensor = self._file.read(name)
+            turned = spec.family == "llama" and (".attn_q." in name or ".attn_k." in name)
+            return _half_split(tensor, spec.head_dim) if turned else tensor
+
+        return LAYOUTS[spec.family].canonical(spec, read, self.path)
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer in the metadata."""
+        facts = self._file.facts
+        kind, words = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
+        if kind != "gpt2" or words not in WORDS:
+            raise ModelError(
+                f"{self.path}: tokenizer.ggml.model is {kind!r} and tokenizer.ggml.pre is {words!r}; supported: 'gpt2' "
+                f"with {', '.join(WORDS)}; use the model's safetensors folder with its tokenizer.json instead"
+            )
+        try:
+            return _tokenizer(facts, words)
+        except KeyError as error:
+            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file has no whole tokenizer") from error
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"{self.path}: its tokenizer is inconsistent: {error}; fetch the file again") from error
+
+
+def _spec(file: GgufFile) -> ModelSpec:
+    facts, family = file.facts, file.facts["general.architecture"]
+    if family not in list(LAYOUTS):
+        raise ModelError(f"general.architecture is {family!r}; supported: {', '.join(LAYOUTS)}")
+    for name, allowed in _ONLY.items():
+        value = facts.get(f"{family}.{name}", allowed[0])
+        if value not in allowed:
+            raise ModelError(f"{family}.{name} is {value!r}; supported: {allowed[0]!r}")
+    if family == "llama":
+        for name, meaning in _REFUSED_TENSORS.items():
+            if name in file.tensors:
+                raise ModelError(f"it has the tensor {name} ({meaning}), which the decoder does not support")
+
+    def fact(name: str) -> Any:
+        return facts[f"{family}.{name}"]
+
+    hidden, heads = fact("embedding_length"), fact("attention.head_count")
+    head_dim = facts.get(f"{family}.attention.key_length", hidden // heads)
+    _same(facts, f"{family}.rope.dimension_count", head_dim)
+    _same(facts, f"{family}.attention.value_length", head_dim)
+    if "token_embd.weight" not in file.tensors:
+        raise ModelError("tensor token_embd.weight is missing; the file is no complete model")
+    kind = "attention.layer_norm_rms_epsilon" if family == "llama" else "attention.layer_norm_epsilon"
+    ends = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
+    return ModelSpec(
+        family=family,
+        n_layers=fact("block_count"),
+        hidden=hidden,
+        n_heads=heads,
+        n_kv_heads=facts.get(f"{family}.attention.head_count_kv", heads),
+        head_dim=head_dim,
+        intermediate=fact("feed_forward_length"),
+        vocab=file.tensors["token_embd.weight"].shape[0],
+        max_positions=fact("context_length"),
+        norm_eps=float(fact(kind)),
+        rope_theta=float(facts.get(f"{family}.rope.freq_base", 10_000.0)),
+        activation="silu" if family == "llama" else "gelu_tanh",
+        tied="output.weight" not in file.tensors,
+        qkv_bias=family == "llama" and "blk.0.attn_q.bias" in file.tensors,
+        eos_ids=tuple(sorted({facts[name] for name in ends if name in facts})),
+    )
+
+
+def _same(facts: Mapping[str, Any], name: str, head_dim: int) -> None:
+    if facts.get(name, head_dim) != head_dim:
+        raise ModelError(f"{name} is {facts[name]!r}; supported: {head_dim}, the whole head")
+
+
+def _half_split(tensor: Tensor, head_dim: int) -> Tensor:
+    """Undoes GGUF's interleaving of the two halves of each head: rows (i, i + d/2) are stored side by side."""
+    pairs = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:])
+    return pairs.transpose(1, 2).reshape(tensor.shape)
+
+
+def _tokenizer(facts: Mapping[str, Any], words: str) -> tokenizers.Tokenizer:
+    tokens, kinds = facts["tokenizer.ggml.tokens"], facts["tokenizer.ggml.token_type"]
+    pairs = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
+    tokenizer = byte_bpe(tokens, pairs, words, special)
+    if facts.get("tokenizer.ggml.add_bos_token", False):
+        first = facts["tokenizer.ggml.bos_token_id"]
+        tokenizer.post_processor = TemplateProcessing(
+            single=f"{tokens[first]} $A", special_tokens=[(tokens[first], first)]
+        )
+    return tokenizer

@@ -1,0 +1,72 @@
+"""From the names and orientations of a file format to the canonical parameters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from parties.errors import ModelError
+from parties.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a file format stores a family of models.
+
+    Attributes:
+        block: prefix of a layer's parameters, with `{}` for its number.
+        modules: stored name of each canonical module; q, k and v under one name are stored side by side.
+        transposed: whether the matrices of a layer are stored [out, in]; the output matrix is so in every format.
+    """
+
+    block: str
+    modules: Mapping[str, str]
+    transposed: bool
+
+    def stored(self, name: str) -> str:
+        """Stored name of a canonical parameter: `layers.3.q.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
+        if name in ("embed", "positions"):
+            return f"{self.modules[name]}.weight"
+        *place, module, kind = name.split(".")
+        block = self.block.format(place[1]) + "." if place else ""
+        return f"{block}{self.modules[module]}.{kind}"
+
+    def canonical(self, spec: ModelSpec, read: Callable[[str], Tensor], origin: object) -> dict[str, Tensor]:
+        """All parameters of a model: float32, contiguous, with the names and shapes of `spec.shapes()`.
+
+        Args:
+            spec: what the model must look like.
+            read: gives a stored tensor by its stored name.
+            origin: the file or folder, for error messages.
+
+        Raises:
+            ModelError: a tensor has another shape than `spec` says, or holds infinities or NaN.
+        """
+        weights = {}
+        for name, shape in spec.shapes().items():
+            stored = self.stored(name)
+            tensor = self._cut(name, self._upright(name, read(stored)))
+            if tuple(tensor.shape) != shape:
+                raise ModelError(
+                    f"{origin}: tensor {stored} gives {name} the shape {tuple(tensor.shape)}, but the model's "
+                    f"own facts say {shape}; weights and configuration are not of the same model"
+                )
+            if not torch.isfinite(tensor).all():
+                raise ModelError(f"{origin}: tensor {stored} holds NaN or infinity; fetch the file again")
+            weights[name] = tensor.to(torch.float32).contiguous()
+        return weights
+
+    def _upright(self, name: str, tensor: Tensor) -> Tensor:
+        """[out, in] -> [in, out] where the format stores it so."""
+        lying = name == "lm_head.weight" or (self.transposed and name.startswith("layers."))
+        return tensor.T if lying and tensor.dim() == 2 else tensor
+
+    def _cut(self, name: str, tensor: Tensor) -> Tensor:
+        """The columns of q, k or v where the format stores the three side by side."""
+        module = name.split(".")[-2] if "." in name else name
+        if module not in ("q", "k", "v") or self.modules["q"] != self.modules["k"]:
+            return tensor
+        third = tensor.shape[-1] // 3
+        start = "qkv".index(module) * third
+        return tensor[..., start : start + third]

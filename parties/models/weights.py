@@ -1,0 +1,27 @@
+"""Loads the weights of a model, if the host has room for them."""
+
+import psutil
+from torch import Tensor
+
+from parties.errors import NotEnoughMemory
+from parties.models.sources import open_source
+
+
+def load_weights(source: str) -> dict[str, Tensor]:
+    """The canonical parameters of a model, float32, contiguous, with the names and shapes of `ModelSpec.shapes`.
+
+    Args:
+        source: as in an experiment file; see `parties.models.sources`.
+
+    Raises:
+        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
+        NotEnoughMemory: the host has less free memory than the weights take.
+    """
+    model = open_source(source)
+    needed, free = 4 * model.spec().parameters, psutil.virtual_memory().available
+    if needed > free:
+        raise NotEnoughMemory(
+            f"the weights of {source} take {needed / 2**30:.1f} GiB as float32 and {free / 2**30:.1f} GiB are free; "
+            f"free some memory, or choose a smaller model"
+        )
+    return model.weights()
