@@ -42,7 +42,7 @@ class PartyActor:
         self._party_class = party_class
         self._threads = threads_for(parties_here)
 
-    def open(self, host: str, session: str, timeout_s: float) -> dict[str, Any]:
+    def open(self, host: str, port: int, session: str, timeout_s: float) -> dict[str, Any]:
         """Bind the party's data port and its exporter.
 
         Returns:
@@ -51,7 +51,8 @@ class PartyActor:
 
         def work() -> dict[str, Any]:
             torch.set_num_threads(self._threads)
-            self._party = pkgutil.resolve_name(self._party_class)(self._role, host, session, timeout_s=timeout_s)
+            party_class = pkgutil.resolve_name(self._party_class)
+            self._party = party_class(self._role, host, session, port=port, timeout_s=timeout_s)
             return {
                 "address": tuple(self._party.address),
                 "metrics_address": tuple(self._party.metrics_address),
@@ -129,7 +130,7 @@ def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str,
         "stage": getattr(error, "stage", None) or progress.get("stage") or "",
         "sent_bytes": int(progress.get("sent_bytes", 0)),
         "received_bytes": int(progress.get("received_bytes", 0)),
-        "peer": getattr(error, "peer", None),
+        "peer": getattr(error, "peer", None) or next(iter(getattr(error, "missing", ())), None),
     }
 
 

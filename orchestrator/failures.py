@@ -1,7 +1,7 @@
 """Why a cell failed: one failure, of the party that caused it and not of the ones that noticed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import ray.exceptions
@@ -29,6 +29,11 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
     received_bytes: int = 0
     peer: str | None = None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The fields of the record's error."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "peer"}
+
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
 
@@ -42,6 +47,9 @@ def lost(role: str, error: Exception, progress: Mapping[str, Any]) -> CellFailur
     """The failure of a party whose actor did not answer any more, from Ray's error and its last progress."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         status, what = "oom", "was killed by Ray because its machine ran out of memory; use a smaller model or seq_len"
+    elif isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+        status = "config_error"
+        what = f"could not start: {_last_line(error)}; install this same version of mpcache-bench on every node"
     elif isinstance(error, ray.exceptions.RayActorError):
         status, what = "party_died", f"is gone: {_reason(error)}"
     else:
@@ -83,5 +91,9 @@ def _of(role: str, progress: Mapping[str, Any], *, status: str, message: str) ->
 
 def _reason(error: Exception) -> str:
     """Ray's own words on the end of an actor's process, without its ids and general advice."""
-    words = str(error).splitlines()[-1].split("Some common causes")[0].strip()
+    words = _last_line(error).split("Some common causes")[0].strip()
     return f"{words} Look for the kernel's OOM killer in dmesg, and at the node in `ray status`."
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -26,6 +26,7 @@ POLL_S = 0.33
 _GRACE_S = 3.0
 _STACKS_S = 5.0
 _CLOSE_S = 5.0
+_EXIT_S = 10.0  # Ray ends a stopped process after 5 s
 
 
 @dataclass
@@ -40,19 +41,26 @@ class PartyGroup:
 
     placement: Placement
     actors: dict[str, ActorHandle]
-    timeout_s: float
     exporters: dict[str, Address]
     pids: dict[str, int]
     progress: dict[str, Mapping[str, Any]]
 
     @classmethod
-    def start(cls, placement: Placement, patience: Patience, timeout_s: float, party_class: str = PARTY_CLASS) -> Self:
+    def start(
+        cls,
+        placement: Placement,
+        patience: Patience,
+        timeout_s: float,
+        ports: Mapping[str, int],
+        party_class: str = PARTY_CLASS,
+    ) -> Self:
         """Start the actors on their seats and connect them.
 
         Args:
             placement: The seats; released again if this fails.
             patience: Bounds the whole start.
             timeout_s: What the parties allow a peer to be silent, in seconds.
+            ports: Data ports of the roles that want a fixed one.
             party_class: See `PartyActor`.
 
         Raises:
@@ -67,9 +75,9 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, timeout_s, {}, {}, {role: {} for role in ROLES})
+        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES})
         try:
-            group._connect(patience)
+            group._connect(patience, timeout_s, ports)
         except BaseException:
             group.kill()
             raise
@@ -110,12 +118,26 @@ class PartyGroup:
         for actor in self.actors.values():
             ray.kill(actor)
         self.placement.release()
+        self._await_exit()
 
-    def _connect(self, patience: Patience) -> None:
+    def _await_exit(self) -> None:
+        """Wait until the processes on this machine are gone, with their memory and ports."""
+        here = [pid for role, pid in self.pids.items() if self._is_here(role) and psutil.pid_exists(pid)]
+        psutil.wait_procs([psutil.Process(pid) for pid in here], timeout=_EXIT_S)
+
+    def _is_here(self, role: str) -> bool:
+        return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
+
+    def _connect(self, patience: Patience, timeout_s: float, ports: Mapping[str, int]) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
-        opening = {role: a.open.remote(hosts[role], session, self.timeout_s) for role, a in self.actors.items()}
-        opened = self._all(opening, patience)
+        opened = self._all(
+            {
+                role: actor.open.remote(hosts[role], ports.get(role, 0), session, timeout_s)
+                for role, actor in self.actors.items()
+            },
+            patience,
+        )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
         self.pids = {role: answer["pid"] for role, answer in opened.items()}
         dialled = addresses_to_dial({role: tuple(answer["address"]) for role, answer in opened.items()})
@@ -163,7 +185,7 @@ class PartyGroup:
 
     def _state(self, role: str) -> str:
         """What the system says of a party's process, where that process is on this machine."""
-        if self.placement.nodes[role] != ray.get_runtime_context().get_node_id():
+        if not self._is_here(role):
             return "on another machine"
         try:
             return str(psutil.Process(self.pids[role]).status())

@@ -1,0 +1,212 @@
+"""The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from orchestrator.actors import PARTY_CLASS
+from orchestrator.assemble import build_record, failed_record
+from orchestrator.cells import Cell
+from orchestrator.failures import CellFailure
+from orchestrator.group import Answers, PartyGroup, Progress
+from orchestrator.patience import Interrupted, Overdue, Patience
+from orchestrator.placement import PlacementError, place
+from orchestrator.preflight import require_memory
+from orchestrator.record import Record, Status
+from orchestrator.targets import TargetFile
+from parties.errors import ModelError
+from parties.job import Job
+
+_PLACE_S = 60.0
+_STACKS = "stacks"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell's record, and the client's text if the run is to show it; the text is in no record."""
+
+    record: Record
+    text: str | None = None
+
+
+class Runner:
+    """Runs cells one after the other; parties stay up between cells that can share them.
+
+    Use it in a `with` statement: on leaving, the parties are stopped.
+
+    Args:
+        experiment: Name of the experiment.
+        folder: The run's folder; stacks of hung parties go below it.
+        targets: Told about the exporters of each new group of parties.
+        stop: Set when the user wants to stop.
+        show_text: Whether the client hands out the decoded text.
+        party_class: Import path `module:Class` of what the actors wrap.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        folder: Path,
+        targets: TargetFile,
+        stop: threading.Event,
+        *,
+        show_text: bool = False,
+        party_class: str = PARTY_CLASS,
+    ) -> None:
+        self._experiment = experiment
+        self._folder = folder
+        self._targets = targets
+        self._stop = stop
+        self._show_text = show_text
+        self._party_class = party_class
+        self._group: PartyGroup | None = None
+        self._group_key: tuple[Any, ...] = ()
+
+    def run(self, cell: Cell, watch: Callable[[Progress], None]) -> Outcome:
+        """Run one cell; whatever happens to it becomes its record.
+
+        Args:
+            cell: The cell.
+            watch: Called about three times a second with the progress of all roles.
+        """
+        started = datetime.now(UTC)
+        patience = Patience(cell.cell_timeout_s, self._stop)
+        try:
+            answers = self._answers(cell, patience, watch)
+        except BaseException as error:
+            try:
+                failure = self._failure(cell, error)
+            finally:
+                self._kill()
+            if failure is None:
+                raise
+            return Outcome(
+                failed_record(cell, failure.told, (), started, datetime.now(UTC), experiment=self._experiment)
+            )
+        record = build_record(cell, answers, (), started, datetime.now(UTC), experiment=self._experiment)
+        return Outcome(record, answers["client"].get("text") if self._show_text else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._group is not None:
+            self._group.close()
+            self._group = None
+        self._kill()
+
+    def _answers(self, cell: Cell, patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+        """The cell between the measurements of its links: shape and measure before, measure after, belong here."""
+        _require_plain_network(cell)
+        group = self._group_for(cell, patience)
+        return group.run(job_of(cell, show_text=self._show_text), patience, watch)
+
+    def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
+        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.timeout_s, *cell.data_ports.items())
+        if self._group is not None and key == self._group_key:
+            return self._group
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+        weights = weights_of(cell.model)
+        placement = place(gpu=cell.gpu, timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=patience.check)
+        try:
+            require_memory(weights, placement, patience)
+        except BaseException:
+            placement.release()
+            raise
+        self._group = PartyGroup.start(placement, patience, cell.timeout_s, cell.data_ports, self._party_class)
+        self._group_key = key
+        self._targets.write(self._group.exporters)
+        return self._group
+
+    def _failure(self, cell: Cell, error: BaseException) -> CellFailure | None:
+        """What to record of an error; None if it is not the cell's but a bug or the user's second Ctrl-C."""
+        match error:
+            case CellFailure(status=Status.TIMEOUT):
+                error.message += self._stacks(cell)
+                return error
+            case CellFailure():
+                return error
+            case Interrupted():
+                return CellFailure(Status.INTERRUPTED, "stopped by the user; run the same command again to resume")
+            case PlacementError():
+                return CellFailure(Status.UNSUPPORTED, str(error))
+            case ray.exceptions.RayError():
+                return CellFailure(Status.PARTY_DIED, f"Ray failed: {type(error).__name__}; see `ray status`")
+            case Overdue():
+                return CellFailure(Status.TIMEOUT, self._overdue(cell))
+        return None
+
+    def _overdue(self, cell: Cell) -> str:
+        progress = {} if self._group is None else self._group.progress
+        seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
+        return (
+            f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
+            f"give it more time, or look where it hangs{self._stacks(cell)}"
+        )
+
+    def _stacks(self, cell: Cell) -> str:
+        """Save the stacks of all parties; where they are, in words."""
+        if self._group is None:
+            return ""
+        path = self._folder / _STACKS / f"{cell.id}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._group.stacks(), encoding="utf-8")
+        return f"; stacks of all parties: {_STACKS}/{path.name}"
+
+    def _kill(self) -> None:
+        if self._group is not None:
+            self._group.kill()
+            self._group = None
+        self._targets.remove()
+
+
+def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
+    """The cell as every party sees it."""
+    job = Job.model_validate(
+        {
+            "engine": cell.engine.name,
+            "model": cell.model,
+            "policy": {"name": cell.policy.name, "parameters": cell.policy.parameters},
+            "prompt": cell.prompt.model_dump(),
+            "seq_len": cell.seq_len,
+            "new_tokens": cell.new_tokens,
+            "prefill": cell.prefill,
+            "argmax": cell.argmax,
+            "seed": cell.seed,
+            "show_text": show_text,
+        }
+    )
+    return job.model_dump()
+
+
+def weights_of(model: str) -> int:
+    """Number of parameters of a model.
+
+    Raises:
+        CellFailure: If the model cannot be found or is of an unknown kind.
+    """
+    from parties.models import load_spec  # reads files of the model; not needed to import this module
+
+    try:
+        return load_spec(model).parameters
+    except ModelError as error:
+        raise CellFailure(Status.CONFIG_ERROR, str(error)) from error
+
+
+def _require_plain_network(cell: Cell) -> None:
+    """An unshaped link must never be recorded as a shaped one."""
+    if cell.network.name != "none":
+        raise CellFailure(
+            Status.UNSUPPORTED,
+            f"network {cell.network.name}: no back end of this installation shapes links; use networks: [none]",
+        )

@@ -1,0 +1,114 @@
+"""A party without cryptography: real links, real process, and faults on order.
+
+The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
+in that role's process when it has reached that state; `none` runs through.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parties.errors import PartyError, Unsupported
+from parties.mesh import Listener, Mesh, connect
+from parties.meter import StageMeter
+
+STATES = ("loading", "prefill", "decode", "check")
+STEPS = 4
+
+
+class FakeParty:
+    """The interface of `parties.party.Party`."""
+
+    def __init__(self, role: str, host: str, session: str, port: int = 0, timeout_s: float = 60.0) -> None:
+        self.role, self.session, self.timeout_s = role, session, timeout_s
+        self.meter = StageMeter()
+        self.listener, self.exporter = Listener(host, port), Listener(host)
+        self.address, self.metrics_address = self.listener.address, self.exporter.address
+        self.mesh: Mesh | None = None
+        self.state, self.tokens = "idle", 0
+
+    def connect(self, addresses: dict[str, tuple[str, int]]) -> None:
+        self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s)
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert self.mesh is not None
+        fault, role, state = (Path(job["prompt"]["text_file"]).name + "--").split("-")[:3]
+        self.meter.reset()
+        self.tokens = 0
+        started = time.monotonic()
+        for self.state in STATES:
+            with self.meter.stage("softmax" if self.state == "decode" else f"bench.{self.state}"):
+                for _ in range(STEPS):
+                    for peer in self.mesh.values():
+                        peer.exchange(b"x" * 100)
+                    time.sleep(0.1)
+                if self.role == role and self.state == state:
+                    fail(fault)
+            self.tokens += self.state == "decode"
+        self.state = "idle"
+        return {
+            "role": self.role,
+            "tokens": self.tokens,
+            "decode_seconds": time.monotonic() - started,
+            "stages": [stage_dict(reading) for reading in self.meter.snapshot()],
+            "peak_rss_bytes": 1,
+            "gpu_peak_bytes": None,
+            "interface_sent_bytes": 0,
+            "interface_received_bytes": 0,
+            "versions": {"python": "3", "threads": str(torch.get_num_threads())},
+            "model": {"layers": 1} if self.role == "server" else {},
+            "warnings": [],
+        } | self.extras(job)
+
+    def extras(self, job: dict[str, Any]) -> dict[str, Any]:
+        if self.role == "referee":
+            check = {"max_abs_logit_error": 0.001, "median_abs_logit_error": 0.0005}
+            return {"check": {**check, "tokens_match": True, "tokens_compared": self.tokens}}
+        return {"text": "a word"} if self.role == "client" and job.get("show_text") else {}
+
+    def progress(self) -> dict[str, Any]:
+        totals = self.meter.totals("online")
+        return {
+            "role": self.role,
+            "state": self.state,
+            "stage": self.meter.current,
+            "tokens": self.tokens,
+            "sent_bytes": totals.sent_bytes,
+            "received_bytes": totals.received_bytes,
+            "rounds": totals.rounds,
+            "blocked_seconds": totals.blocked_seconds,
+            "rss_bytes": 1,
+        }
+
+    def close(self) -> None:
+        self.state = "closed"
+        if self.mesh is not None:
+            self.mesh.close()
+        self.listener.close()
+        self.exporter.close()
+
+
+def fail(fault: str) -> None:
+    if fault == "sigkill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "sigstop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif fault == "sleep":
+        time.sleep(600)
+    elif fault == "unsupported":
+        raise Unsupported("this engine cannot do that; use another one")
+    elif fault == "oom":
+        raise MemoryError
+    elif fault == "partyerror":
+        raise PartyError("the party said no")
+    elif fault == "bug":
+        raise KeyError("secret token 4711")
+
+
+def stage_dict(reading: Any) -> dict[str, Any]:
+    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
+    return {field: getattr(reading, field) for field in fields}
