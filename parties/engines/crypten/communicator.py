@@ -61,7 +61,7 @@ class LinkCommunicator(Communicator):  # type: ignore[misc]
         tensors: list[Tensor] = tensor if batched else [tensor]
         flat = torch.cat([part.reshape(-1) for part in tensors]) if batched else tensor.reshape(-1)
         total = _combine(op, self.peer.exchange_tensor(flat), flat)
-        parts = total.split([part.numel() for part in tensors])
+        parts = torch.split(total, [part.numel() for part in tensors])
         opened = [part.reshape(own.shape) for part, own in zip(parts, tensors, strict=True)]
         return opened if batched else opened[0]
 

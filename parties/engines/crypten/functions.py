@@ -82,7 +82,7 @@ def normalise_rows(x: MPCTensor, eps: float) -> MPCTensor:
 
 def divide_rows(x: MPCTensor, total: MPCTensor, largest: int) -> MPCTensor:
     """X / total for rows of [n, d] and totals [n, 1] between 1 and `largest`."""
-    count = largest.bit_length()
+    count = max(2, largest.bit_length())
     u, hot = _octave(total, 2, count)
     scaled = x * _pick_power(hot, [-j for j in range(count)])
     reciprocal = u * (-8 / 17) + 24 / 17  # within 6 % of 1/u on [1, 2]
@@ -131,7 +131,8 @@ def ranks(x: MPCTensor) -> MPCTensor:
 def one_hot(x: MPCTensor, count: int) -> MPCTensor:
     """[rows, n] integers -> [rows, count, n]: 1 where x is 0, 1, ..., count - 1. Integer shares."""
     expanded = MPCTensor.from_shares(x.share.unsqueeze(1).expand(-1, count, -1).contiguous(), precision=0)
-    return expanded.eq(torch.arange(count).reshape(1, count, 1))
+    # read as fixed point, since CrypTen scales the resulting bits wrongly when it compares integers for equality
+    return fixed(expanded - torch.arange(count).reshape(1, count, 1))._eqz_2PC()  # noqa: SLF001 - its only equality
 
 
 def exp(x: MPCTensor) -> MPCTensor:
