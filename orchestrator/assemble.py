@@ -27,6 +27,8 @@ _PREFILL = {
     "shares of the cache; this took no part in the protocol and is in no total",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
+# Done once for all cells of a session, so that no token of a cell can be charged with it.
+SET_UP_STAGES = frozenset({"offline.weights", "offline.seeds"})
 # The protocol's parties first: the client's clock is the one a user waits by. `plain` runs at the referee alone.
 _CLOCKS = ("client", "server", "referee")
 
@@ -135,7 +137,7 @@ def _clock(results: Results) -> str:
 
 
 def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal:
-    readings = [stage for stage in stages if stage.phase == phase]
+    readings = [stage for stage in stages if stage.phase == phase and stage.stage not in SET_UP_STAGES]
     by_party = {role: [stage for stage in readings if stage.party == role] for role in {s.party for s in readings}}
     own = by_party.get(clock, [])
     return PhaseTotal(

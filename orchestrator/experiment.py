@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -21,6 +21,9 @@ from orchestrator.choices import Engine, PolicyChoice, Prompt, located
 from orchestrator.networks import Network, parse_network
 from orchestrator.problems import ConfigError, Problem, Rejected, problems_of
 from parties.errors import ModelError
+
+if TYPE_CHECKING:
+    from parties.models.spec import ModelSpec
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -117,7 +120,7 @@ class Experiment(BaseModel):
         found = None if model.startswith("random:") else located(model, info)
         source = model if found is None else str(found)
         try:
-            max_positions(source)
+            model_spec(source)
         except ModelError as error:
             raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
         return source
@@ -128,7 +131,7 @@ class Experiment(BaseModel):
         if "model" not in info.data or "new_tokens" not in info.data:
             return seq_lens
         model, new_tokens = info.data["model"], info.data["new_tokens"]
-        most = max_positions(model)
+        most = model_spec(model).max_positions
         too_long = [
             Problem(
                 f"[{i}]",
@@ -146,15 +149,15 @@ class Experiment(BaseModel):
 
 
 @lru_cache(maxsize=16)
-def max_positions(model: str) -> int:
-    """Longest sequence that a model was made for, in tokens.
+def model_spec(model: str) -> "ModelSpec":
+    """The public facts of a model.
 
     Raises:
         ModelError: The model cannot be found or is of an unknown kind.
     """
     from parties.models import load_spec  # torch comes with it, and most commands do without
 
-    return load_spec(model).max_positions
+    return load_spec(model)
 
 
 def load_experiment(path: Path) -> Experiment:

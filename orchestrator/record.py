@@ -60,7 +60,7 @@ class PhaseTotal(_Part):
 
 
 class Totals(_Part):
-    """Sums by phase; the two are never added up."""
+    """Sums by phase; the two are never added up. Set-up once a session (weights, seeds) stays out of both."""
 
     online: PhaseTotal = Field(description="From the first secret input of a token to its output.")
     offline: PhaseTotal = Field(description="Correlated randomness, which does not depend on any secret.")
