@@ -106,7 +106,7 @@ def test_interleaved_programs_keep_their_own_stages() -> None:
     clock = Clock()
     meter = StageMeter(clock)
 
-    def program(name: str, wait: int):  # noqa: ANN202 - a generator that leaves its stage before it yields
+    def program(name: str, wait: int):
         for _ in range(3):
             with meter.stage(name):
                 clock.now += wait
@@ -130,7 +130,7 @@ def test_a_stage_left_out_of_order_is_told() -> None:
 def test_an_exception_leaves_its_stages_in_whatever_order_generators_are_closed() -> None:
     meter = StageMeter()
 
-    def program(name: str):  # noqa: ANN202
+    def program(name: str):
         with meter.stage(name):
             yield
 
@@ -146,9 +146,14 @@ def test_an_exception_leaves_its_stages_in_whatever_order_generators_are_closed(
 def test_an_error_inside_a_stage_passes_through_and_is_timed() -> None:
     clock = Clock()
     meter = StageMeter(clock)
-    with pytest.raises(KeyError), meter.stage("softmax"):
-        clock.now += 2
-        raise KeyError
+
+    def fail() -> None:
+        with meter.stage("softmax"):
+            clock.now += 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert meter.current == IDLE
     assert by_stage(meter)["softmax"].seconds == 2
 
@@ -244,8 +249,9 @@ def test_snapshots_are_whole_while_another_thread_works() -> None:
                 assert reading.sent_bytes == reading.received_bytes == sum(c.sent_bytes for c in reading.peers.values())
                 assert reading.messages == 2 * reading.rounds
                 assert reading.seconds >= 0
-            assert (now := sum(reading.seconds for reading in readings.values())) >= wall
-            wall = now
+            so_far = sum(reading.seconds for reading in readings.values())
+            assert so_far >= wall - 1e-9
+            wall = so_far
     finally:
         stop.set()
         worker.join()
