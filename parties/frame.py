@@ -46,19 +46,16 @@ class IncomingFrame:
         if count == 0:
             raise ConnectionResetError
         self._left = self._left[count:]
-        if not self._left and not self._in_payload:
-            self._begin_payload(*HEADER.unpack(self._header))
         return count
 
-    def _begin_payload(self, length: int, number: int) -> None:
-        self._check(length, number)
-        if self._room is None:
-            self.payload = bytearray(length)
-            self._room = memoryview(self.payload)
-        self._left = self._room
-        self._in_payload = True
-
-    @property
-    def done(self) -> bool:
-        """Whether all of the frame is here."""
+    def advance(self) -> bool:
+        """Turns from a full header to the payload, if the header is right; returns whether the frame is whole."""
+        if not self._left and not self._in_payload:
+            length, number = HEADER.unpack(self._header)
+            self._check(length, number)
+            if self._room is None:
+                self.payload = bytearray(length)
+                self._room = memoryview(self.payload)
+            self._left = self._room
+            self._in_payload = True
         return self._in_payload and not self._left

@@ -182,7 +182,7 @@ class Link:
                 count = incoming.pull(self._socket)
                 self.received_bytes += count
                 moved += count
-                incoming = None if incoming.done else incoming
+                incoming = None if incoming.advance() else incoming
             if not moved:
                 self._wait(sending=bool(outgoing), receiving=incoming is not None)
 
