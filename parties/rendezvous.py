@@ -96,7 +96,7 @@ class Rendezvous:
         try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
-            _refuse_ourselves(sock)
+            refuse_ourselves(sock)
             hello = {"version": PROTOCOL_VERSION, "session": self._session, "role": self._role, "to": peer}
             _say(sock, hello)
             return sock, await _hear(sock)
@@ -183,7 +183,7 @@ async def _read(sock: socket.socket, size: int) -> bytes:
     return received
 
 
-def _refuse_ourselves(sock: socket.socket) -> None:
+def refuse_ourselves(sock: socket.socket) -> None:
     """TCP lets a dial of a free local port connect to itself, when chance gives it that same port to dial from."""
     if sock.getsockname() == sock.getpeername():
         raise ConnectionRefusedError("nobody listens")
