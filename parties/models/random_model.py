@@ -172,8 +172,8 @@ def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
 
 
 def _whole(text: str, option: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit():
-        raise ModelError(f"random:{text}: {option} is {value!r}; it must be a whole number")
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise ModelError(f"random:{text}: {option} is {value!r}; it must be a whole number of at most 18 digits")
     return int(value)
 
 

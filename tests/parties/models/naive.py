@@ -1,4 +1,4 @@
-"""An independent forward pass from canonical parameters: plain, slow, one head at a time, float64 unless told otherwise.
+"""An independent forward pass from canonical parameters: plain, slow, one head at a time, in float64 by default.
 
 Written from the papers, not from the decoder: Llama (arXiv 2302.13971), RoFormer (2104.09864), GQA (2305.13245), GPT-2.
 """

