@@ -53,11 +53,7 @@ class ComputingParty:
         session.engine.finish()
         self.state.enter("check")
         self._report(session.engine, logits, generated)
-        result: dict[str, Any] = {
-            "tokens": job.new_tokens,
-            "decode_seconds": seconds,
-            "cached_tokens": cache.layers[0].tokens,
-        }
+        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": seconds}
         if job.show_text and self.role == "client":
             result["text"] = session.tokenizer.decode([token for token in generated if token is not None])
         return result
@@ -107,7 +103,8 @@ class ComputingParty:
             else:
                 token = run(staged(self.meter, "argmax", engine.argmax(logits)))
             generated.append(token)
-            self.state.token(cache.layers[0].tokens)
+            cached = cache.layers[0].tokens
+            self.state.token(cached, decoder.policy.attended(cached))
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import psutil
 
+from parties.address import Address
 from parties.computing import ComputingParty
 from parties.dealing import DealingParty
 from parties.errors import PartyError
 from parties.exporter import Exporter
 from parties.job import Job
-from parties.mesh import Address, Listener, Mesh, connect
+from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter, StageReading
 from parties.referee import Referee
 from parties.state import State
@@ -45,9 +46,10 @@ class Party:
         self, role: str, host: str, session: str, port: int = 0, metrics_port: int = 0, timeout_s: float = 60.0
     ) -> None:
         self.role, self.session, self.timeout_s = role, session, timeout_s
-        self.meter, self.state = StageMeter(), State()
+        self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
+        self.state = State(self._exporter.set_value)
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
 
@@ -68,9 +70,10 @@ class Party:
             PartyError: a role did not come, or a stranger did.
         """
         self._mesh = connect(self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s)
-        workers = {"dealer": DealingParty, "referee": Referee}
-        if self.role in workers:
-            self._worker = workers[self.role](self._mesh, self.meter, self.state)
+        if self.role == "dealer":
+            self._worker = DealingParty(self._mesh, self.meter, self.state)
+        elif self.role == "referee":
+            self._worker = Referee(self._mesh, self.meter, self.state)
         else:
             self._worker = ComputingParty(self.role, self._mesh, self.meter, self.state)
 
@@ -87,7 +90,7 @@ class Party:
         self._exporter.set_run({"engine": wanted.engine, "policy": wanted.policy.name})
         before = interface_bytes()
         idle = wanted.engine == "plain" and self.role != "referee"
-        result = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
+        result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
         after = interface_bytes()
         stages = result.pop("stages", None) or self.meter.snapshot()
         self.state.enter("idle")

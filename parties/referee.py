@@ -99,7 +99,8 @@ class Referee:
             kept.append(logits)
             generated.append(token)
             if job.engine == "plain":
-                self.state.token(cache.layers[0].tokens)
+                cached = cache.layers[0].tokens
+                self.state.token(cached, decoder.policy.attended(cached))
         return Reference(kept, generated, time.perf_counter() - start)
 
     def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:

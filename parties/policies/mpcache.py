@@ -166,7 +166,7 @@ class MPCache(Policy):
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any
     ) -> Program[tuple[Any, Any]]:
-        """Similarities q . r of the rivals of both levels, in one product: [heads, coarse rivals], [heads, fine rivals]."""
+        """Similarities q . r of the rivals, in one product: coarse [heads, rivals] and fine [heads, rivals]."""
         rivals = {"coarse": clusters.coarse_rivals, "fine": clusters.fine_rivals}
         boxes = [self._representatives(here, level, rivals[level]) for level, _ in self._levels()]
         similarity = yield from engine.scores(q, engine.cat(boxes, dim=1))

@@ -100,7 +100,7 @@ class CrypTenEngine(Engine):
     @classmethod
     def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
         """The sum of the shares over the scale."""
-        return (parts[0] + parts[1]).double() / SCALE
+        return torch.add(*parts).double() / SCALE
 
     @eager
     def embed(self, tokens: Sequence[int] | None, count: int) -> MPCTensor:
