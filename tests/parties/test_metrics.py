@@ -73,12 +73,9 @@ def test_the_document_is_the_registry() -> None:
     assert all(row.count("|") == 7 for row in rows), "a bar inside a cell breaks the table"
 
 
-def test_the_module_writes_the_document_and_needs_no_torch() -> None:
-    script = (
-        "import sys, runpy; runpy.run_module('parties.metrics', run_name='__main__'); assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == markdown()
+def test_the_module_writes_the_document() -> None:
+    command = [sys.executable, "-m", "parties.metrics"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == markdown()
 
 
 def test_everything_served_is_in_the_registry_as_registered() -> None:
