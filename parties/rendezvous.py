@@ -54,7 +54,8 @@ class Rendezvous:
                 if self._missing():
                     await self._complete.wait()
         except TimeoutError:
-            raise PeersMissing(self._missing(), timeout_s) from None
+            if missing := self._missing():
+                raise PeersMissing(missing, timeout_s) from None
         finally:
             loop.remove_reader(self._listener)
             await _cancel(*dials, *self._greetings)
@@ -81,9 +82,9 @@ class Rendezvous:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
-        if "refused" in answer:
+        if answer.get("welcome") != peer:
             sock.close()
-            raise HelloRefused(peer, str(answer["refused"]))
+            raise HelloRefused(peer, str(answer.get("refused", "it is something else; check its address")))
         self._join(peer, sock)
 
     async def _knock(self, peer: str, attempt: int) -> tuple[socket.socket, dict[str, Any]]:

@@ -327,6 +327,25 @@ def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
         serving.result(PATIENCE_S)
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("{}", "something else"), ('{"welcome":"dealer"}', "something else"), ('{"refused":"no"}', "no")],
+)
+def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> None:
+    with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            wire, _ = other.accept()
+            with wire:
+                wire.recv(1000)
+                wire.sendall(len(answer).to_bytes(4, "big") + answer.encode())
+
+        serving = later(serve)
+        with pytest.raises(HelloRefused, match=f"client refused our hello: .*{told}"):
+            join("server", bound, {"client": other.getsockname()})
+        serving.result(PATIENCE_S)
+
+
 def test_a_socket_that_dialled_itself_is_nobody() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
