@@ -16,6 +16,8 @@ class Network(BaseModel):
 
 def parse_network(given: object) -> object:
     """A network from a name or a mapping."""
+    if isinstance(given, Network):
+        return given
     if isinstance(given, dict):
         links = {key: value for key, value in given.items() if key != "name"}
         return {"name": given.get("name", "custom"), "links": links.get("links", links)}

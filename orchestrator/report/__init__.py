@@ -1,0 +1,136 @@
+"""The report of a run: one HTML file that needs nothing else, and Markdown with its figures, from the records alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from orchestrator.record import Record
+from orchestrator.report import words
+from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length
+from orchestrator.report.rows import Row, against_full, longest, rows, stage_rows
+from orchestrator.report.summary import summarise
+from orchestrator.store import RECORDS, RecordStore, StoreError
+
+
+_SECONDS = Panel(
+    "Decode time, online + offline", "seconds a token", lambda row: row.seconds, lambda row: (row.low, row.high)
+)
+_ROUNDS = Panel("Online rounds", "rounds a token", lambda row: row.rounds)
+_ONLINE = Panel("Online bytes, both ways", "MB a token", lambda row: row.online_bytes / 1e6)
+_OFFLINE = Panel("Offline bytes", "MB a token", lambda row: row.offline_bytes / 1e6)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file's name and what it shows."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def render(run_dir: Path) -> tuple[Path, Path]:
+    """Writes `report.html`, and `report.md` with its figures, into the folder of a run.
+
+    Args:
+        run_dir: A folder with `records.jsonl`.
+
+    Returns:
+        Paths of the HTML and of the Markdown.
+
+    Raises:
+        StoreError: There are no records, or the folder cannot be written.
+    """
+    store = RecordStore(run_dir)
+    records = list(store.latest().values())
+    if not records:
+        raise StoreError(f"{run_dir / RECORDS} holds no records; run an experiment with --out {run_dir} first")
+    content = _content(records, store.warnings)
+    html, text, figures = run_dir / "report.html", run_dir / "report.md", run_dir / "figures"
+    try:
+        figures.mkdir(exist_ok=True)
+        for picture in content["pictures"]:
+            (figures / f"{picture.name}.png").write_bytes(as_png(picture.figure))
+        html.write_text(_environment().get_template("report.html.j2").render(content), encoding="utf-8")
+        text.write_text(_environment().get_template("report.md.j2").render(content), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the report to {run_dir}: {error.strerror}; make room and render again"
+        ) from error
+    return html, text
+
+
+def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
+    measured = rows(records)
+    ratios = against_full(measured)
+    shown = longest([row for row in measured if row.private]) or longest(measured)
+    return {
+        "summary": summarise(records),
+        "rows": measured,
+        "ratios": ratios,
+        "headlines": [(row, next((ratio for ratio in ratios if ratio.row is row), None)) for row in shown],
+        "stages": [(row, stage_rows(row)) for row in shown],
+        "failures": [record for record in records if not record.status.measured],
+        "links": _links(records),
+        "pictures": _pictures(measured, shown) if measured else [],
+        "records": records,
+        "torn": torn,
+    }
+
+
+def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
+    """The figures: of private runs, or of `plain` ones if there are no others.
+
+    Args:
+        measured: All rows.
+        shown: The rows whose stages are shown.
+    """
+    private = [row for row in measured if row.private]
+    beside = [row for row in shown if row.network == shown[0].network]
+    where = f"At each series' longest prompt, network {beside[0].network}."
+    time = Picture(
+        "time",
+        "Decode time of a token on the client's clock, online and offline work together (median of the repeats, bars "
+        "from the shortest to the longest), and the online rounds that a round trip is multiplied with.",
+        by_length(private or measured, [_SECONDS, _ROUNDS]),
+    )
+    stage_time = f"Where the client's time goes, a token. {where}"
+    found = [time, Picture("stage-seconds", stage_time, breakdown(beside, "seconds"))]
+    if private:
+        volume = "Bytes a token, online and offline apart, with framing."
+        found.insert(1, Picture("bytes", volume, by_length(private, [_ONLINE, _OFFLINE])))
+        stage_bytes = f"Where the bytes go, a token, sent by all. {where}"
+        found.append(Picture("stage-bytes", stage_bytes, breakdown(beside, "bytes")))
+    return found
+
+
+def _links(records: Sequence[Record]) -> list[tuple[Record, Any]]:
+    return [(record, link) for record in records for link in record.links]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report", "."),
+        autoescape=select_autoescape(["html.j2"]),  # Markdown escapes through the filter `md`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": words.byte_count,
+        "seconds": words.duration,
+        "digits": words.digits,
+        "times": words.times,
+        "md": words.markdown,
+        "svg": _svg,
+    }
+    return environment
+
+
+def _svg(picture: Picture) -> Markup:
+    return Markup(as_svg(picture.figure, picture.name))  # noqa: S704 - our own drawing, its text escaped by matplotlib

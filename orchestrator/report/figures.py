@@ -1,0 +1,175 @@
+"""The report's figures: readable in black and white, with markers, hatches and labels at the lines."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from orchestrator.report.rows import Row, StageRow, stage_rows
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mpcache-bench",
+    "text.parse_math": False,
+}
+# Okabe and Ito's colours, ordered so that neighbours also differ in lightness.
+_COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", "-.", ":")
+_MOST_STAGE_PANELS = 4
+_BREAKDOWN_INCHES = 10.9
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One amount, drawn against the prompt's length.
+
+    Attributes:
+        title: What it is, with its phase.
+        unit: Label of the vertical axis.
+        amount: Its value in a row.
+        ends: Its least and largest value among the repeats of a row, if they are to be drawn.
+    """
+
+    title: str
+    unit: str
+    amount: Callable[[Row], float]
+    ends: Callable[[Row], tuple[float, float]] | None = None
+
+
+def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
+    """Amounts against the prompt's length: one panel an amount and network, one line a series."""
+    networks = list(dict.fromkeys(row.network for row in rows))
+    names = list(dict.fromkeys(row.series for row in rows))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(0.9 + 5.0 * len(panels), 3.2 * len(networks)), layout="constrained")
+        grid = figure.subplots(len(networks), len(panels), squeeze=False)
+        for line, network in zip(grid, networks, strict=True):
+            here = [row for row in rows if row.network == network]
+            for axes, panel in zip(line, panels, strict=True):
+                _lines(axes, here, names, panel)
+                axes.set_title(f"{panel.title}, {network}" if len(networks) > 1 else panel.title)
+                axes.set_ylabel(panel.unit)
+                axes.set_xlabel("prompt length (tokens)")
+    return figure
+
+
+def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel) -> None:
+    ends: list[tuple[float, float, str, str]] = []
+    for index, name in enumerate(names):
+        own = sorted((row for row in rows if row.series == name), key=lambda row: row.seq_len)
+        if not own:
+            continue
+        colour = _COLOURS[index % len(_COLOURS)]
+        x, y = [row.seq_len for row in own], [panel.amount(row) for row in own]
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": _MARKERS[index % len(_MARKERS)],
+            "linestyle": _LINES[index % len(_LINES)],
+        }
+        if panel.ends is not None:
+            reach = [panel.ends(row) for row in own]
+            below = [at - low for at, (low, _) in zip(y, reach, strict=True)]
+            above = [high - at for at, (_, high) in zip(y, reach, strict=True)]
+            axes.errorbar(x, y, yerr=[below, above], capsize=3, markersize=5, **style)
+        else:
+            axes.plot(x, y, markersize=5, **style)
+        ends.append((x[-1], y[-1], name, colour))
+    lengths = sorted({row.seq_len for row in rows})
+    axes.set_xticks(lengths, [str(length) for length in lengths])
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.08)
+    _labels(axes, ends)
+
+
+def _labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names at the right ends of the lines, moved apart where they would overlap."""
+    top = axes.get_ylim()[1] or 1.0
+    gap, at = 0.075 * top, -1.0
+    right = max((x for x, *_ in ends), default=0.0)
+    for _, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        at = max(y, at + gap)
+        axes.annotate(
+            name,
+            (right, at),
+            (8, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=8,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def breakdown(rows: Sequence[Row], kind: Literal["seconds", "bytes"]) -> Figure:
+    """Stages of some rows side by side: seconds as compute and blocked, or bytes as online and offline."""
+    shown = rows[:_MOST_STAGE_PANELS]
+    stages = {row.series: {stage.stage: stage for stage in stage_rows(row)} for row in shown}
+    names = max((list(own) for own in stages.values()), key=len, default=[])
+    names += [name for own in stages.values() for name in own if name not in names]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_BREAKDOWN_INCHES, 1.4 + 0.23 * len(names)), layout="constrained")
+        grid = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
+        for axes, (series, own) in zip(grid, stages.items(), strict=True):
+            _bars(axes, names, own, kind)
+            axes.set_title(series)
+        grid[0].invert_yaxis()  # shared by all panels: the first stage on top
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _bars(axes: Axes, names: Sequence[str], own: dict[str, StageRow], kind: str) -> None:
+    nothing = StageRow("", "online", 0.0, 0.0, 0.0, 0.0)
+    stages = [own.get(name, nothing) for name in names]
+    if kind == "seconds":
+        parts = [[s.compute_seconds for s in stages], [s.blocked_seconds for s in stages]]
+        labels = ("computing", "blocked, waiting for a peer")
+        axes.set_xlabel("client's seconds a token")
+    else:
+        parts = [[s.bytes / 1e6 * (s.phase == phase) for s in stages] for phase in ("online", "offline")]
+        labels = ("online", "offline")
+        axes.set_xlabel("MB a token, all parties")
+    places = range(len(names))
+    axes.barh(places, parts[0], color="#4878a8", edgecolor="black", linewidth=0.5, label=labels[0])
+    axes.barh(
+        places, parts[1], left=parts[0], color="white", edgecolor="black", linewidth=0.5, hatch="////", label=labels[1]
+    )
+    axes.set_yticks(places, names)
+    axes.grid(visible=False, axis="y")
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element for a page that holds several: its ids start with `name`."""
+    text = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    return re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    data = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(data, format="png", dpi=130, metadata={"Software": None})
+    return data.getvalue()

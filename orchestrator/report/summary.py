@@ -1,0 +1,80 @@
+"""The report's first screen: what ran, where, how it went, and on whose trust the numbers stand."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.record import Record
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What all records have in common, and how often each status occurs."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    statuses: tuple[tuple[str, int], ...]
+    trust: tuple[tuple[str, str], ...]
+    prefill: tuple[str, ...]
+    leaks: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, int], ...]
+    versions: tuple[tuple[str, str], ...]
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """The first screen of the report of these records."""
+    cells = [record.cell for record in records]
+    statuses = Counter(record.status.value for record in records)
+    repeats = 1 + max((cell.repeat for cell in cells), default=0)
+    facts = {
+        "Model": _all(cell.model for cell in cells),
+        "Engines": _all(cell.engine.name for cell in cells),
+        "Policies": _all(str(cell.policy) for cell in cells),
+        "Prompt lengths": f"{_all(str(n) for n in sorted({cell.seq_len for cell in cells}))} tokens",
+        "Decoded": f"{_all(str(n) for n in sorted({cell.new_tokens for cell in cells}))} tokens a cell",
+        "Repeats": str(repeats),
+        "Networks": _all(cell.network.name for cell in cells),
+        "Next token": _all(_ARGMAX[cell.argmax] for cell in cells),
+        "Machine": _all(_machine(record) for record in records),
+        "When": _when(records),
+    }
+    return Summary(
+        title=_all(record.experiment for record in records) or "unnamed experiment",
+        facts=tuple(facts.items()),
+        statuses=tuple(sorted(statuses.items(), key=lambda item: (item[0] != "ok", item[0]))),
+        trust=_unique((record.cell.engine.name, record.trust_model) for record in records),
+        prefill=tuple(dict.fromkeys(record.prefill for record in records)),
+        leaks=_unique((record.cell.policy.name, record.leaks) for record in records if record.leaks),
+        warnings=tuple(Counter(text for record in records for text in record.warnings).items()),
+        versions=_versions(records),
+    )
+
+
+_ARGMAX = {"private": "private argmax", "client": "logits opened to the client"}
+
+
+def _all(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys(pairs))
+
+
+def _machine(record: Record) -> str:
+    known = record.versions
+    if "cpu" not in known:
+        return "unknown"
+    return f"{known['cpu']}, {known.get('cores', '?')} cores, {known.get('memory_gib', '?')} GiB"
+
+
+def _when(records: Sequence[Record]) -> str:
+    if not records:
+        return "never"
+    first, last = min(record.started for record in records), max(record.finished for record in records)
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+
+
+def _versions(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    names = dict.fromkeys(name for record in records for name in record.versions)
+    return tuple((name, _all(record.versions.get(name, "") for record in records)) for name in names)
