@@ -61,13 +61,14 @@ class GgufFile:
         if name not in self.tensors:
             raise ModelError(f"{self.path}: tensor {name} is missing; the file is incomplete or of another model")
         tensor = self.tensors[name]
-        raw = np.fromfile(self.path, dtype=np.uint8, count=tensor.size, offset=tensor.start)
         try:
+            raw = np.fromfile(self.path, dtype=np.uint8, count=tensor.size, offset=tensor.start)
             rows = raw.reshape(*tensor.shape[:-1], -1)
-            numbers = gguf.dequantize(rows, tensor.kind)
-        except (NotImplementedError, ValueError) as error:
+            with np.errstate(all="ignore"):  # numbers that are none are found when all weights are checked
+                numbers = gguf.dequantize(rows, tensor.kind).astype(np.float32).reshape(tensor.shape)
+        except (NotImplementedError, ValueError, OSError) as error:
             raise ModelError(f"{self.path}: tensor {name} ({tensor.kind.name}) cannot be unpacked: {error}") from error
-        return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32)).reshape(tensor.shape)
+        return torch.from_numpy(numbers)
 
 
 def read_header(path: Path) -> GgufFile:
@@ -99,6 +100,8 @@ class _Parser:
         facts = {self.string(): self.value(self.number("I")) for _ in range(n_facts)}
         places = [(self.string(), self.place()) for _ in range(n_tensors)]
         step = facts.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
+        if type(step) is not int or step < 1:
+            raise ValueError(f"general.alignment is {step!r}; it must be a positive whole number")
         first = -(-self.at // step) * step
         return GgufFile(path, facts, {name: self.tensor(name, first, *place) for name, place in places})
 

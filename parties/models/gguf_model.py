@@ -65,7 +65,7 @@ class GgufModel:
             return _spec(file)
         except KeyError as error:
             raise ModelError(f"{self.path}: {error.args[0]} is missing; the file is no complete model") from error
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise ModelError(f"{self.path}: impossible metadata: {error}; fetch the file again") from error
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
@@ -148,6 +148,8 @@ def _same(facts: Mapping[str, Any], name: str, head_dim: int) -> None:
 
 def _half_split(tensor: Tensor, head_dim: int) -> Tensor:
     """Undoes GGUF's interleaving of the two halves of each head: rows (i, i + d/2) are stored side by side."""
+    if tensor.dim() == 0 or tensor.shape[0] % head_dim:
+        return tensor  # of another model than the facts; the check of all shapes says so
     pairs = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).reshape(tensor.shape)
 

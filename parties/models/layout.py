@@ -65,7 +65,7 @@ class Layout:
     def _cut(self, name: str, tensor: Tensor) -> Tensor:
         """The columns of q, k or v where the format stores the three side by side."""
         module = name.split(".")[-2] if "." in name else name
-        if module not in ("q", "k", "v") or self.modules["q"] != self.modules["k"]:
+        if module not in ("q", "k", "v") or self.modules["q"] != self.modules["k"] or tensor.dim() == 0:
             return tensor
         third = tensor.shape[-1] // 3
         start = "qkv".index(module) * third

@@ -201,6 +201,15 @@ def test_weights_that_are_no_numbers(llama: Path, bad: float) -> None:
         load_weights(str(llama))
 
 
+def test_a_number_where_a_matrix_belongs(saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["gpt2"], tmp_path / "gpt2"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.0.attn.c_attn.weight"] = torch.tensor(1.0)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"attn\.c_attn\.weight gives layers\.0\.q\.weight the shape \(\)"):
+        load_weights(str(folder))
+
+
 def test_integer_weights(llama: Path) -> None:
     tensors = load_file(llama / "model.safetensors")
     tensors["model.norm.weight"] = torch.ones(48, dtype=torch.int8)

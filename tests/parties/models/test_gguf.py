@@ -1,6 +1,7 @@
 """GGUF files: what they hold, and every way in which they can be broken."""
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -11,6 +12,7 @@ from transformers import GPT2LMHeadModel
 
 from parties.errors import ModelError, NotEnoughMemory
 from parties.models import load_spec, load_tokenizer, load_weights
+from parties.models.gguf_file import read_header
 from tests.parties.models.naive import forward
 from tests.parties.models.saved import TOKENS, logits, save, tiny_gpt2, write_gguf
 
@@ -114,6 +116,56 @@ def test_a_corrupt_byte_is_harmless_or_named(llama: Path, tmp_path: Path, data: 
         assert "torn.gguf" in str(error)  # noqa: PT017  both outcomes are right
     else:
         assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("F32", 0.0), ("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 0.02), ("Q4_0", 0.4)]
+)
+def test_unpacks_what_llama_cpp_packs(tmp_path: Path, kind: str, error: float) -> None:
+    numbers = torch.randn(6, 64, generator=torch.Generator().manual_seed(1))
+    quantised = gguf.GGMLQuantizationType[kind]
+    write_tensor(tmp_path / "model.gguf", gguf.quantize(numbers.numpy(), quantised), quantised)
+    unpacked = read_header(tmp_path / "model.gguf").read("numbers")
+    assert unpacked.dtype == torch.float32
+    assert float((unpacked - numbers).abs().max()) <= error
+
+
+def test_a_file_that_vanishes_or_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_tensor(path, torch.ones(6, 64).numpy(), gguf.GGMLQuantizationType.F32)
+    file = read_header(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="numbers"):
+        file.read("numbers")
+    path.unlink()
+    with pytest.raises(ModelError, match="numbers"):
+        file.read("numbers")
+
+
+def write_tensor(path: Path, packed: Any, kind: gguf.GGMLQuantizationType, alignment: int | None = None) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    if alignment is not None:
+        writer.add_uint32("general.alignment", alignment)
+    writer.add_tensor("numbers", packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_impossible_alignment(tmp_path: Path) -> None:
+    write_tensor(tmp_path / "model.gguf", torch.ones(6, 64).numpy(), gguf.GGMLQuantizationType.F32, alignment=0)
+    with pytest.raises(ModelError, match=r"general\.alignment is 0"):
+        load_spec(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("head_dim", [2, 6, 128])
+def test_heads_of_another_width_than_the_matrices(llama: Path, tmp_path: Path, head_dim: int) -> None:
+    content, key = bytearray(llama.read_bytes()), b"llama.attention.key_length"
+    content[content.index(key) + len(key) + 4] = head_dim
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"blk\.0\.attn_q\.weight gives"):
+        load_weights(str(tmp_path / "model.gguf"))
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04" * 99, b"GGUF" + (9).to_bytes(4, "little") + bytes(99)])
