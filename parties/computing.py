@@ -73,8 +73,10 @@ class ComputingParty:
         """The server loads the model and publishes what is public of it; the client never opens it."""
         if self.role == "server":
             spec, tokenizer = load_spec(source), load_tokenizer(source)
+            folded = fold(spec, load_weights(source))
             self.mesh["client"].send_json({"spec": spec.to_json(), "tokenizer": tokenizer.to_json()})
-            return spec, tokenizer, fold(spec, load_weights(source))
+            return spec, tokenizer, folded
+        self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
         return ModelSpec.from_json(card["spec"]), Tokenizer.from_json(card["tokenizer"]), None
 
@@ -82,6 +84,7 @@ class ComputingParty:
         """This party's shares of the cache that the referee prefilled."""
         referee, named = self.mesh["referee"], {}
         with self.meter.stage("bench.prefill"):
+            referee.await_peer()
             card = referee.receive_json()
             for name, shape in card["shapes"].items():
                 named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))

@@ -51,6 +51,10 @@ class Link:
     ) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(timeout_s / 2)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(timeout_s / 6)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         self.peer = peer
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -63,6 +67,23 @@ class Link:
         self._fd = sock.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, 0)
+
+    def await_peer(self) -> None:
+        """Waits, however long it takes, until the peer has sent something: while it computes and owes us nothing yet.
+
+        Whoever drives the parties bounds this wait. A host that vanishes is noticed by TCP's keep-alive.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+        """
+        self._poll.modify(self._fd, select.POLLIN | select.POLLRDHUP)
+        try:
+            events = self._poll.poll()[0][1]
+            if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError  # noqa: TRY301 - as the calls above do
+        except OSError as error:
+            self.close()
+            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
 
     def send(self, buffer: "ReadableBuffer") -> None:
         """Sends one frame; half a round.

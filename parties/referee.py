@@ -118,6 +118,8 @@ class Referee:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
         engine = engine_class(job.engine)
         with self.meter.stage("bench.check"):
+            for role in ("client", "server"):
+                self.mesh[role].await_peer()
             parts = {
                 role: [self.mesh[role].receive_tensor((1, spec.vocab), torch.int64) for _ in reference.logits]
                 for role in ("client", "server")

@@ -15,7 +15,7 @@ from parties.meter import StageMeter
 
 Part = Callable[[str, Mesh, StageMeter], Any]
 
-_PRELOAD = ["torch", "parties.mesh", "parties.engines.crypten.engine", "tests.parties.together"]
+PRELOAD = ["torch", "transformers", "parties.party", "parties.engines.crypten.engine"]
 
 
 def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "server", "dealer")) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "s
         AssertionError: a party failed; the message is its traceback.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context.set_forkserver_preload(PRELOAD)
     listeners = {role: Listener("127.0.0.1") for role in roles}
     addresses = {role: listener.address for role, listener in listeners.items()}
     session = secrets.token_hex(8)

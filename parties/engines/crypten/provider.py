@@ -68,11 +68,16 @@ class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
         Raises:
             OutOfStep: a request outside the fixed list.
         """
-        while (request := self.client.receive_json())["function"] != "end":
+        while (request := self._next_request())["function"] != "end":
             with self.meter.stage("offline.triples"):
                 correction = self._correct(request)
                 self.client.send_json({"shape": list(correction.shape)})
                 self.client.send_tensor(correction)
+
+    def _next_request(self) -> dict[str, Any]:
+        self.client.await_peer()
+        request: dict[str, Any] = self.client.receive_json()
+        return request
 
     def _correct(self, request: dict[str, Any]) -> Tensor:
         function, arguments = request["function"], request["arguments"]
