@@ -12,8 +12,10 @@ from threading import Thread
 from typing import Any
 
 from parties.link import HEADER, Link
+from parties.mesh import Address, Listener, Mesh, connect
 from parties.meter import StageMeter
 
+SESSION = "a-secret-session"
 PATIENCE_S = 30.0  # nothing that works takes as long, however busy the machine
 
 
@@ -88,3 +90,19 @@ def child(work: Callable[[], None]) -> Iterator[int]:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+@contextmanager
+def listeners(*roles: str, host: str = "127.0.0.1") -> Iterator[tuple[dict[str, Listener], dict[str, Address]]]:
+    """A bound listener for each role, and where to dial it."""
+    bound = {role: Listener(host) for role in roles}
+    try:
+        yield bound, {role: listener.address for role, listener in bound.items()}
+    finally:
+        for listener in bound.values():
+            listener.close()
+
+
+def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes) -> Mesh:
+    options = {"session": SESSION, "meter": StageMeter(), "timeout_s": PATIENCE_S, **changes}
+    return connect(role, bound[role], addresses, **options)
