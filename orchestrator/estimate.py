@@ -104,12 +104,12 @@ def by_formula(cell: Cell) -> Estimate:
 
 def _round_trip(network: Network) -> float:
     """Seconds from client to server and back, as asked; 0 for links left as they are."""
-    return sum(network.links[pair].get("delay_ms", 0.0) for pair in _PAIRS if pair in network.links) / 1e3
+    return sum(network.pairs[pair]["delay_ms"] or 0.0 for pair in _PAIRS if network.pairs) / 1e3
 
 
 def _rate(network: Network) -> float:
     """Bytes a second in the slower direction, as asked; infinite for links left as they are."""
-    rates = [network.links[pair].get("rate_mbit") for pair in _PAIRS if pair in network.links]
+    rates = [network.pairs[pair]["rate_mbit"] for pair in _PAIRS if network.pairs]
     return min((rate * 1e6 / 8 for rate in rates if rate), default=math.inf)
 
 

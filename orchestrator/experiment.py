@@ -182,7 +182,7 @@ def _read(path: Path) -> Any:
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses a key given twice
     except yaml.YAMLError as error:
-        fault = " ".join(str(error).split())
+        fault = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
         raise ConfigError(str(path), [Problem("", fault, "YAML", "correct the line named")]) from None
     if not isinstance(data, dict):
         keys = ", ".join(Experiment.model_fields)

@@ -1,6 +1,20 @@
-"""The links that an experiment asks for."""
+"""The links that an experiment asks for: a preset or values of its own, resolved for every ordered pair of parties."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from netem.errors import ProfileError
+from netem.presets import preset, presets
+from netem.profile import NetworkProfile
+from orchestrator.problems import Problem, Rejected, closest
+
+ROLES = ("client", "server", "dealer")
+"""The parties whose links are shaped, in the order of a preset's positions; the referee is no part of the protocol."""
+
+_KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
 
 
 class Network(BaseModel):
@@ -9,16 +23,82 @@ class Network(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="`none`, a preset, or a name of your own.")
-    links: dict[str, dict[str, float]] = Field(
-        default={}, description="Values by ordered pair, such as `client>server`."
+    pairs: dict[str, dict[str, float | None]] = Field(
+        default={}, description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`."
     )
+
+    def profile(self) -> NetworkProfile:
+        """The links as `netem` takes them."""
+        return NetworkProfile.from_mapping(self.model_dump())
 
 
 def parse_network(given: object) -> object:
-    """A network from a name or a mapping."""
+    """A network from an experiment file: a preset's name, or a mapping of values (`NetworkProfile.from_mapping`).
+
+    Raises:
+        Rejected: With every problem of a mapping.
+    """
     if isinstance(given, Network):
         return given
-    if isinstance(given, dict):
-        links = {key: value for key, value in given.items() if key != "name"}
-        return {"name": given.get("name", "custom"), "links": links.get("links", links)}
-    return {"name": given}
+    if isinstance(given, str):
+        return _resolved(_preset(given))
+    if not isinstance(given, dict):
+        fix = "write none, a preset, or {name: NAME, rate_mbit: 400, delay_ms: 20}"
+        raise Rejected(Problem("", given, "a name or a mapping of values", fix))
+    network = _resolved(_custom(given))
+    if network.name in _preset_names() and network != _resolved(preset(network.name)):
+        raise Rejected(
+            Problem("name", network.name, "a name that no preset has", "choose another name for your values")
+        )
+    return network
+
+
+def _preset(name: str) -> NetworkProfile:
+    try:
+        return preset(name)
+    except ProfileError as error:
+        match = closest(name, _preset_names())
+        fix = f"write {match}" if match else "write one of these, or a mapping of values"
+        raise Rejected(Problem("", name, error.allowed, fix)) from None
+
+
+def _preset_names() -> list[str]:
+    return [profile.name for profile in presets()]
+
+
+def _custom(given: Mapping[str, Any]) -> NetworkProfile:
+    """A profile of one's own; tries again without each bad value, so that all are found."""
+    rest, problems = copy.deepcopy(dict(given)), []
+    while True:
+        try:
+            profile = NetworkProfile.from_mapping(rest).named(ROLES)
+        except ProfileError as error:
+            match = closest(error.key.rpartition(".")[2], _KEYS)
+            misspelt = match is not None and not error.key.endswith(match)
+            fix = f"write {match}" if misspelt else "correct the value, or take it out"
+            problems.append(Problem(error.key, error.value, error.allowed, fix))
+            if not _drop(rest, error.key):
+                break
+        else:
+            break
+    if problems:
+        raise Rejected(*problems)
+    return profile
+
+
+def _drop(values: dict[str, Any], path: str) -> bool:
+    """Takes out the value at a path such as `pairs.client>server.rate_mbit`; False if there is none."""
+    *above, last = path.split(".")
+    inner: Any = values
+    for step in above:
+        inner = inner.get(step) if isinstance(inner, dict) else None
+    return isinstance(inner, dict) and inner.pop(last, inner) is not inner
+
+
+def _resolved(profile: NetworkProfile) -> Network:
+    named = profile.named(ROLES)
+    if not named.shaped:
+        return Network(name=named.name)
+    links = {(src, dst): named.link(src, dst) for src in ROLES for dst in ROLES if src != dst}
+    pairs = {f"{src}>{dst}": {key: getattr(link, key) for key in _KEYS[1:5]} for (src, dst), link in links.items()}
+    return Network(name=named.name, pairs=pairs)

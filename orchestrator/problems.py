@@ -29,10 +29,12 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
+        if not self.path:
+            return f"the file: {self.value}; allowed: {self.allowed}; fix: {self.fix}"
         shown = repr(self.value)
         if len(shown) > _LONGEST_VALUE:
             shown = shown[:_LONGEST_VALUE] + "..."
-        return f"{self.path or 'the file'}: {shown}; allowed: {self.allowed}; fix: {self.fix}"
+        return f"{self.path}: {shown}; allowed: {self.allowed}; fix: {self.fix}"
 
 
 class ConfigError(Exception):
@@ -77,13 +79,20 @@ def join(path: str, below: str) -> str:
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every problem that pydantic found in the input of a model."""
-    return [problem for detail in error.errors() for problem in _problems(detail, model)]
+    details = [detail for detail in error.errors() if not _follows_from_others(detail)]
+    return [problem for detail in details for problem in _problems(detail, model)]
+
+
+def _follows_from_others(detail: ErrorDetails) -> bool:
+    """Whether a list is called too short only because its items were refused."""
+    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     path = ""
     for step in detail["loc"]:
-        path = join(path, f"[{step}]" if isinstance(step, int) else step)
+        if step != "[key]":  # pydantic's word for an error of the key itself
+            path = join(path, f"[{step}]" if isinstance(step, int) else step)
     raised = detail.get("ctx", {}).get("error")
     if isinstance(raised, Rejected):
         return [replace(problem, path=join(path, problem.path)) for problem in raised.problems]

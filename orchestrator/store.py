@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -95,6 +96,21 @@ class RecordStore:
         self._replace(self.folder / "experiment.yaml", yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
         resolved = [{"id": cell.id, **cell.model_dump(mode="json")} for cell in cells]
         self._replace(self.folder / "cells.json", json.dumps(resolved, indent=1) + "\n")
+
+    def set_aside(self, now: datetime) -> Path | None:
+        """Begin anew: rename the file of records after the time, in UTC, and lose none of them.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        if not self.path.exists():
+            return None
+        old = self.folder / f"records.{now:%Y%m%dT%H%M%SZ}.jsonl"
+        try:
+            self.path.rename(old)
+        except OSError as error:
+            raise StoreError(f"cannot rename {self.path}: {error.strerror}") from error
+        return old
 
     def append(self, record: Record) -> None:
         """Add a record; once this returns it survives a crash.

@@ -16,7 +16,6 @@ from orchestrator.report.rows import Row, against_full, longest, rows, stage_row
 from orchestrator.report.summary import summarise
 from orchestrator.store import RECORDS, RecordStore, StoreError
 
-
 _SECONDS = Panel(
     "Decode time, online + offline", "seconds a token", lambda row: row.seconds, lambda row: (row.low, row.high)
 )
