@@ -65,7 +65,7 @@ class ComputingParty:
             with self.meter.stage("bench.load"):
                 spec, tokenizer, weights = self._model(job.model)
             engine = make_engine(job.engine, self.role, self.mesh, self.meter)
-            run(staged(self.meter, "offline.weights", engine.install(folded_shapes(spec), weights)))
+            run(staged(self.meter, "setup.weights", engine.install(folded_shapes(spec), weights)))
             self._session = Session(job.model, engine, spec, tokenizer)
         return self._session
 

@@ -80,7 +80,7 @@ class Link:
         try:
             events = self._poll.poll()[0][1]
             if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError  # noqa: TRY301 - as the calls above do
+                raise ConnectionResetError
         except OSError as error:
             self.close()
             raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error

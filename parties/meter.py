@@ -11,7 +11,7 @@ STAGES = (
     "embed", "norm", "qkv", "rope", "similarity", "topk", "gather", "scores", "softmax", "attend",
     "out_proj", "gate_up", "activation", "down", "lm_head", "argmax", "evict",
 )  # fmt: skip
-PHASES = ("online", "offline", "bench")
+PHASES = ("online", "offline", "setup", "bench")
 IDLE = "bench.idle"
 
 # Upper bounds in seconds, 1-2-5 from a loopback round trip to more than a satellite's; one more bucket has no bound.
@@ -21,9 +21,9 @@ EXCHANGE_BUCKETS = (
 
 
 def phase_of(stage: str) -> str:
-    """The phase of a stage: `offline` for `offline.*`, `bench` for `bench.*`, else `online`."""
+    """The phase of a stage: the prefix of `offline.*`, `setup.*` (once a model) and `bench.*`, else `online`."""
     prefix, dot, _ = stage.partition(".")
-    return prefix if dot and prefix in ("offline", "bench") else "online"
+    return prefix if dot and prefix in PHASES[1:] else "online"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +156,15 @@ class StageMeter:
         """Returns a context manager; time and counts inside it belong to stage `name`.
 
         Raises:
-            ValueError: `name` is neither one of `STAGES` nor under `offline.` or `bench.`.
+            ValueError: `name` is neither one of `STAGES` nnor under `offline.`, `setup.` or `bench.`.
         """
         return self._stages.get(name) or self._open_account(name)
 
     def _open_account(self, name: str) -> _Stage:
         if name not in STAGES and phase_of(name) == "online":
-            raise ValueError(f"stage {name!r} is unknown; use one of {', '.join(STAGES)}, offline.* or bench.*")
+            raise ValueError(
+                f"stage {name!r} is unknown; use one of {', '.join(STAGES)}, offline.*, setup.* or bench.*"
+            )
         with self._stack.lock:
             return self._stages.setdefault(name, _Stage(name, self._stack))
 

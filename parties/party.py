@@ -50,6 +50,7 @@ class Party:
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
         self.state = State(self._exporter.set_value)
+        self.state.enter("idle")
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
 
@@ -87,7 +88,7 @@ class Party:
         if self._worker is None:
             raise PartyError("run was called before connect")
         self.meter.reset()
-        self._exporter.set_run({"engine": wanted.engine, "policy": wanted.policy.name})
+        self._exporter.set_run(run_info(wanted))
         before = interface_bytes()
         idle = wanted.engine == "plain" and self.role != "referee"
         result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
@@ -134,6 +135,13 @@ def interface_bytes() -> tuple[int, int]:
     """Bytes sent and received by all network interfaces of this host, from the kernel."""
     counters = psutil.net_io_counters()
     return counters.bytes_sent, counters.bytes_recv
+
+
+def run_info(job: Job) -> dict[str, str]:
+    """The public parameters of a cell, for `mpcbench_run_info`."""
+    told = job.model_dump(include={"engine", "model", "seq_len", "new_tokens", "prefill", "argmax", "seed"})
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(job.policy.parameters.items()))
+    return {"policy": job.policy.name, "parameters": parameters, **{name: str(value) for name, value in told.items()}}
 
 
 def versions() -> dict[str, str]:

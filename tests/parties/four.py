@@ -91,8 +91,12 @@ class Four:
     def run(self, job: Job, roles: Sequence[str] = ROLES) -> dict[str, Any]:
         """Results of one job by role; an exception's type and text where a party failed."""
         for role in roles:
-            self.pipes[role].send_bytes(pickle.dumps(job))
+            self.say(role, job)
         return {role: self.hear(role) for role in roles}
+
+    def say(self, role: str, job: Job) -> None:
+        """Gives one process a job, without waiting for the result."""
+        self.pipes[role].send_bytes(pickle.dumps(job))
 
     def hear(self, role: str) -> Any:
         """The next thing that a process says; None if it is gone."""

@@ -107,7 +107,8 @@ def test_closing_frees_the_port_and_leaves_no_thread() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\n"], ids=["nothing", "part", "no end"])
-def test_closing_does_not_wait_for_a_scrape_that_hangs(said: bytes) -> None:
+def test_closing_does_not_wait_for_a_scrape_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parties.exporter.HUNG_SCRAPE_SECONDS", 3600)
     before = set(threading.enumerate())
     exporter = Exporter("client", StageMeter(), "127.0.0.1")
     with socket.create_connection(exporter.address, PATIENCE_S) as hung:

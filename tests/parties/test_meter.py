@@ -193,7 +193,7 @@ def test_every_listed_stage_is_online_and_prefixes_tell_the_other_phases() -> No
 
 
 def test_an_unknown_phase_is_refused() -> None:
-    with pytest.raises(ValueError, match="'onlin' is unknown; use one of online, offline, bench"):
+    with pytest.raises(ValueError, match="'onlin' is unknown; use one of online, offline, setup, bench"):
         StageMeter().totals("onlin")
 
 

@@ -46,7 +46,7 @@ class CrypTenEngine(Engine):
         "CrypTen draws its randomness from a Mersenne Twister on CPU, which is not cryptographic, and its local "
         "truncation is wrong with probability about |x| / 2^31 for each number x that it cuts"
     )
-    tolerance = 1.0
+    tolerance = 0.5
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
         super().__init__(meter)
@@ -54,7 +54,7 @@ class CrypTenEngine(Engine):
         f.configure()
         self.communicator = LinkCommunicator(self.rank, mesh["server" if role == "client" else "client"])
         self.communicator.activate()
-        with meter.stage("offline.seeds"):
+        with meter.stage("setup.seeds"):
             crypten._setup_prng()  # noqa: SLF001 - what crypten.init does after it has made its own communicator
             self.dealer = DealerClient(mesh["dealer"], meter)
         self.dealer.activate()
