@@ -1,0 +1,54 @@
+"""Emulated links between parties: asked for by profile, applied by a back end, proven by measurement, always undone.
+
+The way in::
+
+    from netem import NetworkProfile, preset, shape
+
+    profile = preset("wan")                         # or NetworkProfile.from_mapping({"rate_mbit": 400, "delay_ms": 20})
+    endpoints = {"client": ("127.0.0.1", 7001), "server": ("127.0.0.1", 7002)}      # where the parties listen
+    with shape(profile, endpoints) as network:
+        network.dial["client"]["server"]                          # what the client dials to reach the server
+        before = network.measure()                                # {("client", "server"): Measured(...), ...}
+        if wrong := network.deviations(before): ...               # texts; empty within the tolerance
+        ...                                                       # the work
+        after = network.measure()
+        network.reports(before, after)                            # LinkReport(src, dst, asked, measured_before, ...)
+        network.backend, network.details                          # what a record should say
+
+`preset("none")` is a profile that asks for nothing: links stay as they are and can be measured all the same. `shape`
+needs a `Site` to reach parties on other hosts; `HostService.perform(verb, given)`, called in a process on each of them,
+is all that a `Site` has to pass on.
+"""
+
+from netem.errors import BackendUnavailable, ForeignQdisc, NetemError, ProbeError, ProfileError, ShapingError
+from netem.host import HostService, LocalSite, Site
+from netem.presets import preset, presets
+from netem.prober import Address, Measured, ProbeServer, measure_link
+from netem.profile import Link, NetworkProfile, Pair
+from netem.shaping import ShapedNetwork, shape
+from netem.verify import LinkReport, Tolerance
+
+__all__ = [
+    "Address",
+    "BackendUnavailable",
+    "ForeignQdisc",
+    "HostService",
+    "Link",
+    "LinkReport",
+    "LocalSite",
+    "Measured",
+    "NetemError",
+    "NetworkProfile",
+    "Pair",
+    "ProbeError",
+    "ProbeServer",
+    "ProfileError",
+    "ShapedNetwork",
+    "ShapingError",
+    "Site",
+    "Tolerance",
+    "measure_link",
+    "preset",
+    "presets",
+    "shape",
+]

@@ -1,0 +1,146 @@
+"""The one call that shapes links: chooses a back end, keeps it at work for as long as the context is open."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any
+
+from netem.backends import proxy, unshaped
+from netem.backends.request import Paths, Request
+from netem.errors import BackendUnavailable, NetemError, ProfileError
+from netem.host import LocalSite, Site
+from netem.prober import Address, Measured
+from netem.profile import NetworkProfile, Pair
+from netem.verify import LinkReport, Tolerance, asked, deviations
+
+BACKENDS: Mapping[str, ModuleType] = {"none": unshaped, "proxy": proxy}
+
+
+@dataclass(frozen=True)
+class ShapedNetwork:
+    """Links under a profile.
+
+    Attributes:
+        profile: What was asked for; pairs bear the names of the endpoints.
+        backend: `none`, `tc`, `relay` or `proxy`.
+        dial: `dial[src][dst]` is the address at which `src` reaches the data port of `dst`.
+        details: What a record should say of the back end, as plain values.
+    """
+
+    profile: NetworkProfile
+    backend: str
+    dial: Mapping[str, Mapping[str, Address]]
+    details: Mapping[str, Any]
+    _request: Request
+    _paths: Paths
+
+    def measure(self, seconds: float = 0.5) -> dict[Pair, Measured]:
+        """Measure every ordered pair, one after the other, each from its source's host; the links should be idle.
+
+        Args:
+            seconds: Least time to measure throughput for, per pair.
+
+        Raises:
+            ProbeError: A pair could not be measured.
+        """
+        return {pair: self._measure(pair, seconds) for pair in self._request.pairs}
+
+    def _measure(self, pair: Pair, seconds: float) -> Measured:
+        host, _ = self._request.endpoints[pair[0]]
+        given = {"address": self._paths.probe[pair], "seconds": seconds}
+        return Measured(**self._request.site.call(host, "measure", given))
+
+    def deviations(self, measured: Mapping[Pair, Measured], tolerance: Tolerance | None = None) -> tuple[str, ...]:
+        """What is not as asked for, in words; empty if all is well."""
+        return tuple(text for pair, got in measured.items() for text in deviations(self.profile, *pair, got, tolerance))
+
+    def reports(
+        self, before: Mapping[Pair, Measured] | None = None, after: Mapping[Pair, Measured] | None = None
+    ) -> tuple[LinkReport, ...]:
+        """One entry for each ordered pair, as a record wants it."""
+        before, after = before or {}, after or {}
+        return tuple(
+            LinkReport(
+                src, dst, asked(self.profile, src, dst), _plain(before.get((src, dst))), _plain(after.get((src, dst)))
+            )
+            for src, dst in self._request.pairs
+        )
+
+
+@contextlib.contextmanager
+def shape(
+    profile: NetworkProfile,
+    endpoints: Mapping[str, Address],
+    *,
+    backend: str = "auto",
+    site: Site | None = None,
+    run: str = "",
+    ttl_s: float = 3600.0,
+    replace: bool = False,
+) -> Iterator[ShapedNetwork]:
+    """Have the links between some parties as a profile says, until the context is left.
+
+    Only TCP connections to and from the given addresses and ports are shaped. Nothing is measured until asked.
+
+    Args:
+        profile: What the links should be like; positions in its pairs mean the order of `endpoints`.
+        endpoints: Data address, as (IP, port), that each party listens on.
+        backend: `auto`, `none`, `tc`, `relay` or `proxy`.
+        site: Reaches the hosts of the parties; this machine if left out.
+        run: Whose links they are; told to others who find them in their way.
+        ttl_s: Seconds after which the rules may be removed by anyone.
+        replace: Whether a root qdisc that is not ours may be replaced.
+
+    Raises:
+        ProfileError: The profile names a party that is not among the endpoints, or the back end is unknown.
+        BackendUnavailable: No back end, or not the one that was named, can do it; the message says why.
+        NetemError: Applying failed; what had been applied was taken back.
+    """
+    site = site or LocalSite()
+    with _probes(site, endpoints) as probes:
+        request = Request(
+            profile.named(tuple(endpoints)), endpoints, probes, site, run or secrets.token_hex(4), ttl_s, replace
+        )
+        name = choose(request, backend)
+        with BACKENDS[name].shaped(request) as paths:
+            dial = {src: {dst: paths.data[src, dst] for dst in endpoints if dst != src} for src in endpoints}
+            yield ShapedNetwork(request.profile, name, dial, paths.details, request, paths)
+
+
+def choose(request: Request, backend: str = "auto") -> str:
+    """The name of the back end to use.
+
+    Raises:
+        ProfileError: The name is unknown.
+        BackendUnavailable: None, or not this one, can do it.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise ProfileError("backend", backend, f"one of auto, {', '.join(BACKENDS)}")
+    names = tuple(BACKENDS) if backend == "auto" else (backend,)
+    reasons = {}
+    for name in names:
+        reasons[name] = BACKENDS[name].obstacle(request)
+        if not reasons[name]:
+            return name
+    raise BackendUnavailable(reasons)
+
+
+@contextlib.contextmanager
+def _probes(site: Site, endpoints: Mapping[str, Address]) -> Iterator[dict[str, Address]]:
+    """A prober beside each party."""
+    opened: dict[str, Address] = {}
+    try:
+        for name, (host, _) in endpoints.items():
+            host_, port = site.call(host, "probe_open", {"host": host})["address"]
+            opened[name] = (host_, port)
+        yield opened
+    finally:
+        for host, port in opened.values():
+            with contextlib.suppress(NetemError):
+                site.call(host, "probe_close", {"port": port})
+
+
+def _plain(measured: Measured | None) -> dict[str, Any] | None:
+    return None if measured is None else asdict(measured)

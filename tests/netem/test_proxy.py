@@ -1,0 +1,267 @@
+"""The proxy delays and paces TCP between loopback addresses, and touches nothing else."""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netem import BackendUnavailable, NetemError, NetworkProfile, ProfileError, preset, shape
+from netem.process import Child, command, environment
+
+
+class Party:
+    """A listening socket, and the first connection to it."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.settimeout(20)
+        self.address = self.socket.getsockname()
+
+    def accept(self):
+        connection, _ = self.socket.accept()
+        connection.settimeout(20)
+        return connection
+
+
+@pytest.fixture
+def parties():
+    with contextlib.ExitStack() as stack:
+        made = {name: Party() for name in ("client", "server", "dealer")}
+        for party in made.values():
+            stack.callback(party.socket.close)
+        yield made
+
+
+def endpoints(parties):
+    return {name: party.address for name, party in parties.items()}
+
+
+def profile(**values):
+    return NetworkProfile.from_mapping(values)
+
+
+def receive(connection, size):
+    data = bytearray()
+    while len(data) < size and (piece := connection.recv(1 << 20)):
+        data += piece
+    return bytes(data)
+
+
+def test_every_ordered_pair_has_its_own_delay_and_rate(parties):
+    asked = profile(
+        rate_mbit=200,
+        delay_ms=4,
+        pairs={"client>server": {"delay_ms": 10, "rate_mbit": 80}, "dealer>client": {"rate_mbit": 40}},
+    )
+    with shape(asked, endpoints(parties)) as network:
+        measured = network.measure(0.4)
+        assert network.backend == "proxy"
+        assert len(measured) == 6
+        assert measured["client", "server"].rtt_ms >= 14 - 1
+        assert measured["server", "dealer"].rtt_ms >= 8 - 1
+        # What a shared machine can do to the numbers is delay and slow down; what it cannot is to beat the link.
+        for (src, dst), got in measured.items():
+            assert got.rate_mbit <= asked.link(src, dst).rate_mbit * 1.1
+            assert got.rtt_p99_ms >= got.rtt_ms
+            assert got.congestion_control
+        assert measured["dealer", "client"].rate_mbit < measured["client", "dealer"].rate_mbit
+        reports = network.reports(before=measured)
+    by_pair = {(report.src, report.dst): report for report in reports}
+    assert by_pair["client", "server"].asked["rtt_ms"] == 14
+    assert by_pair["client", "server"].measured_before["rtt_ms"] == measured["client", "server"].rtt_ms
+    assert by_pair["client", "server"].measured_after is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=200_000), min_size=1, max_size=5))
+def test_the_byte_stream_is_untouched_both_ways(both_ends, messages):
+    near, far = both_ends
+    sent = b"".join(messages)
+    for source, sink in ((near, far), (far, near)):
+        writer = threading.Thread(target=source.sendall, args=(sent,))
+        writer.start()
+        assert receive(sink, len(sent)) == sent
+        writer.join()
+
+
+@pytest.fixture(scope="module")
+def both_ends():
+    """Two ends of one connection through a proxy with jitter, which must not reorder."""
+    one, two = Party(), Party()
+    asked = profile(delay_ms=1, jitter_ms=1, rate_mbit=1000)
+    with shape(asked, {"a": one.address, "b": two.address}) as network:
+        near = socket.create_connection(network.dial["a"]["b"], timeout=20)
+        far = two.accept()
+        yield near, far
+        near.close()
+        far.close()
+    one.socket.close()
+    two.socket.close()
+
+
+def send_until_refused(connection):
+    while connection.send(b"x"):
+        time.sleep(0.05)
+
+
+def test_a_half_closed_connection_still_carries_the_other_direction(parties):
+    with shape(profile(delay_ms=2), endpoints(parties)) as network:
+        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        far = parties["server"].accept()
+        near.sendall(b"question")
+        near.shutdown(socket.SHUT_WR)
+        assert receive(far, 100) == b"question"
+        far.sendall(b"answer")
+        far.close()
+        assert receive(near, 100) == b"answer"
+        near.close()
+
+
+def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties):
+    with shape(profile(delay_ms=2), endpoints(parties)) as network:
+        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        far = parties["server"].accept()
+        near.sendall(b"x")
+        assert far.recv(1) == b"x"
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        with pytest.raises(ConnectionResetError):
+            receive(near, 1)
+        near.close()
+
+
+def test_a_dialled_party_that_does_not_listen_shows_at_once(parties):
+    parties["server"].socket.close()
+    with shape(profile(delay_ms=1), endpoints(parties)) as network:
+        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        with pytest.raises(ConnectionError):
+            send_until_refused(near)
+        near.close()
+
+
+def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties):
+    with shape(profile(delay_ms=1), endpoints(parties)) as network:
+        near = socket.create_connection(network.dial["client"]["server"])
+        far = parties["server"].accept()
+        near.setblocking(False)
+        sent = 0
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            try:
+                sent += near.send(bytes(1 << 20))
+                deadline = time.monotonic() + 1  # a second without progress: the sender is held back
+            except BlockingIOError:
+                time.sleep(0.01)
+        assert sent < 400 << 20
+        near.shutdown(socket.SHUT_WR)
+        assert len(receive(far, sent)) == sent
+        near.close()
+        far.close()
+
+
+def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties):
+    del parties["dealer"]
+    with shape(profile(delay_ms=1, rate_mbit=100), endpoints(parties)) as network:
+        stalls = 0.2
+        proxy = network.details["pid"]
+
+        def stutter():
+            while not done.wait(0.05):
+                os.kill(proxy, signal.SIGSTOP)
+                time.sleep(stalls)
+                os.kill(proxy, signal.SIGCONT)
+
+        done = threading.Event()
+        thread = threading.Thread(target=stutter)
+        thread.start()
+        try:
+            measured = network.measure(0.2)
+        finally:
+            done.set()
+            thread.join()
+        assert any("rate" in text or "RTT" in text for text in network.deviations(measured))
+
+
+def test_a_killed_proxy_breaks_the_measurement_by_name(parties):
+    with shape(profile(delay_ms=1), endpoints(parties)) as network:
+        os.kill(network.details["pid"], signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=10)
+        with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
+            network.measure(0.1)
+
+
+def test_unshaped_links_are_measured_and_never_wrong(parties):
+    with shape(preset("none"), endpoints(parties)) as network:
+        assert network.backend == "none"
+        assert network.dial["client"]["server"] == parties["server"].address
+        measured = network.measure(0.05)
+        assert network.deviations(measured) == ()
+        assert all(report.asked is None for report in network.reports(measured))
+
+
+def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties):
+    with shape(profile(delay_ms=1), endpoints(parties)) as network:
+        first = network.details["pid"]
+    broken = contextlib.ExitStack()
+    second = broken.enter_context(shape(profile(delay_ms=1), endpoints(parties))).details["pid"]
+    error = KeyError()
+    assert not broken.__exit__(KeyError, error, None)
+    assert not psutil.pid_exists(first)
+    assert not psutil.pid_exists(second)
+
+
+def test_the_proxy_does_not_outlive_a_killed_driver(parties):
+    script = (
+        "from netem import *; import time\n"
+        f"with shape(NetworkProfile.from_mapping({{'delay_ms': 1}}), {endpoints(parties)!r}) as network:\n"
+        "    print(network.details['pid'], flush=True); time.sleep(60)"
+    )
+    argv = [*command("netem")[:1], "-c", script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment(), text=True) as driver:
+        proxy = psutil.Process(int(driver.stdout.readline()))
+        driver.kill()
+    gone, _ = psutil.wait_procs([proxy], timeout=10)
+    assert gone
+
+
+def test_loss_is_refused_for_a_stream_cannot_lose(parties):
+    with (
+        pytest.raises(BackendUnavailable, match=r"client>server asks for loss_pct"),
+        shape(profile(loss_pct=1), endpoints(parties), backend="proxy"),
+    ):
+        pass
+
+
+def test_parties_on_other_hosts_are_refused():
+    with pytest.raises(NetemError), shape(profile(delay_ms=1), {"a": ("192.0.2.7", 1), "b": ("192.0.2.8", 1)}):
+        pass
+
+
+def test_a_shaped_profile_is_never_run_unshaped(parties):
+    with (
+        pytest.raises(BackendUnavailable, match="asks for shaped links"),
+        shape(profile(delay_ms=1), endpoints(parties), backend="none"),
+    ):
+        pass
+
+
+def test_an_unknown_back_end_is_named_with_the_known_ones(parties):
+    with (
+        pytest.raises(ProfileError, match=r"'tcc'.*auto, none"),
+        shape(preset("lan"), endpoints(parties), backend="tcc"),
+    ):
+        pass
+
+
+def test_a_process_that_cannot_start_says_why():
+    with pytest.raises(NetemError, match="KeyError"):
+        Child(command("netem.proxy"), {"lines": {}})
