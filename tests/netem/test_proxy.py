@@ -108,9 +108,10 @@ def both_ends():
     two.socket.close()
 
 
-def send_until_refused(connection):
-    while connection.send(b"x"):
-        time.sleep(0.05)
+def send_until_refused(address):
+    with socket.create_connection(address, timeout=20) as connection:
+        while connection.send(b"x"):
+            time.sleep(0.05)
 
 
 def test_a_half_closed_connection_still_carries_the_other_direction(parties):
@@ -142,10 +143,8 @@ def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties):
 def test_a_dialled_party_that_does_not_listen_shows_at_once(parties):
     parties["server"].socket.close()
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
         with pytest.raises(ConnectionError):
-            send_until_refused(near)
-        near.close()
+            send_until_refused(network.dial["client"]["server"])
 
 
 def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties):
