@@ -77,7 +77,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     prompt = " ".join(secrets.token_hex(4) for _ in range(12))  # drawn here, so that no module's constants hold it
     path.write_text(prompt)
     job = {
-        "engine": "crypten", "model": MODEL, "policy": {"name": "mpcache", "parameters": {"fine_size": 4, "coarse_size": 8}},
+        "engine": "crypten", "model": MODEL,
+        "policy": {"name": "mpcache", "parameters": {"fine_size": 4, "coarse_size": 8}},
         "prompt": {"text_file": str(path)}, "seq_len": SEQ_LEN, "new_tokens": NEW_TOKENS,
     }  # fmt: skip
     hidden = {"weights": weight_secrets(), "prompt": prompt_secrets(prompt)}

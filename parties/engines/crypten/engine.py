@@ -100,7 +100,8 @@ class CrypTenEngine(Engine):
     @classmethod
     def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
         """The sum of the shares over the scale."""
-        return torch.add(*parts).double() / SCALE
+        opened: Tensor = (parts[0] + parts[1]).double() / SCALE
+        return opened
 
     @eager
     def embed(self, tokens: Sequence[int] | None, count: int) -> MPCTensor:

@@ -150,7 +150,7 @@ def test_rounds_and_bytes_are_exact() -> None:
     product = results["client"]["scores"]
     assert product.rounds == 1
     assert product.sent_bytes == product.received_bytes == 8 * (n + 3 * n) + frame
-    # a comparison: 1 round for the carries, 6 for the tree of a 64-bit adder, 1 to turn the bit arithmetic; then 1 product
+    # a comparison: 1 round for the carries, 6 for the tree of a 64-bit adder, 1 to make the bit arithmetic; 1 product
     assert results["client"]["topk"].rounds == results["server"]["topk"].rounds == 9
     offline = results["client"]["offline.triples"]
     assert offline.received_bytes > 8 * 3
