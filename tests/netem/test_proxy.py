@@ -142,9 +142,8 @@ def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties):
 
 def test_a_dialled_party_that_does_not_listen_shows_at_once(parties):
     parties["server"].socket.close()
-    with shape(profile(delay_ms=1), endpoints(parties)) as network:
-        with pytest.raises(ConnectionError):
-            send_until_refused(network.dial["client"]["server"])
+    with shape(profile(delay_ms=1), endpoints(parties)) as network, pytest.raises(ConnectionError):
+        send_until_refused(network.dial["client"]["server"])
 
 
 def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties):
