@@ -1,0 +1,77 @@
+from typing import Any
+
+import factory
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cells import Cell, expand
+
+
+def test_cells_are_the_product_ordered_so_that_links_and_parties_are_reused() -> None:
+    experiment = factory.experiment(
+        engines=["plain", "crypten"], networks=["none", "wan"], seq_lens=[256, 128], repeats=2
+    )
+    cells = expand(experiment)
+    assert len(cells) == 2 * 2 * 2 * 2 * 2
+    points = [(c.network.name, c.engine.name, c.seq_len, c.policy.name, c.repeat) for c in cells]
+    assert points[:5] == [
+        ("none", "plain", 256, "full", 0),
+        ("none", "plain", 256, "full", 1),
+        ("none", "plain", 256, "mpcache", 0),
+        ("none", "plain", 256, "mpcache", 1),
+        ("none", "plain", 128, "full", 0),
+    ]
+    assert [network for network, *_ in points] == ["none"] * 16 + ["wan"] * 16
+    assert [engine for _, engine, *_ in points[:16]] == ["plain"] * 8 + ["crypten"] * 8
+
+
+def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
+    cells = expand(factory.experiment(engines=["plain", "crypten"], networks=["none", "lan", "wan"], repeats=3))
+    assert len({cell.id for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engines": ["plain"]},
+        {"model": "random:tiny-gpt2"},
+        {"policies": [{"name": "mpcache", "alpha": 0.5}]},
+        {"seq_lens": [129]},
+        {"new_tokens": 3},
+        {"networks": ["lan"]},
+        {"argmax": "client"},
+        {"gpu": True},
+        {"seed": 1},
+    ],
+)
+def test_whatever_can_change_a_measurement_changes_the_id(changes: dict[str, Any]) -> None:
+    assert factory.cell(**changes).id != factory.cell().id
+
+
+def test_what_cannot_change_a_measurement_leaves_the_id() -> None:
+    patient = factory.cell(timeout_s=5, cell_timeout_s=50, data_ports={"client": 7101}, show_text=True)
+    assert patient.id == factory.cell().id
+
+
+def test_defaults_written_out_are_the_same_cell() -> None:
+    assert factory.cell(policies=["mpcache"]).id == factory.cell(policies=[{"name": "mpcache", "static_keep": 0.4}]).id
+
+
+def test_ids_stay_the_same_between_versions() -> None:
+    # a change here makes every run folder of the past start over: raise orchestrator.cells.SCHEMA knowingly
+    assert factory.cell().id == "337246b0700b625b"
+
+
+@given(st.integers(2, 2000), st.integers(0, 2**63 - 1), st.floats(0.01, 1))
+def test_a_cell_survives_json_with_its_id(seq_len: int, seed: int, keep: float) -> None:
+    policy = {"name": "mpcache", "static_keep": keep}
+    cell = factory.cell(seq_lens=[seq_len], seed=seed, policies=[policy], networks=["wan"])
+    again = Cell.model_validate_json(cell.model_dump_json())
+    assert again == cell
+    assert again.id == cell.id
+
+
+def test_a_cell_reads_as_a_few_words() -> None:
+    cells = expand(factory.experiment(policies=[{"name": "mpcache", "select": 0.1}], seq_lens=[128], repeats=2))
+    assert str(cells[1]) == "crypten mpcache(select=0.1) 128 tokens, network none, repeat 1"

@@ -1,0 +1,155 @@
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import factory
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.assemble import build_record, failed_record
+from orchestrator.record import Record, Status
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=30)
+
+
+@pytest.fixture(autouse=True)
+def _quick_trust_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.assemble.trust_model", lambda engine: f"what {engine} says")
+
+
+def build(**check: Any) -> Record:
+    return build_record(factory.cell(), factory.results(**check), (), NOW, LATER)
+
+
+def test_a_record_survives_json() -> None:
+    for record in (factory.record(), factory.failure(), build()):
+        assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+@pytest.mark.parametrize("status", [status for status in Status if not status.measured])
+@pytest.mark.parametrize("carried", ["seconds_per_token", "totals", "stages", "check"])
+def test_a_failure_carries_no_timings(status: Status, carried: str) -> None:
+    values = factory.failure(status=status).model_dump()
+    with pytest.raises(ValidationError, match="must not carry"):
+        Record.model_validate(values | {carried: factory.record().model_dump()[carried]})
+
+
+@pytest.mark.parametrize("missing", ["seconds_per_token", "totals"])
+def test_a_measurement_carries_its_timings(missing: str) -> None:
+    values = factory.record().model_dump()
+    with pytest.raises(ValidationError, match=f"needs {missing}"):
+        Record.model_validate(values | {missing: None})
+
+
+def test_a_failure_says_why_and_a_measurement_has_no_error() -> None:
+    error = factory.failure().model_dump()["error"]
+    with pytest.raises(ValidationError, match="needs an error"):
+        Record.model_validate(factory.failure().model_dump() | {"error": None})
+    with pytest.raises(ValidationError, match="needs an error of the same status"):
+        Record.model_validate(factory.failure().model_dump() | {"error": error | {"status": "oom"}})
+    with pytest.raises(ValidationError, match="has no error"):
+        Record.model_validate(factory.record().model_dump() | {"error": error})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id": "0" * 16}, "not that of the cell"),
+        ({"started": datetime(2026, 3, 1)}, "timezone"),
+        ({"started": datetime(2026, 3, 1, tzinfo=timezone(timedelta(hours=1)))}, "must be in UTC"),
+        ({"finished": factory.START - timedelta(seconds=1)}, "before started"),
+        ({"seconds_per_token": -1.0}, "greater than or equal"),
+        ({"seconds_per_token": math.nan}, "finite"),
+        ({"sceonds": 1}, "Extra inputs"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Record.model_validate(factory.record().model_dump() | changes)
+
+
+def test_a_good_run_is_ok_with_totals_by_phase() -> None:
+    record = build()
+    assert record.status is Status.OK
+    assert (record.tokens, record.seconds_per_token) == (2, 2.0)
+    assert record.totals is not None
+    assert record.totals.online.seconds == 3.0  # the client's own
+    assert record.totals.online.blocked_seconds == 2.0
+    assert record.totals.online.sent_bytes["client"] == 100
+    assert record.totals.online.rounds == 3  # an exchange is one round, not one a party
+    assert record.trust_model == "what crypten says"
+    assert "in the clear" in record.prefill
+    assert record.versions["python"]
+
+
+def test_set_up_and_the_bench_itself_are_in_no_total() -> None:
+    record = build()
+    assert record.totals is not None
+    assert record.totals.offline.seconds == 1.0  # without the 9 seconds of offline.weights and the 7 of bench.idle
+    assert {stage.stage for stage in record.stages} >= {"offline.weights", "bench.idle"}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"tokens_match": False},
+        {"max_abs_logit_error": 1.5},
+        {"max_abs_logit_error": math.nan},
+        {"max_abs_logit_error": math.inf},
+    ],
+)
+def test_a_run_that_differs_from_plain_is_incorrect_and_keeps_its_numbers(check: dict[str, Any]) -> None:
+    record = build(**check)
+    assert record.status is Status.INCORRECT
+    assert record.seconds_per_token == 2.0
+    assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_private_run_without_a_check_is_not_ok() -> None:
+    results = factory.results()
+    del results["referee"]["check"]
+    record = build_record(factory.cell(), results, (), NOW, LATER)
+    assert record.status is Status.INCORRECT
+    assert "no check" in record.warnings[0]
+
+
+def test_the_plain_engine_needs_no_check_and_runs_at_the_referee() -> None:
+    idle = {role: factory.result(role, tokens=0, seconds=0.0, stages=[]) for role in ("client", "server", "dealer")}
+    record = build_record(
+        factory.cell(engines=["plain"]), {**idle, "referee": factory.result("referee")}, (), NOW, LATER
+    )
+    assert record.status is Status.OK
+    assert record.totals is not None
+    assert record.totals.online.seconds == 3.0
+
+
+def test_parties_that_run_different_versions_are_warned_about() -> None:
+    results = factory.results()
+    results["server"]["versions"] = {"torch": "2.12.0"}
+    record = build_record(factory.cell(), results, (), NOW, LATER, warnings=["from the driver"])
+    assert record.warnings[0] == "from the driver"
+    assert "torch" in record.warnings[1]
+    assert "server 2.12.0" in record.warnings[1]
+
+
+def test_a_failure_names_party_stage_and_bytes() -> None:
+    error = {"status": "timeout", "message": "server hangs", "role": "server", "stage": "softmax", "sent_bytes": 7}
+    record = failed_record(factory.cell(), error, (), NOW, LATER, experiment="synthetic")
+    assert record.status is Status.TIMEOUT
+    assert record.error is not None
+    assert (record.error.role, record.error.stage, record.error.sent_bytes) == ("server", "softmax", 7)
+    assert record.tokens == 0
+
+
+def test_opened_logits_are_a_stated_leak() -> None:
+    assert (
+        "opened to the client" in build_record(factory.cell(argmax="client"), factory.results(), (), NOW, LATER).leaks
+    )
+    assert "opened to the client" not in build().leaks
+
+
+def test_the_decoded_text_is_in_no_record() -> None:
+    results = factory.results()
+    results["client"]["text"] = "the client's secret"
+    assert "secret" not in build_record(factory.cell(), results, (), NOW, LATER).model_dump_json()

@@ -1,0 +1,31 @@
+from dataclasses import fields
+from pathlib import Path
+
+from orchestrator.experiment import Experiment
+from orchestrator.reference import PAGE, page
+from parties.policies import POLICIES
+
+
+def test_the_page_in_the_repository_is_the_one_that_the_models_make() -> None:
+    example = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
+    assert PAGE.read_text() == page(example.read_text()), "run python -m orchestrator.reference"
+
+
+def test_every_key_policy_and_parameter_is_told() -> None:
+    text = page("")
+    for name, field in Experiment.model_fields.items():
+        assert f"| `{name}` |" in text
+        assert field.description
+        assert field.description in text
+    for name, policy in POLICIES.items():
+        assert f"### `{name}`" in text
+        for parameter in policy.__dataclass_fields__:
+            row = next(line for line in text.splitlines() if line.startswith(f"| `{parameter}` |"))
+            assert len(row.split("|")[3].strip()) > 10, f"{name}.{parameter} has no meaning"
+
+
+def test_bounds_are_told() -> None:
+    text = page("")
+    assert "list of whole number from 2" in text
+    assert "`private` or `client`" in text
+    assert "whole number from 1 to 65535" in text
