@@ -9,7 +9,8 @@ import torch
 from parties.cache import Cache
 from parties.decoder import Decoder
 from parties.engines.base import Engine
-from parties.engines.factory import make_engine
+from parties.engines.factory import engine_class, make_engine
+from parties.errors import Unsupported
 from parties.folding import fold, folded_shapes
 from parties.job import Job
 from parties.mesh import Mesh
@@ -60,6 +61,8 @@ class ComputingParty:
 
     def _open(self, job: Job) -> Session:
         """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
+        if job.gpu and "cuda" not in engine_class(job.engine).devices:
+            raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
         if self._session is None or (self._session.model, self._session.engine.name) != (job.model, job.engine):
             self._session = None  # frees the old model before the new one comes
             with self.meter.stage("bench.load"):

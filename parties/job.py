@@ -38,5 +38,6 @@ class Job(BaseModel):
     argmax: Literal["private", "client"] = Field(
         default="private", description="client: logits are opened to the client"
     )
+    gpu: bool = Field(default=False, description="compute on the GPU that the party was given")
     seed: int = 0
     show_text: bool = Field(default=False, description="the client's result carries the decoded text")

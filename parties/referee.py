@@ -60,7 +60,7 @@ class Referee:
         """
         self.state.enter("loading")
         with self.meter.stage("bench.load"):
-            session = self._open(job.model)
+            session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
         self.state.enter("prefill")
@@ -82,13 +82,14 @@ class Referee:
             result["check"] = self._check(job, session.spec, reference)
         return result
 
-    def _open(self, model: str) -> Session:
-        if self._session is None or self._session.model != model:
+    def _open(self, job: Job) -> Session:
+        device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
+        if self._session is None or (self._session.model, self._session.engine.device) != (job.model, device):
             self._session = None  # frees the old model before the new one comes
-            spec = load_spec(model)
-            engine = PlainEngine(StageMeter())
-            run(engine.install(folded_shapes(spec), fold(spec, load_weights(model))))
-            self._session = Session(model, engine, spec, load_tokenizer(model))
+            spec = load_spec(job.model)
+            engine = PlainEngine(StageMeter(), device=device)
+            run(engine.install(folded_shapes(spec), fold(spec, load_weights(job.model))))
+            self._session = Session(job.model, engine, spec, load_tokenizer(job.model))
         return self._session
 
     def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int) -> Reference:

@@ -50,12 +50,14 @@ class Engine(ABC):
     Attributes:
         name: key in `parties.engines.ENGINES`.
         trust_model: who must not collude with whom, for the record and the report.
+        devices: where it can compute, `cpu` and maybe `cuda`.
         tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         meter: the party's stage meter.
     """
 
     name: ClassVar[str]
     trust_model: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[float]
 
     def __init__(self, meter: StageMeter) -> None:

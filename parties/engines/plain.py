@@ -30,6 +30,7 @@ class PlainEngine(Engine):
 
     name = "plain"
     trust_model = "none: one process sees the prompt, the weights and everything computed from them"
+    devices = ("cpu", "cuda")
     tolerance = 1e-3
 
     def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:

@@ -46,6 +46,7 @@ class CrypTenEngine(Engine):
         "CrypTen draws its randomness from a Mersenne Twister on CPU, which is not cryptographic, and its local "
         "truncation is wrong with probability about |x| / 2^31 for each number x that it cuts"
     )
+    devices = ("cpu",)
     tolerance = 0.5
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
