@@ -42,11 +42,15 @@ class PartyActor:
         self._party_class = party_class
         self._threads = threads_for(parties_here)
 
+    def hello(self) -> dict[str, Any]:
+        """Says that the process is up: its `pid`."""
+        return {"pid": os.getpid()}
+
     def open(self, host: str, port: int, session: str, timeout_s: float) -> dict[str, Any]:
         """Bind the party's data port and its exporter.
 
         Returns:
-            `address` and `metrics_address` (each host and port) and `pid`, or `error`.
+            `address` and `metrics_address`, each host and port; or `error`.
         """
 
         def work() -> dict[str, Any]:
@@ -56,7 +60,6 @@ class PartyActor:
             return {
                 "address": tuple(self._party.address),
                 "metrics_address": tuple(self._party.metrics_address),
-                "pid": os.getpid(),
             }
 
         return self._told(work)

@@ -6,6 +6,8 @@ from typing import Any
 
 import ray.exceptions
 
+from parties.meter import IDLE
+
 
 @dataclass(eq=False)
 class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its parties'
@@ -38,9 +40,13 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
         return f"{self.status}: {self.message}"
 
 
-def reported(error: Mapping[str, Any]) -> CellFailure:
-    """The failure that a party told of itself, from its error dictionary."""
-    return CellFailure(**error)
+def reported(error: Mapping[str, Any], progress: Mapping[str, Any]) -> CellFailure:
+    """The failure that a party told of itself, from its error dictionary.
+
+    The stage may have been left by the time the error was told; the last one seen stands in then.
+    """
+    stage = error["stage"] if error["stage"] not in ("", IDLE) else progress.get("stage", "")
+    return CellFailure(**{**error, "stage": stage})
 
 
 def lost(role: str, error: Exception, progress: Mapping[str, Any]) -> CellFailure:

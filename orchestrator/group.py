@@ -16,6 +16,7 @@ from orchestrator.actors import PARTY_CLASS, PartyActor
 from orchestrator.failures import CellFailure, culprit, lost, reported
 from orchestrator.patience import Patience
 from orchestrator.placement import ROLES, Placement
+from parties.meter import IDLE
 
 Address = tuple[str, int]
 Answers = dict[str, Any]
@@ -36,7 +37,9 @@ class PartyGroup:
     Attributes:
         placement: Where they sit.
         exporters: Address of each party's Prometheus exporter.
+        pids: Process id of each party, on its own machine.
         progress: Last progress of each role.
+        stages_seen: Last stage of each role, idling aside.
     """
 
     placement: Placement
@@ -44,6 +47,7 @@ class PartyGroup:
     exporters: dict[str, Address]
     pids: dict[str, int]
     progress: dict[str, Mapping[str, Any]]
+    stages_seen: dict[str, str]
 
     @classmethod
     def start(
@@ -75,7 +79,7 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES})
+        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {})
         try:
             group._connect(patience, timeout_s, ports)
         except BaseException:
@@ -131,6 +135,8 @@ class PartyGroup:
     def _connect(self, patience: Patience, timeout_s: float, ports: Mapping[str, int]) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
+        hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
+        self.pids = {role: answer["pid"] for role, answer in hello.items()}
         opened = self._all(
             {
                 role: actor.open.remote(hosts[role], ports.get(role, 0), session, timeout_s)
@@ -139,7 +145,6 @@ class PartyGroup:
             patience,
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
-        self.pids = {role: answer["pid"] for role, answer in opened.items()}
         dialled = addresses_to_dial({role: tuple(answer["address"]) for role, answer in opened.items()})
         self._all({role: a.connect.remote(dialled[role]) for role, a in self.actors.items()}, patience)
 
@@ -152,10 +157,11 @@ class PartyGroup:
         settle_at = math.inf
         pending = {ref: role for role, ref in refs.items()}
         poll = _ProgressPoll(self.actors)
+        self.stages_seen = {}
         while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
             patience.check()
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, patience.left))
-            self.progress.update(poll.latest())
+            self._note(poll.latest())
             for ref in ready:
                 role = pending.pop(ref)
                 try:
@@ -165,16 +171,23 @@ class PartyGroup:
                     settle_at = min(settle_at, time.monotonic() + _GRACE_S)
             watch(self.progress)
         if failures:
-            raise culprit(failures, self.progress)
+            raise culprit(failures, {role: self._seen(role) for role in self.actors})
         return answers
+
+    def _note(self, news: Progress) -> None:
+        self.progress.update(news)
+        self.stages_seen |= {role: told["stage"] for role, told in news.items() if told.get("stage", IDLE) != IDLE}
+
+    def _seen(self, role: str) -> Mapping[str, Any]:
+        return {**self.progress[role], "stage": self.stages_seen.get(role, "")}
 
     def _answer(self, role: str, ref: Any) -> Any:
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as error:
-            raise lost(role, error, self.progress[role]) from error
+            raise lost(role, error, self._seen(role)) from error
         if "error" in answer:
-            raise reported(answer["error"])
+            raise reported(answer["error"], self._seen(role))
         return answer
 
     def _stack(self, role: str, ref: Any) -> str:

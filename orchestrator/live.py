@@ -1,7 +1,7 @@
 """The sweep as it runs: a table that refreshes in a terminal, plain lines anywhere else."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -36,50 +36,45 @@ class View(Protocol):
 class Course:
     """How far a sweep is: which cell, how long already, how long still.
 
-    The time left is the estimate of the cells to come, scaled by how the cells so far compared with theirs.
-
     Args:
         name: Name of the experiment.
-        expected_seconds: Estimate of each cell, in order.
+        total: How many cells there are to run.
         clock: Source of time, in seconds.
     """
 
-    def __init__(self, name: str, expected_seconds: Sequence[float], clock: Any = time.monotonic) -> None:
+    def __init__(self, name: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self.number = 0
-        self.total = len(expected_seconds)
-        self._expected = list(expected_seconds)
+        self.total = total
+        self._expected: Sequence[float] = ()
         self._clock = clock
         self._began = self._cell_began = clock()
-        self._done_expected = self._done_actual = 0.0
 
-    def begin(self) -> None:
-        """The next cell starts."""
+    def begin(self, expected_seconds: Sequence[float]) -> None:
+        """The next cell starts.
+
+        Args:
+            expected_seconds: Estimate of this cell and of each later one.
+        """
         self.number += 1
+        self._expected = expected_seconds
         self._cell_began = self._clock()
-
-    def end(self, *, typical: bool) -> None:
-        """The cell is over; only a `typical` one, that ran through, teaches us how long cells take."""
-        if typical:
-            self._done_expected += self._expected[self.number - 1]
-            self._done_actual += self.cell_seconds
 
     @property
     def seconds(self) -> float:
         """Seconds since the sweep began."""
-        return float(self._clock() - self._began)
+        return self._clock() - self._began
 
     @property
     def cell_seconds(self) -> float:
         """Seconds since the cell began."""
-        return float(self._clock() - self._cell_began)
+        return self._clock() - self._cell_began
 
     @property
     def seconds_left(self) -> float:
         """Expected seconds to the end of the sweep, never negative."""
-        scale = self._done_actual / self._done_expected if self._done_expected else 1.0
-        this, later = self._expected[self.number - 1], sum(self._expected[self.number :])
-        return max(0.0, this * scale - self.cell_seconds) + later * scale
+        this, *later = self._expected
+        return max(0.0, this - self.cell_seconds) + sum(later)
 
     def __str__(self) -> str:
         return (

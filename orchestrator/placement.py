@@ -1,6 +1,7 @@
 """Seats for the parties on a Ray cluster: one placement-group bundle a role, one node a party where nodes suffice."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ GPU_ROLES = PROTOCOL_ROLES
 # A logical share, so small that all four roles fit on a machine with two CPUs. How many threads a party really uses
 # follows from the cores of its machine (actors.threads_for).
 CPU_SHARE = 0.5
-_SLICE_S = 0.5
+_SLICE_S = 1  # Ray waits whole seconds
 
 Bundle = dict[str, float]
 
@@ -71,7 +72,7 @@ def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: No
     Args:
         gpu: Whether the protocol's roles need a GPU; they share GPUs where there are fewer than roles.
         timeout_s: How long to wait for busy resources, in seconds.
-        check: Called a few times a second while waiting; what it raises ends the wait.
+        check: Called every second while waiting; what it raises ends the wait.
 
     Raises:
         PlacementError: If a resource is missing or stays busy.
@@ -138,11 +139,10 @@ def _require(bundles: dict[str, Bundle], nodes: list[dict[str, Any]]) -> None:
 def _await(
     group: PlacementGroup, bundles: dict[str, Bundle], strategy: str, timeout_s: float, check: Callable[[], None]
 ) -> None:
-    waited = 0.0
+    until = time.monotonic() + timeout_s
     while not group.wait(_SLICE_S):
         check()
-        waited += _SLICE_S
-        if waited >= timeout_s:
+        if time.monotonic() >= until:
             wanted = ", ".join(f"{role}: {_resources(bundle)}" for role, bundle in bundles.items())
             where = "on nodes of their own" if strategy == "STRICT_SPREAD" else "on any nodes"
             raise PlacementError(

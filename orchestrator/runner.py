@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import ray
 
@@ -27,8 +26,7 @@ _PLACE_S = 60.0
 _STACKS = "stacks"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A cell's record, and the client's text if the run is to show it; the text is in no record."""
 
     record: Record

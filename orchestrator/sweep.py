@@ -72,7 +72,7 @@ def run_sweep(
         known = store.latest()
         todo = [cell for cell in cells if cell.id not in known or known[cell.id].status is not Status.OK]
         if todo:
-            course = Course(experiment.name, [estimate(cell).seconds for cell in todo])
+            course = Course(experiment.name, len(todo))
             with (
                 ray_session(address),
                 stop_on_signals(stop),
@@ -80,14 +80,15 @@ def run_sweep(
                 Runner(experiment.name, out, targets, stop, show_text=show_text, party_class=party_class) as runner,
                 view(console or Console(), course) as shown,
             ):
-                for cell in todo:
+                past = list(known.values())
+                for index, cell in enumerate(todo):
                     if stop.is_set():
                         break
-                    course.begin()
+                    course.begin([estimate(later, past).seconds for later in todo[index:]])
                     shown.begin(cell)
                     outcome = runner.run(cell, shown.update)
                     store.append(outcome.record)
-                    course.end(typical=outcome.record.status.measured)
+                    past.append(outcome.record)
                     shown.end(outcome.record, outcome.text)
         latest = store.latest()
     return SweepOutcome(tuple(latest[cell.id] for cell in cells if cell.id in latest), stop.is_set())

@@ -1,7 +1,7 @@
 """A party without cryptography: real links, real process, and faults on order.
 
 The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
-in that role's process when it has reached that state; `none` runs through.
+in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on.
 """
 
 import os
@@ -45,9 +45,10 @@ class FakeParty:
                 for _ in range(STEPS):
                     for peer in self.mesh.values():
                         peer.exchange(b"x" * 100)
-                    time.sleep(0.1)
+                    time.sleep(0.05)
                 if self.role == role and self.state == state:
-                    fail(fault)
+                    time.sleep(0.5)  # the bench looks three times a second
+                    fail(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep")
             self.tokens += self.state == "decode"
         self.state = "idle"
         return {
@@ -97,8 +98,8 @@ def fail(fault: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "sigstop":
         os.kill(os.getpid(), signal.SIGSTOP)
-    elif fault == "sleep":
-        time.sleep(600)
+    elif fault in ("sleep", "pause"):
+        time.sleep(600 if fault == "sleep" else 1)
     elif fault == "unsupported":
         raise Unsupported("this engine cannot do that; use another one")
     elif fault == "oom":

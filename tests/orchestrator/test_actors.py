@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_party import FakeParty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_party import FakeParty
 from orchestrator.actors import PartyActor, describe, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
 
@@ -45,7 +45,7 @@ def test_open_tells_where_to_dial_and_scrape() -> None:
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
     assert opened["address"][1] != opened["metrics_address"][1]
-    assert opened["pid"] == os.getpid()
+    assert actor.hello() == {"pid": os.getpid()}
     assert actor.progress()["state"] == "idle"
     assert actor.close() == {}
 

@@ -39,10 +39,19 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
 def test_is_gone_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
-    with pytest.raises(OSError, match="run failed"), TargetFile(path, "run") as targets:
-        targets.write({"client": ("127.0.0.1", 1)})
-        assert path.exists()
-        raise OSError("run failed")
+
+    def run() -> None:
+        with TargetFile(path, "run") as targets:
+            targets.write({"client": ("127.0.0.1", 1)})
+            assert path.exists()
+            raise OSError("run failed")
+
+    with pytest.raises(OSError, match="run failed"):
+        run()
     assert not path.exists()
-    with TargetFile(path, "run"):
-        pass  # nothing was written: nothing to remove
+
+
+def test_removing_what_was_never_written_is_no_error(tmp_path: Path) -> None:
+    with TargetFile(tmp_path / "targets.json", "run"):
+        pass
+    assert not list(tmp_path.iterdir())

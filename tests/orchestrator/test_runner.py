@@ -1,0 +1,219 @@
+"""The life of a cell, with real processes, real links and real faults; only the cryptography is fake."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_cells import FAKE, fake_cell, party_processes
+from fake_party import STATES
+
+from orchestrator.actors import threads_for
+from orchestrator.placement import ROLES
+from orchestrator.record import Status
+from orchestrator.runner import Outcome, Runner, job_of
+from orchestrator.session import ray_session
+from orchestrator.targets import TargetFile
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray leaves its own sockets and log files to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    with ray_session(None):
+        yield
+
+
+@pytest.fixture
+def stop() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def runner(tmp_path: Path, stop: threading.Event) -> Iterator[Runner]:
+    with Runner("fake", tmp_path, TargetFile(tmp_path / "targets.json", "fake"), stop, party_class=FAKE) as runner:
+        yield runner
+    assert not party_processes()
+    assert not (tmp_path / "targets.json").exists()
+
+
+def run(runner: Runner, folder: Path, fault: str = "none", **changes: object) -> Outcome:
+    return runner.run(fake_cell(folder, fault, **changes), lambda _: None)
+
+
+def pids() -> set[int]:
+    return {process.pid for process in party_processes()}
+
+
+def test_a_cell_runs_with_each_party_in_a_process_of_its_own(runner: Runner, tmp_path: Path) -> None:
+    states: dict[str, set[str]] = {role: set() for role in ROLES}
+    cell = fake_cell(tmp_path, "pause-referee-decode")
+
+    def watch(progress: object) -> None:
+        assert isinstance(progress, dict)
+        for role, told in progress.items():
+            states[role].add(told.get("state", ""))
+
+    record, text = runner.run(cell, watch)
+    assert text is None
+    assert (record.status, record.id, record.experiment) == (Status.OK, cell.id, "fake")
+    assert {stage.party for stage in record.stages} == set(ROLES)
+    assert len(pids()) == len(ROLES)
+    assert os.getpid() not in pids()
+    assert all(seen & set(STATES) for seen in states.values())
+    groups = json.loads((tmp_path / "targets.json").read_text())
+    assert {group["labels"]["party"] for group in groups} == set(ROLES)
+    threads = {record.parties[role].versions["threads"] for role in ROLES}
+    assert threads == {str(threads_for(len(ROLES)))}
+
+
+def test_parties_stay_for_the_next_cell_of_the_same_kind_only(runner: Runner, tmp_path: Path) -> None:
+    run(runner, tmp_path)
+    first = pids()
+    assert run(runner, tmp_path, seq_lens=[17]).record.status is Status.OK
+    assert pids() == first
+    assert run(runner, tmp_path, timeout_s=59).record.status is Status.OK
+    assert len(pids()) == len(ROLES)
+    assert not pids() & first
+
+
+@pytest.mark.parametrize(
+    ("role", "state", "stage"),
+    [
+        ("server", "loading", "bench.loading"),
+        ("client", "prefill", "bench.prefill"),
+        ("dealer", "decode", "softmax"),
+        ("referee", "check", "bench.check"),
+    ],
+)
+def test_a_killed_party_is_named_and_takes_the_others_along(
+    runner: Runner, tmp_path: Path, role: str, state: str, stage: str
+) -> None:
+    record = run(runner, tmp_path, f"sigkill-{role}-{state}").record
+    assert record.status is Status.PARTY_DIED
+    assert record.error is not None
+    assert (record.error.role, record.error.stage) == (role, stage)
+    assert record.error.sent_bytes > 0 or not stage.startswith("softmax")
+    assert not party_processes()
+
+
+def test_after_a_failure_the_next_cell_gets_new_parties(runner: Runner, tmp_path: Path) -> None:
+    assert run(runner, tmp_path, "sigkill-client-decode").record.status is Status.PARTY_DIED
+    assert run(runner, tmp_path).record.status is Status.OK
+
+
+def test_a_stopped_party_is_named_by_its_silence(runner: Runner, tmp_path: Path) -> None:
+    record = run(runner, tmp_path, "sigstop-dealer-decode", timeout_s=3).record
+    assert record.status is Status.TIMEOUT
+    assert record.error is not None
+    assert (record.error.role, record.error.stage) == ("dealer", "softmax")
+    stacks = (tmp_path / "stacks" / f"{record.id}.txt").read_text()
+    assert f"stacks/{record.id}.txt" in record.error.message
+    assert "== client ==\nThread" in stacks
+    assert "stopped" in stacks.partition("== dealer ==")[2]
+    assert not party_processes()
+
+
+def test_a_cell_that_takes_too_long_leaves_the_stacks_of_all_parties(runner: Runner, tmp_path: Path) -> None:
+    run(runner, tmp_path)  # so that the time goes to the cell, not to the start
+    record = run(runner, tmp_path, "sleep-server-decode", cell_timeout_s=6).record
+    assert record.status is Status.TIMEOUT
+    assert record.error is not None
+    assert "cell_timeout_s: 6" in record.error.message
+    assert "server in decode/softmax" in record.error.message
+    stacks = (tmp_path / "stacks" / f"{record.id}.txt").read_text()
+    assert "in fail" in stacks.partition("== server ==")[2].partition("== dealer ==")[0]
+    assert not party_processes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ("unsupported", Status.UNSUPPORTED, "use another one"),
+        ("oom", Status.OOM, "MemoryError"),
+        ("bug", Status.PARTY_DIED, "KeyError"),
+    ],
+)
+def test_a_party_that_fails_by_itself_is_recorded_in_its_own_words(
+    runner: Runner, tmp_path: Path, fault: str, status: Status, words: str
+) -> None:
+    record = run(runner, tmp_path, f"{fault}-server-decode").record
+    assert record.status is status
+    assert record.error is not None
+    assert words in record.error.message
+    assert (record.error.role, record.error.stage) == ("server", "softmax")
+    assert "4711" not in record.model_dump_json()  # what the fake's error quotes
+
+
+def test_a_stop_ends_the_cell_and_its_parties(runner: Runner, tmp_path: Path, stop: threading.Event) -> None:
+    def watch(progress: object) -> None:
+        assert isinstance(progress, dict)
+        if any(told.get("state") == "decode" for told in progress.values()):
+            stop.set()
+
+    record = runner.run(fake_cell(tmp_path, "sleep-client-decode"), watch).record
+    assert record.status is Status.INTERRUPTED
+    assert not party_processes()
+
+
+def test_a_gpu_that_is_not_there_is_unsupported(runner: Runner, tmp_path: Path) -> None:
+    record = run(runner, tmp_path, gpu=True).record
+    assert record.status is Status.UNSUPPORTED
+    assert record.error is not None
+    assert "gpu: false" in record.error.message
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_starts(runner: Runner, tmp_path: Path) -> None:
+    model = "random:llama?layers=1000&hidden=65536&heads=64&kv_heads=64&intermediate=65536"
+    record = run(runner, tmp_path, model=model).record
+    assert record.status is Status.OOM
+    assert record.error is not None
+    assert "GB free" in record.error.message
+    assert "need about" in record.error.message
+    assert not party_processes()
+
+
+def test_a_model_that_is_gone_is_a_config_error(runner: Runner, tmp_path: Path) -> None:
+    cell = fake_cell(tmp_path).model_copy(update={"model": str(tmp_path / "gone")})
+    record = runner.run(cell, lambda _: None).record
+    assert record.status is Status.CONFIG_ERROR
+    assert record.error is not None
+    assert "gone" in record.error.message
+
+
+def test_a_port_in_use_is_a_config_error_that_names_it(runner: Runner, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        record = run(runner, tmp_path, data_ports={"server": port}).record
+    assert record.status is Status.CONFIG_ERROR
+    assert record.error is not None
+    assert record.error.role == "server"
+    assert str(port) in record.error.message
+
+
+def test_a_shaped_network_is_never_recorded_as_measured_on_a_bare_one(runner: Runner, tmp_path: Path) -> None:
+    cell = fake_cell(tmp_path)
+    shaped = cell.model_copy(update={"network": cell.network.model_copy(update={"name": "wan"})})
+    assert runner.run(shaped, lambda _: None).record.status is Status.UNSUPPORTED
+
+
+def test_a_text_that_is_asked_for_does_not_get_into_the_record(tmp_path: Path, stop: threading.Event) -> None:
+    targets = TargetFile(tmp_path / "targets.json", "fake")
+    with Runner("fake", tmp_path, targets, stop, show_text=True, party_class=FAKE) as runner:
+        record, text = run(runner, tmp_path)
+    assert text == "a word"
+    assert "a word" not in record.model_dump_json()
+
+
+def test_a_job_names_the_prompt_by_its_path_only(tmp_path: Path) -> None:
+    job = job_of(fake_cell(tmp_path), show_text=False)
+    assert "the client's prompt" not in json.dumps(job)
+    assert job["prompt"]["text_file"] == str(tmp_path / "none")
