@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.cells import Cell
 from orchestrator.record import (
+    SET_UP_STAGES,
     CellError,
     Check,
     LinkReading,
@@ -27,8 +28,6 @@ _PREFILL = {
     "shares of the cache; this took no part in the protocol and is in no total",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
-# Done once for all cells of a session, so that no token of a cell can be charged with it.
-SET_UP_STAGES = frozenset({"offline.weights", "offline.seeds"})
 # The protocol's parties first: the client's clock is the one a user waits by. `plain` runs at the referee alone.
 _CLOCKS = ("client", "server", "referee")
 

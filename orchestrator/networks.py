@@ -6,9 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from netem.errors import ProfileError
-from netem.presets import preset, presets
-from netem.profile import NetworkProfile
+from netem import NetworkProfile, ProfileError, preset, presets
 from orchestrator.problems import Problem, Rejected, closest
 
 ROLES = ("client", "server", "dealer")

@@ -11,6 +11,9 @@ from orchestrator.cells import Cell
 Bytes = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+SET_UP_STAGES = frozenset({"offline.weights", "offline.seeds"})
+"""Done once for all cells of a session, so that no token of a cell can be charged with them."""
+
 
 class Status(StrEnum):
     """How a cell ended. Only `ok` and `incorrect` carry timings."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from netem.presets import presets
+from netem import presets
 from orchestrator.choices import Prompt
 from orchestrator.experiment import Experiment
 from parties.engines import ENGINES

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.record import Record, Totals
+from orchestrator.record import SET_UP_STAGES, Record, StageReading, Totals
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -185,9 +185,13 @@ def stage_rows(row: Row) -> list[StageRow]:
     """The stages of a row in the order in which a token meets them, without what is no part of the protocol."""
     clock = next((role for role in CLOCKS if any(s.party == role for s in row.first.stages)), CLOCKS[0])
     names = dict.fromkeys(
-        (s.stage, s.phase) for record in row.records for s in record.stages if s.phase != "bench" and s.party == clock
+        (s.stage, s.phase) for record in row.records for s in record.stages if s.party == clock and _counts(s)
     )
     return [_stage_row(row, clock, stage, phase) for stage, phase in sorted(names, key=_place)]
+
+
+def _counts(reading: StageReading) -> bool:
+    return reading.phase != "bench" and reading.stage not in SET_UP_STAGES
 
 
 def _place(named: tuple[str, str]) -> tuple[bool, int, str]:

@@ -19,9 +19,9 @@ def test_every_key_policy_and_parameter_is_told() -> None:
         assert field.description in text
     for name, policy in POLICIES.items():
         assert f"### `{name}`" in text
-        for parameter in policy.__dataclass_fields__:
+        for parameter in [field.name for field in fields(policy)]:
             row = next(line for line in text.splitlines() if line.startswith(f"| `{parameter}` |"))
-            assert len(row.split("|")[3].strip()) > 10, f"{name}.{parameter} has no meaning"
+            assert len(row.split("|")[3].split()) > 3, f"{name}.{parameter} has no meaning"
 
 
 def test_bounds_are_told() -> None:

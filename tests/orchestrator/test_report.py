@@ -142,6 +142,20 @@ def test_stages_come_in_the_order_a_token_meets_them_and_without_the_bench() -> 
     assert total == pytest.approx(10.0, rel=0.01)
 
 
+def test_set_up_once_a_session_is_charged_to_no_token() -> None:
+    record = factory.record(seconds=10.0)
+    weights = record.stages[0].model_copy(update={"stage": "offline.weights", "phase": "offline", "seconds": 99.0})
+    (row,) = rows([factory.record(seconds=10.0, stages=(*record.stages, weights))])
+    assert "offline.weights" not in [stage.stage for stage in stage_rows(row)]
+
+
+def test_times_of_single_runs_are_called_unstable(tmp_path: Path) -> None:
+    page, text = report(tmp_path / "once", SWEEP[0])
+    assert "a single run vary" in page
+    assert "a single run vary" in text
+    assert "a single run vary" not in report(tmp_path / "twice", *SWEEP[:2])[0]
+
+
 def test_an_incorrect_cell_is_shown_as_incorrect(tmp_path: Path) -> None:
     page, text = report(tmp_path, factory.record(status=Status.INCORRECT))
     assert '<tr class="incorrect">' in page
