@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt requirements-nodeps.txt
 	touch $@
 
 demo: install
-	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart --show-text
+	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
 test: install
 	$(BIN)/pytest

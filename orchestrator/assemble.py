@@ -7,7 +7,6 @@ from typing import Any
 
 from orchestrator.cells import Cell
 from orchestrator.record import (
-    SET_UP_STAGES,
     CellError,
     Check,
     LinkReading,
@@ -136,7 +135,7 @@ def _clock(results: Results) -> str:
 
 
 def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal:
-    readings = [stage for stage in stages if stage.phase == phase and stage.stage not in SET_UP_STAGES]
+    readings = [stage for stage in stages if stage.phase == phase]
     by_party = {role: [stage for stage in readings if stage.party == role] for role in {s.party for s in readings}}
     own = by_party.get(clock, [])
     return PhaseTotal(

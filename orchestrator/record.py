@@ -11,9 +11,6 @@ from orchestrator.cells import Cell
 Bytes = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-SET_UP_STAGES = frozenset({"offline.weights", "offline.seeds"})
-"""Done once for all cells of a session, so that no token of a cell can be charged with them."""
-
 
 class Status(StrEnum):
     """How a cell ended. Only `ok` and `incorrect` carry timings."""
@@ -44,7 +41,7 @@ class StageReading(_Part):
 
     party: str = Field(description="Role of the party.")
     stage: str = Field(description="Name of the stage.")
-    phase: str = Field(description="`online`, `offline`, or `bench` for what is no part of the protocol.")
+    phase: str = Field(description="`online`, `offline`, `setup` (once a model), or `bench` (no part of the protocol).")
     seconds: Seconds = Field(description="Wall time, without that of the stages inside it.")
     blocked_seconds: Seconds = Field(description="The part of `seconds` spent waiting for a peer.")
     sent_bytes: Bytes = Field(description="Bytes sent, with framing.")
@@ -63,7 +60,7 @@ class PhaseTotal(_Part):
 
 
 class Totals(_Part):
-    """Sums by phase; the two are never added up. Set-up once a session (weights, seeds) stays out of both."""
+    """Sums by phase; the two are never added up. Set-up once a model (weights, seeds) stays out of both."""
 
     online: PhaseTotal = Field(description="From the first secret input of a token to its output.")
     offline: PhaseTotal = Field(description="Correlated randomness, which does not depend on any secret.")

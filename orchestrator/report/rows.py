@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.record import SET_UP_STAGES, Record, StageReading, Totals
+from orchestrator.record import Record, StageReading, Totals
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -191,7 +191,7 @@ def stage_rows(row: Row) -> list[StageRow]:
 
 
 def _counts(reading: StageReading) -> bool:
-    return reading.phase != "bench" and reading.stage not in SET_UP_STAGES
+    return reading.phase in ("online", "offline")
 
 
 def _place(named: tuple[str, str]) -> tuple[bool, int, str]:

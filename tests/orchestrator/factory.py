@@ -112,7 +112,7 @@ def failure(of: Cell | None = None, status: Status = Status.PARTY_DIED, **change
 def result(role: str, *, tokens: int = 2, seconds: float = 4.0, **changes: Any) -> dict[str, Any]:
     """What a party returns from a cell."""
     stages = [
-        {"stage": "offline.weights", "phase": "offline", "seconds": 9.0, "blocked_seconds": 0.0},
+        {"stage": "setup.weights", "phase": "setup", "seconds": 9.0, "blocked_seconds": 0.0},
         {"stage": "offline.triples", "phase": "offline", "seconds": 1.0, "blocked_seconds": 0.5},
         {"stage": "softmax", "phase": "online", "seconds": 3.0, "blocked_seconds": 2.0},
         {"stage": "bench.idle", "phase": "bench", "seconds": 7.0, "blocked_seconds": 0.0},

@@ -144,9 +144,9 @@ def test_stages_come_in_the_order_a_token_meets_them_and_without_the_bench() -> 
 
 def test_set_up_once_a_session_is_charged_to_no_token() -> None:
     record = factory.record(seconds=10.0)
-    weights = record.stages[0].model_copy(update={"stage": "offline.weights", "phase": "offline", "seconds": 99.0})
+    weights = record.stages[0].model_copy(update={"stage": "setup.weights", "phase": "setup", "seconds": 99.0})
     (row,) = rows([factory.record(seconds=10.0, stages=(*record.stages, weights))])
-    assert "offline.weights" not in [stage.stage for stage in stage_rows(row)]
+    assert "setup.weights" not in [stage.stage for stage in stage_rows(row)]
 
 
 def test_times_of_single_runs_are_called_unstable(tmp_path: Path) -> None:
