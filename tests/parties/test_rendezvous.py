@@ -138,6 +138,18 @@ def test_a_stranger_does_not_keep_honest_parties_out(noise: bytes, reset: bool) 
             assert reset or hear_end(stranger), "the stranger was let in"
 
 
+@pytest.mark.parametrize("noise", ["http", "too long", "not json", "not an object", "deep"])
+def test_a_stranger_that_talks_nonsense_is_hung_up_on_at_once(noise: str) -> None:
+    with listeners(*PAIR) as (bound, addresses):
+        client = later(join, "client", bound, addresses)
+        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
+            stranger.sendall(STRANGERS[noise])
+            assert hear_end(stranger)
+            assert not client.done()
+        with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
+            assert list(mesh) == ["server"]
+
+
 def hear_end(wire: socket.socket) -> bool:
     """Whether the other end hung up without an answer."""
     try:
