@@ -2,11 +2,16 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from netem.errors import NetemError
+from netem import janitor, tc, tc_apply
+from netem.capability import capability
+from netem.counters import device_towards, interface_bytes
+from netem.errors import NetemError, ShapingError
+from netem.flows import Flow
+from netem.lease import Lease
 from netem.prober import ProbeServer, measure_link, measure_rtt
 
 Values = dict[str, Any]
@@ -34,11 +39,17 @@ class HostService:
 
     def __init__(self) -> None:
         self._probes: dict[int, ProbeServer] = {}
+        self._leases: dict[str, Lease] = {}
         self._verbs: dict[str, Callable[..., Values]] = {
             "probe_open": self._probe_open,
             "probe_close": self._probe_close,
             "rtt": self._rtt,
             "measure": self._measure,
+            "counters": self._counters,
+            "capability": self._capability,
+            "tc_apply": self._tc_apply,
+            "tc_remove": self._tc_remove,
+            "clean": self._clean,
         }
 
     def perform(self, verb: str, given: Mapping[str, Any]) -> Values:
@@ -46,7 +57,10 @@ class HostService:
 
         Args:
             verb: `probe_open(host)` gives the `address` of a prober there, and `probe_close(port)` ends it;
-                `rtt(address)` gives `rtt_ms`; `measure(address, seconds)` gives the fields of `Measured`.
+                `rtt(address)` gives `rtt_ms`; `measure(address, seconds)` gives the fields of `Measured`;
+                `counters(towards)` gives the `InterfaceBytes` of the interface that leads to an address;
+                `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives a `lease`
+                and `tc_remove(lease)` ends it; `clean` says what it has `done`.
             given: The verb's arguments.
 
         Raises:
@@ -57,10 +71,12 @@ class HostService:
         return self._verbs[verb](**given)
 
     def close(self) -> None:
-        """Close all probe servers."""
+        """Undo all that is not undone: probe servers are closed, rules removed."""
         for server in self._probes.values():
             server.close()
         self._probes.clear()
+        while self._leases:
+            tc.remove(self._leases.popitem()[1])
 
     def _probe_open(self, host: str) -> Values:
         try:
@@ -81,6 +97,31 @@ class HostService:
 
     def _measure(self, address: tuple[str, int], seconds: float) -> Values:
         return asdict(measure_link((address[0], address[1]), seconds))
+
+    def _counters(self, towards: str) -> Values:
+        return asdict(interface_bytes(device_towards(towards)))
+
+    def _capability(self) -> Values:
+        return asdict(capability())
+
+    def _tc_apply(self, flows: Sequence[Values], run: str, ttl_s: float, replace: bool) -> Values:
+        parsed = [Flow.from_plain(flow) for flow in flows]
+        devices = {device_towards(flow.dst) for flow in parsed}
+        if len(devices) != 1:
+            raise ShapingError(
+                f"the parties are behind several devices ({', '.join(sorted(devices))}); use one network"
+            )
+        lease = tc_apply.apply(devices.pop(), parsed, run, ttl_s, replace=replace)
+        self._leases[lease.id] = lease
+        return {"lease": lease.id}
+
+    def _tc_remove(self, lease: str) -> Values:
+        if (held := self._leases.pop(lease, None)) is not None:
+            tc.remove(held)
+        return {}
+
+    def _clean(self) -> Values:
+        return {"done": janitor.clean()}
 
 
 class LocalSite:

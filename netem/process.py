@@ -44,7 +44,13 @@ class Child:
 
     def __init__(self, argv: list[str], given: Mapping[str, Any]) -> None:
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            start_new_session=True,  # a Ctrl-C is for us, and we end it in order
         )
         self.pid = self._process.pid
         self.answer: dict[str, Any] = self.ask(given)

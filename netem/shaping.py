@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
-from netem.backends import proxy, unshaped
+from netem.backends import proxy, relay, tc, unshaped
 from netem.backends.request import Paths, Request
 from netem.errors import BackendUnavailable, NetemError, ProfileError
 from netem.host import LocalSite, Site
@@ -15,7 +15,7 @@ from netem.prober import Address, Measured
 from netem.profile import NetworkProfile, Pair
 from netem.verify import LinkReport, Tolerance, asked, deviations
 
-BACKENDS: Mapping[str, ModuleType] = {"none": unshaped, "proxy": proxy}
+BACKENDS: Mapping[str, ModuleType] = {"none": unshaped, "proxy": proxy, "tc": tc, "relay": relay}
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def shape(
     run: str = "",
     ttl_s: float = 3600.0,
     replace: bool = False,
+    ports: int = 1,
 ) -> Iterator[ShapedNetwork]:
     """Have the links between some parties as a profile says, until the context is left.
 
@@ -92,6 +93,7 @@ def shape(
         run: Whose links they are; told to others who find them in their way.
         ttl_s: Seconds after which the rules may be removed by anyone.
         replace: Whether a root qdisc that is not ours may be replaced.
+        ports: How many ports are each party's, from that of its data address on: a power of two, the first a multiple.
 
     Raises:
         ProfileError: The profile names a party that is not among the endpoints, or the back end is unknown.
@@ -101,7 +103,14 @@ def shape(
     site = site or LocalSite()
     with _probes(site, endpoints) as probes:
         request = Request(
-            profile.named(tuple(endpoints)), endpoints, probes, site, run or secrets.token_hex(4), ttl_s, replace
+            profile.named(tuple(endpoints)),
+            endpoints,
+            probes,
+            site,
+            run or secrets.token_hex(4),
+            ttl_s,
+            replace,
+            ports,
         )
         name = choose(request, backend)
         with BACKENDS[name].shaped(request) as paths:

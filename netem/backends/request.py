@@ -23,6 +23,7 @@ class Request:
         run: Whose they are, for leases and error messages.
         ttl_s: Seconds after which the rules may be removed by anyone.
         replace: Whether a root qdisc that is not ours may be replaced.
+        ports: How many ports are each party's, from that of its data address on.
     """
 
     profile: NetworkProfile
@@ -32,6 +33,7 @@ class Request:
     run: str
     ttl_s: float
     replace: bool = False
+    ports: int = 1
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

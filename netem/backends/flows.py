@@ -1,0 +1,36 @@
+"""From parties and their addresses to packet flows."""
+
+import ipaddress
+
+from netem.backends.request import Request
+from netem.flows import Flow, Ports
+
+
+def flows_of(request: Request) -> tuple[Flow, ...]:
+    """One flow for each ordered pair of which something is asked; it holds both parties' ports and their probers'."""
+    return tuple(
+        Flow(request.endpoints[src][0], request.endpoints[dst][0], _ports(request, src, dst), request.link((src, dst)))
+        for src, dst in request.pairs
+        if request.link((src, dst)).shaped
+    )
+
+
+def unshapable(request: Request) -> str:
+    """Why the packets between these parties cannot be told apart or got at; empty if they can."""
+    seen: dict[str, str] = {}
+    for name, (host, _) in request.endpoints.items():
+        address = ipaddress.ip_address(host)
+        if address.version != 4:
+            return f"{name} has the address {host}, and only IPv4 is shaped"
+        if address.is_loopback:
+            return f"{name} is on loopback, which all parties and all directions would share"
+        if host in seen:
+            return f"{seen[host]} and {name} share the host {host}; give each its own"
+        seen[host] = name
+    return ""
+
+
+def _ports(request: Request, src: str, dst: str) -> tuple[Ports, ...]:
+    data = [Ports.block(request.endpoints[name][1], request.ports) for name in (src, dst)]
+    probes = [Ports(request.probes[name][1]) for name in (src, dst)]
+    return tuple(dict.fromkeys(data + probes))

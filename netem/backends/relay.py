@@ -1,0 +1,51 @@
+"""Back end `relay`: a switch in user space on the hub between the hosts, for kernels without netem."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from netem.backends.flows import flows_of, unshapable
+from netem.backends.request import Paths, Request, direct
+from netem.flows import Flow
+from netem.profile import Link
+
+
+def obstacle(request: Request) -> str:
+    """Why this back end cannot do what is asked; empty if it can."""
+    if request.site.hub is None:
+        return "it needs a hub that all packets pass through, which the hosts of a lab have"
+    return unshapable(request)
+
+
+@contextmanager
+def shaped(request: Request) -> Iterator[Paths]:
+    """The relay carries all packets between the hosts, and the parties' through lines."""
+    flows = flows_of(request)
+    started = _relay(request, [replace(flow, link=Link()) for flow in flows], 0.0)
+    try:
+        compensation_ms = _overhead_ms(request)
+        _relay(request, flows, compensation_ms)
+        details = {"scheduling": started["scheduling"], "compensation_ms": round(compensation_ms, 4)}
+        yield direct(request, pid=started["pid"], **details)
+    finally:
+        _call(request, "relay_end", {})
+
+
+def _overhead_ms(request: Request) -> float:
+    """One-way delay between two hosts through a relay that adds none, in milliseconds."""
+    trips: list[float] = [
+        request.site.call(request.endpoints[src][0], "rtt", {"address": request.probes[dst]})["rtt_ms"]
+        for src, dst in request.pairs
+    ]
+    return statistics.median(trips) / 2
+
+
+def _relay(request: Request, flows: Sequence[Flow], compensation_ms: float) -> dict[str, Any]:
+    return _call(request, "relay", {"flows": [asdict(flow) for flow in flows], "compensation_ms": compensation_ms})
+
+
+def _call(request: Request, verb: str, given: dict[str, Any]) -> dict[str, Any]:
+    assert request.site.hub is not None  # noqa: S101 - obstacle() has looked; this is for the type checker
+    return request.site.call(request.site.hub, verb, given)

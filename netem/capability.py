@@ -1,0 +1,57 @@
+"""What shaping this host allows, and if not, why."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_CAP_NET_ADMIN = 12
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What the `tc` back end can do here; each field is empty if it can, and says why not otherwise.
+
+    Attributes:
+        rate: For links that ask for a rate only.
+        delay: For links that ask for delay, jitter or loss.
+        kernel: Release of the kernel, for the record.
+        congestion_control: The default of new sockets.
+    """
+
+    rate: str
+    delay: str
+    kernel: str
+    congestion_control: str
+
+
+@cache
+def capability() -> Capability:
+    """Find out by trying: qdiscs are added to the loopback of a new network namespace, which is gone at once."""
+    default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
+    missing = _missing()
+    rate = missing or _refusal("htb", "default", "0")
+    delay = rate or _refusal("netem", "delay", "1ms", "limit", "10")
+    return Capability(rate, delay, os.uname().release, default)
+
+
+def _missing() -> str:
+    if shutil.which("tc") is None:
+        return "tc is not installed; it comes with the package iproute2"
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff"))
+    if not effective >> _CAP_NET_ADMIN & 1:
+        return "tc needs root, or the capability CAP_NET_ADMIN"
+    return ""
+
+
+def _refusal(kind: str, *options: str) -> str:
+    """Why the kernel refuses a kind of qdisc; empty if it takes it."""
+    add = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", kind, *options]
+    done = subprocess.run(add, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+    return f"kernel {os.uname().release} refuses {kind}: {said}"

@@ -1,0 +1,8 @@
+"""The lab: hosts on one machine, each with namespaces, an address, `/tmp` and `/dev/shm` of its own, on one hub.
+
+It knows nothing of what runs on its hosts.
+"""
+
+from netem.lab.client import Host, Lab, attached, labs
+
+__all__ = ["Host", "Lab", "attached", "labs"]

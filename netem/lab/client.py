@@ -1,0 +1,218 @@
+"""Making, finding and using a lab."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from netem.errors import NetemError
+from netem.lab.supervisor import HUB, Plan
+from netem.process import Child, command, environment
+from netem.state import started, state_dir
+
+_ATTACHED = "MPCACHE_BENCH_LAB"
+_MOST_HOSTS = 64
+_DOWN_S = 15.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of a lab.
+
+    Attributes:
+        name: `h0`, `h1`, ...
+        address: Its IPv4 address.
+        pid: Its first process; its namespaces are that process's.
+    """
+
+    name: str
+    address: str
+    pid: int
+
+
+class Lab:
+    """A lab that is up, as a `Site` for `netem.shape`. In a `with` statement it is taken down at the end.
+
+    Args:
+        facts: What its supervisor said of it.
+
+    Attributes:
+        id: Part of all its names.
+        hosts: Its hosts, without the hub.
+        hub: Name under which `call` reaches the hub.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.id: str = facts["id"]
+        self.hub: str | None = HUB
+        self.pid: int = facts["pid"]
+        self.hosts = tuple(Host(name, ip, facts["pids"][name]) for name, ip in facts["addresses"].items())
+        self._facts = facts
+        self._names = {host.address: host.name for host in self.hosts}
+        self._child: Child | None = None
+        self._connection: socket.socket | None = None
+        self._replies: Any = None
+
+    @classmethod
+    def up(
+        cls,
+        hosts: int = 3,
+        *,
+        subnet: str = "10.77.0",
+        shm_mb: int = 512,
+        keep: Iterable[Path] = (),
+        detached: bool = False,
+    ) -> Self:
+        """Make a lab.
+
+        Args:
+            hosts: How many.
+            subnet: First three parts of their addresses; no other network sees them, so they cannot clash.
+            shm_mb: Size of each host's `/dev/shm` in MiB.
+            keep: Folders that hosts see even if they lie in `/tmp`; what Python needs is always seen.
+            detached: Whether it stays up when this process ends.
+
+        Raises:
+            NetemError: Not root, a number out of range, or the kernel refused.
+        """
+        if not 2 <= hosts <= _MOST_HOSTS:
+            raise NetemError(f"hosts: {hosts} is not allowed; give 2 to {_MOST_HOSTS}")
+        if os.geteuid() != 0:
+            raise NetemError("a lab needs root, for namespaces and raw sockets; without it use the back end `proxy`")
+        needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), *keep]
+        plan = Plan(
+            id=secrets.token_hex(3),
+            addresses={f"h{index}": f"{subnet}.{10 + index}" for index in range(hosts)},
+            shm_mb=shm_mb,
+            keep=[str(path.resolve()) for path in needed],
+            detached=detached,
+            folder=str(state_dir("labs")),
+        )
+        child = Child(command("netem.lab.supervisor"), asdict(plan))
+        lab = cls(child.answer)
+        if detached:
+            child.close()
+        else:
+            lab._child = child
+        return lab
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """See `netem.host.Site.call`; hosts go by address, by name, or `hub`."""
+        if self._connection is None:
+            self._connection = socket.socket(socket.AF_UNIX)
+            self._connection.connect(self.socket)
+            self._replies = self._connection.makefile("rb")
+        asked = {"host": self._names.get(host, host), "verb": verb, "given": given}
+        try:
+            self._connection.sendall(json.dumps(asked).encode() + b"\n")
+            line = self._replies.readline()
+        except OSError as error:
+            raise NetemError(f"lab {self.id} is gone: {error}") from error
+        if not line:
+            raise NetemError(f"lab {self.id} is gone")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise NetemError(f"{host}: {answer['error']}")
+        result: dict[str, Any] = answer["answer"]
+        return result
+
+    @property
+    def socket(self) -> str:
+        """Path of the Unix socket of its supervisor."""
+        return str(Path(self._facts["folder"]) / f"{self.id}.sock")
+
+    def host(self, name: str) -> Host:
+        """A host by its name.
+
+        Raises:
+            NetemError: There is none of that name.
+        """
+        for host in self.hosts:
+            if name in (host.name, host.address):
+                return host
+        raise NetemError(f"host {name!r} is not in lab {self.id}; use one of {', '.join(h.name for h in self.hosts)}")
+
+    def entering(self, name: str, argv: Sequence[str], cwd: Path | None = None) -> list[str]:
+        """The command that runs another one on a host, in all its namespaces."""
+        enter = ["nsenter", "--target", str(self.host(name).pid), "--mount", "--net", "--pid", "--ipc", "--uts"]
+        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(cwd or Path.cwd()), *argv]
+
+    def environment(self) -> dict[str, str]:
+        """The environment for commands on its hosts: they find this lab, and keep state on their own host."""
+        return {**environment(), _ATTACHED: self.socket, "MPCACHE_BENCH_STATE": "/tmp/mpcache-bench"}  # noqa: S108
+
+    def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a command on a host; options as of `subprocess.Popen`."""
+        return subprocess.Popen(self.entering(name, argv), **{"env": self.environment(), **options})
+
+    def run(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a command on a host to its end; options as of `subprocess.run`."""
+        return subprocess.run(self.entering(name, argv), check=False, **{"env": self.environment(), **options})
+
+    def disconnect(self) -> None:
+        """Close our connection; what we had asked for is undone, the lab stays."""
+        if self._connection is not None:
+            self._replies.close()
+            self._connection.close()
+            self._connection = None
+
+    def down(self) -> None:
+        """Take it down: every process on its hosts ends, every interface is gone."""
+        self.disconnect()
+        if self._child is not None:
+            self._child.close()
+        if self._alive():
+            os.kill(self.pid, signal.SIGTERM)
+        stop = time.monotonic() + _DOWN_S
+        while self._alive():
+            if time.monotonic() > stop:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        _forget(Path(self._facts["folder"]), self.id)
+
+    def _alive(self) -> bool:
+        return bool(started(self.pid) == self._facts["started"])
+
+
+def labs() -> tuple[Lab, ...]:
+    """All labs of this machine that are up. What a killed one left on disk is removed; it left nothing else."""
+    found = []
+    for path in sorted(state_dir("labs").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            lab = Lab(json.loads(path.read_text(encoding="utf-8")))
+            if lab._alive():  # noqa: SLF001
+                found.append(lab)
+                continue
+        _forget(path.parent, path.stem)
+    return tuple(found)
+
+
+def attached() -> Lab | None:
+    """The lab that this process runs on a host of, if it does."""
+    path = os.environ.get(_ATTACHED)
+    if path is None:
+        return None
+    return Lab(json.loads(Path(path).with_suffix(".json").read_text(encoding="utf-8")))
+
+
+def _forget(folder: Path, lab: str) -> None:
+    for suffix in (".json", ".sock"):
+        (folder / f"{lab}{suffix}").unlink(missing_ok=True)

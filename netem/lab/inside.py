@@ -1,0 +1,106 @@
+"""What makes new namespaces a host: its name, its own `/tmp` and `/dev/shm`, and a process that does as it is told.
+
+Run as `python -m netem.lab.inside` by `unshare` as the first process of a host. Lines of JSON on standard input are
+answered one by one on standard output; the first is `{"name", "shm_mb", "keep": [paths]}`. When standard input ends, so
+does the host with all its processes.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from netem.errors import NetemError
+from netem.host import HostService
+from netem.lab.hub import HubService
+from netem.lab.links import plug_in, prepare, switch_on
+
+_TMP_MB = 4096
+_PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - they are made private here
+
+
+class Inside:
+    """The verbs of a lab's host: its own, and those of `HostService`, which are apart for every session."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, HostService] = {}
+        self._ports: tuple[str, ...] = ()
+
+    def perform(self, session: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Do one thing; `end` undoes all that a session has done."""
+        match verb:
+            case "plug_in":
+                plug_in(**given)
+            case "switch_on":
+                self._ports = tuple(given["ports"])
+                switch_on(self._ports)
+            case "end":
+                if service := self._services.pop(session, None):
+                    service.close()
+            case _:
+                if session not in self._services:
+                    self._services[session] = HubService(self._ports) if self._ports else HostService()
+                return self._services[session].perform(verb, given)
+        return {}
+
+
+def main() -> None:
+    """Become the first process of the host; a second one does the work."""
+    first = json.loads(sys.stdin.readline())
+    socket.sethostname(first["name"])
+    with _kept([Path(path) for path in first["keep"]]):
+        _mount_private("/tmp", _TMP_MB)  # noqa: S108
+        _mount_private("/dev/shm", first["shm_mb"])  # noqa: S108
+    os.environ["MPCACHE_BENCH_STATE"] = "/tmp/mpcache-bench"  # noqa: S108 - leases are the host's own
+    prepare()
+    worker = os.fork()
+    if worker == 0:
+        _serve()
+        return
+    with contextlib.suppress(ChildProcessError):
+        while os.wait()[0] != worker:  # the first process of a pid namespace buries its orphans
+            pass
+    os._exit(0)
+
+
+def _serve() -> None:
+    inside = Inside()
+    _say({})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            _say({"answer": inside.perform(asked["session"], asked["verb"], asked["given"])})
+        except Exception as error:  # noqa: BLE001 - the one who asked must hear of every error
+            known = isinstance(error, NetemError)
+            _say({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def _mount_private(path: str, size_mb: int) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=1777", "tmpfs", path], check=True)
+
+
+@contextlib.contextmanager
+def _kept(paths: list[Path]) -> Iterator[None]:
+    """Let folders that lie below a path which becomes private be seen on the host all the same."""
+    hidden = [path for path in paths if any(path.is_relative_to(private) for private in _PRIVATE)]
+    held = [(path, os.open(path, os.O_PATH)) for path in hidden]
+    yield
+    for path, descriptor in held:
+        path.mkdir(parents=True, exist_ok=True)
+        source = f"/proc/self/fd/{descriptor}"
+        subprocess.run(["mount", "--bind", source, str(path)], check=True, pass_fds=[descriptor])
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()

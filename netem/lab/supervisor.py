@@ -1,0 +1,193 @@
+"""The process that a lab is: it makes the hosts, passes on what they are asked, and takes them with it when it ends.
+
+Run as `python -m netem.lab.supervisor`, told on standard input the fields of `Plan`. It listens on a Unix socket, where
+a client writes lines of JSON `{"host", "verb", "given"}`, each answered with `{"answer"}` or `{"error"}`. What a client
+asked for is undone when its connection ends, so however the client ends.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socketserver
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from netem.lab.links import cable
+from netem.process import Child, command
+from netem.state import started, write_whole
+
+HUB = "hub"
+_PREFIX = 24
+_NAMESPACES = ("--mount", "--propagation", "private", "--net", "--pid", "--ipc", "--uts")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lab to be made.
+
+    Attributes:
+        id: Part of every name, so that two labs never meet.
+        addresses: Of each host, by name.
+        shm_mb: Size of each host's `/dev/shm`.
+        keep: Folders that hosts see even if they lie in `/tmp`.
+        detached: Whether it stays when the one who started it ends.
+        folder: Where its state file and socket go.
+    """
+
+    id: str
+    addresses: dict[str, str]
+    shm_mb: int
+    keep: list[str]
+    detached: bool
+    folder: str
+
+    @property
+    def state(self) -> Path:
+        """The file that says where the lab is."""
+        return Path(self.folder) / f"{self.id}.json"
+
+    @property
+    def socket(self) -> Path:
+        """The socket that it listens on."""
+        return Path(self.folder) / f"{self.id}.sock"
+
+
+class Machine:
+    """A host as seen from outside.
+
+    Args:
+        name: Its full name, with the lab's id.
+        plan: The lab's.
+
+    Attributes:
+        pid: Its first process, as seen from here; enter its namespaces by it.
+    """
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        # Killing any process of the chain kills all that follow, the first process of the host last and all with it.
+        chain = ["setpriv", "--pdeathsig", "KILL", "unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
+        self._child = Child(
+            [*chain, *command("netem.lab.inside")], {"name": name, "shm_mb": plan.shm_mb, "keep": plan.keep}
+        )
+        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children")
+        self.pid = int(children.read_text(encoding="ascii").split()[0])
+        self._lock = threading.Lock()
+
+    def ask(self, session: str, verb: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Pass a verb on; the answer, or the error, as it came."""
+        with self._lock:
+            return self._child.ask({"session": session, "verb": verb, "given": given})
+
+    def close(self) -> None:
+        """End the host."""
+        self._child.close()
+
+
+class Supervisor(socketserver.ThreadingUnixStreamServer):
+    """A lab."""
+
+    daemon_threads = True
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(str(plan.socket), _Session)
+        self.plan = plan
+        self.machines: dict[str, Machine] = {}
+
+    def build(self) -> None:
+        """Make the hosts and wire them up."""
+        names = (HUB, *self.plan.addresses)
+        for name in names:
+            self.machines[name] = Machine(f"mpcb-{self.plan.id}-{name}", self.plan)
+        for name in self.plan.addresses:
+            cable(self.machines[HUB].pid, name, self.machines[name].pid)
+        self._order(HUB, "switch_on", {"ports": list(self.plan.addresses)})
+        for name, address in self.plan.addresses.items():
+            self._order(name, "plug_in", {"address": address, "prefix": _PREFIX})
+        write_whole(self.plan.state, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What a client must know to find its way."""
+        return {
+            **asdict(self.plan),
+            "pid": os.getpid(),
+            "started": started(os.getpid()),
+            "pids": {name: machine.pid for name, machine in self.machines.items()},
+        }
+
+    def tear_down(self) -> None:
+        """End all hosts and forget the lab."""
+        for machine in self.machines.values():
+            machine.close()
+        self.server_close()
+        for path in (self.plan.state, self.plan.socket):
+            path.unlink(missing_ok=True)
+
+    def _order(self, name: str, verb: str, given: dict[str, Any]) -> None:
+        answer = self.machines[name].ask("", verb, given)
+        if "error" in answer:
+            raise RuntimeError(f"{name}: {answer['error']}")
+
+
+class _Session(socketserver.StreamRequestHandler):
+    """One client's connection."""
+
+    server: Supervisor
+
+    def handle(self) -> None:
+        session = secrets.token_hex(4)
+        with contextlib.suppress(ConnectionError):
+            for line in self.rfile:
+                asked = json.loads(line)
+                machine = self.server.machines.get(asked["host"])
+                answer = (
+                    machine.ask(session, asked["verb"], asked["given"])
+                    if machine
+                    else {"error": f"host {asked['host']!r} is unknown; use one of {', '.join(self.server.machines)}"}
+                )
+                self.wfile.write(json.dumps(answer).encode() + b"\n")
+        for machine in self.server.machines.values():
+            machine.ask(session, "end", {})
+
+
+def main() -> None:
+    """Make the lab, say where it is, and keep it until told to stop or, unless detached, until standard input ends."""
+    plan = Plan(**json.loads(sys.stdin.readline()))
+    if plan.detached and os.fork():
+        os._exit(0)
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    lab = Supervisor(plan)
+    try:
+        lab.build()
+        threading.Thread(target=lab.serve_forever, daemon=True).start()
+        sys.stdout.write(json.dumps(lab.facts()) + "\n")
+        sys.stdout.flush()
+        if plan.detached:
+            _let_go()
+        else:
+            threading.Thread(target=_stop_with_stdin, daemon=True).start()
+        signal.sigwait(signals)
+    finally:
+        lab.tear_down()
+
+
+def _stop_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _let_go() -> None:
+    """Hold none of the starter's pipes."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+if __name__ == "__main__":
+    main()
