@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ import ray
 # Ray puts Unix sockets below its folder, and their paths are limited to 107 bytes: a long TMPDIR would not do.
 _SHORT_FOLDER = "/tmp"  # noqa: S108
 _OBJECT_STORE_BYTES = 80_000_000  # only small dictionaries pass through Ray
+_KNOCK_S = 10.0
 _LOGICAL_CPUS = 4  # enough for four parties; Ray also starts that many processes ahead
 
 
@@ -60,13 +62,24 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
+        _knock(address)
         with _quietly():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(
             f"no Ray cluster at {address}: {error}; start one (`ray up ray_cluster.yaml`, or `ray start --head`), or "
             f"leave the address out to run on this machine"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing answers; Ray itself would try for five minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("an address is host:port of the head, such as 192.0.2.10:6379, or auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _start(folder: str) -> None:
