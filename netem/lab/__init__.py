@@ -4,5 +4,6 @@ It knows nothing of what runs on its hosts.
 """
 
 from netem.lab.client import Host, Lab, attached, labs
+from netem.lab.supervisor import DATA_PORTS
 
-__all__ = ["Host", "Lab", "attached", "labs"]
+__all__ = ["DATA_PORTS", "Host", "Lab", "attached", "labs"]

@@ -18,6 +18,7 @@ from typing import Any, Self
 from netem.errors import NetemError
 from netem.lab.supervisor import HUB, Plan
 from netem.process import Child, command, environment
+from netem.profile import NetworkProfile
 from netem.state import started, state_dir
 
 _ATTACHED = "MPCACHE_BENCH_LAB"
@@ -49,6 +50,8 @@ class Lab:
     Attributes:
         id: Part of all its names.
         hosts: Its hosts, without the hub.
+        network: Name of the profile that its links have by themselves.
+        backend: What shapes them.
         hub: Name under which `call` reaches the hub.
     """
 
@@ -56,6 +59,8 @@ class Lab:
         self.id: str = facts["id"]
         self.hub: str | None = HUB
         self.pid: int = facts["pid"]
+        self.network: str = facts["network"]["name"]
+        self.backend: str = facts["backend"]
         self.hosts = tuple(Host(name, ip, facts["pids"][name]) for name, ip in facts["addresses"].items())
         self._facts = facts
         self._names = {host.address: host.name for host in self.hosts}
@@ -72,6 +77,7 @@ class Lab:
         shm_mb: int = 512,
         keep: Iterable[Path] = (),
         detached: bool = False,
+        network: NetworkProfile | None = None,
     ) -> Self:
         """Make a lab.
 
@@ -81,6 +87,7 @@ class Lab:
             shm_mb: Size of each host's `/dev/shm` in MiB.
             keep: Folders that hosts see even if they lie in `/tmp`; what Python needs is always seen.
             detached: Whether it stays up when this process ends.
+            network: Links between the hosts, for the TCP ports `DATA_PORTS`; as they are if left out.
 
         Raises:
             NetemError: Not root, a number out of range, or the kernel refused.
@@ -96,6 +103,7 @@ class Lab:
             shm_mb=shm_mb,
             keep=[str(path.resolve()) for path in needed],
             detached=detached,
+            network=(network or NetworkProfile("none")).named([f"h{index}" for index in range(hosts)]).to_mapping(),
             folder=str(state_dir("labs")),
         )
         child = Child(command("netem.lab.supervisor"), asdict(plan))
@@ -166,6 +174,19 @@ class Lab:
     def run(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a command on a host to its end; options as of `subprocess.run`."""
         return subprocess.run(self.entering(name, argv), check=False, **{"env": self.environment(), **options})
+
+    def spawn(self, name: str, argv: Sequence[str], log: str, **options: Any) -> None:
+        """Start a command on a host and leave it; it ends with its host at the latest.
+
+        Args:
+            name: The host.
+            argv: The command.
+            log: Where its output goes, a path on that host.
+            options: As of `subprocess.run`.
+        """
+        leave = ["sh", "-c", 'setsid "$@" >"$0" 2>&1 </dev/null &', log, *argv]
+        if self.run(name, leave, **options).returncode != 0:
+            raise NetemError(f"{name} cannot start {argv[0]}")
 
     def disconnect(self) -> None:
         """Close our connection; what we had asked for is undone, the lab stays."""

@@ -3,47 +3,83 @@
 from collections.abc import Sequence
 from typing import Any
 
+from netem.errors import ShapingError
 from netem.host import HostService
-from netem.lab.links import join_bridge, leave_bridge
+from netem.lab.links import join_bridge, leave_bridge, switch_on
 from netem.process import Child, command
+
+
+class Switch:
+    """The hub's ports, carried by a bridge, or by a relay for as long as someone needs one.
+
+    If a relay is killed, nothing carries the packets: links that were asked to be shaped are never quietly unshaped.
+
+    Args:
+        ports: Names of the ports.
+    """
+
+    def __init__(self, ports: Sequence[str]) -> None:
+        self._ports = tuple(ports)
+        self._relay: Child | None = None
+        self._holder: object = None
+        switch_on(self._ports)
+
+    def relay(self, holder: object, given: dict[str, Any]) -> dict[str, Any]:
+        """Tell the relay what to carry, starting it if need be.
+
+        Returns:
+            Its counters and process id.
+
+        Raises:
+            ShapingError: Someone else has one.
+        """
+        if self._holder not in (None, holder):
+            raise ShapingError("the links of this lab are shaped already; wait for the other run, or use another lab")
+        if self._relay is not None:
+            return {**self._relay.ask(given), "pid": self._relay.pid}
+        self._holder = holder
+        leave_bridge(self._ports)
+        try:
+            self._relay = Child(command("netem.relay"), {"ports": self._ports, **given})
+        except BaseException:
+            self._give_back()
+            raise
+        return {**self._relay.answer, "pid": self._relay.pid}
+
+    def end_relay(self, holder: object) -> None:
+        """Give the ports back to the bridge, if it is this holder who has them."""
+        if self._holder is holder:
+            if self._relay is not None:
+                self._relay.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._relay = None
+        self._holder = None
+        join_bridge(self._ports)
 
 
 class HubService(HostService):
     """The verbs of a host, `relay(flows, compensation_ms)`, which answers with the relay's counters, and `relay_end`.
 
-    The first call takes the ports from the bridge. If the relay is killed, nothing carries their packets: links that
-    were asked to be shaped are never quietly unshaped.
-
     Args:
-        ports: Names of the hub's ports.
+        switch: The hub's ports.
     """
 
-    def __init__(self, ports: Sequence[str]) -> None:
+    def __init__(self, switch: Switch) -> None:
         super().__init__()
-        self._ports = tuple(ports)
-        self._relay: Child | None = None
+        self._switch = switch
         self._verbs["relay"] = self._set_relay
         self._verbs["relay_end"] = self._end_relay
 
     def close(self) -> None:
-        """Give the ports back to the bridge."""
+        """Undo all that is not undone."""
         super().close()
-        self._end_relay()
-
-    def _end_relay(self) -> dict[str, Any]:
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
-            join_bridge(self._ports)
-        return {}
+        self._switch.end_relay(self)
 
     def _set_relay(self, **given: Any) -> dict[str, Any]:
-        if self._relay is not None:
-            return self._relay.ask(given)
-        leave_bridge(self._ports)
-        try:
-            self._relay = Child(command("netem.relay"), {"ports": self._ports, **given})
-        except BaseException:
-            join_bridge(self._ports)
-            raise
-        return {**self._relay.answer, "pid": self._relay.pid}
+        return self._switch.relay(self, given)
+
+    def _end_relay(self) -> dict[str, Any]:
+        self._switch.end_relay(self)
+        return {}

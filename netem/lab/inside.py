@@ -17,8 +17,8 @@ from typing import Any
 
 from netem.errors import NetemError
 from netem.host import HostService
-from netem.lab.hub import HubService
-from netem.lab.links import plug_in, prepare, switch_on
+from netem.lab.hub import HubService, Switch
+from netem.lab.links import plug_in, prepare
 
 _TMP_MB = 4096
 _PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - they are made private here
@@ -29,7 +29,7 @@ class Inside:
 
     def __init__(self) -> None:
         self._services: dict[str, HostService] = {}
-        self._ports: tuple[str, ...] = ()
+        self._switch: Switch | None = None
 
     def perform(self, session: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Do one thing; `end` undoes all that a session has done."""
@@ -37,14 +37,13 @@ class Inside:
             case "plug_in":
                 plug_in(**given)
             case "switch_on":
-                self._ports = tuple(given["ports"])
-                switch_on(self._ports)
+                self._switch = Switch(given["ports"])
             case "end":
                 if service := self._services.pop(session, None):
                     service.close()
             case _:
                 if session not in self._services:
-                    self._services[session] = HubService(self._ports) if self._ports else HostService()
+                    self._services[session] = HubService(self._switch) if self._switch else HostService()
                 return self._services[session].perform(verb, given)
         return {}
 

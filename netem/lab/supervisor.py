@@ -13,15 +13,21 @@ import signal
 import socketserver
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from netem.errors import NetemError
 from netem.lab.links import cable
 from netem.process import Child, command
+from netem.profile import NetworkProfile
+from netem.shaping import shape
 from netem.state import started, write_whole
 
 HUB = "hub"
+# TCP ports whose traffic a lab with a network of its own shapes; all else, Ray's above all, is left alone.
+DATA_PORTS = range(7168, 7232)
 _PREFIX = 24
 _NAMESPACES = ("--mount", "--propagation", "private", "--net", "--pid", "--ipc", "--uts")
 
@@ -36,6 +42,7 @@ class Plan:
         shm_mb: Size of each host's `/dev/shm`.
         keep: Folders that hosts see even if they lie in `/tmp`.
         detached: Whether it stays when the one who started it ends.
+        network: Profile of the links, as `NetworkProfile.to_mapping` gives it; it holds for `DATA_PORTS` of all hosts.
         folder: Where its state file and socket go.
     """
 
@@ -44,6 +51,7 @@ class Plan:
     shm_mb: int
     keep: list[str]
     detached: bool
+    network: dict[str, Any]
     folder: str
 
     @property
@@ -97,6 +105,8 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
         super().__init__(str(plan.socket), _Session)
         self.plan = plan
         self.machines: dict[str, Machine] = {}
+        self.backend = "none"
+        self._shaping = contextlib.ExitStack()
 
     def build(self) -> None:
         """Make the hosts and wire them up."""
@@ -105,9 +115,13 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
             self.machines[name] = Machine(f"mpcb-{self.plan.id}-{name}", self.plan)
         for name in self.plan.addresses:
             cable(self.machines[HUB].pid, name, self.machines[name].pid)
-        self._order(HUB, "switch_on", {"ports": list(self.plan.addresses)})
+        self.order(HUB, "switch_on", {"ports": list(self.plan.addresses)})
         for name, address in self.plan.addresses.items():
-            self._order(name, "plug_in", {"address": address, "prefix": _PREFIX})
+            self.order(name, "plug_in", {"address": address, "prefix": _PREFIX})
+        profile = NetworkProfile.from_mapping(self.plan.network)
+        endpoints = {name: (address, DATA_PORTS.start) for name, address in self.plan.addresses.items()}
+        shaping = shape(profile, endpoints, site=_Within(self), run=f"lab {self.plan.id}", ports=len(DATA_PORTS))
+        self.backend = self._shaping.enter_context(shaping).backend
         write_whole(self.plan.state, self.facts())
 
     def facts(self) -> dict[str, Any]:
@@ -116,21 +130,42 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
             **asdict(self.plan),
             "pid": os.getpid(),
             "started": started(os.getpid()),
+            "backend": self.backend,
             "pids": {name: machine.pid for name, machine in self.machines.items()},
         }
 
     def tear_down(self) -> None:
         """End all hosts and forget the lab."""
+        with contextlib.suppress(NetemError):
+            self._shaping.close()
         for machine in self.machines.values():
             machine.close()
         self.server_close()
         for path in (self.plan.state, self.plan.socket):
             path.unlink(missing_ok=True)
 
-    def _order(self, name: str, verb: str, given: dict[str, Any]) -> None:
-        answer = self.machines[name].ask("", verb, given)
+    def order(self, name: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a host do something.
+
+        Raises:
+            NetemError: It could not.
+        """
+        answer = self.machines[name].ask("", verb, dict(given))
         if "error" in answer:
-            raise RuntimeError(f"{name}: {answer['error']}")
+            raise NetemError(f"{name}: {answer['error']}")
+        return dict(answer["answer"])
+
+
+class _Within:
+    """The lab as a site, for the lab itself."""
+
+    def __init__(self, lab: Supervisor) -> None:
+        self.hub: str | None = HUB
+        self._order = lab.order
+        self._names = {address: name for name, address in lab.plan.addresses.items()}
+
+    def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        return self._order(self._names.get(host, host), verb, given)
 
 
 class _Session(socketserver.StreamRequestHandler):
