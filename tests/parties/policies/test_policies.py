@@ -1,0 +1,206 @@
+"""What holds for every policy: honest public counts, caches that change hands, and parameters that are checked."""
+
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.engines.plain import PlainEngine
+from parties.folding import fold, folded_shapes
+from parties.meter import StageMeter
+from parties.models.spec import ModelSpec
+from parties.policies import POLICIES, make
+from parties.policies.base import Policy
+from parties.policies.full import Full
+from parties.policies.mpcache import MPCache
+from parties.program import Program, run
+from parties.selection import Selection
+from tests.parties.engines.tiny import GPT2, LLAMA, random_tokens, random_weights
+from tests.parties.models.naive import forward
+
+SPECS = {
+    "llama": LLAMA,
+    "llama_one_kv_head": replace(LLAMA, n_layers=5, n_kv_heads=1, qkv_bias=True, tied=False),
+    "gpt2": replace(GPT2, n_layers=4),
+}
+
+
+class WatchedEngine(PlainEngine):
+    """The plain engine; notes for each attention how many tokens went in, and which selection it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(StageMeter())
+        self.widths: list[int] = []
+        self.selections: list[Selection] = []
+
+    def softmax_weigh(self, scores: Any, combine: Any, mask: Tensor | None = None) -> Program[Any]:
+        self.widths.append(scores.shape[2])
+        return super().softmax_weigh(scores, combine, mask)
+
+    def attend_selected(self, q: Any, layer: Any, selection: Selection) -> Program[Any]:
+        self.selections.append(selection)
+        return super().attend_selected(q, layer, selection)
+
+
+def precise_weights(spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
+    """Canonical weights in float64, so that folding them rounds nothing that matters."""
+    return {name: tensor.double() for name, tensor in random_weights(spec, seed).items()}
+
+
+def decoder_of(spec: ModelSpec, weights: Mapping[str, Tensor], policy: Policy) -> tuple[Decoder, WatchedEngine]:
+    engine = WatchedEngine()
+    run(engine.install(folded_shapes(spec), fold(spec, weights)))
+    return Decoder(engine, spec, policy), engine
+
+
+def prefilled(decoder: Decoder, prompt: list[int]) -> Cache:
+    """All but the last token of the prompt, which is the first step's."""
+    cache = Cache.empty(decoder.spec.n_layers)
+    run(decoder.prefill(run(decoder.embed(prompt[:-1], len(prompt) - 1, 0)), cache))
+    return cache
+
+
+def step(decoder: Decoder, cache: Cache, token: int) -> Tensor:
+    """Logits, [vocab]."""
+    logits: Tensor = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
+    return logits[0]
+
+
+def generate(decoder: Decoder, cache: Cache, token: int, count: int) -> tuple[list[int], Tensor]:
+    """Greedy tokens, and the logits of each, [count, vocab]."""
+    tokens, logits = [], []
+    for _ in range(count):
+        logits.append(step(decoder, cache, token))
+        token = int(logits[-1].argmax())
+        tokens.append(token)
+    return tokens, torch.stack(logits)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("seq_len", [2, 16, 41])
+def test_full_cache_decodes_what_a_forward_pass_over_the_whole_text_says(spec: ModelSpec, seq_len: int) -> None:
+    weights, prompt = precise_weights(spec, seed=seq_len), random_tokens(spec, seq_len, seed=seq_len)
+    decoder, _ = decoder_of(spec, weights, Full())
+    tokens, logits = generate(decoder, prefilled(decoder, prompt), prompt[-1], 6)
+    expected = forward(spec, weights, prompt + tokens[:-1])[seq_len - 1 :]
+    assert tokens == expected.argmax(dim=1).tolist()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("seq_len", [2, 3, 33, 50])
+def test_cached_and_attended_are_what_really_happens(name: str, seq_len: int) -> None:
+    policy, prompt = make(name), random_tokens(LLAMA, seq_len)
+    decoder, engine = decoder_of(LLAMA, precise_weights(LLAMA), policy)
+    cache = prefilled(decoder, prompt)
+    kept = policy.cached(seq_len - 1)
+    assert [layer.tokens for layer in cache.layers] == [kept] * LLAMA.n_layers
+    for generated in range(1, 36):
+        engine.widths.clear()
+        step(decoder, cache, generated)
+        assert [layer.tokens for layer in cache.layers] == [kept + generated] * LLAMA.n_layers
+        assert engine.widths == [policy.attended(kept + generated)] * LLAMA.n_layers
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_cache_that_changes_hands_decodes_the_same(name: str, spec: ModelSpec) -> None:
+    prompt = random_tokens(spec, 70)
+    decoder, _ = decoder_of(spec, precise_weights(spec), make(name))
+    cache = prefilled(decoder, prompt)
+    received = Cache.from_values(spec.n_layers, cache.position, cache.values())
+    tokens, logits = generate(decoder, received, prompt[-1], 5)
+    expected_tokens, expected_logits = generate(decoder, cache, prompt[-1], 5)
+    assert tokens == expected_tokens
+    assert torch.equal(logits, expected_logits)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_come_by_name_with_their_defaults_and_do_not_change(name: str) -> None:
+    policy = make(name)
+    assert type(policy) is POLICIES[name]
+    assert policy == POLICIES[name]()
+    for field in fields(policy):
+        assert make(name, **{field.name: getattr(policy, field.name)}) == policy
+        with pytest.raises(FrozenInstanceError):
+            setattr(policy, field.name, 1)
+
+
+@pytest.mark.parametrize("name", ["", "MPCache", "h2o", "full "])
+def test_an_unknown_policy_is_refused_with_the_names_that_exist(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^name: ") as caught:
+        make(name)
+    for part in (repr(name), *POLICIES):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_unknown_parameter_is_refused_with_those_that_exist(name: str) -> None:
+    known = [field.name for field in fields(POLICIES[name])]
+    with pytest.raises(ValueError, match=r"^keep: ") as caught:
+        make(name, keep=0.5)
+    for part in (name, *(known or ["no parameters"])):
+        assert part in str(caught.value)
+
+
+SHARES = ("select", "coarse", "alpha")
+POSITIVE_SHARES = ("static_keep", "window")
+COUNTS = {"fine_size": 1, "coarse_size": 1, "share_from": 0, "share_layers": 1}
+NAN, INF = float("nan"), float("inf")
+OUT_OF_RANGE = [
+    *((key, value, "[0, 1]") for key in SHARES for value in (-0.01, 1.01, 40, NAN, INF, -INF)),
+    *((key, value, "(0, 1]") for key in POSITIVE_SHARES for value in (0, 0.0, -0.01, 1.01, 40, NAN, INF, -INF)),
+    *((key, value, f"at least {least}") for key, least in COUNTS.items() for value in (least - 1, -7)),
+    ("coarse_size", 24, "multiple of fine_size 16"),
+    ("coarse_size", 8, "multiple of fine_size 16"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), OUT_OF_RANGE)
+def test_mpcache_refuses_a_value_out_of_range_and_says_which_and_why(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: ") as caught:
+        make("mpcache", **{key: value})
+    assert str(value) in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+WRONG_TYPE = [
+    *((key, value) for key in (*SHARES, *POSITIVE_SHARES) for value in ("0.5", None)),
+    *((key, value) for key in COUNTS for value in ("32", None, 32.0, 2.5, INF, NAN)),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPE)
+def test_mpcache_refuses_a_value_of_the_wrong_type_and_says_which(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: ") as caught:
+        make("mpcache", **{key: value})
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"static_keep": 1e-9, "window": 1e-9, "select": 0, "coarse": 0, "alpha": 0},
+        {"static_keep": 1, "window": 1, "select": 1, "coarse": 1, "alpha": 1},
+        {"fine_size": 1, "coarse_size": 1, "share_from": 0, "share_layers": 1},
+        {"fine_size": 16, "coarse_size": 16, "share_from": 10**6, "share_layers": 10**6},
+    ],
+)
+def test_mpcache_takes_the_ends_of_its_ranges_and_decodes(parameters: dict[str, Any]) -> None:
+    policy = make("mpcache", **parameters)
+    prompt = random_tokens(LLAMA, 40)
+    decoder, engine = decoder_of(LLAMA, precise_weights(LLAMA), policy)
+    cache = prefilled(decoder, prompt)
+    engine.widths.clear()
+    assert step(decoder, cache, prompt[-1]).isfinite().all()
+    assert engine.widths == [policy.attended(policy.cached(39) + 1)] * LLAMA.n_layers
+
+
+def test_every_policy_says_what_it_leaks() -> None:
+    assert all(policy.leaks for policy in POLICIES.values())
+    assert MPCache.leaks == Full.leaks == Policy.leaks
