@@ -19,7 +19,7 @@ def by_hand(profile: NetworkProfile, hosts: Sequence[Address], device: str) -> d
         device: The interface between them, the same on all.
 
     Returns:
-        Commands by address of the host.
+        Commands by address of the host; none for a host that sends as it is.
     """
     names = [address for address, _ in hosts]
     named = profile.named(names)
@@ -30,5 +30,5 @@ def by_hand(profile: NetworkProfile, hosts: Sequence[Address], device: str) -> d
             for dst, dst_port in hosts
             if dst != src and named.link(src, dst).shaped
         ]
-        plans[src] = (*commands(device, HANDLE, flows), removal(device, HANDLE))
+        plans[src] = (*commands(device, HANDLE, flows), removal(device, HANDLE)) if flows else ()
     return plans

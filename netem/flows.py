@@ -10,6 +10,7 @@ from netem.profile import Link
 _LEAST_QUEUE_S = 0.05
 _UNLIMITED_MBIT = 10_000.0
 _SMALL_PACKET = 1000
+_LEAST_PACKETS = 100
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def queue_bytes(link: Link) -> int:
     """Bytes that a link must hold: those under way, and those waiting, for one round trip or 50 ms."""
     seconds = (link.delay_ms + 4 * link.jitter_ms) / 1e3
     seconds += max(2 * link.delay_ms / 1e3, _LEAST_QUEUE_S)
-    return math.ceil((link.rate_mbit or _UNLIMITED_MBIT) * 1e6 / 8 * seconds)
+    return round((link.rate_mbit or _UNLIMITED_MBIT) * 1e6 / 8 * seconds)
 
 
 def queue_packets(link: Link) -> int:
     """The same as a number of packets, most of which are not full."""
-    return math.ceil(queue_bytes(link) / _SMALL_PACKET)
+    return max(_LEAST_PACKETS, math.ceil(queue_bytes(link) / _SMALL_PACKET))

@@ -27,7 +27,7 @@ def list_networks(context: typer.Context) -> None:
     """List all presets."""
     if context.invoked_subcommand is not None:
         return
-    table = Table("network", "rate Mbit/s", "RTT ms", "source")
+    table = Table("network", "rate Mbit/s", "RTT ms", "source", box=None)
     for profile in presets():
         table.add_row(profile.name, _span(_rates(profile)), _span(_rtts(profile)), profile.source)
     _print(table)
@@ -49,11 +49,11 @@ def show(
         if not hosts or len(hosts) < 2:
             raise ProfileError("HOST", hosts or [], "at least two addresses after --tc")
         for host, commands in by_hand(profile, [_address(host) for host in hosts], device).items():
-            *applying, removal = commands
-            typer.echo(f"# on {host}")
-            for command in applying:
+            typer.echo(f"# on {host}{'' if commands else ': nothing'}")
+            for command in commands[:-1]:
                 typer.echo(shlex.join(command))
-            typer.echo(f"# on {host}, to take it back\n{shlex.join(removal)}\n")
+            for command in commands[-1:]:
+                typer.echo(f"# on {host}, to take it back\n{shlex.join(command)}\n")
 
 
 @lab_app.command()
@@ -152,7 +152,7 @@ def _span(values: list[float]) -> str:
     if not values:
         return "as it is"
     low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _address(given: str) -> tuple[str, int]:

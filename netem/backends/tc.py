@@ -1,8 +1,7 @@
 """Back end `tc`: the kernel's own traffic control on every host's egress."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -38,7 +37,7 @@ def shaped(request: Request) -> Iterator[Paths]:
         yield direct(request, leases=leases, compensation_ms=round(max(overhead_ms.values()), 4))
     finally:
         for host, lease in leases.items():
-            with contextlib.suppress(NetemError):  # a host that is gone took its rules along, or its janitor does it
+            with suppress(NetemError):  # a host that is gone took its rules along, or its janitor does it
                 request.site.call(host, "tc_remove", {"lease": lease})
 
 

@@ -173,7 +173,7 @@ class Lab:
 
     def run(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a command on a host to its end; options as of `subprocess.run`."""
-        return subprocess.run(self.entering(name, argv), check=False, **{"env": self.environment(), **options})
+        return subprocess.run(self.entering(name, argv), **{"check": False, "env": self.environment(), **options})
 
     def spawn(self, name: str, argv: Sequence[str], log: str, **options: Any) -> None:
         """Start a command on a host and leave it; it ends with its host at the latest.

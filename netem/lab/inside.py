@@ -96,8 +96,10 @@ def _kept(paths: list[Path]) -> Iterator[None]:
     yield
     for path, descriptor in held:
         path.mkdir(parents=True, exist_ok=True)
+        # Not canonicalised: by its name the folder is now the empty one that it is mounted on.
         source = f"/proc/self/fd/{descriptor}"
-        subprocess.run(["mount", "--bind", source, str(path)], check=True, pass_fds=[descriptor])
+        mount = ["mount", "--no-canonicalize", "--bind", source, str(path)]
+        subprocess.run(mount, check=True, pass_fds=[descriptor])
         os.close(descriptor)
 
 

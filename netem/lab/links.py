@@ -46,18 +46,22 @@ def switch_on(ports: Iterable[str]) -> None:
 
 
 def join_bridge(ports: Iterable[str]) -> None:
-    """On the hub: let the bridge carry what the ports receive."""
+    """On the hub: let the bridge carry what the ports receive; a port whose host is gone is gone too."""
     with IPRoute() as ip:
-        for port in ports:
-            ip.link("set", index=_index(ip, port), master=_index(ip, _BRIDGE))
+        for index in _indices(ip, ports):
+            ip.link("set", index=index, master=_index(ip, _BRIDGE))
 
 
 def leave_bridge(ports: Iterable[str]) -> None:
     """On the hub: take the ports from the bridge; nothing is carried until someone else does."""
     with IPRoute() as ip:
-        for port in ports:
-            ip.link("set", index=_index(ip, port), master=0)
+        for index in _indices(ip, ports):
+            ip.link("set", index=index, master=0)
 
 
 def _index(ip: IPRoute, name: str) -> int:
     return int(ip.link_lookup(ifname=name)[0])
+
+
+def _indices(ip: IPRoute, names: Iterable[str]) -> list[int]:
+    return [index for name in names for index in ip.link_lookup(ifname=name)]
