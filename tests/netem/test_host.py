@@ -1,0 +1,100 @@
+"""What is done on a host, by verb; what its kernel counts and allows."""
+
+import socket
+import threading
+
+import pytest
+
+from netem import HostService, LocalSite, NetemError, ProbeError, ProbeServer, measure_link
+from netem.capability import capability
+from netem.counters import device_towards, interface_bytes
+
+
+@pytest.fixture
+def service():
+    made = HostService()
+    yield made
+    made.close()
+
+
+def test_a_prober_answers_until_it_is_closed(service):
+    address = service.perform("probe_open", {"host": "127.0.0.1"})["address"]
+    measured = service.perform("measure", {"address": address, "seconds": 0.05})
+    assert measured["rate_mbit"] > 0
+    assert 0 < measured["rtt_ms"] <= measured["rtt_p99_ms"]
+    service.perform("probe_close", {"port": address[1]})
+    with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
+        service.perform("measure", {"address": address, "seconds": 0.05})
+
+
+def test_closing_the_service_closes_its_probers(service):
+    address = tuple(service.perform("probe_open", {"host": "127.0.0.1"})["address"])
+    service.close()
+    with pytest.raises(OSError):  # noqa: PT011 - refused or reset, as the kernel likes
+        socket.create_connection(address, timeout=5).recv(1)
+
+
+def test_an_address_of_another_machine_cannot_be_probed_from_here(service):
+    with pytest.raises(NetemError, match=r"cannot listen on 192\.0\.2\.9"):
+        service.perform("probe_open", {"host": "192.0.2.9"})
+
+
+def test_an_unknown_verb_is_named_with_the_known_ones():
+    with pytest.raises(NetemError, match="'shpae' is unknown; use one of probe_open"):
+        LocalSite().call("127.0.0.1", "shpae", {})
+
+
+def test_a_server_that_is_no_prober_is_an_error_and_not_a_number():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
+        hang_up = threading.Thread(target=lambda: silent.accept()[0].close())
+        hang_up.start()
+        with pytest.raises(ProbeError, match="no probe of"):
+            measure_link(silent.getsockname(), 0.05)
+        hang_up.join()
+
+
+@pytest.mark.parametrize("first", [b"", b"X", b"S", b"S\x00"])
+def test_a_prober_survives_strangers(first):
+    with ProbeServer("127.0.0.1") as server:
+        with socket.create_connection(server.address, timeout=10) as stranger:
+            stranger.sendall(first)
+            stranger.shutdown(socket.SHUT_WR)
+            assert stranger.recv(100) == b""
+        assert measure_link(server.address, 0.05).rate_mbit > 0
+
+
+def test_the_kernel_counts_what_goes_over_loopback():
+    assert device_towards("127.0.0.1") == "lo"
+    before = interface_bytes("lo")
+    with ProbeServer("127.0.0.1") as server, socket.create_connection(server.address) as connection:
+        connection.sendall(b"E" + bytes(100_000))
+        received = 0
+        while received < 100_000:
+            received += len(connection.recv(1 << 16))
+    after = interface_bytes("lo")
+    assert after.sent - before.sent >= 200_000
+    assert after.received - before.received >= 200_000
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(NetemError, match="eth77 is not there"):
+        interface_bytes("eth77")
+
+
+def test_the_capability_says_why_where_it_cannot():
+    found = capability()
+    assert found.kernel
+    assert found.congestion_control
+    if found.rate:
+        assert found.delay == found.rate  # without a rate there is no delay either, for the same reason
+
+
+def test_without_tc_the_capability_names_the_package(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    capability.cache_clear()
+    try:
+        assert "iproute2" in capability().rate
+        assert "iproute2" in capability().delay
+    finally:
+        capability.cache_clear()
