@@ -1,7 +1,10 @@
-"""Asked against measured, for every preset and back end: `python benchmarks/links.py [--networks lan,wan] [--backends relay]`.
+"""Asked against measured, for every preset and back end.
 
-Prints a Markdown table with one row for each network and back end; each value is that of the ordered pair of three hosts
-that is furthest from what was asked for. The back ends `relay` and `tc` need root.
+    python benchmarks/links.py [--networks lan,wan] [--backends relay,proxy] [--seconds 1]
+
+Prints a Markdown table with one row for each network and back end. Each value is that of the ordered pair, of three
+hosts, that is furthest from what was asked for; CPU seconds are those of the relay or proxy while all six pairs were
+measured. The back ends `relay` and `tc` need root.
 """
 
 import argparse
@@ -33,7 +36,7 @@ from netem.lab import Lab
 NAMES = ("a", "b", "c")
 PORT = 7000
 HEADER = (
-    "| network | back end | RTT ms asked | measured | p99 | rate Mbit/s asked | measured | within tolerance | cores |",
+    "| network | back end | RTT ms asked | measured | p99 | rate Mbit/s asked | measured | within tolerance | CPU s |",
     "|---|---|---|---|---|---|---|---|---|",
 )
 
@@ -61,7 +64,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Asked against measured, for every preset and back end.")
     words = {"type": lambda text: text.split(",")}
     shaped = [profile.name for profile in presets() if profile.shaped]
     parser.add_argument("--networks", default=shaped, **words)

@@ -54,7 +54,7 @@ def deviations(
 ) -> tuple[str, ...]:
     """What is wrong with a link, in words; empty if it is what was asked for.
 
-    The throughput of a link with loss is TCP's answer to the loss, so there only its upper bound is checked.
+    The throughput of a link with loss or jitter is TCP's answer to those, so there only its upper bound is checked.
     """
     tolerance = tolerance or Tolerance()
     if asked(profile, src, dst) is None:
@@ -76,7 +76,7 @@ def _rate_deviation(link: Link, measured: Measured, tolerance: Tolerance, pair: 
     if link.rate_mbit is None:
         return ()
     off_pct = (measured.rate_mbit / link.rate_mbit - 1) * 100
-    if off_pct <= tolerance.rate_pct and (link.loss_pct or off_pct >= -tolerance.rate_pct):
+    if off_pct <= tolerance.rate_pct and (link.loss_pct or link.jitter_ms or off_pct >= -tolerance.rate_pct):
         return ()
     wanted = f"asked for {link.rate_mbit:g} Mbit/s within {tolerance.rate_pct:g} %"
     return (f"{pair}: rate is {measured.rate_mbit:.1f} Mbit/s, {wanted}",)

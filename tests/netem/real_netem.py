@@ -1,0 +1,49 @@
+"""A lab whose links real netem shapes; runs under user-mode-linux, prints a line of JSON for each profile and back end."""
+
+import json
+import sys
+from dataclasses import asdict
+
+from netem import NetworkProfile, preset, shape
+from netem.lab import Lab
+
+PROFILES = {
+    "wan": preset("wan"),
+    "asymmetric": NetworkProfile.from_mapping(
+        {"rate_mbit": 100, "delay_ms": 5, "pairs": {"a>b": {"delay_ms": 30, "rate_mbit": 20}}}
+    ),
+    "jitter": NetworkProfile.from_mapping({"rate_mbit": 100, "delay_ms": 20, "jitter_ms": 3}),
+    "loss": NetworkProfile.from_mapping({"delay_ms": 10, "loss_pct": 2}),
+}
+
+
+def main() -> None:
+    """Measure every profile by `tc`, and by `relay` to compare."""
+    with Lab.up(2) as lab:
+        endpoints = {name: (host.address, 7000) for name, host in zip("ab", lab.hosts, strict=True)}
+        show = ["tc", "qdisc", "show", "dev", "eth0"]
+        before = lab.run("h0", show, capture_output=True, text=True).stdout
+        for name, profile in PROFILES.items():
+            for backend in ("tc", "relay"):
+                with shape(profile, endpoints, site=lab, backend=backend) as network:
+                    measured = network.measure(1.0)
+                    rules = lab.run("h0", show, capture_output=True, text=True).stdout
+                tell(
+                    profile=name,
+                    backend=backend,
+                    links={">".join(pair): asdict(got) for pair, got in measured.items()},
+                    rules=rules,
+                    clean=lab.run("h0", show, capture_output=True, text=True).stdout == before,
+                )
+        with shape(preset("wan"), endpoints, site=lab) as network:
+            tell(auto=network.backend)
+
+
+def tell(**values: object) -> None:
+    """One line, easily told from what the kernel prints."""
+    sys.stdout.write("RESULT " + json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
