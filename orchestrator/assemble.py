@@ -39,6 +39,7 @@ def build_record(
     finished: datetime,
     *,
     experiment: str = "",
+    shaping: str = "none",
     warnings: Sequence[str] = (),
 ) -> Record:
     """The record of a cell that ran to its end.
@@ -50,6 +51,7 @@ def build_record(
         started: When the cell began, UTC.
         finished: When it ended, UTC.
         experiment: Name of the experiment.
+        shaping: The back end that shaped the links.
         warnings: What the driver has to say, before the parties' own.
     """
     stages = tuple(
@@ -63,7 +65,7 @@ def build_record(
         said.append("the referee sent no check, so that the result counts as incorrect")
     correct = cell.engine.name == "plain" if check is None else check.passed
     return Record(
-        **_common(cell, links, started, finished, experiment),
+        **_common(cell, links, started, finished, experiment, shaping),
         status=Status.OK if correct else Status.INCORRECT,
         tokens=tokens,
         seconds_per_token=float(results[clock]["decode_seconds"]) / tokens,
@@ -83,6 +85,7 @@ def failed_record(
     finished: datetime,
     *,
     experiment: str = "",
+    shaping: str = "none",
     warnings: Sequence[str] = (),
 ) -> Record:
     """The record of a cell that did not run to its end.
@@ -94,10 +97,11 @@ def failed_record(
         started: When the cell began, UTC.
         finished: When it ended, UTC.
         experiment: Name of the experiment.
+        shaping: The back end that shaped the links.
         warnings: What the driver has to say.
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)
-    common = _common(cell, links, started, finished, experiment)
+    common = _common(cell, links, started, finished, experiment, shaping)
     return Record(**common, status=known.status, error=known, warnings=tuple(warnings))
 
 
@@ -107,6 +111,7 @@ def _common(
     started: datetime,
     finished: datetime,
     experiment: str,
+    shaping: str,
 ) -> dict[str, Any]:
     leaks = [make(cell.policy.name, **cell.policy.parameters).leaks]
     return {
@@ -118,6 +123,7 @@ def _common(
         "trust_model": trust_model(cell.engine.name),
         "prefill": _PREFILL[cell.prefill],
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
+        "shaping": shaping,
         "links": tuple(LinkReading.model_validate(link) for link in links),
         "versions": host_versions(),
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(networks_app, name="networks")
+app.add_typer(lab_app, name="lab")
+app.command()(clean)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run: records, report.")]
@@ -44,6 +48,7 @@ def run(
     address: Annotated[
         str | None, typer.Option(metavar="RAY", help="Ray cluster; a local one is made if left out.")
     ] = None,
+    lab: Annotated[bool, typer.Option("--lab", help="Run on emulated hosts, made for this run; needs root.")] = False,
 ) -> None:
     """Run the experiment in FILE and render its report; run it again to resume."""
     from orchestrator.cells import expand  # heavier imports wait until they are needed
@@ -57,6 +62,8 @@ def run(
     if dry_run:
         _print_plan(experiment, cells, out, resume=resume)
         return
+    if lab:
+        _run_in_lab(file, out, resume=resume)
     _run(experiment, cells, out, resume=resume, address=address)
 
 
@@ -93,6 +100,20 @@ def show_version() -> None:
 def main() -> None:
     """Entry point of the script `mpcache-bench`."""
     app()
+
+
+def _run_in_lab(file: Path, out: Path, *, resume: bool) -> NoReturn:
+    """The same command on the first host of a lab, a Ray node on each of its three hosts."""
+    from netem import NetemError
+    from orchestrator.lab import run_in_lab
+
+    argv = ["mpcache-bench", "run", str(file.resolve()), "--out", str(out.resolve())]
+    argv += [] if resume else ["--no-resume"]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        raise typer.Exit(run_in_lab(argv, keep=[out.resolve(), file.resolve().parent]))
+    except NetemError as error:
+        _refuse(str(error))
 
 
 def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool, address: str | None) -> None:

@@ -5,7 +5,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import psutil
@@ -14,6 +14,8 @@ from ray.actor import ActorHandle
 
 from orchestrator.actors import PARTY_CLASS, PartyActor
 from orchestrator.failures import CellFailure, culprit, lost, reported
+from orchestrator.links import Links, links_between
+from orchestrator.networks import Network
 from orchestrator.patience import Patience
 from orchestrator.placement import ROLES, Placement
 from parties.meter import IDLE
@@ -40,6 +42,7 @@ class PartyGroup:
         pids: Process id of each party, on its own machine.
         progress: Last progress of each role.
         stages_seen: Last stage of each role, idling aside.
+        links: The links between them.
     """
 
     placement: Placement
@@ -48,6 +51,8 @@ class PartyGroup:
     pids: dict[str, int]
     progress: dict[str, Mapping[str, Any]]
     stages_seen: dict[str, str]
+    links: Links = field(init=False)
+    _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     @classmethod
     def start(
@@ -56,6 +61,7 @@ class PartyGroup:
         patience: Patience,
         timeout_s: float,
         ports: Mapping[str, int],
+        network: Network,
         party_class: str = PARTY_CLASS,
     ) -> Self:
         """Start the actors on their seats and connect them.
@@ -65,6 +71,7 @@ class PartyGroup:
             patience: Bounds the whole start.
             timeout_s: What the parties allow a peer to be silent, in seconds.
             ports: Data ports of the roles that want a fixed one.
+            network: What the links between them should be like, for as long as they live.
             party_class: See `PartyActor`.
 
         Raises:
@@ -81,7 +88,7 @@ class PartyGroup:
         }
         group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {})
         try:
-            group._connect(patience, timeout_s, ports)
+            group._connect(patience, timeout_s, ports, network)
         except BaseException:
             group.kill()
             raise
@@ -123,6 +130,8 @@ class PartyGroup:
             ray.kill(actor)
         self.placement.release()
         self._await_exit()
+        with contextlib.suppress(CellFailure):  # what a host does not undo now, its janitor does
+            self._undo.close()
 
     def _await_exit(self) -> None:
         """Wait until the processes on this machine are gone, with their memory and ports."""
@@ -132,7 +141,7 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, patience: Patience, timeout_s: float, ports: Mapping[str, int]) -> None:
+    def _connect(self, patience: Patience, timeout_s: float, ports: Mapping[str, int], network: Network) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
@@ -145,8 +154,9 @@ class PartyGroup:
             patience,
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
-        dialled = addresses_to_dial({role: tuple(answer["address"]) for role, answer in opened.items()})
-        self._all({role: a.connect.remote(dialled[role]) for role, a in self.actors.items()}, patience)
+        bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
+        self.links = self._undo.enter_context(links_between(network, bound, self.placement))
+        self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, patience)
 
     def _all(
         self, refs: dict[str, Any], patience: Patience, watch: Callable[[Progress], None] = lambda _: None
@@ -230,11 +240,3 @@ def data_hosts(placement: Placement) -> dict[str, str]:
     if len(set(placement.nodes.values())) == 1:
         return dict.fromkeys(placement.hosts, "127.0.0.1")
     return placement.hosts
-
-
-def addresses_to_dial(bound: Mapping[str, Address]) -> dict[str, dict[str, Address]]:
-    """Which address each role dials for each of its peers: the ones that the peers bound.
-
-    A back end that relays traffic puts its own addresses here.
-    """
-    return {role: {peer: address for peer, address in bound.items() if peer != role} for role in bound}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 PROTOCOL_ROLES = ("client", "server", "dealer")
 ROLES = (*PROTOCOL_ROLES, "referee")
-GPU_ROLES = PROTOCOL_ROLES
 
 # A logical share, so small that all four roles fit on a machine with two CPUs. How many threads a party really uses
 # follows from the cores of its machine (actors.threads_for).
@@ -62,7 +61,7 @@ class Placement:
             remove_placement_group(group)
 
 
-def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: None) -> Placement:
+def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = lambda: None) -> Placement:
     """Reserve a seat for every role.
 
     The protocol's roles get a node each where the cluster has that many nodes, and share as few as possible otherwise.
@@ -70,7 +69,7 @@ def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: No
     a custom resource of its name, where some node does.
 
     Args:
-        gpu: Whether the protocol's roles need a GPU; they share GPUs where there are fewer than roles.
+        gpu: Roles that need a GPU; they share GPUs where there are fewer than roles.
         timeout_s: How long to wait for busy resources, in seconds.
         check: Called every second while waiting; what it raises ends the wait.
 
@@ -78,7 +77,8 @@ def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: No
         PlacementError: If a resource is missing or stays busy.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    bundles = {role: _bundle(role, nodes, _gpu_share(nodes) if gpu else 0.0) for role in ROLES}
+    share = _gpu_share(nodes, len(gpu)) if gpu else 0.0
+    bundles = {role: _bundle(role, nodes, share if role in gpu else 0.0) for role in ROLES}
     _require(bundles, nodes)
     spread = sum(node["Resources"].get("CPU", 0) >= CPU_SHARE for node in nodes) >= len(PROTOCOL_ROLES)
     strategy = "STRICT_SPREAD" if spread else "PACK"
@@ -106,14 +106,14 @@ def place(*, gpu: bool, timeout_s: float, check: Callable[[], None] = lambda: No
 
 def _bundle(role: str, nodes: list[dict[str, Any]], gpu_share: float) -> Bundle:
     bundle = {"CPU": CPU_SHARE}
-    if role in GPU_ROLES and gpu_share:
+    if gpu_share:
         bundle["GPU"] = gpu_share
     if role in PROTOCOL_ROLES and any(node["Resources"].get(role, 0) for node in nodes):
         bundle[role] = 1.0
     return bundle
 
 
-def _gpu_share(nodes: list[dict[str, Any]]) -> float:
+def _gpu_share(nodes: list[dict[str, Any]], roles: int) -> float:
     """GPUs a role: a whole one where there are enough, else an equal part of those there are."""
     total = sum(node["Resources"].get("GPU", 0.0) for node in nodes)
     if not total:
@@ -121,7 +121,7 @@ def _gpu_share(nodes: list[dict[str, Any]]) -> float:
             "the cell asks for a GPU and no node of the cluster offers one; run it with gpu: false, or start Ray on a "
             "machine where nvidia-smi lists a GPU (ray start --num-gpus=N overrides what Ray finds)"
         )
-    roles_a_gpu = math.ceil(len(GPU_ROLES) / total)  # a role's share must lie on one GPU
+    roles_a_gpu = math.ceil(roles / total)  # a role's share must lie on one GPU
     return float(1 / roles_a_gpu)
 
 

@@ -14,8 +14,9 @@ from orchestrator.assemble import build_record, failed_record
 from orchestrator.cells import Cell
 from orchestrator.failures import CellFailure
 from orchestrator.group import Answers, PartyGroup, Progress
+from orchestrator.links import Survey
 from orchestrator.patience import Interrupted, Overdue, Patience
-from orchestrator.placement import PlacementError, place
+from orchestrator.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.preflight import require_memory
 from orchestrator.record import Record, Status
 from orchestrator.targets import TargetFile
@@ -65,6 +66,7 @@ class Runner:
         self._party_class = party_class
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
+        self._survey = Survey()
 
     def run(self, cell: Cell, watch: Callable[[Progress], None]) -> Outcome:
         """Run one cell; whatever happens to it becomes its record.
@@ -75,6 +77,7 @@ class Runner:
         """
         started = datetime.now(UTC)
         patience = Patience(cell.cell_timeout_s, self._stop)
+        self._survey = Survey()
         try:
             answers = self._answers(cell, patience, watch)
         except BaseException as error:
@@ -84,10 +87,9 @@ class Runner:
                 self._kill()
             if failure is None:
                 raise
-            return Outcome(
-                failed_record(cell, failure.told, (), started, datetime.now(UTC), experiment=self._experiment)
-            )
-        record = build_record(cell, answers, (), started, datetime.now(UTC), experiment=self._experiment)
+            record = failed_record(cell, failure.told, self._survey.readings, started, datetime.now(UTC), **self._noted)
+            return Outcome(record)
+        record = build_record(cell, answers, self._survey.readings, started, datetime.now(UTC), **self._noted)
         return Outcome(record, answers["client"].get("text") if self._show_text else None)
 
     def __enter__(self) -> Self:
@@ -102,10 +104,18 @@ class Runner:
         self._kill()
 
     def _answers(self, cell: Cell, patience: Patience, watch: Callable[[Progress], None]) -> Answers:
-        """The cell between the measurements of its links: shape and measure before, measure after, belong here."""
-        _require_plain_network(cell)
+        """The cell, between the measurements of its links."""
         group = self._group_for(cell, patience)
-        return group.run(job_of(cell, show_text=self._show_text), patience, watch)
+        self._survey = Survey(group.links)
+        self._survey.before()
+        answers = group.run(job_of(cell, show_text=self._show_text), patience, watch)
+        self._survey.after()
+        return answers
+
+    @property
+    def _noted(self) -> dict[str, Any]:
+        """What the driver adds to a record."""
+        return {"experiment": self._experiment, "shaping": self._survey.backend}
 
     def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.timeout_s, *cell.data_ports.items())
@@ -115,13 +125,15 @@ class Runner:
             self._group.close()
             self._group = None
         weights = weights_of(cell.model)
-        placement = place(gpu=cell.gpu, timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=patience.check)
+        placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=patience.check)
         try:
             require_memory(weights, placement, patience)
         except BaseException:
             placement.release()
             raise
-        self._group = PartyGroup.start(placement, patience, cell.timeout_s, cell.data_ports, self._party_class)
+        self._group = PartyGroup.start(
+            placement, patience, cell.timeout_s, cell.data_ports, cell.network, self._party_class
+        )
         self._group_key = key
         self._targets.write(self._group.exporters)
         return self._group
@@ -180,6 +192,7 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
             "new_tokens": cell.new_tokens,
             "prefill": cell.prefill,
             "argmax": cell.argmax,
+            "gpu": cell.gpu,
             "seed": cell.seed,
             "show_text": show_text,
         }
@@ -201,10 +214,8 @@ def weights_of(model: str) -> int:
         raise CellFailure(Status.CONFIG_ERROR, str(error)) from error
 
 
-def _require_plain_network(cell: Cell) -> None:
-    """An unshaped link must never be recorded as a shaped one."""
-    if cell.network.name != "none":
-        raise CellFailure(
-            Status.UNSUPPORTED,
-            f"network {cell.network.name}: no back end of this installation shapes links; use networks: [none]",
-        )
+def gpu_roles(cell: Cell) -> tuple[str, ...]:
+    """Who computes on a GPU: nobody, the protocol's parties, or the referee, where `plain` runs."""
+    if not cell.gpu:
+        return ()
+    return ("referee",) if cell.engine.name == "plain" else PROTOCOL_ROLES

@@ -61,15 +61,21 @@ class MPCache(Policy):
         Raises:
             ValueError: names the parameter, its value and what is allowed.
         """
-        for name, low in (("static_keep", 0), ("window", 0), ("select", None), ("coarse", None), ("alpha", None)):
+        for name, lowest in (
+            ("static_keep", "(0"),
+            ("window", "(0"),
+            ("select", "[0"),
+            ("coarse", "[0"),
+            ("alpha", "[0"),
+        ):
             value = getattr(self, name)
-            if not (0 < value <= 1 if low == 0 else 0 <= value <= 1):
-                raise ValueError(
-                    f"{name}: {value} is outside {'(0, 1]' if low == 0 else '[0, 1]'}; it is a share, not a percentage"
-                )
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= 1 or (lowest == "(0" and value == 0):
+                raise ValueError(f"{name}: {value!r} is not a number in {lowest}, 1]; it is a share, not a percentage")
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is too small; it must be at least {least}")
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: {value!r} is not a whole number of at least {least}")
         if self.coarse_size % self.fine_size:
             raise ValueError(f"coarse_size: {self.coarse_size} is not a multiple of fine_size {self.fine_size}")
 

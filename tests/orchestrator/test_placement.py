@@ -42,7 +42,7 @@ def nodes() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def placement(nodes: dict[str, str]) -> Iterator[Placement]:
-    placement = place(gpu=False, timeout_s=60)
+    placement = place(gpu=(), timeout_s=60)
     yield placement
     placement.release()
 
@@ -71,21 +71,21 @@ def test_an_actor_sits_where_the_placement_says(placement: Placement) -> None:
 
 def test_seats_that_stay_taken_end_the_wait_and_are_named(placement: Placement) -> None:
     with pytest.raises(PlacementError) as error:
-        place(gpu=False, timeout_s=1)
+        place(gpu=(), timeout_s=1)
     for part in ("no room", "1 s", "client: CPU 0.5, client 1", "nodes of their own"):
         assert part in str(error.value)
 
 
 def test_released_seats_can_be_taken_again(nodes: dict[str, str]) -> None:
     for _ in range(2):
-        place(gpu=False, timeout_s=60).release()
+        place(gpu=(), timeout_s=60).release()
 
 
 def test_a_failed_wait_leaves_no_reservation(nodes: dict[str, str]) -> None:
     before = _settled_cpus()
-    held = place(gpu=False, timeout_s=60)
+    held = place(gpu=(), timeout_s=60)
     with pytest.raises(PlacementError):
-        place(gpu=False, timeout_s=1)
+        place(gpu=(), timeout_s=1)
     held.release()
     assert _settled_cpus() == before
 
@@ -95,12 +95,12 @@ def test_the_user_can_stop_the_wait(placement: Placement) -> None:
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        place(gpu=False, timeout_s=600, check=stop)
+        place(gpu=(), timeout_s=600, check=stop)
 
 
 def test_a_missing_gpu_is_refused_at_once_and_says_what_to_do(nodes: dict[str, str]) -> None:
     with pytest.raises(PlacementError, match=r"asks for a GPU.*gpu: false"):
-        place(gpu=True, timeout_s=600)
+        place(gpu=("client", "server", "dealer"), timeout_s=600)
 
 
 def _settled_cpus() -> float:

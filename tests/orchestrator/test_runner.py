@@ -1,7 +1,9 @@
 """The life of a cell, with real processes, real links and real faults; only the cryptography is fake."""
 
+import itertools
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from fake_cells import FAKE, fake_cell, party_processes
 from fake_party import STATES
 
 from orchestrator.actors import threads_for
+from orchestrator.networks import ROLES as SHAPED
 from orchestrator.placement import ROLES
 from orchestrator.record import Status
 from orchestrator.runner import Outcome, Runner, job_of
@@ -117,7 +120,7 @@ def test_a_stopped_party_is_named_by_its_silence(runner: Runner, tmp_path: Path)
     assert (record.error.role, record.error.stage) == ("dealer", "softmax")
     stacks = (tmp_path / "stacks" / f"{record.id}.txt").read_text()
     assert f"stacks/{record.id}.txt" in record.error.message
-    assert "== client ==\nThread" in stacks
+    assert re.search("== client ==\n(Current thread|Thread)", stacks)
     assert "stopped" in stacks.partition("== dealer ==")[2]
     assert not party_processes()
 
@@ -199,10 +202,25 @@ def test_a_port_in_use_is_a_config_error_that_names_it(runner: Runner, tmp_path:
     assert str(port) in record.error.message
 
 
-def test_a_shaped_network_is_never_recorded_as_measured_on_a_bare_one(runner: Runner, tmp_path: Path) -> None:
-    cell = fake_cell(tmp_path)
-    shaped = cell.model_copy(update={"network": cell.network.model_copy(update={"name": "wan"})})
-    assert runner.run(shaped, lambda _: None).record.status is Status.UNSUPPORTED
+def test_a_shaped_cell_runs_on_links_that_were_measured_before_and_after(runner: Runner, tmp_path: Path) -> None:
+    record = run(runner, tmp_path, networks=[{"name": "slow", "rate_mbit": 50, "delay_ms": 20}]).record
+    assert record.status is Status.OK, record.error
+    assert record.shaping == "proxy"
+    assert {(link.src, link.dst) for link in record.links} == set(itertools.permutations(SHAPED, 2))
+    for link in record.links:
+        for measured in (link.measured_before, link.measured_after):
+            assert measured is not None
+            assert 36 <= measured["rtt_ms"] <= 44
+            assert 45 <= measured["rate_mbit"] <= 55
+
+
+def test_a_link_that_cannot_be_had_stops_the_cell_before_it_starts(runner: Runner, tmp_path: Path) -> None:
+    record = run(runner, tmp_path, networks=[{"name": "too-fast", "rate_mbit": 400_000}]).record
+    assert record.status is Status.SHAPING_FAILED
+    assert record.error is not None
+    assert "asked for 400000 Mbit/s within 10 %" in record.error.message
+    assert all(link.measured_before and not link.measured_after for link in record.links)
+    assert run(runner, tmp_path).record.status is Status.OK, "the next cell is not harmed"
 
 
 def test_a_text_that_is_asked_for_does_not_get_into_the_record(tmp_path: Path, stop: threading.Event) -> None:

@@ -1,0 +1,196 @@
+"""The links between the parties of a group: made as the cell asks, measured before and after, always undone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from netem import HostService, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
+from netem.lab import attached
+from orchestrator.failures import CellFailure
+from orchestrator.networks import ROLES as SHAPED
+from orchestrator.networks import Network
+from orchestrator.placement import Placement
+from orchestrator.record import LinkReading, Status
+
+Address = tuple[str, int]
+Readings = Mapping[Pair, Measured]
+
+_ANSWER_S = 60.0
+_ATTEMPTS = 3
+_LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before
+
+
+class Links:
+    """Links under a network, between the data addresses that the parties bound.
+
+    Attributes:
+        backend: What shapes them: `none`, `proxy`, `tc` or `relay`.
+        details: What a record should say of it.
+        dial: Address by the role that dials and the role that is dialled; the referee's links are left as they are.
+    """
+
+    def __init__(self, shaped: ShapedNetwork, bound: Mapping[str, Address]) -> None:
+        self._shaped = shaped
+        self.backend = shaped.backend
+        self.details = dict(shaped.details)
+        self.dial = {
+            role: {
+                peer: shaped.dial.get(role, {}).get(peer, address) for peer, address in bound.items() if peer != role
+            }
+            for role in bound
+        }
+
+    def measure(self) -> Readings:
+        """Round-trip time and throughput of every ordered pair of the protocol's parties; they should be idle.
+
+        Raises:
+            CellFailure: A link could not be measured.
+        """
+        with _told(Status.SHAPING_FAILED):
+            return self._shaped.measure(seconds=0.5 if self._shaped.profile.shaped else 0.1)
+
+    def deviations(self, measured: Readings) -> tuple[str, ...]:
+        """What is not as asked for, in words; empty if all is within the tolerance."""
+        return self._shaped.deviations(measured)
+
+    def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
+        """What a record says of the links."""
+        return tuple(LinkReading(**vars(report)) for report in self._shaped.reports(before, after))
+
+
+class Survey:
+    """What one cell's links were measured to be, as far as it came.
+
+    Args:
+        links: The links; None until there are any.
+    """
+
+    def __init__(self, links: Links | None = None) -> None:
+        self._links = links
+        self._taken: dict[str, Readings] = {}
+
+    def before(self) -> None:
+        """Measure before the cell.
+
+        Raises:
+            CellFailure: `shaping_failed`: the links are not what was asked for, so that the cell must not run.
+        """
+        self._take("before", Status.SHAPING_FAILED)
+
+    def after(self) -> None:
+        """Measure after the cell.
+
+        Raises:
+            CellFailure: `shaping_drifted`: the links are not what was asked for any more.
+        """
+        self._take("after", Status.SHAPING_DRIFTED)
+
+    def _take(self, when: str, status: Status) -> None:
+        """Measure until all is as asked for; something else on the machine may have spoilt the first attempt."""
+        if self._links is None:
+            return
+        wrong: tuple[str, ...] = ()
+        for _ in range(_ATTEMPTS):
+            self._taken[when] = self._links.measure()
+            if not (wrong := self._links.deviations(self._taken[when])):
+                return
+        raise CellFailure(status, f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured")
+
+    @property
+    def backend(self) -> str:
+        """What shaped the links."""
+        return "none" if self._links is None else self._links.backend
+
+    @property
+    def readings(self) -> tuple[LinkReading, ...]:
+        """What the cell's record says of its links."""
+        return () if self._links is None else self._links.readings(self._taken.get("before"), self._taken.get("after"))
+
+
+@contextmanager
+def links_between(network: Network, bound: Mapping[str, Address], placement: Placement) -> Iterator[Links]:
+    """Shape the links between the protocol's parties for as long as the block lasts.
+
+    Args:
+        network: What the links should be like.
+        bound: Data address of each role.
+        placement: Where the parties are.
+
+    Raises:
+        CellFailure: They could not be shaped; what had been applied was taken back.
+    """
+    endpoints = {role: bound[role] for role in SHAPED}
+    site = _site(placement)
+    try:
+        with _told(Status.SHAPING_FAILED), shape(network.profile(), endpoints, site=site, ttl_s=_LEASE_S) as shaped:
+            yield Links(shaped, bound)
+    finally:
+        if isinstance(site, _Cluster):
+            site.close()
+
+
+@contextmanager
+def _told(status: Status) -> Iterator[None]:
+    """Errors of netem as failures of the cell."""
+    try:
+        yield
+    except NetemError as error:
+        raise CellFailure(status, str(error)) from error
+
+
+def _site(placement: Placement) -> Site:
+    """How netem reaches the parties' hosts: this machine, the lab that we are in, or the cluster."""
+    if (lab := attached()) is not None:
+        return lab
+    if set(placement.nodes.values()) == {ray.get_runtime_context().get_node_id()}:
+        return LocalSite()
+    return _Cluster(placement)
+
+
+class _HostActor:
+    """Netem's verbs on one node of the cluster, in a process that no party's death takes along."""
+
+    def __init__(self) -> None:
+        self._service = HostService()
+
+    def perform(self, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`HostService.perform`; its errors as text, since they need not survive a pickle."""
+        try:
+            return {"answer": self._service.perform(verb, given)}
+        except NetemError as error:
+            return {"error": str(error)}
+
+
+class _Cluster:
+    """A `Site` on a Ray cluster: one `_HostActor` on each node that has a party."""
+
+    hub: str | None = None
+
+    def __init__(self, placement: Placement) -> None:
+        remote = ray.remote(_HostActor)
+        on = {host: placement.nodes[role] for role, host in placement.hosts.items()}
+        self._actors = {
+            host: remote.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+            ).remote()
+            for host, node in on.items()
+        }
+
+    def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """See `netem.host.Site.call`."""
+        try:
+            told = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            raise NetemError(f"{host} cannot be asked to {verb}: {type(error).__name__}") from error
+        if "error" in told:
+            raise NetemError(f"{host}: {told['error']}")
+        answer: dict[str, Any] = told["answer"]
+        return answer
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self._actors.values():
+            ray.kill(actor)

@@ -1,0 +1,73 @@
+"""When links are accepted, and what a record says of them."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from netem import Measured, Pair
+from orchestrator.failures import CellFailure
+from orchestrator.links import Survey
+from orchestrator.record import LinkReading, Status
+
+GOOD, BAD = 4.0, 9.0
+
+
+class Scripted:
+    """Links whose round-trip times are given in advance, one measurement after the other."""
+
+    backend = "scripted"
+
+    def __init__(self, *rtts: float) -> None:
+        self.rtts = list(rtts)
+
+    def measure(self) -> Mapping[Pair, Measured]:
+        return {("client", "server"): Measured(self.rtts.pop(0), 5.0, 50, 100.0, "cubic")}
+
+    def deviations(self, measured: Mapping[Pair, Measured]) -> tuple[str, ...]:
+        return tuple("client>server: RTT is off" for got in measured.values() if got.rtt_ms == BAD)
+
+    def readings(self, *measured: Mapping[Pair, Measured] | None) -> tuple[LinkReading, ...]:
+        before, after = (None if m is None else {"rtt_ms": m["client", "server"].rtt_ms} for m in measured)
+        return (LinkReading(src="client", dst="server", measured_before=before, measured_after=after),)
+
+
+def rtt(survey: Survey, when: str) -> float | None:
+    (reading,) = survey.readings
+    measured = getattr(reading, when)
+    return None if measured is None else measured["rtt_ms"]
+
+
+def test_good_links_are_measured_once_before_and_once_after() -> None:
+    links = Scripted(GOOD, GOOD)
+    survey = Survey(links)  # type: ignore[arg-type]
+    survey.before()
+    assert (rtt(survey, "measured_before"), rtt(survey, "measured_after")) == (GOOD, None)
+    survey.after()
+    assert rtt(survey, "measured_after") == GOOD
+    assert not links.rtts
+    assert survey.backend == "scripted"
+
+
+def test_a_spoilt_measurement_is_repeated() -> None:
+    survey = Survey(Scripted(BAD, BAD, GOOD))  # type: ignore[arg-type]
+    survey.before()
+    assert rtt(survey, "measured_before") == GOOD
+
+
+@pytest.mark.parametrize(("when", "status"), [("before", Status.SHAPING_FAILED), ("after", Status.SHAPING_DRIFTED)])
+def test_links_that_stay_wrong_end_the_cell_and_are_on_record(when: str, status: Status) -> None:
+    survey = Survey(Scripted(*([GOOD] if when == "after" else []), BAD, BAD, BAD))  # type: ignore[arg-type]
+    if when == "after":
+        survey.before()
+    with pytest.raises(CellFailure, match="client>server: RTT is off") as failure:
+        getattr(survey, when)()
+    assert failure.value.status is status
+    assert rtt(survey, f"measured_{when}") == BAD
+
+
+def test_without_links_there_is_nothing_to_say() -> None:
+    survey = Survey()
+    survey.before()
+    survey.after()
+    assert survey.readings == ()
+    assert survey.backend == "none"
