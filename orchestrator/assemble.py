@@ -27,6 +27,8 @@ _PREFILL = {
     "shares of the cache; this took no part in the protocol and is in no total",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
+_HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
+_OTHER_BYTES = 5_000_000  # Ray's own traffic and scrapes during a cell
 # The protocol's parties first: the client's clock is the one a user waits by. `plain` runs at the referee alone.
 _CLOCKS = ("client", "server", "referee")
 
@@ -73,7 +75,7 @@ def build_record(
         stages=stages,
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(*warnings, *said, *_differences(results)),
+        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping)),
     )
 
 
@@ -162,6 +164,28 @@ def _check(results: Results) -> Check | None:
 
 def _party(result: Mapping[str, Any]) -> PartyReading:
     return PartyReading(**{name: result[name] for name in PartyReading.model_fields if name in result})
+
+
+def kernel_mismatches(results: Results, shaping: str) -> list[str]:
+    """Hosts whose kernel counted other bytes sent than their parties did, by more than 5 %, in words.
+
+    The kernel also counts headers and acknowledgements, about 66 bytes for each message sent or received, and whatever
+    else uses the interfaces. The back end `proxy` sends everything twice.
+    """
+    found = []
+    for host in sorted({str(result.get("host", "")) for result in results.values()} - {""}):
+        here = [result for result in results.values() if result.get("host") == host]
+        stages = [stage for result in here for stage in result.get("stages", ())]
+        own = sum(stage["sent_bytes"] for stage in stages)
+        headers = _HEADER_BYTES * sum(stage.get("messages", 0) for stage in stages)
+        kernel = max(result.get("interface_sent_bytes", 0) for result in here)
+        most = (own + headers) * (2 if shaping == "proxy" else 1) + _OTHER_BYTES
+        if not 0.95 * own <= kernel <= 1.05 * most:
+            found.append(
+                f"the kernel of {host} counted {kernel:,} bytes sent, its parties {own:,} and about {headers:,} of "
+                "headers; something else used the network, or a count is wrong"
+            )
+    return found
 
 
 def _differences(results: Results) -> list[str]:

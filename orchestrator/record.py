@@ -97,6 +97,7 @@ class LinkReading(_Part):
 class PartyReading(_Part):
     """One party's process."""
 
+    host: str = Field(default="", description="Data address that it was on.")
     peak_rss_bytes: Bytes = Field(description="Most memory that the process ever held.")
     gpu_peak_bytes: Bytes | None = Field(default=None, description="Most memory on the GPU; None without one.")
     interface_sent_bytes: int | None = Field(default=None, description="Bytes sent by the host, from the kernel.")

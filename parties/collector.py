@@ -87,7 +87,7 @@ def process_samples() -> Iterator[Sample]:
     process = psutil.Process()
     cpu = process.cpu_times()
     yield "mpcbench_resident_bytes", {}, process.memory_info().rss
-    yield "mpcbench_peak_resident_bytes", {}, _peak_resident_bytes()
+    yield "mpcbenchpeak_resident_bytes", {}, peak_resident_bytes()
     yield "mpcbench_cpu_seconds_total", {}, cpu.user + cpu.system
     if interfaces := psutil.net_io_counters():
         yield "mpcbench_interface_sent_bytes_total", {}, interfaces.bytes_sent
@@ -97,7 +97,10 @@ def process_samples() -> Iterator[Sample]:
         yield "mpcbench_gpu_peak_allocated_bytes", {}, torch.cuda.max_memory_allocated()
 
 
-def _peak_resident_bytes() -> float:
-    """Unlike `ru_maxrss`, this does not inherit the peak of the process that started us."""
+def peak_resident_bytes() -> float:
+    """Most memory this process ever held.
+
+    Unlike `ru_maxrss`, this does not inherit the peak of the process that started us.
+    """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) * 1024 if found else math.nan

@@ -1,14 +1,15 @@
 """One party as a process sees it: its links, its exporter, and the cells it runs."""
 
 import platform
-import resource
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import psutil
+import torch
 
 from parties.address import Address
+from parties.collector import peak_resident_bytes
 from parties.computing import ComputingParty
 from parties.dealing import DealingParty
 from parties.errors import PartyError
@@ -98,8 +99,9 @@ class Party:
         return {
             "role": self.role,
             "stages": [_stage(reading) for reading in stages],
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "gpu_peak_bytes": None,
+            "host": self.address[0],
+            "peak_rss_bytes": int(peak_resident_bytes()),
+            "gpu_peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None,
             "interface_sent_bytes": after[0] - before[0],
             "interface_received_bytes": after[1] - before[1],
             "versions": versions(),

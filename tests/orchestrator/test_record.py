@@ -6,7 +6,7 @@ import factory
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.assemble import build_record, failed_record
+from orchestrator.assemble import build_record, failed_record, kernel_mismatches
 from orchestrator.record import Record, Status
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -153,3 +153,18 @@ def test_the_decoded_text_is_in_no_record() -> None:
     results = factory.results()
     results["client"]["text"] = "the client's secret"
     assert "secret" not in build_record(factory.cell(), results, (), NOW, LATER).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shaping", "warned"),
+    [(100, "none", True), (10_000_000, "none", False), (10_400_000, "none", False), (40_000_000, "none", True),
+     (22_000_000, "proxy", False), (60_000_000, "proxy", True)],
+)  # fmt: skip
+def test_the_kernels_count_is_held_beside_the_parties_own(kernel: int, shaping: str, warned: bool) -> None:
+    stage = {"stage": "softmax", "phase": "online", "sent_bytes": 5_000_000, "messages": 100}
+    results = {
+        role: {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel} for role in ("client", "server")
+    }
+    found = kernel_mismatches(results, shaping)
+    assert bool(found) == warned
+    assert all("10.0.0.1" in text and "10,000,000" in text for text in found)

@@ -13,8 +13,8 @@ def test_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
     targets = TargetFile(tmp_path / "new" / "targets.json", "quickstart")
     targets.write({"client": ("10.0.0.1", 9101), "server": ("fe80::2", 9102)})
     assert json.loads((tmp_path / "new" / "targets.json").read_text()) == [
-        {"targets": ["10.0.0.1:9101"], "labels": {"party": "client", "run": "quickstart"}},
-        {"targets": ["[fe80::2]:9102"], "labels": {"party": "server", "run": "quickstart"}},
+        {"targets": ["10.0.0.1:9101"], "labels": {"run": "quickstart"}},
+        {"targets": ["[fe80::2]:9102"], "labels": {"run": "quickstart"}},
     ]
 
 
