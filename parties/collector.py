@@ -87,7 +87,7 @@ def process_samples() -> Iterator[Sample]:
     process = psutil.Process()
     cpu = process.cpu_times()
     yield "mpcbench_resident_bytes", {}, process.memory_info().rss
-    yield "mpcbenchpeak_resident_bytes", {}, peak_resident_bytes()
+    yield "mpcbench_peak_resident_bytes", {}, peak_resident_bytes()
     yield "mpcbench_cpu_seconds_total", {}, cpu.user + cpu.system
     if interfaces := psutil.net_io_counters():
         yield "mpcbench_interface_sent_bytes_total", {}, interfaces.bytes_sent
