@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from netem.profile import Link
 
-# Room for what waits its turn, beyond what is under way: the buffer that a router for such a path would have.
-_LEAST_QUEUE_S = 0.05
+# Room for what waits its turn, beyond what is under way: two round trips, so that slow start's overshoot is not lost.
+_LEAST_QUEUE_S = 0.2
 _UNLIMITED_MBIT = 10_000.0
 _SMALL_PACKET = 1000
 _LEAST_PACKETS = 100
@@ -66,9 +66,9 @@ class Flow:
 
 
 def queue_bytes(link: Link) -> int:
-    """Bytes that a link must hold: those under way, and those waiting, for one round trip or 50 ms."""
+    """Bytes that a link must hold: those under way, and those waiting, for two round trips or 200 ms."""
     seconds = (link.delay_ms + 4 * link.jitter_ms) / 1e3
-    seconds += max(2 * link.delay_ms / 1e3, _LEAST_QUEUE_S)
+    seconds += max(4 * link.delay_ms / 1e3, _LEAST_QUEUE_S)
     return round((link.rate_mbit or _UNLIMITED_MBIT) * 1e6 / 8 * seconds)
 
 

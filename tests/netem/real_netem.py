@@ -1,4 +1,4 @@
-"""A lab whose links real netem shapes; runs under user-mode-linux, prints a line of JSON for each profile and back end."""
+"""A lab on real netem; runs under user-mode-linux and prints a line of JSON for each profile and back end."""
 
 import json
 import sys
