@@ -19,9 +19,10 @@ The way in::
 needs a `Site` to reach parties on other hosts; `HostService.perform(verb, given)`, called in a process on each of them,
 is all that a `Site` has to pass on. On a host of a lab, `netem.lab.attached()` is the site; close it with `disconnect`.
 
-Errors are `NetemError`s whose text names the value at fault: `ProfileError` (a bad value), `BackendUnavailable` (no back
-end can do it, and why), `ForeignQdisc`, `ShapingError` (tc or a process failed), `ProbeError` (no measurement).
-`netem.janitor.clean()` removes what ended runs left, `netem.counters.interface_bytes(device)` reads the kernel's counters.
+Errors are `NetemError`s whose text names the value at fault: `ProfileError` (a bad value), `BackendUnavailable` (no
+back end can do it, and why), `ForeignQdisc`, `ShapingError` (tc or a process failed), `ProbeError` (no measurement).
+`netem.janitor.clean()` removes what ended runs left; `netem.counters.interface_bytes(device)` reads the kernel's
+counters.
 """
 
 from netem.errors import BackendUnavailable, ForeignQdisc, NetemError, ProbeError, ProfileError, ShapingError
