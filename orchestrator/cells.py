@@ -28,6 +28,7 @@ class Cell(BaseModel):
     seq_len: int = Field(description="Tokens of the prompt.")
     new_tokens: int = Field(description="Tokens to decode.")
     network: Network = Field(description="Links between the parties.")
+    shaping: str = Field(default="auto", description="What makes the links as asked.")
     prefill: str = Field(description="How the prompt gets into the cache.")
     argmax: str = Field(description="How the next token is chosen.")
     prompt: Prompt = Field(description="Where the client finds its prompt.")

@@ -84,6 +84,11 @@ class Experiment(BaseModel):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
         default=0, description="Seed of public random choices, such as a prompt of random tokens.", examples=["0"]
     )
+    shaping: Literal["auto", "tc", "relay", "proxy"] = Field(
+        default="auto",
+        description="What makes the links as asked: `auto` takes the first back end that can; see networks.md.",
+        examples=["auto"],
+    )
     prefill: Literal["shared"] = Field(
         default="shared",
         description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties.",

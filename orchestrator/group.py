@@ -62,6 +62,7 @@ class PartyGroup:
         timeout_s: float,
         ports: Mapping[str, int],
         network: Network,
+        shaping: str,
         party_class: str = PARTY_CLASS,
     ) -> Self:
         """Start the actors on their seats and connect them.
@@ -72,6 +73,7 @@ class PartyGroup:
             timeout_s: What the parties allow a peer to be silent, in seconds.
             ports: Data ports of the roles that want a fixed one.
             network: What the links between them should be like, for as long as they live.
+            shaping: The back end that makes them so, or `auto`.
             party_class: See `PartyActor`.
 
         Raises:
@@ -88,7 +90,7 @@ class PartyGroup:
         }
         group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {})
         try:
-            group._connect(patience, timeout_s, ports, network)
+            group._connect(patience, timeout_s, ports, network, shaping)
         except BaseException:
             group.kill()
             raise
@@ -141,7 +143,9 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, patience: Patience, timeout_s: float, ports: Mapping[str, int], network: Network) -> None:
+    def _connect(
+        self, patience: Patience, timeout_s: float, ports: Mapping[str, int], network: Network, shaping: str
+    ) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
@@ -155,7 +159,7 @@ class PartyGroup:
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
         bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
-        self.links = self._undo.enter_context(links_between(network, bound, self.placement))
+        self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
         self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, patience)
 
     def _all(

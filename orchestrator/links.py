@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -19,7 +20,6 @@ Address = tuple[str, int]
 Readings = Mapping[Pair, Measured]
 
 _ANSWER_S = 60.0
-_ATTEMPTS = 3
 _LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before
 
 
@@ -58,7 +58,7 @@ class Links:
 
     def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
         """What a record says of the links."""
-        return tuple(LinkReading(**vars(report)) for report in self._shaped.reports(before, after))
+        return tuple(LinkReading(**asdict(report)) for report in self._shaped.reports(before, after))
 
 
 class Survey:
@@ -89,15 +89,12 @@ class Survey:
         self._take("after", Status.SHAPING_DRIFTED)
 
     def _take(self, when: str, status: Status) -> None:
-        """Measure until all is as asked for; something else on the machine may have spoilt the first attempt."""
         if self._links is None:
             return
-        wrong: tuple[str, ...] = ()
-        for _ in range(_ATTEMPTS):
-            self._taken[when] = self._links.measure()
-            if not (wrong := self._links.deviations(self._taken[when])):
-                return
-        raise CellFailure(status, f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured")
+        self._taken[when] = self._links.measure()
+        if wrong := self._links.deviations(self._taken[when]):
+            told = f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured"
+            raise CellFailure(status, told)
 
     @property
     def backend(self) -> str:
@@ -111,11 +108,14 @@ class Survey:
 
 
 @contextmanager
-def links_between(network: Network, bound: Mapping[str, Address], placement: Placement) -> Iterator[Links]:
+def links_between(
+    network: Network, shaping: str, bound: Mapping[str, Address], placement: Placement
+) -> Iterator[Links]:
     """Shape the links between the protocol's parties for as long as the block lasts.
 
     Args:
         network: What the links should be like.
+        shaping: The back end to use, or `auto`.
         bound: Data address of each role.
         placement: Where the parties are.
 
@@ -125,7 +125,12 @@ def links_between(network: Network, bound: Mapping[str, Address], placement: Pla
     endpoints = {role: bound[role] for role in SHAPED}
     site = _site(placement)
     try:
-        with _told(Status.SHAPING_FAILED), shape(network.profile(), endpoints, site=site, ttl_s=_LEASE_S) as shaped:
+        profile = network.profile()
+        backend = shaping if profile.shaped else "none"
+        with (
+            _told(Status.SHAPING_FAILED),
+            shape(profile, endpoints, backend=backend, site=site, ttl_s=_LEASE_S) as shaped,
+        ):
             yield Links(shaped, bound)
     finally:
         if isinstance(site, _Cluster):

@@ -118,7 +118,7 @@ class Runner:
         return {"experiment": self._experiment, "shaping": self._survey.backend}
 
     def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
-        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.timeout_s, *cell.data_ports.items())
+        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
         if self._group is not None and key == self._group_key:
             return self._group
         if self._group is not None:
@@ -132,7 +132,7 @@ class Runner:
             placement.release()
             raise
         self._group = PartyGroup.start(
-            placement, patience, cell.timeout_s, cell.data_ports, cell.network, self._party_class
+            placement, patience, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
         )
         self._group_key = key
         self._targets.write(self._group.exporters)

@@ -214,6 +214,13 @@ def test_a_shaped_cell_runs_on_links_that_were_measured_before_and_after(runner:
             assert 45 <= measured["rate_mbit"] <= 55
 
 
+def test_a_back_end_that_cannot_shape_these_links_is_named_with_its_reason(runner: Runner, tmp_path: Path) -> None:
+    record = run(runner, tmp_path, networks=["wan"], shaping="relay").record
+    assert record.status is Status.SHAPING_FAILED
+    assert record.error is not None
+    assert "relay: " in record.error.message
+
+
 def test_a_link_that_cannot_be_had_stops_the_cell_before_it_starts(runner: Runner, tmp_path: Path) -> None:
     record = run(runner, tmp_path, networks=[{"name": "too-fast", "rate_mbit": 400_000}]).record
     assert record.status is Status.SHAPING_FAILED
