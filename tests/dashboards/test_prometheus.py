@@ -1,0 +1,31 @@
+"""The Prometheus configuration of a run, held to Prometheus itself where it is installed."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dashboards.prometheus import configuration
+
+
+def test_the_runs_target_file_is_read_every_second(tmp_path: Path) -> None:
+    made = configuration(tmp_path / "targets.json")
+    (job,) = made["scrape_configs"]
+    assert job["file_sd_configs"] == [{"files": [str(tmp_path / "targets.json")], "refresh_interval": "1s"}]
+    assert made["global"]["scrape_interval"] == "1s"
+
+
+def test_a_file_that_prometheus_would_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"targets: targets\.txt must end in \.json"):
+        configuration(Path("targets.txt"))
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_accepts_it(tmp_path: Path) -> None:
+    (tmp_path / "targets.json").write_text("[]")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(configuration(tmp_path / "targets.json")))
+    done = subprocess.run(["promtool", "check", "config", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
