@@ -101,7 +101,7 @@ class Party:
             "stages": [_stage(reading) for reading in stages],
             "host": self.address[0],
             "peak_rss_bytes": int(peak_resident_bytes()),
-            "gpu_peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None,
+            "gpu_peak_bytes": gpu_peak_bytes(),
             "interface_sent_bytes": after[0] - before[0],
             "interface_received_bytes": after[1] - before[1],
             "versions": versions(),
@@ -137,6 +137,12 @@ def interface_bytes() -> tuple[int, int]:
     """Bytes sent and received by all network interfaces of this host, from the kernel."""
     counters = psutil.net_io_counters()
     return counters.bytes_sent, counters.bytes_recv
+
+
+def gpu_peak_bytes() -> int | None:
+    """Most GPU memory that this process's tensors ever held; None if it has used no GPU."""
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if used else None
 
 
 def run_info(job: Job) -> dict[str, str]:
