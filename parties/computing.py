@@ -2,12 +2,13 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoder import Decoder, decode_token
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
@@ -47,6 +48,8 @@ class ComputingParty:
         decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
         self.state.enter("prefill")
         cache = self._receive_cache(session)
+        with self.meter.stage("bench.prefill"):
+            cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
         self.state.enter("decode")
         start = time.perf_counter()
         logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
@@ -68,7 +71,8 @@ class ComputingParty:
             with self.meter.stage("bench.load"):
                 spec, tokenizer, weights = self._model(job.model)
             engine = make_engine(job.engine, self.role, self.mesh, self.meter)
-            run(staged(self.meter, "setup.weights", engine.install(folded_shapes(spec), weights)))
+            installing = engine.install(folded_shapes(spec), weights)
+            run(staged(self.meter, "setup.weights", installing), engine.exchange)
             self._session = Session(job.model, engine, spec, tokenizer)
         return self._session
 
@@ -100,14 +104,8 @@ class ComputingParty:
         engine, kept, generated = decoder.engine, [], []
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            x = run(decoder.embed(own, 1, cache.position))
-            logits = run(decoder.step(x, cache))
+            logits, token = engine.attempt(partial(decode_token, decoder, cache, own, job.argmax), cache)
             kept.append(logits)
-            if job.argmax == "client":
-                opened = run(staged(self.meter, "argmax", engine.reveal(logits)))
-                token = None if opened is None else int(opened.argmax())
-            else:
-                token = run(staged(self.meter, "argmax", engine.argmax(logits)))
             generated.append(token)
             cached = cache.layers[0].tokens
             self.state.token(cached, decoder.policy.attended(cached))

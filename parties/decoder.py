@@ -118,3 +118,25 @@ class Decoder:
         return (
             yield from staged(self.engine.meter, "norm", self.engine.normalise(x, self.spec.norm_eps, centre=centre))
         )
+
+
+def decode_token(
+    decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
+) -> Program[tuple[Any, int | None]]:
+    """One step of greedy decoding.
+
+    Args:
+        decoder: the model.
+        cache: grows by the token.
+        token: the token to decode, at its owner, in a list; None elsewhere.
+        argmax: `private`, or `client` if the logits are opened to the client.
+
+    Returns:
+        Logits, [1, vocab], and at the client the next token.
+    """
+    engine = decoder.engine
+    logits = yield from decoder.step((yield from decoder.embed(token, 1, cache.position)), cache)
+    if argmax == "client":
+        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
+        return logits, None if opened is None else int(opened.argmax())
+    return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

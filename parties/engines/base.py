@@ -10,15 +10,19 @@ All parties of a run execute the same programs in the same order. Control flow d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 
-from parties.cache import LayerCache
+from parties.cache import Cache, LayerCache
 from parties.meter import StageMeter
-from parties.program import Program, parallel, staged
+from parties.program import Openings, Program, parallel, run, staged
 from parties.selection import Selection
 
+if TYPE_CHECKING:
+    from parties.decoder import Decoder
+
+T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -53,6 +57,7 @@ class Engine(ABC):
         devices: where it can compute, `cpu` and maybe `cuda`.
         tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         meter: the party's stage meter.
+        exchange: opens what programs yield; None if they never do.
     """
 
     name: ClassVar[str]
@@ -62,6 +67,22 @@ class Engine(ABC):
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
+        self.exchange: Callable[[Openings], Openings] | None = None
+
+    def prepare(self, decoder: "Decoder", cache: Cache, steps: int, argmax: str) -> Cache:  # noqa: ARG002
+        """Called before a cell's first token: the adopted cache in the form that the engine decodes from.
+
+        Args:
+            decoder: what will decode.
+            cache: the prefilled cache, of adopted values.
+            steps: tokens that will be decoded.
+            argmax: `private`, or `client` if the logits are opened to the client.
+        """
+        return cache
+
+    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
+        """Runs the program of one token; an engine may run it again, with the cache as it was before."""
+        return run(program(), self.exchange)
 
     def finish(self) -> None:  # noqa: B027 - most engines have nothing to do
         """Called once a run needs no more correlated randomness."""

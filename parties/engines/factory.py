@@ -30,6 +30,10 @@ def engine_class(name: str) -> type[Engine]:
         from parties.engines.crypten.engine import CrypTenEngine
 
         return CrypTenEngine
+    if name == "fss":
+        from parties.engines.fss.party import FssEngine
+
+        return FssEngine
     raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
 
 
@@ -39,6 +43,10 @@ def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter) -> Engine:
         from parties.engines.crypten.engine import CrypTenEngine
 
         return CrypTenEngine(role, mesh, meter)
+    if name == "fss":
+        from parties.engines.fss.party import FssEngine
+
+        return FssEngine(role, mesh, meter)
     raise Unsupported(f"engine {name!r} does not run between parties")
 
 
@@ -48,4 +56,8 @@ def make_dealer(name: str, mesh: Mesh, meter: StageMeter) -> Dealer:
         from parties.engines.crypten.provider import Dealer as CrypTenDealer
 
         return CrypTenDealer(mesh["client"], mesh["server"], meter)
+    if name == "fss":
+        from parties.engines.fss.dealer import Dealer as FssDealer
+
+        return FssDealer(mesh["client"], mesh["server"], meter)
     raise Unsupported(f"engine {name!r} has no dealer")

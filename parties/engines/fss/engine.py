@@ -1,0 +1,273 @@
+"""The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from parties.cache import Cache, LayerCache
+from parties.engines.base import Engine, Shapes
+from parties.engines.fss import gates, order, ring, selection, softmax
+from parties.engines.fss.inputs import owned
+from parties.engines.fss.matrices import ServerMatrix
+from parties.engines.fss.norm import normalise
+from parties.engines.fss.selection import OneHot
+from parties.engines.fss.smooth import smooth
+from parties.engines.fss.source import Source
+from parties.engines.fss.values import Additive, Masked, cat
+from parties.program import Program, parallel, staged
+from parties.randomness import uniform
+from parties.selection import Selection
+
+T = TypeVar("T")
+
+# Declared bounds. What exceeds its bound is not cut off: it only meets the danger zone of `gates.truncate` unseen, with
+# probability |integer| / 2^63. Largest values of SmolLM2-135M on a news article behind the names.
+LINEAR_LIMITS = {"qkv": 2.0**6, "o": 2.0**9, "down": 2.0**11, "lm_head": 2.0**7}  # 23, 197, 864, 34
+LINEAR_LIMIT = 2.0**6  # gate and up: 34
+SCORE_LIMIT = 2.0**7  # similarities; scores themselves stay below softmax.SCORE_LIMIT: 61
+PRODUCT_LIMIT = 2.0**10
+CACHE_LIMIT = 2.0**6
+_MIXED_LIMIT = 2.0**7
+
+
+class Computation(Engine):
+    """The engine's programs, the same at client, server and dealer.
+
+    Args:
+        source: this party's correlated randomness.
+    """
+
+    name = "fss"
+    trust_model = (
+        "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
+        "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons"
+    )
+    devices = ("cpu",)
+    tolerance = 0.5
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.meter)
+        self.source = source
+        self.matrices: dict[str, ServerMatrix] = {}
+        self.parameters: dict[str, Masked] = {}
+        self.biases: dict[str, Additive] = {}
+
+    # -- values in and out ---------------------------------------------------------------------------------------------
+
+    def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
+        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        for name, shape in shapes.items():
+            integers = None if weights is None else ring.encode(weights[name])
+            if name.endswith(".bias"):
+                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, LINEAR_LIMIT)
+            elif name == "positions":
+                self.parameters[name] = yield from gates.open_(
+                    owned(self.source, shape, integers, ring.FRACTION_BITS, LINEAR_LIMIT)
+                )
+
+    def public(self, tensor: Tensor) -> Tensor:
+        """The tensor itself: values encode what they are multiplied with."""
+        return tensor
+
+    def adopt(self, share: Tensor) -> Additive:
+        """Additive shares of a value; `fixed` makes masked values of a whole cache."""
+        return Additive(self.source, share, ring.FRACTION_BITS, CACHE_LIMIT)
+
+    def fixed(self, cache: Cache) -> Program[Cache]:
+        """The cache under masks that stay: each value is opened once and never again. 1 round."""
+        named = cache.values()
+        opened = yield from parallel(*(gates.open_(value) for value in named.values()))
+        return Cache.from_values(len(cache.layers), cache.position, dict(zip(named, opened, strict=True)))
+
+    def export(self, value: Masked) -> Tensor:
+        """An additive share, with 16 fraction bits."""
+        return gates.truncate(value).additive().share
+
+    @classmethod
+    def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Additive shares of the fixed-point encoding, from a cryptographic generator."""
+        mask = uniform(*tensor.shape)
+        return mask, ring.encode(tensor) - mask
+
+    @classmethod
+    def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
+        """The sum of the shares over the scale."""
+        return ring.decode(parts[0] + parts[1])
+
+    def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
+        """One-hot rows of the client times the server's embedding. 2 rounds."""
+        table = self.matrices["embed"]
+        rows = None
+        if tokens is not None:
+            rows = torch.zeros(count, table.transposed.shape[1], dtype=torch.int64)
+            rows[torch.arange(count), torch.tensor(tokens)] = 1
+        hot = yield from gates.open_(owned(self.source, (count, table.transposed.shape[1]), rows, 0, 2.0))
+        return (yield from gates.open_(table.apply(hot, LINEAR_LIMIT)))
+
+    def argmax(self, logits: Masked) -> Program[int | None]:
+        """A tournament; the winner's index goes to the client alone."""
+        index = yield from order.argmax(gates.truncate(logits).reshape(-1))
+        told = self.tell_client(index)
+        return None if told is None else int(told)
+
+    def reveal(self, value: Masked) -> Program[Tensor | None]:
+        """The value, at the client."""
+        told = self.tell_client(gates.truncate(value).additive())
+        return None if told is None else ring.decode(told)
+        yield
+
+    def tell_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - nobody is told by the dealer
+        """Integers for the client; None elsewhere."""
+        return None
+
+    # -- products and functions ----------------------------------------------------------------------------------------
+
+    def linear(self, x: Masked, name: str) -> Program[Masked]:
+        """Product with the server's matrix. 1 round."""
+        limit = LINEAR_LIMITS.get(name.rsplit(".", 1)[-1], LINEAR_LIMIT)
+        y = self.matrices[name].apply(gates.truncate(x), limit)
+        if (bias := self.biases.get(f"{name}.bias")) is not None:
+            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+        return gates.truncate((yield from gates.open_(y)))
+
+    def parameter(self, name: str) -> Masked:
+        """An installed parameter."""
+        return self.parameters[name]
+
+    def mul(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Elementwise product. 1 round."""
+        limit = min(x.limit * y.limit, PRODUCT_LIMIT)
+        return gates.truncate((yield from gates.open_(gates.product(self._cut(x, y), limit=limit))))
+
+    def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Batched matrix product. 1 round."""
+        return gates.truncate((yield from self._matmul(x, y, PRODUCT_LIMIT)))
+
+    def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
+        x, y = self._cut(x, y)
+        return (yield from gates.open_(gates.matmul(x, y, limit)))
+
+    @staticmethod
+    def _cut(*values: Masked) -> list[Masked]:
+        """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
+        return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
+
+    def normalise(self, x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
+        """RMS norm or layer norm. 4 rounds."""
+        return normalise(x, eps, centre=centre)
+
+    def activation(self, x: Masked, kind: str) -> Program[Masked]:
+        """SiLU or GELU. 2 rounds."""
+        return smooth(x, kind)
+
+    def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
+        """Softmax over the last axis. 9 rounds."""
+        weights = yield from softmax.exponentials(scores, mask)
+        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(softmax.TOTAL_LIMIT))
+        return (yield from self._divide(weights, inverse, 1.5))
+
+    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
+        product = gates.product([x, inverse.reshape(*inverse.shape, 1)], limit=limit)
+        return gates.truncate((yield from gates.open_(product)))
+
+    def softmax_weigh(
+        self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
+    ) -> Program[Masked]:
+        """Combines the exponentials and divides the result; the reciprocal comes beside. 9 rounds."""
+        weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
+        total = weights.sum(-1).bounded(softmax.TOTAL_LIMIT)
+        mixed, inverse = yield from parallel(
+            staged(self.meter, "attend", combine(weights)),
+            staged(self.meter, "softmax", softmax.reciprocal(total)),
+        )
+        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, CACHE_LIMIT)))
+
+    def scores(self, q: Masked, k: Masked) -> Program[Masked]:
+        """Q . k for grouped heads, with 32 fraction bits. 1 round."""
+        heads, n, d = q.shape
+        grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
+        product = yield from self._matmul(grouped, k.transpose(1, 2), SCORE_LIMIT)
+        return product.reshape(heads, n, k.shape[1])
+
+    def weigh(self, weights: Masked, v: Masked) -> Program[Masked]:
+        """Weighted sum of values for grouped heads. 1 round."""
+        heads, n, t = weights.shape
+        grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
+        mixed = yield from self._matmul(grouped, v, _MIXED_LIMIT)
+        return gates.truncate(mixed).reshape(heads, n, v.shape[2])
+
+    def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Elementwise maximum. 2 rounds."""
+        return order.larger(gates.truncate(x), gates.truncate(y))
+
+    def cat(self, values: Sequence[Masked], dim: int) -> Masked:
+        """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
+        scale = values[0].scale
+        return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
+
+    # -- selection -----------------------------------------------------------------------------------------------------
+
+    def keep_top(self, scores: Masked, count: int) -> Program[tuple[Additive, int]]:
+        """Flags of the kept and their number. 2 rounds."""
+        flags = yield from selection.kept_flags(selection.distinct(gates.truncate(scores)), count)
+        return flags, count
+
+    def compact(self, kept: tuple[Additive, int], rows: Sequence[Masked]) -> Program[list[Masked]]:
+        """The kept rows, in order. 4 rounds."""
+        return (yield from selection.compact(*kept, rows))
+
+    def top_clusters(
+        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Program[OneHot]:
+        """Masked one-hot rows of the chosen clusters. 8 rounds."""
+        levels = (gates.truncate(coarse), gates.truncate(fine))
+        return (yield from selection.top_two_levels(*levels, parents, k_coarse, k_fine))
+
+    def pick(self, picks: OneHot, blocks: Masked) -> Program[Masked]:
+        """The chosen blocks. 1 round."""
+        group = torch.arange(picks.rows.shape[0]) // (picks.rows.shape[0] // blocks.shape[0])
+        return (yield from gates.open_(picks.fetch(blocks[group])))
+
+    def attend_selected(self, q: Masked, layer: LayerCache, selected: Selection) -> Program[Masked]:
+        """Attention over a selection by fetching chosen *scores* and putting their weights back: [heads, 1, d].
+
+        Rows of keys and values stay where they are: a score is one number, a row is head_dim of them.
+        """
+        meter, heads = self.meter, q.shape[0]
+        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
+        parts = [scores[:, :, a:b] for a, b in selected.always]
+        a, b = selected.rivals
+        if selected.count:
+            blocks = scores[:, :, a:b].reshape(heads, -1, selected.size)
+            picked = yield from staged(meter, "gather", self.pick(selected.picks, blocks))
+            parts.append(picked.reshape(heads, 1, -1))
+
+        def combine(weights: Masked) -> Program[Masked]:
+            lengths = [stop - start for start, stop in selected.always]
+            cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
+            placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
+            values = [layer.v[:, start:stop] for start, stop in selected.always]
+            if selected.count:
+                chosen = weights[:, :, cuts[-1] :].reshape(heads, selected.count, selected.size)
+                back = staged(meter, "gather", gates.open_(selected.picks.put_back(chosen)))
+                placed.append((yield from back).reshape(heads, 1, -1))
+                values.append(layer.v[:, a:b])
+            return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
+
+        return (yield from self.softmax_weigh(cat(parts, 2), combine))
+
+
+def snapshot(cache: Cache) -> Callable[[], None]:
+    """Remembers what a cache holds; the function puts it back."""
+    position = cache.position
+    kept = [(layer, layer.k, layer.v, dict(layer.state), layer.kept, layer.selection) for layer in cache.layers]
+
+    def restore() -> None:
+        cache.position = position
+        for layer, k, v, state, flags, chosen in kept:
+            layer.k, layer.v, layer.state, layer.kept, layer.selection = k, v, dict(state), flags, chosen
+
+    return restore

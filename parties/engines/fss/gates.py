@@ -1,0 +1,199 @@
+"""The gates that everything is built of: opening, truncation, products, products with the server's matrices.
+
+Masked evaluation follows Turbospeedz (Ben-Efraim, Nielsen, Omri, ACNS 2019) and ABY2.0 (Patra, Schneider, Suresh,
+Yalame, USENIX Security 2021), with a dealer as in Beaver (CRYPTO 1991): a value is opened once under its mask, and a
+product of opened values is local work on additive shares.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parties.engines.fss import ring
+from parties.engines.fss.opening import Opening, Pad
+from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
+from parties.engines.fss.values import Additive, Masked
+from parties.program import Program
+
+Secret = Callable[[], Tensor]
+"""A number that only the dealer knows; only the dealer calls it."""
+
+
+class DangerZone(Exception):  # noqa: N818 - a place, not a fault
+    """An opened number lies so close to +-2^63 that cutting it could be wrong: both parties see it and start again."""
+
+
+def open_(x: Additive) -> Program[Masked]:
+    """Turns additive shares into a masked value: 1 round, 8 online bytes an element, none offline.
+
+    The sum of z and a uniform mask is uniform, whatever z is.
+    """
+    pad = Pad(x.source, x.shape)
+    hidden = pad.dealt.first if x.source.rank == DEALER else pad.hide(x.share)
+    (public,) = yield [Opening(hidden, x.source.meter.current, x.bits, pad.dealt.share)]
+    return Masked(x.source, public, pad.dealt.share, x.scale, x.limit)
+
+
+def xor_bits(source: Source, shares: Bits) -> Program[tuple[Bits, Bits]]:
+    """Opens XOR-shared bits under fresh masks: 1 round, 1 bit each.
+
+    Args:
+        source: correlated randomness.
+        shares: this party's shares, one bit a byte.
+
+    Returns:
+        The masked bits b ^ beta, public, and the mask beta: a party's share of it, at the dealer itself.
+    """
+    beta = source.random_bits(shares.shape)
+    (packed,) = yield [Opening(np.packbits(shares ^ beta), source.meter.current)]
+    return np.unpackbits(packed, count=shares.size).reshape(shares.shape), beta
+
+
+def reveal_bits(source: Source, shares: Bits) -> Program[Bits]:
+    """Opens XOR-shared bits for everyone to see: 1 round, 1 bit each. Only for bits that say nothing."""
+    (packed,) = yield [Opening(np.packbits(shares), source.meter.current)]
+    return np.unpackbits(packed, count=shares.size).reshape(shares.shape)
+
+
+def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
+    """Drops fraction bits: no round, 8 offline bytes an element, to the server.
+
+    y = (X >> t) - (r >> t), off by less than one unit in the last place, and without bias since X is uniform. It is
+    wrong only if x + r crossed +-2^63. With |x| < 2^k that needs |X| >= 2^63 - 2^k, which everybody sees, and which
+    says nothing about x. (Mohassel, Zhang, SecureML, IEEE S&P 2017, truncate shares locally and fail unseen.)
+
+    Raises:
+        DangerZone: an element fell there, with probability 2^(k - 63) each; nothing wrong was computed.
+    """
+    drop = x.scale - scale
+    if drop <= 0:
+        return x.upscaled(scale)
+    source = x.source
+    if source.rank != DEALER:
+        edge = 2**63 - 2 ** min(x.bits, 62)
+        if bool(((x.public >= edge) | (x.public < -edge)).any()):
+            raise DangerZone
+    cut = source.shared(x.shape, lambda: x.mask >> drop)
+    public = cut.first if source.rank == DEALER else x.public >> drop
+    return Masked(source, public, cut.share, scale, x.limit)
+
+
+def matmul(x: Masked, y: Masked, limit: float | None = None) -> Additive:
+    """Batched matrix product [..., a, b] @ [..., b, c]: no round, 8 offline bytes an output, to the server.
+
+    z_0 = X Y - X s_0 - r_0 Y + c_0 and z_1 = -X s_1 - r_1 Y + c_1 with masks r, s and c = r s.
+    """
+    return bilinear(x, y, ring.matmul, limit or x.limit * y.limit * x.shape[-1])
+
+
+def bilinear(x: Masked, y: Masked, product: Callable[[Tensor, Tensor], Tensor], limit: float) -> Additive:
+    """Any bilinear function of two masked values; see `matmul`."""
+    source, scale = x.source, x.scale + y.scale
+    if source.rank == DEALER:
+        dealt = product(x.mask, y.mask)
+        source.shared(dealt.shape, lambda: dealt)
+        return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), scale, limit)
+    inner = y.public - y.mask if source.rank == CLIENT else -y.mask
+    share = product(x.public, inner) - product(x.mask, y.public)
+    return Additive(source, share + source.shared(share.shape, _never).share, scale, limit)
+
+
+def product(
+    factors: Sequence[Masked], secret: tuple[tuple[int, ...], Secret] | None = None, limit: float | None = None
+) -> Additive:
+    """Elementwise product of a few masked values and of a number of the dealer's, with broadcasting: no round.
+
+    Expands prod (X_i - r_i); the dealer shares its number times the product of the masks of each subset of factors.
+    With m factors that is 8 * 2^m offline bytes an element, to the server, or 8 (2^m - 1 - m) without a number of the
+    dealer's, and less where a subset's shape is smaller.
+
+    Args:
+        factors: masked values.
+        secret: shape of the dealer's number, and the number, an integer of scale 0 and size 1.
+        limit: bound of the result; by default the product of the factors' bounds.
+    """
+    source, count = factors[0].source, len(factors)
+    shape = np.broadcast_shapes(*(factor.shape for factor in factors), *([secret[0]] if secret else []))
+    scale = sum(factor.scale for factor in factors)
+    bound = math.prod(factor.limit for factor in factors) if limit is None else limit
+    total: Any = torch.zeros((), dtype=torch.int64)
+    for size in range(count + 1):
+        for chosen in combinations(range(count), size):
+            share = _mask_product(source, [factors[i] for i in chosen], secret)
+            if source.rank == DEALER:
+                continue
+            term: Any = -share if size % 2 else share
+            for i in range(count):
+                term = term if i in chosen else term * factors[i].public
+            total = total + term
+    share = torch.empty(shape, dtype=torch.int64, device="meta") if source.rank == DEALER else total.expand(shape)
+    return Additive(source, share, scale, bound)
+
+
+def _mask_product(source: Source, factors: Sequence[Masked], secret: tuple[tuple[int, ...], Secret] | None) -> Tensor:
+    """A share of the dealer's number times the masks of these factors."""
+    if secret is None and not factors:
+        return torch.tensor(1 if source.rank == CLIENT else 0)
+    if secret is None and len(factors) == 1:
+        return factors[0].mask
+
+    def whole() -> Tensor:
+        parts = [factor.mask for factor in factors] + ([secret[1]()] if secret else [])
+        return reduce(torch.mul, parts)
+
+    shapes = [factor.shape for factor in factors] + ([secret[0]] if secret else [])
+    return source.shared(np.broadcast_shapes(*shapes), whole).share
+
+
+def switched(
+    bit: tuple[Bits, Bits],
+    factors: Sequence[Masked],
+    secret: tuple[tuple[int, ...], Secret] | None = None,
+    limit: float | None = None,
+) -> Additive:
+    """A secret bit times a `product`: no round once the bit is open, twice or more the offline bytes of the product.
+
+    b = c ^ beta = c + (1 - 2c) beta for the public c and the dealer's beta.
+
+    Args:
+        bit: what `xor_bits` returned.
+        factors: as for `product`.
+        secret: as for `product`.
+        limit: as for `product`.
+    """
+    source = factors[0].source
+    masked, beta = bit
+    shape = torch.Size(masked.shape)
+    both = np.broadcast_shapes(shape, *([secret[0]] if secret else []))
+
+    def flipped() -> Tensor:
+        mask = torch.from_numpy(beta.astype(np.int64))
+        return mask * secret[1]() if secret else mask
+
+    plain = product(factors, secret, limit)
+    other = product(factors, (both, flipped), limit)
+    public = torch.from_numpy(masked.astype(np.int64)).to(plain.share.device)
+    share = plain.share * public + other.share * (1 - 2 * public)
+    return Additive(source, share, plain.scale, plain.limit)
+
+
+def arithmetic(source: Source, bit: tuple[Bits, Bits]) -> Additive:
+    """Additive shares of 0 or 1 from an opened bit: no round, 8 offline bytes each, to the server."""
+    masked, beta = bit
+    mask = source.shared(masked.shape, lambda: torch.from_numpy(beta.astype(np.int64))).share
+    public = torch.from_numpy(masked.astype(np.int64))
+    if source.rank == DEALER:
+        share = torch.empty(masked.shape, dtype=torch.int64, device="meta")
+    else:
+        share = (public if source.rank == CLIENT else 0) + (1 - 2 * public) * mask
+    return Additive(source, share, 0, 1.0 + 2.0**-ring.FRACTION_BITS)
+
+
+def _never() -> Tensor:
+    raise AssertionError("only the dealer knows this")

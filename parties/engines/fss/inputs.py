@@ -1,0 +1,18 @@
+"""Numbers that one party owns, and results that one party may see."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from parties.engines.fss.source import DEALER, Source
+from parties.engines.fss.values import Additive
+
+
+def owned(source: Source, shape: Sequence[int], integers: Tensor | None, scale: int, limit: float) -> Additive:
+    """Additive shares of integers that one party knows and the others do not (None): no communication."""
+    if source.rank == DEALER:
+        share = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+    else:
+        share = torch.zeros(tuple(shape), dtype=torch.int64) if integers is None else integers
+    return Additive(source, share, scale, limit)

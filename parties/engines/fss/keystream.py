@@ -1,0 +1,46 @@
+"""Pseudo-random ring elements that two parties draw alike from one seed: AES-256 in counter mode."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+from torch import Tensor
+
+SEED_BYTES = 32
+_NOTHING = bytes(1 << 20)
+
+
+class Keystream:
+    """One seed, many independent streams: `begin` starts the stream of an epoch from its first byte.
+
+    Args:
+        seed: 32 bytes that only its owners know.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = algorithms.AES(seed)
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Starts the stream of `epoch`, 0 to 2^64 - 1; each epoch has 2^64 blocks of its own."""
+        self._cipher = Cipher(self._key, modes.CTR(epoch.to_bytes(8, "big") + bytes(8))).encryptor()
+
+    def octets(self, count: int) -> bytearray:
+        """The next `count` bytes."""
+        return bytearray(self._cipher.update(_NOTHING[:count] if count <= len(_NOTHING) else bytes(count)))
+
+    def words(self, shape: Sequence[int]) -> Tensor:
+        """Uniform elements of Z_2^64, int64."""
+        count = math.prod(shape)
+        if not count:
+            return torch.zeros(tuple(shape), dtype=torch.int64)
+        return torch.frombuffer(self.octets(8 * count), dtype=torch.int64).reshape(tuple(shape))
+
+    def bits(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Uniform bits, one a byte."""
+        count = math.prod(shape)
+        packed = np.frombuffer(self.octets(-(-count // 8)), dtype=np.uint8)
+        return np.unpackbits(packed, count=count).reshape(tuple(shape))

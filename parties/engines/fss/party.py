@@ -1,0 +1,130 @@
+"""One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.engines.base import Shapes
+from parties.engines.fss import ring
+from parties.engines.fss.engine import Computation, snapshot
+from parties.engines.fss.gates import DangerZone
+from parties.engines.fss.inbox import Inbox
+from parties.engines.fss.keystream import Keystream
+from parties.engines.fss.matrices import ServerMatrix
+from parties.engines.fss.opening import Opener
+from parties.engines.fss.plan import Plan, epoch
+from parties.engines.fss.source import ClientSource, ServerSource
+from parties.engines.fss.values import Additive
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.program import Program, run
+
+T = TypeVar("T")
+MATERIAL = "offline.material"
+
+
+class FssEngine(Computation):
+    """Client or server.
+
+    Args:
+        role: `client` or `server`.
+        mesh: links to the other party and to the dealer.
+        meter: the party's stage meter.
+
+    Attributes:
+        repeats: tokens that were started again because a number fell into the danger zone.
+    """
+
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
+        self.client = role == "client"
+        self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
+        with meter.stage("setup.seeds"):
+            self.dealer.await_peer()
+            stream = Keystream(bytes(self.dealer.receive()))
+        super().__init__((ClientSource if self.client else ServerSource)(meter, stream, Inbox(self._material)))
+        self.stream = stream
+        self.exchange = Opener(self.peer, meter)
+        self.repeats = 0
+        self._index = 0
+
+    def _material(self) -> bytearray:
+        with self.meter.stage(MATERIAL):
+            return self.dealer.receive()
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        if self.client:
+            with self.meter.stage(MATERIAL):
+                self.dealer.send_json(request)
+
+    def _begin(self) -> int:
+        self._index += 1
+        self.source.begin(epoch(self.repeats, self._index))
+        return self._index
+
+    def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
+        """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
+        self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
+        for name, shape in shapes.items():
+            if is_matrix(name, shape):
+                self.matrices[name] = ServerMatrix(
+                    self._masked_matrix(shape, None if weights is None else weights[name])
+                )
+        self._begin()
+        yield from super().install(shapes, weights)
+
+    def _masked_matrix(self, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
+        """[out, in]: W at the server, which sends W - b; W - b at the client."""
+        turned = (shape[1], shape[0])
+        if weight is None:
+            self.peer.await_peer()
+            return self.peer.receive_tensor(turned, torch.int64)
+        plain = ring.encode(weight.T.contiguous())
+        self.peer.send_tensor(plain - self.stream.words(turned))
+        return plain
+
+    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str) -> Cache:
+        """Tells the dealer what will be decoded, and puts the cache under masks that stay. 1 round."""
+        plan = Plan.of(decoder, cache, steps, argmax, self._index + 1)
+        self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
+        self._begin()
+        return run(self.fixed(cache), self.exchange)
+
+    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
+        """Runs a token's program, from the start again if a number falls into the danger zone.
+
+        Both parties see that alike, in a number that is uniformly random; what was dealt for the failed attempt is
+        given up, so nothing is masked twice.
+        """
+        restore = snapshot(cache)
+        index = self._begin()
+        self._ask({"do": "go", "index": index})
+        while True:
+            try:
+                return run(program(), self.exchange)
+            except DangerZone:
+                self.repeats += 1
+                restore()
+                self._ask({"do": "again", "index": index, "attempt": self.repeats})
+                self.source.begin(epoch(self.repeats, index))
+
+    def tell_client(self, value: Additive) -> Tensor | None:
+        """One message from the server to the client."""
+        if not self.client:
+            self.peer.send_tensor(value.share)
+            return None
+        return value.share + self.peer.receive_tensor(value.shape, value.share.dtype)
+
+    def finish(self) -> None:
+        """Lets the dealer go."""
+        self._ask({"do": "end"})
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is one that activations are multiplied with."""
+    return len(shape) == 2 and name != "positions" and math.prod(shape) > 0

@@ -1,0 +1,206 @@
+"""Choosing the best without showing which: shuffle, compare in the open, and carry the choice back as a masked matrix.
+
+The dealer knows a uniformly random permutation P; with shares of P and of P r the parties get shares of the shuffled
+values (Chase, Ghosh, Poburinnaya, ASIACRYPT 2020, with a dealer, and a matrix since there are few candidates). All
+pairs of shuffled values are compared and the bits are opened. No two values are equal, for their place before the
+shuffle decides ties, so the bits are those of a uniformly random ranking and can be simulated: shuffle, then sort in
+the open (Hamada et al., ICISC 2012).
+
+Which rows of P won is public, and P is secret: those rows, opened under a mask, are the masked one-hot matrix of the
+winners. It fetches blocks (one product) and, transposed, puts them back, as often as one likes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parties.engines.fss.gates import matmul, open_, product, reveal_bits
+from parties.engines.fss.opening import Opening
+from parties.engines.fss.order import ranks
+from parties.engines.fss.source import DEALER, Source
+from parties.engines.fss.values import Additive, Masked, cat
+from parties.program import Program, parallel
+from parties.randomness import uniform
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """Winners as masked one-hot rows, scale 0: [heads, winners, candidates]."""
+
+    rows: Masked
+
+    def fetch(self, blocks: Masked) -> Additive:
+        """The winners' blocks of [heads, candidates, m]: [heads, winners, m]. No round, exact."""
+        return matmul(self.rows, blocks, limit=blocks.limit)
+
+    def put_back(self, blocks: Masked) -> Additive:
+        """Blocks of the winners at their places among the candidates, zero elsewhere: the transpose of `fetch`."""
+        return matmul(self.rows.transpose(1, 2), blocks, limit=blocks.limit)
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """A uniformly random secret permutation for each head, as additive shares of matrices, [heads, n, n], scale 0."""
+
+    matrices: Additive
+    whole: Tensor | None  # at the dealer
+
+    def apply(self, x: Masked) -> Additive:
+        """P x for x [heads, n, m]: no round, 8 offline bytes an element, to the server."""
+        source = x.source
+        if self.whole is not None:
+            dealt = self.whole @ x.mask
+            source.shared(dealt.shape, lambda: dealt)
+            return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), x.scale, x.limit)
+        moved_mask = source.shared(x.shape, lambda: torch.empty(0)).share
+        return Additive(source, self.matrices.share @ x.public - moved_mask, x.scale, x.limit)
+
+
+def draw(source: Source, heads: int, n: int) -> Shuffle:
+    """A fresh shuffle: 8 n^2 offline bytes a head, to the server."""
+    whole = _permutations(heads, n) if source.rank == DEALER else torch.empty(0, dtype=torch.int64)
+    share = source.shared((heads, n, n), lambda: whole).share
+    if source.rank == DEALER:
+        share = torch.empty(share.shape, dtype=torch.int64, device="meta")
+    return Shuffle(Additive(source, share, 0, 2.0), whole if source.rank == DEALER else None)
+
+
+def _permutations(heads: int, n: int) -> Tensor:
+    """Sorting uniform keys that only the dealer knows; two are equal with probability n^2 / 2^65."""
+    order = uniform(heads, n).argsort(dim=1)
+    return torch.eye(n, dtype=torch.int64)[order]
+
+
+def distinct(x: Masked) -> Masked:
+    """Keys that order x [..., n] with the lower index first among equals: 2^b x + (n - 1 - index), never equal."""
+    n = x.shape[-1]
+    shift = max(1, (n - 1).bit_length())
+    keys = x.upscaled(x.scale + shift).rescaled(0)
+    return keys.plus(torch.arange(n - 1, -1, -1).double())
+
+
+def winners(x: Masked, count: int) -> Program[Places]:
+    """The `count` highest of shuffled distinct keys x [heads, n]: public places, ascending, [heads, count].
+
+    1 round, 1 bit a pair; `dcf` needs no other.
+    """
+    heads, n = x.shape
+    if n == 1:
+        return np.zeros((heads, count), dtype=np.int64)
+    below = yield from reveal_bits(x.source, (yield from ranks(x)))
+    if x.source.rank == DEALER:
+        return np.tile(np.arange(count), (heads, 1))
+    loses = np.zeros((heads, n, n), dtype=np.int64)
+    first, second = np.triu_indices(n, 1)
+    loses[:, first, second] = below
+    loses[:, second, first] = 1 - below
+    order = loses.sum(2).argsort(1, kind="stable")
+    places: Places = np.sort(order[:, :count], axis=1)
+    return places
+
+
+def top(keys: Masked, count: int) -> Program[OneHot]:
+    """One-hot rows of the `count` highest of distinct keys [heads, n], in an order that says nothing.
+
+    3 rounds: 8 n, n (n - 1) / 16 and 8 count n online bytes a head.
+    """
+    source, (heads, n) = keys.source, keys.shape
+    shuffle = draw(source, heads, n)
+    shuffled = yield from open_(shuffle.apply(keys.reshape(heads, n, 1)))
+    places = yield from winners(shuffled.reshape(heads, n), count)
+    return OneHot((yield from open_(_rows(shuffle.matrices, places))))
+
+
+def _rows(x: Additive, places: Places) -> Additive:
+    """The rows [heads, count, m] of x [heads, n, m] at public places [heads, count]."""
+    return x[torch.arange(places.shape[0]).unsqueeze(1), torch.from_numpy(places)]
+
+
+def top_two_levels(
+    coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+) -> Program[OneHot]:
+    """One-hot rows of the best fine rivals among the children of the best coarse ones and those without parent.
+
+    Args: as `Engine.top_clusters`. 7 rounds; 3 if no coarse rival competes.
+    """
+    heads, n = fine.shape
+    keys = distinct(fine)
+    orphans = [i for i, parent in enumerate(parents) if parent is None]
+    if not k_coarse or k_coarse == coarse.shape[1]:
+        alive = list(range(n)) if k_coarse else orphans
+        chosen = yield from top(keys[:, alive], k_fine)
+        return OneHot(_spread(chosen.rows, alive, n))
+    children = [[i for i, parent in enumerate(parents) if parent == c] for c in range(coarse.shape[1])]
+    survivors = yield from top(distinct(coarse), k_coarse)
+    families = keys[:, [i for family in children for i in family]].reshape(heads, len(children), -1)
+    size = families.shape[2]
+    adopted = yield from open_(survivors.fetch(families))
+    rivals = cat([keys[:, orphans], adopted.reshape(heads, k_coarse * size)], 1)
+    chosen = yield from top(rivals, k_fine)
+    of_orphans, of_children = chosen.rows[:, :, : len(orphans)], chosen.rows[:, :, len(orphans) :]
+    sizes = (heads, k_fine, k_coarse, size)
+    spread = of_children.reshape(*sizes).transpose(2, 3).reshape(heads, k_fine * size, k_coarse)
+    families_hot = matmul(spread, survivors.rows, limit=2.0).reshape(heads, k_fine, size, len(children))
+    in_order = families_hot.transpose(2, 3).reshape(heads, k_fine, len(children) * size)
+    opened = yield from open_(in_order)
+    column = orphans + [i for family in children for i in family]
+    joined = cat([of_orphans, opened], 2)
+    return OneHot(joined[:, :, torch.tensor(column).argsort()])
+
+
+def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
+    """Columns [heads, k, len(columns)] put at their places among n, zero elsewhere."""
+    matrix = torch.eye(n, dtype=torch.int64)[list(columns)]
+    return rows.map(lambda t: t @ matrix, rows.scale, rows.limit)
+
+
+def kept_flags(keys: Masked, count: int) -> Program[Additive]:
+    """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0. 2 rounds."""
+    n = keys.shape[0]
+    shuffle = draw(keys.source, 1, n)
+    shuffled = yield from open_(shuffle.apply(keys.reshape(1, n, 1)))
+    places = yield from winners(shuffled.reshape(1, n), count)
+    return _rows(shuffle.matrices, places).sum(1).reshape(n).bounded(2.0)
+
+
+def compact(flags: Additive, count: int, rows: Sequence[Masked]) -> Program[list[Masked]]:
+    """Rows [heads, n, d] whose flag is one, in order: [heads, count, d]. 1 round.
+
+    A kept row goes to the number of flags before it, a dropped one behind all kept. Rows and destinations are shuffled
+    alike; the opened destinations are then a uniformly random permutation, and say where each shuffled row belongs.
+    """
+    source, n = flags.source, flags.shape[0]
+    places = torch.arange(n, dtype=torch.int64)
+    before = flags.map(lambda t: t.cumsum(0) - t, 0, float(n))
+    public = Masked(source, torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64), 0, 1.0)
+    target = yield from _targets(flags, before, public.plus(places.double()).bounded(float(n)), count)
+    shuffle = draw(source, 1, n)
+    moved = [shuffle.apply(row.bounded(row.limit)) for row in rows]
+    seen = yield from reveal(shuffle.apply(target.reshape(1, n, 1)))
+    order = (torch.arange(n) if source.rank == DEALER else seen.reshape(n).argsort())[:count]
+    return list((yield from parallel(*(open_(part[:, order]) for part in moved))))
+
+
+def _targets(flags: Additive, before: Additive, index: Masked, count: int) -> Program[Masked]:
+    """Flag * before + (1 - flag) * (count + index - before). 2 rounds."""
+    opened = yield from parallel(open_(flags), open_(before))
+    flag, ahead = opened
+    gap = ahead.times(2) - index
+    gap = gap.plus(-float(count))
+    chosen = product([flag, gap])
+    return (yield from open_((chosen + (index - ahead).plus(float(count)).additive()).bounded(4.0 * index.limit)))
+
+
+def reveal(x: Additive) -> Program[Tensor]:
+    """Opens additive shares for everyone to see: 1 round. Only for numbers that say nothing."""
+    stand_in = torch.zeros(x.shape, dtype=torch.int64)
+    hidden = stand_in if x.source.rank == DEALER else x.share
+    opened: Tensor
+    (opened,) = yield [Opening(hidden, x.source.meter.current)]
+    return opened

@@ -1,0 +1,151 @@
+"""Client, server and dealer in one process and one thread: for tests and for counting.
+
+The dealer walks the program first, which also shows that it needs nothing of what the others open.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parties.engines.fss import ring
+from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
+from parties.engines.fss.keystream import Keystream
+from parties.engines.fss.opening import Opening, dealers
+from parties.engines.fss.source import ClientSource, DealerSource, ServerSource, Source
+from parties.engines.fss.values import Additive, Masked
+from parties.meter import StageMeter
+from parties.program import Program, run
+
+T = TypeVar("T")
+
+
+class BeyondBound(ValueError):  # noqa: N818 - named for what happened
+    """A value is larger than was declared."""
+
+
+@dataclass
+class Cost:
+    """What a program cost.
+
+    Attributes:
+        rounds: messages each way between client and server.
+        online_bytes: payload that each of the two sends the other.
+        offline_bytes: payload that the dealer sends, by receiver.
+    """
+
+    rounds: int = 0
+    online_bytes: int = 0
+    offline_bytes: tuple[int, int] = (0, 0)
+
+
+class Simulation:
+    """Runs programs at three sources in lockstep, and checks every opened value against its declared bound.
+
+    Args:
+        seed: makes a run repeatable.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        secrets = [bytes([seed % 256, seed // 256 % 256, side]) + bytes(29) for side in range(2)]
+        self.queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
+        first, second = (self._inbox(queue) for queue in self.queues)
+        outboxes = [Outbox(queue.append) for queue in self.queues]
+        meter = StageMeter()
+        self.client: Source = ClientSource(meter, Keystream(secrets[0]), first)
+        self.server: Source = ServerSource(meter, Keystream(secrets[1]), second)
+        self.dealer: Source = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
+        self.outboxes = outboxes
+        self.sources = (self.dealer, self.client, self.server)
+        self.epoch = 0
+        self.cost = Cost()
+        self.opened: list[list[Any]] = []
+
+    @staticmethod
+    def _inbox(queue: deque[bytes]) -> Inbox:
+        def next_frame() -> bytes:
+            if not queue:
+                raise MaterialOutOfStep("the dealer's material is used up")
+            return queue.popleft()
+
+        return Inbox(next_frame)
+
+    def run(self, program: Callable[[Source], Program[T]]) -> tuple[T, T]:
+        """Results of client and server.
+
+        Raises:
+            BeyondBound: an opened value is larger than declared.
+            MaterialOutOfStep: the parties used less or more material than the dealer dealt.
+        """
+        self.epoch += 1
+        for source in self.sources:
+            source.begin(self.epoch)
+        for queue in self.queues:
+            queue.clear()
+        run(program(self.dealer), dealers)
+        for outbox in self.outboxes:
+            outbox.flush()
+        sizes = [sum(len(frame) - 8 for frame in queue) for queue in self.queues]
+        self.cost, self.opened = Cost(offline_bytes=(sizes[0], sizes[1])), []
+        results = self._lockstep(program(self.client), program(self.server))
+        for queue in self.queues:
+            if queue:
+                raise MaterialOutOfStep(f"{len(queue)} frames of the dealer's were not used")
+        return results
+
+    def _lockstep(self, *programs: Program[T]) -> tuple[T, T]:
+        answers: list[Any] = [None, None]
+        while True:
+            wanted, results = [], []
+            for program, answer in zip(programs, answers, strict=True):
+                try:
+                    wanted.append(next(program) if answer is None else program.send(answer))
+                except StopIteration as stop:
+                    results.append(stop.value)
+            if results:
+                return (results[0], results[1])
+            answers = list(self._exchange(*wanted))
+
+    def _exchange(self, first: Sequence[Opening], second: Sequence[Opening]) -> tuple[list[Any], list[Any]]:
+        if [o.kind for o in first] != [o.kind for o in second]:
+            raise MaterialOutOfStep("client and server want different things opened")
+        self.cost.rounds += 1
+        opened: list[Any] = []
+        for mine, theirs in zip(first, second, strict=True):
+            if isinstance(mine.hidden, Tensor) and isinstance(theirs.hidden, Tensor):
+                opened.append(mine.hidden + theirs.hidden)
+                self.cost.online_bytes += 8 * mine.hidden.numel()
+                _check(mine, theirs, opened[-1])
+            else:
+                octets = np.bitwise_xor(mine.hidden, theirs.hidden)
+                opened.append(octets)
+                self.cost.online_bytes += octets.size
+        self.opened.append(opened)
+        return opened, opened
+
+
+def _check(mine: Opening, theirs: Opening, opened: Tensor) -> None:
+    if mine.pad is None or theirs.pad is None or mine.limit_bits >= 63:
+        return
+    value = opened - mine.pad - theirs.pad
+    if bool((value.abs() >= 2**mine.limit_bits).any()):
+        worst = float(value.abs().max())
+        raise BeyondBound(f"stage {mine.stage}: a value of {worst:g} was declared to stay below 2^{mine.limit_bits}")
+
+
+def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACTION_BITS) -> Additive:
+    """Numbers as additive shares in a simulation: the server's share is a fixed pseudo-random tensor."""
+    noise = torch.randint(-(2**62), 2**62, numbers.shape, generator=torch.Generator().manual_seed(1))
+    parts = {"ClientSource": ring.encode(numbers, scale) - noise, "ServerSource": noise}
+    meta = torch.empty(numbers.shape, dtype=torch.int64, device="meta")
+    return Additive(source, parts.get(type(source).__name__, meta), scale, limit)
+
+
+def value_of(first: Masked | Additive, second: Masked | Additive) -> Tensor:
+    """The numbers behind both parties' parts, float64."""
+    shares = [v.additive().share if isinstance(v, Masked) else v.share for v in (first, second)]
+    return ring.decode(shares[0] + shares[1], first.scale)

@@ -1,0 +1,46 @@
+"""SiLU and GELU: one table over the declared range, corrected to first order. Two rounds."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from parties.engines.fss import ring
+from parties.engines.fss.gates import open_, product, truncate
+from parties.engines.fss.tables import Tables, digit, look_up
+from parties.engines.fss.values import Masked
+from parties.engines.plain import ACTIVATIONS
+from parties.program import Program
+
+LIMIT = 64.0
+_WIDTH = 11
+_CELL_BITS = 4  # a cell is 2^-4 wide
+_SCALE, _SLOPE_SCALE = 30, 14
+
+
+@cache
+def _tables(kind: str) -> Tables:
+    """The function and its slope at the cells' left ends; places above half the table stand for negative numbers."""
+    places = np.arange(1 << _WIDTH)
+    signed = np.where(places < places.size // 2, places, places - places.size) / 2.0**_CELL_BITS
+    cells = torch.tensor(signed, requires_grad=True)
+    function = ACTIVATIONS[kind](cells)
+    (slope,) = torch.autograd.grad(function.sum(), cells)
+    rows = [ring.encode(function.detach(), _SCALE), ring.encode(slope, _SLOPE_SCALE)]
+    return Tables(torch.stack(rows).unsqueeze(1).numpy())
+
+
+def smooth(x: Masked, kind: str) -> Program[Masked]:
+    """`silu`, `gelu` or `gelu_tanh`, elementwise.
+
+    Range: |x| < 64. Error: at most 1.5e-3, 2e-4 in the mean square near zero, less elsewhere. 2 rounds, 24 online bytes
+    each way, 320 offline bytes, to the server, an element; 8 more if x has more than 16 fraction bits.
+    """
+    x = truncate(x)
+    start = ring.FRACTION_BITS - _CELL_BITS
+    found = look_up(x.source, x.public, x.mask, start, _tables(kind))
+    rest = digit(x, 0, start)
+    opened = yield from open_(found.signed)
+    value = product([opened[0]], found.sign, limit=2.0**36).rescaled(_SCALE)
+    slope = product([opened[1], rest], found.sign).rescaled(_SCALE)
+    return truncate((yield from open_((value + slope).bounded(LIMIT))))

@@ -1,0 +1,136 @@
+"""Look-ups in public tables at secret places: one round, whatever the table holds.
+
+From a masked x the place is known up to the mask: (X >> t) - (r >> t) mod N, which is floor(x / 2^t) or one more. The
+dealer XOR-shares the one-hot vector of (r >> t) mod N; each party sums the public table, turned by X >> t, over its
+bits. The sums u_0 and u_1 differ by s T[i] with a sign s = +-1 that only the dealer knows: Pika (Wagh, PETS 2022) with
+its tree cut to the leaves. s u is opened under a mask; s itself goes into the product that follows.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from parties.engines.fss import ring
+from parties.engines.fss.gates import Secret
+from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
+from parties.engines.fss.values import Additive, Masked
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Tables:
+    """Tables of 2^width integers each, looked up at the same places.
+
+    Attributes:
+        values: [tables, rows, 2^width]; row j serves the elements whose last axis is at j, or there is one row for all.
+    """
+
+    values: Integers
+
+    @property
+    def width(self) -> int:
+        """Log2 of a table's length."""
+        return int(self.values.shape[2]).bit_length() - 1
+
+    def sums(self, turn: Integers, bits: Bits) -> Integers:
+        """Sum over j of bit j times T[turn - j], for each table: [tables, n].
+
+        Args:
+            turn: [n], 0 to 2^width - 1.
+            bits: packed, [n, 2^width / 8].
+        """
+        return self._direct(turn, bits) if self.values.shape[1] > 1 else self._by_octets(turn, bits)
+
+    def _direct(self, turn: Integers, bits: Bits) -> Integers:
+        length, rows = self.values.shape[2], self.values.shape[1]
+        chosen = np.unpackbits(bits, axis=1).astype(np.int64)
+        place = (turn[:, None] - np.arange(length)) % length
+        row = (np.arange(len(turn)) % rows)[:, None]
+        return np.stack([(table[row, place] * chosen).sum(1) for table in self.values])
+
+    def _by_octets(self, turn: Integers, bits: Bits) -> Integers:
+        octets = bits.shape[1]
+        base = (turn % 8 * octets)[:, None] + (turn[:, None] // 8 - np.arange(octets)) % octets
+        place = base * 256 + bits
+        return np.stack([np.take(part, place).sum(1, dtype=np.int64) for part in self._partial])
+
+    @cached_property
+    def _partial(self) -> list[Integers]:
+        """For each rest s of a turn, octet distance m and octet v the sum of T[8 m + s - c] over the bits c of v."""
+        length = self.values.shape[2]
+        place = (8 * np.arange(length // 8)[None, :, None] + np.arange(8)[:, None, None] - np.arange(8)) % length
+        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int64)
+        return [(table[0][place] @ bits.T).reshape(-1) for table in self.values]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look-up leaves to be opened, and the dealer's sign that belongs to it.
+
+    Attributes:
+        signed: s T[i] for each table, [tables, ...], scale 0.
+        sign: for `product`: shape and number.
+    """
+
+    signed: Additive
+    sign: tuple[tuple[int, ...], Secret]
+
+
+def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Tables) -> Found:
+    """Finds T[(x >> start) mod N] or its right neighbour for each table T; local.
+
+    2^width / 8 offline bytes an element, to the server.
+
+    Args:
+        source: correlated randomness.
+        public: X of the places.
+        mask: the dealer's r; not used by the others.
+        start: bits below a cell.
+        tables: what to look up; a row of its own for each place of the last axis, or one for all.
+    """
+    length = 1 << tables.width
+    shape = torch.Size(public.shape)
+    octets = (shape.numel(), length // 8)
+    hidden = ring.low_bits(mask, start, tables.width).reshape(-1).numpy()
+    bits, first = source.shared_octets(octets, lambda: _one_hot(hidden, length))
+    if source.rank == DEALER:
+        signs = torch.from_numpy(_signs(hidden, first)).reshape(shape)
+        share = torch.empty((len(tables.values), *shape), dtype=torch.int64, device="meta")
+    else:
+        signs = torch.empty(0)
+        turn = ring.low_bits(public, start, tables.width).reshape(-1).numpy()
+        sums = torch.from_numpy(tables.sums(turn, bits)).reshape(len(tables.values), *shape)
+        share = sums if source.rank == CLIENT else -sums
+    limit = 2.0 * float(np.abs(tables.values).max()) + 1.0
+    return Found(Additive(source, share, 0, limit), (shape, lambda: signs))
+
+
+def digit(x: Masked, start: int, width: int) -> Masked:
+    """Bits start .. start + width - 1 of X less those of r: a number in (-2^width, 2^width) that is exact, no round.
+
+    x = 2^start digit + rest holds modulo 2^(start + width), with |rest| < 2^start: good below a cell that is looked up,
+    or below a truncated number. 8 offline bytes an element, to the
+    server; no danger zone.
+    """
+    source = x.source
+    dealt = source.shared(x.shape, lambda: ring.low_bits(x.mask, start, width))
+    public = dealt.first if source.rank == DEALER else ring.low_bits(x.public, start, width)
+    return Masked(source, public, dealt.share, x.scale - start, 2.0 ** (start + width - x.scale))
+
+
+def _one_hot(places: Integers, length: int) -> Bits:
+    packed = np.zeros((len(places), length // 8), dtype=np.uint8)
+    packed[np.arange(len(places)), places >> 3] = 128 >> (places & 7)
+    return packed
+
+
+def _signs(places: Integers, first: Bits) -> Integers:
+    """+1 where the client holds the one of its pair of bits, else -1."""
+    bit = (first[np.arange(len(places)), places >> 3] >> (7 - (places & 7))) & 1
+    signs: Integers = bit.astype(np.int64) * 2 - 1
+    return signs

@@ -1,0 +1,127 @@
+"""Whole models in real processes: client, server and dealer over loopback, against the plain engine."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.cache import Cache
+from parties.decoder import Decoder, decode_token
+from parties.engines.fss import gates
+from parties.engines.fss.dealer import Dealer
+from parties.engines.fss.party import FssEngine
+from parties.folding import folded_shapes
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.policies import Full, MPCache
+from parties.policies.base import Policy
+from parties.program import run
+from tests.parties.engines.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.parties.together import together
+
+SCALE = 2.0**16
+STEPS = 3
+POLICIES: dict[str, Policy] = {
+    "full": Full(),
+    "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8),
+    "mpcache_tiny_select": MPCache(static_keep=0.2, select=0.0, share_from=0, share_layers=1),
+}
+
+
+def decode(
+    role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, named: dict[str, Tensor], token: int
+) -> Any:
+    """Decodes from a prefilled cache that the test has split."""
+    if role == "dealer":
+        return Dealer(mesh["client"], mesh["server"], meter).serve()
+    spec, owns = SPECS[family], role == "client"
+    engine = FssEngine(role, mesh, meter)
+    run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
+    position = named.pop("position").item()
+    cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
+    decoder = Decoder(engine, spec, policy)
+    cache = engine.prepare(decoder, cache, STEPS, "private")
+    meter.reset()
+    logits, tokens = [], []
+    own = [token] if owns else None
+    for _ in range(STEPS):
+        held = own
+        out, found = engine.attempt(lambda held=held: decode_token(decoder, cache, held, "private"), cache)
+        logits.append(engine.export(out))
+        tokens.append(found)
+        own = None if found is None else [found]
+    engine.finish()
+    return logits, tokens, meter.snapshot(), engine.repeats
+
+
+def stumble(at: int) -> None:
+    """Makes this process see the danger zone once, at the given truncation: as both parties would, alike."""
+    honest, calls = gates.truncate, 0
+
+    def truncate(x: Any, scale: int = 16) -> Any:
+        nonlocal calls
+        calls += x.scale > scale
+        if calls == at and x.scale > scale:
+            raise gates.DangerZone
+        return honest(x, scale)
+
+    gates.truncate = truncate
+
+
+def stumbling(role: str, mesh: Mesh, meter: StageMeter, at: int, policy: Policy, parts: Any, token: int) -> Any:
+    if role != "dealer":
+        stumble(at)
+    return decode(role, mesh, meter, "llama", policy, parts.get(role, {}), token)
+
+
+def party(role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, parts: Any, token: int) -> Any:
+    return decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -> None:
+    decoder, cache, parts, token = prefilled(family, POLICIES[policy])
+    results = together(party, family, POLICIES[policy], parts, token)
+    check(results, decoder, cache, token)
+    (_, _, stages, repeats), (_, hidden, other_stages, others) = results["client"], results["server"]
+    assert hidden == [None] * STEPS, "the server must not learn the tokens"
+    assert repeats == others
+    online = [sum(s.rounds for s in side if s.phase == "online") for side in (stages, other_stages)]
+    assert online[0] == online[1]
+
+
+@pytest.mark.parametrize("at", [1, 70])
+def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(at: int) -> None:
+    policy = POLICIES["mpcache"]
+    decoder, cache, parts, token = prefilled("llama", policy)
+    results = together(stumbling, at, policy, parts, token)
+    check(results, decoder, cache, token)
+    assert results["client"][3] == results["server"][3] >= 1
+
+
+def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
+    """A plain decoder with a cache, the cache in two parts, and the token to go on with."""
+    spec = SPECS[family]
+    prompt = random_tokens(spec, 40, seed=5)
+    decoder, cache = plain_decoder(spec, policy), Cache.empty(spec.n_layers)
+    run(decoder.prefill(run(decoder.embed(prompt[:-1], len(prompt) - 1, 0)), cache))
+    split = {name: FssEngine.split(value) for name, value in cache.values().items()}
+    position = torch.tensor(cache.position)
+    parts = {
+        role: {name: halves[side] for name, halves in split.items()} | {"position": position}
+        for side, role in enumerate(("client", "server"))
+    }
+    return decoder, cache, parts, prompt[-1]
+
+
+def check(results: Any, decoder: Decoder, cache: Cache, token: int) -> None:
+    """Logits and tokens are those of the plain decoder."""
+    (mine, tokens, _, _), (theirs, _, _, _) = results["client"], results["server"]
+    for step in range(STEPS):
+        expected = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
+        private = (mine[step] + theirs[step]).double() / SCALE
+        assert (private - expected).abs().max() < 0.06
+        token = run(decoder.engine.argmax(expected))
+        assert tokens[step] == token
