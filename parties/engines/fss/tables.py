@@ -54,9 +54,10 @@ class Tables:
         return np.stack([(table[row, place] * chosen).sum(1) for table in self.values])
 
     def _by_octets(self, turn: Integers, bits: Bits) -> Integers:
-        octets = bits.shape[1]
-        base = (turn % 8 * octets)[:, None] + (turn[:, None] // 8 - np.arange(octets)) % octets
-        place = base * 256 + bits
+        octets = np.int32(bits.shape[1])
+        turned = turn.astype(np.int32)[:, None]
+        place = np.bitwise_and(turned // 8 - np.arange(octets, dtype=np.int32), octets - 1)  # a power of two
+        place = (place + turned % 8 * octets << 8) + bits
         return np.stack([np.take(part, place).sum(1, dtype=np.int64) for part in self._partial])
 
     @cached_property

@@ -77,8 +77,8 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
 
 def test_not_one_of_thousands_of_rows_goes_wrong() -> None:
     generator = torch.Generator().manual_seed(1)
-    size = 10 ** (torch.rand(3000, 1, generator=generator) * 3.4 - 1)
-    x = (torch.randn(3000, 8, generator=generator) * size).double()
+    size = 10 ** (torch.rand(1500, 1, generator=generator) * 3.4 - 1)
+    x = (torch.randn(1500, 8, generator=generator) * size).double()
     first, second, _ = computed(lambda v: normalise(v, 1e-5, centre=False), x, 2.0**16)
     expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
     assert (value_of(first, second) - expected).abs().max() <= 5e-3
@@ -92,13 +92,14 @@ def test_layer_norm_and_rows_of_zeros() -> None:
     assert (value_of(first, second) - expected).abs().max() <= 3e-3
 
 
+NORMAL = torch.randn(9, 1024, generator=torch.Generator().manual_seed(4))
 SCORES = {
     "one": torch.zeros(9, 1),
     "flat": torch.zeros(9, 1024),
-    "nearly flat": torch.randn(9, 1000) * 0.01,
-    "usual": torch.randn(9, 300) * 6,
-    "low": torch.randn(9, 1024) - 38,
-    "high": torch.randn(9, 300) * 5 + 20,
+    "nearly flat": NORMAL[:, :1000] * 0.01,
+    "usual": NORMAL[:, :300] * 6,
+    "low": NORMAL - 38,
+    "high": NORMAL[:, 300:600] * 5 + 20,
     "two peaks": torch.cat([torch.full((9, 2), 40.0), torch.full((9, 200), -60.0)], 1),
 }
 
@@ -114,10 +115,9 @@ def test_softmax(name: str) -> None:
 
     first, second, simulation = computed(function, x, 64.0, scale=32)
     weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
-    assert 0.09 < total.min() <= total.max() < 4
-    expected = x.softmax(1)
-    error = (weights * inverse.unsqueeze(1) - expected).abs()
-    assert (error <= 2.0**-8 * expected + 2.0**-14).all()
+    assert 0.03 < total.min() <= total.max() < 3.7
+    expected = x.softmax(1) * total.unsqueeze(1)
+    assert ((weights - expected).abs() <= 2.0**-7 * expected + 2.0**-15).all()
     assert (total * inverse - 1).abs().max() < 2.0**-13
     assert simulation.cost.rounds - 1 == 6 + 2
     n = x.numel()

@@ -1,0 +1,155 @@
+"""What the pieces of the `fss` engine cost: rounds, online and offline bytes (exact), and milliseconds on one core.
+
+    python benchmarks/fss_gates.py [--tokens 1024]
+
+Client, server and dealer run in one process and one thread, so the counts are those of a run between hosts and the
+milliseconds are local work without any network. The second table is one layer of a decode step with the shapes of
+SmolLM2-135M: the difference between a model of four layers and one of two, so that half of the layers choose their
+clusters and half use a neighbour's choice.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from parties.cache import Cache
+from parties.decoder import Decoder, decode_token
+from parties.engines.fss import gates, order, softmax
+from parties.engines.fss.engine import Computation
+from parties.engines.fss.matrices import ServerMatrix
+from parties.engines.fss.norm import normalise
+from parties.engines.fss.simulation import Cost, Simulation, share
+from parties.engines.fss.smooth import smooth
+from parties.engines.fss.source import CLIENT, DEALER, SERVER, Source
+from parties.engines.fss.values import Masked
+from parties.folding import folded_shapes
+from parties.models.spec import ModelSpec
+from parties.policies import Full, MPCache
+from parties.policies.base import Policy
+from parties.program import Program, parallel
+
+SMOLLM2 = ModelSpec(
+    family="llama", n_layers=2, hidden=576, n_heads=9, n_kv_heads=3, head_dim=64, intermediate=1536, vocab=1024,
+    max_positions=8192, norm_eps=1e-5, activation="silu", tied=True,
+)  # fmt: skip
+GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] = {
+    "truncation": ((1000,), 32, lambda x: parallel(_done(gates.truncate(x)))),
+    "product, opened": ((1000,), 16, lambda x: gates.open_(gates.product([x, x], limit=64.0))),
+    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: order.larger(x[0], x[1])),
+    "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
+    "RMS norm of 576": ((1, 576), 16, lambda x: normalise(x, 1e-5, centre=False)),
+    "exponentials of 9 x 112": ((9, 112), 32, softmax.exponentials),
+    "exponentials of 9 x 1,024": ((9, 1024), 32, softmax.exponentials),
+    "argmax of 49,152": ((49_152,), 16, order.argmax),
+}
+
+
+def _done(value: Masked) -> Program[Masked]:
+    return value
+    yield
+
+
+def gate(shape: tuple[int, ...], scale: int, function: Callable[[Masked], Program[Any]]) -> tuple[Cost, float]:
+    """Cost of one gate without the opening of its input, and milliseconds of both parties and the dealer together."""
+    numbers = torch.randn(shape, dtype=torch.float64)
+    simulation = Simulation()
+
+    def program(source: Source) -> Program[Any]:
+        return (yield from function((yield from gates.open_(share(source, numbers, 8.0, scale)))))
+
+    simulation.run(program)  # builds tables
+    start = time.perf_counter()
+    simulation.run(program)
+    cost, size = simulation.cost, 8 * numbers.numel()
+    milliseconds = (time.perf_counter() - start) * 1000
+    return Cost(cost.rounds - 1, cost.online_bytes - size, cost.offline_bytes), milliseconds
+
+
+def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
+    """One decode step on random weights: its cost, and the rounds by stage."""
+    spec = replace(SMOLLM2, n_layers=layers)
+    kept = policy.cached(tokens)
+    rounds: Counter[str] = Counter()
+    simulation = Simulation()
+    exchange = simulation._exchange  # noqa: SLF001 - to see which stage a round belongs to
+
+    def watched(first: Any, second: Any) -> Any:
+        rounds[first[0].stage] += 1
+        return exchange(first, second)
+
+    simulation._exchange = watched  # type: ignore[method-assign]  # noqa: SLF001
+
+    def program(source: Source) -> Program[Any]:
+        engine = Computation(source)
+        engine.matrices = {name: _matrix(source, shape) for name, shape in folded_shapes(spec).items()}
+        decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
+        cache = yield from engine.fixed(cache)
+        return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
+
+    while True:
+        try:
+            simulation.run(program)
+        except gates.DangerZone:
+            rounds.clear()
+            continue
+        return simulation.cost, rounds
+
+
+def _matrix(source: Source, shape: tuple[int, ...]) -> ServerMatrix:
+    generator = torch.Generator().manual_seed(shape[0] * 7919 + shape[1])
+    mask = torch.randint(-(2**62), 2**62, (shape[1], shape[0]), generator=generator)
+    weight = (torch.randn(shape[1], shape[0], generator=generator) * shape[0] ** -0.5 * 2**16).long()
+    return ServerMatrix({DEALER: mask, SERVER: weight, CLIENT: weight - mask}[source.rank])
+
+
+def _cache(engine: Computation, policy: Policy, tokens: int, layers: int) -> Cache:
+    named: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        named |= {f"{layer}.{part}": (3, tokens, 64) for part in ("k", "v")}
+        if isinstance(policy, MPCache) and policy.leader(layer) == layer:
+            for level, size in (("coarse", policy.coarse_size), ("fine", policy.fine_size)):
+                named |= {f"{layer}.{end}_{level}": (3, -(-tokens // size), 64) for end in ("high", "low")}
+    values = {}
+    for index, (name, shape) in enumerate(named.items()):
+        numbers = torch.randn(shape, generator=torch.Generator().manual_seed(index))
+        values[name] = share(engine.source, numbers, 2.0**6)
+    return Cache.from_values(layers, tokens, values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1024)
+    tokens = parser.parse_args().tokens
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(f"{'gate':28} {'rounds':>6} {'online B':>10} {'to client B':>12} {'to server B':>12} {'ms, all three':>14}")
+    for name, (shape, scale, function) in GATES.items():
+        cost, milliseconds = gate(shape, scale, function)
+        to_client, to_server = cost.offline_bytes
+        print(f"{name:28} {cost.rounds:6} {cost.online_bytes:10} {to_client:12} {to_server:12} {milliseconds:14.1f}")
+    for policy in (Full(), MPCache()):
+        (few, stages), (many, more) = step(policy, 2, tokens), step(policy, 4, tokens)
+        cached = [2 * 8 * 3 * policy.cached(tokens) * 64 * layers for layers in (2, 4)]
+        boxes = _box_bytes(policy, tokens)
+        online = (many.online_bytes - few.online_bytes - (cached[1] - cached[0]) - boxes) / 2
+        offline = [(b - a) / 2 for a, b in zip(few.offline_bytes, many.offline_bytes, strict=True)]
+        print(f"\n{policy.name}, {tokens} prompt tokens, one layer: {(many.rounds - few.rounds) / 2:g} rounds,")
+        print(f"  {online / 1e3:.0f} kB online each way, {offline[0] / 1e3:.0f} + {offline[1] / 1e3:.0f} kB offline")
+        print("  rounds by stage:", {stage: (more[stage] - stages[stage]) / 2 for stage in more if more[stage]})
+
+
+def _box_bytes(policy: Policy, tokens: int) -> int:
+    """What putting the boxes of the third layer under masks costs: part of the prefill, not of the step."""
+    if not isinstance(policy, MPCache):
+        return 0
+    kept = policy.cached(tokens)
+    return sum(2 * 8 * 3 * -(-kept // size) * 64 for size in (policy.coarse_size, policy.fine_size))
+
+
+if __name__ == "__main__":
+    main()
