@@ -162,16 +162,19 @@ class RecordStore:
         torn = [line for line in lines if isinstance(_parse(line), str)]
         if not torn and (not lines or self.path.read_bytes().endswith(b"\n")):
             return
+        if torn:
+            self._keep_torn(torn)
+        self._replace(self.path, b"".join(line + b"\n" for line in lines if line not in torn).decode())
+
+    def _keep_torn(self, lines: list[bytes]) -> None:
         try:
             with (self.folder / TORN).open("ab") as file:
-                file.writelines(line + b"\n" for line in torn)
+                file.writelines(line + b"\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise StoreError(f"cannot write {self.folder / TORN}: {error.strerror}; make room first") from error
-        if torn:
-            self._warn(f"{len(torn)} torn line(s) of {self.path} were moved to {self.folder / TORN}")
-        self._replace(self.path, b"".join(line + b"\n" for line in lines if line not in torn).decode())
+        self._warn(f"{len(lines)} torn line(s) of {self.path} were moved to {self.folder / TORN}")
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

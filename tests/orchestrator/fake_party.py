@@ -107,7 +107,7 @@ def fail(fault: str) -> None:
     elif fault == "partyerror":
         raise PartyError("the party said no")
     elif fault == "bug":
-        raise KeyError("secret token 4711")
+        raise KeyError("secret token orange-otter")
 
 
 def stage_dict(reading: Any) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def test_a_party_that_fails_by_itself_is_recorded_in_its_own_words(
     assert record.error is not None
     assert words in record.error.message
     assert (record.error.role, record.error.stage) == ("server", "softmax")
-    assert "4711" not in record.model_dump_json()  # what the fake's error quotes
+    assert "orange-otter" not in record.model_dump_json()  # what the fake's error quotes
 
 
 def test_a_stop_ends_the_cell_and_its_parties(runner: Runner, tmp_path: Path, stop: threading.Event) -> None:

@@ -75,6 +75,17 @@ def test_a_line_torn_anywhere_loses_nothing_else_and_is_kept(tmp_path: Path, dat
         assert "records.torn" in store.warnings[0]
 
 
+def test_a_record_that_lacks_only_its_line_end_is_whole(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    with RecordStore(tmp_path) as store:
+        store.append(RECORDS[3])
+        assert store.read() == tuple(RECORDS[:4])
+        assert not store.warnings
+    assert not (tmp_path / "records.torn").exists()
+
+
 def test_damage_in_the_middle_is_named_by_line_and_set_aside(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "records.jsonl"

@@ -1,4 +1,4 @@
-import os
+import mmap
 import socket
 
 import psutil
@@ -84,10 +84,10 @@ def test_memory_and_time_of_this_very_process_are_served() -> None:
 
 
 def test_the_peak_stays_when_memory_is_given_back() -> None:
-    with serving() as exporter:
-        block = bytearray(os.urandom(1)) * (100 << 20)
+    with serving() as exporter, mmap.mmap(-1, 100 << 20) as block:
+        block.write(b"x" * len(block))  # mapped by itself, so that closing it gives the memory back at once
         high = value(scrape(exporter), "mpcbench_resident_bytes", party="client")
-        del block
+        block.close()
         samples = scrape(exporter)
     assert value(samples, "mpcbench_resident_bytes", party="client") < high
     peak = value(samples, "mpcbench_peak_resident_bytes", party="client")
