@@ -28,14 +28,12 @@ class Links:
 
     Attributes:
         backend: What shapes them: `none`, `proxy`, `tc` or `relay`.
-        details: What a record should say of it.
         dial: Address by the role that dials and the role that is dialled; the referee's links are left as they are.
     """
 
     def __init__(self, shaped: ShapedNetwork, bound: Mapping[str, Address]) -> None:
         self._shaped = shaped
         self.backend = shaped.backend
-        self.details = dict(shaped.details)
         self.dial = {
             role: {
                 peer: shaped.dial.get(role, {}).get(peer, address) for peer, address in bound.items() if peer != role
