@@ -88,7 +88,7 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
         engine = Computation(source)
         engine.matrices = {name: _matrix(source, shape) for name, shape in folded_shapes(spec).items()}
         decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
-        cache = yield from engine.fixed(cache)
+        yield from engine.fix(cache)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:

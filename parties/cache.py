@@ -16,6 +16,8 @@ class LayerCache:
         state: the policy's secret values by name.
         kept: at prefill, the engine's handle on which prompt tokens stayed.
         selection: what the current step attends to.
+        rows: while the prompt runs, what enters the layer, [tokens, hidden] for each chunk.
+        queries: while the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 
     k: Any = None
@@ -23,6 +25,8 @@ class LayerCache:
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
     selection: Selection | None = None
+    rows: tuple[Any, ...] = ()
+    queries: tuple[Any, ...] = ()
 
     @property
     def tokens(self) -> int:

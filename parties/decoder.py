@@ -29,14 +29,33 @@ class Decoder:
             x: embedded tokens (`embed`), [n, hidden].
             cache: an empty cache; filled in place.
         """
-        n = x.shape[0]
-        mask = self.engine.causal_mask(0, n)
+        cache.layers[0].rows = (x,)
         for layer in range(self.spec.n_layers):
-            q = yield from self._project(layer, x, cache, 0)
-            mixed = yield from self.engine.attend(q, cache.layers[layer], mask)
-            x = yield from self._finish(layer, x, mixed)
-            yield from self.policy.after_prefill(self.engine, cache, layer, q)
-        cache.position = n
+            yield from self.advance(cache, layer, 0)
+            yield from self.settle(cache, layer)
+
+    def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
+        """Takes the next chunk of the prompt through a layer.
+
+        Its keys and values join the cache, its queries wait for the policy, and its rows go on to the next layer: what
+        leaves the last one is needed by nobody, so it is not computed. A query sees the tokens up to its own; what
+        comes after its chunk is not even scored.
+        """
+        here = cache.layers[layer]
+        x, first = here.rows[chunk], here.tokens
+        q = yield from self._project(layer, x, cache, first)
+        here.queries += (q,)
+        if layer + 1 < self.spec.n_layers:
+            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(first, here.tokens))
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, x, mixed)),)
+
+    def settle(self, cache: Cache, layer: int) -> Program[None]:
+        """Lets the policy compress a layer that holds the whole prompt."""
+        here = cache.layers[layer]
+        q = self.engine.cat(here.queries, dim=1)
+        here.rows = here.queries = ()
+        cache.position = q.shape[1]
+        yield from self.policy.after_prefill(self.engine, cache, layer, q)
 
     def step(self, x: Any, cache: Cache) -> Program[Any]:
         """Decodes one token.
@@ -81,6 +100,7 @@ class Decoder:
             with engine.meter.stage("rope"):
                 qk = self._rotate(qk, position)
         q, k = qk[: spec.n_heads], qk[spec.n_heads :]
+        k, v = engine.to_cache(k), engine.to_cache(v)
         here.k = k if here.k is None else engine.cat([here.k, k], dim=1)
         here.v = v if here.v is None else engine.cat([here.v, v], dim=1)
         return q

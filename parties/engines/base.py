@@ -21,6 +21,7 @@ from parties.selection import Selection
 
 if TYPE_CHECKING:
     from parties.decoder import Decoder
+    from parties.prefill import Prefill
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,6 +57,7 @@ class Engine(ABC):
         trust_model: who must not collude with whom, for the record and the report.
         devices: where it can compute, `cpu` and maybe `cuda`.
         tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
+        number_bytes: memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
         meter: the party's stage meter.
         exchange: opens what programs yield; None if they never do.
     """
@@ -64,19 +66,28 @@ class Engine(ABC):
     trust_model: ClassVar[str]
     devices: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[float]
+    number_bytes: ClassVar[int] = 512
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
 
-    def prepare(self, decoder: "Decoder", cache: Cache, steps: int, argmax: str) -> Cache:  # noqa: ARG002
+    def prepare(
+        self,
+        decoder: "Decoder",  # noqa: ARG002
+        cache: Cache,
+        steps: int,  # noqa: ARG002
+        argmax: str,  # noqa: ARG002
+        prefill: "Prefill | None" = None,  # noqa: ARG002
+    ) -> Cache:
         """Called before a cell's first token: the adopted cache in the form that the engine decodes from.
 
         Args:
             decoder: what will decode.
-            cache: the prefilled cache, of adopted values.
+            cache: the prefilled cache, of adopted values; empty if there is a `prefill`.
             steps: tokens that will be decoded.
             argmax: `private`, or `client` if the logits are opened to the client.
+            prefill: the prompt, if its pieces will be run first.
         """
         return cache
 
@@ -167,6 +178,10 @@ class Engine(ABC):
     @abstractmethod
     def cat(self, values: Sequence[Any], dim: int) -> Any:
         """Concatenation, local."""
+
+    def to_cache(self, value: Any) -> Any:
+        """A value in the form that the engine caches, local."""
+        return value
 
     # -- selection -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from parties.decoder import decode_token
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.inbox import Outbox
 from parties.engines.fss.keystream import Keystream
@@ -52,7 +51,7 @@ class Walk:
         self.engine, self.source, self.plan = engine, source, plan
         self.items: queue.Queue[Item] = queue.Queue(QUEUED_FRAMES)
         self._cache = plan.cache(engine)
-        self._decoder = plan.decoder(engine)
+        self._programs = plan.programs(engine, self._cache)
         self._restores: dict[int, Callable[[], None]] = {}
         self._stop = threading.Event()
         attach(self.put)
@@ -78,6 +77,11 @@ class Walk:
         self._restores[index]()
         self._start(index, attempt)
 
+    def forget(self, index: int) -> None:
+        """No epoch before `index` will be wanted again: what it began with may go."""
+        for past in [known for known in list(self._restores) if known < index]:
+            del self._restores[past]
+
     def stop(self) -> None:
         """Ends the thread and drops what it had queued."""
         self._stop.set()
@@ -99,13 +103,10 @@ class Walk:
             return
 
     def _walk(self, start: int, attempt: int) -> None:
-        for index in range(start, self.plan.first + 1 + self.plan.steps):
+        for index, program in enumerate(self._programs[start - self.plan.first :], start):
             self._restores[index] = snapshot(self._cache)
             self.source.begin(epoch(attempt, index))
-            if index == self.plan.first:
-                self._cache = run(self.engine.fixed(self._cache), dealers)
-            else:
-                run(decode_token(self._decoder, self._cache, None, self.plan.argmax), dealers)
+            run(program(), dealers)
             self.source.flush()
             self.put(index)
 
@@ -156,8 +157,8 @@ class Dealer:
         elif request["do"] == "decode":
             plan = Plan(**request["plan"])
             walk = Walk(self.engine, self._source, plan, request["attempt"], self._attach)
-            self._stream(walk, plan.first)
         elif request["do"] == "go" and walk is not None:
+            walk.forget(request["index"])
             self._stream(walk, request["index"])
         elif request["do"] == "again" and walk is not None:
             walk.again(request["index"], request["attempt"])

@@ -1,6 +1,7 @@
 """The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -73,14 +74,15 @@ class Computation(Engine):
         return tensor
 
     def adopt(self, share: Tensor) -> Additive:
-        """Additive shares of a value; `fixed` makes masked values of a whole cache."""
+        """Additive shares of a value; `fix` makes masked values of a whole cache."""
         return Additive(self.source, share, ring.FRACTION_BITS, CACHE_LIMIT)
 
-    def fixed(self, cache: Cache) -> Program[Cache]:
-        """The cache under masks that stay: each value is opened once and never again. 1 round."""
+    def fix(self, cache: Cache) -> Program[None]:
+        """Puts an adopted cache under masks that stay: each value is opened once and never again. 1 round."""
         named = cache.values()
         opened = yield from parallel(*(gates.open_(value) for value in named.values()))
-        return Cache.from_values(len(cache.layers), cache.position, dict(zip(named, opened, strict=True)))
+        masked = dict(zip(named, opened, strict=True))
+        cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -203,6 +205,10 @@ class Computation(Engine):
         """Elementwise maximum. 2 rounds."""
         return order.larger(gates.truncate(x), gates.truncate(y))
 
+    def to_cache(self, value: Masked) -> Masked:
+        """16 fraction bits: what is multiplied again and again is cut once."""
+        return gates.truncate(value)
+
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
         """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
         scale = values[0].scale
@@ -262,12 +268,13 @@ class Computation(Engine):
 
 def snapshot(cache: Cache) -> Callable[[], None]:
     """Remembers what a cache holds; the function puts it back."""
-    position = cache.position
-    kept = [(layer, layer.k, layer.v, dict(layer.state), layer.kept, layer.selection) for layer in cache.layers]
+    position, kept = cache.position, _copies(cache.layers)
 
     def restore() -> None:
-        cache.position = position
-        for layer, k, v, state, flags, chosen in kept:
-            layer.k, layer.v, layer.state, layer.kept, layer.selection = k, v, dict(state), flags, chosen
+        cache.position, cache.layers = position, _copies(kept)
 
     return restore
+
+
+def _copies(layers: Sequence[LayerCache]) -> list[LayerCache]:
+    return [replace(layer, state=dict(layer.state)) for layer in layers]

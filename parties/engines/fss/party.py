@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from parties.engines.fss.source import ClientSource, ServerSource
 from parties.engines.fss.values import Additive
 from parties.mesh import Mesh
 from parties.meter import StageMeter
+from parties.prefill import Prefill
 from parties.program import Program, run
 
 T = TypeVar("T")
@@ -88,12 +90,13 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain
 
-    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str) -> Cache:
-        """Tells the dealer what will be decoded, and puts the cache under masks that stay. 1 round."""
-        plan = Plan.of(decoder, cache, steps, argmax, self._index + 1)
+    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
+        """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""
+        plan = Plan.of(decoder, cache, steps, argmax, self._index + 1, prefill)
         self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
-        self._begin()
-        return run(self.fixed(cache), self.exchange)
+        if prefill is None:
+            self.attempt(partial(self.fix, cache), cache)
+        return cache
 
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
         """Runs a token's program, from the start again if a number falls into the danger zone.

@@ -1,26 +1,31 @@
 """What client and dealer agree on before a cell: public numbers, from which all programs of the cell follow."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
 
 from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoder import Decoder, decode_token
 from parties.engines.fss.engine import Computation
 from parties.models.spec import ModelSpec
 from parties.policies import make
+from parties.prefill import Prefill
+from parties.program import Program
 
 ATTEMPT_BITS = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A cell: a model, a policy, the shapes of a prefilled cache, and how many tokens to decode.
+    """A cell: a model, a policy, the prompt to run or the shapes of a prefilled cache, and how many tokens to decode.
 
     Attributes:
+        prefill: tokens and chunk of a `Prefill`, or None if the cache comes prefilled, with these `shapes`.
         argmax: `private`, or `client` if the logits are opened to the client.
-        first: index of the cell's first epoch, in which the cache is masked; token i has the index first + 1 + i.
+        first: index of the cell's first epoch; each program of `programs` has one.
     """
 
     spec: dict[str, Any]
@@ -31,20 +36,26 @@ class Plan:
     steps: int
     argmax: str
     first: int
+    prefill: Sequence[int] | None = None
 
     @classmethod
-    def of(cls, decoder: Decoder, cache: Cache, steps: int, argmax: str, first: int) -> Self:
-        """The plan of a decoder with a prefilled cache."""
-        shapes = {name: list(value.shape) for name, value in cache.values().items()}
-        policy = decoder.policy
-        return cls(decoder.spec.to_json(), policy.name, asdict(policy), shapes, cache.position, steps, argmax, first)
+    def of(cls, decoder: Decoder, cache: Cache, steps: int, argmax: str, first: int, prefill: Prefill | None) -> Self:
+        """The plan of a decoder with a prefilled cache, or with an empty one and a prompt to run."""
+        shapes = {} if prefill else {name: list(value.shape) for name, value in cache.values().items()}
+        policy, sizes = decoder.policy, astuple(prefill) if prefill else None
+        return cls(
+            decoder.spec.to_json(), policy.name, asdict(policy), shapes, cache.position, steps, argmax, first, sizes
+        )
 
-    def decoder(self, engine: Computation) -> Decoder:
-        """The same decoder on another party's side."""
-        return Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
+    def programs(self, engine: Computation, cache: Cache) -> list[Callable[[], Program[Any]]]:
+        """All that happens to a cache, in order: first the prompt or the cache's masks, then the steps."""
+        decoder = Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
+        step = partial(decode_token, decoder, cache, None, self.argmax)
+        before = Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.fix, cache)]
+        return [*before, *[step] * self.steps]
 
     def cache(self, engine: Computation) -> Cache:
-        """The dealer's stand-in for the prefilled cache."""
+        """The dealer's stand-in for the cache as the cell begins."""
         empty = {n: torch.empty(s, dtype=torch.int64, device="meta") for n, s in self.shapes.items()}
         named = {name: engine.adopt(share) for name, share in empty.items()}
         return Cache.from_values(ModelSpec.from_json(self.spec).n_layers, self.position, named)

@@ -176,7 +176,7 @@ def test_keeping_and_selecting_everything_is_the_full_cache(spec: ModelSpec, siz
     for policy in (Full(), everything):
         decoder, engine = decoder_of(spec, weights, policy)
         results.append(generate(decoder, prefilled(decoder, prompt), prompt[-1], 10))
-        assert engine.widths[spec.n_layers :] == [75 + i for i in range(10) for _ in range(spec.n_layers)]
+        assert engine.widths[-10 * spec.n_layers :] == [75 + i for i in range(10) for _ in range(spec.n_layers)]
     (tokens, logits), (other_tokens, other_logits) = results
     assert tokens == other_tokens
     torch.testing.assert_close(logits, other_logits, rtol=0, atol=1e-10)
