@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parties.cache import Cache, LayerCache
 from parties.engines.base import Engine, Shapes
-from parties.engines.fss import gates, order, ring, selection, softmax
+from parties.engines.fss import embedding, gates, order, ring, selection, softmax
 from parties.engines.fss.inputs import owned
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.norm import normalise
@@ -100,14 +100,8 @@ class Computation(Engine):
         return ring.decode(parts[0] + parts[1])
 
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
-        """One-hot rows of the client times the server's embedding. 2 rounds."""
-        table = self.matrices["embed"]
-        rows = None
-        if tokens is not None:
-            rows = torch.zeros(count, table.transposed.shape[1], dtype=torch.int64)
-            rows[torch.arange(count), torch.tensor(tokens)] = 1
-        hot = yield from gates.open_(owned(self.source, (count, table.transposed.shape[1]), rows, 0, 2.0))
-        return (yield from gates.open_(table.apply(hot, LINEAR_LIMIT)))
+        """Rows of the server's embedding at the client's tokens. 3 rounds."""
+        return embedding.rows(self.source, self.matrices["embed"], tokens, count, LINEAR_LIMIT)
 
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the winner's index goes to the client alone."""

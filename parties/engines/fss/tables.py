@@ -20,6 +20,7 @@ from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.values import Additive, Masked
 
 Integers = NDArray[np.int64]
+BLOCK_BITS = 1 << 22  # summed over at once, so that long vectors take no more memory than short ones
 
 
 @dataclass(eq=False)
@@ -44,7 +45,11 @@ class Tables:
             turn: [n], 0 to 2^width - 1.
             bits: packed, [n, 2^width / 8].
         """
-        return self._direct(turn, bits) if self.values.shape[1] > 1 else self._by_octets(turn, bits)
+        rows = self.values.shape[1]
+        step = max(1, BLOCK_BITS // (8 * bits.shape[1]) // rows) * rows
+        blocks = [slice(start, start + step) for start in range(0, max(1, len(turn)), step)]
+        add = self._direct if rows > 1 else self._by_octets
+        return np.concatenate([add(turn[block], bits[block]) for block in blocks], axis=1)
 
     def _direct(self, turn: Integers, bits: Bits) -> Integers:
         length, rows = self.values.shape[2], self.values.shape[1]
