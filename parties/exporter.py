@@ -19,7 +19,7 @@ SETTABLE = (
     "mpcbench_tokens_total",
     "mpcbench_last_token_seconds",
     "mpcbench_cache_tokens",
-    "mpcbench_attended_tokens",
+    "mpcbench_selected_tokens",
     "mpcbench_cell_state",
 )
 PARAMETERS = tuple(label for label in BY_NAME[RUN_INFO].labels if label != "party")

@@ -37,5 +37,5 @@ class State:
         self._publish("mpcbench_tokens_total", self.tokens)
         self._publish("mpcbench_last_token_seconds", now - self._since)
         self._publish("mpcbench_cache_tokens", cached)
-        self._publish("mpcbench_attended_tokens", attended)
+        self._publish("mpcbench_selected_tokens", attended)
         self._since = now
