@@ -48,10 +48,11 @@ class Outbox:
         self.size += len(data)
 
     def flush(self) -> None:
-        """Sends what has gathered."""
-        if self.size:
-            self._send(_MARK.pack(self._epoch) + b"".join(self._parts))
-            self._parts, self.size = [], 0
+        """Sends what has gathered, in frames of at most FRAME_BYTES, so that a queue of frames bounds memory."""
+        gathered = memoryview(b"".join(self._parts))
+        self._parts, self.size = [], 0
+        for start in range(0, len(gathered), FRAME_BYTES):
+            self._send(_MARK.pack(self._epoch) + gathered[start : start + FRAME_BYTES])
 
 
 class Inbox:
