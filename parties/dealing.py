@@ -6,6 +6,7 @@ from parties.engines.factory import Dealer, make_dealer
 from parties.job import Job
 from parties.mesh import Mesh
 from parties.meter import StageMeter
+from parties.prefill import protocol
 from parties.state import State
 
 
@@ -21,6 +22,12 @@ class DealingParty:
         self.state.enter("loading")
         if self._dealer is None or self._dealer[:2] != (job.model, job.engine):
             self._dealer = (job.model, job.engine, make_dealer(job.engine, self.mesh, self.meter))
-        self.state.enter("decode")
-        self._dealer[2].serve()
-        return {"tokens": job.new_tokens, "decode_seconds": 0.0}
+        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": 0.0}
+
+        def prefilled() -> None:
+            result["prefill"] = {"seconds": 0.0, "stages": protocol(self.meter.snapshot())}
+            self.state.enter("decode")
+
+        self.state.enter("prefill" if job.prefill == "mpc" else "decode")
+        self._dealer[2].serve(prefilled)
+        return result

@@ -34,7 +34,9 @@ class Job(BaseModel):
     prompt: Prompt
     seq_len: int = Field(ge=2, description="prompt tokens; the last one is the first private step")
     new_tokens: int = Field(ge=1)
-    prefill: Literal["shared"] = "shared"
+    prefill: Literal["shared", "mpc"] = Field(
+        default="shared", description="mpc: client and server run the prompt themselves"
+    )
     argmax: Literal["private", "client"] = Field(
         default="private", description="client: logits are opened to the client"
     )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from parties.cache import Cache
+from parties.meter import StageReading
 from parties.program import Program
 
 if TYPE_CHECKING:
@@ -59,3 +60,8 @@ class Prefill:
         own = None if prompt is None else prompt[start : start + count]
         rows = yield from decoder.embed(own, count, start)
         cache.layers[0].rows += (rows,)
+
+
+def protocol(stages: Sequence[StageReading]) -> tuple[StageReading, ...]:
+    """The readings that belong to the protocol: phases `online` and `offline`."""
+    return tuple(stage for stage in stages if stage.phase in ("online", "offline"))

@@ -92,8 +92,11 @@ class Engine(ABC):
         return cache
 
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
-        """Runs the program of one token; an engine may run it again, with the cache as it was before."""
+        """Runs a piece of the prompt or one token; an engine may run it again, with the cache as it was before."""
         return run(program(), self.exchange)
+
+    def prefilled(self) -> None:  # noqa: B027 - most engines have nothing to do
+        """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart."""
 
     def finish(self) -> None:  # noqa: B027 - most engines have nothing to do
         """Called once a run needs no more correlated randomness."""

@@ -1,5 +1,6 @@
 """Builds engines and dealers by name; imports an engine's libraries only when it is asked for."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from parties.engines import ENGINES
@@ -12,8 +13,12 @@ from parties.meter import StageMeter
 class Dealer(Protocol):
     """Hands out correlated randomness until a run ends."""
 
-    def serve(self) -> None:
-        """Answers requests until the client says that the run needs nothing more."""
+    def serve(self, prefilled: Callable[[], None]) -> None:
+        """Answers requests until the client says that the run needs nothing more.
+
+        Args:
+            prefilled: called when the client says that the prompt is through.
+        """
 
 
 def engine_class(name: str) -> type[Engine]:

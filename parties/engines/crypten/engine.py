@@ -61,6 +61,11 @@ class CrypTenEngine(Engine):
         self.dealer.activate()
         self._parameters: dict[str, MPCTensor] = {}
 
+    def prefilled(self) -> None:
+        """Tells the dealer that what follows is decoding."""
+        if self.rank == CLIENT:
+            self.dealer.prefilled()
+
     def finish(self) -> None:
         """Lets the dealer go once this party needs nothing more."""
         if self.rank == CLIENT:

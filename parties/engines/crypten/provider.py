@@ -7,6 +7,7 @@ Requests are JSON and name shapes and an operation from a fixed list; nothing is
 its trust model states.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,10 @@ class DealerClient:
             self.dealer.send_json({"function": function, "arguments": plain})
             return self.dealer.receive_tensor(self.dealer.receive_json()["shape"], torch.int64)
 
+    def prefilled(self) -> None:
+        """Tells the dealer that the prompt is through."""
+        self.dealer.send_json({"function": "prefilled"})
+
     def finish(self) -> None:
         """Tells the dealer that this run needs nothing more."""
         self.dealer.send_json({"function": "end"})
@@ -62,13 +67,19 @@ class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
             link.send_json({"seed": shared})
         self.generators = [torch.Generator().manual_seed(shared) for shared in seeds]
 
-    def serve(self) -> None:
+    def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
         """Answers requests until the run ends.
+
+        Args:
+            prefilled: called when the client says that the prompt is through.
 
         Raises:
             OutOfStep: a request outside the fixed list.
         """
         while (request := self._next_request())["function"] != "end":
+            if request["function"] == "prefilled":
+                prefilled()
+                continue
             with self.meter.stage("offline.triples"):
                 correction = self._correct(request)
                 self.client.send_json({"shape": list(correction.shape)})

@@ -131,8 +131,11 @@ class Dealer:
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, to_client, to_server)
         self.engine = Computation(self._source)
 
-    def serve(self) -> None:
+    def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
         """Answers the client until it says that the run needs nothing more.
+
+        Args:
+            prefilled: called when the client says that the prompt is through.
 
         Raises:
             OutOfStep: a request that does not exist.
@@ -140,6 +143,9 @@ class Dealer:
         walk: Walk | None = None
         try:
             while (request := self._request())["do"] != "end":
+                if request["do"] == "prefilled":
+                    prefilled()
+                    continue
                 with self.meter.stage(MATERIAL):
                     walk = self._answer(request, walk)
         finally:

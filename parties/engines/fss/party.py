@@ -112,6 +112,7 @@ class FssEngine(Computation):
                 return run(program(), self.exchange)
             except DangerZone:
                 self.repeats += 1
+                self.meter.add("mpcbench_repeats_total")
                 restore()
                 self._ask({"do": "again", "index": index, "attempt": self.repeats})
                 self.source.begin(epoch(self.repeats, index))
@@ -122,6 +123,10 @@ class FssEngine(Computation):
             self.peer.send_tensor(value.share)
             return None
         return value.share + self.peer.receive_tensor(value.shape, value.share.dtype)
+
+    def prefilled(self) -> None:
+        """Tells the dealer that what follows is decoding."""
+        self._ask({"do": "prefilled"})
 
     def finish(self) -> None:
         """Lets the dealer go."""
