@@ -46,6 +46,11 @@ class Cache:
         """A cache without tokens."""
         return cls([LayerCache() for _ in range(n_layers)])
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Cached tokens of each layer. Public."""
+        return tuple(layer.tokens for layer in self.layers)
+
     def values(self) -> dict[str, Any]:
         """Every secret value by a public name: what has to be shared when a cache changes hands."""
         named = {}

@@ -18,6 +18,7 @@ from parties.mesh import Mesh
 from parties.meter import StageMeter
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.policies import make
+from parties.prefill import Prefill, protocol
 from parties.program import run, staged
 from parties.prompt import prompt_tokens
 from parties.state import State
@@ -47,17 +48,20 @@ class ComputingParty:
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
         decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
         self.state.enter("prefill")
-        cache = self._receive_cache(session)
-        with self.meter.stage("bench.prefill"):
-            cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
+        result: dict[str, Any] = {"tokens": job.new_tokens}
+        if job.prefill == "mpc":
+            cache, result["prefill"] = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
+        else:
+            cache = self._receive_cache(session)
+            with self.meter.stage("bench.prefill"):
+                cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
         self.state.enter("decode")
         start = time.perf_counter()
         logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
-        seconds = time.perf_counter() - start
+        result["decode_seconds"] = time.perf_counter() - start
         session.engine.finish()
         self.state.enter("check")
         self._report(session.engine, logits, generated)
-        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": seconds}
         if job.show_text and self.role == "client":
             result["text"] = session.tokenizer.decode([token for token in generated if token is not None])
         return result
@@ -97,18 +101,31 @@ class ComputingParty:
                 named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
         return Cache.from_values(session.spec.n_layers, card["position"], named)
 
+    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, dict[str, Any]]:
+        """The prompt inside the computation, piece by piece: the cache, and what it took."""
+        engine, sizes = decoder.engine, Prefill.of(decoder, job.seq_len - 1)
+        with self.meter.stage("bench.prefill"):
+            self.mesh["referee"].await_peer()
+            self.mesh["referee"].receive_json()
+        start = time.perf_counter()
+        cache = engine.prepare(decoder, Cache.empty(decoder.spec.n_layers), job.new_tokens, job.argmax, sizes)
+        for piece in sizes.pieces(decoder, cache, prompt):
+            engine.attempt(piece, cache)
+        engine.prefilled()
+        return cache, {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
+
     def _decode(
         self, job: Job, decoder: Decoder, cache: Cache, token: int | None
     ) -> tuple[list[Any], list[int | None]]:
         """The private part: every new token is decoded through the compressed cache."""
         engine, kept, generated = decoder.engine, [], []
+        self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
             logits, token = engine.attempt(partial(decode_token, decoder, cache, own, job.argmax), cache)
             kept.append(logits)
             generated.append(token)
-            cached = cache.layers[0].tokens
-            self.state.token(cached, decoder.policy.attended(cached))
+            self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import select
 import socket
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -172,7 +171,8 @@ class Link:
 
     def _transfer(self, outgoing: list[memoryview], incoming: IncomingFrame | None, *, rounds: float) -> None:
         """Sends a frame, receives a frame, or does both at the same time, and counts it."""
-        sent_before, received_before, start = self.sent_bytes, self.received_bytes, time.perf_counter()
+        sent_before, received_before = self.sent_bytes, self.received_bytes
+        self._meter.begin_call(self.peer)
         messages = bool(outgoing) + (incoming is not None)
         done = False
         try:
@@ -189,7 +189,6 @@ class Link:
                 received=self.received_bytes - received_before,
                 messages=messages if done else 0,
                 rounds=rounds if done else 0.0,
-                blocked=time.perf_counter() - start,
             )
 
     def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:

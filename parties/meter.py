@@ -2,10 +2,14 @@
 
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from types import TracebackType
+
+from parties.metrics import BY_NAME
+from parties.readings import Counts, Histogram, PhaseTotals, StageReading
+
+__all__ = ["Counts", "Histogram", "PhaseTotals", "StageMeter", "StageReading", "phase_of"]
 
 STAGES = (
     "embed", "norm", "qkv", "rope", "similarity", "topk", "gather", "scores", "softmax", "attend",
@@ -18,6 +22,7 @@ IDLE = "bench.idle"
 EXCHANGE_BUCKETS = (
     50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1.0,
 )  # fmt: skip
+STEP_BUCKETS = (1e-3, 3e-3, 10e-3, 30e-3, 100e-3, 300e-3, 1.0, 3.0, 10.0, 30.0)
 
 
 def phase_of(stage: str) -> str:
@@ -26,65 +31,28 @@ def phase_of(stage: str) -> str:
     return prefix if dot and prefix in PHASES[1:] else "online"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What crossed the wire: bytes with framing, messages both ways, rounds, and wall seconds inside link calls."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    messages: int = 0
-    rounds: float = 0.0
-    blocked_seconds: float = 0.0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            sent_bytes=self.sent_bytes + other.sent_bytes,
-            received_bytes=self.received_bytes + other.received_bytes,
-            messages=self.messages + other.messages,
-            rounds=self.rounds + other.rounds,
-            blocked_seconds=self.blocked_seconds + other.blocked_seconds,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageReading(Counts):
-    """One stage: its exclusive wall seconds, the counts with each peer, and the sum of those counts."""
-
-    stage: str
-    phase: str
-    seconds: float
-    peers: Mapping[str, Counts]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseTotals(Counts):
-    """The sum over all stages of a phase; `seconds` are exclusive wall seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeTimes:
-    """Blocked seconds of the exchanges with one peer: how many fell into each bucket, and their sum."""
-
-    buckets: tuple[int, ...]
-    seconds: float
-
-
 class _Stack:
-    """The open stages and the clock: each tick of time goes to the innermost open stage."""
+    """The open stages and the clock: each tick of time goes to the innermost open stage, and to the call it is in."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.lock = threading.RLock()  # reentrant: the garbage collector may close a generator, and its stage, anywhere
         self.clock = clock
         self.stages: list[_Stage] = []
         self.mark = clock()
+        self.calling = ""
+        self.called_seconds = 0.0
 
     def settle(self) -> None:
         """Give the time since the last call to the innermost stage; the caller holds the lock."""
         now = self.clock()
-        self.stages[-1].seconds += now - self.mark
-        self.mark = now
+        passed, self.mark = now - self.mark, now
+        stage = self.stages[-1]
+        stage.seconds += passed
+        if self.calling:
+            self.called_seconds += passed
+            stage.add(self.calling, Counts(blocked_seconds=passed))
+        else:
+            stage.compute_seconds += passed
 
     def enter(self, stage: "_Stage") -> None:
         with self.lock:
@@ -107,17 +75,21 @@ class _Stack:
 class _Stage:
     """One stage's account, and the context manager that enters and leaves it."""
 
-    __slots__ = ("name", "peers", "seconds", "stack", "used")
+    __slots__ = ("compute_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
 
     def __init__(self, name: str, stack: _Stack) -> None:
         self.name = name
         self.stack = stack
+        self.past: StageReading | None = None
         self.clear()
 
     def clear(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.compute_seconds = self.step_mark = 0.0
         self.peers: dict[str, Counts] = {}
         self.used = False
+
+    def add(self, peer: str, counts: Counts) -> None:
+        self.peers[peer] = self.peers[peer] + counts if peer in self.peers else counts
 
     def __enter__(self) -> None:
         self.stack.enter(self)
@@ -130,8 +102,17 @@ class _Stage:
     def reading(self) -> StageReading:
         total = asdict(sum(self.peers.values(), start=Counts()))
         return StageReading(
-            stage=self.name, phase=phase_of(self.name), seconds=self.seconds, peers=dict(self.peers), **total
+            stage=self.name,
+            phase=phase_of(self.name),
+            seconds=self.seconds,
+            compute_seconds=self.compute_seconds,
+            peers=dict(self.peers),
+            **total,
         )
+
+    def lifetime(self) -> StageReading:
+        """What `reset` cleared, and the reading since."""
+        return self.reading() if self.past is None else self.past.followed_by(self.reading())
 
 
 class StageMeter:
@@ -149,14 +130,16 @@ class StageMeter:
         idle = _Stage(IDLE, self._stack)
         self._stack.stages.append(idle)
         self._stages = {IDLE: idle}
-        self._exchanges: dict[str, tuple[list[int], float]] = {}
-        self.reset()
+        self._exchanges: dict[str, Histogram] = {}
+        self._steps: dict[str, Histogram] = {}
+        self._numbers: dict[str, float] = {}
+        self._restart()
 
     def stage(self, name: str) -> _Stage:
         """Returns a context manager; time and counts inside it belong to stage `name`.
 
         Raises:
-            ValueError: `name` is neither one of `STAGES` nnor under `offline.`, `setup.` or `bench.`.
+            ValueError: `name` is neither one of `STAGES` nor under `offline.`, `setup.` or `bench.`.
         """
         return self._stages.get(name) or self._open_account(name)
 
@@ -168,6 +151,12 @@ class StageMeter:
         with self._stack.lock:
             return self._stages.setdefault(name, _Stage(name, self._stack))
 
+    def begin_call(self, peer: str) -> None:
+        """A call of the link to `peer` begins; until `count` ends it, the time is blocked on that peer."""
+        with self._stack.lock:
+            self._stack.settle()
+            self._stack.calling, self._stack.called_seconds = peer, 0.0
+
     def count(
         self,
         peer: str,
@@ -178,20 +167,46 @@ class StageMeter:
         rounds: float = 0.0,
         blocked: float = 0.0,
     ) -> None:
-        """Adds to the current stage what one call of the link to `peer` did: bytes, messages, rounds, wall seconds."""
+        """Adds to the current stage what one call of the link to `peer` did: bytes, messages, rounds.
+
+        `blocked` are wall seconds that were spent in it outside `begin_call`.
+        """
         counts = Counts(
             sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds, blocked_seconds=blocked
         )
         with self._stack.lock:
-            peers = self._stack.stages[-1].peers
-            peers[peer] = peers[peer] + counts if peer in peers else counts
+            if self._stack.calling:
+                self._stack.settle()
+                blocked += self._stack.called_seconds
+                self._stack.calling, self._stack.called_seconds = "", 0.0
+            self._stack.stages[-1].add(peer, counts)
             if rounds >= 1:
-                self._observe(peer, blocked)
+                self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
 
-    def _observe(self, peer: str, blocked: float) -> None:
-        buckets, seconds = self._exchanges.get(peer) or ([0] * (len(EXCHANGE_BUCKETS) + 1), 0.0)
-        buckets[bisect_left(EXCHANGE_BUCKETS, blocked)] += 1
-        self._exchanges[peer] = (buckets, seconds + blocked)
+    def add(self, name: str, count: float = 1) -> None:
+        """Adds to a counter of the registry that only the caller knows, such as repeats.
+
+        Raises:
+            KeyError: the registry has no such metric.
+        """
+        with self._stack.lock:
+            self._numbers[BY_NAME[name].name] = self._numbers.get(name, 0.0) + count
+
+    def put(self, name: str, value: float | None) -> None:
+        """Sets a gauge of the registry that only the caller knows, such as a cache's size; None takes it away.
+
+        Raises:
+            KeyError: the registry has no such metric.
+        """
+        with self._stack.lock:
+            self._numbers.pop(BY_NAME[name].name, None)
+            if value is not None:
+                self._numbers[name] = value
+
+    def numbers(self) -> Mapping[str, float]:
+        """What `add` and `put` made, by metric name."""
+        with self._stack.lock:
+            return dict(self._numbers)
 
     @property
     def current(self) -> str:
@@ -204,13 +219,39 @@ class StageMeter:
             self._stack.settle()
             return tuple(stage.reading() for stage in self._stages.values() if stage.used)
 
-    def exchange_times(self) -> dict[str, ExchangeTimes]:
-        """For each peer, how long exchanges (calls of at least one round) blocked since `reset`."""
+    def lifetime(self) -> tuple[StageReading, ...]:
+        """One reading for each stage ever entered, over all resets: every number of it only grows."""
         with self._stack.lock:
-            return {
-                peer: ExchangeTimes(buckets=tuple(buckets), seconds=seconds)
-                for peer, (buckets, seconds) in self._exchanges.items()
-            }
+            self._stack.settle()
+            return tuple(stage.lifetime() for stage in self._stages.values() if stage.used or stage.past)
+
+    def begin_steps(self) -> None:
+        """The first decoding step begins now."""
+        for stage, _ in self._since_last_step():
+            stage.step_mark = stage.seconds
+
+    def end_step(self) -> None:
+        """A decoding step is over, and the next begins: what each stage took since the last call is one duration."""
+        for stage, seconds in self._since_last_step():
+            if seconds > 0:
+                self._steps.setdefault(stage.name, Histogram(STEP_BUCKETS)).observe(seconds)
+                stage.step_mark = stage.seconds
+
+    def _since_last_step(self) -> Iterator[tuple[_Stage, float]]:
+        with self._stack.lock:
+            self._stack.settle()
+            for stage in self._stages.values():
+                yield stage, stage.seconds - stage.step_mark
+
+    def step_times(self) -> dict[str, Histogram]:
+        """For each stage, its durations within decoding steps since the meter was made."""
+        with self._stack.lock:
+            return {stage: times.copy() for stage, times in self._steps.items()}
+
+    def exchange_times(self) -> dict[str, Histogram]:
+        """For each peer, how long exchanges (calls of at least one round) blocked since the meter was made."""
+        with self._stack.lock:
+            return {peer: times.copy() for peer, times in self._exchanges.items()}
 
     def totals(self, phase: str) -> PhaseTotals:
         """The sum of all stages of `phase`, one of `PHASES`, since `reset`."""
@@ -221,11 +262,16 @@ class StageMeter:
         return PhaseTotals(seconds=sum(reading.seconds for reading in readings), **counts)
 
     def reset(self) -> None:
-        """Starts all accounts again from zero; open stages stay open."""
+        """Starts all accounts again from zero; open stages stay open, and `lifetime` goes on."""
         with self._stack.lock:
+            self._stack.settle()
             for stage in self._stages.values():
-                stage.clear()
-            for stage in self._stack.stages:
-                stage.used = True
-            self._exchanges.clear()
-            self._stack.mark = self._stack.clock()
+                stage.past = stage.lifetime() if stage.used or stage.past else None
+            self._restart()
+
+    def _restart(self) -> None:
+        for stage in self._stages.values():
+            stage.clear()
+        for stage in self._stack.stages:
+            stage.used = True
+        self._stack.mark = self._stack.clock()

@@ -67,7 +67,7 @@ _STAGES = (
     ),
     _metric(
         "stage_duration_seconds", "histogram", _STAGE, "seconds", "Wall time of a stage within one decoding step.",
-        "Stage seconds between one token and the next, observed at each token; buckets 1-2-5 from 1 ms to 50 s.",
+        "Stage seconds between one token and the next, observed at each token; buckets 1-3-10 from 1 ms to 30 s.",
     ),
 )  # fmt: skip
 _DECODING = (

@@ -9,7 +9,6 @@ import psutil
 import torch
 
 from parties.address import Address
-from parties.collector import peak_resident_bytes
 from parties.computing import ComputingParty
 from parties.dealing import DealingParty
 from parties.errors import PartyError
@@ -17,6 +16,7 @@ from parties.exporter import Exporter
 from parties.job import Job
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter, StageReading
+from parties.process import peak_resident_bytes
 from parties.referee import Referee
 from parties.state import State
 
@@ -50,8 +50,8 @@ class Party:
         self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
-        self.state = State(self._exporter.set_value)
-        self.state.enter("idle")
+        self.state = State(self.meter)
+        self._exporter.observe(self.state)
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
 
@@ -89,16 +89,18 @@ class Party:
         if self._worker is None:
             raise PartyError("run was called before connect")
         self.meter.reset()
-        self._exporter.set_run(run_info(wanted))
         before = interface_bytes()
         idle = wanted.engine == "plain" and self.role != "referee"
         result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
         after = interface_bytes()
-        stages = result.pop("stages", None) or self.meter.snapshot()
+        stages = [_stage(reading) for reading in result.pop("stages", None) or self.meter.snapshot()]
+        if prefill := result.get("prefill"):
+            prefill["stages"] = [_stage(reading) for reading in prefill["stages"]]
+            stages = _without(stages, prefill["stages"])
         self.state.enter("idle")
         return {
             "role": self.role,
-            "stages": [_stage(reading) for reading in stages],
+            "stages": stages,
             "host": self.address[0],
             "peak_rss_bytes": int(peak_resident_bytes()),
             "gpu_peak_bytes": gpu_peak_bytes(),
@@ -145,13 +147,6 @@ def gpu_peak_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if used else None
 
 
-def run_info(job: Job) -> dict[str, str]:
-    """The public parameters of a cell, for `mpcbench_run_info`."""
-    told = job.model_dump(include={"engine", "model", "seq_len", "new_tokens", "prefill", "argmax", "seed"})
-    parameters = ", ".join(f"{name}={value}" for name, value in sorted(job.policy.parameters.items()))
-    return {"policy": job.policy.name, "parameters": parameters, **{name: str(value) for name, value in told.items()}}
-
-
 def versions() -> dict[str, str]:
     """Versions of what a number depends on."""
     packages = {name: version(name) for name in ("torch", "crypten", "transformers", "numpy")}
@@ -161,3 +156,13 @@ def versions() -> dict[str, str]:
 def _stage(reading: StageReading) -> dict[str, Any]:
     fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
     return {field: getattr(reading, field) for field in fields}
+
+
+def _without(stages: list[dict[str, Any]], part: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was spent on stages beside a part of it; those where nothing is left are taken out."""
+    spent = {stage["stage"]: stage for stage in part}
+    return [_less(stage, spent.get(stage["stage"], {})) for stage in stages if stage != spent.get(stage["stage"])]
+
+
+def _less(stage: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    return {name: v - part.get(name, 0) if isinstance(v, int | float) else v for name, v in stage.items()}

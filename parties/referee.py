@@ -54,7 +54,7 @@ class Referee:
         self._session: Session | None = None
 
     def run(self, job: Job) -> dict[str, Any]:
-        """One cell: prefill and reference first, then shares, then the check.
+        """One cell: prefill and reference first, then shares or the word to begin, then the check.
 
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
         """
@@ -77,7 +77,10 @@ class Referee:
             if job.show_text:
                 result["text"] = session.tokenizer.decode(reference.tokens)
         else:
-            self._share(job, prefilled, position)
+            if job.prefill == "shared":
+                self._share(job, prefilled, position)
+            else:
+                self._start()
             self.state.enter("check")
             result["check"] = self._check(job, session.spec, reference)
         return result
@@ -94,14 +97,15 @@ class Referee:
 
     def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int) -> Reference:
         start, kept, generated = time.perf_counter(), [], []
+        if job.engine == "plain":
+            self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             logits = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
             token = run(staged(decoder.engine.meter, "argmax", decoder.engine.argmax(logits))) or 0
             kept.append(logits)
             generated.append(token)
             if job.engine == "plain":
-                cached = cache.layers[0].tokens
-                self.state.token(cached, decoder.policy.attended(cached))
+                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
         return Reference(kept, generated, time.perf_counter() - start)
 
     def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
@@ -114,6 +118,12 @@ class Referee:
             for value in values.values():
                 for role, share in zip(("client", "server"), split(value), strict=True):
                     self.mesh[role].send_tensor(share)
+
+    def _start(self) -> None:
+        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        with self.meter.stage("bench.prefill"):
+            for role in ("client", "server"):
+                self.mesh[role].send_json({"start": True})
 
     def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> dict[str, Any]:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""

@@ -92,6 +92,11 @@ class ModelSpec:
         """How many numbers the model has."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
+    @property
+    def cached_numbers(self) -> int:
+        """How many numbers one layer caches for a token: its key and its value."""
+        return 2 * self.n_kv_heads * self.head_dim
+
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
         return dataclasses.asdict(self) | {"eos_ids": list(self.eos_ids)}

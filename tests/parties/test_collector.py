@@ -1,5 +1,9 @@
 import mmap
+import shutil
 import socket
+import subprocess
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -8,6 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from parties.meter import StageMeter
+from parties.metrics import CELL_STATES
+from parties.process import memory_bounds
+from parties.state import State
 from tests.parties.scraping import get, scrape, serving, value
 
 counts = st.fixed_dictionaries(
@@ -63,6 +70,120 @@ def test_the_exchange_histogram_holds_every_exchange_up_to_each_bound(times: lis
     peer = {"party": "client", "peer": "server"}
     assert value(samples, "mpcbench_exchange_seconds_count", **peer) == buckets[float("inf")] == len(times)
     assert value(samples, "mpcbench_exchange_seconds_sum", **peer) == pytest.approx(sum(times))
+
+
+def test_counters_go_on_when_a_cell_begins() -> None:
+    meter = StageMeter()
+    link = {"party": "client", "stage": "softmax", "phase": "online", "peer": "server"}
+    with serving("client", meter) as exporter:
+        for sent in (100, 200, 300):
+            with meter.stage("softmax"):
+                meter.count("server", sent=100)
+            assert value(scrape(exporter), "mpcbench_sent_bytes_total", **link) == sent
+            meter.reset()
+            assert value(scrape(exporter), "mpcbench_sent_bytes_total", **link) == sent
+
+
+def test_compute_and_blocked_seconds_make_up_a_stage() -> None:
+    meter = StageMeter()
+    stage = {"party": "client", "stage": "softmax", "phase": "online"}
+    with serving("client", meter) as exporter:
+        with meter.stage("softmax"):
+            meter.begin_call("server")
+            time.sleep(0.01)
+            under_way = scrape(exporter)  # the call still lasts
+            meter.count("server", rounds=1)
+        samples = scrape(exporter)
+    blocked = value(under_way, "mpcbench_blocked_seconds_total", peer="server", **stage)
+    assert 0.01 <= blocked <= value(samples, "mpcbench_blocked_seconds_total", peer="server", **stage)
+    for seen in (under_way, samples):
+        total = value(seen, "mpcbench_stage_seconds_total", **stage)
+        parts = value(seen, "mpcbench_compute_seconds_total", **stage)
+        parts += value(seen, "mpcbench_blocked_seconds_total", peer="server", **stage)
+        assert parts == pytest.approx(total)
+
+
+def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_ago() -> None:
+    meter, now = StageMeter(), [100.0]
+    with serving("client", meter) as exporter:
+        state = State(meter, lambda: now[0])
+        exporter.observe(state)
+        state.enter("loading")
+        assert not any(name == "mpcbench_token_age_seconds" for name, _ in scrape(exporter))
+        state.enter("decode")
+        state.prefilled([8, 12])
+        now[0] += 3
+        for age in (3.0, 0.0):
+            assert value(scrape(exporter), "mpcbench_token_age_seconds", party="client") == age
+            if age:
+                state.token([9, 13], lambda tokens: tokens // 2, numbers=64)
+        samples = scrape(exporter)
+        expected = {
+            "tokens_total": 1, "last_token_seconds": 3, "kept_tokens": 10, "cache_tokens": 11, "selected_tokens": 5,
+            "cache_bytes": 22 * 64 * 8, "cell_state": CELL_STATES.index("decode"),
+        }  # fmt: skip
+        for name, number in expected.items():
+            assert value(samples, f"mpcbench_{name}", party="client") == number
+        state.enter("check")
+        assert not any(name == "mpcbench_token_age_seconds" for name, _ in scrape(exporter))
+        state.enter("loading")  # the next cell: its sizes are not known yet, its tokens are counted on
+        samples = scrape(exporter)
+        assert value(samples, "mpcbench_tokens_total", party="client") == 1
+        assert not any(name in ("mpcbench_cache_tokens", "mpcbench_last_token_seconds") for name, _ in samples)
+
+
+def test_a_stages_share_of_each_token_is_a_histogram() -> None:
+    meter = StageMeter()
+    with serving("client", meter) as exporter:
+        state = State(meter)
+        state.prefilled([4])
+        for _ in range(3):
+            with meter.stage("softmax"):
+                time.sleep(0.002)
+            state.token([5], lambda tokens: tokens, numbers=2)
+        samples = scrape(exporter)
+    stage = {"party": "client", "stage": "softmax", "phase": "online"}
+    assert value(samples, "mpcbench_stage_duration_seconds_count", **stage) == 3
+    assert value(samples, "mpcbench_stage_duration_seconds_bucket", le="0.001", **stage) == 0
+    total = value(samples, "mpcbench_stage_seconds_total", **stage)
+    assert value(samples, "mpcbench_stage_duration_seconds_sum", **stage) == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "left"),
+    [
+        ({"memory.max": "max"}, None, None),
+        ({}, None, None),
+        ({"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 1\ninactive_file 100\n"}, 1000, 400),
+        ({"memory.max": "1000", "memory.current": "1500", "memory.stat": ""}, 1000, 0),
+    ],
+)
+def test_the_limit_of_a_cgroup_counts_where_it_is_less_than_the_hosts_memory(
+    tmp_path: Path, files: dict[str, str], limit: int | None, left: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = memory_bounds(tmp_path)
+    if limit is None:
+        assert found[0] == psutil.virtual_memory().total
+        assert 0 < found[1] <= found[0]
+    else:
+        assert found == (limit, left)
+
+
+def test_promtool_finds_nothing_to_lint() -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    meter = StageMeter()
+    meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
+    with serving(meter=meter) as exporter:
+        state = State(meter)
+        exporter.observe(state)
+        state.prefilled([4])
+        state.token([5], lambda tokens: tokens, numbers=2)
+        text = get(exporter)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_running_stage_grows_from_scrape_to_scrape() -> None:

@@ -7,59 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parties.errors import AddressInUse, AddressUnusable
-from parties.exporter import PARAMETERS, SETTABLE, Exporter
+from parties.exporter import Exporter
 from parties.meter import StageMeter
 from tests.parties.scraping import scrape, serving, value
 from tests.parties.wires import PATIENCE_S, child
-
-
-def test_run_info_and_token_numbers_carry_the_cell() -> None:
-    with serving() as exporter:
-        assert not any(name == "mpcbench_run_info" for name, _ in scrape(exporter))
-        exporter.set_run({"engine": "fss", "policy": "mpcache", "seq_len": "256"})
-        exporter.set_value("mpcbench_tokens_total", 2)
-        exporter.set_value("mpcbench_tokens_total", 3)
-        exporter.set_value("mpcbench_cell_state", 3)
-        samples = scrape(exporter)
-    run = {"party": "client", "engine": "fss", "policy": "mpcache"}
-    unknown = dict.fromkeys(set(PARAMETERS) - {"engine", "policy", "seq_len"}, "")
-    assert value(samples, "mpcbench_run_info", **run, **unknown, seq_len="256") == 1
-    assert value(samples, "mpcbench_tokens_total", **run) == 3
-    assert value(samples, "mpcbench_cell_state", party="client") == 3
-
-
-def test_a_new_cell_begins_without_the_numbers_of_the_last() -> None:
-    with serving() as exporter:
-        for policy in ("full", "mpcache"):
-            exporter.set_run({"policy": policy})
-            samples = scrape(exporter)
-            assert not any(name == "mpcbench_tokens_total" for name, _ in samples)
-            exporter.set_value("mpcbench_tokens_total", 3)
-        infos = [labels for name, labels in scrape(exporter) if name == "mpcbench_run_info"]
-    assert [dict(labels)["policy"] for labels in infos] == ["mpcache"]
-
-
-def test_odd_characters_in_a_parameter_do_not_break_a_scrape() -> None:
-    odd = 'a"b\\c\nd{é}'
-    with serving() as exporter:
-        exporter.set_run({"model": odd})
-        infos = [labels for name, labels in scrape(exporter) if name == "mpcbench_run_info"]
-    assert dict(infos[0])["model"] == odd
-
-
-@pytest.mark.parametrize("key", ["prompt", "party", "Engine", ""])
-def test_an_unknown_run_parameter_is_refused_and_the_old_run_stays(key: str) -> None:
-    with serving() as exporter:
-        exporter.set_run({"engine": "plain"})
-        with pytest.raises(ValueError, match=r"unknown; use some of .*engine"):
-            exporter.set_run({"engine": "fss", key: "x"})
-        assert any(dict(labels).get("engine") == "plain" for _, labels in scrape(exporter))
-
-
-@pytest.mark.parametrize("name", ["mpcbench_sent_bytes_total", "mpcbench_resident_bytes", "tokens", ""])
-def test_a_number_with_another_source_cannot_be_set(name: str) -> None:
-    with serving() as exporter, pytest.raises(ValueError, match=f"cannot be set; use one of .*{SETTABLE[0]}"):
-        exporter.set_value(name, 1)
 
 
 def test_parties_in_one_process_do_not_mix() -> None:
@@ -108,7 +59,7 @@ def test_closing_frees_the_port_and_leaves_no_thread() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\n"], ids=["nothing", "part", "no end"])
 def test_closing_does_not_wait_for_a_scrape_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parties.exporter.HUNG_SCRAPE_SECONDS", 3600)
+    monkeypatch.setattr("parties.serving.HUNG_REQUEST_SECONDS", 3600)
     before = set(threading.enumerate())
     exporter = Exporter("client", StageMeter(), "127.0.0.1")
     with socket.create_connection(exporter.address, PATIENCE_S) as hung:

@@ -1,7 +1,9 @@
+import contextlib
 import threading
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -172,7 +174,7 @@ def test_reset_forgets_everything_but_the_open_stages() -> None:
     readings = by_stage(meter)
     assert {name: reading.seconds for name, reading in readings.items()} == {"softmax": 4, IDLE: 8}
     assert readings["softmax"].peers == {}
-    assert meter.exchange_times() == {}
+    assert readings["softmax"].compute_seconds == 4
 
 
 @pytest.mark.parametrize("name", ["", "Softmax", "softmax ", "prefill", "offline", "onlinee.x", "server"])
@@ -224,8 +226,100 @@ def test_exchange_times_put_each_exchange_into_the_bucket_that_bounds_it(times: 
         return
     found = meter.exchange_times()["server"]
     expected = Counter(bisect_left(EXCHANGE_BUCKETS, blocked) for blocked in times)
-    assert found.buckets == tuple(expected[i] for i in range(len(EXCHANGE_BUCKETS) + 1))
+    assert found.buckets == [expected[i] for i in range(len(EXCHANGE_BUCKETS) + 1)]
     assert found.seconds == pytest.approx(sum(times))
+
+
+def test_a_call_is_blocked_on_its_peer_while_it_still_lasts() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        clock.now += 1
+        meter.begin_call("server")
+        clock.now += 2
+        reading = by_stage(meter)["softmax"]
+        assert (reading.compute_seconds, reading.blocked_seconds, reading.seconds) == (1, 2, 3)
+        assert meter.exchange_times() == {}
+        clock.now += 4
+        meter.count("server", sent=1, rounds=1)
+        clock.now += 8
+    reading = by_stage(meter)["softmax"]
+    assert (reading.compute_seconds, reading.blocked_seconds, reading.seconds) == (9, 6, 15)
+    assert meter.exchange_times()["server"].seconds == 6
+
+
+actions = st.one_of(
+    st.tuples(st.just("stage"), st.sampled_from(["softmax", "topk", "offline.x"])),
+    st.tuples(st.just("wait"), st.floats(0, 1e3)),
+    st.tuples(st.just("call"), st.sampled_from(["server", "dealer"])),
+    st.tuples(st.just("reset"), st.none()),
+)
+
+
+@given(st.lists(actions, max_size=40))
+def test_what_is_served_over_a_lifetime_never_falls_whatever_happens(actions: list[tuple[str, Any]]) -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    before: dict[str, StageReading] = {}
+
+    def look() -> None:
+        nonlocal before
+        now = {reading.stage: reading for reading in meter.lifetime()}
+        for name, old in before.items():
+            new = now[name]
+            assert (new.seconds, new.compute_seconds) >= (old.seconds, old.compute_seconds)
+            assert new.compute_seconds >= old.compute_seconds
+            for peer, counts in old.peers.items():
+                assert new.peers[peer].blocked_seconds >= counts.blocked_seconds
+                assert new.peers[peer].sent_bytes >= counts.sent_bytes
+        before = now
+
+    with contextlib.ExitStack() as stages:
+        for kind, value in actions:
+            if kind == "stage":
+                stages.enter_context(meter.stage(value))
+            elif kind == "wait":
+                clock.now += value
+            elif kind == "reset":
+                meter.reset()
+            else:
+                meter.begin_call(value)
+                clock.now += 0.1
+                look()
+                meter.count(value, sent=3, rounds=1)
+            look()
+    total = sum(reading.seconds for reading in meter.lifetime())
+    assert total == pytest.approx(clock.now - Clock().now)
+
+
+def test_each_decoding_step_gives_a_stage_one_duration() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        clock.now += 100  # prefill: no step yet
+    meter.begin_steps()
+    for _ in range(3):
+        for seconds in (0.5, 1.5):
+            with meter.stage("softmax"):
+                clock.now += seconds
+        meter.end_step()
+    times = meter.step_times()
+    assert times["softmax"].seconds == pytest.approx(6)
+    assert sum(times["softmax"].buckets) == 3
+    assert IDLE not in times
+
+
+def test_only_numbers_of_the_registry_can_be_added_or_put() -> None:
+    meter = StageMeter()
+    meter.add("mpcbench_repeats_total")
+    meter.add("mpcbench_repeats_total", 2)
+    meter.put("mpcbench_kept_tokens", 5)
+    assert meter.numbers() == {"mpcbench_repeats_total": 3, "mpcbench_kept_tokens": 5}
+    meter.put("mpcbench_kept_tokens", None)
+    assert "mpcbench_kept_tokens" not in meter.numbers()
+    for change in (meter.add, meter.put):
+        with pytest.raises(KeyError, match="mpcbench_nonsense"):
+            change("mpcbench_nonsense", 1)
 
 
 def test_snapshots_are_whole_while_another_thread_works() -> None:

@@ -1,0 +1,98 @@
+"""Memory, CPU time, interface counters and GPU of this process and its host, as the kernel and the driver have them."""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+Reading = tuple[str, float]  # metric, value
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def process_readings() -> Iterator[Reading]:
+    """What every process of a run serves of itself."""
+    process = psutil.Process()
+    with process.oneshot():
+        cpu = process.cpu_times()
+        yield "mpcbench_resident_bytes", process.memory_info().rss
+    yield "mpcbench_peak_resident_bytes", peak_resident_bytes()
+    yield "mpcbench_cpu_seconds_total", cpu.user + cpu.system
+    yield from _host_readings()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # asking more would take GPU memory
+        yield from _gpu_readings(torch.cuda.current_device())
+
+
+def peak_resident_bytes() -> float:
+    """Most memory this process ever held.
+
+    Unlike `ru_maxrss`, this does not inherit the peak of the process that started us.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else math.nan
+
+
+def memory_bounds(cgroup: Path = _CGROUP) -> tuple[int, int]:
+    """Bytes that the host's processes may use together, and how many of them are left.
+
+    Args:
+        cgroup: where the version 2 hierarchy of this process's host or container is mounted.
+    """
+    host = psutil.virtual_memory()
+    try:
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        reclaimable = re.search(r"^inactive_file (\d+)$", (cgroup / "memory.stat").read_text(encoding="ascii"), re.M)
+    except (OSError, ValueError):  # no such hierarchy, or the limit is the word max
+        return host.total, host.available
+    left = limit - used + (int(reclaimable[1]) if reclaimable else 0)
+    return min(limit, host.total), max(0, min(left, host.available))
+
+
+def _host_readings() -> Iterator[Reading]:
+    limit, available = memory_bounds()
+    yield "mpcbench_memory_limit_bytes", limit
+    yield "mpcbench_memory_available_bytes", available
+    cpu = psutil.cpu_times()
+    # guest time is part of user time, and waiting for a disk is idling
+    busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
+    yield "mpcbench_host_cpu_seconds_total", busy
+    yield "mpcbench_host_cores", psutil.cpu_count() or 1
+    if interfaces := psutil.net_io_counters():
+        yield "mpcbench_interface_sent_bytes_total", interfaces.bytes_sent
+        yield "mpcbench_interface_received_bytes_total", interfaces.bytes_recv
+
+
+def _gpu_readings(device: int) -> Iterator[Reading]:
+    yield "mpcbench_gpu_allocated_bytes", torch.cuda.memory_allocated()
+    yield "mpcbench_gpu_peak_allocated_bytes", torch.cuda.max_memory_allocated()
+    if (nvml := _nvml()) is None:
+        return
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    except nvml.NVMLError:  # a virtual or partitioned GPU may not tell
+        return
+    yield "mpcbench_gpu_memory_used_bytes", memory.used
+    yield "mpcbench_gpu_memory_limit_bytes", memory.total
+    yield "mpcbench_gpu_busy_ratio", busy
+
+
+@cache
+def _nvml() -> Any:
+    """NVIDIA's management library, started; None where `nvidia-ml-py` or the driver is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml

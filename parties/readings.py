@@ -1,0 +1,85 @@
+"""What a meter says: counts of what crossed the wire, seconds by stage, histograms. Values that do not change."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What crossed the wire: bytes with framing, messages both ways, rounds, and wall seconds inside link calls."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    messages: int = 0
+    rounds: float = 0.0
+    blocked_seconds: float = 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            sent_bytes=self.sent_bytes + other.sent_bytes,
+            received_bytes=self.received_bytes + other.received_bytes,
+            messages=self.messages + other.messages,
+            rounds=self.rounds + other.rounds,
+            blocked_seconds=self.blocked_seconds + other.blocked_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReading(Counts):
+    """One stage: its exclusive wall seconds, those outside link calls, the counts with each peer, and their sum."""
+
+    stage: str
+    phase: str
+    seconds: float
+    compute_seconds: float = 0.0
+    peers: Mapping[str, Counts]
+
+    def followed_by(self, later: "StageReading") -> "StageReading":
+        """This reading and a later one of the same stage, taken together."""
+        peers = dict(self.peers)
+        for peer, counts in later.peers.items():
+            peers[peer] = peers[peer] + counts if peer in peers else counts
+        return StageReading(
+            stage=self.stage,
+            phase=self.phase,
+            seconds=self.seconds + later.seconds,
+            compute_seconds=self.compute_seconds + later.compute_seconds,
+            peers=peers,
+            **asdict(sum(peers.values(), start=Counts())),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTotals(Counts):
+    """The sum over all stages of a phase; `seconds` are exclusive wall seconds."""
+
+    seconds: float
+
+
+class Histogram:
+    """How many durations fell into each bucket.
+
+    Args:
+        bounds: upper bounds in seconds, rising; one more bucket has no bound.
+
+    Attributes:
+        buckets: counts, one more than there are bounds.
+        seconds: the sum of all durations.
+    """
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Counts a duration in the first bucket whose bound it does not exceed."""
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
+        self.seconds += seconds
+
+    def copy(self) -> "Histogram":
+        """The same, no longer changing."""
+        twin = Histogram(self.bounds)
+        twin.buckets, twin.seconds = list(self.buckets), self.seconds
+        return twin

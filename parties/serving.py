@@ -1,0 +1,72 @@
+"""An HTTP port served from threads of its own, that can be closed while a request hangs."""
+
+import contextlib
+import logging
+import socket
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from parties.address import address_of
+
+POLL_SECONDS = 0.1  # how soon the server notices that it is to close
+HUNG_REQUEST_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+class HttpServer:
+    """Serves from its making until `close`.
+
+    Args:
+        listener: a listening TCP socket; the server owns it from now on.
+        handler: answers requests.
+
+    Attributes:
+        address: the (host, port) that it listens on.
+    """
+
+    def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address = address_of(listener)
+        self._server = _Server(listener, handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Frees the port and ends all threads, those of half-open requests too. Closing twice is fine."""
+        self._server.close()
+        self._thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """One thread a request; knows its open connections."""
+
+    def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address_of(listener), _patient(handler), bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._connections: set[Any] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class calls it so
+        log.warning("a request by %s failed", client_address[0], exc_info=True)
+
+    def close(self) -> None:
+        self.shutdown()
+        for connection in tuple(self._connections):
+            with contextlib.suppress(OSError):  # it may have ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+
+def _patient(handler: type[BaseHTTPRequestHandler]) -> type[BaseHTTPRequestHandler]:
+    """The handler with a limit to its patience, and without a log line for each request."""
+    return type(handler.__name__, (handler,), {"timeout": HUNG_REQUEST_SECONDS, "log_message": lambda *_: None})
