@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from itertools import product
+import random
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.axes import points
 from orchestrator.choices import EngineChoice, PolicyChoice, Prompt
 from orchestrator.experiment import Experiment
 from orchestrator.networks import Network
@@ -14,6 +16,12 @@ from orchestrator.networks import Network
 SCHEMA = 1
 """Goes into every id; counts up when the same values come to mean something else."""
 
+# What an id has always contained. A later field joins only where it differs from its default, so that records of
+# earlier versions keep their ids.
+_FIRST = {
+    "engine", "model", "policy", "seq_len", "new_tokens", "network", "shaping", "prefill", "argmax", "prompt", "gpu",
+    "seed", "repeat",
+}  # fmt: skip
 _NOT_MEASURED = {"timeout_s", "cell_timeout_s", "data_ports"}
 
 
@@ -35,6 +43,7 @@ class Cell(BaseModel):
     gpu: bool = Field(description="Whether each party has a GPU.")
     seed: int = Field(description="Seed of public random choices.")
     repeat: int = Field(description="Which repeat of the same measurement, from 0.")
+    warmup: bool = Field(default=False, description="Whether this run only warms up and counts for nothing.")
     timeout_s: float = Field(description="Seconds without a byte after which a peer counts as hanging.")
     cell_timeout_s: float = Field(description="Seconds after which the cell is given up.")
     data_ports: dict[str, int] = Field(default={}, description="Fixed data ports by role.")
@@ -42,27 +51,43 @@ class Cell(BaseModel):
     @property
     def id(self) -> str:
         """16 hexadecimal digits that stand for the resolved values."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude=_NOT_MEASURED)
+        values: dict[str, Any] = self.model_dump(mode="json", include=_FIRST)
+        values |= self.model_dump(mode="json", exclude=_FIRST | _NOT_MEASURED, exclude_defaults=True)
         canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         """The cell in a few words."""
         words = f"{self.engine.name} {self.policy} {self.seq_len} tokens, network {self.network.name}"
-        return f"{words}, repeat {self.repeat}" if self.repeat else words
+        return ", ".join(
+            [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
+        )
 
 
 def expand(experiment: Experiment) -> tuple[Cell, ...]:
     """All cells of an experiment.
 
     Ordered by network, then engine, so that links are shaped and parties started as rarely as possible; then by length,
-    policy and repeat.
+    policy, warm-up and repeat.
     """
     fixed = {name: getattr(experiment, name) for name in Cell.model_fields.keys() & Experiment.model_fields.keys()}
-    points = product(
-        experiment.networks, experiment.engines, experiment.seq_lens, experiment.policies, range(experiment.repeats)
-    )
-    return tuple(
-        Cell(**fixed, network=network, engine=engine, seq_len=seq_len, policy=policy, repeat=repeat)
-        for network, engine, seq_len, policy, repeat in points
-    )
+    return tuple(Cell(**fixed | point._asdict()) for point in points(experiment))
+
+
+def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:
+    """The order in which to run: by blocks of equal network and engine, each shuffled after its warm-ups.
+
+    Args:
+        cells: In the order of `expand`.
+        seed: The same seed gives the same order.
+    """
+    blocks: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        blocks.setdefault((cell.network.name, cell.engine.name), []).append(cell)
+    dice = random.Random(seed)  # noqa: S311 - a public order, not a secret
+    return tuple(cell for block in blocks.values() for cell in _shuffled(block, dice))
+
+
+def _shuffled(block: list[Cell], dice: random.Random) -> list[Cell]:
+    counted = [cell for cell in block if not cell.warmup]
+    return [cell for cell in block if cell.warmup] + dice.sample(counted, len(counted))

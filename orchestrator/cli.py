@@ -1,22 +1,25 @@
 """The command line: `mpcache-bench`."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.problems import ConfigError
+from orchestrator.retry import Retry
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.cells import Cell
     from orchestrator.experiment import Experiment
+    from orchestrator.record import Record
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: every cell is `ok`; some cell is not; nothing could start; the user stopped it."""
@@ -44,27 +47,54 @@ def run(
     file: _File,
     out: _Out,
     dry_run: Annotated[bool, typer.Option(help="Print the cells and an estimate, and start nothing.")] = False,
-    resume: Annotated[bool, typer.Option(help="Skip cells that DIR has an ok record of, or run all again.")] = True,
+    resume: Annotated[bool, typer.Option(help="Skip cells that DIR has a record of, or run all again.")] = True,
+    retry: Annotated[Retry, typer.Option(help="Recorded cells to run again.")] = Retry.NONE,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CELLS", help="Such as `engine=fss seq_len=128,256`; may be given several times."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run at most N cells now.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Start no cell that is expected to end later than this.")
+    ] = None,
+    max_gigabytes: Annotated[
+        float | None, typer.Option(min=0.0, help="Start no cell that is expected to send more in all, setup aside.")
+    ] = None,
+    records: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Other runs that estimates may learn from.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Go on in DIR although the experiment was edited since.")
+    ] = False,
     address: Annotated[
         str | None, typer.Option(metavar="RAY", help="Ray cluster; a local one is made if left out.")
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="Run on emulated hosts, made for this run; needs root.")] = False,
 ) -> None:
     """Run the experiment in FILE and render its report; run it again to resume."""
-    from orchestrator.cells import expand  # heavier imports wait until they are needed
+    from orchestrator.cells import expand, schedule  # heavier imports wait until they are needed
     from orchestrator.experiment import load_experiment
+    from orchestrator.store import RecordStore, StoreError
+    from orchestrator.todo import GIGABYTE, Budget, parse_only, wanted
 
     try:
         experiment = load_experiment(file)
-    except ConfigError as error:
+        cells = wanted(expand(experiment), [parse_only(text) for text in only or ()])
+        past = [record for folder in records or () for record in RecordStore(folder).read()]
+    except (ConfigError, StoreError) as error:
         _refuse(str(error))
-    cells = expand(experiment)
+    if not cells:
+        _refuse(f"--only {' '.join(only or ())}: no cell of {file} is meant; --dry-run without it lists them all")
     if dry_run:
-        _print_plan(experiment, cells, out, resume=resume)
+        _print_plan(experiment, cells, out, past, resume=resume, retry=retry)
         return
     if lab:
-        _run_in_lab(file, out, resume=resume)
-    _run(experiment, cells, out, resume=resume, address=address)
+        options = {"resume": resume, "retry": retry, "only": only, "limit": limit, "max-seconds": max_seconds}
+        options |= {"max-gigabytes": max_gigabytes, "records": records, "update": update}
+        _run_in_lab(file, out, options)
+    ordered = schedule(cells, experiment.seed) if experiment.order == "seeded" else cells
+    budget = Budget(limit, max_seconds, None if max_gigabytes is None else max_gigabytes * GIGABYTE)
+    _run(experiment, ordered, out, resume=resume, address=address, retry=retry, budget=budget, past=past, update=update)
 
 
 @app.command()
@@ -102,13 +132,12 @@ def main() -> None:
     app()
 
 
-def _run_in_lab(file: Path, out: Path, *, resume: bool) -> NoReturn:
+def _run_in_lab(file: Path, out: Path, options: dict[str, Any]) -> NoReturn:
     """The same command on the first host of a lab, a Ray node on each of its three hosts."""
     from netem import NetemError
     from orchestrator.lab import run_in_lab
 
-    argv = ["mpcache-bench", "run", str(file.resolve()), "--out", str(out.resolve())]
-    argv += [] if resume else ["--no-resume"]
+    argv = ["mpcache-bench", "run", str(file.resolve()), "--out", str(out.resolve()), *_written(options)]
     out.mkdir(parents=True, exist_ok=True)
     try:
         raise typer.Exit(run_in_lab(argv, keep=[out.resolve(), file.resolve().parent]))
@@ -116,7 +145,18 @@ def _run_in_lab(file: Path, out: Path, *, resume: bool) -> NoReturn:
         _refuse(str(error))
 
 
-def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool, address: str | None) -> None:
+def _written(options: dict[str, Any]) -> Iterator[str]:
+    """Options as words of a command line, paths absolute: the hosts of a lab start elsewhere."""
+    for name, value in options.items():
+        if isinstance(value, bool):
+            yield from [f"--{name}"] if value else [f"--no-{name}"] if name == "resume" else []
+        else:
+            several = value if isinstance(value, list) else [value]
+            for one in several:
+                yield from [] if one is None else [f"--{name}", str(one.resolve() if isinstance(one, Path) else one)]
+
+
+def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool, **options: Any) -> None:
     from orchestrator.report import render
     from orchestrator.session import ClusterError
     from orchestrator.store import RecordStore, StoreError
@@ -127,10 +167,10 @@ def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resu
         with RecordStore(out) as store:
             if not resume:
                 store.set_aside(datetime.now(UTC))
-            store.freeze(experiment, cells)
+            store.read()
         for warning in store.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        outcome = run_sweep(experiment, cells, out, address=address, show_text=experiment.show_text)
+        outcome = run_sweep(experiment, cells, out, **options)
         paths = render(out) if outcome.records else ()
     except (ClusterError, StoreError) as error:
         _refuse(str(error))
@@ -138,21 +178,33 @@ def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resu
         raise typer.Exit(INTERRUPTED) from None
     _show(summary(outcome.records))
     _say(*map(str, paths))
+    if outcome.refusal:
+        _say(f"stopped before its end: {outcome.refusal}; {len(outcome.left)} cells are left, the same command goes on")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     good = len(outcome.records) == len(cells) and all(record.status == "ok" for record in outcome.records)
     raise typer.Exit(OK if good else FAILED)
 
 
-def _print_plan(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool) -> None:
+def _print_plan(
+    experiment: "Experiment",
+    cells: "tuple[Cell, ...]",
+    out: Path,
+    past: "list[Record]",
+    *,
+    resume: bool,
+    retry: Retry,
+) -> None:
     from orchestrator.store import RecordStore, StoreError
     from orchestrator.tables import plan
+    from orchestrator.todo import unfinished
 
     try:
         latest = RecordStore(out).latest()
     except StoreError as error:
         _refuse(str(error))
-    _show(plan(experiment.name, cells, latest, resume=resume))
+    todo = unfinished(cells, latest, retry) if resume else cells
+    _show(plan(experiment.name, cells, todo, [*past, *latest.values()]))
 
 
 def _show(table: "Table") -> None:

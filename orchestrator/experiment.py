@@ -1,9 +1,10 @@
 """Experiment files: what to measure, as YAML, checked in full before anything starts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -15,11 +16,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from orchestrator.axes import Condition, check_exclude, check_linked
 from orchestrator.choices import Engine, PolicyChoice, Prompt, located
 from orchestrator.networks import Network, parse_network
-from orchestrator.problems import ConfigError, Problem, Rejected, problems_of
+from orchestrator.problems import ConfigError, Problem, Rejected, join, problems_of
 from parties.errors import ModelError
 
 if TYPE_CHECKING:
@@ -45,7 +48,10 @@ _Listed = [Field(min_length=1), AfterValidator(_different)]
 
 
 class Experiment(BaseModel):
-    """What to measure: the cells of the sweep are the product of engines, policies, seq_lens, networks and repeats."""
+    """What to measure: the cells of the sweep are the product of engines, policies, seq_lens and networks.
+
+    Axes may be linked, points left out, and each one is measured several times.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +86,30 @@ class Experiment(BaseModel):
         description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
         examples=["[none]"],
     )
+    linked: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="Axes that walk together instead of being combined, such as each length with a network of its own; "
+        "`networks`, `engines`, `seq_lens` or `policies`, with as many values each.",
+        examples=["[[networks, seq_lens]]"],
+    )
+    exclude: tuple[Condition, ...] = Field(
+        default=(),
+        description="Cells to leave out: those that have one of the values on each axis named. Axes are `network`, "
+        "`engine`, `seq_len`, `policy` and `repeat`, with a value or a list.",
+        examples=["[{engine: crypten, seq_len: [512, 1024]}]"],
+    )
     repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
+    warmup: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
+        default=0,
+        description="Runs of each measurement before its repeats; recorded, and left out of every average.",
+        examples=["1"],
+    )
+    order: Literal["seeded", "listed"] = Field(
+        default="seeded",
+        description="`seeded`: cells with the same network and engine run together, shuffled by the seed, so that a "
+        "slow drift of the machine does not look like an effect of length or policy. `listed`: as written.",
+        examples=["seeded"],
+    )
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
         default=0, description="Seed of public random choices, such as a prompt of random tokens.", examples=["0"]
     )
@@ -89,9 +118,10 @@ class Experiment(BaseModel):
         description="What makes the links as asked: `auto` takes the first back end that can; see networks.md.",
         examples=["auto"],
     )
-    prefill: Literal["shared"] = Field(
+    prefill: Literal["shared", "mpc"] = Field(
         default="shared",
-        description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties.",
+        description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
+        "`mpc`: client and server run the prompt themselves, which takes far longer than a token; `plain` does as ever.",
         examples=["shared"],
     )
     argmax: Literal["private", "client"] = Field(
@@ -129,6 +159,13 @@ class Experiment(BaseModel):
         except ModelError as error:
             raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
         return source
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Self:
+        for key, check in (("linked", check_linked), ("exclude", check_exclude)):
+            if problems := check(self):
+                raise Rejected(*(replace(problem, path=join(key, problem.path)) for problem in problems))
+        return self
 
     @field_validator("seq_lens")
     @classmethod

@@ -103,14 +103,15 @@ def _allowed(model: type[BaseModel], name: str) -> str:
 
 def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return {"Prompt": "mapping"}.get(schema["$ref"].rpartition("/")[2], "name or mapping")
+        return "mapping" if schema["$ref"].endswith(("/Prompt", "/Condition")) else "name or mapping"
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
         return _words(next(part for part in schema["anyOf"] if part.get("type") != "null"), definitions)
     kind = schema.get("type", "mapping")
     if kind == "array":
-        return f"list of {_words(schema['items'], definitions)}, at least one, each once"
+        least = ", at least one, each once" if schema.get("minItems") else ""
+        return f"list of {_words(schema['items'], definitions)}{least}"
     if kind == "object" and "additionalProperties" in schema:
         return f"mapping from role to {_words(schema['additionalProperties'], definitions)}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}

@@ -1,20 +1,15 @@
-"""The folder of a run: `records.jsonl`, appended to safely, and frozen copies of what was asked."""
+"""The folder of a run: `records.jsonl`, appended to safely."""
 
 import errno
 import fcntl
-import json
 import os
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import yaml
 from pydantic import ValidationError
 
-from orchestrator.cells import Cell
-from orchestrator.experiment import Experiment
 from orchestrator.record import Record
 
 RECORDS = "records.jsonl"
@@ -80,22 +75,13 @@ class RecordStore:
             self._lock.close()
             self._lock = None
 
-    def freeze(self, experiment: Experiment, cells: Sequence[Cell]) -> None:
-        """Keep copies of the experiment and of its cells beside the records.
+    def write(self, name: str, text: str) -> None:
+        """Put a file beside the records, in one step.
 
         Raises:
-            StoreError: The folder holds the records of an experiment of another name, or cannot be written.
+            StoreError: The disk is full or the folder cannot be written.
         """
-        others = {record.experiment for record in self.read()} - {"", experiment.name}
-        if others:
-            raise StoreError(
-                f"{self.folder} holds records of experiment {', '.join(sorted(others))}, not {experiment.name}; "
-                f"choose another folder"
-            )
-        asked = experiment.model_dump(mode="json", exclude_unset=False)
-        self._replace(self.folder / "experiment.yaml", yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
-        resolved = [{"id": cell.id, **cell.model_dump(mode="json")} for cell in cells]
-        self._replace(self.folder / "cells.json", json.dumps(resolved, indent=1) + "\n")
+        self._replace(self.folder / name, text)
 
     def set_aside(self, now: datetime) -> Path | None:
         """Begin anew: rename the file of records after the time, in UTC, and lose none of them.

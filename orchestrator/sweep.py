@@ -11,15 +11,18 @@ from types import FrameType
 from rich.console import Console
 
 from orchestrator.actors import PARTY_CLASS
-from orchestrator.cells import Cell
+from orchestrator.cells import Cell, expand
 from orchestrator.estimate import estimate
 from orchestrator.experiment import Experiment
+from orchestrator.frozen import Frozen
 from orchestrator.live import Course, view
-from orchestrator.record import Record, Status
+from orchestrator.record import Record
+from orchestrator.retry import Retry
 from orchestrator.runner import Runner
 from orchestrator.session import ray_session
 from orchestrator.store import RecordStore
 from orchestrator.targets import TargetFile
+from orchestrator.todo import NO_LIMIT, Budget, Purse, unfinished
 
 TARGETS = "targets.json"
 
@@ -31,10 +34,14 @@ class SweepOutcome:
     Attributes:
         records: The latest record of each cell that has one, in the order of the cells.
         interrupted: Whether the user stopped the sweep before its end.
+        left: Cells that a budget left for another time.
+        refusal: Which budget, in words; empty if it was none.
     """
 
     records: tuple[Record, ...]
     interrupted: bool
+    left: tuple[Cell, ...] = ()
+    refusal: str = ""
 
 
 def run_sweep(
@@ -43,55 +50,67 @@ def run_sweep(
     out: Path,
     *,
     address: str | None = None,
-    show_text: bool = False,
+    retry: Retry = Retry.NONE,
+    budget: Budget = NO_LIMIT,
+    past: Sequence[Record] = (),
+    update: bool = False,
     console: Console | None = None,
     party_class: str = PARTY_CLASS,
 ) -> SweepOutcome:
-    """Run the cells that have no `ok` record yet; each record is on disk before the next cell starts.
+    """Run the cells that have no final record yet; each record is on disk before the next cell starts.
 
     The first SIGINT or SIGTERM stops the cell that runs, records it as `interrupted` and cleans up; the second raises
     KeyboardInterrupt at once.
 
     Args:
-        experiment: What the cells come from; a copy of it goes into the folder.
+        experiment: What the cells come from; it is frozen in the folder.
         cells: The cells, in the order to run them.
         out: The run's folder.
         address: The Ray cluster to use; see `ray_session`.
-        show_text: Whether to show the decoded text, the client's secret, in the terminal.
+        retry: Whether cells that failed run again.
+        budget: What this call may use.
+        past: Records of other runs that estimates may learn from.
+        update: Whether to go on with an experiment that was edited since the run began.
         console: Where to show what happens; standard output by default.
         party_class: Import path `module:Class` of what the actors wrap; for tests.
 
     Raises:
-        StoreError: The folder cannot be used.
+        StoreError: The folder cannot be used, or the experiment is not the one that it was started with.
         ClusterError: There is no cluster at the address.
         KeyboardInterrupt: The user insisted.
     """
-    stop = threading.Event()
+    stop, refusal = threading.Event(), ""
     with RecordStore(out) as store:
-        store.freeze(experiment, cells)
-        known = store.latest()
-        todo = [cell for cell in cells if cell.id not in known or known[cell.id].status is not Status.OK]
+        frozen = Frozen(store, experiment, expand(experiment), update=update)
+        todo = unfinished(cells, store.latest(), retry)
+        left = list(todo)
         if todo:
-            course = Course(experiment.name, len(todo))
+            course, purse = Course(experiment.name, len(todo)), Purse(budget)
             with (
                 ray_session(address),
                 stop_on_signals(stop),
                 TargetFile(out / TARGETS, experiment.name) as targets,
-                Runner(experiment.name, out, targets, stop, show_text=show_text, party_class=party_class) as runner,
+                Runner(
+                    experiment.name, out, targets, stop, show_text=experiment.show_text, party_class=party_class
+                ) as runner,
                 view(console or Console(), course) as shown,
             ):
-                past = list(known.values())
-                for index, cell in enumerate(todo):
-                    if stop.is_set():
+                known = [*past, *store.latest().values()]
+                while left and not stop.is_set():
+                    expected = [estimate(later, known) for later in left]
+                    if refusal := purse.refusal(expected[0]):
                         break
-                    course.begin([estimate(later, past).seconds for later in todo[index:]])
-                    shown.begin(cell)
-                    outcome = runner.run(cell, shown.update)
+                    frozen.check_prompt()
+                    course.begin([guess.seconds for guess in expected])
+                    shown.begin(left[0])
+                    outcome = runner.run(left.pop(0), shown.update)
                     store.append(outcome.record)
-                    past.append(outcome.record)
+                    known.append(outcome.record)
+                    purse.pay(outcome.record)
                     shown.end(outcome.record, outcome.text)
         latest = store.latest()
-    return SweepOutcome(tuple(latest[cell.id] for cell in cells if cell.id in latest), stop.is_set())
+    records = tuple(latest[cell.id] for cell in cells if cell.id in latest)
+    return SweepOutcome(records, stop.is_set(), tuple(left), refusal)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What the command line prints: the plan of a sweep, and how it went."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -8,30 +8,31 @@ from rich.text import Text
 
 from orchestrator.cells import Cell
 from orchestrator.estimate import estimate
-from orchestrator.record import Record, Status
+from orchestrator.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
 _CELL = ("engine", "policy", "prompt tokens", "network", "repeat")
 
 
-def plan(name: str, cells: Sequence[Cell], latest: Mapping[str, Record], *, resume: bool) -> Table:
+def plan(name: str, cells: Sequence[Cell], todo: Sequence[Cell], past: Sequence[Record]) -> Table:
     """The cells of a sweep with an estimate of each, and of all that are still to run.
 
     Args:
         name: Of the experiment.
-        cells: In the order in which they run.
-        latest: What is recorded already, by id; estimates learn from it.
-        resume: Whether cells that are recorded as `ok` will be skipped.
+        cells: All of them.
+        todo: Those that would run; the others are done.
+        past: What estimates learn from.
     """
     table = _table(
         f"{name}: {len(cells)} cells", ("id", *_CELL, "time, about", "online bytes", "offline bytes", "from")
     )
+    left = {cell.id for cell in todo}
     seconds, online, offline = 0.0, 0.0, 0.0
     for cell in cells:
-        if resume and cell.id in latest and latest[cell.id].status is Status.OK:
+        if cell.id not in left:
             table.add_row(cell.id, *_words(cell), "", "", "", "done")
             continue
-        guess = estimate(cell, latest.values())
+        guess = estimate(cell, past)
         seconds += guess.seconds
         online += guess.online_bytes or 0
         offline += guess.offline_bytes or 0
@@ -67,7 +68,8 @@ def _amounts(record: Record) -> tuple[str, ...]:
 
 
 def _words(cell: Cell) -> tuple[Text, ...]:
-    values = (cell.engine.name, cell.policy, cell.seq_len, cell.network.name, cell.repeat)
+    repeat = f"warm-up {cell.repeat}" if cell.warmup else cell.repeat
+    values = (cell.engine.name, cell.policy, cell.seq_len, cell.network.name, repeat)
     return tuple(Text(str(value)) for value in values)
 
 

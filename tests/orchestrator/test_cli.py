@@ -84,9 +84,6 @@ def test_the_same_command_again_resumes(file: Path, tmp_path: Path, swept: list[
     call("run", file, "--out", tmp_path / "out")
     assert call("run", file, "--out", tmp_path / "out").exit_code == 0
     assert len(swept) == 2
-    longer = write(tmp_path / "longer.yaml", seq_lens=[128, 256])
-    assert call("run", longer, "--out", tmp_path / "out").exit_code == 0
-    assert [cell.seq_len for cell in swept] == [128, 128, 256, 256]
 
 
 def test_no_resume_runs_all_again_and_keeps_the_old_records(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
@@ -168,13 +165,10 @@ def test_what_keeps_a_run_from_starting_is_exit_code_2(
 ) -> None:
     with RecordStore(tmp_path / "busy"):
         busy = call("run", file, "--out", tmp_path / "busy")
-    call("run", file, "--out", tmp_path / "out")
-    other = call("run", write(tmp_path / "b.yaml", name="other"), "--out", tmp_path / "out")
     raises(monkeypatch, ClusterError("there is no Ray at 10.0.0.1:6379"))
     cluster = call("run", file, "--out", tmp_path / "new", "--address", "10.0.0.1:6379")
-    assert [busy.exit_code, other.exit_code, cluster.exit_code] == [2, 2, 2]
+    assert [busy.exit_code, cluster.exit_code] == [2, 2]
     assert "another run writes to" in busy.output
-    assert "holds records of experiment synthetic" in other.output
     assert "no Ray at 10.0.0.1" in cluster.output
 
 

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cells import expand
-from orchestrator.experiment import load_experiment
 from orchestrator.record import Status
 from orchestrator.store import RecordStore, StoreError
 
@@ -171,21 +170,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="choose another folder"), RecordStore(tmp_path / "file" / "run"):
         pass
-
-
-def test_what_was_asked_is_frozen_beside_the_records(tmp_path: Path) -> None:
-    experiment = factory.experiment(networks=["wan"])
-    with RecordStore(tmp_path) as store:
-        store.freeze(experiment, expand(experiment))
-    assert load_experiment(tmp_path / "experiment.yaml") == experiment
-    assert expand(experiment)[0].id in (tmp_path / "cells.json").read_text()
-
-
-def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
-    write(tmp_path)
-    other = factory.experiment(name="other")
-    with RecordStore(tmp_path) as store, pytest.raises(StoreError, match="synthetic, not other"):
-        store.freeze(other, expand(other))
 
 
 def test_beginning_anew_keeps_the_old_records(tmp_path: Path) -> None:

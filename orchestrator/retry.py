@@ -1,0 +1,10 @@
+"""What happens to cells that failed before."""
+
+from enum import StrEnum
+
+
+class Retry(StrEnum):
+    """Which recorded cells run again."""
+
+    NONE = "none"
+    FAILED = "failed"
