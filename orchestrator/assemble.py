@@ -12,6 +12,7 @@ from orchestrator.record import (
     LinkReading,
     PartyReading,
     PhaseTotal,
+    PrefillTotals,
     Record,
     StageReading,
     Status,
@@ -25,6 +26,8 @@ Results = Mapping[str, Mapping[str, Any]]
 _PREFILL = {
     "shared": "shared: the bench's referee ran the prompt in the clear and gave client and server uniformly random "
     "shares of the cache; this took no part in the protocol and is in no total",
+    "mpc": "mpc: client and server ran the prompt themselves, without showing it or the weights to anybody; what that "
+    "took stands apart from decoding",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
 _HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
@@ -56,9 +59,7 @@ def build_record(
         shaping: The back end that shaped the links.
         warnings: What the driver has to say, before the parties' own.
     """
-    stages = tuple(
-        StageReading(party=role, **stage) for role, result in results.items() for stage in result.get("stages", ())
-    )
+    stages = _stages(results)
     clock = _clock(results)
     tokens = int(results[clock]["tokens"])
     check = _check(results)
@@ -73,6 +74,7 @@ def build_record(
         seconds_per_token=float(results[clock]["decode_seconds"]) / tokens,
         totals=Totals(online=_total(stages, "online", clock), offline=_total(stages, "offline", clock)),
         stages=stages,
+        prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
         warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping)),
@@ -123,7 +125,7 @@ def _common(
         "started": started,
         "finished": finished,
         "trust_model": trust_model(cell.engine.name),
-        "prefill": _PREFILL[cell.prefill],
+        "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
         "shaping": shaping,
         "links": tuple(LinkReading.model_validate(link) for link in links),
@@ -154,6 +156,25 @@ def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal
     )
 
 
+def _stages(results: Results) -> tuple[StageReading, ...]:
+    return tuple(
+        StageReading(party=role, **stage) for role, result in results.items() for stage in result.get("stages", ())
+    )
+
+
+def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:
+    parts = {role: result["prefill"] for role, result in results.items() if result.get("prefill")}
+    if clock not in parts:
+        return None
+    stages = _stages(parts)
+    return PrefillTotals(
+        seconds=float(parts[clock]["seconds"]),
+        online=_total(stages, "online", clock),
+        offline=_total(stages, "offline", clock),
+        stages=stages,
+    )
+
+
 def _check(results: Results) -> Check | None:
     found = next((result["check"] for result in results.values() if result.get("check")), None)
     if found is None:
@@ -175,7 +196,8 @@ def kernel_mismatches(results: Results, shaping: str) -> list[str]:
     found = []
     for host in sorted({str(result.get("host", "")) for result in results.values()} - {""}):
         here = [result for result in results.values() if result.get("host") == host]
-        stages = [stage for result in here for stage in result.get("stages", ())]
+        parts = [part for result in here for part in (result, result.get("prefill") or {})]
+        stages = [stage for part in parts for stage in part.get("stages", ())]
         own = sum(stage["sent_bytes"] for stage in stages)
         headers = _HEADER_BYTES * sum(stage.get("messages", 0) for stage in stages)
         kernel = max(result.get("interface_sent_bytes", 0) for result in here)

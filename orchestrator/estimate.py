@@ -94,12 +94,17 @@ def by_formula(cell: Cell) -> Estimate:
     local = sent / _BYTES_PER_SECOND + cost.rounds * _SECONDS_PER_ROUND
     seconds = local + cost.rounds * _round_trip(cell.network) + sent / _rate(cell.network)
     return Estimate(
-        seconds=_SET_UP_SECONDS + seconds,
+        seconds=_SET_UP_SECONDS + seconds + _prompt_seconds(cell, seconds / cell.new_tokens),
         seconds_per_token=seconds / cell.new_tokens,
         online_bytes=2 * sent,
         offline_bytes=cost.dealt * WORD,
         rounds=cost.rounds,
     )
+
+
+def _prompt_seconds(cell: Cell, per_token: float) -> float:
+    """A prompt that is run inside takes at most what as many decoded tokens take: its tokens share rounds."""
+    return (cell.seq_len - 1) * per_token if cell.prefill == "mpc" else 0.0
 
 
 def _round_trip(network: Network) -> float:
@@ -114,7 +119,8 @@ def _rate(network: Network) -> float:
 
 
 def _same_setting(past: Cell, cell: Cell) -> bool:
-    return all(getattr(past, name) == getattr(cell, name) for name in ("engine", "model", "network", "argmax", "gpu"))
+    same = ("engine", "model", "network", "argmax", "gpu", "prefill")
+    return all(getattr(past, name) == getattr(cell, name) for name in same)
 
 
 def _distance(past: Cell, cell: Cell) -> tuple[bool, int]:

@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class StageReading(_Part):
-    """What one party spent in one stage, over all decoded tokens."""
+    """What one party spent in one stage, over all decoded tokens or over the prompt."""
 
     party: str = Field(description="Role of the party.")
     stage: str = Field(description="Name of the stage.")
@@ -51,7 +51,7 @@ class StageReading(_Part):
 
 
 class PhaseTotal(_Part):
-    """One phase, over all decoded tokens."""
+    """One phase, over all decoded tokens or over the prompt."""
 
     rounds: Annotated[float, Field(ge=0)] = Field(description="Rounds of the party that took part in most.")
     seconds: Seconds = Field(description="Wall time as the client spent it: its phases add up to the decode time.")
@@ -64,6 +64,15 @@ class Totals(_Part):
 
     online: PhaseTotal = Field(description="From the first secret input of a token to its output.")
     offline: PhaseTotal = Field(description="Correlated randomness, which does not depend on any secret.")
+
+
+class PrefillTotals(_Part):
+    """A prompt that client and server ran themselves (`prefill: mpc`), apart from decoding."""
+
+    seconds: Seconds = Field(description="Wall time at the client, online and offline.")
+    online: PhaseTotal = Field(description="From the embedding of the prompt to the compressed cache.")
+    offline: PhaseTotal = Field(description="Correlated randomness for it.")
+    stages: tuple[StageReading, ...] = Field(description="Every party and stage, online and offline.")
 
 
 class Check(_Part):
@@ -143,6 +152,9 @@ class Record(_Part):
     seconds_per_token: Seconds | None = Field(default=None, description="Decode time over tokens, all phases.")
     totals: Totals | None = Field(default=None, description="Sums by phase over all decoded tokens.")
     stages: tuple[StageReading, ...] = Field(default=(), description="Every party and stage.")
+    prefill_totals: PrefillTotals | None = Field(
+        default=None, description="What the prompt took with `prefill: mpc`; in no total and no stage of decoding."
+    )
     check: Check | None = Field(default=None, description="Against the `plain` engine; None for `plain` itself.")
     parties: dict[str, PartyReading] = Field(default={}, description="Each party's process.")
     links: tuple[LinkReading, ...] = Field(default=(), description="Each ordered pair of parties.")
@@ -163,8 +175,8 @@ class Record(_Part):
                 raise ValueError(f"status {self.status} needs {name}")
             if not self.status.measured and value is not None:
                 raise ValueError(f"status {self.status} must not carry {name}")
-        if not self.status.measured and (self.stages or self.check):
-            raise ValueError(f"status {self.status} must not carry stages or check")
+        if not self.status.measured and (self.stages or self.check or self.prefill_totals):
+            raise ValueError(f"status {self.status} must not carry stages, check or prefill_totals")
         if self.status.measured and (self.error is not None or not self.tokens):
             raise ValueError(f"status {self.status} needs tokens and has no error")
         if not self.status.measured and (self.error is None or self.error.status != self.status):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from orchestrator.record import Record
 from orchestrator.report import words
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length
+from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
 from orchestrator.store import RECORDS, RecordStore, StoreError
@@ -74,6 +75,7 @@ def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
         "ratios": ratios,
         "headlines": [(row, next((ratio for ratio in ratios if ratio.row is row), None)) for row in shown],
         "stages": [(row, stage_rows(row)) for row in shown],
+        "prompts": prompt_rows(measured),
         "failures": [record for record in records if not record.status.measured],
         "links": _links(records),
         "pictures": _pictures(measured, shown) if measured else [],
