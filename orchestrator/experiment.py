@@ -121,7 +121,7 @@ class Experiment(BaseModel):
     prefill: Literal["shared", "mpc"] = Field(
         default="shared",
         description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
-        "`mpc`: client and server run the prompt themselves, which takes far longer than a token; `plain` does as ever.",
+        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` does as ever.",
         examples=["shared"],
     )
     argmax: Literal["private", "client"] = Field(

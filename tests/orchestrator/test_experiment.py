@@ -115,7 +115,7 @@ def test_a_misspelt_name_is_answered_with_the_closest_one(
         ({"timeout_s": float("nan")}, "timeout_s"),
         ({"cell_timeout_s": float("inf")}, "cell_timeout_s"),
         ({"argmax": "server"}, "argmax"),
-        ({"prefill": "mpc"}, "prefill"),
+        ({"prefill": "private"}, "prefill"),
         ({"gpu": "yes please"}, "gpu"),
         ({"seed": -1}, "seed"),
         ({"data_ports": {"client": 70000}}, "data_ports.client"),
