@@ -54,6 +54,23 @@ class PeerTimeout(_LinkError):
         )
 
 
+class CorruptFrame(_LinkError):
+    """A frame is not what its sender sent: its `part`, `header` or `payload`, does not fit the checksum."""
+
+    status = "party_died"
+
+    def __init__(self, peer: str, stage: str, sent_bytes: int, received_bytes: int, number: int, part: str) -> None:
+        super().__init__(peer, stage, sent_bytes, received_bytes, number, part)
+        self.number = number
+        self.part = part
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.part} of frame {self.number} from {self.peer} was damaged on its way {self._so_far()}; "
+            f"check the network between the two hosts, and their memory"
+        )
+
+
 class OutOfStep(PartyError):
     """A peer sent another frame than the protocol says comes next."""
 

@@ -1,4 +1,8 @@
-"""Frames: a fixed header (payload length, sequence number), then the payload, with as few copies as there can be."""
+"""Frames: a fixed header, then the payload, with as few copies as there can be, and a checksum over each.
+
+The header is payload length, sequence number, XXH3 of the payload, and XXH32 of those three: a damaged length is seen
+before it is believed. The checksums find damage, not forgery: mutual TLS is for that.
+"""
 
 import socket
 import struct
@@ -6,12 +10,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+import xxhash
 from torch import Tensor
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-HEADER = struct.Struct("!QQ")  # payload length in bytes, sequence number
+_FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
+_CHECK = struct.Struct("!I")
+HEADER_BYTES = _FIELDS.size + _CHECK.size
+NUMBERS = 1 << 32
+
+
+class Damaged(Exception):  # noqa: N818 - named for what happened
+    """A checksum does not fit; the message is the damaged part, `header` or `payload`."""
 
 
 def bytes_of(buffer: "ReadableBuffer") -> memoryview:
@@ -26,15 +38,26 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
+def header(payload: memoryview | bytes, number: int) -> bytes:
+    """The header of a payload that is frame `number` in its direction, from 0."""
+    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
+    return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
+
+
 class IncomingFrame:
-    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none."""
+    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none.
+
+    Args:
+        check: is given length and number of an undamaged header, and raises if they are not what comes next.
+        room: where the payload goes, as long as `check` says.
+    """
 
     def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
         self._check = check
         self._room = room
-        self._header = bytearray(HEADER.size)
+        self._header = bytearray(HEADER_BYTES)
         self._left = memoryview(self._header)
-        self._in_payload = False
+        self._checksum: int | None = None
         self.payload = bytearray()
 
     def pull(self, sock: socket.socket) -> int:
@@ -49,13 +72,26 @@ class IncomingFrame:
         return count
 
     def advance(self) -> bool:
-        """Turns from a full header to the payload, if the header is right; returns whether the frame is whole."""
-        if not self._left and not self._in_payload:
-            length, number = HEADER.unpack(self._header)
-            self._check(length, number)
-            if self._room is None:
-                self.payload = bytearray(length)
-                self._room = memoryview(self.payload)
-            self._left = self._room
-            self._in_payload = True
-        return self._in_payload and not self._left
+        """Turns from a full header to the payload, if the header is right; returns whether the frame is whole.
+
+        Raises:
+            Damaged: header or payload is not what was sent.
+        """
+        if not self._left and self._checksum is None:
+            self._left = self._begin_payload()
+        if self._left or self._room is None:
+            return False
+        if xxhash.xxh3_64_intdigest(self._room) != self._checksum:
+            raise Damaged("payload")
+        return True
+
+    def _begin_payload(self) -> memoryview:
+        fields, (check,) = self._header[: _FIELDS.size], _CHECK.unpack(self._header[_FIELDS.size :])
+        if xxhash.xxh32_intdigest(fields) != check:
+            raise Damaged("header")
+        length, number, self._checksum = _FIELDS.unpack(fields)
+        self._check(length, number)
+        if self._room is None:
+            self.payload = bytearray(length)
+            self._room = memoryview(self.payload)
+        return self._room

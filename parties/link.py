@@ -11,22 +11,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from parties.errors import OutOfStep, PeerLost, PeerTimeout
-from parties.frame import HEADER, IncomingFrame, bytes_of, tensor_bytes
+from parties.aside import Aside
+from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
+from parties.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
 from parties.meter import StageMeter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-MAX_FRAME_BYTES = 1 << 32  # a length beyond this is a corrupt header, not a message
+MAX_FRAME_BYTES = 1 << 32  # a length beyond this is no message
+
+
+class _Stalled(Exception):  # noqa: N818 - named for what happened
+    """Not a byte moved for `timeout_s`."""
 
 
 class Link:
-    """A connection to one peer, used by one thread at a time.
+    """A connection to one peer. One thread at a time sends and one receives; the two may differ.
 
     Calls return when their bytes have been handed to the kernel or have arrived. Each call is counted on the current
-    stage of `meter`. After any exception the connection is closed, for the next frame would begin in the middle of
-    the last; the peer then sees `PeerLost` at once.
+    stage of `meter`, or on the account that it is given: that of a thread beside the one that works in stages. After
+    any exception the connection is closed, for the next frame would begin in the middle of the last; the peer then sees
+    `PeerLost` at once.
 
     Args:
         sock: a connected TCP socket; the link owns it from now on.
@@ -36,6 +42,7 @@ class Link:
         max_frame_bytes: the longest payload that is believed.
 
     Attributes:
+        timeout_s: as given.
         sent_bytes: bytes sent so far, with framing.
         received_bytes: bytes received so far, with framing.
     """
@@ -59,13 +66,16 @@ class Link:
         self.received_bytes = 0
         self._socket = sock
         self._meter = meter
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._max_frame_bytes = max_frame_bytes
         self._sent_frames = 0
         self._received_frames = 0
         self._fd = sock.fileno()
-        self._poll = select.poll()
-        self._poll.register(self._fd, 0)
+
+    @property
+    def fileno(self) -> int:
+        """The file descriptor of the socket."""
+        return self._fd
 
     def await_peer(self) -> None:
         """Waits, however long it takes, until the peer has sent something: while it computes and owes us nothing yet.
@@ -75,42 +85,49 @@ class Link:
         Raises:
             PeerLost: the connection is closed or reset.
         """
-        self._poll.modify(self._fd, select.POLLIN | select.POLLRDHUP)
         try:
-            events = self._poll.poll()[0][1]
+            events = self._ready(select.POLLIN | select.POLLRDHUP, None)
             if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
                 raise ConnectionResetError
         except OSError as error:
             self.close()
             raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
 
-    def send(self, buffer: "ReadableBuffer") -> None:
+    def send(self, buffer: "ReadableBuffer", account: Aside | None = None) -> None:
         """Sends one frame; half a round.
+
+        Args:
+            buffer: the payload.
+            account: where the call is counted instead of the current stage.
 
         Raises:
             PeerLost: the connection is closed or reset.
             PeerTimeout: no byte moved for `timeout_s`.
             ValueError: the buffer is longer than `max_frame_bytes`.
         """
-        self._transfer(self._frame(buffer), None, rounds=0.5)
+        self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
 
-    def receive(self) -> bytearray:
+    def receive(self, account: Aside | None = None) -> bytearray:
         """Receives one frame of any length; half a round.
+
+        Args:
+            account: where the call is counted instead of the current stage.
 
         Raises:
             PeerLost: the connection is closed or reset.
             PeerTimeout: no byte moved for `timeout_s`.
             OutOfStep: the frame has another sequence number than the next, or is longer than `max_frame_bytes`.
+            CorruptFrame: the frame is not what the peer sent.
         """
         incoming = IncomingFrame(self._check_bounded, None)
-        self._transfer([], incoming, rounds=0.5)
+        self._transfer([], incoming, rounds=0.5, account=account)
         return incoming.payload
 
     def exchange(self, buffer: "ReadableBuffer") -> bytearray:
         """Sends one frame and receives one, each of any length, at the same time; one round.
 
         Raises:
-            PeerLost, PeerTimeout, OutOfStep, ValueError: as `send` and `receive` do.
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: as `send` and `receive` do.
         """
         incoming = IncomingFrame(self._check_bounded, None)
         self._transfer(self._frame(buffer), incoming, rounds=1.0)
@@ -163,33 +180,47 @@ class Link:
         payload = bytes_of(buffer)
         if len(payload) > self._max_frame_bytes:
             raise ValueError(f"a frame holds at most {self._max_frame_bytes} bytes, not {len(payload)}; send parts")
-        return [memoryview(HEADER.pack(len(payload), self._sent_frames)), payload]
+        return [memoryview(header(payload, self._sent_frames)), payload]
 
     def _into(self, tensor: Tensor) -> IncomingFrame:
         room = tensor_bytes(tensor)
         return IncomingFrame(partial(self._check_exact, len(room)), room)
 
-    def _transfer(self, outgoing: list[memoryview], incoming: IncomingFrame | None, *, rounds: float) -> None:
+    def _transfer(
+        self,
+        outgoing: list[memoryview],
+        incoming: IncomingFrame | None,
+        *,
+        rounds: float,
+        account: Aside | None = None,
+    ) -> None:
         """Sends a frame, receives a frame, or does both at the same time, and counts it."""
+        meter = account or self._meter
+        sending, receiving, done = bool(outgoing), incoming is not None, False
         sent_before, received_before = self.sent_bytes, self.received_bytes
-        self._meter.begin_call(self.peer)
-        messages = bool(outgoing) + (incoming is not None)
-        done = False
+        meter.begin_call(self.peer)
         try:
             self._stream(outgoing, incoming)
             done = True
+        except Damaged as error:
+            raise CorruptFrame(*self._so_far(meter), self._received_frames, str(error)) from error
+        except _Stalled as error:
+            raise PeerTimeout(*self._so_far(meter), self.timeout_s) from error
         except OSError as error:
-            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
+            raise PeerLost(*self._so_far(meter)) from error
         finally:
             if not done:
                 self.close()
-            self._meter.count(
+            meter.count(
                 self.peer,
-                sent=self.sent_bytes - sent_before,
-                received=self.received_bytes - received_before,
-                messages=messages if done else 0,
+                sent=self.sent_bytes - sent_before if sending else 0,
+                received=self.received_bytes - received_before if receiving else 0,
+                messages=sending + receiving if done else 0,
                 rounds=rounds if done else 0.0,
             )
+
+    def _so_far(self, meter: StageMeter | Aside) -> tuple[str, str, int, int]:
+        return self.peer, meter.current, self.sent_bytes, self.received_bytes
 
     def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
         if outgoing:
@@ -202,7 +233,9 @@ class Link:
                 count = incoming.pull(self._socket)
                 self.received_bytes += count
                 moved += count
-                incoming = None if incoming.advance() else incoming
+                if incoming.advance():
+                    self._received_frames += 1
+                    incoming = None
             if not moved:
                 self._wait(sending=bool(outgoing), receiving=incoming is not None)
 
@@ -222,19 +255,24 @@ class Link:
 
     def _raise_if_hung_up(self) -> None:
         """A lone send to a peer that has left would succeed into the kernel's buffer, so look first."""
-        self._poll.modify(self._fd, select.POLLRDHUP)
-        if self._poll.poll(0):
+        if self._ready(select.POLLRDHUP, 0):
             raise ConnectionResetError
 
     def _wait(self, *, sending: bool, receiving: bool) -> None:
         # a peer that hung up takes no more of what is left to send, but what it sent before is still to be read
         events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
-        self._poll.modify(self._fd, events)
-        ready = self._poll.poll(self._timeout_s * 1000)
+        ready = self._ready(events, self.timeout_s)
         if not ready:
-            raise PeerTimeout(self.peer, self._meter.current, self.sent_bytes, self.received_bytes, self._timeout_s)
-        if ready[0][1] & select.POLLRDHUP:
+            raise _Stalled
+        if ready & select.POLLRDHUP:
             raise ConnectionResetError
+
+    def _ready(self, events: int, timeout_s: float | None) -> int:
+        """Which of the events there are after so many seconds at most; a poll of its own, for two threads may wait."""
+        poll = select.poll()
+        poll.register(self._fd, events)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return ready[0][1] if ready else 0
 
     def _check_bounded(self, length: int, number: int) -> None:
         self._check(length, number, length <= self._max_frame_bytes, f"at most {self._max_frame_bytes}")
@@ -243,11 +281,18 @@ class Link:
         self._check(length, number, length == expected, f"{expected}")
 
     def _check(self, length: int, number: int, fits: bool, expected: str) -> None:
-        if not fits or number != self._received_frames:
-            raise self._out_of_step(
-                f"frame {self._received_frames} of {expected} bytes", f"frame {number} of {length} bytes"
-            )
-        self._received_frames += 1
+        following = self._received_frames % NUMBERS
+        if not fits or number != following:
+            raise self._out_of_step(f"frame {following} of {expected} bytes", f"frame {number} of {length} bytes")
 
     def _out_of_step(self, expected: str, got: str) -> OutOfStep:
         return OutOfStep(self.peer, self._meter.current, expected, got)
+
+
+def await_any(links: Sequence[Link], timeout_s: float) -> list[Link]:
+    """Those of some links on which something has arrived or that were closed, after so many seconds at most."""
+    poll = select.poll()
+    by_file = {link.fileno: link for link in links}
+    for number in by_file:
+        poll.register(number, select.POLLIN | select.POLLRDHUP)
+    return [by_file[number] for number, _ in poll.poll(timeout_s * 1000)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import TracebackType
 
+from parties.aside import Aside
 from parties.metrics import BY_NAME
 from parties.readings import Counts, Histogram, PhaseTotals, StageReading
 
@@ -182,6 +183,16 @@ class StageMeter:
             self._stack.stages[-1].add(peer, counts)
             if rounds >= 1:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
+
+    def aside(self, stage: str) -> Aside:
+        """An account for the calls of a thread beside the one that works in stages."""
+        return Aside(self, stage)
+
+    def count_aside(self, stage: str, peer: str, counts: Counts) -> None:
+        """Adds to a stage, whatever the current one, what a call of another thread did."""
+        with self._stack.lock:
+            self.stage(stage).add(peer, counts)
+            self.stage(stage).used = True
 
     def add(self, name: str, count: float = 1) -> None:
         """Adds to a counter of the registry that only the caller knows, such as repeats.

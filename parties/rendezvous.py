@@ -13,7 +13,7 @@ from typing import Any
 from parties.address import Address, address_of
 from parties.errors import HelloRefused, PeersMissing
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_HELLO_BYTES = 4096
 RETRY_SECONDS = 0.05
 

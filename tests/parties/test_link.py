@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parties.errors import PeerLost
+from parties.frame import HEADER_BYTES
 from parties.link import Link
 from parties.meter import StageMeter
 from tests.parties.wires import PATIENCE_S, later, linked, tcp_pair
@@ -41,10 +42,16 @@ def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: li
     frames_in = [one for direction, one, _ in steps if direction == "back"]
     frames_in += [other for direction, _, other in steps if direction == "both"]
     assert (
-        here.sent_bytes == there.received_bytes == client.sent_bytes == sum(map(len, frames_out)) + 16 * len(frames_out)
+        here.sent_bytes
+        == there.received_bytes
+        == client.sent_bytes
+        == sum(map(len, frames_out)) + HEADER_BYTES * len(frames_out)
     )
     assert (
-        here.received_bytes == there.sent_bytes == server.sent_bytes == sum(map(len, frames_in)) + 16 * len(frames_in)
+        here.received_bytes
+        == there.sent_bytes
+        == server.sent_bytes
+        == sum(map(len, frames_in)) + HEADER_BYTES * len(frames_in)
     )
     assert here.messages == there.messages == len(frames_out) + len(frames_in)
     assert here.rounds == there.rounds == sum(1.0 if direction == "both" else 0.5 for direction, _, _ in steps)
@@ -58,7 +65,7 @@ def test_both_directions_of_64_megabytes_stream_at_once() -> None:
         assert torch.equal(client.exchange_tensor(ours), theirs)
         assert torch.equal(far.result(PATIENCE_S), ours)
         totals = meter.totals("bench")
-    assert totals.sent_bytes == totals.received_bytes == 64 * MEGABYTES + 16
+    assert totals.sent_bytes == totals.received_bytes == 64 * MEGABYTES + HEADER_BYTES
     assert (totals.messages, totals.rounds) == (2, 1)
 
 
@@ -149,7 +156,7 @@ def test_calls_are_counted_on_the_stage_they_were_made_in() -> None:
         with server_meter.stage("topk"):
             server.receive()
             server.receive()
-    assert client_meter.totals("offline").sent_bytes == client_meter.totals("online").sent_bytes == 20
+    assert client_meter.totals("offline").sent_bytes == client_meter.totals("online").sent_bytes == HEADER_BYTES + 4
     readings = {reading.stage: reading for reading in server_meter.snapshot()}
     assert readings["topk"].peers["client"].received_bytes == 40
 

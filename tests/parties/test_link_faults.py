@@ -7,15 +7,23 @@ import time
 
 import pytest
 import torch
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parties.errors import OutOfStep, PeerLost, PeerTimeout
-from parties.link import HEADER, MAX_FRAME_BYTES, Link
+from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
+from parties.frame import HEADER_BYTES
+from parties.link import MAX_FRAME_BYTES, Link
 from parties.meter import StageMeter
 from tests.parties.wires import PATIENCE_S, child, frame, later, link_and_wire, linked
 
 MEGABYTES = 1 << 20
+
+
+def _header_of(length: int) -> bytes:
+    """An undamaged header of a payload that does not follow."""
+    fields = struct.pack("!QIQ", length, 0, 0)
+    return fields + struct.pack("!I", xxhash.xxh32_intdigest(fields))
 
 
 @pytest.mark.parametrize(
@@ -42,15 +50,20 @@ def test_every_call_on_a_closed_connection_raises_peer_lost(call, end: str) -> N
 
 def test_a_peer_lost_in_the_middle_of_a_frame_is_told_with_stage_and_bytes() -> None:
     with link_and_wire() as (link, wire, meter):
-        wire.sendall(frame(0, b"all") + frame(1, b"only the first half")[:20])
+        wire.sendall(frame(0, b"all") + frame(1, b"only the first half")[: HEADER_BYTES + 4])
         link.receive()
         wire.close()
         with meter.stage("softmax"), pytest.raises(PeerLost) as caught:
             link.receive()
         error = caught.value
-        assert (error.peer, error.stage, error.sent_bytes, error.received_bytes) == ("server", "softmax", 0, 19 + 20)
+        assert (error.peer, error.stage, error.sent_bytes, error.received_bytes) == (
+            "server",
+            "softmax",
+            0,
+            2 * HEADER_BYTES + 7,
+        )
         totals = meter.totals("online")
-        assert (totals.received_bytes, totals.messages, totals.rounds) == (20, 0, 0)
+        assert (totals.received_bytes, totals.messages, totals.rounds) == (HEADER_BYTES + 4, 0, 0)
 
 
 @pytest.mark.parametrize("load", [b"", b"x" * (64 * MEGABYTES)], ids=["while receiving", "while sending"])
@@ -87,7 +100,7 @@ def test_a_stopped_process_is_a_timeout(load: bytes) -> None:
             error = caught.value
             assert (error.peer, error.stage, error.timeout_s) == ("server", "topk", 1.0)
             assert error.sent_bytes == link.sent_bytes < 64 * MEGABYTES
-            assert error.received_bytes == 20
+            assert error.received_bytes == HEADER_BYTES + 4
 
 
 def test_a_peer_whose_host_vanished_is_a_timeout() -> None:
@@ -131,7 +144,7 @@ def test_an_interrupt_gets_out_and_closes_the_link() -> None:
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with link_and_wire() as (link, wire, meter):
-            wire.sendall(frame(0, b"whole") + frame(1, b"torn")[:18])
+            wire.sendall(frame(0, b"whole") + frame(1, b"torn")[: HEADER_BYTES + 2])
             link.receive()
             timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
             timer.start()
@@ -139,7 +152,7 @@ def test_an_interrupt_gets_out_and_closes_the_link() -> None:
                 link.exchange(b"hello")
             timer.join()
             totals = meter.totals("bench")
-            assert (totals.sent_bytes, totals.received_bytes) == (21, 21 + 18)
+            assert (totals.sent_bytes, totals.received_bytes) == (HEADER_BYTES + 5, 2 * HEADER_BYTES + 7)
             assert (totals.messages, totals.rounds) == (1, 0.5)
             assert wire.recv(100) == frame(0, b"hello")
             assert wire.recv(100) == b""
@@ -149,26 +162,70 @@ def test_an_interrupt_gets_out_and_closes_the_link() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-@given(
-    header=st.binary(min_size=16, max_size=16)
-    | st.builds(HEADER.pack, st.integers(0, 2**64 - 1) | st.integers(0, 70), st.integers(0, 2)),
-    known_length=st.none() | st.integers(0, 70),
-)
+@given(length=st.integers(0, 70), number=st.integers(0, 2**33), known_length=st.none() | st.integers(0, 70))
 @settings(max_examples=80, deadline=None)
-def test_a_frame_is_believed_only_if_number_and_length_are_right(header: bytes, known_length: int | None) -> None:
-    length, number = HEADER.unpack(header)
+def test_a_frame_is_believed_only_if_number_and_length_are_right(
+    length: int, number: int, known_length: int | None
+) -> None:
+    number %= 2**32
     right = number == 0 and (length <= 64 if known_length is None else length == known_length)
     with link_and_wire(max_frame_bytes=64) as (link, wire, meter):
-        wire.sendall(header + b"x" * (length if right else 3))
+        wire.sendall(frame(number, b"x" * length))
         if right:
             got = link.receive() if known_length is None else link.receive_tensor([known_length], torch.uint8).numpy()
             assert memoryview(got) == b"x" * length
             return
         with pytest.raises(OutOfStep, match=rf"expected frame 0 of .* got frame {number} of {length} bytes"):
             link.receive() if known_length is None else link.receive_tensor([known_length], torch.uint8)
-        assert meter.totals("bench").received_bytes == 16
+        assert meter.totals("bench").received_bytes == HEADER_BYTES
         with pytest.raises(PeerLost):
             link.receive()
+
+
+@given(payload=st.binary(max_size=60), known_length=st.booleans(), data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_a_flipped_bit_anywhere_is_noticed_and_named(payload: bytes, known_length: bool, data: st.DataObject) -> None:
+    good, damaged = frame(0, b"good"), bytearray(frame(1, payload))
+    bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
+    damaged[bit // 8] ^= 1 << bit % 8
+    part = "header" if bit < 8 * HEADER_BYTES else "payload"
+    with link_and_wire() as (link, wire, meter):
+        wire.sendall(good + damaged)
+        link.receive()
+        words = rf"{part} of frame 1 from server was damaged .* in stage softmax, after 0 bytes sent and \d+ received"
+        with meter.stage("softmax"), pytest.raises(CorruptFrame, match=words) as caught:
+            link.receive_tensor([len(payload)], torch.uint8) if known_length else link.receive()
+        assert caught.value.status == "party_died"
+        assert (caught.value.number, caught.value.part) == (1, part)
+        with pytest.raises(PeerLost):
+            link.receive()
+
+
+@given(st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES))
+@settings(max_examples=40, deadline=None)
+def test_what_is_no_header_at_all_is_damaged(noise: bytes) -> None:
+    with link_and_wire() as (link, wire, _):
+        wire.sendall(noise)
+        with pytest.raises(CorruptFrame, match="header of frame 0"):
+            link.receive()
+
+
+def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself() -> None:
+    with linked() as (client, server, meter, _):
+        aside = meter.aside("offline.material")
+        hearing = later(lambda: [len(client.receive(aside)) for _ in range(200)])
+        listening = later(lambda: [len(server.receive()) for _ in range(200)])
+        with meter.stage("softmax"):
+            saying = later(lambda: [server.send(bytes(50_000)) for _ in range(200)])
+            for _ in range(200):
+                client.send(bytes(100))
+        assert (sum(hearing.result(PATIENCE_S)), sum(listening.result(PATIENCE_S))) == (200 * 50_000, 200 * 100)
+        saying.result(PATIENCE_S)
+        stages = {stage.stage: stage for stage in meter.snapshot()}
+        mine, beside = stages["softmax"], stages["offline.material"]
+        assert (mine.sent_bytes, mine.received_bytes) == (200 * (100 + HEADER_BYTES), 0)
+        assert (beside.sent_bytes, beside.received_bytes) == (0, 200 * (50_000 + HEADER_BYTES))
+        assert beside.seconds == beside.blocked_seconds == 0
 
 
 def test_parties_out_of_step_are_told_apart_by_length_and_by_number() -> None:
@@ -193,8 +250,8 @@ def test_a_frame_that_is_too_long_is_refused_before_a_byte_is_sent() -> None:
 
 def test_the_largest_frame_is_bounded_by_default() -> None:
     with link_and_wire() as (link, wire, _):
-        wire.sendall(HEADER.pack(MAX_FRAME_BYTES + 1, 0))
-        with pytest.raises(OutOfStep):
+        wire.sendall(_header_of(MAX_FRAME_BYTES + 1))
+        with pytest.raises(OutOfStep, match=f"at most {MAX_FRAME_BYTES} bytes"):
             link.receive()
 
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
-from parties.link import HEADER, Link
+from parties.frame import header
+from parties.link import Link
 from parties.mesh import Address, Listener, Mesh, connect
 from parties.meter import StageMeter
 
@@ -55,7 +56,7 @@ def link_and_wire(timeout_s: float = PATIENCE_S, **options: Any) -> Iterator[tup
 
 
 def frame(number: int, payload: bytes) -> bytes:
-    return HEADER.pack(len(payload), number) + payload
+    return header(payload, number) + payload
 
 
 def later(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
