@@ -73,7 +73,7 @@ class Course:
     @property
     def seconds_left(self) -> float:
         """Expected seconds to the end of the sweep, never negative."""
-        this, *later = self._expected
+        this, *later = self._expected or (0.0,)  # before the first cell nothing is known
         return max(0.0, this - self.cell_seconds) + sum(later)
 
     def __str__(self) -> str:
@@ -135,6 +135,28 @@ class LineView:
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+class Views:
+    """Several views as one."""
+
+    def __init__(self, *views: View) -> None:
+        self._views = views
+
+    def begin(self, cell: Cell) -> None:
+        """A cell starts."""
+        for one in self._views:
+            one.begin(cell)
+
+    def update(self, progress: Progress) -> None:
+        """The parties' progress, by role."""
+        for one in self._views:
+            one.update(progress)
+
+    def end(self, record: Record, text: str | None) -> None:
+        """A cell is over."""
+        for one in self._views:
+            one.end(record, text)
 
 
 @contextmanager

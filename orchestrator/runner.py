@@ -1,7 +1,7 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from orchestrator.links import Survey
 from orchestrator.patience import Interrupted, Overdue, Patience
 from orchestrator.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.preflight import require_memory
-from orchestrator.record import Record, Status
+from orchestrator.record import LinkReading, Record, Status
 from orchestrator.targets import TargetFile
 from parties.errors import ModelError
 from parties.job import Job
@@ -46,6 +46,7 @@ class Runner:
         stop: Set when the user wants to stop.
         show_text: Whether the client hands out the decoded text.
         party_class: Import path `module:Class` of what the actors wrap.
+        links_seen: Told what the links of a cell were asked and measured to be.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Runner:
         *,
         show_text: bool = False,
         party_class: str = PARTY_CLASS,
+        links_seen: Callable[[Sequence[LinkReading]], None] = lambda _: None,
     ) -> None:
         self._experiment = experiment
         self._folder = folder
@@ -64,6 +66,7 @@ class Runner:
         self._stop = stop
         self._show_text = show_text
         self._party_class = party_class
+        self._links_seen = links_seen
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
         self._survey = Survey()
@@ -108,8 +111,10 @@ class Runner:
         group = self._group_for(cell, patience)
         self._survey = Survey(group.links)
         self._survey.before()
+        self._links_seen(self._survey.readings)
         answers = group.run(job_of(cell, show_text=self._show_text), patience, watch)
         self._survey.after()
+        self._links_seen(self._survey.readings)
         return answers
 
     @property

@@ -1,6 +1,7 @@
 """All cells of an experiment, in order; resumed by id, interrupted cleanly."""
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,14 @@ from orchestrator.cells import Cell, expand
 from orchestrator.estimate import estimate
 from orchestrator.experiment import Experiment
 from orchestrator.frozen import Frozen
-from orchestrator.live import Course, view
+from orchestrator.live import Course, Views, view
+from orchestrator.observe.observation import observing
 from orchestrator.record import Record
 from orchestrator.retry import Retry
 from orchestrator.runner import Runner
 from orchestrator.session import ray_session
 from orchestrator.store import RecordStore
-from orchestrator.targets import TargetFile
 from orchestrator.todo import NO_LIMIT, Budget, Purse, unfinished
-
-TARGETS = "targets.json"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ def run_sweep(
     past: Sequence[Record] = (),
     update: bool = False,
     console: Console | None = None,
+    live: socket.socket | None = None,
     party_class: str = PARTY_CLASS,
 ) -> SweepOutcome:
     """Run the cells that have no final record yet; each record is on disk before the next cell starts.
@@ -72,6 +72,7 @@ def run_sweep(
         past: Records of other runs that estimates may learn from.
         update: Whether to go on with an experiment that was edited since the run began.
         console: Where to show what happens; standard output by default.
+        live: Listens where the live page is to be served, if it is.
         party_class: Import path `module:Class` of what the actors wrap; for tests.
 
     Raises:
@@ -89,12 +90,19 @@ def run_sweep(
             with (
                 ray_session(address),
                 stop_on_signals(stop),
-                TargetFile(out / TARGETS, experiment.name) as targets,
+                observing(experiment.name, out, course, live) as observed,
                 Runner(
-                    experiment.name, out, targets, stop, show_text=experiment.show_text, party_class=party_class
+                    experiment.name,
+                    out,
+                    observed.targets,
+                    stop,
+                    show_text=experiment.show_text,
+                    party_class=party_class,
+                    links_seen=observed.watch.links,
                 ) as runner,
-                view(console or Console(), course) as shown,
+                view(console or Console(), course) as terminal,
             ):
+                shown = Views(terminal, observed.watch)
                 known = [*past, *store.latest().values()]
                 while left and not stop.is_set():
                     expected = [estimate(later, known) for later in left]
@@ -108,6 +116,7 @@ def run_sweep(
                     known.append(outcome.record)
                     purse.pay(outcome.record)
                     shown.end(outcome.record, outcome.text)
+                observed.linger()
         latest = store.latest()
     records = tuple(latest[cell.id] for cell in cells if cell.id in latest)
     return SweepOutcome(records, stop.is_set(), tuple(left), refusal)

@@ -1,49 +1,142 @@
-"""The Prometheus target file of a run: which exporters to scrape, for `file_sd_configs`."""
+"""The Prometheus target files of a run: which exporters to scrape, for `file_sd_configs`."""
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from netem.state import state_dir
+from parties.metrics import DRIVER
+
+Address = tuple[str, int]
+
+_FOLDER = "MPCACHE_BENCH_TARGETS"
+_KNOCK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def targets_dir() -> Path:
+    """Where all runs of this user on this machine name their exporters, for `mpcache-bench observe up`.
+
+    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`.
+    """
+    given = os.environ.get(_FOLDER)
+    return Path(given) if given else state_dir("targets")
 
 
 class TargetFile:
-    """A `file_sd` file that names the parties' exporters while a run lasts, and is gone afterwards.
+    """`file_sd` files, all alike, that name the exporters while a run lasts, and are gone afterwards.
 
-    Prometheus reads the file whenever it changes, so each version replaces the last one in a single rename.
+    Prometheus reads a file whenever it changes, so each version replaces the last one in a single rename. A file that
+    cannot be written is warned of once and goes without: a run never fails because nobody can watch it.
 
     Args:
-        path: The file; Prometheus wants the suffix `.json`. Its folder is made if need be.
-        run: Value of the label `run`, the name of the experiment.
+        paths: The files; Prometheus wants the suffix `.json`. Their folders are made if need be.
+        run: Value of the label `run`, a unique name.
+        driver: The driver's exporter; None if there is none.
+        relayed: Whether the driver serves the metrics of each role below `/ROLE`, for hosts that nobody else reaches.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
-        self._path = path
+    def __init__(
+        self, paths: Sequence[Path], run: str, driver: Address | None = None, *, relayed: bool = False
+    ) -> None:
+        self._paths = list(paths)
         self._run = run
+        self._driver = driver
+        self._relayed = relayed
+        self.exporters: Mapping[str, Address] = {}
 
-    def write(self, exporters: Mapping[str, tuple[str, int]]) -> None:
+    def write(self, exporters: Mapping[str, Address]) -> None:
         """Name the exporters of all parties: role to host and port."""
-        groups = [
-            {"targets": [_authority(host, port)], "labels": {"run": self._run}}
-            for host, port in exporters.values()  # whose they are, the metrics say themselves
-        ]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
-        fresh.replace(self._path)
+        self.exporters = dict(exporters)
+        groups = [self._group(role, *address) for role, address in self.exporters.items()]
+        if self._driver is not None:
+            groups.append({"targets": [_authority(*self._driver)], "labels": self._labels(DRIVER)})
+        text = json.dumps(groups, indent=2) + "\n"
+        for path in list(self._paths):
+            try:
+                _replace(path, text)
+            except OSError as error:
+                self._paths.remove(path)
+                log.warning("Prometheus is not told of this run by %s: %s", path, error.strerror)
 
     def remove(self) -> None:
-        """Remove the file, if it is there."""
-        self._path.unlink(missing_ok=True)
+        """The parties are gone: the driver is left to scrape, if there is one."""
+        if self._driver is not None:
+            self.write({})
+        else:
+            self._unlink()
 
     def __enter__(self) -> Self:
+        if self._driver is not None:
+            self.write({})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.remove()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _group(self, role: str, host: str, port: int) -> dict[str, Any]:
+        if self._relayed and self._driver is not None:
+            path = {"__metrics_path__": f"/{role}/metrics"}
+            return {"targets": [_authority(*self._driver)], "labels": self._labels(role) | path}
+        return {"targets": [_authority(host, port)], "labels": self._labels(role)}
+
+    def _labels(self, party: str) -> dict[str, str]:
+        return {"run": self._run, "party": party}
+
+
+def forget_ended(folder: Path) -> list[str]:
+    """Remove the target files of runs whose driver was killed: nobody answers there any more.
+
+    Returns:
+        Names of the runs that were forgotten.
+    """
+    ended = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            groups = json.loads(path.read_text(encoding="utf-8"))
+            (driver,) = (group for group in groups if group["labels"]["party"] == DRIVER)
+            alive = _answers(driver["targets"][0])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it has just gone, or is not ours
+        if not alive:
+            path.unlink(missing_ok=True)
+            ended.append(str(driver["labels"]["run"]))
+    return ended
+
+
+def _answers(authority: str) -> bool:
+    host, _, port = authority.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # a host that cannot be reached now may come back
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _authority(host: str, port: int) -> str:

@@ -1,7 +1,8 @@
 """One party as a process sees it: its links, its exporter, and the cells it runs."""
 
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ from parties.errors import PartyError
 from parties.exporter import Exporter
 from parties.job import Job
 from parties.mesh import Listener, Mesh, connect
-from parties.meter import StageMeter, StageReading
-from parties.process import peak_resident_bytes
+from parties.meter import Counts, StageMeter, StageReading
+from parties.process import peak_resident_bytes, process_readings
 from parties.referee import Referee
 from parties.state import State
 
@@ -47,6 +48,7 @@ class Party:
         self, role: str, host: str, session: str, port: int = 0, metrics_port: int = 0, timeout_s: float = 60.0
     ) -> None:
         self.role, self.session, self.timeout_s = role, session, timeout_s
+        self._born = time.perf_counter()
         self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
@@ -113,7 +115,10 @@ class Party:
 
     def progress(self) -> dict[str, Any]:
         """Where this party stands; cheap, from any thread."""
-        totals = self.meter.totals("online") + self.meter.totals("offline")
+        readings = self.meter.snapshot()
+        protocol = [reading for reading in readings if reading.phase in ("online", "offline")]
+        totals = sum((Counts() + reading for reading in protocol), start=Counts())
+        process = dict(process_readings())
         return {
             "role": self.role,
             "state": self.state.name,
@@ -123,7 +128,15 @@ class Party:
             "received_bytes": totals.received_bytes,
             "rounds": totals.rounds,
             "blocked_seconds": totals.blocked_seconds,
-            "rss_bytes": psutil.Process().memory_info().rss,
+            "rss_bytes": process["mpcbench_resident_bytes"],
+            "uptime_seconds": time.perf_counter() - self._born,
+            "compute_seconds": sum(reading.compute_seconds for reading in protocol),
+            "cpu_seconds": process["mpcbench_cpu_seconds_total"],
+            "memory_limit_bytes": process["mpcbench_memory_limit_bytes"],
+            "memory_available_bytes": process["mpcbench_memory_available_bytes"],
+            "gpu_bytes": process.get("mpcbench_gpu_allocated_bytes"),
+            "stages": {r.stage: [r.seconds, r.rounds, r.sent_bytes + r.received_bytes] for r in readings},
+            "peers": _sent(readings),
         }
 
     def close(self) -> None:
@@ -151,6 +164,15 @@ def versions() -> dict[str, str]:
     """Versions of what a number depends on."""
     packages = {name: version(name) for name in ("torch", "crypten", "transformers", "numpy")}
     return {"python": platform.python_version(), "kernel": platform.release(), **packages}
+
+
+def _sent(readings: Sequence[StageReading]) -> dict[str, int]:
+    """Bytes sent to each peer, in all phases."""
+    sent: dict[str, int] = {}
+    for reading in readings:
+        for peer, counts in reading.peers.items():
+            sent[peer] = sent.get(peer, 0) + counts.sent_bytes
+    return sent
 
 
 def _stage(reading: StageReading) -> dict[str, Any]:

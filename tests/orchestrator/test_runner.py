@@ -42,7 +42,7 @@ def stop() -> threading.Event:
 
 @pytest.fixture
 def runner(tmp_path: Path, stop: threading.Event) -> Iterator[Runner]:
-    with Runner("fake", tmp_path, TargetFile(tmp_path / "targets.json", "fake"), stop, party_class=FAKE) as runner:
+    with Runner("fake", tmp_path, TargetFile([tmp_path / "targets.json"], "fake"), stop, party_class=FAKE) as runner:
         yield runner
     assert not party_processes()
     assert not (tmp_path / "targets.json").exists()
@@ -74,7 +74,7 @@ def test_a_cell_runs_with_each_party_in_a_process_of_its_own(runner: Runner, tmp
     assert all(seen & set(STATES) for seen in states.values())
     groups = json.loads((tmp_path / "targets.json").read_text())
     assert len(groups) == len(ROLES)
-    assert all(group["labels"] == {"run": "fake"} for group in groups)
+    assert {group["labels"]["party"] for group in groups} == set(ROLES)
     threads = {record.parties[role].versions["threads"] for role in ROLES}
     assert threads == {str(threads_for(len(ROLES)))}
 

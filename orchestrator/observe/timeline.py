@@ -1,0 +1,117 @@
+"""The time series of one cell: what the parties said of themselves, about once a second, in bounded memory."""
+
+import gzip
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Progress = Mapping[str, Mapping[str, Any]]
+Sample = dict[str, Any]
+
+FOLDER = "timeline"
+SECONDS = 1.0
+MOST_SAMPLES = 600
+FORMAT = 1
+
+_SAID = (
+    *("state", "stage", "tokens", "sent_bytes", "received_bytes", "rounds", "blocked_seconds", "compute_seconds"),
+    *("cpu_seconds", "rss_bytes", "memory_limit_bytes", "memory_available_bytes", "gpu_bytes"),
+)
+
+
+class Timeline:
+    """Samples of one cell; when there are many, every other one goes and the pace is halved.
+
+    A sample holds `t` (seconds since the cell began), `parties` (by role, what `Party.progress` says of itself),
+    `stages` (the client's, or the referee's of a `plain` cell: seconds, rounds and bytes both ways) and `pairs` (bytes
+    sent by ordered pair such as `client>server`). All amounts are sums since the cell began, so that a dropped sample
+    loses resolution and nothing else. A party that was silent since the last sample is not in it.
+
+    Args:
+        cell: Id of the cell.
+        clock: Source of time, in seconds.
+
+    Attributes:
+        generation: Counts up when samples were dropped, so that a reader who has seen some starts again.
+        samples: In order of time.
+    """
+
+    def __init__(self, cell: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cell = cell
+        self.generation = 0
+        self.samples: list[Sample] = []
+        self._clock, self._began = clock, clock()
+        self._pace = SECONDS
+        self._next = 0.0
+        self._uptimes: dict[str, float | None] = {}
+
+    def add(self, progress: Progress) -> Sample | None:
+        """Takes a sample if it is time for one; None if it is not."""
+        now = self._clock() - self._began
+        if now < self._next:
+            return None
+        self._next = (now // self._pace + 1) * self._pace
+        sample = sample_of(round(now, 3), {role: said for role, said in progress.items() if self._spoke(role, said)})
+        self.samples.append(sample)
+        if len(self.samples) > MOST_SAMPLES:
+            self.samples = self.samples[::2]
+            self._pace *= 2
+            self.generation += 1
+        return sample
+
+    def _spoke(self, role: str, said: Mapping[str, Any]) -> bool:
+        """Whether a party has answered since the last sample: what it said before is not what it does now."""
+        uptime = said.get("uptime_seconds")
+        before, self._uptimes[role] = self._uptimes.get(role), uptime
+        return bool(said) and (uptime is None or uptime != before)
+
+    def save(self, run_dir: Path) -> None:
+        """Writes `timeline/ID.json.gz` into the folder of a run, whole or not at all.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        path = path_of(run_dir, self.cell)
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps({"format": FORMAT, "cell": self.cell, "samples": self.samples}, separators=(",", ":"))
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.write_bytes(gzip.compress(text.encode(), mtime=0))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def sample_of(t: float, progress: Progress) -> Sample:
+    """One sample of what the parties said."""
+    clock = "referee" if progress.get("referee", {}).get("tokens") else "client"
+    stages = progress.get(clock, {}).get("stages", {})
+    parties = progress.items()
+    return {
+        "t": t,
+        "parties": {role: {key: _short(said[key]) for key in _SAID if key in said} for role, said in parties},
+        "stages": {name: [_short(amount) for amount in amounts] for name, amounts in stages.items()},
+        "pairs": {f"{role}>{peer}": sent for role, said in parties for peer, sent in said.get("peers", {}).items()},
+    }
+
+
+def _short(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def load(run_dir: Path, cell: str) -> list[Sample]:
+    """The saved samples of a cell; none if there is no file, or one that cannot be read."""
+    try:
+        saved = json.loads(gzip.decompress(path_of(run_dir, cell).read_bytes()))
+        return list(saved["samples"]) if saved["format"] == FORMAT else []
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
+        return []
+
+
+def path_of(run_dir: Path, cell: str) -> Path:
+    """Where the time series of a cell is."""
+    return run_dir / FOLDER / f"{cell}.json.gz"
