@@ -16,7 +16,7 @@ class LayerCache:
         state: the policy's secret values by name.
         kept: at prefill, the engine's handle on which prompt tokens stayed.
         selection: what the current step attends to.
-        rows: while the prompt runs, what enters the layer, [tokens, hidden] for each chunk.
+        rows: what is about to enter the layer, [tokens, hidden] for each chunk of a prompt, or for a token.
         queries: while the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 

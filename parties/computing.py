@@ -2,13 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
+from parties.decoder import Decoder, decode_in_pieces
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
@@ -118,11 +117,12 @@ class ComputingParty:
         self, job: Job, decoder: Decoder, cache: Cache, token: int | None
     ) -> tuple[list[Any], list[int | None]]:
         """The private part: every new token is decoded through the compressed cache."""
-        engine, kept, generated = decoder.engine, [], []
+        kept: list[Any] = []
+        generated: list[int | None] = []
         self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            logits, token = engine.attempt(partial(decode_token, decoder, cache, own, job.argmax), cache)
+            logits, token = decode_in_pieces(decoder, cache, own, job.argmax)
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)

@@ -4,7 +4,8 @@ Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 ty
 Parameters are those of `parties.folding`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,15 +68,26 @@ class Decoder:
         Returns:
             Logits of the next token, [1, vocab].
         """
+        cache.layers[0].rows = (x,)
         for layer in range(self.spec.n_layers):
-            q = yield from self._project(layer, x, cache, cache.position)
-            here = cache.layers[layer]
-            selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
-            if selection is None:
-                mixed = yield from self.engine.attend(q, here)
-            else:
-                mixed = yield from self.engine.attend_selected(q, here, selection)
-            x = yield from self._finish(layer, x, mixed)
+            yield from self.step_layer(cache, layer)
+        return (yield from self.predict(cache))
+
+    def step_layer(self, cache: Cache, layer: int) -> Program[None]:
+        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
+        here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
+        (x,), here.rows = here.rows, ()
+        q = yield from self._project(layer, x, cache, cache.position)
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+        if selection is None:
+            mixed = yield from self.engine.attend(q, here)
+        else:
+            mixed = yield from self.engine.attend_selected(q, here, selection)
+        after.rows = ((yield from self._finish(layer, x, mixed)),)
+
+    def predict(self, cache: Cache) -> Program[Any]:
+        """Logits of the next token from what left the last layer, [1, vocab]."""
+        (x,), cache.layers[0].rows = cache.layers[0].rows, ()
         cache.position += 1
         x = yield from self._normalise(x)
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(x, "lm_head")))
@@ -140,22 +152,49 @@ class Decoder:
         )
 
 
-def decode_token(
+Step = tuple[Any, int | None]
+"""Logits of a token, [1, vocab], and, at the client, the next token."""
+
+
+def token_pieces(
     decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
-) -> Program[tuple[Any, int | None]]:
-    """One step of greedy decoding.
+) -> list[Callable[[], Program[Step | None]]]:
+    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
+
+    What one leaves to the next is in the cache, so each can be repeated for itself.
 
     Args:
         decoder: the model.
         cache: grows by the token.
         token: the token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
-
-    Returns:
-        Logits, [1, vocab], and at the client the next token.
     """
-    engine = decoder.engine
-    logits = yield from decoder.step((yield from decoder.embed(token, 1, cache.position)), cache)
+    layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
+    return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
+
+
+def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
+    """All of `token_pieces`, one after the other, as one program."""
+    step: Any = None
+    for piece in token_pieces(decoder, cache, token, argmax):
+        step = yield from piece()
+    return step  # type: ignore[no-any-return]
+
+
+def decode_in_pieces(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+    """Runs `token_pieces`; an engine that must repeat something repeats one piece."""
+    step: Any = None
+    for piece in token_pieces(decoder, cache, token, argmax):
+        step = decoder.engine.attempt(piece, cache)
+    return step  # type: ignore[no-any-return]
+
+
+def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
+    cache.layers[0].rows = ((yield from decoder.embed(token, 1, cache.position)),)
+
+
+def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:
+    engine, logits = decoder.engine, (yield from decoder.predict(cache))
     if argmax == "client":
         opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
         return logits, None if opened is None else int(opened.argmax())

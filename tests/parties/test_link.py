@@ -158,7 +158,7 @@ def test_calls_are_counted_on_the_stage_they_were_made_in() -> None:
             server.receive()
     assert client_meter.totals("offline").sent_bytes == client_meter.totals("online").sent_bytes == HEADER_BYTES + 4
     readings = {reading.stage: reading for reading in server_meter.snapshot()}
-    assert readings["topk"].peers["client"].received_bytes == 40
+    assert readings["topk"].peers["client"].received_bytes == 2 * (HEADER_BYTES + 4)
 
 
 def test_waiting_for_the_peer_is_blocked_time() -> None:

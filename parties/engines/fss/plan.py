@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
+from parties.decoder import Decoder, token_pieces
 from parties.engines.fss.engine import Computation
 from parties.models.spec import ModelSpec
 from parties.policies import make
@@ -50,9 +50,9 @@ class Plan:
     def programs(self, engine: Computation, cache: Cache) -> list[Callable[[], Program[Any]]]:
         """All that happens to a cache, in order: first the prompt or the cache's masks, then the steps."""
         decoder = Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
-        step = partial(decode_token, decoder, cache, None, self.argmax)
+        step = token_pieces(decoder, cache, None, self.argmax)
         before = Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.fix, cache)]
-        return [*before, *[step] * self.steps]
+        return [*before, *step * self.steps]
 
     def cache(self, engine: Computation) -> Cache:
         """The dealer's stand-in for the cache as the cell begins."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
+from parties.decoder import Decoder, decode_in_pieces
 from parties.engines.fss import gates
 from parties.engines.fss.dealer import Dealer
 from parties.engines.fss.party import FssEngine
@@ -46,8 +46,7 @@ def decode(
     logits, tokens = [], []
     own = [token] if owns else None
     for _ in range(STEPS):
-        held = own
-        out, found = engine.attempt(lambda held=held: decode_token(decoder, cache, held, "private"), cache)
+        out, found = decode_in_pieces(decoder, cache, own, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         own = None if found is None else [found]

@@ -1,6 +1,5 @@
 """Prefill inside the computation: like the plain engine whatever the chunks, in one process and between processes."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.cache import Cache
-from parties.decoder import Decoder, decode
+from parties.decoder import Decoder, decode_in_pieces
 from parties.engines.fss.dealer import Dealer
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.gates import DangerZone
@@ -103,7 +102,7 @@ def prompted(
     engine.prefilled()
     logits, tokens, held = [], [], None if own is None else own[-1:]
     for _ in range(STEPS):
-        out, found = decode(decoder, cache, held, "private")
+        out, found = decode_in_pieces(decoder, cache, held, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         held = None if found is None else [found]
