@@ -1,34 +1,61 @@
-"""Prometheus configuration that scrapes the parties of a run.
+"""Prometheus configuration that scrapes the driver and the parties of runs, and Ray.
 
 python -m dashboards.prometheus runs/quickstart/targets.json > prometheus.yml
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 SCRAPE_SECONDS = 1  # stages last seconds, and so do the exporters of a short cell
+JOB = "mpcbench"
 
 
-def configuration(targets: Path) -> dict[str, Any]:
-    """The configuration for a run.
+def configuration(targets: Path, rules: Sequence[Path] = (), ray: str = "") -> dict[str, Any]:
+    """The configuration.
 
     Args:
-        targets: The run's `file_sd` file; it may appear later. Prometheus wants the suffix `.json`.
+        targets: A run's `file_sd` file, or `FOLDER/*.json` for all runs of a folder; files may come and go.
+        rules: Rule files.
+        ray: Address of Ray's dashboard, such as `http://127.0.0.1:8265`, to find Ray's own metrics; empty for none.
 
     Raises:
-        ValueError: The file has another suffix.
+        ValueError: The targets have another suffix, or Ray's address is none.
     """
     if targets.suffix != ".json":
         raise ValueError(f"targets: {targets} must end in .json; a run writes it to DIR/targets.json")
-    parties = {
-        "job_name": "mpcbench",
-        "file_sd_configs": [{"files": [str(targets.resolve())], "refresh_interval": f"{SCRAPE_SECONDS}s"}],
-    }
+    if ray and not ray.startswith(("http://", "https://")):
+        raise ValueError(f"ray: {ray} must begin with http:// or https://, such as http://127.0.0.1:8265")
     every = f"{SCRAPE_SECONDS}s"
-    return {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": [parties]}
+    return {
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+        "rule_files": [str(path.resolve()) for path in rules],
+        "scrape_configs": [scrape_parties(targets), *([scrape_ray(ray)] if ray else [])],
+    }
+
+
+def scrape_parties(targets: Path) -> dict[str, Any]:
+    """The job of the driver and the parties; for a Prometheus of one's own."""
+    return {
+        "job_name": JOB,
+        "scrape_interval": f"{SCRAPE_SECONDS}s",
+        "scrape_timeout": f"{SCRAPE_SECONDS}s",
+        "honor_labels": True,  # whose a number is, the exporters say themselves; of a link, the driver tells
+        "file_sd_configs": [{"files": [str(targets.absolute())], "refresh_interval": f"{SCRAPE_SECONDS}s"}],
+    }
+
+
+def scrape_ray(address: str) -> dict[str, Any]:
+    """The job of Ray's own exporters, found through its dashboard; where no Ray runs, nothing is scraped."""
+    return {
+        "job_name": "ray",
+        "scrape_interval": "10s",  # Ray collects no faster
+        "scrape_timeout": "10s",
+        "http_sd_configs": [{"url": f"{address.rstrip('/')}/api/prometheus/sd", "refresh_interval": "10s"}],
+    }
 
 
 if __name__ == "__main__":
