@@ -70,14 +70,14 @@ def prompt_secrets(prompt: str) -> list[bytes]:
     return [prompt.encode(), struct.pack(f"<{SEQ_LEN}q", *tokens), json.dumps(tokens[:12])[1:-1].encode()]
 
 
-@pytest.fixture(scope="module", params=["crypten", "fss"])
+@pytest.fixture(scope="module", params=[("crypten", "shared"), ("fss", "shared"), ("fss", "mpc")], ids="-".join)
 def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One private cell, with every wire recorded and every memory searched."""
     path = tmp_path_factory.mktemp("secrecy") / "prompt.txt"
     prompt = " ".join(secrets.token_hex(4) for _ in range(12))  # drawn here, so that no module's constants hold it
     path.write_text(prompt)
     job = {
-        "engine": request.param, "model": MODEL,
+        "engine": request.param[0], "model": MODEL, "prefill": request.param[1],
         "policy": {"name": "mpcache", "parameters": {"fine_size": 4, "coarse_size": 8}},
         "prompt": {"text_file": str(path)}, "seq_len": SEQ_LEN, "new_tokens": NEW_TOKENS,
     }  # fmt: skip
