@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,10 +12,13 @@ import typer
 from rich.console import Console
 
 from orchestrator.networks_cli import clean, lab_app, networks_app
+from orchestrator.observe.cli import app as observe_app
 from orchestrator.problems import ConfigError
 from orchestrator.retry import Retry
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from rich.table import Table
 
     from orchestrator.cells import Cell
@@ -36,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(networks_app, name="networks")
 app.add_typer(lab_app, name="lab")
+app.add_typer(observe_app, name="observe")
 app.command()(clean)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]
@@ -70,6 +75,9 @@ def run(
         str | None, typer.Option(metavar="RAY", help="Ray cluster; a local one is made if left out.")
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="Run on emulated hosts, made for this run; needs root.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Serve a page that shows the run while it lasts.")] = False,
+    live_host: Annotated[str, typer.Option(metavar="HOST", help="Address of that page.")] = "127.0.0.1",
+    live_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of that page; 0 takes a free one.")] = 8870,
 ) -> None:
     """Run the experiment in FILE and render its report; run it again to resume."""
     from orchestrator.cells import expand, schedule  # heavier imports wait until they are needed
@@ -88,13 +96,18 @@ def run(
     if dry_run:
         _print_plan(experiment, cells, out, past, resume=resume, retry=retry)
         return
+    page = _page(live_host, live_port) if live else None
     if lab:
         options = {"resume": resume, "retry": retry, "only": only, "limit": limit, "max-seconds": max_seconds}
-        options |= {"max-gigabytes": max_gigabytes, "records": records, "update": update}
-        _run_in_lab(file, out, options)
+        options |= {"max-gigabytes": max_gigabytes, "records": records, "update": update, "live": live}
+        _run_in_lab(file, out, options, page)
+    if page is not None:
+        _say("live page: http://{}:{}/".format(*page.getsockname()[:2]))
     ordered = schedule(cells, experiment.seed) if experiment.order == "seeded" else cells
     budget = Budget(limit, max_seconds, None if max_gigabytes is None else max_gigabytes * GIGABYTE)
-    _run(experiment, ordered, out, resume=resume, address=address, retry=retry, budget=budget, past=past, update=update)
+    asked = {"address": address, "retry": retry, "budget": budget, "past": past, "update": update, "live": page}
+    with page or nullcontext():
+        _run(experiment, ordered, out, resume=resume, **asked)
 
 
 @app.command()
@@ -132,17 +145,33 @@ def main() -> None:
     app()
 
 
-def _run_in_lab(file: Path, out: Path, options: dict[str, Any]) -> NoReturn:
+def _page(host: str, port: int) -> "socket":
+    from orchestrator.observe.outside import page_listener
+    from parties.errors import PartyError
+
+    try:
+        return page_listener(host, port)
+    except PartyError as error:
+        _refuse(f"--live: {error}; --live-port takes another port")
+
+
+def _run_in_lab(file: Path, out: Path, options: dict[str, Any], page: "socket | None") -> NoReturn:
     """The same command on the first host of a lab, a Ray node on each of its three hosts."""
     from netem import NetemError
     from orchestrator.lab import run_in_lab
+    from orchestrator.observe.outside import doors
 
     argv = ["mpcache-bench", "run", str(file.resolve()), "--out", str(out.resolve()), *_written(options)]
-    out.mkdir(parents=True, exist_ok=True)
     try:
-        raise typer.Exit(run_in_lab(argv, keep=[out.resolve(), file.resolve().parent]))
+        out.mkdir(parents=True, exist_ok=True)
+        with doors(page) as outside:
+            keep = [out.resolve(), file.resolve().parent, outside.folder]
+            told, inherited = outside.environment, outside.descriptors
+            raise typer.Exit(run_in_lab(argv, keep=keep, environment=told, descriptors=inherited))
     except NetemError as error:
         _refuse(str(error))
+    except OSError as error:
+        _refuse(f"cannot write to {out}: {error.strerror}; choose another folder")
 
 
 def _written(options: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from netem import NetemError
@@ -76,7 +76,14 @@ def start_ray(lab: Lab, cpus: int | None = None) -> None:
         raise NetemError(f"Ray did not start on the lab: {done.stderr.strip()}{_logs(lab)}")
 
 
-def run_in_lab(argv: Sequence[str], *, hosts: int = 3, keep: Iterable[Path] = ()) -> int:
+def run_in_lab(
+    argv: Sequence[str],
+    *,
+    hosts: int = 3,
+    keep: Iterable[Path] = (),
+    environment: Mapping[str, str] | None = None,
+    descriptors: Sequence[int] = (),
+) -> int:
     """Run a command on the first host of a new lab with Ray, then take the lab down.
 
     The command finds Ray by `RAY_ADDRESS`, and the lab by `netem.lab.attached`.
@@ -85,6 +92,8 @@ def run_in_lab(argv: Sequence[str], *, hosts: int = 3, keep: Iterable[Path] = ()
         argv: The command.
         hosts: Number of hosts, a Ray node each.
         keep: Folders that the hosts must see even if they lie in `/tmp`: where results go.
+        environment: Further variables for the command.
+        descriptors: Open files that the command inherits.
 
     Returns:
         The command's exit status.
@@ -94,7 +103,8 @@ def run_in_lab(argv: Sequence[str], *, hosts: int = 3, keep: Iterable[Path] = ()
     """
     with Lab.up(hosts, keep=keep) as lab:
         start_ray(lab)
-        process = lab.popen(lab.hosts[0].name, argv, env=ray_environment(lab))
+        told = {**ray_environment(lab), **(environment or {})}
+        process = lab.popen(lab.hosts[0].name, argv, env=told, pass_fds=descriptors)
         return _status(process)
 
 

@@ -15,7 +15,7 @@ from parties.metrics import DRIVER
 
 Address = tuple[str, int]
 
-_FOLDER = "MPCACHE_BENCH_TARGETS"
+FOLDER_VARIABLE = "MPCACHE_BENCH_TARGETS"
 _KNOCK_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def targets_dir() -> Path:
 
     `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`.
     """
-    given = os.environ.get(_FOLDER)
+    given = os.environ.get(FOLDER_VARIABLE)
     return Path(given) if given else state_dir("targets")
 
 

@@ -1,7 +1,6 @@
 """Observing a run: the driver's exporter, the target files and, if asked for, the live page, while it lasts."""
 
 import contextlib
-import os
 import secrets
 import socket
 import time
@@ -13,17 +12,15 @@ from pathlib import Path
 import ray
 
 from orchestrator.live import Course
+from orchestrator.observe.outside import metrics_door
 from orchestrator.observe.page import html
-from orchestrator.observe.server import METRICS, Metrics, Route, handler, inherited, page_routes, relay
+from orchestrator.observe.server import METRICS, Metrics, Route, handler, page_routes, relay
 from orchestrator.observe.watch import Watch
 from orchestrator.targets import TargetFile, forget_ended, targets_dir
 from parties.address import listen
 from parties.serving import HttpServer
 
 TARGETS = "targets.json"
-METRICS_FD, PAGE_FD = "MPCACHE_BENCH_METRICS_FD", "MPCACHE_BENCH_PAGE_FD"
-"""Environment: listening sockets outside of the lab that the driver runs in, for its exporter and for the live page."""
-
 _LOOPBACK = "127.0.0.1"
 _SCRAPE_S = 1.2  # a little more than a scrape takes to come round
 _WATCHED_S = 3.0  # who has scraped within this time will scrape again
@@ -49,21 +46,6 @@ class Observation:
             time.sleep(_SCRAPE_S)
 
 
-def live_listener(host: str, port: int) -> socket.socket:
-    """Where the live page will be served: what the page shows holds no secret, but loopback keeps it to this machine.
-
-    Args:
-        host: Address to bind.
-        port: Port to bind; 0 takes a free one.
-
-    Raises:
-        AddressInUse: The port is taken.
-        AddressUnusable: The host is no address of this machine, or the port may not be bound.
-    """
-    outside = os.environ.get(PAGE_FD)
-    return inherited(int(outside)) if outside else listen(host, port)
-
-
 @contextlib.contextmanager
 def observing(name: str, folder: Path, course: Course, live: socket.socket | None = None) -> Iterator[Observation]:
     """Observes a run on the Ray that is connected to.
@@ -80,20 +62,19 @@ def observing(name: str, folder: Path, course: Course, live: socket.socket | Non
     with contextlib.ExitStack() as stack:
         if live is not None:
             stack.enter_context(_serving(live, page_routes(watch, html())))
-        outside = os.environ.get(METRICS_FD)
-        listener = inherited(int(outside)) if outside else listen(_own_host(), 0)
+        door = metrics_door()
 
         def routes(path: str) -> Route | None:
             role = path.removesuffix(METRICS).removeprefix("/")
             address = targets.exporters.get(role) if path.endswith(METRICS) else None
             return metrics if path == METRICS else None if address is None else relay(*address)
 
-        server = stack.enter_context(_serving(listener, routes))
+        server = stack.enter_context(_serving(door or listen(_own_host(), 0), routes))
         paths = [folder / TARGETS]
         with contextlib.suppress(OSError):  # no folder for state: `observe up` does not see this run, nothing else
             forget_ended(targets_dir())
             paths.append(targets_dir() / f"{run}.json")
-        targets = stack.enter_context(TargetFile(paths, run, server.address, relayed=outside is not None))
+        targets = stack.enter_context(TargetFile(paths, run, server.address, relayed=door is not None))
         yield Observation(watch, targets, metrics)
 
 

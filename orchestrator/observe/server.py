@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
@@ -127,10 +126,3 @@ def handler(routes: Routes) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(reply.body)
 
     return Handler
-
-
-def inherited(descriptor: int) -> socket.socket:
-    """A listening socket that the process was started with."""
-    listener = socket.socket(fileno=descriptor)
-    listener.set_inheritable(False)
-    return listener
