@@ -1,0 +1,98 @@
+"""PromQL, put together from the registry: a name that it does not know fails where a board is built."""
+
+from dataclasses import dataclass
+
+from parties.metrics import BY_NAME, RUN_INFO
+
+_HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")
+_CELL = ("engine", "policy", "network")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of a panel.
+
+    Attributes:
+        expr: PromQL; Grafana fills in the variables.
+        legend: Name of each series, with `{{label}}` for a label's value.
+    """
+
+    expr: str
+    legend: str = ""
+
+
+def series(name: str, **matchers: str) -> str:
+    """The series of a metric, of the run and within the variables that its labels know.
+
+    Args:
+        name: A metric of the registry; for a histogram with `_bucket`, `_sum` or `_count`.
+        matchers: Further labels and the regular expressions that they must match.
+
+    Raises:
+        KeyError: The registry has no such metric, or that metric no such label.
+    """
+    metric = BY_NAME[_family(name)]
+    for unknown in set(matchers) - set(metric.labels):
+        raise KeyError(f"metric {name!r} has no label {unknown!r}; it has {metric.labels}")
+    of_party = ("party",) if not metric.driver or "peer" in metric.labels else ()  # the rest is about the whole run
+    wanted = {label: f"${label}" for label in (*of_party, *_CELL) if label in metric.labels} | matchers
+    within = "".join(f', {label}=~"{value}"' for label, value in wanted.items())
+    return f'{name}{{run="$run"{within}}}'
+
+
+def rate(name: str, **matchers: str) -> str:
+    """How fast a counter grows, per second. Arguments as of `series`."""
+    return f"rate({series(name, **matchers)}[$__rate_interval])"
+
+
+def chosen(expr: str) -> str:
+    """The part of `expr` that belongs to cells of the chosen engines, policies and networks.
+
+    Args:
+        expr: PromQL whose result has the label `run`.
+    """
+    return f"{expr} and on (run) {series(RUN_INFO)}"
+
+
+def total(expr: str, by: str) -> str:
+    """The sum of the chosen cells' part of `expr`.
+
+    Args:
+        expr: PromQL whose result has the label `run`.
+        by: Labels that stay, separated by commas.
+    """
+    return f"sum by ({by}) ({chosen(expr)})"
+
+
+def of_cell(expr: str, *labels: str) -> str:
+    """One number a run, with parameters of its current cell as labels.
+
+    Args:
+        expr: PromQL whose result has the label `run`, and at most one series a run.
+        labels: Labels of `mpcbench_run_info`.
+
+    Raises:
+        KeyError: It has no such label.
+    """
+    for unknown in set(labels) - set(BY_NAME[RUN_INFO].labels):
+        raise KeyError(f"{RUN_INFO} has no label {unknown!r}; it has {BY_NAME[RUN_INFO].labels}")
+    return f"{expr} * on (run) group_left ({', '.join(labels)}) {series(RUN_INFO)}"
+
+
+def quantile(share: float, name: str, by: str) -> str:
+    """A quantile of a histogram over `$__rate_interval`.
+
+    Args:
+        share: Which one, from 0 to 1.
+        name: A histogram of the registry.
+        by: Labels that stay, separated by commas.
+    """
+    return f"histogram_quantile({share}, {total(rate(name + '_bucket'), by + ', le')})"
+
+
+def _family(name: str) -> str:
+    for part in _HISTOGRAM_PARTS:
+        family = name.removesuffix(part)
+        if family != name and family in BY_NAME and BY_NAME[family].kind == "histogram":
+            return family
+    return name
