@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from parties.errors import PartyError
 
 _MARK = struct.Struct("<Q")
+MARK_BYTES = _MARK.size
 FRAME_BYTES = 1 << 20
 
 
