@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from grafana_client.api import GrafanaApi
@@ -23,7 +24,7 @@ class GrafanaError(Exception):
 
 
 class Grafana:
-    """One Grafana server.
+    """One Grafana server, until it is closed: use it in a `with` statement.
 
     Args:
         url: Where it is, `http://host:3000`, with its path if it has one.
@@ -46,6 +47,7 @@ class Grafana:
         if not token or not token.isascii() or not token.isprintable():
             raise GrafanaError("GRAFANA_TOKEN: is empty or no token; set it to the token of a service account")
         self.url = url.rstrip("/")
+        self._token = token
         self._timeout_s = timeout_s
         self._pauses_s = pauses_s
         connect: Any = GrafanaApi  # the client carries no types
@@ -57,6 +59,14 @@ class Grafana:
             url_path_prefix=f"{parts.path.strip('/')}/".lstrip("/"),
             timeout=timeout_s,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._api.client.s.close()
 
     def step(self, what: str, do: Callable[[Any], Done]) -> Done:
         """Do one step, and again after a fault that may pass.
@@ -82,14 +92,14 @@ class Grafana:
             why = f"no answer within {self._timeout_s:g} s; is it overloaded, or is the address another service's?"
             kind: type[GrafanaError] = _PassingError
         except GrafanaException as error:
-            why = _refusal(error)
+            why = _refusal(error).replace(self._token, "***")  # a server may say what it was sent
             kind = _PassingError if error.status_code in PASSING else GrafanaError
-        except RequestException as error:
-            why = f"the connection failed ({type(error).__name__}); is Grafana running there?"
-            kind = _PassingError
         except (AttributeError, KeyError, TypeError, ValueError):  # an answer of another shape than Grafana's
             why = "it answers, but not as Grafana does; check the address, and its path if it is behind a proxy"
             kind = GrafanaError
+        except RequestException as error:
+            why = f"the connection failed ({type(error).__name__}); is Grafana running there?"
+            kind = _PassingError
         raise kind(f"could not {what} at {self.url}: {why}") from None
 
 

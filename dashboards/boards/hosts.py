@@ -52,7 +52,7 @@ def _exporters() -> list[Panel]:
         graph(
             Facts(
                 title="Answers over time",
-                question="When did a party go? 1 while its exporter answers; the curve ends where the party was let go.",
+                question="When did a party go? 1 while its exporter answers; its curve ends when it was let go.",
                 unit=units.NoUnit,
                 queries=[Query(answers, "{{party}}")],
                 lowest=0,

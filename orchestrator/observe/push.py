@@ -29,14 +29,14 @@ def push(
 
     try:
         cells = regions(folder) if folder else ()
-        server = Grafana(grafana, os.environ.get(TOKEN, ""))
-        typer.echo(f"folder: {push_folder(server)}")
-        typer.echo(f"data source: {push_data_source(server, prometheus)}")
-        for board in boards():
-            typer.echo(f"board {board['title']}: {push_board(server, board)}")
-        if cells:
-            counts = push_regions(server, cells)
-            typer.echo("cells: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+        with Grafana(grafana, os.environ.get(TOKEN, "")) as server:
+            typer.echo(f"folder: {push_folder(server)}")
+            typer.echo(f"data source: {push_data_source(server, prometheus)}")
+            for board in boards():
+                typer.echo(f"board {board['title']}: {push_board(server, board)}")
+            if cells:
+                counts = push_regions(server, cells)
+                typer.echo("cells: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     except (GrafanaError, StoreError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -1,0 +1,263 @@
+"""Pushing boards, data source and cells, to a stand-in for Grafana (see stand_in.py: it is not Grafana)."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboards.annotations import Region, push_regions
+from dashboards.grafana import Grafana, GrafanaError
+from dashboards.names import DATA_SOURCE_UID, FOLDER_UID
+from dashboards.push import boards, push_board, push_data_source, push_folder
+from tests.dashboards.stand_in import TOKEN, Fault, StandIn, html, no_json, reset, slow, standing_in, status
+
+PROMETHEUS = "http://127.0.0.1:9090"
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with standing_in() as made:
+        yield made
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+Connect = Callable[..., Grafana]
+
+
+@pytest.fixture
+def connect(stand_in: StandIn, stack: ExitStack) -> Connect:
+    def to(*, timeout_s: float = 5, pauses: int = 3) -> Grafana:
+        return stack.enter_context(Grafana(stand_in.url, TOKEN, timeout_s=timeout_s, pauses_s=[0.01] * pauses))
+
+    return to
+
+
+def region(number: int = 0, text: str = "crypten full 64 tokens: ok") -> Region:
+    return Region(
+        start_ms=1_700_000_000_000 + 10_000 * number,
+        end_ms=1_700_000_005_000 + 10_000 * number,
+        experiment="experiment:tiny",
+        cell=f"cell:{number:016x}",
+        parameters=("engine:crypten", "policy:full", "status:ok"),
+        text=text,
+    )
+
+
+def push_all(server: Grafana, count: int = 3) -> list[Any]:
+    outcomes: list[Any] = [push_folder(server), push_data_source(server, PROMETHEUS)]
+    outcomes += [push_board(server, board) for board in boards()]
+    return [*outcomes, push_regions(server, [region(number) for number in range(count)])]
+
+
+def test_a_push_stores_folder_data_source_boards_and_cells(stand_in: StandIn, connect: Connect) -> None:
+    *outcomes, counts = push_all(connect())
+    assert set(outcomes) == {"created"}
+    assert counts == {"created": 3, "updated": 0, "unchanged": 0}
+    assert stand_in.sources[DATA_SOURCE_UID]["url"] == PROMETHEUS
+    assert {"mpcbench-sweep", "mpcbench-run", "mpcbench-links", "mpcbench-hosts"} == set(stand_in.boards)
+    assert {one["meta"]["folderUid"] for one in stand_in.boards.values()} == {FOLDER_UID}
+    first = stand_in.annotations[0]
+    assert first["timeEnd"] - first["time"] == 5000
+    assert {"mpcbench", "experiment:tiny", "cell:0000000000000000", "engine:crypten"} <= set(first["tags"])
+
+
+def test_pushing_twice_changes_nothing(stand_in: StandIn, connect: Connect) -> None:
+    push_all(connect())
+    before = json.dumps([stand_in.folders, stand_in.sources, stand_in.boards, stand_in.annotations])
+    *outcomes, counts = push_all(connect())
+    assert set(outcomes) == {"unchanged"}
+    assert counts == {"created": 0, "updated": 0, "unchanged": 3}
+    assert json.dumps([stand_in.folders, stand_in.sources, stand_in.boards, stand_in.annotations]) == before
+    assert not any(request.startswith(("POST", "PUT")) for request in stand_in.seen[len(stand_in.seen) // 2 + 8 :])
+
+
+def test_what_has_changed_is_brought_up_to_date(stand_in: StandIn, connect: Connect) -> None:
+    server = connect()
+    push_all(server)
+    stand_in.boards["mpcbench-run"]["dashboard"]["title"] = "Something else"
+    assert push_data_source(server, "http://elsewhere:9090") == "updated"
+    assert stand_in.sources[DATA_SOURCE_UID]["url"] == "http://elsewhere:9090"
+    assert [push_board(server, board) for board in boards()].count("updated") == 1
+    assert stand_in.boards["mpcbench-run"]["dashboard"]["title"] == "mpcache-bench: Run"
+    assert push_regions(server, [region(0, text="now incorrect")])["updated"] == 1
+    assert stand_in.annotations[0]["text"] == "now incorrect"
+
+
+def test_a_cell_that_ran_twice_has_two_regions(stand_in: StandIn, connect: Connect) -> None:
+    again = Region(**{**{name: getattr(region(), name) for name in Region.__slots__}, "start_ms": 1_700_000_001_000})
+    assert push_regions(connect(), [region(), again])["created"] == 2
+
+
+def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(stand_in: StandIn, connect: Connect) -> None:
+    stand_in.annotations = [
+        {"id": number, "time": 1, "timeEnd": 2, "tags": ["mpcbench", "experiment:tiny", f"cell:x{number}"], "text": "x"}
+        for number in range(1, 1500)
+    ]
+    server = connect()
+    assert push_regions(server, [region()])["created"] == 1
+    assert push_regions(server, [region()])["unchanged"] == 1
+
+
+def test_a_run_without_cells_asks_for_nothing(stand_in: StandIn, connect: Connect) -> None:
+    assert push_regions(connect(), []) == {"created": 0, "updated": 0, "unchanged": 0}
+    assert stand_in.seen == []
+
+
+def test_what_came_from_files_is_left_alone(stand_in: StandIn, connect: Connect) -> None:
+    server = connect()
+    push_all(server)
+    stand_in.sources[DATA_SOURCE_UID]["readOnly"] = True
+    for board in stand_in.boards.values():
+        board["meta"]["provisioned"] = True
+        board["dashboard"]["title"] = "from a file"
+    assert push_data_source(server, "http://elsewhere:9090") == "provisioned"
+    assert {push_board(server, board) for board in boards()} == {"provisioned"}
+
+
+def test_a_grafana_below_a_path_is_found() -> None:
+    with standing_in("/watch") as stand_in, Grafana(stand_in.url, TOKEN) as server:
+        assert push_folder(server) == "created"
+        assert stand_in.seen == ["GET /watch/api/folders/mpcbench", "POST /watch/api/folders"]
+
+
+def test_a_text_is_no_html(stand_in: StandIn, connect: Connect) -> None:
+    push_regions(connect(), [region(text="<script>alert(1)</script>")])
+    assert stand_in.annotations[0]["text"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+@pytest.mark.parametrize("name", ["a & b=c", "ünïcode", "50%", "a#b?c/d"])
+def test_an_experiment_of_any_name_finds_its_cells_again(stand_in: StandIn, connect: Connect, name: str) -> None:
+    named = Region(1, 2, f"experiment:{name}", "cell:1", (), "ok")
+    assert push_regions(connect(), [named])["created"] == 1
+    assert push_regions(connect(), [named])["unchanged"] == 1
+
+
+PASSING: dict[str, Fault] = {
+    "429": status(429), "500": status(500), "502": status(502), "503": status(503), "reset": reset, "slow": slow(0.6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/folders", "/datasources", "/dashboards/db", "/annotations"])
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_a_passing_fault_is_got_over(stand_in: StandIn, connect: Connect, path: str, fault: Fault) -> None:
+    stand_in.faults = [(path, fault)]
+    push_all(connect(timeout_s=0.3))
+    assert stand_in.faults == []
+    assert len(stand_in.boards) == 4
+    assert len(stand_in.annotations) == 3
+
+
+def test_an_answer_that_was_lost_makes_no_second_region(stand_in: StandIn, connect: Connect) -> None:
+    def stored_but_lost(handler: Any) -> None:
+        stand_in.annotations.append(
+            {"id": 1, "time": region().start_ms, "timeEnd": region().end_ms, "text": region().text,
+             "tags": region().fields["tags"]}
+        )  # fmt: skip
+        reset(handler)
+
+    server = connect()
+    stand_in.faults = [("/annotations", lambda handler: handler.send_json(200, [])), ("/annotations", stored_but_lost)]
+    assert push_regions(server, [region()]) == {"created": 0, "updated": 0, "unchanged": 1}
+    assert len(stand_in.annotations) == 1
+
+
+LASTING: dict[str, tuple[Fault, str]] = {
+    "400": (status(400, "bad request data"), "wrong .*bad request data"),
+    "401": (status(401), "401, the token is not valid; set GRAFANA_TOKEN"),
+    "403": (status(403, "You'll need additional permissions"), "403, the token may not .*role Admin.*additional perm"),
+    "404, not of Grafana": (lambda handler: handler.send(404, b"<html>", "text/html"), "404, there is no such thing"),
+    "409": (status(409), "409, something of the same name"),
+    "412": (status(412, "The dashboard has been changed by someone else"), "412, .*changed by someone else"),
+    "another service": (html, "not as Grafana does"),
+    "an answer cut off": (no_json, "not as Grafana does"),
+}
+
+
+@pytest.mark.parametrize(("fault", "words"), LASTING.values(), ids=LASTING)
+def test_a_refusal_is_told_at_once(stand_in: StandIn, connect: Connect, fault: Fault, words: str) -> None:
+    stand_in.faults = [("/dashboards", fault)] * 4
+    with pytest.raises(GrafanaError, match=f"could not store the board .* at {stand_in.url}: .*{words}"):
+        push_board(connect(pauses=0), boards()[0])
+
+
+@pytest.mark.parametrize("fault", [status(401), status(403), status(412)])
+def test_a_refusal_is_not_tried_again(stand_in: StandIn, connect: Connect, fault: Fault) -> None:
+    stand_in.faults = [("/folders", fault)] * 2
+    with pytest.raises(GrafanaError):
+        push_folder(connect())
+    assert len(stand_in.seen) == 1
+
+
+def test_a_folder_of_that_name_under_another_uid_is_told(stand_in: StandIn, connect: Connect) -> None:
+    stand_in.folders = {"theirs": {"uid": "theirs", "title": "mpcache-bench"}}
+    with pytest.raises(GrafanaError, match=r"make the folder 'mpcache-bench' .*409, something of the same name"):
+        push_folder(connect())
+
+
+def test_a_server_that_stays_down_is_given_up(stand_in: StandIn, connect: Connect) -> None:
+    stand_in.faults = [("/folders", status(503, "starting"))] * 10
+    with pytest.raises(GrafanaError, match=r"503, the server failed.*starting"):
+        push_folder(connect())
+    assert len(stand_in.seen) == 4
+
+
+def test_a_server_that_is_too_slow_is_told(stand_in: StandIn, connect: Connect) -> None:
+    stand_in.faults = [("/folders", slow(0.5))]
+    with pytest.raises(GrafanaError, match=r"no answer within 0\.1 s"):
+        push_folder(connect(timeout_s=0.1, pauses=0))
+
+
+def test_a_server_that_is_gone_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with (
+        Grafana(url, TOKEN, pauses_s=[]) as server,
+        pytest.raises(GrafanaError, match=f"could not make the folder .* at {url}: the connection failed"),
+    ):
+        push_folder(server)
+
+
+@pytest.mark.parametrize("fault", [status(401, TOKEN), status(500, f"log: Bearer {TOKEN}"), reset])
+def test_the_token_is_in_no_message(stand_in: StandIn, connect: Connect, fault: Fault) -> None:
+    stand_in.faults = [("/folders", fault)]
+    with pytest.raises(GrafanaError) as caught:
+        push_folder(connect(pauses=0))
+    assert TOKEN not in str(caught.value)
+    assert TOKEN not in repr(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:3000", "ftp://a", "http://", "grafana"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(GrafanaError, match=r"--grafana: .* write it as http://host:3000"):
+        Grafana(url, TOKEN)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(GrafanaError, match="set GRAFANA_TOKEN instead") as caught:
+        Grafana("http://admin:hunter2@127.0.0.1:3000", TOKEN)
+    assert "hunter2" not in str(caught.value)
+
+
+@given(
+    st.one_of(
+        st.just(""),
+        st.text(st.characters(categories=["Cc", "Lo"]), min_size=1).filter(
+            lambda x: not (x.isascii() and x.isprintable())
+        ),
+    )
+)
+def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(GrafanaError, match="GRAFANA_TOKEN: ") as caught:
+        Grafana("http://127.0.0.1:3000", token)
+    assert len(token) < 3 or token not in str(caught.value)
