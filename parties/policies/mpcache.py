@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.policies.base import Policy
-from parties.program import Program, staged
+from parties.program import Program, parallel, staged
 from parties.selection import Clustering, Selection
 
 if TYPE_CHECKING:
@@ -137,14 +137,13 @@ class MPCache(Policy):
         return weights.sum(0).sum(0)
 
     def _box_all(self, engine: "Engine", here: "LayerCache") -> Program[None]:
+        """Boxes of all clusters of a level side by side, then of the next."""
+        heads = here.k.shape[0]
         for level, size in self._levels():
-            ends: list[list[Any]] = [[], []]
-            for start in range(0, here.tokens, size):
-                cluster = here.k[:, start : start + size]
-                both = yield from engine.largest(engine.cat([cluster, -cluster], dim=0), dim=1)
-                ends[0].append(both[: cluster.shape[0]])
-                ends[1].append(-both[cluster.shape[0] :])
-            here.state[f"high_{level}"], here.state[f"low_{level}"] = (engine.cat(end, dim=1) for end in ends)
+            clusters = [here.k[:, start : start + size] for start in range(0, here.tokens, size)]
+            ends = [engine.largest(engine.cat([keys, -keys], dim=0), dim=1) for keys in clusters]
+            both = engine.cat((yield from parallel(*ends)), dim=1)
+            here.state[f"high_{level}"], here.state[f"low_{level}"] = both[:heads], -both[heads:]
 
     def _grow_boxes(self, engine: "Engine", here: "LayerCache") -> Program[None]:
         """Takes the newest token into the last cluster of each level, with one comparison for all levels."""
