@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import ModuleType
@@ -14,6 +15,8 @@ from netem.host import LocalSite, Site
 from netem.prober import Address, Measured
 from netem.profile import NetworkProfile, Pair
 from netem.verify import LinkReport, Tolerance, asked, deviations
+
+_PAUSE_S = 0.5
 
 BACKENDS: Mapping[str, ModuleType] = {"none": unshaped, "proxy": proxy, "tc": tc, "relay": relay}
 
@@ -37,14 +40,15 @@ class ShapedNetwork:
     _paths: Paths
 
     def measure(
-        self, seconds: float = 0.5, *, attempts: int = 3, tolerance: Tolerance | None = None
+        self, seconds: float = 0.5, *, attempts: int = 5, tolerance: Tolerance | None = None
     ) -> dict[Pair, Measured]:
         """Measure every ordered pair, one after the other, each from its source's host; the links should be idle.
 
         Args:
-            seconds: Least time to measure throughput for, per pair.
-            attempts: How often to measure a pair that is off: a busy machine spoils a reading now and then, a wrong
-                link spoils them all. The last reading counts.
+            seconds: Least time to measure throughput for, per pair; twice, three times ... as long at each new attempt.
+            attempts: How often to measure a pair that is off, with a pause that grows: a busy machine spoils a reading
+                now and then, a wrong link spoils them all. The last reading counts. Once a pair was off each time,
+                the rest is measured once.
             tolerance: What counts as off.
 
         Raises:
@@ -52,10 +56,13 @@ class ShapedNetwork:
         """
         measured = {}
         for pair in self._request.pairs:
-            for _ in range(attempts):
-                measured[pair] = self._measure(pair, seconds)
+            for attempt in range(attempts):
+                time.sleep(_PAUSE_S * attempt)
+                measured[pair] = self._measure(pair, seconds * (attempt + 1))
                 if not deviations(self.profile, *pair, measured[pair], tolerance):
                     break
+            else:
+                attempts = 1
         return measured
 
     def _measure(self, pair: Pair, seconds: float) -> Measured:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.cells import Cell
@@ -45,6 +46,7 @@ def build_record(
     *,
     experiment: str = "",
     shaping: str = "none",
+    shaping_details: Mapping[str, str | float] = MappingProxyType({}),
     warnings: Sequence[str] = (),
 ) -> Record:
     """The record of a cell that ran to its end.
@@ -57,6 +59,7 @@ def build_record(
         finished: When it ended, UTC.
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
+        shaping_details: How it ran.
         warnings: What the driver has to say, before the parties' own.
     """
     stages = _stages(results)
@@ -68,7 +71,7 @@ def build_record(
         said.append("the referee sent no check, so that the result counts as incorrect")
     correct = cell.engine.name == "plain" if check is None else check.passed
     return Record(
-        **_common(cell, links, started, finished, experiment, shaping),
+        **_common(cell, links, started, finished, experiment, (shaping, shaping_details)),
         status=Status.OK if correct else Status.INCORRECT,
         tokens=tokens,
         seconds_per_token=float(results[clock]["decode_seconds"]) / tokens,
@@ -90,6 +93,7 @@ def failed_record(
     *,
     experiment: str = "",
     shaping: str = "none",
+    shaping_details: Mapping[str, str | float] = MappingProxyType({}),
     warnings: Sequence[str] = (),
 ) -> Record:
     """The record of a cell that did not run to its end.
@@ -102,10 +106,11 @@ def failed_record(
         finished: When it ended, UTC.
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
+        shaping_details: How it ran.
         warnings: What the driver has to say.
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)
-    common = _common(cell, links, started, finished, experiment, shaping)
+    common = _common(cell, links, started, finished, experiment, (shaping, shaping_details))
     return Record(**common, status=known.status, error=known, warnings=tuple(warnings))
 
 
@@ -115,7 +120,7 @@ def _common(
     started: datetime,
     finished: datetime,
     experiment: str,
-    shaping: str,
+    shaping: tuple[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
     leaks = [make(cell.policy.name, **cell.policy.parameters).leaks]
     return {
@@ -127,7 +132,8 @@ def _common(
         "trust_model": trust_model(cell.engine.name),
         "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
-        "shaping": shaping,
+        "shaping": shaping[0],
+        "shaping_details": dict(shaping[1]),
         "links": tuple(LinkReading.model_validate(link) for link in links),
         "versions": host_versions(),
     }

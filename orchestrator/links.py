@@ -20,6 +20,7 @@ Address = tuple[str, int]
 Readings = Mapping[Pair, Measured]
 
 _ANSWER_S = 60.0
+_TOLD = ("scheduling", "compensation_ms")
 _LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before
 
 
@@ -28,12 +29,14 @@ class Links:
 
     Attributes:
         backend: What shapes them: `none`, `proxy`, `tc` or `relay`.
+        details: How it runs, for the record.
         dial: Address by the role that dials and the role that is dialled; the referee's links are left as they are.
     """
 
     def __init__(self, shaped: ShapedNetwork, bound: Mapping[str, Address]) -> None:
         self._shaped = shaped
         self.backend = shaped.backend
+        self.details = {name: shaped.details[name] for name in _TOLD if name in shaped.details}
         self.dial = {
             role: {
                 peer: shaped.dial.get(role, {}).get(peer, address) for peer, address in bound.items() if peer != role
@@ -98,6 +101,11 @@ class Survey:
     def backend(self) -> str:
         """What shaped the links."""
         return "none" if self._links is None else self._links.backend
+
+    @property
+    def details(self) -> Mapping[str, str | float]:
+        """How it ran."""
+        return {} if self._links is None else self._links.details
 
     @property
     def readings(self) -> tuple[LinkReading, ...]:

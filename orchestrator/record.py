@@ -159,6 +159,11 @@ class Record(_Part):
     parties: dict[str, PartyReading] = Field(default={}, description="Each party's process.")
     links: tuple[LinkReading, ...] = Field(default=(), description="Each ordered pair of parties.")
     shaping: str = Field(default="none", description="The back end that shaped the links.")
+    shaping_details: dict[str, str | float] = Field(
+        default={},
+        description="How it ran: `scheduling` of its process, `compensation_ms`, its own one-way delay, which it took "
+        "off what was asked for.",
+    )
     error: CellError | None = Field(default=None, description="Why there are no timings.")
     versions: dict[str, str] = Field(default={}, description="What the driver's host runs.")
     warnings: tuple[str, ...] = Field(default=(), description="What a reader of the numbers should know.")

@@ -120,7 +120,8 @@ class Runner:
     @property
     def _noted(self) -> dict[str, Any]:
         """What the driver adds to a record."""
-        return {"experiment": self._experiment, "shaping": self._survey.backend}
+        survey = self._survey
+        return {"experiment": self._experiment, "shaping": survey.backend, "shaping_details": survey.details}
 
     def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())

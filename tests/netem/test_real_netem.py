@@ -1,21 +1,9 @@
-"""Our commands on a stock kernel with netem, and the relay beside it: a whole lab under Debian's user-mode-linux.
-
-Needs the package `user-mode-linux`, but neither root nor a kernel of one's own. `UML_MODULES` is the folder of the
-kernel's modules.
-"""
-
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+"""Our commands on a stock kernel with netem, and the relay beside it: a whole lab under Debian's user-mode-linux."""
 
 import pytest
 
-KERNEL = shutil.which("linux.uml")
-MODULES = os.environ.get("UML_MODULES") or next(map(str, Path("/usr/lib/uml/modules").glob("*")), "")
-HERE = Path(__file__).parent
+from tests.netem.uml import KERNEL, MODULES, boot
+
 ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
     "wan": (40, 400, 400),
     "asymmetric": (35, 20, 100),
@@ -28,25 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def results():
-    words = {
-        "mem": "1024M",
-        "root": "/dev/root",
-        "rootfstype": "hostfs",
-        "rootflags": "/",
-        "init": str(HERE / "uml_init.sh"),
-        "con": "null",
-        "con0": "null,fd:1",
-        "ssl": "null",
-        "PYTHON": sys.executable,
-        "MODULES": MODULES,
-        "FOLDER": str(HERE.parents[1]),
-        "JOB": "tests.netem.real_netem",
-    }
-    argv = [KERNEL, "ro", "quiet", *(f"{key}={value}" for key, value in words.items())]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280, check=False)
-    assert "JOB ENDED 0" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
-    lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return [json.loads(line) for line in lines]
+    return boot(("wan", "asymmetric", "jitter", "loss"), 280)
 
 
 def of(results, profile, backend):

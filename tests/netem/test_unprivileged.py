@@ -1,0 +1,73 @@
+"""Without root: an ordinary user still has a WAN on loopback, and is told why there is no more."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534
+ROOT = Path(__file__).parents[2]
+
+
+def as_nobody(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command as an ordinary user without any capability, who may read what the present user may."""
+    drop = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.geteuid() == 0 else []
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    return subprocess.run([*drop, *argv], capture_output=True, text=True, env=environment, cwd="/", timeout=120)
+
+
+@pytest.fixture
+def home(tmp_path):
+    done = as_nobody("true", home=tmp_path)
+    if done.returncode:
+        pytest.skip(f"cannot become an ordinary user: {done.stderr.strip()}")
+    return tmp_path
+
+
+def test_the_proxy_gives_an_ordinary_user_a_wan(home):
+    script = (
+        "import socket, netem\n"
+        "listeners = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\n"
+        "endpoints = dict(zip('ab', (one.getsockname() for one in listeners)))\n"
+        "with netem.shape(netem.preset('wan'), endpoints) as network:\n"
+        "    print(network.backend, *(round(got.rtt_ms) for got in network.measure(0.1).values()))\n"
+    )
+    done = as_nobody(sys.executable, "-c", script, home=home)
+    assert done.returncode == 0, done.stderr
+    backend, *trips = done.stdout.split()
+    assert backend == "proxy"
+    assert all(36 <= int(trip) <= 60 for trip in trips)
+
+
+def test_tc_is_refused_with_what_it_needs(home):
+    script = "from netem.capability import capability; print(capability().rate)"
+    assert "root, or the capability CAP_NET_ADMIN" in as_nobody(sys.executable, "-c", script, home=home).stdout
+
+
+def test_each_back_end_that_was_asked_for_says_why_not(home):
+    script = (
+        "import netem\n"
+        "endpoints = {'a': ('127.0.0.1', 1), 'b': ('127.0.0.1', 2)}\n"
+        "for backend in ('tc', 'relay'):\n"
+        "    try:\n"
+        "        netem.shape(netem.preset('wan'), endpoints, backend=backend).__enter__()\n"
+        "    except netem.BackendUnavailable as error: print(error)\n"
+    )
+    said = as_nobody(sys.executable, "-c", script, home=home).stdout.splitlines()
+    assert len(said) == 2
+    assert "loopback" in said[0]
+    assert "hub" in said[1]
+
+
+@pytest.mark.parametrize("command", [["lab", "up"], ["run", "examples/quickstart.yaml", "--lab", "--out", "OUT"]])
+def test_a_lab_is_refused_by_naming_root(home, command):
+    words = [
+        str(ROOT / word) if word.startswith("examples") else str(home / "out") if word == "OUT" else word
+        for word in command
+    ]
+    done = as_nobody(sys.executable, "-m", "orchestrator.cli", *words, home=home)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "root" in done.stderr
+    assert "Traceback" not in done.stderr
