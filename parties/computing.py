@@ -46,6 +46,7 @@ class ComputingParty:
         session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
         decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        session.engine.choose(job.offline, job.comparison)
         self.state.enter("prefill")
         result: dict[str, Any] = {"tokens": job.new_tokens}
         if job.prefill == "mpc":

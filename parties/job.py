@@ -40,6 +40,10 @@ class Job(BaseModel):
     argmax: Literal["private", "client"] = Field(
         default="private", description="client: logits are opened to the client"
     )
+    offline: Literal["streamed", "stored"] = Field(
+        default="streamed", description="stored: the parties write the dealer's material to disk before they decode"
+    )
+    comparison: Literal["dcf", "carry"] = Field(default="dcf", description="how the engine `fss` finds signs")
     gpu: bool = Field(default=False, description="compute on the GPU that the party was given")
     seed: int = 0
     show_text: bool = Field(default=False, description="the client's result carries the decoded text")

@@ -10,7 +10,7 @@ All parties of a run execute the same programs in the same order. Control flow d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import torch
 
@@ -71,6 +71,14 @@ class Engine(ABC):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
+
+    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:  # noqa: B027
+        """Called before `prepare`, for engines that leave a choice; the others have one way only.
+
+        Args:
+            offline: whether the dealer's material is `streamed` while the parties compute or `stored` by them before.
+            comparison: how signs are found.
+        """
 
     def prepare(
         self,

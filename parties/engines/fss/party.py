@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from parties.engines.fss import ring
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.gates import DangerZone
 from parties.engines.fss.inbox import Inbox
+from parties.engines.fss.intake import MATERIAL, Intake
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.opening import Opener
 from parties.engines.fss.plan import Plan, epoch
 from parties.engines.fss.source import ClientSource, ServerSource
+from parties.engines.fss.stock import Stock
 from parties.engines.fss.values import Additive
 from parties.mesh import Mesh
 from parties.meter import StageMeter
@@ -28,7 +30,6 @@ from parties.prefill import Prefill
 from parties.program import Program, run
 
 T = TypeVar("T")
-MATERIAL = "offline.material"
 
 
 class FssEngine(Computation):
@@ -40,7 +41,7 @@ class FssEngine(Computation):
         meter: the party's stage meter.
 
     Attributes:
-        repeats: tokens that were started again because a number fell into the danger zone.
+        repeats: pieces that were started again because a number fell into the danger zone.
     """
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
@@ -48,14 +49,18 @@ class FssEngine(Computation):
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
         with meter.stage("setup.seeds"):
             self.dealer.await_peer()
-            stream = Keystream(bytes(self.dealer.receive()))
-        super().__init__((ClientSource if self.client else ServerSource)(meter, stream, Inbox(self._material)))
-        self.stream = stream
+            self._seed = bytes(self.dealer.receive())
+        self.stream = Keystream(self._seed)
+        super().__init__((ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material)))
+        self._offline: Literal["streamed", "stored"] = "streamed"
+        self._supply: Intake | Stock | None = None
         self.exchange = Opener(self.peer, meter)
         self.repeats = 0
         self._index = 0
 
-    def _material(self) -> bytearray:
+    def _material(self) -> bytes | bytearray:
+        if self._supply is not None:
+            return self._supply.next()
         with self.meter.stage(MATERIAL):
             return self.dealer.receive()
 
@@ -68,6 +73,10 @@ class FssEngine(Computation):
         self._index += 1
         self.source.begin(epoch(self.repeats, self._index))
         return self._index
+
+    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
+        """See `Engine`."""
+        self._offline, self.source.comparison = offline, comparison
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
@@ -92,14 +101,20 @@ class FssEngine(Computation):
 
     def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
         """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""
-        plan = Plan.of(decoder, cache, steps, argmax, self._index + 1, prefill)
+        first, how = self._index + 1, {"offline": self._offline, "comparison": self.source.comparison}
+        plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
         self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
+        if self._offline == "stored":
+            self._supply = Stock(self.dealer, self.meter, self._seed)
+            self._supply.lay_in(epoch(self.repeats, first))
+        else:
+            self._supply = Intake(self.dealer, self.meter)
         if prefill is None:
             self.attempt(partial(self.fix, cache), cache)
         return cache
 
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
-        """Runs a token's program, from the start again if a number falls into the danger zone.
+        """Runs a piece, from the start again if a number falls into the danger zone.
 
         Both parties see that alike, in a number that is uniformly random; what was dealt for the failed attempt is
         given up, so nothing is masked twice.
@@ -111,11 +126,16 @@ class FssEngine(Computation):
             try:
                 return run(program(), self.exchange)
             except DangerZone:
-                self.repeats += 1
-                self.meter.add("mpcbench_repeats_total")
                 restore()
-                self._ask({"do": "again", "index": index, "attempt": self.repeats})
-                self.source.begin(epoch(self.repeats, index))
+                self._again(index)
+
+    def _again(self, index: int) -> None:
+        self.repeats += 1
+        self.meter.add("mpcbench_repeats_total")
+        self._ask({"do": "again", "index": index, "attempt": self.repeats})
+        if isinstance(self._supply, Stock):
+            self._supply.lay_in(epoch(self.repeats, index))
+        self.source.begin(epoch(self.repeats, index))
 
     def tell_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
@@ -129,8 +149,11 @@ class FssEngine(Computation):
         self._ask({"do": "prefilled"})
 
     def finish(self) -> None:
-        """Lets the dealer go."""
+        """Lets the dealer go, and hears its last word."""
         self._ask({"do": "end"})
+        if self._supply is not None:
+            self._supply.finish()
+            self._supply = None
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:

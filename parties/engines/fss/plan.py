@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -17,6 +17,8 @@ from parties.program import Program
 
 ATTEMPT_BITS = 32
 
+Piece = Callable[[], Program[Any]]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -26,6 +28,8 @@ class Plan:
         prefill: tokens and chunk of a `Prefill`, or None if the cache comes prefilled, with these `shapes`.
         argmax: `private`, or `client` if the logits are opened to the client.
         first: index of the cell's first epoch; each program of `programs` has one.
+        offline: `streamed` while the parties compute, or `stored` by them before.
+        comparison: `dcf` or `carry`.
     """
 
     spec: dict[str, Any]
@@ -37,22 +41,28 @@ class Plan:
     argmax: str
     first: int
     prefill: Sequence[int] | None = None
+    offline: Literal["streamed", "stored"] = "streamed"
+    comparison: Literal["dcf", "carry"] = "dcf"
 
     @classmethod
-    def of(cls, decoder: Decoder, cache: Cache, steps: int, argmax: str, first: int, prefill: Prefill | None) -> Self:
-        """The plan of a decoder with a prefilled cache, or with an empty one and a prompt to run."""
+    def of(
+        cls, decoder: Decoder, cache: Cache, steps: int, argmax: str, first: int, prefill: Prefill | None, **how: Any
+    ) -> Self:
+        """The plan of a decoder with a prefilled cache, or with an empty one and a prompt to run.
+
+        `how` is `offline` and `comparison`.
+        """
         shapes = {} if prefill else {name: list(value.shape) for name, value in cache.values().items()}
         policy, sizes = decoder.policy, astuple(prefill) if prefill else None
-        return cls(
-            decoder.spec.to_json(), policy.name, asdict(policy), shapes, cache.position, steps, argmax, first, sizes
-        )
+        card = (decoder.spec.to_json(), policy.name, asdict(policy))
+        return cls(*card, shapes, cache.position, steps, argmax, first, sizes, **how)
 
-    def programs(self, engine: Computation, cache: Cache) -> list[Callable[[], Program[Any]]]:
-        """All that happens to a cache, in order: first the prompt or the cache's masks, then the steps."""
+    def programs(self, engine: Computation, cache: Cache) -> tuple[list[Piece], list[Piece]]:
+        """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""
         decoder = Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
         step = token_pieces(decoder, cache, None, self.argmax)
         before = Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.fix, cache)]
-        return [*before, *step * self.steps]
+        return list(before), step * self.steps
 
     def cache(self, engine: Computation) -> Cache:
         """The dealer's stand-in for the cache as the cell begins."""

@@ -59,7 +59,7 @@ def test_the_dealers_traffic_is_offline_and_arrives(cells: Any) -> None:
     asked = taken[0]["sent_bytes"]
     assert dealt["sent_bytes"] == sum(side["received_bytes"] for side in taken) > 1e6
     assert asked < 5000, "the client tells the dealer public numbers only"
-    assert taken[1]["sent_bytes"] == 0
+    assert taken[1]["sent_bytes"] < 200, "the server says how much room it has"
     assert not stages(cells["full"]["dealer"], "online")
 
 

@@ -1,0 +1,101 @@
+"""A party's way from the dealer: frames are received ahead, while earlier ones are used, as far as there is room."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from parties.engines.fss.courier import END
+from parties.engines.fss.inbox import MaterialOutOfStep
+from parties.errors import PartyError, PeerTimeout
+from parties.link import Link
+from parties.meter import StageMeter
+
+MATERIAL = "offline.material"
+
+AHEAD_BYTES = 256 << 20
+"""Room for frames that wait to be used: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
+
+
+class Intake:
+    """Receives in a thread of its own and tells the dealer how much room there is.
+
+    Bytes are counted when they arrive; seconds only where the party waits for a frame that is not there yet.
+
+    Args:
+        dealer: link to the dealer; this object's thread is the only one that receives on it until `finish`.
+        meter: the party's stage meter.
+    """
+
+    def __init__(self, dealer: Link, meter: StageMeter) -> None:
+        self._dealer, self._meter = dealer, meter
+        self._frames: deque[bytearray] = deque()
+        self._taken = self._granted = 0
+        self._ended = False
+        self._failure: PartyError | None = None
+        self._changed = threading.Condition()
+        with meter.stage(MATERIAL):
+            self._grant()
+        threading.Thread(target=self._receive, name="intake", daemon=True).start()
+
+    def next(self) -> bytearray:
+        """The next frame; waits for it.
+
+        Raises:
+            MaterialOutOfStep: the dealer has nothing more.
+            PartyError: the link's own errors.
+        """
+        with self._meter.stage(MATERIAL):
+            if not self._frames:
+                self._wait(lambda: bool(self._frames))
+            if not self._frames:
+                raise MaterialOutOfStep("the dealer's material is used up; check that all parties run one version")
+            frame = self._frames.popleft()
+            self._taken += len(frame)
+            if self._taken + AHEAD_BYTES - self._granted >= AHEAD_BYTES // 8:
+                self._grant()
+        return frame
+
+    def finish(self) -> None:
+        """Waits for the dealer's last word; from then on, others may receive from it.
+
+        Raises:
+            PartyError: the link's own errors.
+        """
+        with self._meter.stage(MATERIAL):
+            self._wait(lambda: False)
+
+    def _grant(self) -> None:
+        self._granted = self._taken + AHEAD_BYTES
+        self._dealer.send_json({"do": "grant", "upto": self._granted})
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
+        dealer = self._dealer
+        self._meter.begin_call(dealer.peer)
+        try:
+            with self._changed:
+                while not enough() and not self._ended and self._failure is None:
+                    before = dealer.received_bytes
+                    if not self._changed.wait(dealer.timeout_s) and dealer.received_bytes == before:
+                        so_far = (dealer.sent_bytes, dealer.received_bytes)
+                        raise PeerTimeout(dealer.peer, MATERIAL, *so_far, dealer.timeout_s)
+        finally:
+            self._meter.count(dealer.peer)
+        if self._failure is not None and not enough():
+            raise self._failure
+
+    def _receive(self) -> None:
+        account = self._meter.aside(MATERIAL)
+        try:
+            while True:
+                self._dealer.await_peer()
+                frame = self._dealer.receive(account)
+                with self._changed:
+                    self._ended = frame == END
+                    if self._ended:
+                        return self._changed.notify_all()
+                    self._frames.append(frame)
+                    self._changed.notify_all()
+        except PartyError as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()

@@ -1,0 +1,67 @@
+"""A party's stock of the dealer's material: all of a cell, on its own disk, before the cell begins."""
+
+from parties.engines.fss.courier import END
+from parties.engines.fss.intake import MATERIAL
+from parties.engines.fss.stored import StoredMaterial, new_file, tag_of, write
+from parties.errors import OutOfStep
+from parties.link import Link
+from parties.meter import StageMeter
+
+WRITE, READ = "offline.write", "offline.read"
+
+
+class Stock:
+    """Takes the place of an `Intake` where material is stored; receiving, writing and reading are stages of their own.
+
+    Args:
+        dealer: link to the dealer.
+        meter: the party's stage meter.
+        seed: what this party shares with the dealer.
+    """
+
+    def __init__(self, dealer: Link, meter: StageMeter, seed: bytes) -> None:
+        self._dealer, self._meter, self._seed = dealer, meter, seed
+        self._stored: StoredMaterial | None = None
+
+    def lay_in(self, epoch: int) -> None:
+        """Writes what the dealer sends now, from this epoch to the end of the cell; what is left of before is dropped.
+
+        Raises:
+            MaterialFile: it cannot be written.
+            PartyError: the link's own errors.
+        """
+        self._drop()
+        path, tag = new_file(), tag_of(self._seed, f"from epoch {epoch}")
+        with self._meter.stage(WRITE):
+            write(path, tag, self._receive)
+            self._stored = StoredMaterial(path, tag)
+
+    def next(self) -> bytes:
+        """The next frame from disk.
+
+        Raises:
+            MaterialFile: the file is not what was written.
+        """
+        if self._stored is None:
+            raise AssertionError("a stock is laid in before it is used")
+        with self._meter.stage(READ):
+            return self._stored.next()
+
+    def finish(self) -> None:
+        """Removes what is left, and hears the dealer's last word.
+
+        Raises:
+            PartyError: the link's own errors.
+        """
+        self._drop()
+        if (word := self._receive()) != END:
+            raise OutOfStep(self._dealer.peer, MATERIAL, "the end of the material", f"{len(word)} bytes more")
+
+    def _receive(self) -> bytearray:
+        with self._meter.stage(MATERIAL):
+            return self._dealer.receive()
+
+    def _drop(self) -> None:
+        if self._stored is not None:
+            self._stored.close()
+            self._stored = None
