@@ -13,6 +13,7 @@ class LayerCache:
     Attributes:
         k: keys with position, [kv_heads, tokens, head_dim].
         v: values, the same shape.
+        alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
         state: the policy's secret values by name.
         kept: at prefill, the engine's handle on which prompt tokens stayed.
         selection: what the current step attends to.
@@ -22,6 +23,7 @@ class LayerCache:
 
     k: Any = None
     v: Any = None
+    alive: Any = None
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
     selection: Selection | None = None
@@ -36,10 +38,11 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """All layers, and the public position of the next token."""
+    """All layers, the public position of the next token, and the public length of the prompt."""
 
     layers: list[LayerCache]
     position: int = 0
+    prompt: int = 0
 
     @classmethod
     def empty(cls, n_layers: int) -> "Cache":
@@ -55,19 +58,20 @@ class Cache:
         """Every secret value by a public name: what has to be shared when a cache changes hands."""
         named = {}
         for index, layer in enumerate(self.layers):
-            for name, value in {"k": layer.k, "v": layer.v, **layer.state}.items():
-                named[f"{index}.{name}"] = value
+            for name, value in {"k": layer.k, "v": layer.v, "alive": layer.alive, **layer.state}.items():
+                if value is not None:
+                    named[f"{index}.{name}"] = value
         return named
 
     @classmethod
     def from_values(cls, n_layers: int, position: int, named: dict[str, Any]) -> "Cache":
-        """The inverse of `values`."""
+        """The inverse of `values`, for a cache that holds a prompt up to `position` and nothing else."""
         cache = cls.empty(n_layers)
-        cache.position = position
+        cache.position = cache.prompt = position
         for path, value in named.items():
             index, name = path.split(".", 1)
             layer = cache.layers[int(index)]
-            if name in ("k", "v"):
+            if name in ("k", "v", "alive"):
                 setattr(layer, name, value)
             else:
                 layer.state[name] = value

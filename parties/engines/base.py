@@ -1,20 +1,20 @@
 """The contract between a secure computation and what is computed on it.
 
-The decoder and every policy are written once against `Engine`. A *value* is whatever the engine computes on: a float
-tensor, a CrypTen tensor, a masked value. Linear work with public numbers is done on values directly, through the
-operators of `Value`; it never talks to a peer. Everything else is a method that returns a program (see
-`parties.program`).
+The decoder and every policy are written once against `Engine`. What it computes with is in
+`parties.engines.operations`; here is how it lives through a run, how values come in and go out, and what is composed of
+its operations.
 
 All parties of a run execute the same programs in the same order. Control flow depends on public numbers alone.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 
 from parties.cache import Cache, LayerCache
+from parties.engines.operations import Operations
 from parties.meter import StageMeter
 from parties.program import Openings, Program, parallel, run, staged
 from parties.selection import Selection
@@ -27,29 +27,7 @@ T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Value(Protocol):
-    """What the decoder and the policies may do to a value without an engine: local, linear, public."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """Public shape."""
-
-    def __add__(self, other: Self) -> Self: ...
-    def __sub__(self, other: Self) -> Self: ...
-    def __neg__(self) -> Self: ...
-    def __mul__(self, public: float | torch.Tensor) -> Self: ...
-    def __getitem__(self, index: Any) -> Self: ...
-    def reshape(self, *shape: int) -> Self:
-        """The same elements in another shape."""
-
-    def transpose(self, first: int, second: int) -> Self:
-        """Two axes swapped."""
-
-    def sum(self, dim: int) -> Self:
-        """Sum over one axis, which disappears."""
-
-
-class Engine(ABC):
+class Engine(Operations):
     """One party's side of a secure computation.
 
     Attributes:
@@ -72,7 +50,7 @@ class Engine(ABC):
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
 
-    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:  # noqa: B027
+    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
         """Called before `prepare`, for engines that leave a choice; the others have one way only.
 
         Args:
@@ -103,10 +81,10 @@ class Engine(ABC):
         """Runs a piece of the prompt or one token; an engine may run it again, with the cache as it was before."""
         return run(program(), self.exchange)
 
-    def prefilled(self) -> None:  # noqa: B027 - most engines have nothing to do
+    def prefilled(self) -> None:
         """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart."""
 
-    def finish(self) -> None:  # noqa: B027 - most engines have nothing to do
+    def finish(self) -> None:
         """Called once a run needs no more correlated randomness."""
 
     # -- values in and out ---------------------------------------------------------------------------------------------
@@ -149,82 +127,6 @@ class Engine(ABC):
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
         """The value as a float tensor, for the client; None at the server."""
 
-    # -- products and functions ----------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def linear(self, x: Any, name: str) -> Program[Any]:
-        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out]."""
-
-    @abstractmethod
-    def parameter(self, name: str) -> Any:
-        """An installed parameter as a value."""
-
-    @abstractmethod
-    def mul(self, x: Any, y: Any) -> Program[Any]:
-        """Elementwise product, with broadcasting."""
-
-    @abstractmethod
-    def matmul(self, x: Any, y: Any) -> Program[Any]:
-        """Batched matrix product: [..., a, b] @ [..., b, c]."""
-
-    @abstractmethod
-    def normalise(self, x: Any, eps: float, *, centre: bool) -> Program[Any]:
-        """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
-
-        Gains and biases of the model's norms are folded into the matrices that follow (`parties.folding`).
-        """
-
-    @abstractmethod
-    def activation(self, x: Any, kind: str) -> Program[Any]:
-        """`silu`, `gelu_tanh` or `gelu`, elementwise."""
-
-    @abstractmethod
-    def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
-        """Softmax over the last axis; `mask` is public, broadcasts, and is True where a score counts."""
-
-    @abstractmethod
-    def maximum(self, x: Any, y: Any) -> Program[Any]:
-        """Elementwise maximum."""
-
-    @abstractmethod
-    def cat(self, values: Sequence[Any], dim: int) -> Any:
-        """Concatenation, local."""
-
-    def to_cache(self, value: Any) -> Any:
-        """A value in the form that the engine caches, local."""
-        return value
-
-    # -- selection -----------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def keep_top(self, scores: Any, count: int) -> Program[Any]:
-        """A handle on the `count` highest of `scores` [n], in their original order; lower index first among equals."""
-
-    @abstractmethod
-    def compact(self, kept: Any, rows: Sequence[Any]) -> Program[list[Any]]:
-        """Each of `rows` [heads, n, d] cut to the rows that `keep_top` kept: [heads, count, d]."""
-
-    @abstractmethod
-    def top_clusters(
-        self, coarse: Any, fine: Any, parents: Sequence[int | None], k_coarse: int, k_fine: int
-    ) -> Program[Any]:
-        """Two-level choice for each head; which clusters won stays secret.
-
-        Args:
-            coarse: similarities of the coarse rivals, [heads, a].
-            fine: similarities of the fine rivals, [heads, b].
-            parents: for each fine rival its coarse one, or None if it always competes. Public.
-            k_coarse: coarse rivals that survive.
-            k_fine: fine rivals chosen among the children of survivors and those without parent; at least 1.
-
-        Returns:
-            A handle for `pick`. Among equals the lower index wins.
-        """
-
-    @abstractmethod
-    def pick(self, picks: Any, blocks: Any) -> Program[Any]:
-        """The chosen blocks of [kv_heads, b, m] for each query head: [heads, k_fine, m], in any order."""
-
     # -- compositions that an engine may replace by something faster ------------------------------------------
 
     @staticmethod
@@ -254,9 +156,27 @@ class Engine(ABC):
         return (yield from staged(self.meter, "attend", combine(weights)))
 
     def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[Any]:
-        """Attention over everything cached: [heads, n, d] -> [heads, n, d]."""
-        scores = yield from staged(self.meter, "scores", self.scores(q, layer.k))
+        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d]."""
+        scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
+
+    def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
+        """What `attend` gives for one query, and its attention weights, [heads, 1, tokens]."""
+        scores = yield from self._alive_scores(q, layer)
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores))
+        mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
+        return mixed, weights
+
+    def _alive_scores(self, q: Any, layer: LayerCache) -> Program[Any]:
+        """Scores of a layer's keys; those of evicted rows that are still there count for nothing."""
+        scores = yield from staged(self.meter, "scores", self.scores(q, layer.k))
+        if layer.alive is None:
+            return scores
+        heads, n, t = scores.shape
+        groups, low = layer.alive.shape[0], self.constant(torch.tensor(self.masked_score))
+        lifted = scores.reshape(groups, heads // groups * n, t) - low
+        kept = yield from staged(self.meter, "scores", self.mul(lifted, layer.alive.reshape(groups, 1, t)))
+        return (kept + low).reshape(heads, n, t)
 
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""

@@ -32,6 +32,7 @@ class PlainEngine(Engine):
     trust_model = "none: one process sees the prompt, the weights and everything computed from them"
     devices = ("cpu", "cuda")
     tolerance = 1e-3
+    masked_score = -1e4  # far below any score, and small enough to leave a score its digits
 
     def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
         super().__init__(meter)
@@ -46,6 +47,10 @@ class PlainEngine(Engine):
     def public(self, tensor: Tensor) -> Tensor:
         """The tensor in the engine's dtype, on its device."""
         return tensor.to(self.device, self.dtype)
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """The tensor in the engine's dtype, on its device."""
+        return self.public(tensor)
 
     def adopt(self, share: Tensor) -> Tensor:
         """The tensor itself."""
@@ -125,6 +130,16 @@ class PlainEngine(Engine):
         """Elementwise maximum."""
         return torch.maximum(x, y)
 
+    @eager
+    def negative(self, x: Tensor) -> Tensor:
+        """Signs as numbers."""
+        return (x < 0).to(x.dtype)
+
+    @eager
+    def inverse_root(self, x: Tensor) -> Tensor:
+        """1 / sqrt(x)."""
+        return x.rsqrt()
+
     def cat(self, values: Sequence[Tensor], dim: int) -> Tensor:
         """Concatenation."""
         return torch.cat(list(values), dim)
@@ -132,12 +147,21 @@ class PlainEngine(Engine):
     @eager
     def keep_top(self, scores: Tensor, count: int) -> Tensor:
         """Indices of the highest scores, ascending."""
-        return scores.sort(descending=True, stable=True).indices[:count].sort().values
+        return scores.sort(descending=True, stable=True).indices[..., :count].sort().values
 
     @eager
     def compact(self, kept: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
         """The kept rows."""
-        return [row[:, kept] for row in rows]
+        if kept.dim() == 1 or kept.shape[0] == 1:
+            return [row[:, kept.reshape(-1)] for row in rows]
+        heads = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
+        return [row[heads, kept] for row in rows]
+
+    @eager
+    def flags(self, kept: Tensor, n: int) -> Tensor:
+        """One-hot rows, summed."""
+        index = kept.reshape(-1, kept.shape[-1])
+        return torch.zeros(len(index), n, dtype=self.dtype, device=kept.device).scatter(1, index, 1.0)
 
     @eager
     def top_clusters(

@@ -20,7 +20,7 @@ import crypten  # isort: skip
 from crypten.mpc import MPCTensor  # isort: skip
 
 CLIENT, SERVER = 0, 1
-SCALE = 2**f.FRACTION_BITS
+SCALE: int = 2**f.FRACTION_BITS
 _MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
 
 
@@ -48,6 +48,7 @@ class CrypTenEngine(Engine):
     )
     devices = ("cpu",)
     tolerance = 0.5
+    masked_score = _MASKED_SCORE
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
         super().__init__(meter)
@@ -86,6 +87,11 @@ class CrypTenEngine(Engine):
     def public(self, tensor: Tensor) -> Tensor:
         """The tensor itself: CrypTen encodes it."""
         return tensor
+
+    def constant(self, tensor: Tensor) -> MPCTensor:
+        """The first party holds the encoding, the other one zero."""
+        encoded = (tensor.double() * SCALE).round().long()
+        return MPCTensor.from_shares(encoded if self.rank == CLIENT else torch.zeros_like(encoded))
 
     def adopt(self, share: Tensor) -> MPCTensor:
         """A value from an int64 share."""
@@ -213,6 +219,16 @@ class CrypTenEngine(Engine):
         """X + [x < y] (y - x)."""
         return x + f.less_than_zero(x - y) * (y - x)
 
+    @eager
+    def negative(self, x: MPCTensor) -> MPCTensor:
+        """CrypTen's sign bit in fixed point."""
+        return MPCTensor.from_shares(f.less_than_zero(x).share * SCALE)
+
+    @eager
+    def inverse_root(self, x: MPCTensor) -> MPCTensor:
+        """Scaled into one octave of four, then Newton steps; see `functions.inverse_root`."""
+        return f.inverse_root(x.reshape(-1, 1)).reshape(*x.shape)
+
     def cat(self, values: Sequence[MPCTensor], dim: int) -> MPCTensor:
         """Concatenation of shares."""
         return MPCTensor.from_shares(torch.cat([value.share for value in values], dim))
@@ -221,11 +237,24 @@ class CrypTenEngine(Engine):
 
     @eager
     def keep_top(self, scores: MPCTensor, count: int) -> OneHot:
-        """Ranks by all pairs; slots by prefix sums of the winners' bits, so that order stays."""
-        n = scores.shape[0]
-        winner = f.less_than_zero(f.ranks(scores.reshape(1, n)) - count)
+        """Ranks by all pairs."""
+        return self._in_order(f.less_than_zero(f.ranks(scores.reshape(-1, scores.shape[-1])) - count), count)
+
+    @eager
+    def kept_from(self, flags: MPCTensor, count: int) -> OneHot:
+        """One comparison a flag makes integers of fixed point."""
+        return self._in_order(f.less_than_zero(-flags), count)
+
+    @staticmethod
+    def _in_order(winner: MPCTensor, count: int) -> OneHot:
+        """Slots by prefix sums of the winners' bits, so that order stays."""
         slot = MPCTensor.from_shares(winner.share.cumsum(1), precision=0) * winner - 1
         return OneHot(f.one_hot(slot, count))
+
+    @eager
+    def flags(self, kept: OneHot, n: int) -> MPCTensor:  # noqa: ARG002 - the rows know
+        """The sum of the one-hot rows."""
+        return MPCTensor.from_shares(kept.rows.share.sum(1) * SCALE)
 
     @eager
     def compact(self, kept: OneHot, rows: Sequence[MPCTensor]) -> list[MPCTensor]:

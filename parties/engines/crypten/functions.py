@@ -19,6 +19,7 @@ from crypten.mpc import MPCTensor  # isort: skip
 FRACTION_BITS = 16
 _RMS_POWERS = 19  # of four: mean squares from 2^-16 to 2^22
 _SHIFT = 8  # of the root: mean squares are scaled by 2^16
+_ROOT_SHIFT, _ROOT_POWERS = 10, 13  # `inverse_root`: 2^-10 to 2^14 as powers of four from one
 
 
 def integers(x: MPCTensor) -> MPCTensor:
@@ -74,10 +75,21 @@ def normalise_rows(x: MPCTensor, eps: float) -> MPCTensor:
     squares = integers(x.div(2**k)).square().sum(1, keepdim=True)
     u, hot = _octave(fixed(squares) + eps * ratio * 2.0**16, 4, _RMS_POWERS)
     scaled = x * _pick_power(hot, [_SHIFT - j for j in range(_RMS_POWERS)])
-    root = u * -0.178 + 1.165  # within 17 % of 1/sqrt(u) on [0.65, 4]
+    return scaled * (_root(u) * ratio**0.5)
+
+
+def inverse_root(x: MPCTensor) -> MPCTensor:
+    """1 / sqrt(x) for x of [n, 1] from 2^-10 to 2^14."""
+    u, hot = _octave(MPCTensor.from_shares(x.share << _ROOT_SHIFT), 4, _ROOT_POWERS)
+    return _root(u) * _pick_power(hot, [_ROOT_SHIFT // 2 - j for j in range(_ROOT_POWERS)])
+
+
+def _root(u: MPCTensor) -> MPCTensor:
+    """1 / sqrt(u) for u from 0.65 to 4, by Newton steps from a line within 17 %."""
+    root = u * -0.178 + 1.165
     for _ in range(4):
         root = (root * (3 - u * root.square())).div(2)
-    return scaled * (root * ratio**0.5)
+    return root
 
 
 def divide_rows(x: MPCTensor, total: MPCTensor, largest: int) -> MPCTensor:

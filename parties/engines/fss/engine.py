@@ -10,10 +10,12 @@ from torch import Tensor
 
 from parties.cache import Cache, LayerCache
 from parties.engines.base import Engine, Shapes
-from parties.engines.fss import embedding, gates, order, ring, selection, softmax
+from parties.engines.fss import embedding, gates, keeping, order, ring, selection, softmax
+from parties.engines.fss.compare import negative
 from parties.engines.fss.inputs import owned
+from parties.engines.fss.keeping import Kept
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import inverse_root, normalise
 from parties.engines.fss.selection import OneHot
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import Source
@@ -31,6 +33,7 @@ LINEAR_LIMIT = 2.0**6  # gate and up: 34
 SCORE_LIMIT = 2.0**7  # similarities; scores themselves stay below softmax.SCORE_LIMIT: 61
 PRODUCT_LIMIT = 2.0**10
 CACHE_LIMIT = 2.0**6
+STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
 _MIXED_LIMIT = 2.0**7
 
 
@@ -48,6 +51,7 @@ class Computation(Engine):
     )
     devices = ("cpu",)
     tolerance = 0.5
+    masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
         super().__init__(source.meter)
@@ -73,6 +77,16 @@ class Computation(Engine):
         """The tensor itself: values encode what they are multiplied with."""
         return tensor
 
+    def constant(self, tensor: Tensor) -> Masked:
+        """Masked by zero, everywhere."""
+        zeros = torch.zeros(tensor.shape, dtype=torch.int64)
+        least = 2.0**-ring.FRACTION_BITS
+        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least).plus(tensor)
+
+    def bounded(self, value: Masked, limit: float) -> Masked:
+        """The declared bound, which comparisons and the danger zone go by."""
+        return value.bounded(limit)
+
     def adopt(self, share: Tensor) -> Additive:
         """Additive shares of a value; `fix` makes masked values of a whole cache."""
         return Additive(self.source, share, ring.FRACTION_BITS, CACHE_LIMIT)
@@ -80,8 +94,8 @@ class Computation(Engine):
     def fix(self, cache: Cache) -> Program[None]:
         """Puts an adopted cache under masks that stay: each value is opened once and never again. 1 round."""
         named = cache.values()
-        opened = yield from parallel(*(gates.open_(value) for value in named.values()))
-        masked = dict(zip(named, opened, strict=True))
+        opened = yield from parallel(*(gates.open_(value.bounded(STATE_LIMIT)) for value in named.values()))
+        masked = {name: value.bounded(CACHE_LIMIT) for name, value in zip(named, opened, strict=True)}
         cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
     def export(self, value: Masked) -> Tensor:
@@ -199,6 +213,15 @@ class Computation(Engine):
         """Elementwise maximum. 2 rounds."""
         return order.larger(gates.truncate(x), gates.truncate(y))
 
+    def negative(self, x: Masked) -> Program[Masked]:
+        """Signs, opened under a mask as integers. 2 rounds."""
+        bits = yield from gates.xor_bits(self.source, (yield from negative(x)))
+        return (yield from gates.open_(gates.arithmetic(self.source, bits)))
+
+    def inverse_root(self, x: Masked) -> Program[Masked]:
+        """1 / sqrt(x). 2 rounds."""
+        return inverse_root(x)
+
     def to_cache(self, value: Masked) -> Masked:
         """16 fraction bits: what is multiplied again and again is cut once."""
         return gates.truncate(value)
@@ -210,14 +233,21 @@ class Computation(Engine):
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
-    def keep_top(self, scores: Masked, count: int) -> Program[tuple[Additive, int]]:
+    def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
         """Flags of the kept and their number. 2 rounds."""
-        flags = yield from selection.kept_flags(selection.distinct(gates.truncate(scores)), count)
-        return flags, count
+        return keeping.keep_top(scores, count)
 
-    def compact(self, kept: tuple[Additive, int], rows: Sequence[Masked]) -> Program[list[Masked]]:
+    def kept_from(self, flags: Masked, count: int) -> Program[Kept]:
+        """The flags themselves."""
+        return keeping.kept_from(flags, count)
+
+    def flags(self, kept: Kept, n: int) -> Program[Masked]:  # noqa: ARG002 - the flags know
+        """The flags, masked. 1 round."""
+        return keeping.open_flags(kept)
+
+    def compact(self, kept: Kept, rows: Sequence[Masked]) -> Program[list[Masked]]:
         """The kept rows, in order. 4 rounds."""
-        return (yield from selection.compact(*kept, rows))
+        return keeping.compact(kept, rows)
 
     def top_clusters(
         self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int

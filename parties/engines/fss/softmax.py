@@ -32,7 +32,7 @@ _SPAN = _STEPS * _STEP_BITS * math.log(2)
 _FLOORS = tuple(LEAST_PEAK + i * _SPAN for i in range(3))
 _COARSE_BITS = 6
 _SHIFT = -0.3  # rows then sum to between 0.03 and 3.7, places one off included
-_MASKED_SCORE = -60.0
+MASKED_SCORE = -60.0
 _CELL_BITS = 4
 _HIGH_SCALE, _LOW_SCALE, _REST_SCALE = 18, 9, 9
 
@@ -65,7 +65,7 @@ def _reciprocal() -> Octaves:
 def hidden_scores(scores: Masked, mask: Tensor) -> Masked:
     """Scores with those that do not count (mask False, public) at a value whose exponential is next to nothing."""
     seen = mask.expand(scores.shape)
-    return scores.times(seen.long()).plus((~seen).double() * _MASKED_SCORE).bounded(SCORE_LIMIT)
+    return scores.times(seen.long()).plus((~seen).double() * MASKED_SCORE).bounded(SCORE_LIMIT)
 
 
 def _shift(scores: Masked) -> Program[Masked]:

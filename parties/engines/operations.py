@@ -1,0 +1,154 @@
+"""What an engine computes with: values, and the operations on them that talk to a peer.
+
+A *value* is whatever the engine computes on: a float tensor, a CrypTen tensor, a masked value. Linear work with public
+numbers is done on values directly, through the operators of `Value`; it never talks to a peer. Everything else is a
+method that returns a program (see `parties.program`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+
+from parties.program import Program
+
+
+class Value(Protocol):
+    """What the decoder and the policies may do to a value without an engine: local, linear, public."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Public shape."""
+
+    def __add__(self, other: Self) -> Self: ...
+    def __sub__(self, other: Self) -> Self: ...
+    def __neg__(self) -> Self: ...
+    def __mul__(self, public: float | torch.Tensor) -> Self: ...
+    def __getitem__(self, index: Any) -> Self: ...
+    def reshape(self, *shape: int) -> Self:
+        """The same elements in another shape."""
+
+    def transpose(self, first: int, second: int) -> Self:
+        """Two axes swapped."""
+
+    def sum(self, dim: int) -> Self:
+        """Sum over one axis, which disappears."""
+
+
+class Operations(ABC):
+    """What decoder and policies are made of; results are the same in every engine but for rounding.
+
+    Attributes:
+        masked_score: an attention score that counts for nothing beside any other that the engine takes.
+    """
+
+    masked_score: ClassVar[float]
+
+    @abstractmethod
+    def constant(self, tensor: torch.Tensor) -> Any:
+        """A value whose content is public: for sums with secret values, since `Value` only adds values. Local."""
+
+    def bounded(self, value: Any, limit: float) -> Any:  # noqa: ARG002
+        """The same value, of which all |x| are below a public `limit`: engines may compare and cut it the cheaper."""
+        return value
+
+    # -- products and functions ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def linear(self, x: Any, name: str) -> Program[Any]:
+        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out]."""
+
+    @abstractmethod
+    def parameter(self, name: str) -> Any:
+        """An installed parameter as a value."""
+
+    @abstractmethod
+    def mul(self, x: Any, y: Any) -> Program[Any]:
+        """Elementwise product, with broadcasting."""
+
+    @abstractmethod
+    def matmul(self, x: Any, y: Any) -> Program[Any]:
+        """Batched matrix product: [..., a, b] @ [..., b, c]."""
+
+    @abstractmethod
+    def normalise(self, x: Any, eps: float, *, centre: bool) -> Program[Any]:
+        """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
+
+        Gains and biases of the model's norms are folded into the matrices that follow (`parties.folding`).
+        """
+
+    @abstractmethod
+    def activation(self, x: Any, kind: str) -> Program[Any]:
+        """`silu`, `gelu_tanh` or `gelu`, elementwise."""
+
+    @abstractmethod
+    def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
+        """Softmax over the last axis; `mask` is public, broadcasts, and is True where a score counts."""
+
+    @abstractmethod
+    def maximum(self, x: Any, y: Any) -> Program[Any]:
+        """Elementwise maximum."""
+
+    @abstractmethod
+    def negative(self, x: Any) -> Program[Any]:
+        """1 where x < 0, else 0, elementwise, as a value."""
+
+    @abstractmethod
+    def inverse_root(self, x: Any) -> Program[Any]:
+        """1 / sqrt(x), elementwise, for x from 2^-10 to 2^14."""
+
+    @abstractmethod
+    def cat(self, values: Sequence[Any], dim: int) -> Any:
+        """Concatenation, local."""
+
+    def to_cache(self, value: Any) -> Any:
+        """A value in the form that the engine caches, local."""
+        return value
+
+    # -- selection -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def keep_top(self, scores: Any, count: int) -> Program[Any]:
+        """A handle on the `count` highest of each row of `scores`, in their original order.
+
+        Args:
+            scores: [n], one choice for all heads, or [groups, n], one for each head.
+            count: how many stay, 1 to n; among equals the lower index does.
+        """
+
+    @abstractmethod
+    def compact(self, kept: Any, rows: Sequence[Any]) -> Program[list[Any]]:
+        """Each of `rows` [heads, n, d] cut to the rows that were kept, in order: [heads, count, d].
+
+        A handle with one choice serves any number of heads; one with several, as many heads as it has.
+        """
+
+    @abstractmethod
+    def flags(self, kept: Any, n: int) -> Program[Any]:
+        """What a handle keeps, as a value: 1 where a row stays and 0 where it goes, [groups, n]."""
+
+    def kept_from(self, flags: Any, count: int) -> Program[Any]:
+        """A handle on the rows whose flag is 1: `flags` [groups, n], of which `count` in each row are 1."""
+        return self.keep_top(flags, count)
+
+    @abstractmethod
+    def top_clusters(
+        self, coarse: Any, fine: Any, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Program[Any]:
+        """Two-level choice for each head; which clusters won stays secret.
+
+        Args:
+            coarse: similarities of the coarse rivals, [heads, a].
+            fine: similarities of the fine rivals, [heads, b].
+            parents: for each fine rival its coarse one, or None if it always competes. Public.
+            k_coarse: coarse rivals that survive.
+            k_fine: fine rivals chosen among the children of survivors and those without parent; at least 1.
+
+        Returns:
+            A handle for `pick`. Among equals the lower index wins.
+        """
+
+    @abstractmethod
+    def pick(self, picks: Any, blocks: Any) -> Program[Any]:
+        """The chosen blocks of [kv_heads, b, m] for each query head: [heads, k_fine, m], in any order."""
