@@ -27,7 +27,7 @@ from parties.state import State
 class Session:
     """What outlives a cell: the model on an engine."""
 
-    model: str
+    key: tuple[str, str, bool]
     engine: Engine
     spec: ModelSpec
     tokenizer: Tokenizer
@@ -70,14 +70,15 @@ class ComputingParty:
         """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
         if job.gpu and "cuda" not in engine_class(job.engine).devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
-        if self._session is None or (self._session.model, self._session.engine.name) != (job.model, job.engine):
+        wanted = (job.model, job.engine, job.gpu)
+        if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             with self.meter.stage("bench.load"):
                 spec, tokenizer, weights = self._model(job.model)
-            engine = make_engine(job.engine, self.role, self.mesh, self.meter)
+            engine = make_engine(job.engine, self.role, self.mesh, self.meter, "cuda" if job.gpu else "cpu")
             installing = engine.install(folded_shapes(spec), weights)
             run(staged(self.meter, "setup.weights", installing), engine.exchange)
-            self._session = Session(job.model, engine, spec, tokenizer)
+            self._session = Session(wanted, engine, spec, tokenizer)
         return self._session
 
     def _model(self, source: str) -> tuple[ModelSpec, Tokenizer, dict[str, torch.Tensor] | None]:

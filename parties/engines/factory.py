@@ -42,8 +42,8 @@ def engine_class(name: str) -> type[Engine]:
     raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
 
 
-def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter) -> Engine:
-    """One computing party's engine, connected to its peers."""
+def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> Engine:
+    """One computing party's engine, connected to its peers, on one of its class's `devices`."""
     if name == "crypten":
         from parties.engines.crypten.engine import CrypTenEngine
 
@@ -51,7 +51,7 @@ def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter) -> Engine:
     if name == "fss":
         from parties.engines.fss.party import FssEngine
 
-        return FssEngine(role, mesh, meter)
+        return FssEngine(role, mesh, meter, device)
     raise Unsupported(f"engine {name!r} does not run between parties")
 
 

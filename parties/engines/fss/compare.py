@@ -4,6 +4,8 @@ With |x| < 2^k the sign is bit k of X - r, which is X_k ^ r_k ^ [X' < r'] with t
 al., EUROCRYPT 2021, section 4). It is exact: there is no danger zone.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -38,7 +40,8 @@ def _by_function(source: Source, public: torch.Tensor, mask: torch.Tensor, width
     key = source.told((dcf.key_blocks(width), count, 16), lambda: dcf.generate(_words(mask, width), width, *seeds))
     if source.rank == DEALER:
         return np.zeros(count, dtype=np.uint8)
-    return dcf.evaluate(source.rank, _words(public, width), width, seeds[0], key)
+    evaluate = dcf.evaluate if source.device.type == "cpu" else partial(dcf.evaluate_on, source.device)
+    return evaluate(source.rank, _words(public, width), width, seeds[0], key)
 
 
 def _by_carry(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:

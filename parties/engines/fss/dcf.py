@@ -12,6 +12,7 @@ A block is two 64-bit words; the three low bits of the first word carry control 
 from functools import cache
 
 import numpy as np
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
@@ -90,6 +91,18 @@ def evaluate(party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
     place = x & np.uint64(2**LEAF_LEVELS - 1)
     half = np.where(place >= 64, leaf[:, 1], leaf[:, 0])
     bits: Bits = ((value ^ (half >> (place & np.uint64(63)))) & _ONE).astype(np.uint8)
+    return bits
+
+
+def evaluate_on(device: torch.device, party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
+    """`evaluate` on a GPU, bit for bit alike."""
+    from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
+
+    n = x.shape[0]
+    arrays = (x, _blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, n, 2))
+    tensors = [torch.from_numpy(array.view(np.int64)).to(device) for array in arrays]
+    numbers, seeds, words = tensors
+    bits: Bits = comparison.evaluate(party, numbers, width, seeds, words, _FIXED_KEY, LEAF_LEVELS).cpu().numpy()
     return bits
 
 

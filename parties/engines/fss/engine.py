@@ -49,7 +49,7 @@ class Computation(Engine):
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
         "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons"
     )
-    devices = ("cpu",)
+    devices = ("cpu", "cuda")
     tolerance = 0.5
     masked_score = softmax.MASKED_SCORE
 

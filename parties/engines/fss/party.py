@@ -39,12 +39,13 @@ class FssEngine(Computation):
         role: `client` or `server`.
         mesh: links to the other party and to the dealer.
         meter: the party's stage meter.
+        device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
 
     Attributes:
         repeats: pieces that were started again because a number fell into the danger zone.
     """
 
-    def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
         with meter.stage("setup.seeds"):
@@ -52,6 +53,7 @@ class FssEngine(Computation):
             self._seed = bytes(self.dealer.receive())
         self.stream = Keystream(self._seed)
         super().__init__((ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material)))
+        self.source.device = torch.device(device)
         self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
         self.exchange = Opener(self.peer, meter)
@@ -94,10 +96,10 @@ class FssEngine(Computation):
         turned = (shape[1], shape[0])
         if weight is None:
             self.peer.await_peer()
-            return self.peer.receive_tensor(turned, torch.int64)
+            return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
         plain = ring.encode(weight.T.contiguous())
         self.peer.send_tensor(plain - self.stream.words(turned))
-        return plain
+        return plain.to(self.source.device)
 
     def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
         """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""

@@ -30,7 +30,14 @@ def low_bits(x: Tensor, start: int, width: int) -> Tensor:
 
 
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
-    """[n, in] times the transpose of a contiguous [out, in]: for one row it runs at the speed of memory."""
+    """[n, in] times the transpose of a contiguous [out, in]: for one row it runs at the speed of memory.
+
+    It is computed where the matrix is, and comes back to where x is.
+    """
+    if transposed.is_cuda:
+        from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
+
+        return products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
     if x.shape[0] == 1:
         return torch.mv(transposed, x[0]).unsqueeze(0)
     return x @ transposed.T

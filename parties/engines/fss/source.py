@@ -44,6 +44,7 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: knows the stage that a program is in.
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
+        device: where the server's matrices are kept and keys are evaluated; results do not depend on it.
     """
 
     rank: ClassVar[int]
@@ -51,6 +52,7 @@ class Source(ABC):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.comparison: Literal["dcf", "carry"] = "dcf"
+        self.device = torch.device("cpu")
 
     @abstractmethod
     def begin(self, epoch: int) -> None:

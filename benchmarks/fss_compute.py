@@ -1,0 +1,151 @@
+"""Local compute of one token with `fss`, beside the time to stream the stored weights once.
+
+    python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
+
+Client and server run in one process, in turn, each on its own clock, with material that the dealer dealt beforehand;
+weights are random, with the shapes of SmolLM2-135M. The bound is the time to read the matrices that a party keeps.
+With `--device cuda` it also prints what share of the memory bandwidth the matrix-vector kernel reaches.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from fss_gates import SMOLLM2, _cache, _matrix
+
+from parties.decoder import Decoder, decode_token
+from parties.engines.fss import gates, ring
+from parties.engines.fss.engine import Computation
+from parties.engines.fss.matrices import ServerMatrix
+from parties.engines.fss.simulation import Simulation
+from parties.engines.fss.source import CLIENT, DEALER, Source
+from parties.folding import folded_shapes
+from parties.models.spec import ModelSpec
+from parties.policies import make
+from parties.policies.base import Policy
+from parties.program import Program
+
+ROLES = ("client", "server")
+GIGA = 1e9
+REPEATS = 5
+
+
+class Clocked(Simulation):
+    """Notes how long each of the two parties computes."""
+
+    seconds = (0.0, 0.0)
+
+    def _lockstep(self, *programs: Program[Any]) -> tuple[Any, Any]:
+        spent = [0.0, 0.0]
+        first, second = (self._clocked(program, index, spent) for index, program in enumerate(programs))
+        results = super()._lockstep(first, second)
+        self.seconds = (spent[0], spent[1])
+        return results
+
+    @staticmethod
+    def _clocked(program: Program[Any], index: int, spent: list[float]) -> Program[Any]:
+        answer = None
+        while True:
+            start = time.perf_counter()
+            try:
+                wanted = next(program) if answer is None else program.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                spent[index] += time.perf_counter() - start
+            answer = yield wanted
+
+
+def main() -> None:
+    given = parse()
+    torch.set_num_threads(given.threads)
+    spec = replace(SMOLLM2, n_layers=given.layers, vocab=49_152)
+    print(
+        f"{given.layers} layers, {given.tokens} prompt tokens, {given.policy}, {given.device}, {given.threads} threads"
+    )
+    simulation, kept = Clocked(), {}
+    for source in (simulation.client, simulation.server):
+        source.device = torch.device(given.device)
+    best = [float("inf")] * 2
+    for _ in range(REPEATS + 1):  # the first one builds tables and kernels
+        token(simulation, kept, spec, make(given.policy), given.tokens)
+        best = [min(pair) for pair in zip(best, simulation.seconds, strict=True)]
+    for rank, role in enumerate(ROLES):
+        size = 8 * sum(matrix.transposed.numel() for matrix in kept[rank].values())
+        bound = fastest(lambda rank=rank: [matrix.transposed.sum() for matrix in kept[rank].values()], given.device)
+        print(
+            f"{role}: {best[rank]:.3f} s a token; reading its {size / GIGA:.2f} GB of matrices takes {bound:.3f} s "
+            f"({size / bound / GIGA:.0f} GB/s): {best[rank] / bound:.1f} times"
+        )
+    if given.device == "cuda":
+        bandwidth(kept[1])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Local compute of one token with fss.")
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--policy", choices=("full", "mpcache"), default="full")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def token(
+    simulation: Simulation, kept: dict[int, dict[str, ServerMatrix]], spec: ModelSpec, policy: Policy, tokens: int
+) -> None:
+    """One decode step; matrices are made once and kept."""
+    layers = spec.n_layers
+
+    def program(source: Source) -> Program[Any]:
+        engine = Computation(source)
+        if source.rank not in kept:
+            made = {name: _matrix(source, shape).transposed for name, shape in folded_shapes(spec).items()}
+            device = source.device if source.rank != DEALER else "cpu"
+            kept[source.rank] = {name: ServerMatrix(matrix.to(device)) for name, matrix in made.items()}
+        engine.matrices = kept[source.rank]
+        decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, policy.cached(tokens), layers)
+        yield from engine.fix(cache)
+        return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
+
+    while True:
+        try:
+            simulation.run(program)
+        except gates.DangerZone:
+            continue
+        return
+
+
+def bandwidth(matrices: dict[str, ServerMatrix]) -> None:
+    """The matrix-vector kernel against a plain read and a copy of the same memory."""
+    print("\n| matrix | MB | kernel GB/s | read GB/s | copy GB/s | share of the better |\n|---|---|---|---|---|---|")
+    for name in ("lm_head", "layers.0.gate_up", "layers.0.down", "layers.0.qkv"):
+        several = max(1, 2**31 // (8 * matrices[name].transposed.numel()))  # beyond what a cache holds
+        matrix = matrices[name].transposed.repeat(several, 1)
+        x = torch.randint(-(2**63), 2**63 - 1, (1, matrix.shape[1])).to(matrix.device)
+        size = 8 * matrix.numel()
+        kernel = size / fastest(lambda x=x, matrix=matrix: ring.vector_matrix(x, matrix), "cuda") / GIGA
+        read = size / fastest(lambda matrix=matrix: matrix.sum(), "cuda") / GIGA
+        room = torch.empty_like(matrix)
+        copy = 2 * size / fastest(lambda room=room, matrix=matrix: room.copy_(matrix), "cuda") / GIGA
+        share = kernel / max(read, copy)
+        print(f"| {name} x {several} | {size / 1e6:.0f} | {kernel:.0f} | {read:.0f} | {copy:.0f} | {share:.0%} |")
+
+
+def fastest(work: Callable[[], Any], device: str) -> float:
+    """Least seconds of a few runs."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Products in Z_2^64 on a GPU, for which torch has none: integer tensors on CUDA cannot be multiplied as matrices.
+
+A product of one row streams the matrix once and is bound by memory; several rows are tiles of sums of products. Sums
+wrap around modulo 2^64 in any order, so the results are those of the CPU.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_ROWS, _COLUMNS = 8, 128
+_TILE = 16
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _matrix_vector(matrix, vector, out, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Each program: ROWS rows of [rows, columns] times [columns]."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.int64)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = (row[:, None] < rows) & (column[None, :] < columns)
+        tile = tl.load(matrix + row[:, None].to(tl.int64) * columns + column[None, :], mask=inside, other=0)
+        total += tile * tl.load(vector + column, mask=column < columns, other=0)[None, :]
+    tl.store(out + row, tl.sum(total, axis=1), mask=row < rows)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _matrix_rows(x, matrix, out, n, rows, columns, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Each program: TILE x TILE results of [n, columns] times the transpose of [rows, columns]."""
+    here = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    row = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    total = tl.zeros((TILE, TILE), dtype=tl.int64)
+    for start in range(0, columns, TILE):
+        column = start + tl.arange(0, TILE)
+        inside = column[None, :] < columns
+        left = tl.load(x + here[:, None] * columns + column[None, :], mask=(here[:, None] < n) & inside, other=0)
+        place = row[:, None].to(tl.int64) * columns + column[None, :]
+        right = tl.load(matrix + place, mask=(row[:, None] < rows) & inside, other=0)
+        total += tl.sum(left[:, None, :] * right[None, :, :], axis=2)
+    inside = (here[:, None] < n) & (row[None, :] < rows)
+    tl.store(out + here[:, None].to(tl.int64) * rows + row[None, :], total, mask=inside)
+
+
+def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
+    """[n, in] times the transpose of [out, in], int64, contiguous, on one GPU: [n, out]."""
+    (n, columns), rows = x.shape, transposed.shape[0]
+    out = torch.empty((n, rows), dtype=torch.int64, device=x.device)
+    if n == 1:
+        _matrix_vector[(triton.cdiv(rows, _ROWS),)](transposed, x, out, rows, columns, _ROWS, _COLUMNS)
+    elif n:
+        grid = (triton.cdiv(n, _TILE), triton.cdiv(rows, _TILE))
+        _matrix_rows[grid](x, transposed, out, n, rows, columns, _TILE)
+    return out

@@ -1,0 +1,34 @@
+"""Runs the kernels on a few inputs in Triton's interpreter; started by `test_kernels`."""
+
+import numpy as np
+import torch
+
+from parties.engines.fss import dcf
+from parties.engines.fss.kernels import comparison, products
+
+
+def main() -> None:
+    """Compares with the CPU; an AssertionError ends the process with status 1."""
+    dice = np.random.default_rng(0)
+    for width in (1, 5, 7, 8, 33, 63):
+        alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))
+        x[:5] = alpha[:5]
+        seeds = [dice.integers(0, 256, (20, 16), dtype=np.uint8) for _ in range(2)]
+        key = dcf.generate(alpha, width, *seeds)
+        for party, seed in enumerate(seeds):
+            share = comparison.evaluate(
+                party, words(x), width, words(seed), words(key), dcf._FIXED_KEY, dcf.LEAF_LEVELS
+            )
+            assert np.array_equal(share.numpy(), dcf.evaluate(party, x, width, seed, key))
+    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
+        left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
+        assert torch.equal(products.vector_matrix(left, right), left @ right.T)
+
+
+def words(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint64]]") -> torch.Tensor:
+    """The same memory as int64."""
+    return torch.from_numpy(np.ascontiguousarray(array).view(np.int64))
+
+
+if __name__ == "__main__":
+    main()
