@@ -2,14 +2,13 @@
 
 from importlib.resources import files
 
-_STYLE, _SCRIPT = "/* page.css */", "/* page.js */"
+_PARTS = ("page.css", "chart.js", "page.js")
 
 
 def html() -> bytes:
     """The document."""
     folder = files("orchestrator.observe")
     text = (folder / "page.html").read_text(encoding="utf-8")
-    for mark in (_STYLE, _SCRIPT):
-        name = mark.strip("/* ")
-        text = text.replace(mark, (folder / name).read_text(encoding="utf-8"))
+    for part in _PARTS:
+        text = text.replace(f"/* {part} */", (folder / part).read_text(encoding="utf-8"))
     return text.encode()
