@@ -120,6 +120,7 @@ def prompted(
         ("llama", "full", 1, 1, 0),
         ("llama", "mpcache", 13, 4, 3),  # danger while the first chunk runs
         ("llama", "mpcache", 13, 4, 60),  # and when several are through
+        ("llama", "full", 150, 150, 3),  # while the dealer has more to send than sockets hold
     ],
 )
 def test_a_prompt_between_processes_is_that_of_the_plain_engine(
