@@ -1,5 +1,8 @@
 """Grafana boards, one file each, built with Grafana's typed SDK from the names in the metric registry."""
 
+import json
+from typing import Any
+
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from dashboards.boards.hosts import hosts
@@ -10,8 +13,22 @@ from dashboards.boards.sweep import sweep
 BOARDS = {"sweep": sweep, "run": run, "links": links, "hosts": hosts}
 """Every board by the name of its file."""
 
+_OF_INTERVALS = ("auto", "auto_count", "auto_min")
+
 
 def documents() -> dict[str, str]:
     """The JSON of every board, by file name; the same bytes each time."""
-    encoder = JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False)
-    return {f"{name}.json": encoder.encode(build().build()) + "\n" for name, build in BOARDS.items()}
+    return {f"{name}.json": json.dumps(board(name), indent=2, ensure_ascii=False) + "\n" for name in BOARDS}
+
+
+def board(name: str) -> dict[str, Any]:
+    """One board as Grafana takes it.
+
+    Args:
+        name: One of `BOARDS`.
+    """
+    made: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(BOARDS[name]().build()))
+    for variable in made["templating"]["list"]:
+        for key in _OF_INTERVALS:  # the SDK gives them to every variable, Grafana's schema to intervals alone
+            variable.pop(key, None)
+    return made

@@ -34,15 +34,25 @@ def hosts() -> Dashboard:
     return board("hosts", "mpcache-bench: Hosts", purpose, sections)
 
 
+def _of(name: str) -> str:
+    """A gauge by party, the driver among them, whatever cell runs."""
+    return f"max by (party) ({series(f'mpcbench_{name}', party='driver|$party')})"
+
+
+def _rate(name: str) -> str:
+    """How fast a counter grows, by party, the driver among them."""
+    return f"max by (party) ({rate(f'mpcbench_{name}', party='driver|$party')})"
+
+
 def _exporters() -> list[Panel]:
-    answers = 'up{run="$run", party=~"driver|$party"}'
+    answers = 'max by (party) (up{run="$run", party=~"driver|$party"})'
     return [
         number(
             Facts(
                 title="Who answers",
                 question="Is every party there? Whether its exporter answered the last scrape.",
                 unit=units.NoUnit,
-                queries=[Query(answers, "{{party}}")],
+                queries=[Query(answers, "{{party}}", instant=True)],
                 limits=[Limit(1, GOOD)],
                 height=6,
             ),
@@ -65,7 +75,7 @@ def _exporters() -> list[Panel]:
 
 
 def _memory() -> list[Panel]:
-    limit, left = series("mpcbench_memory_limit_bytes"), series("mpcbench_memory_available_bytes")
+    limit, left = _of("memory_limit_bytes"), _of("memory_available_bytes")
     return [
         bars(
             Facts(
@@ -85,7 +95,7 @@ def _memory() -> list[Panel]:
                 title="Resident memory",
                 question="Which party grows? Resident memory of its process.",
                 unit=units.BytesIEC,
-                queries=[Query(series("mpcbench_resident_bytes"), "{{party}}")],
+                queries=[Query(_of("resident_bytes"), "{{party}}")],
                 lowest=0,
                 width=8,
             )
@@ -104,15 +114,15 @@ def _memory() -> list[Panel]:
 
 
 def _cpu() -> list[Panel]:
-    busy = f"{rate('mpcbench_host_cpu_seconds_total')} / {series('mpcbench_host_cores')}"
-    received = rate("mpcbench_interface_received_bytes_total")
+    busy = f"{_rate('host_cpu_seconds_total')} / {_of('host_cores')}"
+    received = _rate("interface_received_bytes_total")
     return [
         graph(
             Facts(
                 title="Cores that a process keeps busy",
                 question="How many cores does each party keep busy? CPU seconds in a second.",
                 unit=units.Short,
-                queries=[Query(rate("mpcbench_cpu_seconds_total"), "{{party}}")],
+                queries=[Query(_rate("cpu_seconds_total"), "{{party}}")],
                 lowest=0,
                 width=8,
             )
@@ -135,7 +145,7 @@ def _cpu() -> list[Panel]:
                 question="What do the interfaces carry? The kernel's count: the traffic of others is in it.",
                 unit=units.BytesPerSecondSI,
                 queries=[
-                    Query(rate("mpcbench_interface_sent_bytes_total"), "{{party}} sends"),
+                    Query(_rate("interface_sent_bytes_total"), "{{party}} sends"),
                     Query(received, "{{party}} receives"),
                 ],
                 lowest=0,
@@ -146,7 +156,7 @@ def _cpu() -> list[Panel]:
 
 
 def _gpu() -> list[Panel]:
-    used = f"{series('mpcbench_gpu_memory_used_bytes')} / {series('mpcbench_gpu_memory_limit_bytes')}"
+    used = f"{_of('gpu_memory_used_bytes')} / {_of('gpu_memory_limit_bytes')}"
     return [
         bars(
             Facts(
@@ -168,8 +178,8 @@ def _gpu() -> list[Panel]:
                 question="How much GPU memory do a party's tensors occupy? Now, and at most so far.",
                 unit=units.BytesIEC,
                 queries=[
-                    Query(series("mpcbench_gpu_allocated_bytes"), "{{party}}"),
-                    Query(series("mpcbench_gpu_peak_allocated_bytes"), "{{party}}, most"),
+                    Query(_of("gpu_allocated_bytes"), "{{party}}"),
+                    Query(_of("gpu_peak_allocated_bytes"), "{{party}}, most"),
                 ],
                 lowest=0,
                 empty=_NO_GPU,
@@ -181,7 +191,7 @@ def _gpu() -> list[Panel]:
                 title="GPU busy",
                 question="Does the GPU compute, or does it wait for the network? Share of the time with work on it.",
                 unit=units.PercentUnit,
-                queries=[Query(series("mpcbench_gpu_busy_ratio"), "{{party}}")],
+                queries=[Query(_of("gpu_busy_ratio"), "{{party}}")],
                 lowest=0,
                 highest=1,
                 empty=_NO_GPU,
@@ -237,7 +247,7 @@ def _ray() -> list[Panel]:
                 title="Ray's actors",
                 question="Are all parties alive to Ray? One actor a party; dead ones are those of earlier groups.",
                 unit=units.Short,
-                queries=[Query(f"sum by (State) ({actors})", "{{State}}")],
+                queries=[Query(f"sum by (State) ({actors}) > 0", "{{State}}", instant=True)],
                 empty=_NO_RAY,
                 width=6,
             )

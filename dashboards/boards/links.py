@@ -2,12 +2,11 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
-from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
 from dashboards.boards.panels import Column, Facts, Panel, bars, graph, rows
-from dashboards.boards.queries import Query, chosen, quantile, rate, series, total
+from dashboards.boards.queries import Query, largest, quantile, rate, total
 
 _PAIR = "{{party}} to {{peer}}"
 _BITS = 8
@@ -21,7 +20,7 @@ def links() -> Dashboard:
 
 
 def _link(name: str) -> str:
-    return f"max by (party, peer) ({chosen(series(f'mpcbench_link_{name}'))})"
+    return largest(f"mpcbench_link_{name}", "party, peer")
 
 
 def _asked() -> list[Panel]:
@@ -32,10 +31,7 @@ def _asked() -> list[Panel]:
     queries += [_link("asked_rtt_seconds"), _link("measured_rtt_seconds"), _link("asked_loss_ratio")]
     queries += [_link("used_ratio")]
     columns = [Column("party", "From"), Column("peer", "To")]
-    columns += [
-        Column(f"Value #{ref}", title, [DynamicConfigValue(id_val="unit", value=unit)])
-        for ref, (title, unit) in zip("ABCDEF", shown, strict=True)
-    ]
+    columns += [Column(f"Value #{ref}", title, unit) for ref, (title, unit) in zip("ABCDEF", shown, strict=True)]
     asked, measured = _link("asked_rtt_seconds"), _link("measured_rtt_seconds")
     ratio = f"{_link('measured_bytes_per_second')} / {_link('asked_bytes_per_second')}"
     return [
@@ -46,6 +42,7 @@ def _asked() -> list[Panel]:
                 "that is left as it is has nothing asked of it.",
                 unit=units.NoUnit,
                 queries=[Query(query) for query in queries],
+                empty="-",
                 width=24,
                 height=8,
             ),

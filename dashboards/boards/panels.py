@@ -1,18 +1,26 @@
 """The four kinds of panel that the boards use, each with everything that a panel must have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, prometheus, stat, table, timeseries
-from grafana_foundation_sdk.builders.common import GraphThresholdsStyleConfig, StackingConfig, VizTextDisplayOptions
+from grafana_foundation_sdk.builders.common import (
+    GraphThresholdsStyleConfig,
+    StackingConfig,
+    TableAutoCellOptions,
+    TableSortByFieldState,
+    VizTextDisplayOptions,
+)
 from grafana_foundation_sdk.models.common import (
     BarGaugeDisplayMode,
+    BarGaugeSizing,
     BarGaugeValueMode,
     BigValueColorMode,
     BigValueGraphMode,
     BigValueJustifyMode,
     BigValueTextMode,
+    FieldTextAlignment,
     GraphThresholdsStyleMode,
     LineInterpolation,
     StackingMode,
@@ -26,6 +34,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from dashboards.boards import look
 from dashboards.boards.queries import Query
 from dashboards.boards.variables import SOURCE
+
+_BAR_PIXELS = (16, 56)
 
 Panel: TypeAlias = timeseries.Panel | stat.Panel | bargauge.Panel | table.Panel
 _Kind = TypeVar("_Kind", timeseries.Panel, stat.Panel, bargauge.Panel, table.Panel)
@@ -105,6 +115,7 @@ def bars(facts: Facts, *, base: str = look.NEUTRAL) -> bargauge.Panel:
     panel = _dressed(bargauge.Panel(), facts, base=base)
     panel.color_scheme(look.by_threshold()).reduce_options(look.last()).orientation(VizOrientation.HORIZONTAL)
     panel.display_mode(BarGaugeDisplayMode.BASIC).value_mode(BarGaugeValueMode.COLOR).show_unfilled(True)
+    panel.sizing(BarGaugeSizing.MANUAL).min_viz_height(_BAR_PIXELS[0]).max_viz_height(_BAR_PIXELS[1])
     return panel
 
 
@@ -115,28 +126,40 @@ class Column:
     Attributes:
         field: The label that it shows; for a value, `Value #A` of the first query and so on.
         title: Its heading.
-        settings: Field options of this column only, such as its unit.
+        unit: Grafana's id of its unit, if it is not the panel's.
+        width: In pixels; 0 for what is left over.
     """
 
     field: str
     title: str
-    settings: Sequence[DynamicConfigValue] = ()
+    unit: str = ""
+    width: int = 0
+
+    def overrides(self) -> Iterator[DynamicConfigValue]:
+        """What makes this column differ from the others."""
+        if self.unit:
+            yield DynamicConfigValue(id_val="unit", value=self.unit)
+        if self.width:
+            yield DynamicConfigValue(id_val="custom.width", value=self.width)
 
 
-def rows(facts: Facts, columns: Sequence[Column]) -> table.Panel:
+def rows(facts: Facts, columns: Sequence[Column], *, newest_first: str = "") -> table.Panel:
     """A row for each set of labels; the queries are joined by the labels that they share.
 
     Args:
         facts: What it says about itself.
         columns: What is shown, from left to right; nothing else is.
+        newest_first: Title of the column to sort by, largest first.
     """
     panel = _dressed(table.Panel(), facts, base="text", as_table=True)
     panel.color_scheme(look.by_threshold()).show_header(True).cell_height(TableCellHeight.SM)
+    panel.align(FieldTextAlignment.AUTO).cell_options(TableAutoCellOptions()).inspect(False)
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(DataTransformerConfig(id_val="organize", options=_order(columns)))
+    if newest_first:
+        panel.sort_by([TableSortByFieldState().display_name(newest_first).desc(True)])
     for column in columns:
-        if column.settings:
-            panel.override_by_name(column.title, list(column.settings))
+        panel.override_by_name(column.title, list(column.overrides()))
     return panel
 
 
@@ -157,5 +180,7 @@ def _dressed(panel: _Kind, facts: Facts, *, base: str, as_table: bool = False) -
         panel.max(facts.highest)
     for place, query in enumerate(facts.queries):
         target = prometheus.Dataquery().expr(query.expr).ref_id("ABCDEFGH"[place]).legend_format(query.legend)
-        panel.with_target(target.instant().format(PromQueryFormat.TABLE) if as_table else target.range())
+        if as_table:
+            target.format(PromQueryFormat.TABLE)
+        panel.with_target(target.instant() if query.instant or as_table else target.range())
     return panel

@@ -15,10 +15,12 @@ class Query:
     Attributes:
         expr: PromQL; Grafana fills in the variables.
         legend: Name of each series, with `{{label}}` for a label's value.
+        instant: Only what is there now, and nothing of what is gone.
     """
 
     expr: str
     legend: str = ""
+    instant: bool = False
 
 
 def series(name: str, **matchers: str) -> str:
@@ -52,6 +54,17 @@ def chosen(expr: str) -> str:
         expr: PromQL whose result has the label `run`.
     """
     return f"{expr} and on (run) {series(RUN_INFO)}"
+
+
+def largest(name: str, by: str = "party", **matchers: str) -> str:
+    """The largest of the current values of a metric: a party of an earlier group may linger for a moment.
+
+    Args:
+        name: As of `series`.
+        by: Labels that stay, separated by commas.
+        matchers: As of `series`.
+    """
+    return f"max by ({by}) ({chosen(series(name, **matchers))})"
 
 
 def total(expr: str, by: str) -> str:

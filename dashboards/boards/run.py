@@ -5,11 +5,11 @@ from grafana_foundation_sdk.models import units
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, NEUTRAL, WARNING, Limit
-from dashboards.boards.panels import Column, Facts, Panel, bars, graph, number, rows
-from dashboards.boards.queries import Query, chosen, of_cell, quantile, rate, series, total
+from dashboards.boards.panels import Column, Facts, Panel, graph, number, rows
+from dashboards.boards.queries import Query, chosen, largest, of_cell, quantile, rate, series, total
+from dashboards.boards.stages import stages
 from parties.metrics import CELL_STATES, RUN_INFO
 
-_ONLINE = {"phase": "online"}
 _STATE_COLORS = ("text", "purple", WARNING, GOOD, NEUTRAL, BAD)
 
 
@@ -18,7 +18,7 @@ def run() -> Dashboard:
     purpose = "The cell that runs now: its tokens, where their time goes, and which party waits for which."
     sections = [
         ("Now", _now()),
-        ("Stages of the online phase", _stages()),
+        ("Stages of the online phase", stages()),
         ("Parties", _parties()),
         ("KV cache and correlated randomness", _memory()),
     ]
@@ -28,6 +28,7 @@ def run() -> Dashboard:
 def _now() -> list[Panel]:
     parameters = ("engine", "policy", "parameters", "model", "seq_len", "new_tokens", "network", "prefill", "repeat")
     token = of_cell(f"max by (run) ({series('mpcbench_last_token_seconds')})", "engine", "policy", "seq_len", "network")
+    time = rate("mpcbench_stage_seconds_total", phase="online|offline|setup")
     return [
         rows(
             Facts(
@@ -35,7 +36,7 @@ def _now() -> list[Panel]:
                 question="Which cell is this? The parameters of the current cell.",
                 unit=units.NoUnit,
                 queries=[Query(series(RUN_INFO))],
-                empty="No cell runs",
+                empty="-",
                 width=24,
                 height=4,
             ),
@@ -46,7 +47,7 @@ def _now() -> list[Panel]:
                 title="State",
                 question="What does each party do? A party that is gone is missing here.",
                 unit=units.NoUnit,
-                queries=[Query(chosen(series("mpcbench_cell_state")), "{{party}}")],
+                queries=[Query(largest("mpcbench_cell_state"), "{{party}}", instant=True)],
                 width=10,
                 height=4,
             ),
@@ -55,9 +56,9 @@ def _now() -> list[Panel]:
         number(
             Facts(
                 title="Tokens",
-                question="How many tokens has the run decoded so far? Over all of its cells.",
+                question="How many tokens have the parties decoded? Over all cells of this group of them.",
                 unit=units.Short,
-                queries=[Query(f"max({chosen(series('mpcbench_tokens_total'))})")],
+                queries=[Query(largest("mpcbench_tokens_total", "run"))],
                 width=4,
                 height=4,
             )
@@ -67,7 +68,7 @@ def _now() -> list[Panel]:
                 title="Last token took",
                 question="How long did the last token take? The slowest party's wall time of the step.",
                 unit=units.Seconds,
-                queries=[Query(f"max({chosen(series('mpcbench_last_token_seconds'))})")],
+                queries=[Query(largest("mpcbench_last_token_seconds", "run"))],
                 limits=[Limit(60, WARNING), Limit(600)],
                 width=5,
                 height=4,
@@ -79,7 +80,7 @@ def _now() -> list[Panel]:
                 title="Since the last token",
                 question="Does decoding still move? Time since the last token; there is none unless a party decodes.",
                 unit=units.Seconds,
-                queries=[Query(f"max({chosen(series('mpcbench_token_age_seconds'))})")],
+                queries=[Query(largest("mpcbench_token_age_seconds", "run"))],
                 limits=[Limit(120, WARNING), Limit(900)],
                 empty="not decoding",
                 width=5,
@@ -102,11 +103,11 @@ def _now() -> list[Panel]:
             Facts(
                 title="Time by phase",
                 question="Is it the online phase that takes the time? Seconds of each phase in a second, the mean of "
-                "the parties; bench is what a deployment would not have.",
+                "the parties; the rest is what a deployment would not have, and the time between cells.",
                 unit=units.PercentUnit,
                 queries=[
                     Query(
-                        f"sum by (phase) (avg by (phase, stage) ({chosen(rate('mpcbench_stage_seconds_total'))}))",
+                        f"sum by (phase) (avg by (phase, stage) ({chosen(time)}))",
                         "{{phase}}",
                     )
                 ],
@@ -114,68 +115,6 @@ def _now() -> list[Panel]:
                 highest=1,
             ),
             stacked=True,
-        ),
-    ]
-
-
-def _stages() -> list[Panel]:
-    time = rate("mpcbench_stage_seconds_total", **_ONLINE)
-    rounds, sent = (rate(f"mpcbench_{name}_total", **_ONLINE) for name in ("rounds", "sent_bytes"))
-    durations = (
-        rate("mpcbench_stage_duration_seconds_sum", **_ONLINE),
-        rate("mpcbench_stage_duration_seconds_count", **_ONLINE),
-    )
-    return [
-        graph(
-            Facts(
-                title="Time by stage",
-                question="Which stage takes the time? Seconds of each stage in a second, the mean of the parties.",
-                unit=units.PercentUnit,
-                queries=[Query(f"avg by (stage) ({chosen(time)})", "{{stage}}")],
-                lowest=0,
-                height=10,
-            ),
-            stacked=True,
-            legend_beside=True,
-        ),
-        bars(
-            Facts(
-                title="Seconds of a stage in one token",
-                question="Which stages make a token slow? The mean over the last tokens and the parties.",
-                unit=units.Seconds,
-                queries=[
-                    Query(
-                        f"sort_desc({total(durations[0], 'stage')} / {total(durations[1], 'stage')} > 0)",
-                        "{{stage}}",
-                    )
-                ],
-                lowest=0,
-                height=10,
-            )
-        ),
-        graph(
-            Facts(
-                title="Rounds a second by stage",
-                question="Which stage eats the rounds? On a slow link each costs a round trip.",
-                unit=units.Short,
-                queries=[Query(f"max by (stage) (sum by (stage, party) ({chosen(rounds)}))", "{{stage}}")],
-                lowest=0,
-                height=10,
-            ),
-            stacked=True,
-            legend_beside=True,
-        ),
-        graph(
-            Facts(
-                title="Bytes a second by stage",
-                question="Which stage fills the links? Bytes that the parties send, with framing.",
-                unit=units.BytesPerSecondSI,
-                queries=[Query(total(sent, "stage"), "{{stage}}")],
-                lowest=0,
-                height=10,
-            ),
-            stacked=True,
-            legend_beside=True,
         ),
     ]
 
@@ -246,7 +185,7 @@ def _memory() -> list[Panel]:
                 question="What does the policy keep? Tokens in the cache, kept of the prompt and attended to, the "
                 "mean over the layers.",
                 unit=units.Short,
-                queries=[Query(f"max({chosen(series(f'mpcbench_{kind}_tokens'))})", words) for kind, words in kinds],
+                queries=[Query(largest(f"mpcbench_{kind}_tokens", "run"), words) for kind, words in kinds],
                 lowest=0,
                 width=6,
             ),
@@ -257,7 +196,7 @@ def _memory() -> list[Panel]:
                 title="Size of the cache",
                 question="How large is the cache of each party? Keys and values of all layers.",
                 unit=units.BytesIEC,
-                queries=[Query(chosen(series("mpcbench_cache_bytes")), "{{party}}")],
+                queries=[Query(largest("mpcbench_cache_bytes"), "{{party}}")],
                 lowest=0,
                 width=6,
             ),
@@ -269,7 +208,7 @@ def _memory() -> list[Panel]:
                 question="Is the dealer ahead of the parties, or do they wait for it? Correlated randomness that is "
                 "made and not used yet.",
                 unit=units.BytesIEC,
-                queries=[Query(chosen(series("mpcbench_dealer_backlog_bytes")), "{{party}}")],
+                queries=[Query(largest("mpcbench_dealer_backlog_bytes"), "{{party}}")],
                 lowest=0,
                 width=6,
             )
@@ -279,7 +218,7 @@ def _memory() -> list[Panel]:
                 title="Repeats",
                 question="How often was work repeated? A truncation that met its danger zone, so far; engine fss only.",
                 unit=units.Short,
-                queries=[Query(chosen(series("mpcbench_repeats_total")), "{{party}}")],
+                queries=[Query(largest("mpcbench_repeats_total"), "{{party}}")],
                 lowest=0,
                 width=6,
             ),

@@ -2,7 +2,6 @@
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
-from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
@@ -136,9 +135,6 @@ def _cells() -> list[Panel]:
     by = ", ".join(_CELL)
     seen = f"timestamp({series(RUN_INFO)})[$__range:$__interval]"
     token = of_cell(f"avg by (run) ({series('mpcbench_last_token_seconds')})", *_CELL)
-    when = [DynamicConfigValue(id_val="unit", value=units.DatetimeLocal)]
-    what = [DynamicConfigValue(id_val="unit", value=units.NoUnit)]
-    lasting = [DynamicConfigValue(id_val="unit", value=units.Seconds), DynamicConfigValue(id_val="decimals", value=2)]
     return [
         rows(
             Facts(
@@ -151,21 +147,23 @@ def _cells() -> list[Panel]:
                     Query(f"max by ({by}) (max_over_time({seen})) - min by ({by}) (min_over_time({seen}))"),
                     Query(f"avg by ({by}) (avg_over_time(({token})[$__range:$__interval]))"),
                 ],
+                empty="-",
                 width=24,
                 height=9,
             ),
             [
-                Column("engine", "Engine"),
-                Column("policy", "Policy"),
+                Column("engine", "Engine", width=90),
+                Column("policy", "Policy", width=90),
                 Column("parameters", "Parameters"),
-                Column("seq_len", "Prompt tokens", what),
-                Column("network", "Network"),
-                Column("repeat", "Repeat", what),
-                Column("Value #A", "First seen", when),
-                Column("Value #B", "Seen for", lasting),
-                Column("Value #C", "Seconds a token", lasting),
-                Column("cell", "Cell"),
+                Column("seq_len", "Prompt tokens", units.NoUnit, width=120),
+                Column("network", "Network", width=90),
+                Column("repeat", "Repeat", units.NoUnit, width=80),
+                Column("Value #A", "First seen", units.DatetimeLocalNotToday, width=180),
+                Column("Value #B", "Seen for", width=90),
+                Column("Value #C", "Seconds a token", width=130),
+                Column("cell", "Cell", width=160),
             ],
+            newest_first="First seen",
         ),
         graph(
             Facts(

@@ -68,7 +68,7 @@ function Row({ panel, width }) {
 
 function Board({ board, others, variables, range, panels }) {
   const width = window.innerWidth - 2 * GAP;
-  const shown = board.templating.list.map((one) => `${one.label}: ${(variables[one.name] ?? '').replace('.*', 'All')}`);
+  const shown = board.templating.list.filter((one) => one.hide !== 2).map((one) => `${one.label}: ${(variables[one.name] ?? '').replace('.*', 'All')}`);
   const links = others.filter((title) => title !== board.title).map((title) => title.split(': ')[1]);
   useEffect(() => {
     const settle = setTimeout(() => { window.drawn = { title: board.title, panels: panels.map(facts) }; }, 1500);

@@ -87,7 +87,7 @@ function Rows({ panel, frames, width, height, range }) {
   return frame.fields.some((field) => field.type !== FieldType.time) ? (
     <TableNG
       data={frame} width={width} height={height} timeRange={range} fieldConfig={panel.fieldConfig}
-      noHeader={!panel.options.showHeader} cellHeight={panel.options.cellHeight} initialSortBy={panel.options.sortBy}
+      noHeader={!panel.options.showHeader} cellHeight={panel.options.cellHeight} sortBy={panel.options.sortBy}
       structureRev={1}
     />
   ) : null;
