@@ -8,7 +8,6 @@ from grafana_foundation_sdk.builders import bargauge, prometheus, stat, table, t
 from grafana_foundation_sdk.builders.common import (
     GraphThresholdsStyleConfig,
     StackingConfig,
-    TableAutoCellOptions,
     TableSortByFieldState,
     VizTextDisplayOptions,
 )
@@ -24,6 +23,7 @@ from grafana_foundation_sdk.models.common import (
     GraphThresholdsStyleMode,
     LineInterpolation,
     StackingMode,
+    TableAutoCellOptions,
     TableCellHeight,
     VisibilityMode,
     VizOrientation,
