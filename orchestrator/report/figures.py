@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.report.rows import Row, StageRow, stage_rows
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -31,9 +31,9 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 # Okabe and Ito's colours, ordered so that neighbours also differ in lightness.
-_COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_LINES = ("-", "--", "-.", ":")
+LINES = ("-", "--", "-.", ":")
 _MOST_STAGE_PANELS = 4
 _BREAKDOWN_INCHES = 10.9
 
@@ -59,7 +59,7 @@ def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
     """Amounts against the prompt's length: one panel an amount and network, one line a series."""
     networks = list(dict.fromkeys(row.network for row in rows))
     names = list(dict.fromkeys(row.series for row in rows))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.9 + 5.0 * len(panels), 3.2 * len(networks)), layout="constrained")
         grid = figure.subplots(len(networks), len(panels), squeeze=False)
         for line, network in zip(grid, networks, strict=True):
@@ -78,12 +78,12 @@ def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel) 
         own = sorted((row for row in rows if row.series == name), key=lambda row: row.seq_len)
         if not own:
             continue
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         x, y = [row.seq_len for row in own], [panel.amount(row) for row in own]
         style: dict[str, Any] = {
             "color": colour,
             "marker": _MARKERS[index % len(_MARKERS)],
-            "linestyle": _LINES[index % len(_LINES)],
+            "linestyle": LINES[index % len(LINES)],
         }
         if panel.ends is not None:
             reach = [panel.ends(row) for row in own]
@@ -125,7 +125,7 @@ def breakdown(rows: Sequence[Row], kind: Literal["seconds", "bytes"]) -> Figure:
     stages = {row.series: {stage.stage: stage for stage in stage_rows(row)} for row in shown}
     names = max((list(own) for own in stages.values()), key=len, default=[])
     names += [name for own in stages.values() for name in own if name not in names]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_BREAKDOWN_INCHES, 1.4 + 0.23 * len(names)), layout="constrained")
         grid = figure.subplots(1, len(shown), squeeze=False, sharey=True, sharex=True)[0]
         for axes, (series, own) in zip(grid, stages.items(), strict=True):
@@ -159,7 +159,7 @@ def _bars(axes: Axes, names: Sequence[str], own: dict[str, StageRow], kind: str)
 def as_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element for a page that holds several: its ids start with `name`."""
     text = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -170,6 +170,6 @@ def as_svg(figure: Figure, name: str) -> str:
 def as_png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     data = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(data, format="png", dpi=130, metadata={"Software": None})
     return data.getvalue()
