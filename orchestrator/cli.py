@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from orchestrator.compare_cli import compare
 from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.observe.cli import app as observe_app
 from orchestrator.problems import ConfigError
@@ -42,6 +43,7 @@ app.add_typer(networks_app, name="networks")
 app.add_typer(lab_app, name="lab")
 app.add_typer(observe_app, name="observe")
 app.command()(clean)
+app.command()(compare)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run: records, report.")]

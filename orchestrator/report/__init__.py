@@ -1,4 +1,7 @@
-"""The report of a run: one HTML file that needs nothing else, and Markdown with its figures, from the records alone."""
+"""The report of a run, from the records alone.
+
+One HTML file that needs nothing else; Markdown with its figures; the main table as CSV and for LaTeX.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +14,11 @@ from matplotlib.figure import Figure
 
 from orchestrator.record import Record
 from orchestrator.report import words
+from orchestrator.report.export import csv_of, latex_of
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length
+from orchestrator.report.fit import fits
 from orchestrator.report.prompts import prompt_rows
-from orchestrator.report.rows import Row, against_full, longest, rows, stage_rows
+from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
 from orchestrator.report.timelines import timelines
 from orchestrator.store import RECORDS, RecordStore, StoreError
@@ -36,7 +41,7 @@ class Picture:
 
 
 def render(run_dir: Path) -> tuple[Path, Path]:
-    """Writes `report.html`, and `report.md` with its figures, into the folder of a run.
+    """Writes `report.html`, `report.md` with its figures, `report.csv` and `report.tex` into the folder of a run.
 
     Args:
         run_dir: A folder with `records.jsonl`.
@@ -63,6 +68,8 @@ def render(run_dir: Path) -> tuple[Path, Path]:
         ]
         html.write_text(_environment().get_template("report.html.j2").render(content), encoding="utf-8")
         text.write_text(_environment().get_template("report.md.j2").render(content), encoding="utf-8")
+        (run_dir / "report.csv").write_text(csv_of(content["rows"]), encoding="utf-8")
+        (run_dir / "report.tex").write_text(latex_of(content["rows"]), encoding="utf-8")
     except OSError as error:
         raise StoreError(
             f"cannot write the report to {run_dir}: {error.strerror}; make room and render again"
@@ -78,6 +85,8 @@ def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
         "summary": summarise(records),
         "rows": measured,
         "ratios": ratios,
+        "speedups": against_crypten(measured),
+        "fits": fits(measured),
         "headlines": [(row, next((ratio for ratio in ratios if ratio.row is row), None)) for row in shown],
         "stages": [(row, stage_rows(row)) for row in shown],
         "prompts": prompt_rows(measured),

@@ -82,10 +82,10 @@ class Row:
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """One row a measured point, in the order of network, series and length."""
+    """One row a measured point, in the order of network, series and length; warm-ups count for nothing."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if record.status.measured:
+        if record.status.measured and not record.cell.warmup:
             point = record.cell.model_dump(mode="json", exclude={"repeat"})
             groups.setdefault(json.dumps(point, sort_keys=True), []).append(record)
     several = len({group[0].cell.model for group in groups.values()}) > 1
@@ -152,6 +152,27 @@ def against_full(measured: Sequence[Row]) -> list[Ratio]:
     ]
 
 
+@dataclass(frozen=True)
+class Speedup:
+    """A row beside the same measurement with stock CrypTen: how many times less it takes."""
+
+    row: Row
+    seconds: float
+    online_bytes: float
+    rounds: float
+
+
+def against_crypten(measured: Sequence[Row]) -> list[Speedup]:
+    """Every row of another private engine that has a row of `crypten` to be compared with."""
+    crypten = {_setting(row, "engine"): row for row in measured if row.first.cell.engine.name == "crypten"}
+    others = [row for row in measured if row.private and row.first.cell.engine.name != "crypten"]
+    pairs = [(row, crypten[_setting(row, "engine")]) for row in others if _setting(row, "engine") in crypten]
+    return [
+        Speedup(row, base.seconds / row.seconds, base.online_bytes / row.online_bytes, base.rounds / row.rounds)
+        for row, base in pairs
+    ]
+
+
 def longest(measured: Sequence[Row]) -> list[Row]:
     """Of each series and network the row of the longest prompt."""
     best: dict[tuple[str, str], Row] = {}
@@ -162,8 +183,9 @@ def longest(measured: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def _setting(row: Row) -> str:
-    return json.dumps(row.first.cell.model_dump(mode="json", exclude={"repeat", "policy"}), sort_keys=True)
+def _setting(row: Row, aside: str = "policy") -> str:
+    """What two rows must have in common to be compared, one axis aside."""
+    return json.dumps(row.first.cell.model_dump(mode="json", exclude={"repeat", aside}), sort_keys=True)
 
 
 def _over(value: float, base: float) -> float | None:

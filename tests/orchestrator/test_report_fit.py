@@ -1,0 +1,91 @@
+"""What the report derives: a fitted model, speed-ups, and tables for other programs."""
+
+import csv
+import io
+from typing import Any
+
+import factory
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cells import expand
+from orchestrator.record import LinkReading, Record
+from orchestrator.report.export import csv_of, latex_of
+from orchestrator.report.fit import fits
+from orchestrator.report.rows import against_crypten, rows
+
+NETWORKS = {"lan": (0.8, 3000.0), "wan-1g-10ms": (10.0, 1000.0), "wan": (40.0, 400.0)}
+
+
+def linked(record: Record, rtt_ms: float, rate_mbit: float) -> Record:
+    measured = {"rtt_ms": rtt_ms, "rate_mbit": rate_mbit}
+    pairs = (("client", "server"), ("server", "client"))
+    links = tuple(LinkReading(src=src, dst=dst, measured_before=measured) for src, dst in pairs)
+    return record.model_copy(update={"links": links})
+
+
+def following(compute: float, waits: float, noise: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[Record]:
+    """Records of a run on three networks whose times follow the model, but for some noise."""
+    cells = expand(factory.experiment(policies=["full"], seq_lens=[128], networks=list(NETWORKS)))
+    records = []
+    for cell, (rtt, rate), off in zip(cells, NETWORKS.values(), noise, strict=True):
+        totals = factory.record(cell).totals
+        assert totals is not None
+        rounds = totals.online.rounds / cell.new_tokens
+        sent = totals.online.sent_bytes["client"] / cell.new_tokens
+        seconds = compute + waits * rounds * rtt / 2e3 + sent * 8 / (rate * 1e6)
+        records.append(linked(factory.record(cell, seconds=seconds * (1 + off)), rtt, rate))
+    return records
+
+
+@given(st.floats(0.1, 50), st.floats(0.5, 3))
+def test_the_fit_finds_what_made_the_times_and_predicts_other_presets(compute: float, waits: float) -> None:
+    (fit,) = fits(rows(following(compute, waits)))
+    assert fit.compute == pytest.approx(compute, rel=1e-3, abs=1e-3)
+    assert fit.waits == pytest.approx(waits, rel=1e-3)
+    assert fit.worst < 1e-6
+    predicted = dict(fit.predicted)
+    assert not set(predicted) & set(NETWORKS)
+    assert predicted["wan-100m-80ms"] > max(point.measured for point in fit.points) - compute
+
+
+def test_residuals_show_what_does_not_fit() -> None:
+    (fit,) = fits(rows(following(2.0, 1.0, (0.2, -0.2, 0.1))))
+    assert fit.worst > 0.03
+
+
+def test_one_network_or_links_that_were_not_measured_give_no_fit() -> None:
+    assert fits(rows(following(1.0, 1.0)[:1])) == []
+    bare = [factory.record(cell) for cell in expand(factory.experiment(networks=["lan", "wan"]))]
+    assert fits(rows(bare)) == []
+
+
+def test_speed_up_is_against_the_same_cell_of_crypten() -> None:
+    cells = expand(factory.experiment(engines=["crypten", "fss"], seq_lens=[128]))
+    found = against_crypten(
+        rows(factory.record(cell, seconds=30.0 if cell.engine.name == "crypten" else 2.0) for cell in cells)
+    )
+    assert [(one.row.first.cell.engine.name, one.seconds) for one in found] == [("fss", 15.0), ("fss", 15.0)]
+
+
+def test_warm_ups_are_in_no_row() -> None:
+    cells = expand(factory.experiment(seq_lens=[128], policies=["full"], warmup=2, repeats=3))
+    (row,) = rows(factory.record(cell, seconds=100.0 if cell.warmup else 1.0) for cell in cells)
+    assert (len(row.records), row.high) == (3, 1.0)
+
+
+def test_csv_holds_plain_numbers() -> None:
+    measured = rows(factory.record(cell) for cell in expand(factory.experiment()))
+    lines = list(csv.DictReader(io.StringIO(csv_of(measured))))
+    assert [float(line["seconds_per_token"]) for line in lines] == [row.seconds for row in measured]
+    assert {line["policy"] for line in lines} == {"full", "mpcache"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"policies": [{"name": "mpcache", "share_from": 3}], "repeats": 2}])
+def test_latex_has_as_many_cells_in_each_line_and_escapes_names(changes: dict[str, Any]) -> None:
+    text = latex_of(rows(factory.record(cell) for cell in expand(factory.experiment(**changes))))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") for line in body} == {6}
+    assert "share_from" not in text
+    assert text.count("_") == text.count(r"\_")
