@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dashboards.boards import BOARDS
+from dashboards.boards import BOARDS, MAY_BE_EMPTY, board
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "dashboards.md"
 BEGIN, END = "<!-- panels: written by python -m dashboards -->", "<!-- end of panels -->"
@@ -27,9 +27,11 @@ def with_list(text: str) -> str:
 
 
 def _section(name: str) -> str:
-    board = BOARDS[name]().build()
-    lines = [f"### {board.title}", "", f"{board.description}", "", "| panel | answers | kind |", "| --- | --- | --- |"]
-    for panel in board.panels or []:
-        if panel.type_val != "row":
-            lines.append(f"| {panel.title} | {getattr(panel, 'description', '')} | {panel.type_val} |")
+    made = board(name)
+    lines = [f"### {made['title']}", "", made["description"], "", "| panel | answers | kind | empty |"]
+    lines.append("| --- | --- | --- | --- |")
+    for panel in made["panels"]:
+        if panel["type"] != "row":
+            empty = MAY_BE_EMPTY.get(panel["title"], "")
+            lines.append(f"| {panel['title']} | {panel['description']} | {panel['type']} | {empty} |")
     return "\n".join((*lines, ""))

@@ -13,6 +13,20 @@ from dashboards.boards.sweep import sweep
 BOARDS = {"sweep": sweep, "run": run, "links": links, "hosts": hosts}
 """Every board by the name of its file."""
 
+MAY_BE_EMPTY = {
+    "Alerts": "while nothing is wrong",
+    "Back-log of the dealer": "unless correlated randomness is made ahead",
+    "Repeats": "until work is repeated",
+    "GPU memory in use": "without a GPU and NVML",
+    "GPU memory of the tensors": "without a GPU",
+    "GPU busy": "without a GPU and NVML",
+    "CPU of Ray's nodes": "unless Prometheus scrapes Ray",
+    "Memory of Ray's nodes": "unless Prometheus scrapes Ray",
+    "Ray's object store": "unless Prometheus scrapes Ray",
+    "Ray's actors": "unless Prometheus scrapes Ray",
+}
+"""Panels that have nothing to show in a run that goes well on any machine, and when; all others always have."""
+
 _OF_INTERVALS = ("auto", "auto_count", "auto_min")
 
 

@@ -1,0 +1,114 @@
+"""Every panel asks a live Prometheus about a real run, with both engines, and gets an answer."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboards.boards import BOARDS, MAY_BE_EMPTY, board
+from orchestrator.observe.prometheus import Prometheus, stop
+from orchestrator.targets import FOLDER_VARIABLE
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
+]
+
+EXPERIMENT = {
+    "name": "watched",
+    "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=32&vocab=64",
+    "prompt": {"random_tokens": True},
+    "engines": ["crypten", "fss"],
+    "policies": [{"name": "mpcache", "static_keep": 0.5, "select": 0.5}],
+    "seq_lens": [32],
+    "networks": ["lan"],
+    "new_tokens": 6,
+}
+
+
+class Watched:
+    """A run that is over, and the Prometheus that watched it."""
+
+    def __init__(self, url: str, begin: float, end: float) -> None:
+        self.url, self.begin, self.end = url, begin, end
+        (self.run,) = self._get("/api/v1/label/run/values", {})
+
+    def ask(self, expr: str) -> list[dict[str, Any]]:
+        """The series of a panel's query over the run, all engines, policies, networks and parties chosen."""
+        window = {"__rate_interval": "4s", "__range": f"{int(self.end - self.begin)}s", "__interval": "1s"}
+        variables = {"run": self.run, **dict.fromkeys(("engine", "policy", "network", "party"), ".*"), **window}
+        query = re.sub(r"\$(\w+)", lambda name: variables[name[1]], expr)
+        found: list[dict[str, Any]] = self._get(
+            "/api/v1/query_range", {"query": query, "start": self.begin, "end": self.end, "step": 1}
+        )["result"]
+        return found
+
+    def _get(self, path: str, parameters: dict[str, Any]) -> Any:
+        address = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own, on loopback
+            return json.load(answer)["data"]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
+        patch.setenv(FOLDER_VARIABLE, str(folder / "targets"))
+        free.bind(("127.0.0.1", 0))
+        server = Prometheus(folder / "prometheus", free.getsockname()[1])
+        free.close()
+        server.write("", 60)
+        process = server.start(detach=False)
+        try:
+            begin = time.time()
+            run = [sys.executable, "-m", "orchestrator.cli", "run", "experiment.yaml", "--out", "out"]
+            done = subprocess.run(
+                run, cwd=folder, capture_output=True, text=True, check=False, timeout=240, env=os.environ
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            yield Watched(server.url, begin, time.time())
+        finally:
+            stop(process)
+
+
+PANELS = [(name, panel) for name in BOARDS for panel in board(name)["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize(("name", "panel"), PANELS, ids=[f"{name}-{panel['title']}" for name, panel in PANELS])
+def test_a_panel_has_something_to_show(watched: Watched, name: str, panel: dict[str, Any]) -> None:
+    answers = [watched.ask(target["expr"]) for target in panel["targets"]]
+    numbers = [float(value) for answer in answers for one in answer for _, value in one["values"]]
+    if panel["title"] not in MAY_BE_EMPTY:
+        assert all(answers), f"{name}, {panel['title']}: {[target['expr'] for target in panel['targets']]}"
+        assert any(number == number for number in numbers)  # not only NaN
+
+
+def test_shares_lie_between_nothing_and_all(watched: Watched) -> None:
+    for name, panel in PANELS:
+        if (
+            panel["fieldConfig"]["defaults"]["unit"] == "percentunit"
+            and panel["title"] != "Measured rate over asked rate"
+        ):
+            for target in panel["targets"]:
+                values = [float(value) for one in watched.ask(target["expr"]) for _, value in one["values"]]
+                # a rate over few scrapes is off by as much as they are late
+                assert all(-0.01 <= value <= 2 for value in values if value == value), f"{name}, {panel['title']}"
+
+
+def test_a_board_narrowed_to_another_engine_shows_nothing_of_this_one(watched: Watched) -> None:
+    (stages,) = [panel for name, panel in PANELS if panel["title"] == "Time by stage"]
+    expr = stages["targets"][0]["expr"]
+    assert watched.ask(expr.replace("$engine", "crypten"))
+    assert watched.ask(expr.replace("$engine", "plain")) == []
