@@ -1,0 +1,155 @@
+"""Walking a program for its sizes alone: tensors that have a shape and no elements, randomness that is only counted.
+
+The dealer's walk needs no secret of anybody, so what it deals and what the parties open follow from public numbers.
+Here nothing is even drawn: tensors live on PyTorch's meta device, and a whole model costs neither memory nor time in
+proportion to its numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from parties.engines.fss.inbox import FRAME_BYTES, MARK_BYTES, Outbox
+from parties.engines.fss.keystream import Keystream
+from parties.engines.fss.source import Bits, DealerSource, Dealt, Shape
+from parties.meter import StageMeter
+
+_ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "neg", "maximum", "and", "or", "lshift", "rshift"})
+"""Functions whose result has the broadcast shape of their operands. PyTorch knows that too, and takes ten times as
+long; the same goes for `cat`."""
+
+
+class Hollow(TorchFunctionMode):
+    """While active, public tensors may meet tensors without elements, and such tensors may pass through NumPy."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called by PyTorch in place of each function: public operands are hollowed out where another one is hollow."""
+        kwargs = kwargs or {}
+        if not _is_hollow(args) or function in (Tensor.to, Tensor.__getitem__):
+            return function(*args, **kwargs)
+        if function is Tensor.numpy:
+            return np.broadcast_to(np.int64(0), args[0].shape)
+        if function.__name__.strip("_") in _ELEMENTWISE:
+            operands = [argument for argument in args if isinstance(argument, Tensor)]
+            return operands[0].new_empty(np.broadcast_shapes(*(o.shape for o in operands)), device="meta")
+        if function is torch.cat:
+            return _joined(*args, **kwargs)
+        return function(*_hollowed(args), **kwargs)
+
+
+def hollow(shape: Shape) -> Tensor:
+    """Ring elements that are nowhere."""
+    return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+
+
+def _is_hollow(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_meta
+    return isinstance(value, list | tuple) and any(map(_is_hollow, value))
+
+
+def _hollowed(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return type(value)(map(_hollowed, value)) if type(value) in (list, tuple) else value
+
+
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    return parts[0].new_empty(shape, device="meta")
+
+
+class HollowStream(Keystream):
+    """A keystream that is counted and not drawn.
+
+    Attributes:
+        size: bytes so far.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def begin(self, epoch: int) -> None:
+        """Every epoch is alike."""
+
+    def octets(self, count: int) -> bytearray:
+        """Zeros."""
+        self.size += count
+        return bytearray(count)
+
+    def words(self, shape: Shape) -> Tensor:
+        """Elements that are nowhere."""
+        self.size += 8 * math.prod(shape)
+        return hollow(shape)
+
+
+class HollowOutbox(Outbox):
+    """Counts frames as the dealer would cut them.
+
+    Args:
+        count: is told the bytes of each frame.
+    """
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        super().__init__(lambda frame: count(len(frame)))
+        self._count = count
+
+    def put(self, array: Any) -> None:
+        """Adds the size of an array."""
+        self.size += array.nbytes
+
+    def flush(self) -> None:
+        """Counts what has gathered."""
+        for start in range(0, self.size, FRAME_BYTES):
+            self._count(MARK_BYTES + min(FRAME_BYTES, self.size - start))
+        self.size = 0
+
+
+class HollowSource(DealerSource):
+    """The dealer's randomness without any: nothing is drawn, no secret is computed, all sizes are counted.
+
+    Args:
+        meter: knows the stage that a program is in.
+        to_client: is told the bytes of each frame to the client.
+        to_server: is told those to the server.
+
+    Attributes:
+        drawn: what the client draws, which is more than what the server does.
+        told_bytes: what the dealer has told both parties: keys of comparisons.
+        shared_bytes: what it has shared bit by bit: one-hot vectors of look-ups.
+    """
+
+    def __init__(self, meter: StageMeter, to_client: Callable[[int], None], to_server: Callable[[int], None]) -> None:
+        self.drawn = HollowStream()
+        super().__init__(meter, self.drawn, HollowStream(), HollowOutbox(to_client), HollowOutbox(to_server))
+        self.told_bytes = self.shared_bytes = 0
+
+    def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
+        """See `Source`."""
+        whole = self.client.words(shape)
+        self._correct(_nothing(shape, np.int64))
+        return Dealt(whole, whole)
+
+    def shared_octets(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
+        """See `Source`."""
+        whole = _nothing(shape, np.uint8)
+        self.drawn.size += whole.nbytes
+        self.shared_bytes += whole.nbytes
+        self._correct(whole)
+        return whole, whole
+
+    def told(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
+        """See `Source`."""
+        self.told_bytes += math.prod(shape)
+        return super().told(shape, lambda: _nothing(shape, np.uint8))
+
+
+def _nothing(shape: Shape, dtype: type[np.generic]) -> Any:
+    """Zeros that take no memory."""
+    return np.broadcast_to(dtype(0), tuple(shape))
