@@ -30,6 +30,8 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "link without variables": (lambda made: made["links"][0].update(includeVars=False), "loses the variables"),
     "link without time": (lambda made: made["links"][0].update(keepTime=False), "loses the variables or the time"),
     "overlap": (lambda made: first(made)["gridPos"].update(y=0), "overlap"),
+    "no id": (lambda made: first(made).pop("id"), "not every panel has an id"),
+    "id twice": (lambda made: first(made).update(id=1), "not every panel has an id of its own"),
     "title twice": (lambda made: first(made).update(title="Tokens"), "two panels are called 'Tokens'"),
     "variable's source": (
         lambda made: made["templating"]["list"][1]["datasource"].update(uid="abc"), "data source of its own",
