@@ -49,6 +49,8 @@ def _of_board(board: Board, panels: list[dict[str, Any]]) -> Iterator[str]:
     for one, other in combinations(board["panels"], 2):
         if _overlap(one["gridPos"], other["gridPos"]):
             yield f"panels {one['title']!r} and {other['title']!r} overlap"
+    if len({panel.get("id") for panel in board["panels"]} - {None}) < len(board["panels"]):
+        yield "not every panel has an id of its own"
     titles = [panel.get("title") for panel in panels]
     for title in {title for title in titles if titles.count(title) > 1}:
         yield f"two panels are called {title!r}"

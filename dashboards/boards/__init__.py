@@ -45,4 +45,6 @@ def board(name: str) -> dict[str, Any]:
     for variable in made["templating"]["list"]:
         for key in _OF_INTERVALS:  # the SDK gives them to every variable, Grafana's schema to intervals alone
             variable.pop(key, None)
+    for number, panel in enumerate(made["panels"], start=1):
+        panel["id"] = number  # links to a panel go by it
     return made

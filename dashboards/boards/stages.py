@@ -32,7 +32,8 @@ def stages() -> list[Panel]:
         bars(
             Facts(
                 title="Seconds of a stage in one token",
-                question="Which stages make a token slow? The mean over the last tokens and the parties.",
+                question="Which stages make a token slow? The mean over the last tokens and the parties; a full bar is "
+                "the largest in the time shown.",
                 unit=units.Seconds,
                 queries=[
                     Query(

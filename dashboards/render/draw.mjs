@@ -3,7 +3,8 @@
 //   node draw.mjs --prometheus http://127.0.0.1:9090 --run NAME --from MS --to MS --out DIR [--theme dark]
 //
 // Writes DIR/board-NAME-WIDTH.png, and DIR/boards.json: of each panel its type, series, units, colours and texts.
-// Fails if a panel without a documented reason shows nothing, or if the page reports an error.
+// Fails if the page reports an error, or if a panel that was given data does not show them with their units and colours,
+// or is cut off at the page's edge; names the panels that got no data.
 import { createReadStream } from 'node:fs';
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import http from 'node:http';
@@ -74,6 +75,16 @@ async function draw(browser, address, name, width) {
   return drawn;
 }
 
+/** Panels of one drawing that are not as they should be, in words. */
+function faultsOf({ panels, cut }) {
+  const given = panels.filter(({ queried }) => queried > 0);
+  return [
+    ...given.filter(({ drawn }) => !drawn).map(({ title }) => `${title} does not show its numbers`),
+    ...given.filter(({ colored }) => !colored).map(({ title }) => `${title} lacks the colour of a series`),
+    ...cut.map((id) => `panel ${id} is cut off`),
+  ];
+}
+
 const folder = path.join(HERE, '..', 'generated');
 const names = (await readdir(folder)).map((file) => path.basename(file, '.json')).sort();
 const boards = Object.fromEntries(await Promise.all(names.map(async (name) => (
@@ -89,7 +100,9 @@ try {
     state.board = boards[name];
     for (const width of WIDTHS) {
       found[name] = await draw(browser, `http://127.0.0.1:${server.address().port}`, name, width);
-      console.log(`${name} at ${width}: ${found[name].panels.length} panels`);
+      const empty = found[name].panels.filter(({ queried }) => queried === 0).map(({ title }) => title);
+      console.log(`${name} at ${width}: ${found[name].panels.length} panels; no data: ${empty.join(', ') || 'none'}`);
+      faultsOf(found[name]).forEach((fault) => { process.exitCode = 1; console.error(`  ${fault}`); });
     }
   }
   await writeFile(path.join(options.out, 'boards.json'), `${JSON.stringify(found, null, 2)}\n`);

@@ -20,6 +20,7 @@ from dashboards.push import boards, data_source
 from parties.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
+RENDER = ROOT / "dashboards/render"
 NAMES = list(BOARDS)
 
 
@@ -71,6 +72,13 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
         ["promtool", "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: npm ci was not run")
+def test_the_boards_keep_to_the_schema_of_the_sdks_grafana() -> None:
+    done = subprocess.run(["node", "check-schema.mjs"], cwd=RENDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "against @grafana/schema 11.6" in done.stdout
 
 
 def test_every_metric_is_on_a_board_or_says_why_not() -> None:

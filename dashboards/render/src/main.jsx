@@ -4,9 +4,10 @@ import '@fontsource/inter/latin-500.css';
 import { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import {
-  ThemeContext, createTheme, dateTime, getDisplayProcessor, standardTransformers, standardTransformersRegistry,
+  ThemeContext, createTheme, dateTime, standardTransformers, standardTransformersRegistry,
 } from '@grafana/data';
 import { GlobalStyles, PanelChrome, PortalContainer } from '@grafana/ui';
+import { factsOf } from './facts';
 import { KINDS, prepare } from './panels';
 import { framesOf } from './queries';
 
@@ -32,16 +33,6 @@ async function load() {
 function rangeOf(range) {
   const [from, to] = [dateTime(range.from), dateTime(range.to)];
   return { from, to, raw: { from, to } };
-}
-
-function facts({ panel, frames, queried }) {
-  const numbers = frames.flatMap((frame) => frame.fields).filter((field) => field.type === 'number');
-  const sample = numbers.map((field) => {
-    const value = field.values.findLast((one) => Number.isFinite(one));
-    const shown = (field.display ?? getDisplayProcessor({ field, theme }))(value);
-    return { unit: field.config.unit, color: shown.color, text: `${shown.prefix ?? ''}${shown.text}${shown.suffix ?? ''}` };
-  });
-  return { id: panel.id, title: panel.title, type: panel.type, queried, sample };
 }
 
 function Panel({ one, range, width }) {
@@ -71,7 +62,7 @@ function Board({ board, others, variables, range, panels }) {
   const shown = board.templating.list.filter((one) => one.hide !== 2).map((one) => `${one.label}: ${(variables[one.name] ?? '').replace('.*', 'All')}`);
   const links = others.filter((title) => title !== board.title).map((title) => title.split(': ')[1]);
   useEffect(() => {
-    const settle = setTimeout(() => { window.drawn = { title: board.title, panels: panels.map(facts) }; }, 1500);
+    const settle = setTimeout(() => { window.drawn = { title: board.title, panels: panels.map((one) => factsOf(one, theme)) }; }, 1500);
     return () => clearTimeout(settle);
   }, []);
   const rows = Math.max(...board.panels.map(({ gridPos }) => gridPos.y + gridPos.h));
