@@ -18,12 +18,12 @@ function html(name, attributes, ...children) {
   return made;
 }
 
-/** Round values from 0 to at least `most`, four steps or so. */
-function ticks(most) {
-  const raw = (most || 1) / 4;
+/** Round values from 0 to at least `most`, in about as many steps. */
+function ticks(most, steps = 4) {
+  const raw = most / steps;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= raw * 0.999);
-  return Array.from({ length: Math.ceil(most / step - 1e-9) + 1 || 2 }, (_, i) => i * step);
+  return Array.from({ length: Math.ceil(most / step - 1e-9) + 1 }, (_, i) => i * step);
 }
 
 /** Splits points [t, value] at gaps, where the value is null. */
@@ -37,6 +37,7 @@ class Chart {
   /**
    * @param {HTMLElement} place
    * @param {{label: string, format: (value: number) => string, stacked?: boolean, top?: number, height?: number}} look
+   *     top: where the vertical axis ends, if it is to stay
    */
   constructor(place, look) {
     this.place = place;
@@ -61,12 +62,12 @@ class Chart {
     }
     if (this.at !== null) this.at = Math.min(this.at, this.times.length - 1);
     const layers = this.look.stacked ? this.stack() : this.series.map((one) => one.points.map(([t, v]) => [t, v, null]));
-    const most = Math.max(...layers.flat().map((point) => point[1] ?? 0), 0);
-    const marks = ticks(Math.max(this.look.top || 0, most) || 1);
-    const end = this.times.at(-1) || 1;
     const { width, height, left, right, top, bottom } = this.size;
+    const most = Math.max(...layers.flat().map((point) => point[1] ?? 0), 0);
+    const marks = ticks(this.look.top || most || 1, height < 100 ? 2 : 4);
+    const end = this.times.at(-1) || 1;
     this.x = (t) => left + (t / end) * (width - left - right);
-    const y = (v) => height - bottom - (v / marks.at(-1)) * (height - top - bottom);
+    const y = (v) => height - bottom - Math.min(1, v / marks.at(-1)) * (height - top - bottom);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": this.summary() });
     for (const mark of marks) {
       svg.append(

@@ -5,7 +5,7 @@ const ROLES = ["client", "server", "dealer", "referee"];
 const MOST_STAGES = 7;
 
 const place = (id) => document.getElementById(id);
-const percent = (v) => `${(100 * v).toFixed(v < 0.0995 ? 1 : 0)} %`;
+const percent = (v) => `${+(100 * v).toFixed(v < 0.00995 ? 2 : v < 0.0995 ? 1 : 0)} %`;
 const number = (v) => v.toLocaleString("en", { maximumFractionDigits: v < 10 ? 1 : 0 });
 const seconds = (v) => (v >= 100 ? `${v.toFixed(0)} s` : v >= 0.995 || v === 0 ? `${+v.toFixed(2)} s` : `${+(v * 1e3).toPrecision(3)} ms`);
 const cores = (v) => `${v.toFixed(1)}`;
@@ -114,15 +114,15 @@ function meter(share) {
 }
 
 function showLinks(links) {
-  const heads = [["link", "text"], ["asked"], ["measured"], ["asked RTT"], ["measured RTT"], ["used", "text"]];
+  const heads = [["link", "text"], ["asked: rate"], ["RTT"], ["measured: rate"], ["RTT"], ["used", "text"]];
   const rate = (v) => (v === null ? "as it is" : `${number((v * 8) / 1e6)} Mbit/s`);
-  const time = (v) => (v === null ? "as it is" : seconds(v));
+  const time = (v) => (v === null ? "" : seconds(v));
   const share = (link) => rates((s) => s.pairs[link.pair] ?? 0).map(([t, v]) => [t, v === null ? null : v / link.measured_rate]);
   const known = links.filter((link) => link.measured_rate);
   const rows = links.map((link) => ({
     cells: [
-      link.pair.replace(">", " → "), rate(link.asked_rate), link.measured_rate ? rate(link.measured_rate) : "", time(link.asked_rtt),
-      link.measured_rtt === null ? "" : seconds(link.measured_rtt), meter(link.measured_rate ? (share(link).at(-1)?.[1] ?? 0) : 0),
+      link.pair.replace(">", " → "), rate(link.asked_rate), time(link.asked_rtt), link.measured_rate ? rate(link.measured_rate) : "",
+      time(link.measured_rtt), meter(link.measured_rate ? (share(link).at(-1)?.[1] ?? 0) : 0),
     ],
   }));
   place("links").replaceChildren(rows.length ? table("Links", heads, rows) : html("p", { class: "empty" }, "not measured yet"));
@@ -142,7 +142,9 @@ function showProgress(news) {
   const done = Object.values(news.statuses).reduce((sum, n) => sum + n, 0);
   const words = Object.entries(news.statuses).map(([status, n]) => `${n} ${status}`);
   place("name").textContent = news.name;
-  place("title").textContent = news.now ? news.now.title : done === news.total ? "all cells are done" : "between cells";
+  const starting = news.now && news.now.cell !== shown.cell;
+  const title = news.now ? news.now.title : done === news.total ? "all cells are done" : "between cells";
+  place("title").textContent = starting && samples.length ? `${title}: starting; below is the cell before` : title;
   place("bar").max = news.total;
   place("bar").value = done;
   place("cells").textContent = `${done} of ${news.total} cells${words.length ? `: ${words.join(", ")}` : ""}`;
@@ -151,10 +153,10 @@ function showProgress(news) {
   const tiles = {
     "elapsed": duration(news.elapsed),
     "expected left": duration(news.left),
-    "tokens of this cell": party ? `${party.tokens}${news.now ? ` of ${news.now.new_tokens}` : ""}` : "–",
+    "tokens of the cell": party ? `${party.tokens}${news.now && !starting ? ` of ${news.now.new_tokens}` : ""}` : "–",
     "last token": secondsAToken().length ? seconds(secondsAToken().at(-1)[1]) : "–",
     "rounds a second": online === undefined || online === null ? "–" : number(online),
-    "doing": party ? `${party.state}, ${party.stage}` : "starting",
+    "doing": party && !starting ? `${party.state}, ${party.stage}` : "starting",
   };
   const tile = ([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value));
   place("tiles").replaceChildren(...Object.entries(tiles).map(tile));

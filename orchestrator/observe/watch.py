@@ -38,12 +38,15 @@ class Watch:
         self._cell: Cell | None = None
         self._links: tuple[LinkReading, ...] = ()
         self._timeline = Timeline("", clock)
+        self._before: tuple[Timeline, tuple[LinkReading, ...]] = self._timeline, ()
         self._statuses: Counter[str] = Counter()
         self._finished: list[dict[str, Any]] = []
 
     def begin(self, cell: Cell) -> None:
         """A cell starts."""
         with self._lock:
+            if self._timeline.samples:
+                self._before = self._timeline, self._links
             self._cell, self._links = cell, ()
             self._timeline = Timeline(cell.id, self._clock)
 
@@ -83,7 +86,7 @@ class Watch:
             yield from _link_samples(link, last)
 
     def page(self, cell: str, generation: int, seen: int) -> dict[str, Any]:
-        """What the live page does not know yet.
+        """What the live page does not know yet; of the cell before as long as the current one has no samples.
 
         Args:
             cell: Id of the cell that it shows.
@@ -91,7 +94,8 @@ class Watch:
             seen: How many of its samples the page has.
         """
         with self._lock:
-            line, now, links, finished = self._timeline, self._cell, self._links, list(self._finished)
+            line, links = (self._timeline, self._links) if self._timeline.samples else self._before
+            now, finished = self._cell, list(self._finished)
             fresh = (line.cell, line.generation) != (cell, generation)
             samples = list(line.samples[0 if fresh else seen :])
             statuses = dict(self._statuses)
