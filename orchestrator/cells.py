@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.axes import points
 from orchestrator.choices import EngineChoice, PolicyChoice, Prompt
+from orchestrator.comparison import choose_comparison
 from orchestrator.experiment import Experiment
 from orchestrator.networks import Network
 
@@ -40,6 +41,8 @@ class Cell(BaseModel):
     prefill: str = Field(description="How the prompt gets into the cache.")
     argmax: str = Field(description="How the next token is chosen.")
     prompt: Prompt = Field(description="Where the client finds its prompt.")
+    offline: str = Field(default="streamed", description="When the dealer's material reaches the parties.")
+    comparison: str = Field(default="dcf", description="How the engine `fss` finds signs.")
     gpu: bool = Field(description="Whether each party has a GPU.")
     seed: int = Field(description="Seed of public random choices.")
     repeat: int = Field(description="Which repeat of the same measurement, from 0.")
@@ -71,7 +74,16 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
     policy, warm-up and repeat.
     """
     fixed = {name: getattr(experiment, name) for name in Cell.model_fields.keys() & Experiment.model_fields.keys()}
-    return tuple(Cell(**fixed | point._asdict()) for point in points(experiment))
+    return tuple(_resolved(Cell(**fixed | point._asdict())) for point in points(experiment))
+
+
+def _resolved(cell: Cell) -> Cell:
+    """The cell with its way of comparing chosen; engines that know one way only have the defaults."""
+    if cell.engine.name != "fss":
+        return cell.model_copy(update={"offline": "streamed", "comparison": "dcf"})
+    if cell.comparison != "auto":
+        return cell
+    return cell.model_copy(update={"comparison": choose_comparison(cell.network, cell.offline)})
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:

@@ -130,6 +130,19 @@ class Experiment(BaseModel):
         "the client, which is cheaper and tells it more about the weights; the report says so.",
         examples=["private"],
     )
+    offline: Literal["streamed", "stored"] = Field(
+        default="streamed",
+        description="When the dealer's material reaches the parties of the engine `fss`. `streamed`: while they "
+        "decode, ahead of them. `stored`: all of a cell before, on each party's own disk (`MPCBENCH_OFFLINE_DIR`, or "
+        "the folder for temporary files), and they decode without the dealer.",
+        examples=["streamed"],
+    )
+    comparison: Literal["auto", "dcf", "carry"] = Field(
+        default="auto",
+        description="How the engine `fss` finds signs. `dcf`: no round, long keys from the dealer. `carry`: hardly any "
+        "material, a round for each doubling of the width. `auto`: whichever takes less time on the cell's links.",
+        examples=["auto"],
+    )
     gpu: bool = Field(default=False, strict=True, description="Whether each party asks for a GPU.", examples=["false"])
     timeout_s: Seconds = Field(
         default=60.0, description="Seconds without a byte after which a peer counts as hanging.", examples=["60"]

@@ -198,6 +198,8 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
             "new_tokens": cell.new_tokens,
             "prefill": cell.prefill,
             "argmax": cell.argmax,
+            "offline": cell.offline,
+            "comparison": cell.comparison,
             "gpu": cell.gpu,
             "seed": cell.seed,
             "show_text": show_text,
