@@ -1,9 +1,14 @@
 """The key-value cache of one decoder: secret values, public sizes."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from parties.selection import Selection
+
+if TYPE_CHECKING:
+    from parties.engines.base import Engine
 
 
 @dataclass
@@ -34,6 +39,15 @@ class LayerCache:
     def tokens(self) -> int:
         """Cached tokens. Public."""
         return 0 if self.k is None else int(self.k.shape[1])
+
+    def append(self, engine: "Engine", k: Any, v: Any) -> None:
+        """Takes in keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
+        if self.k is None:
+            self.k, self.v = k, v
+            return
+        self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
+        if self.alive is not None:
+            self.alive = engine.cat([self.alive, engine.constant(torch.ones(self.alive.shape[0], k.shape[1]))], dim=1)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from parties.cache import Cache
+from parties.cache import Cache, LayerCache
 from parties.engines.base import Engine
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
@@ -24,15 +24,18 @@ class Decoder:
         self.engine, self.spec, self.policy = engine, spec, policy
 
     def prefill(self, x: Any, cache: Cache) -> Program[None]:
-        """Runs the prompt's n tokens at once into an empty cache and lets the policy compress it.
+        """Runs the prompt's n tokens into an empty cache, at once or as the policy cuts them, and lets it compress.
 
         Args:
             x: embedded tokens (`embed`), [n, hidden].
             cache: an empty cache; filled in place.
         """
-        cache.layers[0].rows = (x,)
+        size = self.policy.chunk or x.shape[0]
+        chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
+        cache.layers[0].rows = chunks
         for layer in range(self.spec.n_layers):
-            yield from self.advance(cache, layer, 0)
+            for chunk in range(len(chunks)):
+                yield from self.advance(cache, layer, chunk)
             yield from self.settle(cache, layer)
 
     def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
@@ -42,20 +45,23 @@ class Decoder:
         leaves the last one is needed by nobody, so it is not computed. A query sees the tokens up to its own; what
         comes after its chunk is not even scored.
         """
-        here = cache.layers[layer]
-        x, first = here.rows[chunk], here.tokens
-        q = yield from self._project(layer, x, cache, first)
+        here, policy, engine = cache.layers[layer], self.policy, self.engine
+        x, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
+        normal, qkv = yield from self._project(layer, x)
+        yield from policy.on_projection(engine, cache, layer, normal, qkv)
+        q = self._take_in(qkv, here, position)
         here.queries += (q,)
         if layer + 1 < self.spec.n_layers:
-            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(first, here.tokens))
+            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
             cache.layers[layer + 1].rows += ((yield from self._finish(layer, x, mixed)),)
+        yield from policy.after_chunk(engine, cache, layer, position + x.shape[0])
 
     def settle(self, cache: Cache, layer: int) -> Program[None]:
         """Lets the policy compress a layer that holds the whole prompt."""
         here = cache.layers[layer]
         q = self.engine.cat(here.queries, dim=1)
         here.rows = here.queries = ()
-        cache.position = q.shape[1]
+        cache.position = cache.prompt = q.shape[1]
         yield from self.policy.after_prefill(self.engine, cache, layer, q)
 
     def step(self, x: Any, cache: Cache) -> Program[Any]:
@@ -77,12 +83,16 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (x,), here.rows = here.rows, ()
-        q = yield from self._project(layer, x, cache, cache.position)
+        _, qkv = yield from self._project(layer, x)
+        q, weights = self._take_in(qkv, here, cache.position), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
-        if selection is None:
-            mixed = yield from self.engine.attend(q, here)
-        else:
+        if selection is not None:
             mixed = yield from self.engine.attend_selected(q, here, selection)
+        elif self.policy.observes:
+            mixed, weights = yield from self.engine.attend_observed(q, here)
+        else:
+            mixed = yield from self.engine.attend(q, here)
+        yield from self.policy.after_attention(self.engine, cache, layer, weights)
         after.rows = ((yield from self._finish(layer, x, mixed)),)
 
     def predict(self, cache: Cache) -> Program[Any]:
@@ -99,23 +109,23 @@ class Decoder:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
-    def _project(self, layer: int, x: Any, cache: Cache, position: int) -> Program[Any]:
-        """Queries of a layer, [heads, n, head_dim]; keys and values go into the cache."""
-        spec, engine, here = self.spec, self.engine, cache.layers[layer]
+    def _project(self, layer: int, x: Any) -> Program[tuple[Any, Any]]:
+        """The normalised rows, [n, hidden], and their queries, keys and values side by side, before positions."""
         normal = yield from self._normalise(x)
-        qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
-        n = qkv.shape[0]
+        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
+        return normal, qkv
+
+    def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
+        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
+        spec, engine, n = self.spec, self.engine, qkv.shape[0]
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]
         if spec.family == "llama":
             with engine.meter.stage("rope"):
                 qk = self._rotate(qk, position)
-        q, k = qk[: spec.n_heads], qk[spec.n_heads :]
-        k, v = engine.to_cache(k), engine.to_cache(v)
-        here.k = k if here.k is None else engine.cat([here.k, k], dim=1)
-        here.v = v if here.v is None else engine.cat([here.v, v], dim=1)
-        return q
+        here.append(engine, engine.to_cache(qk[spec.n_heads :]), engine.to_cache(v))
+        return qk[: spec.n_heads]
 
     def _rotate(self, x: Any, position: int) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""

@@ -35,8 +35,13 @@ class Prefill:
 
     @classmethod
     def of(cls, decoder: "Decoder", tokens: int) -> Self:
-        """Chunks as large as memory allows: the widest step of a layer has `intermediate` or heads x tokens a row."""
+        """Chunks as the policy cuts them, or as large as memory allows.
+
+        The widest step of a layer has `intermediate` or heads x tokens numbers for each token of a chunk.
+        """
         spec = decoder.spec
+        if decoder.policy.chunk is not None:
+            return cls(tokens, min(tokens, decoder.policy.chunk))
         row = max(spec.intermediate, spec.n_heads * tokens) * decoder.engine.number_bytes
         return cls(tokens, max(1, min(tokens, CHUNK_BYTES // row)))
 

@@ -11,3 +11,6 @@ class Full(Policy):
     """No compression: the baseline."""
 
     name: ClassVar[str] = "full"
+    keeps: ClassVar[str] = "every token; a step attends to all"
+    step_cost: ClassVar[str] = "attention alone: H T exponentials"
+    source: ClassVar[str] = "-"

@@ -1,11 +1,12 @@
 """MPCache (arXiv 2501.06807, NeurIPS 2025): look-once static eviction, then query-aware selection of clusters."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.policies.base import Policy
-from parties.program import Program, parallel, staged
+from parties.policies.boxes import Levels, box_all, grow
+from parties.policies.checks import share, whole
+from parties.program import Program, staged
 from parties.selection import Clustering, Selection
 
 if TYPE_CHECKING:
@@ -44,6 +45,20 @@ class MPCache(Policy):
     """
 
     name: ClassVar[str] = "mpcache"
+    keeps: ClassVar[str] = (
+        "one share of the prompt for all heads, and all that is generated; a step attends, by query head, to the first "
+        "cluster, the last one and those that its query is most similar to"
+    )
+    prefill_cost: ClassVar[str] = (
+        "H w n exponentials for a window of w; one selection of B among n; 4 G d B comparisons for the boxes"
+    )
+    step_cost: ClassVar[str] = (
+        "4 G d comparisons to grow boxes; by query head two rankings of clusters, T/32 and about T/16; fetching the "
+        "chosen clusters' rows, or in `fss` their scores"
+    )
+    source: ClassVar[str] = (
+        "Zeng et al., arXiv 2501.06807; released code zwxandy/MPCache. Fixed counts where the code has thresholds"
+    )
 
     static_keep: float = 0.4
     select: float = 0.2
@@ -61,21 +76,12 @@ class MPCache(Policy):
         Raises:
             ValueError: names the parameter, its value and what is allowed.
         """
-        for name, lowest in (
-            ("static_keep", "(0"),
-            ("window", "(0"),
-            ("select", "[0"),
-            ("coarse", "[0"),
-            ("alpha", "[0"),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value <= 1 or (lowest == "(0" and value == 0):
-                raise ValueError(f"{name}: {value!r} is not a number in {lowest}, 1]; it is a share, not a percentage")
+        for name in ("static_keep", "window"):
+            share(name, getattr(self, name), zero=False)
+        for name in ("select", "coarse", "alpha"):
+            share(name, getattr(self, name))
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name}: {value!r} is not a whole number of at least {least}")
+            whole(name, getattr(self, name), least)
         if self.coarse_size % self.fine_size:
             raise ValueError(f"coarse_size: {self.coarse_size} is not a multiple of fine_size {self.fine_size}")
 
@@ -105,14 +111,14 @@ class MPCache(Policy):
         kept = cache.layers[leader].kept
         here.k, here.v = yield from staged(engine.meter, "evict", engine.compact(kept, [here.k, here.v]))
         if layer == leader:
-            yield from staged(engine.meter, "similarity", self._box_all(engine, here))
+            yield from staged(engine.meter, "similarity", box_all(engine, here, self._levels()))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
         """Chooses clusters by similarity, or takes the choice of the layer's leader."""
         here, leader = cache.layers[layer], self.leader(layer)
         if layer != leader:
             return cache.layers[leader].selection
-        yield from staged(engine.meter, "similarity", self._grow_boxes(engine, here))
+        yield from staged(engine.meter, "similarity", grow(engine, here, self._levels()))
         clusters = self._clusters(here.tokens)
         k_coarse, k_fine = clusters.winners(self.coarse, self.select)
         picks = None
@@ -136,44 +142,12 @@ class MPCache(Policy):
         weights = yield from engine.softmax(scores, engine.causal_mask(first, n))
         return weights.sum(0).sum(0)
 
-    def _box_all(self, engine: "Engine", here: "LayerCache") -> Program[None]:
-        """Boxes of all clusters of a level side by side, then of the next."""
-        heads = here.k.shape[0]
-        for level, size in self._levels():
-            clusters = [here.k[:, start : start + size] for start in range(0, here.tokens, size)]
-            ends = [engine.largest(engine.cat([keys, -keys], dim=0), dim=1) for keys in clusters]
-            both = engine.cat((yield from parallel(*ends)), dim=1)
-            here.state[f"high_{level}"], here.state[f"low_{level}"] = both[:heads], -both[heads:]
-
-    def _grow_boxes(self, engine: "Engine", here: "LayerCache") -> Program[None]:
-        """Takes the newest token into the last cluster of each level, with one comparison for all levels."""
-        key = here.k[:, -1:]
-        joined = [level for level, size in self._levels() if (here.tokens - 1) % size]
-        if joined:
-            ends = [
-                end
-                for level in joined
-                for end in (here.state[f"high_{level}"][:, -1:], -here.state[f"low_{level}"][:, -1:])
-            ]
-            larger = yield from engine.maximum(engine.cat(ends, dim=0), engine.cat([key, -key] * len(joined), dim=0))
-        for level, _ in self._levels():
-            high, low = here.state[f"high_{level}"], here.state[f"low_{level}"]
-            if level in joined:
-                heads = key.shape[0]
-                at = 2 * joined.index(level) * heads
-                new_high, new_low = larger[at : at + heads], -larger[at + heads : at + 2 * heads]
-                high, low = high[:, :-1], low[:, :-1]
-            else:
-                new_high = new_low = key
-            here.state[f"high_{level}"] = engine.cat([high, new_high], dim=1)
-            here.state[f"low_{level}"] = engine.cat([low, new_low], dim=1)
-
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any
     ) -> Program[tuple[Any, Any]]:
         """Similarities q . r of the rivals, in one product: coarse [heads, rivals] and fine [heads, rivals]."""
         rivals = {"coarse": clusters.coarse_rivals, "fine": clusters.fine_rivals}
-        boxes = [self._representatives(here, level, rivals[level]) for level, _ in self._levels()]
+        boxes = [self._representatives(here, level, rivals[level]) for level in self._levels()]
         similarity = yield from engine.scores(q, engine.cat(boxes, dim=1))
         cut = len(clusters.coarse_rivals)
         return similarity[:, 0, :cut], similarity[:, 0, cut:]
@@ -183,5 +157,5 @@ class MPCache(Policy):
         high, low = (here.state[f"{end}_{level}"][:, rivals.start : rivals.stop] for end in ("high", "low"))
         return (high - low) * self.alpha + low
 
-    def _levels(self) -> Sequence[tuple[str, int]]:
-        return (("coarse", self.coarse_size), ("fine", self.fine_size))
+    def _levels(self) -> Levels:
+        return {"coarse": self.coarse_size, "fine": self.fine_size}

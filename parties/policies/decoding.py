@@ -1,0 +1,96 @@
+# ruff: noqa: ARG002 - a hook that does nothing still has its arguments
+"""Eviction that goes on while tokens are decoded: every step, or lazily, several at once."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from parties.policies.checks import whole
+from parties.policies.eviction import Eviction
+from parties.program import Program, staged
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class DecodingEviction(Eviction):
+    """Holds the cache at a budget while it decodes: after every `compression_interval` tokens as many are evicted.
+
+    The interval is kvpress' name; larger ones are *lazy*: the same decisions less often, in one selection. In `mask`
+    mode evicted rows can be taken out after every `compact_every` tokens, so that a policy may decide at every step and
+    move rows rarely.
+
+    Attributes:
+        compression_interval: tokens decoded between two evictions.
+        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
+    """
+
+    compression_interval: int = 64
+    compact_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        super().__post_init__()
+        whole("compression_interval", self.compression_interval, 1)
+        whole("compact_every", self.compact_every, 0)
+        if self.compact_every % self.compression_interval:
+            raise ValueError(
+                f"compact_every: {self.compact_every} is not a multiple of compression_interval "
+                f"{self.compression_interval}"
+            )
+
+    def held(self, prompt: int, generated: int) -> int:
+        """The budget and the tokens since the last eviction."""
+        leaves = self.compact_every if self.mode == "mask" else self.compression_interval
+        if not self.compression_ratio or not leaves or generated <= leaves:
+            return self.cached(prompt) + generated
+        return self.budget(prompt) + (generated - 1) % leaves + 1
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
+        """Remembers what the step looked at, and evicts when it is time."""
+        if not self.compression_ratio:
+            return
+        here, generated = cache.layers[layer], cache.position - cache.prompt + 1
+        yield from staged(engine.meter, "evict", self.remember(engine, cache, here, weights))
+        if generated % self.compression_interval == 0:
+            yield from staged(engine.meter, "evict", self._shrink(engine, cache, here, weights, generated))
+
+    def _shrink(
+        self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any, generated: int
+    ) -> Program[None]:
+        budget = self.budget(cache.prompt)
+        until_now = budget if generated > self.compression_interval else self.counted(cache.prompt)
+        going = until_now + self.compression_interval - budget
+        first, protected = self.protected(cache.prompt)
+        span = slice(first, here.tokens - protected)
+        scores, bound = yield from self.rate(engine, cache, here, weights, span)
+        yield from self.evict(engine, here, scores, first, budget, going, bound)
+        if self.mode == "mask" and self.compact_every and generated % self.compact_every == 0:
+            kept = yield from engine.kept_from(here.alive, budget)
+            yield from self.take(engine, here, kept, slice(0, here.tokens))
+            here.alive = None
+
+    def counted(self, prompt: int) -> int:
+        """Tokens of the prompt that count when decoding begins."""
+        return self.budget(prompt)
+
+    @abstractmethod
+    def protected(self, prompt: int) -> tuple[int, int]:
+        """How many of the first and of the last tokens never compete; together not more than the budget."""
+
+    def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
+        """Takes a step's attention weights, [heads, 1, tokens], into the layer's state."""
+        return
+        yield
+
+    @abstractmethod
+    def rate(
+        self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any, span: slice
+    ) -> Program[tuple[Any, float]]:
+        """Scores of the tokens of a span, [groups, m], and a bound of them; the lowest are evicted."""

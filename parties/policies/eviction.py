@@ -1,0 +1,115 @@
+"""Taking tokens out of a layer: rows leave the cache, or stay there and count for nothing."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from parties.policies.base import Policy, kept_share
+from parties.policies.checks import one_of, share
+from parties.policies.lowest import lowest
+from parties.program import Program
+
+if TYPE_CHECKING:
+    from parties.cache import LayerCache
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Eviction(Policy):
+    """A policy that evicts tokens, to a public number.
+
+    In `compact` mode the rows of evicted tokens leave the cache, nobody sees which, and those that stay keep their
+    order. In `mask` mode they stay where they are and count for nothing: a secret flag for each takes its score out.
+    Both decode the same; masking moves nothing and saves nothing.
+
+    Attributes:
+        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: what becomes of evicted rows, `compact` or `mask`.
+    """
+
+    per_token: ClassVar[tuple[str, ...]] = ()
+    """Names of state that belongs to tokens, [kv_heads, tokens], and leaves with them."""
+
+    compression_ratio: float = 0.5
+    mode: Literal["compact", "mask"] = "compact"
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        share("compression_ratio", self.compression_ratio, one=False)
+        one_of("mode", self.mode, ("compact", "mask"))
+
+    def budget(self, prompt: int) -> int:
+        """Tokens of the prompt that count."""
+        return kept_share(prompt, self.compression_ratio)
+
+    def cached(self, prompt: int) -> int:
+        """The budget; all of the prompt if evicted rows stay."""
+        return self.budget(prompt) if self.mode == "compact" else prompt
+
+    def evict(
+        self, engine: "Engine", here: "LayerCache", scores: Any, first: int, target: int, going: int, bound: float
+    ) -> Program[None]:
+        """Evicts the lowest of the tokens that compete; all others stay.
+
+        Args:
+            engine: the engine.
+            here: the layer.
+            scores: of the tokens `first`, `first + 1`, ... of the cache: [kv_heads, m], or [1, m] for all heads.
+            first: tokens before those that compete.
+            target: tokens of the layer that are to count afterwards.
+            going: how many of those that count until now do not any more; the higher index goes among equals.
+            bound: all |scores| are below it.
+        """
+        if going <= 0:
+            return
+        groups, m = scores.shape
+        span, count = slice(first, first + m), target - (here.tokens - m)
+        scores = engine.bounded(scores, bound)
+        dead = None if here.alive is None else _ones(engine, groups, m) - here.alive[:, span]
+        if count == 0:
+            kept, flags = None, engine.constant(torch.zeros(groups, m))
+        elif going == 1:
+            rivals = scores if dead is None else engine.bounded(scores + dead * (2 * bound), 3 * bound)
+            gone = yield from lowest(engine, rivals, 3 * bound)
+            gone = gone if dead is None else gone + dead
+            half = engine.constant(torch.tensor(0.5))
+            flags = yield from engine.negative(engine.bounded(gone - half, 4.0))  # products round: 0 and 1 once more
+            kept = None if self.mode == "mask" else (yield from engine.kept_from(flags, count))
+        else:
+            rivals = scores if dead is None else engine.bounded(scores - dead * (2 * bound), 3 * bound)
+            kept = yield from engine.keep_top(rivals, count)
+            flags = (yield from engine.flags(kept, m)) if self.mode == "mask" else None
+        if self.mode == "compact":
+            yield from self.take(engine, here, kept, span)
+        else:
+            alive = _ones(engine, groups, here.tokens) if here.alive is None else here.alive
+            here.alive = engine.cat([alive[:, :first], flags, alive[:, first + m :]], dim=1)
+
+    def take(self, engine: "Engine", here: "LayerCache", kept: Any, span: slice) -> Program[None]:
+        """Cuts a span of the layer to the rows that a handle keeps, to none if it is None."""
+        state = {name: here.state[name] for name in self.per_token}
+        rows = [here.k, here.v, *(value.reshape(*value.shape, 1) for value in state.values())]
+        parts = [row[:, span] for row in rows]
+        parts = [part[:, :0] for part in parts] if kept is None else (yield from engine.compact(kept, parts))
+        joined = [
+            engine.cat([row[:, : span.start], part, row[:, span.stop :]], dim=1)
+            for row, part in zip(rows, parts, strict=True)
+        ]
+        here.k, here.v = joined[:2]
+        for name, value in zip(state, joined[2:], strict=True):
+            here.state[name] = value.reshape(value.shape[0], value.shape[1])
+
+
+def by_key_head(weights: Any, kv_heads: int) -> Any:
+    """Attention weights [heads, n, tokens], summed over queries and over the heads of a group: [kv_heads, tokens]."""
+    heads, n, tokens = weights.shape
+    return weights.reshape(kv_heads, heads // kv_heads * n, tokens).sum(1)
+
+
+def _ones(engine: "Engine", groups: int, m: int) -> Any:
+    return engine.constant(torch.ones(groups, m))

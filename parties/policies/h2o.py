@@ -1,0 +1,102 @@
+# ruff: noqa: ARG002 - hooks have their arguments, needed or not
+"""H2O (arXiv 2306.14048, NeurIPS 2023): heavy hitters, the tokens that got most attention so far, and recent tokens."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from parties.policies.checks import share
+from parties.policies.decoding import DecodingEviction
+from parties.policies.eviction import by_key_head
+from parties.policies.prompt_scores import attention_of
+from parties.program import Program, staged
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class H2O(DecodingEviction):
+    """Keeps the tokens with the largest sum of attention over all queries so far, and the most recent ones.
+
+    As published a token goes at every step (`compression_interval: 1`); by default several go at once, which takes one
+    selection instead of many. The cheapest form that decides at every step is `mode: mask` with a `compact_every`:
+    decisions cost a tournament each, and rows move rarely.
+
+    Attributes:
+        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: what becomes of evicted rows, `compact` or `mask`.
+        compression_interval: tokens decoded between two evictions; 1 as published.
+        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
+        recent: share of the budget that is for the most recent tokens, in [0, 1].
+    """
+
+    name: ClassVar[str] = "h2o"
+    per_token: ClassVar[tuple[str, ...]] = ("score",)
+    keeps: ClassVar[str] = "by key head, the tokens with the most attention so far and the most recent ones"
+    prefill_cost: ClassVar[str] = "H n^2 exponentials and as many products; one selection of B among n by key head"
+    step_cost: ClassVar[str] = (
+        "H T products to divide the weights; every W steps one selection among B + W by key head, which moves "
+        "2 G (B + W) rows; with W = 1 about 5.6 G B comparisons"
+    )
+    source: ClassVar[str] = (
+        "Zhang et al., arXiv 2306.14048. Sums over all queries as in the paper, where kvpress'"
+        " `ObservedAttentionPress` takes means and keeps no recent tokens; summed over the heads of a group"
+    )
+
+    recent: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        super().__post_init__()
+        share("recent", self.recent)
+
+    @property
+    def observes(self) -> bool:
+        """Every step's attention is added up."""
+        return self.compression_ratio > 0
+
+    def protected(self, prompt: int) -> tuple[int, int]:
+        """The recent share of the budget."""
+        return 0, int(self.budget(prompt) * self.recent)
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Adds up the prompt's attention, and keeps the budget."""
+        if self.compression_ratio:
+            yield from staged(engine.meter, "evict", self._begin(engine, cache, cache.layers[layer], q))
+
+    def _begin(self, engine: "Engine", cache: "Cache", here: "LayerCache", q: Any) -> Program[None]:
+        kv_heads, n, budget = here.k.shape[0], here.tokens, self.budget(cache.prompt)
+        here.state["score"] = yield from attention_of(engine, q, here.k, 0, lambda w: by_key_head(w, kv_heads))
+        rivals = here.state["score"][:, : n - self.protected(n)[1]]
+        bound = float(n * q.shape[0] // kv_heads + 1)
+        yield from self.evict(engine, here, rivals, 0, budget, n - budget, bound)
+
+    def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
+        """Adds a step's attention to the sums; the new token's begins at nothing."""
+        kv_heads = here.k.shape[0]
+        bound = float((cache.position + 1) * weights.shape[0] // kv_heads + 1)
+        old = engine.bounded(here.state["score"], bound)
+        grown = engine.cat([old, engine.constant(torch.zeros(kv_heads, 1))], dim=1)
+        here.state["score"] = grown + by_key_head(weights, kv_heads)
+        return
+        yield
+
+    def rate(
+        self,
+        engine: "Engine",
+        cache: "Cache",
+        here: "LayerCache",
+        weights: Any,
+        span: slice,
+    ) -> Program[tuple[Any, float]]:
+        """The sums."""
+        bound = float((cache.position + 1) * weights.shape[0] // here.k.shape[0] + 1)
+        return here.state["score"][:, span], bound
+        yield

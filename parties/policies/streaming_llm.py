@@ -1,0 +1,72 @@
+# ruff: noqa: ARG002 - hooks have their arguments, needed or not
+"""StreamingLLM (arXiv 2309.17453, ICLR 2024): attention sinks and the most recent tokens."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from parties.policies.checks import whole
+from parties.policies.decoding import DecodingEviction
+from parties.program import Program, staged
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class StreamingLLM(DecodingEviction):
+    """Keeps the first tokens and the last ones, by position alone.
+
+    Attributes:
+        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: what becomes of evicted rows, `compact` or `mask`.
+        compression_interval: tokens decoded between two evictions; dropping rows costs nothing here.
+        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
+        n_sink: first tokens that always stay.
+    """
+
+    name: ClassVar[str] = "streaming_llm"
+    keeps: ClassVar[str] = "the first `n_sink` tokens and the most recent ones, together the budget, while decoding too"
+    source: ClassVar[str] = (
+        "Xiao et al., arXiv 2309.17453; kvpress `StreamingLLMPress`. As in kvpress keys keep the positions they were "
+        "cached with, where the paper numbers the kept tokens anew"
+    )
+
+    compression_interval: int = 1
+    n_sink: int = 4
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        super().__post_init__()
+        whole("n_sink", self.n_sink, 0)
+
+    def protected(self, prompt: int) -> tuple[int, int]:
+        """Sinks and recent tokens make up the budget: whatever competes goes."""
+        sinks = min(self.n_sink, self.budget(prompt))
+        return sinks, self.budget(prompt) - sinks
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Drops the middle of the prompt."""
+        here, budget = cache.layers[layer], self.budget(cache.prompt)
+        going = here.tokens - budget
+        nothing = engine.constant(torch.zeros(1, going))
+        sinks, _ = self.protected(cache.prompt)
+        yield from staged(engine.meter, "evict", self.evict(engine, here, nothing, sinks, budget, going, 1.0))
+
+    def rate(
+        self,
+        engine: "Engine",
+        cache: "Cache",
+        here: "LayerCache",
+        weights: Any,
+        span: slice,
+    ) -> Program[tuple[Any, float]]:
+        """All alike."""
+        return engine.constant(torch.zeros(1, span.stop - span.start)), 1.0
+        yield
