@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.compare_cli import compare
+from orchestrator.cost_cli import cost
 from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.observe.cli import app as observe_app
 from orchestrator.problems import ConfigError
@@ -43,6 +44,7 @@ app.add_typer(networks_app, name="networks")
 app.add_typer(lab_app, name="lab")
 app.add_typer(observe_app, name="observe")
 app.command()(clean)
+app.command()(cost)
 app.command()(compare)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]

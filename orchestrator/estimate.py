@@ -1,23 +1,18 @@
-"""What a cell will take: bytes by formula, seconds by formula or from a similar cell of the past."""
+"""What a cell will take, for a dry run and for the time left: from its counts, or from a similar cell of the past."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator.cells import Cell
-from orchestrator.costs import WORD, Cost, crypten_token
 from orchestrator.experiment import model_spec
-from orchestrator.networks import Network
+from orchestrator.forecast import PhaseCost, dealing_seconds, forecast, network_seconds
 from orchestrator.record import Record
-from parties.policies import make
 
 # Rough figures of a two-core machine; one record of a similar cell replaces them.
-_BYTES_PER_SECOND = 60e6
-_SECONDS_PER_ROUND = 1e-3
+_LOCAL = {"crypten": (120e6, 1e-3), "fss": (140e6, 0.4e-3)}  # bytes a second, seconds a round
 _PLAIN_PARAMETERS_PER_SECOND = 1e9
 _SET_UP_SECONDS = 20.0
-_UNKNOWN_SECONDS = 60.0
-_PAIRS = ("client>server", "server>client")
+_WALKED_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -27,17 +22,17 @@ class Estimate:
     Attributes:
         seconds: The whole cell: start, prefill, decoding, check.
         seconds_per_token: Decoding alone.
-        online_bytes: Sent by client and server together, all tokens; None without a formula for the engine.
-        offline_bytes: Sent by the dealer, all tokens; None without a formula.
-        rounds: Online, all tokens; None without a formula.
+        online_bytes: Sent by client and server together, all tokens.
+        offline_bytes: Sent by the dealer, all tokens.
+        rounds: Online, all tokens.
         source: `formula`, or the id of the record that the seconds follow.
     """
 
     seconds: float
     seconds_per_token: float
-    online_bytes: float | None
-    offline_bytes: float | None
-    rounds: float | None
+    online_bytes: float
+    offline_bytes: float
+    rounds: float
     source: str = "formula"
 
 
@@ -76,46 +71,33 @@ def estimate(cell: Cell, past: Iterable[Record] = ()) -> Estimate:
 def by_formula(cell: Cell) -> Estimate:
     """Estimates one cell from its public shapes alone.
 
-    Seconds a token are local work (in proportion to the bytes opened, and to the rounds), plus rounds times the round
-    trip, plus bytes over the rate of the slower direction.
+    Seconds are local work (in proportion to the bytes that the parties handle, and to the rounds), plus what the links
+    take. Of a private cell, at most two tokens are forecast, and count for all.
     """
-    spec = model_spec(cell.model)
     if cell.engine.name == "plain":
-        per_token = spec.parameters / _PLAIN_PARAMETERS_PER_SECOND
+        per_token = model_spec(cell.model).parameters / _PLAIN_PARAMETERS_PER_SECOND
         return Estimate(_SET_UP_SECONDS + per_token * cell.new_tokens, per_token, 0.0, 0.0, 0.0)
-    if cell.engine.name != "crypten":
-        return Estimate(_SET_UP_SECONDS, _UNKNOWN_SECONDS, None, None, None)
-    policy = make(cell.policy.name, **cell.policy.parameters)
-    cost = Cost()
-    for step in range(cell.new_tokens):
-        cached = policy.cached(cell.seq_len - 1) + step + 1
-        cost += crypten_token(spec, policy, cached, private_argmax=cell.argmax == "private")
-    sent = cost.sent * WORD
-    local = sent / _BYTES_PER_SECOND + cost.rounds * _SECONDS_PER_ROUND
-    seconds = local + cost.rounds * _round_trip(cell.network) + sent / _rate(cell.network)
+    walked = min(cell.new_tokens, _WALKED_TOKENS)
+    known = forecast(cell.model_copy(update={"new_tokens": walked}))
+    cost, factor = known.decode, cell.new_tokens / walked
+    per_token = _seconds(cost, cell) / walked
+    if known.prefill is not None:
+        prompt = _seconds(known.prefill, cell)
+    else:  # at most what as many decoded tokens take, for the prompt's tokens share rounds
+        prompt = (cell.seq_len - 1) * per_token if cell.prefill == "mpc" else 0.0
     return Estimate(
-        seconds=_SET_UP_SECONDS + seconds + _prompt_seconds(cell, seconds / cell.new_tokens),
-        seconds_per_token=seconds / cell.new_tokens,
-        online_bytes=2 * sent,
-        offline_bytes=cost.dealt * WORD,
-        rounds=cost.rounds,
+        seconds=_SET_UP_SECONDS + prompt + per_token * cell.new_tokens,
+        seconds_per_token=per_token,
+        online_bytes=sum(cost.sent.values()) * factor,
+        offline_bytes=sum(cost.dealt.values()) * factor,
+        rounds=cost.rounds * factor,
     )
 
 
-def _prompt_seconds(cell: Cell, per_token: float) -> float:
-    """A prompt that is run inside takes at most what as many decoded tokens take: its tokens share rounds."""
-    return (cell.seq_len - 1) * per_token if cell.prefill == "mpc" else 0.0
-
-
-def _round_trip(network: Network) -> float:
-    """Seconds from client to server and back, as asked; 0 for links left as they are."""
-    return sum(network.pairs[pair]["delay_ms"] or 0.0 for pair in _PAIRS if network.pairs) / 1e3
-
-
-def _rate(network: Network) -> float:
-    """Bytes a second in the slower direction, as asked; infinite for links left as they are."""
-    rates = [network.pairs[pair]["rate_mbit"] for pair in _PAIRS if network.pairs]
-    return min((rate * 1e6 / 8 for rate in rates if rate), default=math.inf)
+def _seconds(cost: PhaseCost, cell: Cell) -> float:
+    rate, per_round = _LOCAL[cell.engine.name]
+    local = cost.handled / rate + cost.rounds * per_round
+    return max(local + network_seconds(cost, cell), dealing_seconds(cost, cell))
 
 
 def _same_setting(past: Cell, cell: Cell) -> bool:
@@ -127,7 +109,5 @@ def _distance(past: Cell, cell: Cell) -> tuple[bool, int]:
     return past.policy != cell.policy, abs(past.seq_len - cell.seq_len)
 
 
-def _scaled(measured: float, own: float | None, theirs: float | None) -> float | None:
-    if own is None:
-        return None
+def _scaled(measured: float, own: float, theirs: float) -> float:
     return measured * own / theirs if theirs else own
