@@ -68,6 +68,10 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
     wrong only if x + r crossed +-2^63. With |x| < 2^k that needs |X| >= 2^63 - 2^k, which everybody sees, and which
     says nothing about x. (Mohassel, Zhang, SecureML, IEEE S&P 2017, truncate shares locally and fail unseen.)
 
+    Who meets the zone starts its piece of the token again with fresh material. To open just the element again would not
+    do: what the dealer dealt for the steps that follow hangs on the mask r >> t, so y would have to be opened under it;
+    beside the public X that shows whether x + r wrapped, which near the edge is a comparison of x with a known number.
+
     Raises:
         DangerZone: an element fell there, with probability 2^(k - 63) each; nothing wrong was computed.
     """

@@ -24,12 +24,27 @@ from parties.engines.fss.plan import Plan, epoch
 from parties.engines.fss.source import ClientSource, ServerSource
 from parties.engines.fss.stock import Stock
 from parties.engines.fss.values import Additive
+from parties.errors import PartyError
 from parties.mesh import Mesh
 from parties.meter import StageMeter
 from parties.prefill import Prefill
 from parties.program import Program, run
 
 T = TypeVar("T")
+
+MOST_ATTEMPTS = 12
+"""At one repeat in hundreds of pieces, this many in a row are no bad luck."""
+
+
+class DangerStays(PartyError):  # noqa: N818 - named for what happened
+    """A piece met the danger zone in each of so many attempts."""
+
+    def __str__(self) -> str:
+        attempts, stage = self.args
+        return (
+            f"a number fell into the danger zone {attempts} times in a row, in stage {stage}: a bound is declared so "
+            f"wide that cutting is left to luck; narrow the bounds that parties/engines/fss/engine.py declares"
+        )
 
 
 class FssEngine(Computation):
@@ -120,16 +135,20 @@ class FssEngine(Computation):
 
         Both parties see that alike, in a number that is uniformly random; what was dealt for the failed attempt is
         given up, so nothing is masked twice.
+
+        Raises:
+            DangerStays: it fell there time after time.
         """
         restore = snapshot(cache)
         index = self._begin()
         self._ask({"do": "go", "index": index})
-        while True:
+        for _ in range(MOST_ATTEMPTS):
             try:
                 return run(program(), self.exchange)
             except DangerZone:
                 restore()
                 self._again(index)
+        raise DangerStays(MOST_ATTEMPTS, self.meter.current)
 
     def _again(self, index: int) -> None:
         self.repeats += 1

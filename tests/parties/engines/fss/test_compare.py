@@ -1,6 +1,7 @@
 """Comparisons: exhaustive at small widths, at random and at the edges of large ones, both ways of comparing."""
 
 import math
+import random
 from typing import Any, Literal
 
 import numpy as np
@@ -85,8 +86,18 @@ def test_signs_of_all_small_numbers_under_many_masks(how: How, bits: int) -> Non
         assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
 
 
+@pytest.mark.parametrize("how", ["dcf", "carry"])
+@pytest.mark.parametrize("bits", range(1, 64))
+def test_signs_at_every_width_on_edges_and_at_random(how: How, bits: int) -> None:
+    edge, dice = 2**bits - 1, random.Random(bits)
+    near = [place + step for place in (0, edge, -edge, 2 ** (bits - 1), -(2 ** (bits - 1))) for step in (-1, 0, 1)]
+    integers = [x for x in near if abs(x) <= edge] + [dice.randint(-edge, edge) for _ in range(20)]
+    for seed in range(3):
+        assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(["dcf", "carry"]), st.integers(9, 62), st.integers(0, 999), st.data())
+@given(st.sampled_from(["dcf", "carry"]), st.integers(2, 63), st.integers(0, 999), st.data())
 def test_signs_of_large_numbers(how: How, bits: int, seed: int, data: st.DataObject) -> None:
     edge = 2**bits - 1
     integers = [0, -1, 1, edge, -edge, *data.draw(st.lists(st.integers(-edge, edge), max_size=10))]

@@ -10,7 +10,8 @@ from parties.cache import Cache
 from parties.decoder import Decoder, decode_in_pieces
 from parties.engines.fss import gates
 from parties.engines.fss.dealer import Dealer
-from parties.engines.fss.party import FssEngine
+from parties.engines.fss.party import DangerStays, FssEngine
+from parties.errors import PeerLost
 from parties.folding import folded_shapes
 from parties.mesh import Mesh
 from parties.meter import StageMeter
@@ -54,14 +55,14 @@ def decode(
     return logits, tokens, meter.snapshot(), engine.repeats
 
 
-def stumble(at: int) -> None:
-    """Makes this process see the danger zone once, at the given truncation: as both parties would, alike."""
+def stumble(at: int, *, ever_after: bool = False) -> None:
+    """Makes this process see the danger zone at the given truncation, once or ever after: as both parties would."""
     honest, calls = gates.truncate, 0
 
     def truncate(x: Any, scale: int = 16) -> Any:
         nonlocal calls
         calls += x.scale > scale
-        if calls == at and x.scale > scale:
+        if (calls == at or (ever_after and calls > at)) and x.scale > scale:
             raise gates.DangerZone
         return honest(x, scale)
 
@@ -98,6 +99,25 @@ def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(a
     results = together(stumbling, at, policy, parts, token)
     check(results, decoder, cache, token)
     assert results["client"][3] == results["server"][3] >= 1
+
+
+def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+    if role == "dealer":
+        with pytest.raises(PeerLost):
+            Dealer(mesh["client"], mesh["server"], meter).serve()
+        return None
+    stumble(10, ever_after=True)
+    with pytest.raises(DangerStays) as caught:
+        decode(role, mesh, meter, "llama", policy, parts[role], token)
+    return str(caught.value)
+
+
+def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
+    _, _, parts, token = prefilled("llama", POLICIES["full"])
+    results = together(unlucky, POLICIES["full"], parts, token)
+    for role in ("client", "server"):
+        assert "12 times in a row" in results[role]
+        assert "narrow the bounds" in results[role]
 
 
 def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
