@@ -2,7 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASHES = ["", "6 3", "2 2", "8 3 2 3"];
-const SIZE = { width: 640, height: 190, left: 52, right: 10, top: 8, bottom: 22 };
+const SIZE = { height: 190, left: 56, right: 10, top: 8, bottom: 22 };
+const LEAST_WIDTH = 300;
 
 function element(name, attributes, ...children) {
   const made = document.createElementNS(SVG, name);
@@ -52,21 +53,26 @@ class Chart {
     place.addEventListener("blur", () => this.move(null));
   }
 
-  /** @param {{name: string, points: [number, number | null][]}[]} series with the same times each */
-  draw(series) {
+  /**
+   * @param {{name: string, points: [number, number | null][]}[]} series with the same times each
+   * @param {[number, number]} span first and last second of the horizontal axis
+   */
+  draw(series, span) {
+    this.span = span;
     this.series = series.filter((one) => one.points.length);
     this.times = this.series.length ? this.series[0].points.map((point) => point[0]) : [];
-    if (this.times.length < 2) {
+    if (!this.times.length) {
       this.place.replaceChildren(html("p", { class: "empty" }, "nothing yet"));
       return;
     }
     if (this.at !== null) this.at = Math.min(this.at, this.times.length - 1);
     const layers = this.look.stacked ? this.stack() : this.series.map((one) => one.points.map(([t, v]) => [t, v, null]));
-    const { width, height, left, right, top, bottom } = this.size;
+    const { height, left, right, top, bottom } = this.size;
     const most = Math.max(...layers.flat().map((point) => point[1] ?? 0), 0);
     const marks = ticks(this.look.top || most || 1, height < 100 ? 2 : 4);
-    const end = this.times.at(-1) || 1;
-    this.x = (t) => left + (t / end) * (width - left - right);
+    const [begin, end] = span;
+    const width = Math.max(LEAST_WIDTH, this.place.clientWidth);
+    this.x = (t) => left + ((t - begin) / (end - begin || 1)) * (width - left - right);
     const y = (v) => height - bottom - Math.min(1, v / marks.at(-1)) * (height - top - bottom);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": this.summary() });
     for (const mark of marks) {
@@ -75,7 +81,7 @@ class Chart {
         element("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, this.look.format(mark)),
       );
     }
-    for (const mark of ticks(end).filter((t) => t <= end)) {
+    for (const mark of ticks(end).filter((t) => begin <= t && t <= end)) {
       svg.append(element("text", { x: this.x(mark), y: height - 6, "text-anchor": "middle" }, `${+mark.toFixed(2)} s`));
     }
     layers.forEach((points, index) => this.layer(svg, points, index, y));
@@ -135,9 +141,8 @@ class Chart {
 
   point(event) {
     const svg = this.place.querySelector("svg");
-    if (!svg || this.times.length < 2) return;
-    const box = svg.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * this.size.width;
+    if (!svg || !this.times.length) return;
+    const x = event.clientX - svg.getBoundingClientRect().left;
     const distances = this.times.map((t) => Math.abs(this.x(t) - x));
     this.move(distances.indexOf(Math.min(...distances)));
   }
@@ -146,7 +151,7 @@ class Chart {
     const last = this.times.length - 1;
     const here = this.at ?? last;
     const next = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last, Escape: null }[event.key];
-    if (next === undefined || last < 1) return;
+    if (next === undefined || last < 0) return;
     event.preventDefault();
     this.move(next === null ? null : Math.max(0, Math.min(last, next)));
   }
@@ -154,6 +159,6 @@ class Chart {
   move(at) {
     if (at === this.at || !this.series) return;
     this.at = at;
-    this.draw(this.series);
+    this.draw(this.series, this.span);
   }
 }

@@ -50,6 +50,11 @@ function rates(of) {
   });
 }
 
+/** First and last second of what is shown. */
+function span() {
+  return [samples[0]?.t ?? 0, samples.at(-1)?.t ?? 0];
+}
+
 function clock() {
   return samples.at(-1)?.parties.referee?.tokens ? "referee" : "client";
 }
@@ -73,7 +78,7 @@ function drawStages() {
   const series = names.map((name) => ({ name, points: rates((s) => s.stages[name]?.[0] ?? 0) }));
   const others = (s) => Object.entries(s.stages).filter(([n]) => n !== "bench.idle" && !names.includes(n)).reduce((sum, [, v]) => sum + v[0], 0);
   if (total.length > names.length) series.push({ name: "all others", points: rates(others) });
-  charts.stages.draw(series);
+  charts.stages.draw(series, span());
 }
 
 function drawParties() {
@@ -81,11 +86,11 @@ function drawParties() {
     charts[role].draw([
       { name: "computing", points: rates((s) => s.parties[role]?.compute_seconds) },
       { name: "blocked", points: rates((s) => s.parties[role]?.blocked_seconds) },
-    ]);
+    ], span());
   }
   const of = (key) => ROLES.map((role) => ({ name: role, points: samples.map((s) => [s.t, s.parties[role]?.[key] ?? null]) }));
-  charts.memory.draw(of("rss_bytes"));
-  charts.cpu.draw(ROLES.map((role) => ({ name: role, points: rates((s) => s.parties[role]?.cpu_seconds) })));
+  charts.memory.draw(of("rss_bytes"), span());
+  charts.cpu.draw(ROLES.map((role) => ({ name: role, points: rates((s) => s.parties[role]?.cpu_seconds) })), span());
   const left = ROLES.map((role) => samples.at(-1)?.parties[role]).filter((p) => p?.memory_limit_bytes);
   const tight = left.sort((a, b) => a.memory_available_bytes / a.memory_limit_bytes - b.memory_available_bytes / b.memory_limit_bytes)[0];
   place("headroom").textContent = tight ? `${bytes(tight.memory_available_bytes)} of ${bytes(tight.memory_limit_bytes)} are left on the fullest host.` : "";
@@ -114,7 +119,7 @@ function meter(share) {
 }
 
 function showLinks(links) {
-  const heads = [["link", "text"], ["asked: rate"], ["RTT"], ["measured: rate"], ["RTT"], ["used", "text"]];
+  const heads = [["link", "text"], ["asked"], ["RTT"], ["measured"], ["RTT"], ["used", "text"]];
   const rate = (v) => (v === null ? "as it is" : `${number((v * 8) / 1e6)} Mbit/s`);
   const time = (v) => (v === null ? "" : seconds(v));
   const share = (link) => rates((s) => s.pairs[link.pair] ?? 0).map(([t, v]) => [t, v === null ? null : v / link.measured_rate]);
@@ -126,7 +131,7 @@ function showLinks(links) {
     ],
   }));
   place("links").replaceChildren(rows.length ? table("Links", heads, rows) : html("p", { class: "empty" }, "not measured yet"));
-  charts.used.draw(known.filter((link) => samples.at(-1)?.pairs[link.pair]).map((link) => ({ name: link.pair.replace(">", " → "), points: share(link) })));
+  charts.used.draw(known.filter((link) => samples.at(-1)?.pairs[link.pair]).map((link) => ({ name: link.pair.replace(">", " → "), points: share(link) })), span());
 }
 
 function showFinished(finished) {
@@ -168,7 +173,7 @@ function show(news) {
   samples.push(...news.samples);
   shown = { cell: news.cell, generation: news.generation };
   showProgress(news);
-  charts.token.draw([{ name: "seconds a token", points: secondsAToken() }]);
+  charts.token.draw([{ name: "seconds a token", points: secondsAToken() }], span());
   drawStages();
   drawParties();
   showStages();
