@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.estimate import estimate
+from orchestrator.forecast import forecast
 
 # Two decoded tokens of crypten between real parties: model, policy, prompt tokens, then online bytes sent by client and
 # server, online rounds, bytes sent by the dealer.
@@ -53,6 +54,30 @@ def test_a_wan_costs_its_round_trips_and_its_rate() -> None:
 
 def test_opening_the_logits_is_cheaper_than_a_private_argmax() -> None:
     assert estimate(factory.cell(argmax="client")).online_bytes < estimate(factory.cell()).online_bytes
+
+
+def test_fss_is_estimated_by_its_exact_counts() -> None:
+    cell = factory.cell(engines=["fss"], seq_lens=[24], prefill="mpc")
+    guess, cost = estimate(cell), forecast(cell).decode
+    assert (guess.online_bytes, guess.offline_bytes) == (sum(cost.sent.values()), sum(cost.dealt.values()))
+    assert guess.rounds == cost.rounds
+    shared = estimate(factory.cell(engines=["fss"], seq_lens=[24]))
+    assert guess.seconds > shared.seconds > shared.seconds_per_token > 0
+
+
+@given(st.integers(1, 40))
+def test_many_tokens_of_fss_are_estimated_by_two(new_tokens: int) -> None:
+    guess = estimate(factory.cell(engines=["fss"], seq_lens=[24], new_tokens=new_tokens))
+    two = estimate(factory.cell(engines=["fss"], seq_lens=[24], new_tokens=2))
+    assert guess.rounds == pytest.approx(two.rounds / 2 * new_tokens)
+    assert guess.online_bytes == pytest.approx(two.online_bytes / 2 * new_tokens, rel=0.01)
+
+
+def test_a_slow_dealer_is_what_a_token_waits_for() -> None:
+    thin = {"name": "thin", "pairs": {"dealer>server": {"rate_mbit": 0.1}}}
+    cell = factory.cell(engines=["fss"], seq_lens=[24], networks=[thin])
+    dealt = forecast(cell).decode.dealt["server"]
+    assert estimate(cell).seconds_per_token == pytest.approx(dealt * 8 / 0.1e6 / cell.new_tokens)
 
 
 def test_the_plain_engine_sends_nothing() -> None:
