@@ -21,8 +21,8 @@ def compute(cell: Cell, past: Iterable[Record] = (), calibration: Calibration | 
     """Local work of decoding; None where nothing was measured that would tell.
 
     A record counts before a calibration: what is left of its seconds without its links, scaled by the bytes that the
-    parties handle. Of records with the same engine, model and argmax, one of the same policy and the nearest length is
-    taken, and of those the one whose links take the least.
+    parties handle. Of records with the same engine, model, argmax and comparison, one of the same policy and the
+    nearest length is taken, and of those the one whose links take the least.
 
     Args:
         cell: The cell.
@@ -49,7 +49,9 @@ def _ratio(own: Forecast, theirs: Forecast) -> float:
 
 
 def _same_setting(past: Cell, cell: Cell) -> bool:
-    return all(getattr(past, name) == getattr(cell, name) for name in ("engine", "model", "argmax", "gpu"))
+    return all(
+        getattr(past, name) == getattr(cell, name) for name in ("engine", "model", "argmax", "gpu", "comparison")
+    )
 
 
 def _distance(past: Cell, cell: Cell) -> tuple[bool, int, float]:

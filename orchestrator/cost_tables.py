@@ -9,7 +9,7 @@ from rich.text import Text
 from orchestrator.calibration import Calibration
 from orchestrator.cells import Cell
 from orchestrator.compute import compute
-from orchestrator.forecast import PARTIES, Forecast, PhaseCost, StageCost, dealing_seconds, forecast, network_seconds
+from orchestrator.forecast import PARTIES, Forecast, PhaseCost, StageCost, forecast, network_seconds, wall_seconds
 from orchestrator.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
@@ -17,7 +17,7 @@ _CELL = ("engine", "policy", "prompt tokens", "network", "of")
 _COUNTS = ("rounds", "client sends", "server sends", "dealer to client", "dealer to server")
 _SECONDS = ("links", "compute", "seconds", "counts", "compute from")
 _NOTES = """Exact counts are those of a run, framing included. They leave out what is run again by chance, and requests.
-Seconds are compute + rounds x delay + bytes / rate, or what the dealer's links take if that is more."""
+Seconds are compute + rounds x delay + bytes / rate, or what a streaming dealer's links take if that is more."""
 _CALIBRATE = """
 Compute is n/a: measure this machine by `mpcache-bench cost --calibrate`, or name past runs by --records."""
 _TEXT = ("engine", "policy", "network", "of", "stage", "counts", "compute from")
@@ -39,7 +39,7 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
 
 def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
-    different = {(cell.engine.name, str(cell.policy), cell.seq_len): cell for cell in cells}
+    different = {(cell.engine.name, str(cell.policy), cell.seq_len, cell.comparison): cell for cell in cells}
     for cell in different.values():
         found = forecast(cell)
         if found.decode.stages:
@@ -47,7 +47,7 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
 
 
 def _stages(cell: Cell, found: Forecast) -> Table:
-    title = f"{cell.engine.name} {cell.policy} {cell.seq_len} tokens, {cell.new_tokens} new"
+    title = f"{cell.engine.name} {cell.policy} {cell.seq_len} tokens, {cell.new_tokens} new, {cell.comparison}"
     result = _table(title, ("of", "stage", *_COUNTS[:3]))
     for name, cost in (("the prompt", found.prefill), ("all tokens", found.decode)):
         if cost is None:
@@ -63,7 +63,7 @@ def _token(cell: Cell, found: Forecast, past: Sequence[Record], calibration: Cal
     """Amounts a token."""
     n, local = cell.new_tokens, compute(cell, past, calibration)
     links = network_seconds(found.decode, cell)
-    seconds = None if local is None else max(local.seconds + links, dealing_seconds(found.decode, cell)) / n
+    seconds = None if local is None else wall_seconds(local.seconds, found.decode, cell) / n
     times = [duration(links / n), duration(None if local is None else local.seconds / n), duration(seconds)]
     return [*_counts(found.decode, n), *times, _sort(found), "n/a" if local is None else local.source]
 

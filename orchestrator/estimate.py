@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.cells import Cell
 from orchestrator.experiment import model_spec
-from orchestrator.forecast import PhaseCost, dealing_seconds, forecast, network_seconds
+from orchestrator.forecast import PhaseCost, dealing_seconds, forecast, wall_seconds
 from orchestrator.record import Record
 
 # Rough figures of a two-core machine; one record of a similar cell replaces them.
@@ -85,8 +85,9 @@ def by_formula(cell: Cell) -> Estimate:
         prompt = _seconds(known.prefill, cell)
     else:  # at most what as many decoded tokens take, for the prompt's tokens share rounds
         prompt = (cell.seq_len - 1) * per_token if cell.prefill == "mpc" else 0.0
+    before = dealing_seconds(cost, cell) * factor if cell.offline == "stored" else 0.0
     return Estimate(
-        seconds=_SET_UP_SECONDS + prompt + per_token * cell.new_tokens,
+        seconds=_SET_UP_SECONDS + before + prompt + per_token * cell.new_tokens,
         seconds_per_token=per_token,
         online_bytes=sum(cost.sent.values()) * factor,
         offline_bytes=sum(cost.dealt.values()) * factor,
@@ -97,11 +98,11 @@ def by_formula(cell: Cell) -> Estimate:
 def _seconds(cost: PhaseCost, cell: Cell) -> float:
     rate, per_round = _LOCAL[cell.engine.name]
     local = cost.handled / rate + cost.rounds * per_round
-    return max(local + network_seconds(cost, cell), dealing_seconds(cost, cell))
+    return wall_seconds(local, cost, cell)
 
 
 def _same_setting(past: Cell, cell: Cell) -> bool:
-    same = ("engine", "model", "network", "argmax", "gpu", "prefill")
+    same = ("engine", "model", "network", "argmax", "gpu", "prefill", "comparison", "offline")
     return all(getattr(past, name) == getattr(cell, name) for name in same)
 
 

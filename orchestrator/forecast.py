@@ -78,7 +78,8 @@ def forecast(cell: Cell) -> Forecast:
         KeyError: The engine is unknown here.
     """
     policy = json.dumps({"name": cell.policy.name, **cell.policy.parameters}, sort_keys=True)
-    return _ENGINES[cell.engine.name](cell.model, policy, cell.seq_len, cell.new_tokens, cell.prefill, cell.argmax)
+    how = (cell.prefill, cell.argmax, cell.comparison, cell.offline)
+    return _ENGINES[cell.engine.name](cell.model, policy, cell.seq_len, cell.new_tokens, *how)
 
 
 def network_seconds(cost: PhaseCost, cell: Cell) -> float:
@@ -97,8 +98,14 @@ def network_seconds(cost: PhaseCost, cell: Cell) -> float:
     return cost.rounds * delay + sending
 
 
+def wall_seconds(local: float, cost: PhaseCost, cell: Cell) -> float:
+    """Seconds of local work and links; a dealer that streams beside the run is waited for if it takes longer."""
+    talking = local + network_seconds(cost, cell)
+    return talking if cell.offline == "stored" else max(talking, dealing_seconds(cost, cell))
+
+
 def dealing_seconds(cost: PhaseCost, cell: Cell) -> float:
-    """Seconds that the dealer's links take; the dealer streams beside the run, so the slower of the two counts."""
+    """Seconds that the slower of the dealer's two links takes for the material."""
     return max(size / _rate(cell.network, "dealer", role) for role, size in cost.dealt.items())
 
 
@@ -114,7 +121,9 @@ def _rate(network: Network, src: str, dst: str) -> float:
 
 
 @lru_cache(maxsize=512)
-def _fss(model: str, policy: str, seq_len: int, new_tokens: int, prefill: Any, argmax: Any) -> Forecast:
+def _fss(
+    model: str, policy: str, seq_len: int, new_tokens: int, prefill: Any, argmax: Any, comparison: Any, offline: Any
+) -> Forecast:
     from parties.engines.fss.cost import predict  # torch comes with it, and most commands do without
 
     prediction = predict(
@@ -124,6 +133,8 @@ def _fss(model: str, policy: str, seq_len: int, new_tokens: int, prefill: Any, a
         new_tokens=new_tokens,
         prefill=prefill,
         argmax=argmax,
+        comparison=comparison,
+        offline=offline,
     )
     prompt = prediction.prefill
     return Forecast(_phase(prediction.decode), _phase(prompt) if prompt else None, exact=True, work=prediction.work)
@@ -144,7 +155,7 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 
 @lru_cache(maxsize=512)
-def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, prefill: str, argmax: str) -> Forecast:  # noqa: ARG001
+def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, _prefill: str, argmax: str, *_: Any) -> Forecast:
     spec, chosen, cost = model_spec(model), make(**json.loads(policy)), Cost()
     for step in range(new_tokens):
         cached = chosen.cached(seq_len - 1) + step + 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.compute import compute
-from orchestrator.forecast import PARTIES, PhaseCost, dealing_seconds, forecast, network_seconds
+from orchestrator.forecast import PARTIES, PhaseCost, dealing_seconds, forecast, network_seconds, wall_seconds
 
 ASYMMETRIC = {
     "name": "uneven", "rate_mbit": 100, "delay_ms": 10,
@@ -57,6 +57,20 @@ def test_a_round_of_fss_takes_the_longer_way_once_and_bytes_the_slower_one() -> 
     cost = PhaseCost(rounds=100, sent={"client": 5e6, "server": 10e6}, dealt={"client": 1e6, "server": 2e6})
     assert network_seconds(cost, cell) == pytest.approx(100 * 0.030 + 5e6 * 8 / 10e6)
     assert dealing_seconds(cost, cell) == pytest.approx(2e6 * 8 / 1e6)
+
+
+def test_material_that_comes_before_is_not_waited_for() -> None:
+    cost = PhaseCost(rounds=0, sent={"client": 0, "server": 0}, dealt={"client": 0, "server": 1e6})
+    streamed, stored = (fss(networks=[ASYMMETRIC], offline=offline) for offline in ("streamed", "stored"))
+    assert wall_seconds(1.0, cost, streamed) == dealing_seconds(cost, streamed) == pytest.approx(8.0)
+    assert wall_seconds(1.0, cost, stored) == 1.0
+    assert wall_seconds(9.0, cost, streamed) == 9.0
+
+
+def test_how_signs_are_found_changes_rounds_and_material() -> None:
+    dcf, carry = (forecast(fss(comparison=comparison)).decode for comparison in ("dcf", "carry"))
+    assert dcf.rounds < carry.rounds
+    assert dcf.dealt["client"] > carry.dealt["client"] == 24
 
 
 def test_a_round_of_crypten_takes_the_way_to_the_dealer_and_back() -> None:
