@@ -12,6 +12,7 @@ from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
 from parties.folding import fold, folded_shapes
+from parties.heads.folding import Shapes, head_of, shapes_of
 from parties.job import Job
 from parties.mesh import Mesh
 from parties.meter import StageMeter
@@ -27,7 +28,7 @@ from parties.state import State
 class Session:
     """What outlives a cell: the model on an engine."""
 
-    key: tuple[str, str, bool]
+    key: tuple[str, str, bool, str]
     engine: Engine
     spec: ModelSpec
     tokenizer: Tokenizer
@@ -70,27 +71,30 @@ class ComputingParty:
         """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
         if job.gpu and "cuda" not in engine_class(job.engine).devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
-        wanted = (job.model, job.engine, job.gpu)
+        wanted = (job.model, job.engine, job.gpu, job.head)
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             with self.meter.stage("bench.load"):
-                spec, tokenizer, weights = self._model(job.model)
+                spec, tokenizer, shapes, weights = self._model(job)
             engine = make_engine(job.engine, self.role, self.mesh, self.meter, "cuda" if job.gpu else "cpu")
-            installing = engine.install(folded_shapes(spec), weights)
+            installing = engine.install(folded_shapes(spec) | shapes, weights)
             run(staged(self.meter, "setup.weights", installing), engine.exchange)
             self._session = Session(wanted, engine, spec, tokenizer)
         return self._session
 
-    def _model(self, source: str) -> tuple[ModelSpec, Tokenizer, dict[str, torch.Tensor] | None]:
-        """The server loads the model and publishes what is public of it; the client never opens it."""
+    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
+        """The server loads model and heads and publishes what is public of them; the client never opens them."""
         if self.role == "server":
-            spec, tokenizer = load_spec(source), load_tokenizer(source)
-            folded = fold(spec, load_weights(source))
-            self.mesh["client"].send_json({"spec": spec.to_json(), "tokenizer": tokenizer.to_json()})
-            return spec, tokenizer, folded
+            spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
+            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights) if job.head else {}
+            shapes = shapes_of(heads)
+            card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
+            self.mesh["client"].send_json(card)
+            return spec, tokenizer, shapes, fold(spec, weights) | heads
         self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
-        return ModelSpec.from_json(card["spec"]), Tokenizer.from_json(card["tokenizer"]), None
+        shapes = {name: tuple(shape) for name, shape in card["heads"].items()}
+        return ModelSpec.from_json(card["spec"]), Tokenizer.from_json(card["tokenizer"]), shapes, None
 
     def _receive_cache(self, session: Session) -> Cache:
         """This party's shares of the cache that the referee prefilled."""

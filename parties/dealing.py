@@ -15,13 +15,14 @@ class DealingParty:
 
     def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
-        self._dealer: tuple[str, str, Dealer] | None = None
+        self._dealer: tuple[tuple[str, str, str], Dealer] | None = None
 
     def run(self, job: Job) -> dict[str, Any]:
         """One cell."""
         self.state.enter("loading")
-        if self._dealer is None or self._dealer[:2] != (job.model, job.engine):
-            self._dealer = (job.model, job.engine, make_dealer(job.engine, self.mesh, self.meter))
+        wanted = (job.model, job.engine, job.head)
+        if self._dealer is None or self._dealer[0] != wanted:
+            self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter))
         result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": 0.0}
 
         def prefilled() -> None:
@@ -29,5 +30,5 @@ class DealingParty:
             self.state.enter("decode")
 
         self.state.enter("prefill" if job.prefill == "mpc" else "decode")
-        self._dealer[2].serve(prefilled)
+        self._dealer[1].serve(prefilled)
         return result

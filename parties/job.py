@@ -47,3 +47,8 @@ class Job(BaseModel):
     gpu: bool = Field(default=False, description="compute on the GPU that the party was given")
     seed: int = 0
     show_text: bool = Field(default=False, description="the client's result carries the decoded text")
+
+    @property
+    def head(self) -> str:
+        """Trained heads that rate tokens inside the computation: a path on the server's host, empty for none."""
+        return str(self.policy.parameters.get("head", "")) if self.prefill == "mpc" else ""

@@ -17,6 +17,7 @@ from parties.decoder import Decoder
 from parties.engines.factory import engine_class
 from parties.engines.plain import PlainEngine
 from parties.folding import fold, folded_shapes
+from parties.heads.folding import head_of, shapes_of
 from parties.job import Job
 from parties.mesh import Mesh
 from parties.meter import StageMeter
@@ -40,7 +41,7 @@ class Reference:
 class Session:
     """What outlives a cell: the model on the plain engine, with a meter of its own."""
 
-    model: str
+    key: tuple[str, str, str | None]
     engine: PlainEngine
     spec: ModelSpec
     tokenizer: Tokenizer
@@ -87,12 +88,14 @@ class Referee:
 
     def _open(self, job: Job) -> Session:
         device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
-        if self._session is None or (self._session.model, self._session.engine.device) != (job.model, device):
+        wanted = (job.model, device, job.policy.parameters.get("head"))
+        if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
-            spec = load_spec(job.model)
+            spec, weights = load_spec(job.model), load_weights(job.model)
+            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
             engine = PlainEngine(StageMeter(), device=device)
-            run(engine.install(folded_shapes(spec), fold(spec, load_weights(job.model))))
-            self._session = Session(job.model, engine, spec, load_tokenizer(job.model))
+            run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
+            self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
         return self._session
 
     def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int) -> Reference:

@@ -3,11 +3,29 @@
 from dataclasses import fields
 from typing import Any
 
+from parties.policies.attention_gate import AttentionGate
 from parties.policies.base import Policy
 from parties.policies.full import Full
+from parties.policies.h2o import H2O
+from parties.policies.infllm import InfLLM
+from parties.policies.kivi import KIVI
+from parties.policies.lazy_eviction import LazyEviction
+from parties.policies.locret import Locret
+from parties.policies.mikv import MiKV
 from parties.policies.mpcache import MPCache
+from parties.policies.pyramidkv import PyramidKV
+from parties.policies.quest import Quest
+from parties.policies.random import Random
+from parties.policies.snapkv import SnapKV
+from parties.policies.streaming_llm import StreamingLLM
+from parties.policies.tova import TOVA
 
-POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (Full, MPCache)}
+_ALL: tuple[type[Policy], ...] = (
+    Full, Random, StreamingLLM, H2O, TOVA, SnapKV, PyramidKV, LazyEviction, Locret, AttentionGate, Quest, InfLLM,
+    MPCache, KIVI, MiKV,
+)  # fmt: skip
+
+POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _ALL}
 """Name of each policy and its dataclass."""
 
 

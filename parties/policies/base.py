@@ -3,7 +3,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parties.program import Program
 
@@ -32,6 +32,7 @@ class Policy(ABC):
         step_cost: the same for each decoded token.
         leaks: what the parties learn of secrets.
         training: what it has to be trained with.
+        trained: the kind of heads that it rates tokens with, whose file its parameter `head` names; None without.
         source: paper, released code, and where we follow which.
     """
 
@@ -41,6 +42,7 @@ class Policy(ABC):
     step_cost: ClassVar[str] = "none"
     leaks: ClassVar[str] = "nothing beyond the public sequence length and the policy's parameters"
     training: ClassVar[str] = "none"
+    trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
     source: ClassVar[str]
 
     # -- hooks, in the order in which they are called ------------------------------------------------------------------

@@ -215,7 +215,7 @@ class Computation(Engine):
 
     def negative(self, x: Masked) -> Program[Masked]:
         """Signs, opened under a mask as integers. 2 rounds."""
-        bits = yield from gates.xor_bits(self.source, (yield from negative(x)))
+        bits = yield from gates.xor_bits(self.source, (yield from negative(gates.truncate(x))))
         return (yield from gates.open_(gates.arithmetic(self.source, bits)))
 
     def inverse_root(self, x: Masked) -> Program[Masked]:

@@ -1,0 +1,150 @@
+"""Files of trained heads: safetensors whose metadata says for which model they are.
+
+| metadata | value |
+| --- | --- |
+| `format`, `version` | `mpcache-bench.head`, `1` |
+| `kind` | `locret` or `attention_gate` |
+| `model`, `fingerprint` | the model's name, for people, and a hash of its facts and of part of its embedding |
+| `width` | hidden width of a `locret` head, or of each of a gate's attention heads |
+
+| tensor of each layer, float32 or bfloat16 | shape | of |
+| --- | --- | --- |
+| `layers.<l>.in` | [(heads + 2 kv_heads) head_dim, width] | `locret`: W1 on [q; k; v] before positions |
+| `layers.<l>.out` | [width, kv_heads] | `locret`: W2 |
+| `layers.<l>.in` | [hidden, 3 kv_heads width] | `attention_gate`: queries, keys, values of the normalised input |
+| `layers.<l>.out`, `.out.bias` | [kv_heads width, kv_heads], [kv_heads] | `attention_gate`: the logits |
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from parties.errors import ModelError
+from parties.models.spec import ModelSpec
+
+FORMAT, VERSION = "mpcache-bench.head", "1"
+KINDS = ("locret", "attention_gate")
+
+Kind = Literal["locret", "attention_gate"]
+
+
+class HeadError(ModelError):
+    """A file of heads cannot be used; the message says why and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The trained heads of all layers.
+
+    Attributes:
+        kind: the policy that uses them.
+        model: name of the model, for people.
+        fingerprint: of the model that they were trained with; see `fingerprint`.
+        width: hidden width of a `locret` head, or of a gate's attention head.
+        tensors: see the module.
+    """
+
+    kind: Kind
+    model: str
+    fingerprint: str
+    width: int
+    tensors: Mapping[str, Tensor]
+
+    def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+        """What the tensors' shapes have to be."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(spec.n_layers):
+            if self.kind == "locret":
+                rows = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
+                shapes[f"layers.{layer}.in"] = (rows, self.width)
+                shapes[f"layers.{layer}.out"] = (self.width, spec.n_kv_heads)
+            else:
+                inner = spec.n_kv_heads * self.width
+                shapes[f"layers.{layer}.in"] = (spec.hidden, 3 * inner)
+                shapes[f"layers.{layer}.out"] = (inner, spec.n_kv_heads)
+                shapes[f"layers.{layer}.out.bias"] = (spec.n_kv_heads,)
+        return shapes
+
+
+def fingerprint(spec: ModelSpec, weights: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits that tell one model from another of the same shape.
+
+    Args:
+        spec: the model's facts.
+        weights: canonical parameters, of which the embedding's first rows are looked at.
+    """
+    told = json.dumps(spec.to_json(), sort_keys=True).encode()
+    rows = weights["embed"][:64].detach().float().contiguous().numpy().tobytes()
+    return hashlib.sha256(told + rows).hexdigest()[:16]
+
+
+def save_head(head: Head, path: Path) -> None:
+    """Writes a file of heads."""
+    told = {"kind": head.kind, "model": head.model, "fingerprint": head.fingerprint, "width": str(head.width)}
+    tensors = {name: tensor.contiguous() for name, tensor in head.tensors.items()}
+    save_file(tensors, path, metadata={"format": FORMAT, "version": VERSION, **told})
+
+
+def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
+    """Reads a file of heads for a policy and a model.
+
+    Args:
+        path: the file.
+        kind: the policy's.
+        spec: facts of the model that will be decoded.
+        model: its `fingerprint`.
+
+    Raises:
+        HeadError: no path or no such file, a damaged file, heads of another kind, model, shape or version.
+    """
+    if not path:
+        raise HeadError(f"head: {kind} rates tokens with trained heads; give the path of a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise HeadError(f"head: {path} cannot be read: {error}; it must be a safetensors file of heads") from None
+    head = _head(path, told, tensors)
+    if head.kind != kind:
+        raise HeadError(f"head: {path} holds heads of kind {head.kind!r}, the policy needs {kind!r}")
+    if head.fingerprint != model:
+        raise HeadError(
+            f"head: {path} was trained for the model {head.model!r} ({head.fingerprint}), not for this one ({model}); "
+            "train heads for this model"
+        )
+    _check_tensors(path, head, head.shapes(spec))
+    return head
+
+
+def _head(path: str, told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Head:
+    if told.get("format") != FORMAT or told.get("version") != VERSION:
+        found = f"format {told.get('format')!r}, version {told.get('version')!r}"
+        raise HeadError(f"head: {path} has {found}; this program reads format {FORMAT!r}, version {VERSION!r}")
+    if told.get("kind") not in KINDS:
+        raise HeadError(f"head: {path} holds heads of kind {told.get('kind')!r}; there are {', '.join(KINDS)}")
+    if not re.fullmatch("[1-9][0-9]{0,5}", told.get("width", "")):
+        raise HeadError(f"head: {path} has width {told.get('width')!r}; it must be a whole number of at least 1")
+    kind: Kind = "locret" if told["kind"] == "locret" else "attention_gate"
+    return Head(kind, told.get("model", "unknown"), told.get("fingerprint", ""), int(told["width"]), tensors)
+
+
+def _check_tensors(path: str, head: Head, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if wrong := sorted(set(shapes) ^ set(head.tensors)):
+        state = "lacks" if wrong[0] in shapes else "has an unknown"
+        raise HeadError(f"head: {path} {state} tensor {wrong[0]!r}; the file is damaged or of another model")
+    for name, shape in shapes.items():
+        tensor = head.tensors[name]
+        if tuple(tensor.shape) != shape:
+            raise HeadError(f"head: {path}: {name} is {tuple(tensor.shape)}, this model needs {shape}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise HeadError(f"head: {path}: {name} holds a number that is not finite; the file is damaged")

@@ -1,0 +1,28 @@
+"""Heads of random numbers: for tests, and as the floor that training has to beat."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from parties.heads.format import Head, Kind, fingerprint
+from parties.models.spec import ModelSpec
+
+
+def random_head(kind: Kind, spec: ModelSpec, weights: Mapping[str, Tensor], *, width: int = 8, seed: int = 0) -> Head:
+    """Heads whose scores are of order one.
+
+    Args:
+        kind: the policy that uses them.
+        spec: the model's facts.
+        weights: its canonical parameters, for the fingerprint.
+        width: hidden width of a `locret` head, or of each of a gate's attention heads.
+        seed: of the draw.
+    """
+    empty = Head(kind, "random", fingerprint(spec, weights), width, {})
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: torch.randn(shape, generator=generator) * (0.5 if name.endswith("bias") else shape[0] ** -0.5)
+        for name, shape in empty.shapes(spec).items()
+    }
+    return Head(kind, empty.model, empty.fingerprint, width, tensors)

@@ -1,0 +1,128 @@
+"""InfLLM (arXiv 2402.04617, NeurIPS 2024): blocks of the past, each known by a few representative tokens."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from parties.policies.base import Policy, kept_share
+from parties.policies.checks import share, whole
+from parties.policies.clusters import best_of, select
+from parties.program import Program, staged
+from parties.selection import Selection
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class InfLLM(Policy):
+    """Keeps every token; a step attends to the first tokens, the last ones and the blocks that match its query.
+
+    A token's representative score is the mean of q . k over the `n_local` queries after it, summed over a group's
+    heads; the `repr_topk` highest of a block represent it, and the block's relevance is the mean of q . k over them.
+    That mean is q . (mean of their keys), so a block is one key. Tokens form a block once `n_local` tokens have
+    followed its last one, while decoding too.
+
+    Attributes:
+        compression_ratio: share of the cached tokens that a step does not attend to, in [0, 1), to whole blocks; the
+            first and the local tokens are attended to whatever it is.
+        n_init: first tokens, always attended to.
+        n_local: least number of last tokens, always attended to.
+        block_size: tokens of a block.
+        repr_topk: tokens that represent a block.
+    """
+
+    name: ClassVar[str] = "infllm"
+    keeps: ClassVar[str] = (
+        "every token; a step attends, by query head, to the first tokens, the last ones and the blocks whose "
+        "representatives match its query"
+    )
+    prefill_cost: ClassVar[str] = "G n products of rows; G n / block_size rankings of block_size tokens, fetching rows"
+    step_cost: ClassVar[str] = (
+        "by query head a ranking of the blocks; fetching the chosen blocks' rows, or in `fss` their scores; every "
+        "block_size steps G rankings of block_size tokens"
+    )
+    source: ClassVar[str] = (
+        "Xiao et al., arXiv 2402.04617; thunlp/InfLLM has n_init 128, n_local 4096, block_size 128, repr_topk 4 and 16 "
+        "blocks, for prompts of 100,000 tokens: defaults here are scaled to a few thousand"
+    )
+
+    compression_ratio: float = 0.5
+    n_init: int = 16
+    n_local: int = 64
+    block_size: int = 32
+    repr_topk: int = 4
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        share("compression_ratio", self.compression_ratio, one=False)
+        for name, least in (("n_init", 0), ("n_local", 1), ("block_size", 1), ("repr_topk", 1)):
+            whole(name, getattr(self, name), least)
+        if self.repr_topk > self.block_size:
+            raise ValueError(f"repr_topk: {self.repr_topk} is more than a block's {self.block_size} tokens")
+
+    def _blocks(self, tokens: int) -> int:
+        """Blocks of a cache of so many tokens."""
+        return max(0, tokens - self.n_init - self.n_local) // self.block_size
+
+    def _chosen(self, tokens: int) -> int:
+        blocks = self._blocks(tokens)
+        always = tokens - blocks * self.block_size
+        return min(blocks, max(0, kept_share(tokens, self.compression_ratio) - always) // self.block_size)
+
+    def attended(self, tokens: int) -> int:
+        """First, local and chosen tokens."""
+        return tokens - (self._blocks(tokens) - self._chosen(tokens)) * self.block_size
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Forms the prompt's blocks."""
+        here = cache.layers[layer]
+        if here.tokens > self.n_init:
+            here.state["queries"] = self._by_group(engine, q[:, self.n_init :], here.k.shape[0])
+        yield from staged(engine.meter, "similarity", self._form(engine, here, 0))
+
+    def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
+        """Forms a block if one is complete, and chooses among all by the query."""
+        here = cache.layers[layer]
+        formed = self._blocks(here.tokens - 1)
+        if here.tokens > self.n_init:
+            query, known = self._by_group(engine, q, here.k.shape[0]), here.state.get("queries")
+            here.state["queries"] = query if known is None else engine.cat([known, query], dim=1)
+        yield from staged(engine.meter, "similarity", self._form(engine, here, formed))
+        blocks, count, relevance = self._blocks(here.tokens), self._chosen(here.tokens), None
+        if count:
+            keys = here.state["representatives"]
+            relevance = (yield from staged(engine.meter, "similarity", engine.scores(q, keys)))[:, 0]
+        first, end = min(self.n_init, here.tokens), self.n_init + blocks * self.block_size
+        always = ((0, first), (end, here.tokens))
+        return (yield from select(engine, relevance, count, first, self.block_size, always))
+
+    def _by_group(self, engine: "Engine", q: Any, kv_heads: int) -> Any:
+        """Queries [heads, n, d] summed over the heads of a group, by the length of a representative's window."""
+        heads, n, d = q.shape
+        return engine.to_cache(q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (1 / self.n_local))
+
+    def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
+        """Represents the blocks after the first `formed` ones, and forgets the queries that this took."""
+        new = self._blocks(here.tokens) - formed
+        if not new:
+            return
+        (kv_heads, _, d), size = here.k.shape, self.block_size
+        start, length = self.n_init + formed * size, new * size
+        keys, queries = here.k[:, start : start + length], here.state["queries"]
+        after = queries[:, 1 : 1 + length]
+        for shift in range(2, self.n_local + 1):
+            after = after + queries[:, shift : shift + length]
+        matched = yield from engine.matmul(
+            keys.reshape(kv_heads * length, 1, d), after.reshape(kv_heads * length, d, 1)
+        )
+        best = yield from best_of(engine, matched.reshape(kv_heads * new, size), self.repr_topk)
+        chosen = yield from engine.pick(best, keys.reshape(kv_heads * new, size, d))
+        found = engine.to_cache(chosen.sum(1) * (1 / self.repr_topk)).reshape(kv_heads, new, d)
+        known = here.state.get("representatives")
+        here.state["representatives"] = found if known is None else engine.cat([known, found], dim=1)
+        here.state["queries"] = queries[:, length:]

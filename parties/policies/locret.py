@@ -1,0 +1,123 @@
+"""Locret (arXiv 2410.01805, TMLR 2025): a trained head rates each token by its own query, key and value."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from parties.policies.checks import whole
+from parties.policies.eviction import Eviction
+from parties.policies.quantise import quantised
+from parties.program import Program, parallel, staged
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+SCORE_LIMIT = 64.0
+QUANTISED_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Locret(Eviction):
+    """Keeps, by key head, the tokens that a small trained network rates highest, and the prompt's last tokens.
+
+    A token's score is W2 silu(W1 [q; k; v]) of its layer, before positions: it depends on no other token, so the prompt
+    may run in chunks. After each chunk the layer is cut to the budget, and what follows attends to what is left; until
+    the last chunk the `stabilizers` newest tokens stay whatever their scores. The `n_local` last tokens of the prompt
+    always stay. Nothing is evicted while decoding.
+
+    Attributes:
+        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: what becomes of evicted rows, `compact` or `mask`.
+        head: path of the trained heads, a safetensors file on the server's host.
+        chunk_size: tokens of the prompt that run at once; 0 runs it whole.
+        stabilizers: newest tokens that no chunk but the last may evict.
+        n_local: last tokens of the prompt, which always stay.
+        nbits: bits that kept tokens are quantised to after the prompt, groups of 32 as in `kivi`; 0 leaves them.
+    """
+
+    name: ClassVar[str] = "locret"
+    trained: ClassVar[Literal["locret", "attention_gate"]] = "locret"
+    per_token: ClassVar[tuple[str, ...]] = ("score",)
+    keeps: ClassVar[str] = "by key head, the prompt's tokens with the highest learned scores, and its last ones"
+    prefill_cost: ClassVar[str] = (
+        "one activation of the head's width a token; after each chunk one selection among the budget and a chunk by "
+        "key head, which moves as many rows; no attention weights"
+    )
+    training: ClassVar[str] = "the heads, on frozen weights: a regression to the largest logit that answers give a key"
+    source: ClassVar[str] = (
+        "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are of tokens (chunks of 1024, 2500 "
+        "stabilizers, 100 local). Keys keep the positions they were cached with, where the code numbers kept "
+        "tokens anew"
+    )
+
+    head: str = ""
+    chunk_size: int = 0
+    stabilizers: int = 64
+    n_local: int = 32
+    nbits: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        super().__post_init__()
+        for name in ("chunk_size", "stabilizers", "n_local", "nbits"):
+            whole(name, getattr(self, name), 0)
+        if self.nbits > 8:
+            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+        if self.nbits and self.mode == "mask":
+            raise ValueError(f"nbits: {self.nbits} needs mode compact: masked rows would share scales with kept ones")
+
+    @property
+    def chunk(self) -> int | None:
+        """The chunk's length, since what later chunks attend to depends on it."""
+        return self.chunk_size or None
+
+    def on_projection(
+        self,
+        engine: "Engine",
+        cache: "Cache",
+        layer: int,
+        normal: Any,  # noqa: ARG002
+        qkv: Any,
+    ) -> Program[None]:
+        """Rates the chunk's tokens: [kv_heads, tokens]."""
+        if not self.compression_ratio:
+            return
+        here = cache.layers[layer]
+        inner = yield from staged(engine.meter, "evict", engine.linear(qkv, f"layers.{layer}.head_in"))
+        active = yield from staged(engine.meter, "evict", engine.activation(inner, "silu"))
+        rated = yield from staged(engine.meter, "evict", engine.linear(active, f"layers.{layer}.head_out"))
+        score, known = engine.bounded(rated.transpose(0, 1), SCORE_LIMIT), here.state.get("score")
+        here.state["score"] = score if known is None else engine.cat([known, score], dim=1)
+
+    def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
+        """Cuts the layer to the budget."""
+        here = cache.layers[layer]
+        prompt = sum(rows.shape[0] for rows in here.rows)
+        if not self.compression_ratio or (not self.chunk_size and position < prompt):
+            return
+        budget, size = self.budget(prompt), self.chunk_size or prompt
+        before = (position - 1) // size * size
+        going = min(before, budget) + position - before - budget
+        local = self.n_local - (prompt - position)
+        spared = min(budget, local if position == prompt else max(self.stabilizers, local))
+        rivals = here.state["score"][:, : here.tokens - spared]
+        yield from staged(engine.meter, "evict", self.evict(engine, here, rivals, 0, budget, going, SCORE_LIMIT))
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
+        """Forgets the scores, and quantises what was kept."""
+        here = cache.layers[layer]
+        here.state.pop("score", None)
+        if self.nbits:
+            yield from staged(engine.meter, "evict", self._quantise(engine, here))
+
+    def _quantise(self, engine: "Engine", here: "LayerCache") -> Program[None]:
+        """Keys by channel, values by token."""
+        k, v = yield from parallel(
+            quantised(engine, here.k.transpose(1, 2), self.nbits, QUANTISED_TOGETHER),
+            quantised(engine, here.v, self.nbits, QUANTISED_TOGETHER),
+        )
+        here.k, here.v = k.transpose(1, 2), v

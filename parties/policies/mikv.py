@@ -1,0 +1,152 @@
+"""MiKV (arXiv 2402.18096): no token left behind, those that matter less in few bits."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from parties.policies.base import Policy, kept_share
+from parties.policies.checks import share, whole
+from parties.policies.eviction import by_key_head
+from parties.policies.prompt_scores import attention_of
+from parties.policies.quantise import quantised
+from parties.program import Program, parallel, staged
+
+if TYPE_CHECKING:
+    from parties.cache import Cache, LayerCache
+    from parties.engines.base import Engine
+
+_LEAST = 2.0**-5
+"""Smaller maxima of a channel count as this, so that none is divided by zero."""
+
+
+@dataclass(frozen=True)
+class MiKV(Policy):
+    """Keeps every token, by key head the important ones as they are and the others in `nbits` bits.
+
+    Importance is accumulated attention, as in `h2o`; the most recent tokens count as important. A layer's cache holds
+    the retained tokens first and the important ones behind, both in order; how many are public, which are not. Every
+    `compression_interval` steps as many important tokens are demoted. With `balancer` a channel of the keys is
+    multiplied, before they are quantised, by sqrt(max |q| / max |k|) over the prompt's queries and keys, and divided by
+    it afterwards, where the paper divides the query.
+
+    Attributes:
+        compression_ratio: share of the prompt's tokens that is quantised, in [0, 1).
+        compression_interval: tokens decoded between two demotions; 1 as published.
+        recent: share of the important tokens that is for the most recent ones, in [0, 1].
+        nbits: bits of a quantised number, 1 to 8.
+        balancer: whether channels of quantised keys are balanced.
+    """
+
+    name: ClassVar[str] = "mikv"
+    keeps: ClassVar[str] = "every token, by key head the less important ones in `nbits` bits; a step attends to all"
+    prefill_cost: ClassVar[str] = (
+        "H n^2 exponentials and as many products; two selections among n by key head, which move 4 G n rows; 2^b + 1 "
+        "comparisons a quantised number, 2 G d (n - B) of them; (H + G) n d comparisons for the balancer"
+    )
+    step_cost: ClassVar[str] = (
+        "H T products to divide the weights; every W steps two selections among B + W by key head, which move "
+        "4 G (B + W) rows, and 2^b + 1 comparisons a quantised number, 2 G d W of them"
+    )
+    source: ClassVar[str] = (
+        "Yang et al., arXiv 2402.18096, no released code. Groups of half a head; importance by attention summed over "
+        "the heads of a group; every W steps instead of every step; the ring is not narrowed for the quantised tokens"
+    )
+
+    compression_ratio: float = 0.5
+    compression_interval: int = 64
+    recent: float = 0.5
+    nbits: int = 2
+    balancer: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: names the parameter, its value and what is allowed.
+        """
+        share("compression_ratio", self.compression_ratio, one=False)
+        share("recent", self.recent)
+        for name in ("compression_interval", "nbits"):
+            whole(name, getattr(self, name), 1)
+        if self.nbits > 8:
+            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+        if type(self.balancer) is not bool:
+            raise ValueError(f"balancer: {self.balancer!r} is not true or false")
+
+    @property
+    def observes(self) -> bool:
+        """Every step's attention is added up."""
+        return self.compression_ratio > 0
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Balances channels, adds up the prompt's attention, and quantises what got least of it."""
+        if self.compression_ratio:
+            yield from staged(engine.meter, "evict", self._begin(engine, cache.layers[layer], q))
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
+        """Adds a step's attention to the sums, and demotes when it is time."""
+        if not self.compression_ratio:
+            return
+        here, generated = cache.layers[layer], cache.position - cache.prompt + 1
+        (kv_heads, important), tokens = here.state["score"].shape, here.tokens
+        new = engine.constant(torch.zeros(kv_heads, 1))
+        score = engine.cat([here.state["score"], new], dim=1)
+        here.state["score"] = score + by_key_head(weights, kv_heads)[:, tokens - important - 1 :]
+        if generated % self.compression_interval == 0:
+            bound = float((cache.position + 1) * weights.shape[0] // kv_heads + 1)
+            budget = kept_share(cache.prompt, self.compression_ratio)
+            yield from staged(engine.meter, "evict", self._demote(engine, here, budget, bound))
+
+    def _begin(self, engine: "Engine", here: "LayerCache", q: Any) -> Program[None]:
+        kv_heads, n = here.k.shape[0], here.tokens
+        if self.balancer:
+            yield from self._balance(engine, here, q)
+        here.state["score"] = yield from attention_of(engine, q, here.k, 0, lambda w: by_key_head(w, kv_heads))
+        bound = float(n * q.shape[0] // kv_heads + 1)
+        yield from self._demote(engine, here, kept_share(n, self.compression_ratio), bound)
+
+    def _balance(self, engine: "Engine", here: "LayerCache", q: Any) -> Program[None]:
+        """Each channel's factor and its inverse, [kv_heads, 1, d]: with a = max |q|, b = max |k|, a / sqrt(a b)."""
+        (kv_heads, _, d), (heads, n, _) = here.k.shape, q.shape
+        queries = q.reshape(kv_heads, heads // kv_heads * n, d)
+        a, b = yield from parallel(*(engine.largest(engine.cat([x, -x], dim=1), dim=1) for x in (queries, here.k)))
+        least = engine.constant(torch.full((kv_heads, 1, d), _LEAST))
+        a, b = yield from parallel(engine.maximum(a, least), engine.maximum(b, least))
+        root = yield from engine.inverse_root((yield from engine.mul(a, b)))
+        factors = yield from parallel(engine.mul(a, root), engine.mul(b, root))
+        here.state["balance"], here.state["unbalance"] = factors
+
+    def _demote(self, engine: "Engine", here: "LayerCache", budget: int, bound: float) -> Program[None]:
+        """Quantises all but the `budget` most important tokens, which are those that `score` rates."""
+        score = engine.bounded(here.state["score"], bound)
+        kv_heads, rated = score.shape
+        first, recent = here.tokens - rated, int(budget * self.recent)
+        m, count = rated - recent, budget - recent
+        if rated <= budget:
+            return
+        parts = [row[:, first : first + m] for row in (here.k, here.v)]
+        stay: list[Any] = [row[:, :0] for row in parts]
+        left = score[:, :0]
+        if count:
+            kept = yield from engine.keep_top(score[:, :m], count)
+            flags = yield from engine.flags(kept, m)
+            others = yield from engine.kept_from(engine.constant(torch.ones(kv_heads, m)) - flags, m - count)
+            *stay, left = yield from engine.compact(kept, [*parts, score[:, :m].reshape(kv_heads, m, 1)])
+            left = left.reshape(kv_heads, count)
+            parts = yield from engine.compact(others, parts)
+        low = yield from self._quantised(engine, here, *parts)
+        for name, few, many in zip(("k", "v"), low, stay, strict=True):
+            row = getattr(here, name)
+            setattr(here, name, engine.cat([row[:, :first], few, many, row[:, first + m :]], dim=1))
+        here.state["score"] = engine.cat([left, score[:, m:]], dim=1)
+
+    def _quantised(self, engine: "Engine", here: "LayerCache", k: Any, v: Any) -> Program[list[Any]]:
+        """Keys and values in groups of half a head."""
+        half = max(1, k.shape[2] // 2)
+        if self.balancer:
+            k = yield from engine.mul(k, here.state["balance"])
+        low = yield from parallel(*(quantised(engine, x, self.nbits, half) for x in (k, v)))
+        if self.balancer:
+            low[0] = engine.to_cache((yield from engine.mul(low[0], here.state["unbalance"])))
+        return low
