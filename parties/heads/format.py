@@ -104,7 +104,23 @@ def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
         model: its `fingerprint`.
 
     Raises:
-        HeadError: no path or no such file, a damaged file, heads of another kind, model, shape or version.
+        HeadError: as `read_head`; heads of another model or shape.
+    """
+    head = read_head(path, kind)
+    if head.fingerprint != model:
+        raise HeadError(
+            f"head: {path} was trained for the model {head.model!r} ({head.fingerprint}), not for this one ({model}); "
+            "train heads for this model"
+        )
+    _check_tensors(path, head, head.shapes(spec))
+    return head
+
+
+def read_head(path: str, kind: Kind) -> Head:
+    """Reads a file of heads for a policy, whatever the model.
+
+    Raises:
+        HeadError: no path or no such file, a damaged file, heads of another kind or version.
     """
     if not path:
         raise HeadError(f"head: {kind} rates tokens with trained heads; give the path of a .safetensors file")
@@ -117,12 +133,6 @@ def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
     head = _head(path, told, tensors)
     if head.kind != kind:
         raise HeadError(f"head: {path} holds heads of kind {head.kind!r}, the policy needs {kind!r}")
-    if head.fingerprint != model:
-        raise HeadError(
-            f"head: {path} was trained for the model {head.model!r} ({head.fingerprint}), not for this one ({model}); "
-            "train heads for this model"
-        )
-    _check_tensors(path, head, head.shapes(spec))
     return head
 
 

@@ -5,6 +5,7 @@ what depends on chance, the pieces that are run again because a number fell into
 to the dealer: a few hundred bytes of requests.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,23 +13,24 @@ from functools import partial
 from itertools import compress
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
+from parties.blank import installed_shapes, prefilled
 from parties.cache import Cache
 from parties.decoder import Decoder
+from parties.engines.base import Shapes
+from parties.engines.fss.counting import HollowSource
 from parties.engines.fss.courier import END
 from parties.engines.fss.engine import Computation
-from parties.engines.fss.hollow import Hollow, HollowSource, hollow
 from parties.engines.fss.intake import MATERIAL
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.opening import PLACE_BYTES, Opening, dealers
 from parties.engines.fss.party import is_matrix
 from parties.engines.fss.plan import Piece, Plan
 from parties.engines.fss.values import Additive
-from parties.engines.plain import PlainEngine
 from parties.folding import folded_shapes
 from parties.frame import HEADER_BYTES
+from parties.hollow import Hollow, hollow
 from parties.meter import StageMeter, phase_of
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
@@ -117,9 +119,12 @@ def predict(
         argmax: how the next token is chosen.
         comparison: how signs are found.
         offline: whether the dealer's material is sent beside the run or before it.
+
+    Raises:
+        HeadError: the policy rates tokens with trained heads whose file cannot be read.
     """
     with Hollow():
-        walk = _Walk(spec, comparison)
+        walk = _Walk(installed_shapes(spec, policy) if prefill == "mpc" else folded_shapes(spec), comparison)
         decoder = Decoder(walk.engine, spec, policy)
         sizes = Prefill.of(decoder, seq_len - 1) if prefill == "mpc" else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
@@ -130,18 +135,8 @@ def predict(
         decode += walk.last_words(2 if offline == "stored" else 1)
         if not sizes:
             decode += prompt
-    weights = 8 * new_tokens * sum(matrix.transposed.numel() for matrix in walk.engine.matrices.values())
+    weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
     return Prediction(prompt if sizes else None, decode, replace(work, weight_bytes=weights))
-
-
-def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
-    """The cache as the policy leaves it after a prompt, of float tensors without elements."""
-    decoder, cache = Decoder(PlainEngine(StageMeter()), spec, policy), Cache.empty(spec.n_layers)
-    for layer, here in enumerate(cache.layers):
-        here.k, here.v = (torch.empty(spec.n_kv_heads, tokens, spec.head_dim, device="meta") for _ in range(2))
-        here.queries = (torch.empty(spec.n_heads, tokens, spec.head_dim, device="meta"),)
-        run(decoder.settle(cache, layer))
-    return cache
 
 
 class _Ledger:
@@ -176,16 +171,15 @@ class _Counted(Computation):
 
 
 class _Walk:
-    """A walk through programs, with the model installed."""
+    """A walk through programs, with parameters of the given shapes installed."""
 
-    def __init__(self, spec: ModelSpec, comparison: Literal["dcf", "carry"]) -> None:
-        self.meter, self.spec = StageMeter(), spec
+    def __init__(self, shapes: Shapes, comparison: Literal["dcf", "carry"]) -> None:
+        self.meter = StageMeter()
         self._ledger = _Ledger()
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
         self._source = HollowSource(self.meter, to_client, to_server)
         self._source.comparison = comparison
         self.engine = _Counted(self._source, self._ledger)
-        shapes = folded_shapes(spec)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealers)

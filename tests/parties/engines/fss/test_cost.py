@@ -27,6 +27,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "carry and gpt2": {"comparison": "carry", "model": "random:tiny-gpt2"},
     "stored": {"offline": "stored"},
     "stored, prompt inside": {"offline": "stored", "prefill": "mpc", "seq_len": 12},
+    "h2o": {"policy": {"name": "h2o", "parameters": {}}},
+    "quest": {"policy": {"name": "quest", "parameters": {}}},
     "prompt inside": {"prefill": "mpc", "seq_len": 14},
     "prompt inside, compressed": {"prefill": "mpc", "policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 20},
 }

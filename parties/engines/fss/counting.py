@@ -1,68 +1,17 @@
-"""Walking a program for its sizes alone: tensors that have a shape and no elements, randomness that is only counted.
-
-The dealer's walk needs no secret of anybody, so what it deals and what the parties open follow from public numbers.
-Here nothing is even drawn: tensors live on PyTorch's meta device, and a whole model costs neither memory nor time in
-proportion to its numbers.
-"""
+"""The dealer's randomness without any: for walking a program to count what it takes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from parties.engines.fss.inbox import FRAME_BYTES, MARK_BYTES, Outbox
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.source import Bits, DealerSource, Dealt, Shape
+from parties.hollow import hollow
 from parties.meter import StageMeter
-
-_ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "neg", "maximum", "and", "or", "lshift", "rshift"})
-"""Functions whose result has the broadcast shape of their operands. PyTorch knows that too, and takes ten times as
-long; the same goes for `cat`."""
-
-
-class Hollow(TorchFunctionMode):
-    """While active, public tensors may meet tensors without elements, and such tensors may pass through NumPy."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by PyTorch in place of each function: public operands are hollowed out where another one is hollow."""
-        kwargs = kwargs or {}
-        if not _is_hollow(args) or function in (Tensor.to, Tensor.__getitem__):
-            return function(*args, **kwargs)
-        if function is Tensor.numpy:
-            return np.broadcast_to(np.int64(0), args[0].shape)
-        if function.__name__.strip("_") in _ELEMENTWISE:
-            operands = [argument for argument in args if isinstance(argument, Tensor)]
-            return operands[0].new_empty(np.broadcast_shapes(*(o.shape for o in operands)), device="meta")
-        if function is torch.cat:
-            return _joined(*args, **kwargs)
-        return function(*_hollowed(args), **kwargs)
-
-
-def hollow(shape: Shape) -> Tensor:
-    """Ring elements that are nowhere."""
-    return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
-
-
-def _is_hollow(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_meta
-    return isinstance(value, list | tuple) and any(map(_is_hollow, value))
-
-
-def _hollowed(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.to("meta")
-    return type(value)(map(_hollowed, value)) if type(value) in (list, tuple) else value
-
-
-def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
-    shape = list(parts[0].shape)
-    shape[dim] = sum(part.shape[dim] for part in parts)
-    return parts[0].new_empty(shape, device="meta")
 
 
 class HollowStream(Keystream):

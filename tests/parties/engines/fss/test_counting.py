@@ -1,58 +1,20 @@
-"""Tensors without elements have the shapes that real ones would have, and nobody pays for them."""
+"""What the dealer would deal, counted without a number of it."""
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 
 from parties.engines.fss.cost import predict
-from parties.engines.fss.hollow import Hollow, HollowSource, hollow
+from parties.engines.fss.counting import HollowSource
 from parties.engines.fss.source import DealerSource
 from parties.meter import StageMeter
 from parties.models.spec import ModelSpec
-from parties.policies import Full
-
-SIDES = st.sampled_from([1, 3])
-OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "add": lambda a, b: a + b,
-    "subtract": lambda a, b: a - b,
-    "subtract from a number": lambda a, _: 1 - a,
-    "multiply": lambda a, b: a * b,
-    "negate": lambda a, _: -a,
-    "shift": lambda a, b: (a << 3) >> b,
-    "low bits": lambda a, _: a & 7,
-    "maximum": torch.maximum,
-    "join": lambda a, b: torch.cat([a.expand(3, 3), b.expand(3, 3)], 1),
-    "stack": lambda a, b: torch.stack([a.expand(3, 3), b.expand(3, 3)]),
-    "product": lambda a, b: a.expand(3, 3) @ b.expand(3, 3),
-    "rows": lambda a, _: a[torch.tensor([0, 0])],
-    "sum": lambda a, _: a.sum(0, keepdim=True),
-}
-
-
-@given(st.tuples(SIDES, SIDES), st.tuples(SIDES, SIDES), st.sampled_from(sorted(OPERATIONS)))
-def test_shapes_are_those_of_real_tensors(first: tuple[int, int], second: tuple[int, int], name: str) -> None:
-    real = OPERATIONS[name](torch.ones(first, dtype=torch.int64), torch.ones(second, dtype=torch.int64))
-    with Hollow():
-        for other in (hollow(second), torch.ones(second, dtype=torch.int64)):
-            found = OPERATIONS[name](hollow(first), other)
-            assert (found.shape, found.dtype, found.is_meta) == (real.shape, real.dtype, True)
-
-
-def test_public_tensors_among_themselves_stay_real() -> None:
-    with Hollow():
-        total: Tensor = torch.ones(3) + torch.ones(3)
-    assert total.tolist() == [2.0, 2.0, 2.0]
-
-
-def test_outside_of_it_a_hollow_tensor_is_no_operand() -> None:
-    with pytest.raises(RuntimeError):
-        _ = hollow((3,)) + torch.ones(3, dtype=torch.int64)
+from parties.policies import POLICIES, Full
+from tests.parties.engines.tiny import SPECS
+from tests.parties.test_blank import policy_of
 
 
 def test_its_randomness_costs_what_the_dealers_costs() -> None:
@@ -99,3 +61,16 @@ def test_zeros_of_the_randomness_take_no_memory() -> None:
     octets, _ = source.shared_octets((2**20, 2**20), lambda: np.empty(0, np.uint8))
     assert octets.nbytes == 2**40
     assert octets.base is not None
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_predicted_with_the_prompt_inside(name: str, tmp_path: Path) -> None:
+    spec = SPECS["llama"]
+    prediction = predict(spec, policy_of(name, spec, tmp_path), seq_len=20, new_tokens=2, prefill="mpc")
+    assert prediction.prefill is not None
+    for traffic in (prediction.prefill, prediction.decode):
+        client, server = (traffic.total(role, "online") for role in ("client", "server"))
+        assert client.sent_bytes == server.received_bytes > 0
+        assert client.received_bytes == server.sent_bytes > 0
+        received = sum(traffic.total(role, "offline").received_bytes for role in ("client", "server"))
+        assert received == traffic.total("dealer", "offline").sent_bytes > 0

@@ -1,0 +1,58 @@
+"""Tensors that have a shape and no elements: what a program does with them costs neither memory nor time.
+
+They live on PyTorch's meta device, where a function gives a tensor of the right shape. A whole model can be walked that
+way to see what it would send, as far as nothing depends on the numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "neg", "maximum", "and", "or", "lshift", "rshift"})
+"""Functions whose result has the broadcast shape of their operands. PyTorch knows that too, and takes ten times as
+long; the same goes for `cat`."""
+
+
+class Hollow(TorchFunctionMode):
+    """While active, public tensors may meet tensors without elements, and such tensors may pass through NumPy."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called by PyTorch in place of each function: public operands are hollowed out where another one is hollow."""
+        kwargs = kwargs or {}
+        if not _is_hollow(args) or function in (Tensor.to, Tensor.__getitem__):
+            return function(*args, **kwargs)
+        if function is Tensor.numpy:
+            return np.broadcast_to(np.int64(0), args[0].shape)
+        if function.__name__.strip("_") in _ELEMENTWISE:
+            operands = [argument for argument in args if isinstance(argument, Tensor)]
+            return operands[0].new_empty(np.broadcast_shapes(*(o.shape for o in operands)), device="meta")
+        if function is torch.cat:
+            return _joined(*args, **kwargs)
+        return function(*_hollowed(args), **kwargs)
+
+
+def hollow(shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
+    """Elements that are nowhere."""
+    return torch.empty(tuple(shape), dtype=dtype, device="meta")
+
+
+def _is_hollow(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_meta
+    return isinstance(value, list | tuple) and any(map(_is_hollow, value))
+
+
+def _hollowed(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return type(value)(map(_hollowed, value)) if type(value) in (list, tuple) else value
+
+
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    return parts[0].new_empty(shape, device="meta")
