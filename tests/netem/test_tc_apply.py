@@ -1,11 +1,13 @@
 """Rules go on under a lease and come off with it; what is not ours stays. The tc here only takes notes."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from netem import ForeignQdisc, Link, ShapingError, janitor
@@ -90,6 +92,16 @@ def janitor_runs(state):
     finally:
         for descriptor in locks:
             os.close(descriptor)
+
+
+def janitors(state):
+    """The janitor processes that look after this folder of leases."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "netem.janitor" in process.cmdline() and process.environ().get("MPCACHE_BENCH_STATE") == state:
+                found.append(process)
+    return found
 
 
 def locked(descriptor):
@@ -183,6 +195,25 @@ def test_a_driver_killed_at_any_point_leaves_nothing(tc, survived):
     )
     subprocess.run([sys.executable, "-c", script], env=environment(), check=False)
     assert eventually(lambda: tc.qdiscs == DEFAULT and not leases())
+
+
+@pytest.mark.parametrize("survived", range(5), ids=lambda n: f"killed after {n} commands")
+def test_after_driver_and_janitor_are_killed_clean_removes_what_there_is(tc, state, survived):
+    script = (
+        "import os, signal; from netem import tc_apply; from tests.netem.test_tc_apply import FLOWS, janitors\n"
+        "def die():\n"
+        f"    for one in janitors({str(state)!r}): one.kill(); one.wait()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run = tc_apply.execute; left = [None] * {survived}\n"
+        "tc_apply.execute = lambda c: (left.pop(), run(c)) if left else die()\n"
+        "tc_apply.apply('eth9', FLOWS, 'a killed run', 600)"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment(), check=False)
+    assert not janitors(str(state))
+    assert len(leases()) == 1
+    janitor.clean()
+    assert tc.qdiscs == DEFAULT
+    assert leases() == ()
 
 
 def test_clean_by_hand_removes_only_what_is_over_and_says_so(tc):
