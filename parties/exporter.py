@@ -1,9 +1,10 @@
 """The HTTP port where Prometheus finds one party."""
 
-from prometheus_client import CollectorRegistry, MetricsHandler
+from http.server import BaseHTTPRequestHandler
 
 from parties.address import listen
 from parties.collector import PartyCollector
+from parties.exposition import CONTENT_TYPE, exposition
 from parties.meter import StageMeter
 from parties.serving import HttpServer
 from parties.state import State
@@ -28,9 +29,7 @@ class Exporter:
 
     def __init__(self, role: str, meter: StageMeter, host: str, port: int = 0) -> None:
         self._collector = PartyCollector(role, meter)
-        registry = CollectorRegistry()
-        registry.register(self._collector)
-        self._server = HttpServer(listen(host, port), MetricsHandler.factory(registry))
+        self._server = HttpServer(listen(host, port), _handler(self._collector))
         self.address = self._server.address
 
     def observe(self, state: State) -> None:
@@ -40,3 +39,16 @@ class Exporter:
     def close(self) -> None:
         """Frees the port and ends all threads, those of half-open scrapes too. Closing twice is fine."""
         self._server.close()
+
+
+def _handler(collector: PartyCollector) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = exposition(collector.collect())
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler

@@ -8,7 +8,7 @@ const place = (id) => document.getElementById(id);
 const percent = (v) => `${+(100 * v).toFixed(v < 0.00995 ? 2 : v < 0.0995 ? 1 : 0)} %`;
 const number = (v) => v.toLocaleString("en", { maximumFractionDigits: v < 10 ? 1 : 0 });
 const seconds = (v) => (v >= 100 ? `${v.toFixed(0)} s` : v >= 0.995 || v === 0 ? `${+v.toFixed(2)} s` : `${+(v * 1e3).toPrecision(3)} ms`);
-const cores = (v) => `${v.toFixed(1)}`;
+const cores = (v) => v.toFixed(2);
 
 function bytes(value) {
   const units = ["B", "kB", "MB", "GB", "TB"];

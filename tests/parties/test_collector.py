@@ -9,8 +9,10 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families as parse
 
+from parties.exposition import exposition
 from parties.meter import StageMeter
 from parties.metrics import CELL_STATES
 from parties.process import memory_bounds
@@ -226,9 +228,13 @@ def test_interface_counters_see_loopback_traffic() -> None:
         assert value(after, name, party="client") >= value(before, name, party="client") + 1_000_000
 
 
-def test_openmetrics_is_served_to_those_who_ask() -> None:
-    meter = StageMeter()
-    meter.count("server", sent=1, rounds=1, blocked=0.1)
-    with serving(meter=meter) as exporter:
-        names = {family.name for family in parse_openmetrics(get(exporter, "application/openmetrics-text"))}
-    assert {"mpcbench_sent_bytes", "mpcbench_exchange_seconds"} <= names
+@given(st.text(max_size=20), st.floats(), st.sampled_from(["counter", "gauge"]))
+@settings(deadline=None)
+def test_the_text_says_what_prometheus_own_library_reads(text: str, number: float, kind: str) -> None:
+    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+    family = make("mpcbench_x_total" if kind == "counter" else "mpcbench_x", "A number.", labels=["party"])
+    family.add_metric([text], number)
+    (read,) = parse(exposition([family]).decode())
+    (sample,) = read.samples
+    assert (read.type, read.documentation, sample.labels) == (kind, "A number.", {"party": text})
+    assert sample.value == number or number != number

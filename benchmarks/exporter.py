@@ -1,0 +1,154 @@
+"""What it costs a party to be watched: a decoding loop with and without scrapes, one process that scrapes beside it.
+
+    python benchmarks/exporter.py
+
+Scrapes come many times faster than Prometheus asks, so that their cost stands out of the noise; it is then told for
+the pace at which they come in a run: one scrape a second, and three questions of the driver for progress.
+"""
+
+import multiprocessing
+import os
+import statistics
+import time
+import urllib.request
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
+from typing import Self
+
+import torch
+
+from parties.cache import Cache
+from parties.collector import PartyCollector
+from parties.decoder import Decoder
+from parties.engines.plain import PlainEngine
+from parties.exposition import exposition
+from parties.folding import fold, folded_shapes
+from parties.meter import STAGES
+from parties.models import load_spec, load_weights
+from parties.party import Party
+from parties.policies import make
+from parties.program import run
+
+MODEL = "random:tiny-llama"
+PROMPT = 128
+WINDOW_SECONDS = 0.5
+PAIRS = 40
+SCRAPES_A_SECOND = 10.0
+PROGRESS_A_SECOND = 3.0
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    party = Party("client", "127.0.0.1", "session")
+    step = decoding(party)
+    fill(party)
+    for _ in range(5):
+        step()
+    served = collector(party)
+    text = exposition(served.collect())
+    scrape, progress = cpu_seconds(lambda: exposition(served.collect())), cpu_seconds(party.progress)
+    pairs = []
+    with Scraper(party.metrics_address) as scraper:
+        for _ in range(PAIRS):  # side by side, for what else the machine does changes
+            alone = cpu_a_step(step)
+            scraper.on.set()
+            pairs.append((alone, cpu_a_step(step)))
+            scraper.on.clear()
+    dearer = [watched / alone - 1 for alone, watched in pairs]
+    print(f"{os.cpu_count()} cores; a scrape has {len(text.splitlines())} lines, {len(text) / 1000:.0f} kB")
+    print(f"CPU time of a scrape {scrape * 1e3:.2f} ms, of a question for progress {progress * 1e3:.2f} ms")
+    share = scrape + PROGRESS_A_SECOND * progress
+    print(f"CPU of one core at one scrape and {PROGRESS_A_SECOND:g} questions a second: {share:.2%}")
+    low, middle, high = statistics.quantiles(dearer, n=4)
+    print(
+        f"{SCRAPES_A_SECOND:g} scrapes a second add {middle:.1%} to the CPU time of decoding (median of {PAIRS} pairs, "
+        f"middle half {low:.1%} to {high:.1%}), so one a second by about {middle / SCRAPES_A_SECOND:.2%}"
+    )
+    party.close()
+
+
+def decoding(party: Party) -> Callable[[], None]:
+    """One step of the plain engine, on the meter of a party."""
+    spec = load_spec(MODEL)
+    engine = PlainEngine(party.meter)
+    run(engine.install(folded_shapes(spec), fold(spec, load_weights(MODEL))))
+    decoder = Decoder(engine, spec, make("full"))
+    cache = Cache.empty(spec.n_layers)
+    run(decoder.prefill(run(decoder.embed(list(range(PROMPT)), PROMPT, 0)), cache))
+    party.state.enter("decode")
+    party.state.prefilled(cache.tokens)
+    kept = [(layer.k, layer.v) for layer in cache.layers]
+
+    def step() -> None:
+        for layer, (k, v) in zip(cache.layers, kept, strict=True):  # each step is the first one
+            layer.k, layer.v = k, v
+        cache.position = PROMPT
+        run(decoder.step(run(decoder.embed([1], 1, PROMPT)), cache))
+        party.state.token(cache.tokens, decoder.policy.attended, spec.cached_numbers)
+
+    return step
+
+
+def fill(party: Party) -> None:
+    """Traffic in every stage, as a private run has: with the server online, with the dealer and the referee aside."""
+    peers = dict.fromkeys(STAGES, "server") | {"setup.weights": "server"}
+    peers |= {"offline.material": "dealer", "bench.prefill": "referee", "bench.check": "referee"}
+    for stage, peer in peers.items():
+        with party.meter.stage(stage):
+            for _ in range(10):
+                party.meter.count(peer, sent=1000, received=1000, messages=2, rounds=1, blocked=0.001)
+
+
+def collector(party: Party) -> PartyCollector:
+    """What the party's exporter serves."""
+    made = PartyCollector(party.role, party.meter)
+    made.state = party.state
+    return made
+
+
+def cpu_seconds(work: Callable[[], object], times: int = 200) -> float:
+    """CPU time of one call."""
+    start = time.thread_time()
+    for _ in range(times):
+        work()
+    return (time.thread_time() - start) / times
+
+
+def cpu_a_step(step: Callable[[], None]) -> float:
+    """CPU time of the whole process a step: what else the machine does is not in it."""
+    until, count, start = time.perf_counter() + WINDOW_SECONDS, 0, time.process_time()
+    while time.perf_counter() < until:
+        step()
+        count += 1
+    return (time.process_time() - start) / count
+
+
+class Scraper:
+    """A process that scrapes an exporter while `on` is set, for as long as the block lasts."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.on, self._stop = context.Event(), context.Event()
+        self._process = context.Process(target=scrape_until, args=(address, self.on, self._stop))
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        time.sleep(3.0)  # it comes up
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._process.join()
+
+
+def scrape_until(address: tuple[str, int], on: Event, stop: Event) -> None:
+    """Scrapes at an even pace."""
+    url = "http://{}:{}/metrics".format(*address)
+    while not stop.wait(1 / SCRAPES_A_SECOND):
+        if on.is_set():
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own exporter
+                answer.read()
+
+
+if __name__ == "__main__":
+    main()
