@@ -33,6 +33,7 @@ def cost(
     from orchestrator.cost_tables import stages as by_stage
     from orchestrator.experiment import load_experiment
     from orchestrator.store import RecordStore, StoreError
+    from parties.errors import PartyError
 
     if file is None and not calibrate:
         _refuse("name an experiment FILE, or give --calibrate")
@@ -44,11 +45,11 @@ def cost(
             return
         cells = [cell for cell in expand(load_experiment(file)) if not cell.repeat and not cell.warmup]
         past = [record for folder in records or () for record in RecordStore(folder).read()]
-    except (CalibrationError, ConfigError, StoreError) as error:
+        _show(costs(cells, past, known))
+        for table in by_stage(cells) if stages else ():
+            _show(table)
+    except (CalibrationError, ConfigError, PartyError, StoreError) as error:
         _refuse(str(error))
-    _show(costs(cells, past, known))
-    for table in by_stage(cells) if stages else ():
-        _show(table)
 
 
 def _show(table: Table) -> None:

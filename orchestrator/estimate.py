@@ -7,11 +7,13 @@ from orchestrator.cells import Cell
 from orchestrator.experiment import model_spec
 from orchestrator.forecast import PhaseCost, dealing_seconds, forecast, wall_seconds
 from orchestrator.record import Record
+from parties.errors import PartyError
 
 # Rough figures of a two-core machine; one record of a similar cell replaces them.
 _LOCAL = {"crypten": (120e6, 1e-3), "fss": (140e6, 0.4e-3)}  # bytes a second, seconds a round
 _PLAIN_PARAMETERS_PER_SECOND = 1e9
 _SET_UP_SECONDS = 20.0
+_UNKNOWN_SECONDS = 60.0
 _WALKED_TOKENS = 2
 
 
@@ -22,17 +24,17 @@ class Estimate:
     Attributes:
         seconds: The whole cell: start, prefill, decoding, check.
         seconds_per_token: Decoding alone.
-        online_bytes: Sent by client and server together, all tokens.
-        offline_bytes: Sent by the dealer, all tokens.
-        rounds: Online, all tokens.
+        online_bytes: Sent by client and server together, all tokens; None where it cannot be told.
+        offline_bytes: Sent by the dealer, all tokens; None where it cannot be told.
+        rounds: Online, all tokens; None where it cannot be told.
         source: `formula`, or the id of the record that the seconds follow.
     """
 
     seconds: float
     seconds_per_token: float
-    online_bytes: float
-    offline_bytes: float
-    rounds: float
+    online_bytes: float | None
+    offline_bytes: float | None
+    rounds: float | None
     source: str = "formula"
 
 
@@ -72,13 +74,17 @@ def by_formula(cell: Cell) -> Estimate:
     """Estimates one cell from its public shapes alone.
 
     Seconds are local work (in proportion to the bytes that the parties handle, and to the rounds), plus what the links
-    take. Of a private cell, at most two tokens are forecast, and count for all.
+    take. Of a private cell, at most two tokens are forecast, and count for all. A policy's trained heads may lie where
+    only the server can read them; then nobody can tell before.
     """
     if cell.engine.name == "plain":
         per_token = model_spec(cell.model).parameters / _PLAIN_PARAMETERS_PER_SECOND
         return Estimate(_SET_UP_SECONDS + per_token * cell.new_tokens, per_token, 0.0, 0.0, 0.0)
     walked = min(cell.new_tokens, _WALKED_TOKENS)
-    known = forecast(cell.model_copy(update={"new_tokens": walked}))
+    try:
+        known = forecast(cell.model_copy(update={"new_tokens": walked}))
+    except PartyError:
+        return Estimate(_SET_UP_SECONDS + _UNKNOWN_SECONDS * cell.new_tokens, _UNKNOWN_SECONDS, None, None, None)
     cost, factor = known.decode, cell.new_tokens / walked
     per_token = _seconds(cost, cell) / walked
     if known.prefill is not None:
@@ -110,5 +116,7 @@ def _distance(past: Cell, cell: Cell) -> tuple[bool, int]:
     return past.policy != cell.policy, abs(past.seq_len - cell.seq_len)
 
 
-def _scaled(measured: float, own: float, theirs: float) -> float:
+def _scaled(measured: float, own: float | None, theirs: float | None) -> float | None:
+    if own is None:
+        return None
     return measured * own / theirs if theirs else own

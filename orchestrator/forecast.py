@@ -75,7 +75,7 @@ def forecast(cell: Cell) -> Forecast:
     """Counts of one cell; cells that differ in their links or repeats alone are walked once.
 
     Raises:
-        KeyError: The engine is unknown here.
+        PartyError: The policy's trained heads cannot be read here.
     """
     policy = json.dumps({"name": cell.policy.name, **cell.policy.parameters}, sort_keys=True)
     how = (cell.prefill, cell.argmax, cell.comparison, cell.offline)
