@@ -2,7 +2,7 @@ from typing import Any
 
 import factory
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.estimate import estimate
@@ -65,6 +65,7 @@ def test_fss_is_estimated_by_its_exact_counts() -> None:
     assert guess.seconds > shared.seconds > shared.seconds_per_token > 0
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(1, 40))
 def test_many_tokens_of_fss_are_estimated_by_two(new_tokens: int) -> None:
     guess = estimate(factory.cell(engines=["fss"], seq_lens=[24], new_tokens=new_tokens))

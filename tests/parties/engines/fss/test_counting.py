@@ -12,7 +12,8 @@ from parties.engines.fss.counting import HollowSource
 from parties.engines.fss.source import DealerSource
 from parties.meter import StageMeter
 from parties.models.spec import ModelSpec
-from parties.policies import POLICIES, Full
+from parties.policies import POLICIES, Full, MPCache
+from parties.policies.base import Policy
 from tests.parties.engines.tiny import SPECS
 from tests.parties.test_blank import policy_of
 
@@ -74,3 +75,20 @@ def test_every_policy_can_be_predicted_with_the_prompt_inside(name: str, tmp_pat
         assert client.received_bytes == server.sent_bytes > 0
         received = sum(traffic.total(role, "offline").received_bytes for role in ("client", "server"))
         assert received == traffic.total("dealer", "offline").sent_bytes > 0
+
+
+SMOLLM2 = ModelSpec(
+    family="llama", n_layers=30, hidden=576, n_heads=9, n_kv_heads=3, head_dim=64, intermediate=1536, vocab=49_152,
+    max_positions=8192, norm_eps=1e-5, activation="silu", tied=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "most_bytes"), [(Full(), 0.8e6), (MPCache(), 0.3e6)])
+def test_a_decode_step_of_smollm2_keeps_its_targets(policy: Policy, most_bytes: float) -> None:
+    prediction = predict(SMOLLM2, policy, seq_len=1024, new_tokens=1)
+    client = {stage: counts for (role, stage), counts in prediction.decode.counts.items() if role == "client"}
+    layers = [client[stage] for stage in client if "." not in stage and stage not in ("embed", "lm_head", "argmax")]
+    assert sum(counts.rounds for counts in layers) / 30 <= 40
+    assert sum(counts.sent_bytes for counts in layers) / 30 <= most_bytes
+    dealt = prediction.decode.total("dealer", "offline").sent_bytes
+    assert dealt <= 150e6
