@@ -20,7 +20,7 @@ from orchestrator.report.fit import fits
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
-from orchestrator.report.timelines import timelines
+from orchestrator.report.timelines import draw_timelines
 from orchestrator.store import RECORDS, RecordStore, StoreError
 
 _SECONDS = Panel(
@@ -64,7 +64,7 @@ def render(run_dir: Path) -> tuple[Path, Path]:
             (figures / f"{picture.name}.png").write_bytes(as_png(picture.figure))
         content["timelines"] = [
             (record, Picture(f"series-{record.id}", str(record.cell), figure))
-            for record, figure in timelines(run_dir, records)
+            for record, figure in draw_timelines(run_dir, records)
         ]
         html.write_text(_environment().get_template("report.html.j2").render(content), encoding="utf-8")
         text.write_text(_environment().get_template("report.md.j2").render(content), encoding="utf-8")

@@ -28,7 +28,7 @@ _IDLE = "bench.idle"
 Line = tuple[str, Sequence[tuple[float, float | None]]]
 
 
-def timelines(run_dir: Path, records: Sequence[Record]) -> list[tuple[Record, Figure]]:
+def draw_timelines(run_dir: Path, records: Sequence[Record]) -> list[tuple[Record, Figure]]:
     """A figure for each cell that has a time series: for `MOST_CELLS` of them, those that failed first."""
     drawn: list[tuple[Record, Figure]] = []
     for record in sorted(records, key=lambda record: record.status.measured):
