@@ -14,7 +14,8 @@ from parties.program import Program
 def less_than(source: Source, x: Bits, r: Bits) -> Program[Bits]:
     """XOR shares of [x < r], [n].
 
-    ceil(log2 k) rounds; about 3k/8 online bytes each way and 2k/8 offline bytes, to the server, an element.
+    ceil(log2 k) rounds. Each halves the width w: floor(w/2) pairs open 3 bits each way and are dealt 2 bits, to the
+    server; the last pair opens 2 and is dealt 1. Together about 3k/8 and 2k/8 bytes an element.
 
     Args:
         source: correlated randomness.

@@ -37,7 +37,10 @@ def _plain_inverse_root() -> Octaves:
 
 
 def inverse_root(x: Masked) -> Program[Masked]:
-    """1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. 2 rounds. Error: relative 2^-12 and absolute 2^-16."""
+    """1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. 2 rounds. Error: relative 2^-12 and absolute 2^-16.
+
+    Costs what `Octaves.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
+    """
     octaves = _plain_inverse_root()
     return truncate((yield from open_((yield from octaves.apply(x.upscaled(octaves.scale))))))
 
@@ -47,7 +50,8 @@ def normalise(x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
 
     Range: mean squares from 0 to 2^20. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
     bits of x; the inverse root itself has 26 fraction bits, opened as a high and a low part so that neither product
-    comes near the danger zone. 4 rounds; 16 d online bytes and about 280 a row; 50 kB offline a row.
+    comes near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows (15 if d is a power
+    of two), and 16 d + 16 online and 32 d + 24 offline bytes, to the server; 8 d more for each truncation that x needs.
 
     Raises:
         DangerZone: see `truncate`.

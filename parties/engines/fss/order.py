@@ -10,7 +10,10 @@ from parties.program import Program
 
 
 def larger(x: Masked, y: Masked) -> Program[Masked]:
-    """Elementwise maximum x + [x < y] (y - x), exact. 2 rounds, 8 1/8 online bytes an element."""
+    """Elementwise maximum x + [x < y] (y - x), exact. 2 rounds and those of a sign.
+
+    8 1/8 online bytes an element; a sign, and 16 offline bytes, to the server.
+    """
     scale = max(x.scale, y.scale)
     x, y = x.upscaled(scale), y.upscaled(scale)
     gap = y - x
@@ -23,7 +26,8 @@ def larger(x: Masked, y: Masked) -> Program[Masked]:
 def argmax(x: Masked) -> Program[Additive]:
     """Index of the largest of x [n], the lower one among equals; additive, scale 0.
 
-    A tournament that carries the index: 2 ceil(log2 n) rounds, n - 1 comparisons, 16 1/8 online bytes for each.
+    A tournament that carries the index: n - 1 matches, each of 16 1/8 online bytes, a sign, and 24 offline bytes, to the
+    server. ceil(log2 n) levels of 2 rounds and those of a sign. Exact.
     """
     n = x.shape[0]
     source = x.source

@@ -108,7 +108,8 @@ def winners(x: Masked, count: int) -> Program[Places]:
 def top(keys: Masked, count: int) -> Program[OneHot]:
     """One-hot rows of the `count` highest of distinct keys [heads, n], in an order that says nothing.
 
-    3 rounds: 8 n, n (n - 1) / 16 and 8 count n online bytes a head.
+    3 rounds and those of a sign: 8 n, n (n - 1) / 16 and 8 count n online bytes a head; n (n - 1) / 2 signs, and 8 n^2 +
+    8 n offline bytes, to the server. Exact. The ranking that is opened is uniformly random.
     """
     source, (heads, n) = keys.source, keys.shape
     shuffle = draw(source, heads, n)
@@ -161,7 +162,11 @@ def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
 
 
 def kept_flags(keys: Masked, count: int) -> Program[Additive]:
-    """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0. 2 rounds."""
+    """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0.
+
+    2 rounds and those of a sign: 8 n and n (n - 1) / 16 online bytes; n (n - 1) / 2 signs, and 8 n^2 + 8 n offline bytes,
+    to the server.
+    """
     n = keys.shape[0]
     shuffle = draw(keys.source, 1, n)
     shuffled = yield from open_(shuffle.apply(keys.reshape(1, n, 1)))
@@ -170,7 +175,10 @@ def kept_flags(keys: Masked, count: int) -> Program[Additive]:
 
 
 def compact(flags: Additive, count: int, rows: Sequence[Masked]) -> Program[list[Masked]]:
-    """Rows [heads, n, d] whose flag is one, in order: [heads, count, d]. 1 round.
+    """Rows [heads, n, d] whose flag is one, in order: [heads, count, d]. 4 rounds.
+
+    32 n online bytes and 8 for each number that stays; 8 n^2 + 16 n offline bytes and 8 for each number of the rows, to
+    the server.
 
     A kept row goes to the number of flags before it, a dropped one behind all kept. Rows and destinations are shuffled
     alike; the opened destinations are then a uniformly random permutation, and say where each shuffled row belongs.
