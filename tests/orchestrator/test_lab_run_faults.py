@@ -42,10 +42,10 @@ LONG_S = 180.0
 class LabRun:
     """`mpcache-bench run --lab` in a process of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, silence_s: int = 60) -> None:
         folder.mkdir()
         self.out = folder / "out"
-        (folder / "experiment.yaml").write_text(EXPERIMENT)
+        (folder / "experiment.yaml").write_text(f"{EXPERIMENT}timeout_s: {silence_s}\n")
         words = ["run", folder / "experiment.yaml", "--out", self.out, "--lab", *options]
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -61,9 +61,9 @@ class LabRun:
             self.process.kill()
         self.process.wait()
 
-    def await_decoding(self) -> None:
-        """Until the parties of the first cell decode."""
-        self.wait_until(lambda: re.search(r"client decode/", self.log.read_text()))
+    def await_decoding(self, cell: int = 1) -> None:
+        """Until the parties of a cell decode."""
+        self.wait_until(lambda: re.search(rf"cell {cell} of .*client decode/", self.log.read_text()))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         stop = time.monotonic() + LONG_S
@@ -115,9 +115,13 @@ def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tm
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_driver_killed_in_a_lab_takes_hosts_ray_and_parties_along(tmp_path: Path) -> None:
-    with LabRun(tmp_path / "a") as run:
+def test_a_killed_relay_fails_its_cell_and_a_killed_driver_takes_hosts_ray_and_parties_along(tmp_path: Path) -> None:
+    with LabRun(tmp_path / "a", silence_s=15) as run:
         run.await_decoding()
+        run.descendants("netem.relay")[0].kill()
+        run.await_decoding(cell=2)  # on links that were made anew, and measured
+        (cut,) = run.records()
+        assert cut.status in (Status.TIMEOUT, Status.PARTY_DIED)  # whether Ray or a peer notices first
         assert run.descendants("ray::PartyActor")
         everyone = run.process.children(recursive=True)
     _, alive = psutil.wait_procs(everyone, timeout=60)
