@@ -83,8 +83,8 @@ class Octaves:
     def apply(self, x: Masked) -> Program[Additive]:
         """The function of each of x [...], whose integers are below 2^62.
 
-        1 round and that of w - 1 signs of 62 bits, which come first; with w windows 16 w + (w - 1) / 8 online bytes each
-        way, and beside the signs' 264 w + 192 (w - 1) + 48 offline bytes, to the server, an element.
+        1 round and that of w - 1 signs of 62 bits, which come first; with w windows 16 w + (w - 1) / 8 online bytes
+        each way, and beside the signs' 264 w + 192 (w - 1) + 48 offline bytes, to the server, an element.
         """
         source, windows = x.source, len(self.starts)
         shifts = torch.tensor(self.starts) - _REST_BITS

@@ -26,8 +26,8 @@ def larger(x: Masked, y: Masked) -> Program[Masked]:
 def argmax(x: Masked) -> Program[Additive]:
     """Index of the largest of x [n], the lower one among equals; additive, scale 0.
 
-    A tournament that carries the index: n - 1 matches, each of 16 1/8 online bytes, a sign, and 24 offline bytes, to the
-    server. ceil(log2 n) levels of 2 rounds and those of a sign. Exact.
+    A tournament that carries the index: n - 1 matches, each of 16 1/8 online bytes, a sign, and 24 offline bytes, to
+    the server. ceil(log2 n) levels of 2 rounds and those of a sign. Exact.
     """
     n = x.shape[0]
     source = x.source

@@ -108,8 +108,8 @@ def winners(x: Masked, count: int) -> Program[Places]:
 def top(keys: Masked, count: int) -> Program[OneHot]:
     """One-hot rows of the `count` highest of distinct keys [heads, n], in an order that says nothing.
 
-    3 rounds and those of a sign: 8 n, n (n - 1) / 16 and 8 count n online bytes a head; n (n - 1) / 2 signs, and 8 n^2 +
-    8 n offline bytes, to the server. Exact. The ranking that is opened is uniformly random.
+    3 rounds and those of a sign: 8 n, n (n - 1) / 16 and 8 count n online bytes a head; n (n - 1) / 2 signs, and
+    8 n^2 + 8 n offline bytes, to the server. Exact. The ranking that is opened is uniformly random.
     """
     source, (heads, n) = keys.source, keys.shape
     shuffle = draw(source, heads, n)
@@ -164,8 +164,8 @@ def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
 def kept_flags(keys: Masked, count: int) -> Program[Additive]:
     """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0.
 
-    2 rounds and those of a sign: 8 n and n (n - 1) / 16 online bytes; n (n - 1) / 2 signs, and 8 n^2 + 8 n offline bytes,
-    to the server.
+    2 rounds and those of a sign: 8 n and n (n - 1) / 16 online bytes; n (n - 1) / 2 signs, and 8 n^2 + 8 n offline
+    bytes, to the server.
     """
     n = keys.shape[0]
     shuffle = draw(keys.source, 1, n)

@@ -91,8 +91,8 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
     """exp(score - shift) for a shift of each row, 18 fraction bits: rows sum to between 0.03 and 3.7.
 
     Range: |score| < 64, log sum exp of a row within 45 of zero, rows of at most 4,096. Error: relative 2^-7 and
-    absolute 2^-15. 6 rounds; 48 online and 184 offline bytes, to the server, a score; 32 + 33/8 online bytes, 264 offline
-    bytes, to the server, and 33 signs of 62 bits a row, whose rounds come on top.
+    absolute 2^-15. 6 rounds and those of a sign; 48 online and 184 offline bytes, to the server, a score; 32 + 33/8
+    online bytes, 264 offline bytes, to the server, and 33 signs of 62 bits a row.
 
     Args:
         scores: [..., n].
