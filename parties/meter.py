@@ -133,7 +133,8 @@ class StageMeter:
         self._stages = {IDLE: idle}
         self._exchanges: dict[str, Histogram] = {}
         self._steps: dict[str, Histogram] = {}
-        self._numbers: dict[str, float] = {}
+        self._added: dict[str, float] = {}
+        self._put: dict[str, float | Callable[[], float]] = {}
         self._restart()
 
     def stage(self, name: str) -> _Stage:
@@ -201,23 +202,27 @@ class StageMeter:
             KeyError: the registry has no such metric.
         """
         with self._stack.lock:
-            self._numbers[BY_NAME[name].name] = self._numbers.get(name, 0.0) + count
+            self._added[BY_NAME[name].name] = self._added.get(name, 0.0) + count
 
-    def put(self, name: str, value: float | None) -> None:
+    def put(self, name: str, value: float | Callable[[], float] | None) -> None:
         """Sets a gauge of the registry that only the caller knows, such as a cache's size; None takes it away.
+
+        A function is asked whenever somebody reads, from any thread.
 
         Raises:
             KeyError: the registry has no such metric.
         """
         with self._stack.lock:
-            self._numbers.pop(BY_NAME[name].name, None)
+            self._put.pop(BY_NAME[name].name, None)
             if value is not None:
-                self._numbers[name] = value
+                self._put[name] = value
 
     def numbers(self) -> Mapping[str, float]:
         """What `add` and `put` made, by metric name."""
         with self._stack.lock:
-            return dict(self._numbers)
+            put = dict(self._put)
+            numbers = dict(self._added)
+        return numbers | {name: value() if callable(value) else value for name, value in put.items()}
 
     @property
     def current(self) -> str:

@@ -107,7 +107,7 @@ _DECODING = (
     ),
     _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that is made and not used yet.",
-        "At the dealer what waits for the links; at a party what waits on its disk.",
+        "At the dealer what waits to be sent; at a party what waits in memory to be used; the engine `fss` only.",
     ),
 )  # fmt: skip
 _PROCESS = (

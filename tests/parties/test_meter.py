@@ -315,6 +315,8 @@ def test_only_numbers_of_the_registry_can_be_added_or_put() -> None:
     meter.add("mpcbench_repeats_total", 2)
     meter.put("mpcbench_kept_tokens", 5)
     assert meter.numbers() == {"mpcbench_repeats_total": 3, "mpcbench_kept_tokens": 5}
+    meter.put("mpcbench_dealer_backlog_bytes", lambda: 7)
+    assert meter.numbers()["mpcbench_dealer_backlog_bytes"] == 7
     meter.put("mpcbench_kept_tokens", None)
     assert "mpcbench_kept_tokens" not in meter.numbers()
     for change in (meter.add, meter.put):

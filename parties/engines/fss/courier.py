@@ -56,6 +56,11 @@ class Courier:
             self._queued += len(frame)
             self._changed.notify_all()
 
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sent."""
+        return self._queued
+
     def grant(self, upto: int) -> None:
         """The party has room for so many bytes since the cell began."""
         with self._changed:

@@ -54,7 +54,8 @@ class Dealer:
             OutOfStep: a request that does not exist.
         """
         account = self.meter.aside(MATERIAL)
-        self._couriers = {role: Courier(link, account) for role, link in self.links.items()}
+        self._couriers = couriers = {role: Courier(link, account) for role, link in self.links.items()}
+        self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in couriers.values()))
         try:
             for role, request in self._requests():
                 with self.meter.stage(MATERIAL):
@@ -67,6 +68,7 @@ class Dealer:
             if self._walk is not None:
                 self._walk.abandon()
             self._walk = None
+            self.meter.put("mpcbench_dealer_backlog_bytes", None)
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the parties say, in the order of arrival, up to the client's last word."""

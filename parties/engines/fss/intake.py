@@ -35,6 +35,7 @@ class Intake:
         self._changed = threading.Condition()
         with meter.stage(MATERIAL):
             self._grant()
+        meter.put("mpcbench_dealer_backlog_bytes", self._waiting_bytes)
         threading.Thread(target=self._receive, name="intake", daemon=True).start()
 
     def next(self) -> bytearray:
@@ -63,6 +64,10 @@ class Intake:
         """
         with self._meter.stage(MATERIAL):
             self._wait(lambda: False)
+        self._meter.put("mpcbench_dealer_backlog_bytes", None)
+
+    def _waiting_bytes(self) -> int:
+        return sum(map(len, tuple(self._frames)))
 
     def _grant(self) -> None:
         self._granted = self._taken + AHEAD_BYTES
