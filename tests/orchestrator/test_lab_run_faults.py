@@ -21,6 +21,7 @@ from tests.netem.labs import seen_by_the_machine
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 
