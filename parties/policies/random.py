@@ -23,7 +23,7 @@ class Random(Eviction):
     Attributes:
         compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
         mode: what becomes of evicted rows, `compact` or `mask`.
-        seed: of the draw.
+        seed: of the draw; another one keeps other tokens.
     """
 
     name: ClassVar[str] = "random"
