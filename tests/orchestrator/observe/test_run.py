@@ -16,7 +16,14 @@ from orchestrator.live import Course
 from orchestrator.observe.observation import observing
 from orchestrator.observe.prometheus import down, running
 from orchestrator.observe.timeline import load
-from tests.orchestrator.observe.test_watching_prometheus import LONG_S, free_port, needs_prometheus, observe, query, wait_until
+from tests.orchestrator.observe.test_watching_prometheus import (
+    LONG_S,
+    free_port,
+    needs_prometheus,
+    observe,
+    query,
+    wait_until,
+)
 
 pytestmark = pytest.mark.ray
 
