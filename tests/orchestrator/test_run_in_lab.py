@@ -1,9 +1,12 @@
 """The same experiment on emulated hosts: `mpcache-bench run FILE --lab`."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,12 +31,41 @@ new_tokens: 1
 """
 
 
-def test_each_party_has_a_host_and_its_links_are_measured(tmp_path: Path) -> None:
+def watched(folder: Path) -> dict[str, str]:
+    """What is found from outside of the lab, by what it belongs to: metrics of each party, and the live page."""
+    found = {}
+    for path in folder.glob("*.json"):
+        for group in json.loads(path.read_text()):
+            labels = group["labels"]
+            url = f"http://{group['targets'][0]}{labels.get('__metrics_path__', '/metrics')}"
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                found[labels["party"]] = answer.read().decode()
+    return found
+
+
+def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = seen_by_the_machine()
+    monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path / "targets"))
+    (tmp_path / "targets").mkdir()
     (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
     command = [Path(sys.executable).with_name("mpcache-bench"), "run", tmp_path / "experiment.yaml", "--lab"]
-    done = subprocess.run([*command, "--out", tmp_path / "out"], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    command += ["--out", tmp_path / "out", "--live", "--live-port", "0"]
+    seen: dict[str, str] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        page = run.stdout.readline().removeprefix("live page: ").strip()
+        while run.poll() is None and len(seen) < 5:
+            seen |= watched(tmp_path / "targets")
+            time.sleep(0.5)
+        with urllib.request.urlopen(page, timeout=5) as answer:  # noqa: S310 - our own page
+            assert b"mpcache-bench, live" in answer.read()
+        output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert set(seen) == {"client", "server", "dealer", "referee", "driver"}
+    assert all(f'mpcbench_resident_bytes{{party="{party}"}}' in text for party, text in seen.items())
+    assert not any((tmp_path / "targets").iterdir())
     (line,) = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     record = json.loads(line)
     assert record["status"] == "ok"
