@@ -22,10 +22,17 @@ Look = Callable[[], Any]
 
 
 class Wire:
-    """A recording relay in front of one listener: everything that anybody says to it, and hears from it."""
+    """A recording relay in front of one listener: everything that anybody says to it, and hears from it.
+
+    Attributes:
+        seen: both directions, in the order of arrival.
+        ways: what the dialler said, and what the listener did.
+    """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target, self.seen = target, bytearray()
+        self.ways = (bytearray(), bytearray())
+        self._flips = [-1, -1]
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = self._server.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,7 +59,25 @@ class Wire:
                     if not data:
                         return
                     self.seen += data
-                    (far if source is near else near).sendall(data)
+                    way = int(source is far)
+                    changed = self._spoilt(way, data)
+                    self.ways[way].extend(data)
+                    try:
+                        (far if source is near else near).sendall(changed)
+                    except (BrokenPipeError, ConnectionResetError):
+                        return
+
+    def flip_after(self, count: int) -> None:
+        """Changes a bit of the byte that comes after so many more, once in each direction."""
+        self._flips = [len(way) + count for way in self.ways]
+
+    def _spoilt(self, way: int, data: bytes) -> bytes:
+        place = self._flips[way] - len(self.ways[way])
+        if not 0 <= place < len(data):
+            return data
+        changed = bytearray(data)
+        changed[place] ^= 0x10
+        return bytes(changed)
 
     def close(self) -> None:
         self._server.close()

@@ -4,7 +4,8 @@ import multiprocessing
 import pickle
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,7 +16,8 @@ from parties.meter import StageMeter
 
 Part = Callable[[str, Mesh, StageMeter], Any]
 
-PRELOAD = ["torch", "transformers", "parties.party", "parties.engines.crypten.engine"]
+PATIENCE_S = 3.0  # for a process that has said all it has to say
+PRELOAD = ["torch", "transformers", "parties.party", "parties.engines.crypten.engine", "parties.engines.fss.dealer"]
 
 
 def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "server", "dealer")) -> dict[str, Any]:
@@ -24,43 +26,61 @@ def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "s
     Raises:
         AssertionError: a party failed; the message is its traceback.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    listeners = {role: Listener("127.0.0.1") for role in roles}
-    addresses = {role: listener.address for role, listener in listeners.items()}
-    session = secrets.token_hex(8)
-    pipes, processes = {}, []
-    for role in roles:
-        pipes[role], theirs = context.Pipe()
-        process = context.Process(
-            target=_run, args=(part, role, listeners[role].socket, addresses, session, theirs, arguments)
-        )
-        process.start()
-        theirs.close()
-        processes.append(process)
-        listeners[role].close()
-    try:
+    with start(part, *arguments, roles=roles) as (pipes, _):
         outcomes = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items()}  # noqa: S301 - our own child
-    finally:
-        for process in processes:
-            process.join(10)
-            process.kill()
-        for pipe in pipes.values():
-            pipe.close()
     failures = [f"{role}:\n{text}" for role, (ok, text) in outcomes.items() if not ok]
     assert not failures, "\n".join(failures)
     return {role: result for role, (_, result) in outcomes.items()}
 
 
+@contextmanager
+def start(
+    part: Part, *arguments: Any, roles: tuple[str, ...], timeout_s: float = 60.0
+) -> Iterator[tuple[dict[str, Connection], dict[str, Any]]]:
+    """Starts the processes of `together`; gives a pipe and a process for each role, and ends them all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    listeners = {role: Listener("127.0.0.1") for role in roles}
+    addresses = {role: listener.address for role, listener in listeners.items()}
+    session = secrets.token_hex(8)
+    pipes: dict[str, Connection] = {}
+    processes: dict[str, Any] = {}
+    for role in roles:
+        pipes[role], theirs = context.Pipe()
+        process = context.Process(
+            target=_run, args=(part, role, listeners[role].socket, addresses, session, theirs, arguments, timeout_s)
+        )
+        process.start()
+        theirs.close()
+        processes[role] = process
+        listeners[role].close()
+    try:
+        yield pipes, processes
+    finally:
+        for process in processes.values():
+            process.join(PATIENCE_S)
+            process.kill()
+            process.join()
+        for pipe in pipes.values():
+            pipe.close()
+
+
 def _run(
-    part: Part, role: str, sock: Any, addresses: Any, session: str, pipe: Connection, arguments: tuple[Any, ...]
+    part: Part,
+    role: str,
+    sock: Any,
+    addresses: Any,
+    session: str,
+    pipe: Connection,
+    arguments: tuple[Any, ...],
+    timeout_s: float,
 ) -> None:
     torch.set_num_threads(1)
     listener = Listener.__new__(Listener)
     listener.socket = sock
     meter = StageMeter()
     try:
-        with connect(role, listener, addresses, session, meter, 60.0) as mesh:
+        with connect(role, listener, addresses, session, meter, timeout_s) as mesh:
             pipe.send_bytes(pickle.dumps((True, part(role, mesh, meter, *arguments))))
     except BaseException:  # noqa: BLE001 - the parent shows it
         pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))

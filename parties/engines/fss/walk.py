@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable, Mapping
 
+import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; in the walk it would take seconds
+
 from parties.engines.fss.courier import END, Courier, Stopped
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.opening import dealers

@@ -1,0 +1,113 @@
+"""Parties that die, stop, or are misheard, in each part of a cell: noticed in seconds, and named."""
+
+import os
+import pickle
+import signal
+import time
+from multiprocessing.connection import wait
+from typing import Any
+
+import pytest
+
+from parties.engines.fss import party as fss_party
+from parties.engines.fss import walk as fss_walk
+from parties.engines.fss.dealer import Dealer
+from parties.errors import PartyError
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from tests.parties.engines.fss.test_decoding import POLICIES, decode, prefilled
+from tests.parties.four import Four, Job
+from tests.parties.together import start
+
+ROLES = ("client", "server", "dealer")
+TIMEOUT_S = 5.0
+
+
+def fall(how: int) -> None:
+    os.kill(os.getpid(), how)
+
+
+def arm(role: str, when: str, how: int) -> None:
+    """Makes this process fall at a point of the cell."""
+    if when == "setup":
+        owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
+    elif when == "offline":
+        owner, name, at = (fss_walk.Walk, "begin", 1) if role == "dealer" else (fss_party.Intake, "next", 1)
+    else:
+        owner, name, at = (fss_walk.Walk, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
+    honest, calls = getattr(owner, name), 0
+
+    def falling(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            fall(how)
+        return honest(*arguments, **named)
+
+    setattr(owner, name, falling)
+
+
+def part(role: str, mesh: Mesh, meter: StageMeter, fallen: str, when: str, how: int, parts: Any, token: int) -> Any:
+    if role == fallen:
+        arm(role, when, how)
+    begun = time.monotonic()
+    try:
+        decode(role, mesh, meter, "llama", POLICIES["full"], parts.get(role, {}), token)
+    except PartyError as error:
+        return type(error).__name__, error.status, str(error), time.monotonic() - begun
+    return "", "", "went on", 0.0
+
+
+KILLED = [(role, when, signal.SIGKILL) for role in ROLES for when in ("setup", "offline", "decode")]
+STOPPED = [
+    (role, when, signal.SIGSTOP)
+    for role, when in (("client", "setup"), ("server", "decode"), ("dealer", "offline"), ("client", "decode"))
+]
+
+
+@pytest.mark.parametrize(("fallen", "when", "how"), KILLED + STOPPED)
+def test_a_party_that_dies_or_stops_is_noticed_and_named(fallen: str, when: str, how: int) -> None:
+    _, _, parts, token = prefilled("llama", POLICIES["full"])
+    with start(part, fallen, when, int(how), parts, token, roles=ROLES, timeout_s=TIMEOUT_S) as (pipes, processes):
+        told = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items() if role != fallen}  # noqa: S301
+        processes[fallen].kill()
+    assert all(ok for ok, _ in told.values()), told
+    outcomes = {role: outcome for role, (_, outcome) in told.items()}
+    noticed = "PeerLost" if how == signal.SIGKILL else "PeerTimeout"
+    named = [outcome for outcome in outcomes.values() if outcome[0] == noticed and fallen in outcome[2]]
+    assert named, outcomes
+    for _, status, text, seconds in named:
+        assert status == ("party_died" if how == signal.SIGKILL else "timeout")
+        assert "in stage" in text
+        assert seconds < 60
+
+
+def job(engine: str) -> Job:
+    return {
+        "engine": engine, "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+        "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["crypten", "fss"])
+@pytest.mark.parametrize("pair", [("server", "client"), ("dealer", "client"), ("dealer", "server")])
+def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: tuple[str, str]) -> None:
+    with Four(record=True, timeout_s=6.0) as four:
+        four.run(job("plain"))  # once that is done, everybody has said hello
+        four.wires[pair].flip_after(30)
+        for role in four.processes:
+            four.say(role, job(engine))
+        told: dict[str, Any] = {}
+        while not any(result.get("error") == "CorruptFrame" for result in told.values()) and len(told) < 2:
+            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in told], timeout=40)
+            role = next(role for role in pair if four.pipes[role] is pipe)
+            told[role] = four.hear(role)[0]
+        for process in four.processes.values():
+            process.kill()  # the others wait for what does not come, until the driver ends them
+    damaged = {role: result for role, result in told.items() if result.get("error") == "CorruptFrame"}
+    assert damaged, told
+    for role, result in damaged.items():
+        other = pair[1 - pair.index(role)]
+        assert f"from {other} was damaged on its way in stage" in result["text"]
+        assert "bytes sent and" in result["text"]
+        assert "frame " in result["text"]
