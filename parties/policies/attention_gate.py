@@ -31,7 +31,7 @@ class AttentionGate(Eviction):
         compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
         mode: what becomes of evicted rows, `compact` or `mask`.
         head: path of the trained gates, a safetensors file on the server's host.
-        form: `budget` or `threshold`.
+        form: `budget` keeps a fixed number, `threshold` what the gate opens for, padded to a fixed number.
         threshold: least value of a gate that lets a token through, between 0 and 1.
     """
 
