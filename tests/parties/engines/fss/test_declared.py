@@ -1,0 +1,98 @@
+"""Each protocol costs what it says, in a simulation of all three parties, in a walk with shapes, and on its page."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from parties.engines.fss import gates
+from parties.engines.fss.counting import HollowSource
+from parties.engines.fss.opening import dealers
+from parties.engines.fss.simulation import Simulation, share
+from parties.engines.fss.source import Source
+from parties.hollow import Hollow
+from parties.meter import StageMeter
+from parties.program import Program, parallel, run
+from tests.parties.engines.fss.declared import Count, How, Protocol, of_sizes
+
+SIZES = (6, 4, 2)
+STATED = (64, 64, 8)
+HOWS: tuple[How, ...] = ("dcf", "carry")
+NAMES = [protocol.name for protocol in of_sizes(*SIZES)]
+
+
+def on(source: Source, protocol: Protocol) -> Program[Any]:
+    """Opens the inputs and runs the protocol on them; one half is in every range."""
+    shared = [share(source, torch.full(shape, 0.5).double(), limit, scale) for shape, scale, limit in protocol.inputs]
+    values = yield from parallel(*(gates.open_(value) for value in shared))
+    return (yield from protocol.program(*values))
+
+
+def without_inputs(protocol: Protocol, total: Count) -> Count:
+    size = sum(8 * torch.Size(shape).numel() for shape, _, _ in protocol.inputs)
+    return total + Count(-1, -size)
+
+
+def simulated(protocol: Protocol, how: How) -> Count:
+    """Three parties in lockstep; the danger zone is met now and then, and then another seed is taken."""
+    for seed in range(20):
+        simulation = Simulation(seed)
+        for source in simulation.sources:
+            source.comparison = how
+        try:
+            simulation.run(lambda source: on(source, protocol))
+        except gates.DangerZone:
+            continue
+        cost = simulation.cost
+        return without_inputs(protocol, Count(cost.rounds, cost.online_bytes, *cost.offline_bytes))
+    raise AssertionError("the danger zone was met twenty times in a row")
+
+
+def walked(protocol: Protocol, how: How) -> Count:
+    """The dealer alone, without a number."""
+    rounds: list[int] = []
+    frames: dict[str, list[int]] = {"client": [], "server": []}
+
+    def exchange(wanted: Any) -> Any:
+        rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
+        return dealers(wanted)
+
+    with Hollow():
+        source = HollowSource(StageMeter(), frames["client"].append, frames["server"].append)
+        source.comparison = how
+        run(on(source, protocol), exchange)
+        source.flush()
+    dealt = (sum(size - 8 for size in sizes) for sizes in frames.values())
+    return without_inputs(protocol, Count(len(rounds), sum(rounds), *dealt))
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_protocol_costs_what_it_declares(name: str, how: How) -> None:
+    for sizes in (SIZES, (3, 5, 1)):
+        (protocol,) = [p for p in of_sizes(*sizes) if p.name == name]
+        assert simulated(protocol, how) == walked(protocol, how) == protocol.cost(how)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 200), st.integers(1, 200), st.integers(1, 20), st.sampled_from(HOWS))
+def test_declarations_hold_at_every_size(n: int, d: int, count: int, how: How) -> None:
+    for protocol in of_sizes(n, d, min(count, n)):
+        assert walked(protocol, how) == protocol.cost(how), protocol.name
+
+
+def row(protocol: Protocol) -> str:
+    """The protocol's line in docs/protocols.md."""
+    numbers = [getattr(protocol.cost(how), field) for how in HOWS for field in ("rounds", "online", "client", "server")]
+    return "| " + " | ".join([protocol.name, *(f"{number:,}" for number in numbers)]) + " |"
+
+
+def test_the_page_of_protocols_states_these_counts() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "protocols.md").read_text().splitlines()
+    expected = [row(protocol) for protocol in of_sizes(*STATED)]
+    start = page.index(expected[0]) if expected[0] in page else 0
+    assert page[start : start + len(expected)] == expected, "the table should be:\n" + "\n".join(expected)
