@@ -15,8 +15,9 @@ from parties.engines.fss.cost import Prediction, predict
 from parties.engines.fss.speeds import Speeds, measure
 from parties.models import load_spec
 from parties.models.spec import ModelSpec
-from parties.policies import Full, MPCache
 from parties.policies.base import Policy
+from parties.policies.full import Full
+from parties.policies.mpcache import MPCache
 
 ONCE = ("embed", "lm_head", "argmax")  # stages of a token that belong to no layer
 NETWORKS = ("lan", "wan")
@@ -99,8 +100,8 @@ def breakdown(full: Step, mpcache: Step) -> None:
         print(f"{stage:12}{rounds:14g}{sent / 1e3:10.1f}{few:18g}{less / 1e3:10.1f}")
     for name, each in (("full", full), ("mpcache", mpcache)):
         client, server = each.dealt
-        sent = f"{each.rounds:g} rounds, {each.sent / 1e6:.2f} MB online each way"
-        print(f"{name}: {sent}; offline {client / 1e6:.1f} MB to the client, {server / 1e6:.1f} MB to the server")
+        online = f"{each.rounds:g} rounds, {each.sent / 1e6:.2f} MB online each way"
+        print(f"{name}: {online}; offline {client / 1e6:.1f} MB to the client, {server / 1e6:.1f} MB to the server")
 
 
 def comparison(full: Step, mpcache: Step, tokens: int, speeds: Speeds) -> None:
