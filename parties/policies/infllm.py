@@ -104,7 +104,8 @@ class InfLLM(Policy):
     def _by_group(self, engine: "Engine", q: Any, kv_heads: int) -> Any:
         """Queries [heads, n, d] summed over the heads of a group, by the length of a representative's window."""
         heads, n, d = q.shape
-        return engine.to_cache(q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (1 / self.n_local))
+        summed = engine.to_cache(q).reshape(kv_heads, heads // kv_heads, n, d).sum(1)
+        return engine.to_cache(summed * (1 / self.n_local))
 
     def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
         """Represents the blocks after the first `formed` ones, and forgets the queries that this took."""

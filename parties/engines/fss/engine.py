@@ -224,7 +224,7 @@ class Computation(Engine):
 
     def to_cache(self, value: Masked) -> Masked:
         """16 fraction bits: what is multiplied again and again is cut once."""
-        return gates.truncate(value)
+        return gates.truncate(value).bounded(min(value.limit, CACHE_LIMIT))
 
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
         """Concatenation; parts with more fraction bits than the first are cut to those of the first."""

@@ -1,0 +1,127 @@
+"""Every policy on every engine, prefill and decoding: what the plain engine decodes, by messages that say nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.engines.fss.engine import Computation
+from parties.engines.fss.gates import DangerZone
+from parties.engines.fss.simulation import Simulation, value_of
+from parties.engines.fss.source import CLIENT, SERVER, Source
+from parties.mesh import Mesh
+from parties.meter import StageMeter
+from parties.policies import POLICIES
+from parties.program import Openings, Program, run
+from tests.parties.engines.fss.test_embedding import table_of
+from tests.parties.policies.cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain
+from tests.parties.together import together
+
+ON_CRYPTEN = [*POLICIES, "h2o by step", "attention_gate by threshold"]
+SMALLER = replace(SPEC, n_layers=1)
+ROUNDING = 0.06
+CRYPTEN = 0.5
+
+
+def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, list[int], list[Any]]:
+    """Logits, cached tokens in the end, and kind and shape of everything that client and server opened."""
+    policy = case(name)
+    installed = parameters(policy)
+    shapes = {name: tuple(w.shape) for name, w in installed.items()}
+    trace: list[Any] = []
+
+    def program(source: Source) -> Program[tuple[list[Any], list[int]]]:
+        engine, cache = Computation(source), Cache.empty(SPEC.n_layers)
+        engine.matrices = {name: table_of(source, w) for name, w in installed.items() if w.dim() == 2}
+        yield from engine.install(shapes, installed if source.rank == SERVER else None)
+        decoder, logits = Decoder(engine, SPEC, policy), []
+        for start, part in enumerate([prompt, *([token] for token in text)]):
+            x = yield from decoder.embed(part if source.rank == CLIENT else None, len(part), cache.position)
+            logits.append((yield from decoder.step(x, cache) if start else decoder.prefill(x, cache)))
+        return logits[1:], list(cache.tokens)
+
+    def watched(source: Source) -> Program[tuple[list[Any], list[int]]]:
+        inner, answer = program(source), None
+        while True:
+            try:
+                wanted: Openings = next(inner) if answer is None else inner.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            if source.rank == CLIENT:
+                trace.append([opening.kind for opening in wanted])
+            answer = yield wanted
+
+    for seed in range(20):
+        trace.clear()
+        try:
+            first, second = Simulation(seed).run(watched)
+        except DangerZone:
+            continue
+        return torch.cat([value_of(a, b) for a, b in zip(first[0], second[0], strict=True)]), first[1], trace
+    raise AssertionError("the danger zone cannot be met twenty times in a row")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fss_decodes_like_the_plain_engine_and_opens_the_same_shapes_whatever_the_text(name: str) -> None:
+    traces = []
+    for prompt, text in calm(name):
+        expected = decode(plain(case(name)), prompt, text)
+        found, held, trace = simulated(name, prompt, text)
+        assert (found - expected.logits).abs().max() < (0.5 if name in QUANTISED else ROUNDING)
+        assert held == expected.left
+        traces.append(trace)
+    assert traces[0] == traces[1]
+
+
+def all_policies(role: str, mesh: Mesh, meter: StageMeter, texts: dict[str, list[Text]]) -> Any:
+    from parties.engines.crypten.engine import CrypTenEngine
+    from parties.engines.crypten.provider import Dealer
+
+    if role == "dealer":
+        return Dealer(mesh["client"], mesh["server"], meter).serve()
+    engine, results = CrypTenEngine(role, mesh, meter), {}
+    for name in texts:
+        policy, logits, traffic = case(name), [], []
+        installed = parameters(policy, SMALLER)
+        shapes = {key: tuple(w.shape) for key, w in installed.items()}
+        run(engine.install(shapes, installed if role == "server" else None))
+        for prompt, text in texts[name]:
+            decoder, cache, out = Decoder(engine, SMALLER, policy), Cache.empty(1), []
+            meter.reset()
+            for start, part in enumerate([prompt, *([token] for token in text)]):
+                x = run(decoder.embed(part if role == "client" else None, len(part), cache.position))
+                out.append(run(decoder.step(x, cache) if start else decoder.prefill(x, cache)))
+            logits.append([engine.export(value) for value in out[1:]])
+            readings = [r for r in meter.snapshot() if r.phase == "online"]
+            traffic.append({r.stage: (r.rounds, r.sent_bytes, r.received_bytes, r.messages) for r in readings})
+        results[name] = (logits, traffic)
+    engine.finish()
+    return results
+
+
+@pytest.fixture(scope="module")
+def crypten() -> dict[str, Any]:
+    """Each policy on two texts of the same length, in one layer: CrypTen takes hundreds of rounds for each."""
+    return together(all_policies, {name: brief(name) for name in ON_CRYPTEN})
+
+
+def brief(name: str) -> list[Text]:
+    return calm(name, SMALLER, prompt=11, steps=3)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ON_CRYPTEN)
+def test_crypten_decodes_like_the_plain_engine_and_sends_the_same_whatever_the_text(
+    name: str, crypten: dict[str, Any]
+) -> None:
+    (mine, traffic), (theirs, others) = crypten["client"][name], crypten["server"][name]
+    for index, text in enumerate(brief(name)):
+        expected = decode(plain(case(name), SMALLER), *text).logits
+        found = torch.cat([(a + b).double() / 2**16 for a, b in zip(mine[index], theirs[index], strict=True)])
+        assert (found - expected).abs().max() < CRYPTEN
+    assert traffic[0] == traffic[1]
+    assert others[0] == others[1]
