@@ -56,12 +56,11 @@ def up(
         except NotInstalled:
             typer.echo(f"# or add this to the configuration of a Prometheus of your own\n{to_add(server.rules)}")
             raise
-    typer.echo(f"Prometheus is up at {server.url}; it watches the runs in {targets_dir()}")
+    told = f"Prometheus is up at {server.url}; it watches the runs in {targets_dir()}"
     if detach:
-        typer.echo("`mpcache-bench observe down` ends it")
-        return
-    typer.echo("Ctrl-C ends it")
-    _stay(process)
+        typer.echo(f"{told}\n`mpcache-bench observe down` ends it")
+    else:
+        _stay(process, f"{told}\nCtrl-C ends it")
 
 
 @app.command("down")
@@ -87,14 +86,15 @@ def status(folder: _Folder = None) -> None:
             typer.echo(f"  {target['health']:<7} {name}  {target['scrapeUrl']}  {target['lastError']}".rstrip())
 
 
-def _stay(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the server, and end it on Ctrl-C or SIGTERM."""
+def _stay(process: "subprocess.Popen[bytes]", told: str) -> None:
+    """Say that the server is up, wait for it, and end it on Ctrl-C or SIGTERM."""
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
+        typer.echo(told)  # from now on the user may press Ctrl-C
         status = process.wait()
         typer.echo(f"prometheus ended by itself, with status {status}", err=True)
         raise typer.Exit(1)

@@ -100,8 +100,9 @@ def test_a_run_does_not_mind_that_prometheus_is_killed_and_scrapers_hang(
         assert told is not None
         psutil.Process(told["pid"]).kill()
         output, _ = run.communicate(timeout=2 * LONG_S)
-    assert run.returncode == 0, output
+    assert run.returncode in (0, 1), output
     (record,) = map(json.loads, (tmp_path / "watched" / "records.jsonl").read_text().splitlines())
+    assert record["seconds_per_token"] > 0, output  # it ran to its end; a random model may tie, and then be `incorrect`
     assert load(tmp_path / "watched", record["id"])[-1]["parties"]["client"]["tokens"] >= 6
     assert "<h2>Time series</h2>" in (tmp_path / "watched" / "report.html").read_text()
     assert not (tmp_path / "watched" / "targets.json").exists()
