@@ -15,6 +15,7 @@ from orchestrator.compare_cli import compare
 from orchestrator.cost_cli import cost
 from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.observe.cli import app as observe_app
+from orchestrator.policies_cli import policies
 from orchestrator.problems import ConfigError
 from orchestrator.retry import Retry
 
@@ -44,6 +45,7 @@ app.add_typer(networks_app, name="networks")
 app.add_typer(lab_app, name="lab")
 app.add_typer(observe_app, name="observe")
 app.command()(clean)
+app.command()(policies)
 app.command()(cost)
 app.command()(compare)
 

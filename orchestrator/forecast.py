@@ -158,7 +158,7 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, _prefill: str, argmax: str, *_: Any) -> Forecast:
     spec, chosen, cost = model_spec(model), make(**json.loads(policy)), Cost()
     for step in range(new_tokens):
-        cached = chosen.cached(seq_len - 1) + step + 1
+        cached = chosen.held(seq_len - 1, step + 1)
         cost += crypten_token(spec, chosen, cached, private_argmax=argmax == "private")
     sent = cost.sent * WORD
     decode = PhaseCost(cost.rounds, dict.fromkeys(PARTIES, sent), {"client": cost.dealt * WORD, "server": 0.0})

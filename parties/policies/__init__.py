@@ -13,6 +13,7 @@ from parties.policies.lazy_eviction import LazyEviction
 from parties.policies.locret import Locret
 from parties.policies.mikv import MiKV
 from parties.policies.mpcache import MPCache
+from parties.policies.mpcache_plus import MPCachePlus
 from parties.policies.pyramidkv import PyramidKV
 from parties.policies.quest import Quest
 from parties.policies.random import Random
@@ -22,7 +23,7 @@ from parties.policies.tova import TOVA
 
 _ALL: tuple[type[Policy], ...] = (
     Full, Random, StreamingLLM, H2O, TOVA, SnapKV, PyramidKV, LazyEviction, Locret, AttentionGate, Quest, InfLLM,
-    MPCache, KIVI, MiKV,
+    MPCache, MPCachePlus, KIVI, MiKV,
 )  # fmt: skip
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _ALL}

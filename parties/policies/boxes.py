@@ -61,14 +61,14 @@ def grow(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
         here.state[f"low_{level}"] = engine.cat([low, new_low], dim=1)
 
 
-def upper_bounds(engine: "Engine", here: "LayerCache", level: str, count: int, q: Any) -> Program[Any]:
-    """The largest that q . k can be in the box of each of the first `count` clusters: [heads, count].
+def upper_bounds(engine: "Engine", here: "LayerCache", level: str, clusters: range, q: Any) -> Program[Any]:
+    """The largest that q . k can be in the boxes of some clusters: [heads, clusters].
 
     sum_i max(q_i low_i, q_i high_i) = q . (high + low) / 2 + |q| . (high - low) / 2: exact, with one comparison a
     coordinate of the query instead of one a coordinate and cluster.
     """
     magnitude = yield from engine.maximum(q, -q)
-    high, low = (here.state[f"{end}_{level}"][:, :count] for end in ("high", "low"))
+    high, low = (here.state[f"{end}_{level}"][:, clusters.start : clusters.stop] for end in ("high", "low"))
     boxes = engine.cat([(high + low) * 0.5, (high - low) * 0.5], dim=2)
     bounds = yield from engine.scores(engine.cat([q, magnitude], dim=2), boxes)
     return engine.bounded(bounds[:, 0], 1024.0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MPCache(Policy):
-    """MPCache with public, fixed counts.
+    """Evicts once by what the end of the prompt looks at, then selects clusters of keys at each step; counts are fixed.
 
     Once, at the end of prefill: the attention of the last `window` share of the prompt's queries is summed over
     queries and heads, and the highest `static_keep` share of the prompt's tokens stays, in order (section 4.1 of the

@@ -80,7 +80,7 @@ class Quest(Policy):
         rivals, count = self._pages(here.tokens)
         bounds = None
         if count:
-            bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "page", rivals, q))
+            bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "page", range(rivals), q))
         newest = (rivals * self.page_size, here.tokens)
         return (yield from select(engine, bounds, count, 0, self.page_size, (newest,)))
 
