@@ -23,7 +23,7 @@ PROMPT, STEPS = 17, 5
 SMALL: dict[str, Any] = {
     "compression_interval": 2, "window_size": 4, "n_local": 4, "n_init": 2, "block_size": 4, "page_size": 4,
     "dense_layers": 0, "residual_length": 8, "group_size": 4, "stabilizers": 2, "repr_topk": 2, "fine_size": 4,
-    "coarse_size": 8, "alpha": 0.05,
+    "coarse_size": 8, "cluster_size": 4, "alpha": 0.05,
 }  # fmt: skip
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in POLICIES},
