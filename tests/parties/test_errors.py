@@ -14,6 +14,11 @@ EXAMPLES = [
     (errors.PeerLost("server", "softmax", 10, 20), "party_died", ["server", "softmax", "10 bytes", "20"]),
     (errors.PeerTimeout("dealer", "offline.triples", 1, 2, 2.5), "timeout", ["dealer", "offline.triples", "2.5 s"]),
     (errors.OutOfStep("client", "topk", "frame 3", "frame 4"), "party_died", ["client", "topk", "frame 3", "frame 4"]),
+    (
+        errors.CorruptFrame("server", "norm", 10, 20, 7, "payload"),
+        "party_died",
+        ["payload of frame 7", "server", "norm", "10 bytes", "20"],
+    ),
     (errors.PeersMissing({"dealer": "no answer"}, 60.0), "timeout", ["dealer", "60 s", "no answer"]),
     (errors.HelloRefused("client", "it is in another session"), "config_error", ["client", "another session"]),
     (errors.AddressInUse("127.0.0.1", 80), "config_error", ["127.0.0.1", "80", "port 0"]),

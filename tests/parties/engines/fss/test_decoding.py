@@ -109,6 +109,7 @@ def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
     stumble(10, ever_after=True)
     with pytest.raises(DangerStays) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
+    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
     return str(caught.value)
 
 

@@ -220,6 +220,7 @@ def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str,
     give_up = time.monotonic() + 60
     while mesh["dealer"].received_bytes < 0.9 * whole[role] and time.monotonic() < give_up:
         time.sleep(0.05)
+    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
     return mesh["dealer"].received_bytes
 
 
