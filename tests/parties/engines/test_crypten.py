@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
+from parties.cache import Cache, LayerCache
 from parties.decoder import Decoder
 from parties.engines.plain import PlainEngine
 from parties.mesh import Mesh
@@ -32,6 +32,10 @@ def compact(engine: Any, scores: Any, rows: Any) -> Any:
     return run(engine.compact(run(engine.keep_top(scores, 7)), [rows]))[0]
 
 
+def attend_alive(engine: Any, q: Any, k: Any, v: Any, alive: Any) -> Any:
+    return run(engine.attend(q, LayerCache(k, v, alive)))
+
+
 MASK = torch.arange(20) < torch.tensor([[1], [5], [20]])
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "mul": lambda e, x, y: run(e.mul(x, y)),
@@ -47,6 +51,13 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "largest": lambda e, x: run(e.largest(x, dim=1)),
     "select": select,
     "compact": compact,
+    "compact_by_head": compact,
+    "flags": lambda e, x: run(e.flags(run(e.keep_top(x, 3)), x.shape[1])),
+    "kept_from": lambda e, flags, rows: run(e.compact(run(e.kept_from(flags, 3)), [rows]))[0],
+    "negative": lambda e, x: run(e.negative(x)),
+    "inverse_root": lambda e, x: run(e.inverse_root(x)),
+    "constant": lambda e, x: x + e.constant(torch.arange(4.0) - 1.5),
+    "alive": attend_alive,
 }
 
 
@@ -91,6 +102,18 @@ CASES: list[tuple[str, tuple[Tensor, ...], float]] = [
     ),
     ("compact", (randn(30), randn(2, 30, 5)), 1e-4),
     ("compact", (torch.ones(30), randn(2, 30, 5)), 1e-4),
+    ("compact_by_head", (randn(2, 30), randn(2, 30, 5)), 1e-4),
+    ("flags", (randn(2, 9),), 1e-4),
+    ("flags", (torch.zeros(1, 9),), 1e-4),
+    ("kept_from", (torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 1]]), randn(2, 5, 3)), 1e-4),
+    ("negative", (torch.tensor([-50.0, -0.001, 0.0, 0.001, 50.0]),), 1e-4),
+    ("inverse_root", (2.0 ** torch.linspace(-10, 14, 40).reshape(2, 20),), 3e-2),
+    ("constant", (randn(2, 4),), 1e-4),
+    (
+        "alive",
+        (randn(4, 1, 8), randn(2, 9, 8), randn(2, 9, 8), (torch.arange(18).reshape(2, 9) % 3 > 0).double()),
+        2e-2,
+    ),
 ]
 
 
@@ -145,7 +168,7 @@ def traffic(role: str, mesh: Mesh, meter: StageMeter, n: int) -> Any:
 
 
 def test_rounds_and_bytes_are_exact() -> None:
-    n, frame = 11, 16
+    n, frame = 11, HEADER_BYTES
     results = together(traffic, n)
     product = results["client"]["scores"]
     assert product.rounds == 1
