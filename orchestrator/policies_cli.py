@@ -4,12 +4,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from parties.policies import POLICIES
-from parties.policies.page import summary
-
 
 def policies() -> None:
     """List the cache policies: what each does, and what it has to be trained with."""
+    from parties.policies import POLICIES  # torch comes with it, and most commands do without
+    from parties.policies.page import summary
+
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "what it does", "training"):
         table.add_column(column, no_wrap=column == "policy")

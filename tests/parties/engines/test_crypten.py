@@ -10,6 +10,7 @@ from torch import Tensor
 from parties.cache import Cache, LayerCache
 from parties.decoder import Decoder
 from parties.engines.plain import PlainEngine
+from parties.frame import HEADER_BYTES
 from parties.mesh import Mesh
 from parties.meter import StageMeter
 from parties.policies import Full, MPCache
