@@ -1,5 +1,6 @@
 """What holds for every policy: honest public counts, caches that change hands, and parameters that are checked."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
@@ -12,12 +13,14 @@ from parties.cache import Cache
 from parties.decoder import Decoder
 from parties.engines.plain import PlainEngine
 from parties.folding import fold, folded_shapes
+from parties.heads.folding import fold_head
+from parties.heads.untrained import random_head
 from parties.meter import StageMeter
 from parties.models.spec import ModelSpec
 from parties.policies import POLICIES, make
 from parties.policies.base import Policy
 from parties.policies.full import Full
-from parties.policies.mpcache import MPCache
+from parties.policies.page import PAGE, page
 from parties.program import Program, run
 from parties.selection import Selection
 from tests.parties.engines.tiny import GPT2, LLAMA, random_tokens, random_weights
@@ -38,9 +41,9 @@ class WatchedEngine(PlainEngine):
         self.widths: list[int] = []
         self.selections: list[Selection] = []
 
-    def softmax_weigh(self, scores: Any, combine: Any, mask: Tensor | None = None) -> Program[Any]:
+    def softmax(self, scores: Any, mask: Tensor | None = None) -> Program[Any]:
         self.widths.append(scores.shape[2])
-        return super().softmax_weigh(scores, combine, mask)
+        return super().softmax(scores, mask)
 
     def attend_selected(self, q: Any, layer: Any, selection: Selection) -> Program[Any]:
         self.selections.append(selection)
@@ -53,8 +56,10 @@ def precise_weights(spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
 
 
 def decoder_of(spec: ModelSpec, weights: Mapping[str, Tensor], policy: Policy) -> tuple[Decoder, WatchedEngine]:
-    engine = WatchedEngine()
-    run(engine.install(folded_shapes(spec), fold(spec, weights)))
+    engine, heads = WatchedEngine(), {}
+    if policy.trained:
+        heads = fold_head(random_head(policy.trained, spec, weights), spec, {k: w.float() for k, w in weights.items()})
+    run(engine.install(folded_shapes(spec), fold(spec, weights) | heads))
     return Decoder(engine, spec, policy), engine
 
 
@@ -94,17 +99,19 @@ def test_full_cache_decodes_what_a_forward_pass_over_the_whole_text_says(spec: M
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("seq_len", [2, 3, 33, 50])
-def test_cached_and_attended_are_what_really_happens(name: str, seq_len: int) -> None:
+def test_cached_held_and_attended_are_what_really_happens(name: str, seq_len: int) -> None:
     policy, prompt = make(name), random_tokens(LLAMA, seq_len)
     decoder, engine = decoder_of(LLAMA, precise_weights(LLAMA), policy)
     cache = prefilled(decoder, prompt)
-    kept = policy.cached(seq_len - 1)
-    assert [layer.tokens for layer in cache.layers] == [kept] * LLAMA.n_layers
-    for generated in range(1, 36):
+    assert cache.tokens == policy.layer_sizes(seq_len - 1, LLAMA.n_layers)
+    dense = getattr(policy, "dense_layers", 0)
+    for generated in range(1, 80):
         engine.widths.clear()
+        before = cache.tokens
         step(decoder, cache, generated)
-        assert [layer.tokens for layer in cache.layers] == [kept + generated] * LLAMA.n_layers
-        assert engine.widths == [policy.attended(kept + generated)] * LLAMA.n_layers
+        held = [tokens + 1 for tokens in before]
+        assert held == [policy.held(seq_len - 1, generated)] * LLAMA.n_layers
+        assert engine.widths == held[:dense] + [policy.attended(tokens) for tokens in held[dense:]]
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -131,7 +138,7 @@ def test_policies_come_by_name_with_their_defaults_and_do_not_change(name: str) 
             setattr(policy, field.name, 1)
 
 
-@pytest.mark.parametrize("name", ["", "MPCache", "h2o", "full "])
+@pytest.mark.parametrize("name", ["", "MPCache", "h2o_", "full "])
 def test_an_unknown_policy_is_refused_with_the_names_that_exist(name: str) -> None:
     with pytest.raises(ValueError, match=r"^name: ") as caught:
         make(name)
@@ -201,6 +208,50 @@ def test_mpcache_takes_the_ends_of_its_ranges_and_decodes(parameters: dict[str, 
     assert engine.widths == [policy.attended(policy.cached(39) + 1)] * LLAMA.n_layers
 
 
-def test_every_policy_says_what_it_leaks() -> None:
-    assert all(policy.leaks for policy in POLICIES.values())
-    assert MPCache.leaks == Full.leaks == Policy.leaks
+REFUSED: list[tuple[str, str, Any]] = [
+    *((name, "compression_ratio", value) for name in POLICIES for value in (1.0, -0.1, 50, NAN, "0.5", None)),
+    *((name, "mode", value) for name in POLICIES for value in ("drop", None, True)),
+    *((name, "compression_interval", value) for name in POLICIES for value in (0, -1, 1.5, "64")),
+    *((name, "compact_every", value) for name in POLICIES for value in (-1, 63, 1.0)),
+    *((name, "window_size", value) for name in ("snapkv", "pyramidkv", "mpcache+") for value in (0, 1.0, "8")),
+    *((name, "kernel_size", value) for name in ("snapkv", "pyramidkv", "mpcache+") for value in (0, 4, 2.5)),
+    *((name, "nbits", value) for name in ("kivi", "mikv", "locret") for value in (-1, 9, 2.0)),
+    ("snapkv", "pooling", "sum"), ("pyramidkv", "beta", 0.5), ("pyramidkv", "beta", NAN), ("random", "seed", -1),
+    ("streaming_llm", "n_sink", -1), ("h2o", "recent", 1.5), ("lazy_eviction", "alpha", 2),
+    ("lazy_eviction", "levels", 0), ("lazy_eviction", "offset", 1), ("locret", "chunk_size", -1), ("attention_gate", "form", "soft"),
+    ("attention_gate", "threshold", 1), ("attention_gate", "threshold", "0.5"), ("quest", "page_size", 0),
+    ("quest", "dense_layers", -1), ("infllm", "n_local", 0), ("infllm", "repr_topk", 33), ("mikv", "balancer", 0),
+    ("kivi", "residual_length", 100), ("kivi", "group_size", 0), ("mpcache+", "static_keep", 0),
+    ("mpcache+", "select", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        (name, key, value)
+        for name, key, value in REFUSED
+        if key in {field.name for field in fields(POLICIES[name])}
+        and (name, key, value) != ("streaming_llm", "compact_every", 63)  # its interval is 1
+    ],
+)
+def test_an_impossible_parameter_is_refused_by_its_name(name: str, key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: ") as caught:
+        make(name, **{key: value})
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_says_what_it_keeps_costs_leaks_and_needs(name: str) -> None:
+    policy = POLICIES[name]
+    for fact in (policy.keeps, policy.prefill_cost, policy.step_cost, policy.leaks, policy.training, policy.source):
+        assert fact
+    assert policy.leaks == Policy.leaks, "no default reveals more than public counts"
+    assert (policy.training == "none") == (policy.trained is None)
+    told = inspect.getdoc(policy) or ""
+    for field in fields(policy):
+        assert f"\n    {field.name}: " in told, f"{name} does not document {field.name}"
+
+
+def test_the_page_of_policies_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m parties.policies.page"
