@@ -232,7 +232,7 @@ def test_a_link_that_cannot_be_had_stops_the_cell_before_it_starts(runner: Runne
 
 
 def test_a_text_that_is_asked_for_does_not_get_into_the_record(tmp_path: Path, stop: threading.Event) -> None:
-    targets = TargetFile(tmp_path / "targets.json", "fake")
+    targets = TargetFile([tmp_path / "targets.json"], "fake")
     with Runner("fake", tmp_path, targets, stop, show_text=True, party_class=FAKE) as runner:
         record, text = run(runner, tmp_path)
     assert text == "a word"
