@@ -139,8 +139,8 @@ _PROCESS = (
     _metric(
         "interface_sent_bytes_total", "counter", _PARTY, "bytes",
         "Bytes sent by the network interfaces that the party sees.",
-        "Kernel counters summed over the interfaces of the party's host or network namespace, loopback and the "
-        "traffic of others included.",
+        "Growth of the kernel counters of all interfaces of the party's host or network namespace, loopback and the "
+        "traffic of others included; an interface that goes takes nothing away.",
     ),
     _metric(
         "interface_received_bytes_total", "counter", _PARTY, "bytes",

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
-import psutil
 import torch
 
 from parties.address import Address
@@ -14,6 +13,7 @@ from parties.computing import ComputingParty
 from parties.dealing import DealingParty
 from parties.errors import PartyError
 from parties.exporter import Exporter
+from parties.interfaces import INTERFACES
 from parties.job import Job
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import Counts, StageMeter, StageReading
@@ -91,10 +91,10 @@ class Party:
         if self._worker is None:
             raise PartyError("run was called before connect")
         self.meter.reset()
-        before = interface_bytes()
+        before = INTERFACES.read()
         idle = wanted.engine == "plain" and self.role != "referee"
         result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
-        after = interface_bytes()
+        after = INTERFACES.read()
         stages = [_stage(reading) for reading in result.pop("stages", None) or self.meter.snapshot()]
         if prefill := result.get("prefill"):
             prefill["stages"] = [_stage(reading) for reading in prefill["stages"]]
@@ -146,12 +146,6 @@ class Party:
             self._mesh.close()
         self._listener.close()
         self._exporter.close()
-
-
-def interface_bytes() -> tuple[int, int]:
-    """Bytes sent and received by all network interfaces of this host, from the kernel."""
-    counters = psutil.net_io_counters()
-    return counters.bytes_sent, counters.bytes_recv
 
 
 def gpu_peak_bytes() -> int | None:

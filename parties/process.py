@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from parties.interfaces import INTERFACES
+
 Reading = tuple[str, float]  # metric, value
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -63,9 +65,9 @@ def _host_readings() -> Iterator[Reading]:
     busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
     yield "mpcbench_host_cpu_seconds_total", busy
     yield "mpcbench_host_cores", psutil.cpu_count() or 1
-    if interfaces := psutil.net_io_counters():
-        yield "mpcbench_interface_sent_bytes_total", interfaces.bytes_sent
-        yield "mpcbench_interface_received_bytes_total", interfaces.bytes_recv
+    sent, received = INTERFACES.read()
+    yield "mpcbench_interface_sent_bytes_total", sent
+    yield "mpcbench_interface_received_bytes_total", received
 
 
 def _gpu_readings(device: int) -> Iterator[Reading]:
