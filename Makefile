@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ROOMS  := orchestrator parties netem dashboards
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check format drawing clean
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-nodeps.txt
@@ -27,6 +27,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+drawing:  # what the tests need to hold the boards against Grafana's schema and components; Node 20
+	cd dashboards/render && npm ci --legacy-peer-deps --ignore-scripts --no-fund --no-audit --loglevel=error
+	cd dashboards/render && node node_modules/esbuild/install.js
 
 format: install
 	$(BIN)/ruff check --fix .

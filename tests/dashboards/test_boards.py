@@ -74,7 +74,7 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: npm ci was not run")
+@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: make drawing was not run")
 def test_the_boards_keep_to_the_schema_of_the_sdks_grafana() -> None:
     done = subprocess.run(["node", "check-schema.mjs"], cwd=RENDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

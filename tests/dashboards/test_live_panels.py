@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ pytestmark = [
     pytest.mark.timeout(600),  # eight processes start, on machines that may be busy
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
 ]
+
+RENDER = Path(__file__).parents[2] / "dashboards/render"
 
 EXPERIMENT = {
     "name": "watched",
@@ -113,3 +116,17 @@ def test_a_board_narrowed_to_another_engine_shows_nothing_of_this_one(watched: W
     expr = stages["targets"][0]["expr"]
     assert watched.ask(expr.replace("$engine", "crypten"))
     assert watched.ask(expr.replace("$engine", "plain")) == []
+
+
+@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: make drawing was not run")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_grafanas_components_draw_every_panel_with_its_units_and_colours(watched: Watched, tmp_path: Path) -> None:
+    times = ["--from", str(int(watched.begin * 1000)), "--to", str(int(watched.end * 1000))]
+    where = ["--prometheus", watched.url, "--run", watched.run, "--out", str(tmp_path)]
+    subprocess.run(["npm", "run", "build"], cwd=RENDER, check=True, capture_output=True)
+    done = subprocess.run(["node", "draw.mjs", *where, *times], cwd=RENDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = json.loads((tmp_path / "boards.json").read_text(encoding="utf-8"))
+    kinds = {panel["type"] for one in drawn.values() for panel in one["panels"] if panel["queried"]}
+    assert kinds == {panel["type"] for _, panel in PANELS}
+    assert len(list(tmp_path.glob("board-*.png"))) == 2 * len(BOARDS)
