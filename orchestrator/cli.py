@@ -18,6 +18,7 @@ from orchestrator.observe.cli import app as observe_app
 from orchestrator.policies_cli import policies
 from orchestrator.problems import ConfigError
 from orchestrator.retry import Retry
+from orchestrator.train_cli import train
 
 if TYPE_CHECKING:
     from socket import socket
@@ -48,6 +49,7 @@ app.command()(clean)
 app.command()(policies)
 app.command()(cost)
 app.command()(compare)
+app.command()(train)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run: records, report.")]

@@ -64,6 +64,26 @@ class Decoder:
         cache.position = cache.prompt = q.shape[1]
         yield from self.policy.after_prefill(self.engine, cache, layer, q)
 
+    def follow(self, x: Any, cache: Cache) -> Program[Any]:
+        """Takes several known tokens at once through a cache that holds the prompt; the policy does not see them.
+
+        Args:
+            x: embedded tokens, [n, hidden].
+            cache: grows by them.
+
+        Returns:
+            Logits of the token after each, [n, vocab].
+        """
+        for layer, here in enumerate(cache.layers):
+            held = here.tokens
+            _, qkv = yield from self._project(layer, x)
+            q = self._take_in(qkv, here, cache.position)
+            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
+            x = yield from self._finish(layer, x, mixed)
+        cache.position += x.shape[0]
+        x = yield from self._normalise(x)
+        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(x, "lm_head")))
+
     def step(self, x: Any, cache: Cache) -> Program[Any]:
         """Decodes one token.
 

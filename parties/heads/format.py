@@ -7,7 +7,7 @@
 | `model`, `fingerprint` | the model's name, for people, and a hash of its facts and of part of its embedding |
 | `width` | hidden width of a `locret` head, or of each of a gate's attention heads |
 
-| tensor of each layer, float32 or bfloat16 | shape | of |
+| tensor of each layer, float32, float16 or bfloat16 | shape | of |
 | --- | --- | --- |
 | `layers.<l>.in` | [(heads + 2 kv_heads) head_dim, width] | `locret`: W1 on [q; k; v] before positions |
 | `layers.<l>.out` | [width, kv_heads] | `locret`: W2 |
@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from parties.errors import ModelError
+from parties.heads.shipped import find, shipped
 from parties.models.spec import ModelSpec
 
 FORMAT, VERSION = "mpcache-bench.head", "1"
@@ -119,13 +120,18 @@ def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
 def read_head(path: str, kind: Kind) -> Head:
     """Reads a file of heads for a policy, whatever the model.
 
+    Args:
+        path: the file, or the name of a model that heads come with the project for.
+        kind: the policy's.
+
     Raises:
         HeadError: no path or no such file, a damaged file, heads of another kind or version.
     """
     if not path:
-        raise HeadError(f"head: {kind} rates tokens with trained heads; give the path of a .safetensors file")
+        known = " or ".join(["give the path of a .safetensors file", *shipped(kind)])
+        raise HeadError(f"head: {kind} rates tokens with trained heads; {known}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(find(path, kind), framework="pt") as file:
             told = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, ValueError) as error:

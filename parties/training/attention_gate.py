@@ -1,0 +1,77 @@
+"""Training of Attention-Gate's gates (arXiv 2410.12876, equation 1, with the absolute value that reviewers ask for)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from parties.cache import Cache
+from parties.decoder import Decoder
+from parties.heads.format import Kind
+from parties.policies.full import Full
+from parties.program import run
+from parties.training.task import Observed, Task
+
+
+class AttentionGateTask(Task):
+    """Attention-Gate's gates.
+
+    The gates rate the context's tokens, those below the threshold of 1/2 are closed, and the model reads the answer
+    with what is left. The loss is the language model's on the answer plus `pressure` times the sum over layers of
+    |mean of the layer's gates - keep|. In the paper the bars are missing, and with them what `keep` is good for. Closed
+    and open are 0 and 1 on the way forward; gradients take the sigmoid's slope (straight through).
+    """
+
+    kind: ClassVar[Kind] = "attention_gate"
+    objective: ClassVar[tuple[str, ...]] = ("language", "eviction")
+
+    def size(self, layer: int, part: str) -> float:
+        """Queries and keys of size 2 at first: a gate that attends to all alike tells no token apart."""
+        return 2 / self.backbone.gain(layer) if part == "in" else 1.0
+
+    def observe(self, window: list[int]) -> Observed:
+        """`normal` [layers, context, hidden], `k` and `v` [layers, kv_heads, context, head_dim], and `answer`."""
+        context = self.settings.context
+        layers = self.backbone.watch(window[:context])
+        kept = {name: torch.stack([getattr(seen, name).half() for seen in layers]) for name in ("normal", "k", "v")}
+        return kept | {"answer": torch.tensor(window[context:])}
+
+    def loss(self, parameters: Mapping[str, Tensor], seen: Observed) -> dict[str, Tensor]:
+        """`language` and `eviction`."""
+        gates = straight_through(gate_logits(parameters, seen["normal"].float()))
+        share = gates.mean((1, 2))
+        return {
+            "language": self._language(gates, seen),
+            "eviction": self.settings.pressure * (share - self.settings.keep).abs().sum(),
+        }
+
+    def _language(self, gates: Tensor, seen: Observed) -> Tensor:
+        """Mean negative log likelihood of the answer's tokens but the first, read through the gates."""
+        backbone, answer = self.backbone, seen["answer"]
+        cache = Cache.empty(backbone.spec.n_layers)
+        cache.position = cache.prompt = seen["k"].shape[2]
+        for layer, here in enumerate(cache.layers):
+            here.k, here.v = seen["k"][layer].float(), seen["v"][layer].float()
+            here.state["gates"] = gates[layer]
+        decoder = Decoder(backbone.engine, backbone.spec, Full())
+        tokens = answer[:-1].tolist()
+        logits = run(decoder.follow(run(decoder.embed(tokens, len(tokens), cache.position)), cache))
+        return functional.cross_entropy(logits, answer[1:].to(logits.device))
+
+
+def gate_logits(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:
+    """The gates before their sigmoid: [layers, tokens, hidden] -> [layers, kv_heads, tokens]."""
+    layers, n, _ = normal.shape
+    kv_heads = parameters["out"].shape[2]
+    rows = (normal @ parameters["in"]).reshape(layers, n, 3, kv_heads, -1)
+    q, k, v = (rows[:, :, part].transpose(1, 2) for part in range(3))
+    mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(layers, n, -1)
+    return (mixed @ parameters["out"] + parameters["out.bias"].unsqueeze(1)).transpose(1, 2)
+
+
+def straight_through(logits: Tensor) -> Tensor:
+    """1 where sigmoid(logit) >= 1/2, else 0, with the gradient of the sigmoid."""
+    soft = logits.sigmoid()
+    return (logits >= 0).to(soft.dtype) + soft - soft.detach()

@@ -1,0 +1,79 @@
+"""Texts as windows of tokens."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+
+from parties.models import Tokenizer
+from parties.training.settings import TrainingError
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and the hash of the file that it was read from.
+
+    Attributes:
+        name: of the file, without its folder.
+        sha256: of its bytes, hexadecimal.
+        tokens: the whole text.
+    """
+
+    name: str
+    sha256: str
+    tokens: list[int]
+
+
+def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
+    """Reads a file of UTF-8 text.
+
+    Args:
+        path: the file.
+        tokenizer: the model's.
+        length: tokens of a window, which the text has to fill at least once.
+
+    Raises:
+        TrainingError: there is no such file, it is no text, or too short.
+    """
+    try:
+        data = path.read_bytes()
+        words = data.decode()
+    except OSError as error:
+        raise TrainingError(f"text: {path} cannot be read: {error.strerror}; name a file of UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"text: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
+    tokens = tokenizer.encode(words)
+    if len(tokens) < length:
+        raise TrainingError(
+            f"text: {path} has {len(tokens)} tokens, a window takes {length}; give a longer text or a shorter window"
+        )
+    return Text(path.name, hashlib.sha256(data).hexdigest(), tokens)
+
+
+def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list[int]]:
+    """Windows that do not overlap, from each text alike as far as it goes, in random order.
+
+    Args:
+        texts: where from.
+        length: tokens of a window.
+        count: how many windows.
+        seed: of the draw.
+
+    Raises:
+        TrainingError: the texts have fewer windows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    by_text = []
+    for text in texts:
+        order = torch.randperm(len(text.tokens) // length, generator=generator).tolist()
+        by_text.append([text.tokens[i * length : (i + 1) * length] for i in order])
+    found = [window for turn in zip_longest(*by_text) for window in turn if window is not None]
+    if len(found) < count:
+        raise TrainingError(
+            f"windows: {count} of {length} tokens are more than the texts hold, {len(found)}; ask for fewer, for "
+            "shorter ones, or give more text"
+        )
+    return [found[i] for i in torch.randperm(count, generator=generator).tolist()]
