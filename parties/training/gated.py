@@ -24,20 +24,21 @@ class GatedEngine(PlainEngine):
             mixed: Tensor = yield from super().attend(q, layer, mask)
             return mixed
         scores = yield from self.scores(q, layer.k)
-        weights = yield from self.softmax(scores, mask)
-        heads, n, t = weights.shape
+        if mask is not None:
+            scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
+        heads, n, t = scores.shape
         kv_heads, gated = gates.shape
-        grouped = weights.reshape(kv_heads, heads // kv_heads * n, t)
+        grouped = scores.reshape(kv_heads, heads // kv_heads * n, t)
         follow = torch.ones(kv_heads, t - gated, dtype=gates.dtype, device=gates.device)
         shares = _shares(grouped, torch.cat([gates, follow], dim=1).unsqueeze(1))
         mixed = yield from self.weigh(shares.reshape(heads, n, t), layer.v)
         return mixed
 
 
-def _shares(weights: Tensor, gates: Tensor) -> Tensor:
-    """What is left of attention weights [kv_heads, rows, t] behind gates [kv_heads, 1, t], with sums of 1."""
-    fixed = gates.detach()
-    left = (weights * fixed).detach().sum(-1, keepdim=True)
-    opened = (left / (left + weights * (1 - fixed))).detach()
-    passed = weights * (fixed + (gates - fixed) * opened)
+def _shares(scores: Tensor, gates: Tensor) -> Tensor:
+    """Attention weights behind gates [kv_heads, 1, t] from scores [kv_heads, rows, t]; 0 where a gate is closed."""
+    closed = gates.detach() == 0
+    left = scores.masked_fill(closed, -torch.inf)
+    opened = (scores - left.logsumexp(-1, keepdim=True)).sigmoid().detach()
+    passed = torch.where(closed, opened, left.softmax(-1)) * gates
     return passed / passed.sum(-1, keepdim=True)
