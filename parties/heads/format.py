@@ -128,7 +128,7 @@ def read_head(path: str, kind: Kind) -> Head:
         HeadError: no path or no such file, a damaged file, heads of another kind or version.
     """
     if not path:
-        known = " or ".join(["give the path of a .safetensors file", *shipped(kind)])
+        known = " or ".join(["give the path of a .safetensors file", *map(repr, shipped(kind))])
         raise HeadError(f"head: {kind} rates tokens with trained heads; {known}")
     try:
         with safe_open(find(path, kind), framework="pt") as file:

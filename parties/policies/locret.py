@@ -28,7 +28,8 @@ class Locret(Eviction):
     Attributes:
         compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
         mode: what becomes of evicted rows, `compact` or `mask`.
-        head: path of the trained heads, a safetensors file on the server's host.
+        head: the trained heads: a model's name, such as `smollm2-135m`, where some come with the project, or the path
+            of a safetensors file on the server's host.
         chunk_size: tokens of the prompt that run at once; 0 runs it whole.
         stabilizers: newest tokens that no chunk but the last may evict.
         n_local: last tokens of the prompt, which always stay.
@@ -43,7 +44,10 @@ class Locret(Eviction):
         "one activation of the head's width a token; after each chunk one selection among the budget and a chunk by "
         "key head, which moves as many rows; no attention weights"
     )
-    training: ClassVar[str] = "the heads, on frozen weights: a regression to the largest logit that answers give a key"
+    training: ClassVar[str] = (
+        "the heads, on frozen weights: a regression to the largest logit that answers give a key; heads for "
+        "`smollm2-135m` come with the project, `mpcache-bench train locret` makes others"
+    )
     source: ClassVar[str] = (
         "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are of tokens (chunks of 1024, 2500 "
         "stabilizers, 100 local). Keys keep the positions they were cached with, where the code numbers kept "

@@ -9,7 +9,7 @@ from parties.errors import PartyError
 from parties.heads.format import KINDS, Kind
 
 WIDTHS = {"locret": 32, "attention_gate": 4}
-RATES = {"locret": 2e-3, "attention_gate": 1e-2}
+RATES = {"locret": 3e-3, "attention_gate": 1e-2}
 
 
 class TrainingError(PartyError):

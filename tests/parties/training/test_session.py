@@ -17,14 +17,14 @@ from parties.training.settings import TrainingError
 from tests.parties.training.small import KINDS, MODEL, request, settings, silent, write_text
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What interrupts a training."""
 
 
 def stop_after(done: float) -> Any:
     def show(what: str, now: float, *_: Any) -> None:
         if what == "training" and now > done:
-            raise Stop
+            raise StopError
 
     return show
 
@@ -64,7 +64,7 @@ def test_an_interrupted_training_goes_on_to_the_same_heads(kind: Any, done: floa
     whole = made(tmp_path / "whole", kind)
     (tmp_path / "cut").mkdir()
     wanted = request(tmp_path / "cut")
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         make_heads(wanted, settings(kind), stop_after(done))
     assert [path.name for path in sorted(wanted.out.parent.iterdir())] == ["heads.checkpoint", "text.txt"]
     with pytest.raises(TrainingError, match=r"heads.checkpoint is of an unfinished training; --resume goes on"):
@@ -79,7 +79,7 @@ def test_an_interrupted_training_goes_on_to_the_same_heads(kind: Any, done: floa
 def cut(folder: Path) -> Request:
     """A training that was interrupted after its first block."""
     wanted = request(folder, resume=True)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         make_heads(request(folder), settings(), stop_after(9))
     return wanted
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_difference(tmp_path:
 def test_a_torn_checkpoint_is_refused(kept: int, tmp_path: Path) -> None:
     wanted = cut(tmp_path)
     wanted.checkpoint.write_bytes(wanted.checkpoint.read_bytes()[:kept])
-    with pytest.raises(TrainingError, match="heads.checkpoint cannot be read: .* remove it to begin again"):
+    with pytest.raises(TrainingError, match=r"heads.checkpoint cannot be read: .* remove it to begin again"):
         make_heads(wanted, settings(), silent)
 
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path: 
     nowhere = {"model": "no such model"}
     with pytest.raises(TrainingError, match=r"out: .*heads.bin must end in .safetensors"):
         make_heads(request(tmp_path, out=tmp_path / "heads.bin", **nowhere), settings(), silent)
-    with pytest.raises(TrainingError, match="out: cannot write .*: No such file or directory"):
+    with pytest.raises(TrainingError, match=r"out: cannot write .*: No such file or directory"):
         make_heads(request(tmp_path, out=tmp_path / "none" / "heads.safetensors", **nowhere), settings(), silent)
     taken = tmp_path / "heads.safetensors"
     taken.write_bytes(b"mine")

@@ -157,5 +157,5 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name() -> None:
     here = task("locret", windows=4)
     run_ = begin(here)
     run_.parameters["in"].data[0, 0, 0] = float("inf")
-    with pytest.raises(TrainingError, match="learning_rate: 0.002 is too large, step 0"):
+    with pytest.raises(TrainingError, match=r"learning_rate: 0.003 is too large, step 0"):
         train(here, [list(range(32))] * 4, run_, silent, silent)

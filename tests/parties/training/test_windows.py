@@ -63,7 +63,7 @@ def test_a_text_is_read_with_its_hash(tmp_path: Path) -> None:
 def test_files_that_are_no_text_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"text: .*nowhere.txt cannot be read: No such file"):
         read_text(tmp_path / "nowhere.txt", TOKENIZER, 8)
-    with pytest.raises(TrainingError, match="text: .* cannot be read: Is a directory"):
+    with pytest.raises(TrainingError, match=r"text: .* cannot be read: Is a directory"):
         read_text(tmp_path, TOKENIZER, 8)
     path = tmp_path / "data.bin"
     path.write_bytes(b"abc\xff\xfe")
