@@ -8,6 +8,21 @@ from pathlib import Path
 from parties.training.settings import TrainingError
 
 
+def check_folder(path: Path) -> None:
+    """Whether a file could be written.
+
+    Args:
+        path: the file.
+
+    Raises:
+        TrainingError: its folder takes none.
+    """
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _refusal(path, error) from None
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Writes a file beside `path` and moves it there, so that an interruption leaves what was there before.
 
@@ -29,4 +44,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             fresh.unlink(missing_ok=True)
     except OSError as error:
-        raise TrainingError(f"out: cannot write {path}: {error.strerror}; choose another file") from None
+        raise _refusal(path, error) from None
+
+
+def _refusal(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(f"out: cannot write {path}: {error.strerror}; choose another file")

@@ -12,7 +12,7 @@ from parties.training.attention_gate import AttentionGateTask
 from parties.training.backbone import Backbone
 from parties.training.card import Made, card
 from parties.training.checkpoint import restore, save_checkpoint
-from parties.training.files import write_whole
+from parties.training.files import check_folder, write_whole
 from parties.training.locret import LocretTask
 from parties.training.loop import Run, begin, train
 from parties.training.recall import Recall, measure
@@ -71,6 +71,7 @@ def make_heads(request: Request, settings: Settings, show: Show) -> tuple[Run, S
         raise TrainingError(f"context, answer: windows of {settings.length} tokens, the model knows {most} positions")
     texts = [read_text(path, backbone.tokenizer, settings.length) for path in request.texts]
     held_out = [read_text(path, backbone.tokenizer, settings.length) for path in request.held_out]
+    _check_apart(texts, held_out)
     windows = draw(texts, settings.length, settings.windows, settings.seed)
     identity = {"settings": settings.to_json(), "model": backbone.fingerprint, "texts": [t.sha256 for t in texts]}
     task = TASKS[settings.kind](backbone, settings)
@@ -125,8 +126,14 @@ def _check_files(request: Request) -> None:
         raise TrainingError("text: there is none; name at least one file of UTF-8 text")
     if kept.exists() and not request.resume:
         raise TrainingError(f"out: {kept} is of an unfinished training; --resume goes on, or remove it")
-    write_whole(out, lambda _: None)
-    out.unlink()
+    check_folder(out)
+
+
+def _check_apart(texts: Sequence[Text], held_out: Sequence[Text]) -> None:
+    """Recall on what was trained with says nothing of other text."""
+    for text in held_out:
+        if text.sha256 in {trained.sha256 for trained in texts}:
+            raise TrainingError(f"held-out: {text.name} is also trained with; leave it out of one of them")
 
 
 def _fit(texts: Sequence[Text], length: int) -> int:

@@ -138,6 +138,24 @@ def test_without_held_out_text_the_card_says_that_nothing_was_measured(tmp_path:
     assert "Not measured; `--held-out FILE` measures it." in (tmp_path / "heads.md").read_text()
 
 
+def test_text_that_is_trained_with_is_not_held_out(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(write_text(tmp_path).read_bytes())
+    with pytest.raises(TrainingError, match=r"held-out: copy.txt is also trained with"):
+        make_heads(request(tmp_path, held_out=[copy]), settings(), silent)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_trains_the_same_heads_but_for_rounding(kind: Any, tmp_path: Path) -> None:
+    held_out = [write_text(tmp_path, "held.txt", words=300)]
+    one = made(tmp_path / "cpu", kind, held_out=held_out)
+    other = made(tmp_path / "gpu", kind, held_out=held_out, device="cuda")
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=0.05, atol=0.05)
+
+
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     nowhere = {"model": "no such model"}
     with pytest.raises(TrainingError, match=r"out: .*heads.bin must end in .safetensors"):
