@@ -14,6 +14,7 @@ from netem.dryrun import by_hand
 from netem.janitor import clean as remove_ended
 from netem.lab import DATA_PORTS, Lab, labs
 from orchestrator.lab import head_address, ray_environment, start_ray
+from orchestrator.scratch import remove_ended as remove_folders
 
 networks_app = typer.Typer(help="Networks that links can be made like.")
 lab_app = typer.Typer(help="Emulated hosts on this machine.", no_args_is_help=True)
@@ -107,7 +108,7 @@ def down(lab: Id = "") -> None:
 def clean() -> None:
     """Remove what ended runs left on this machine; what is in use or not ours is left alone."""
     with _told():
-        for line in remove_ended():
+        for line in [*remove_ended(), *remove_folders()]:
             typer.echo(line)
         for lab in labs():
             typer.echo(f"left lab {lab.id}: still up; `lab down --lab {lab.id}` takes it down")

@@ -2,21 +2,19 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 
-# Ray puts Unix sockets below its folder, and their paths are limited to 107 bytes: a long TMPDIR would not do.
-_SHORT_FOLDER = "/tmp"  # noqa: S108
+from orchestrator.scratch import remove_ended, scratch
+
 _OBJECT_STORE_BYTES = 80_000_000  # only small dictionaries pass through Ray
 _KNOCK_S = 10.0
 _LOGICAL_CPUS = 4  # enough for four parties; Ray also starts that many processes ahead
@@ -45,19 +43,18 @@ def ray_session(address: str | None) -> Iterator[None]:
         return
     sigterm = signal.getsignal(signal.SIGTERM)
     address = address or os.environ.get("RAY_ADDRESS")
-    folder = None if address else tempfile.mkdtemp(prefix="mpcbench-", dir=_SHORT_FOLDER)
-    try:
-        if address:
-            _join(address)
-        elif folder:
-            _start(folder)
-        yield
-    finally:
-        ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, sigterm)  # ray.init puts its own in place
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+    with nullcontext() if address else scratch() as folder:
+        try:
+            if address:
+                _join(address)
+            elif folder:
+                remove_ended()
+                _start(str(folder))
+            yield
+        finally:
+            ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, sigterm)  # ray.init puts its own in place
 
 
 def _join(address: str) -> None:
