@@ -72,7 +72,7 @@ def train(
         settings = Settings.of(
             kind.value, width=width, learning_rate=learning_rate, repeats=repeats, keep=keep, **shared
         )
-        command = shlex.join(["mpcache-bench", *sys.argv[1:]])
+        command = shlex.join(["mpcache-bench", *(word for word in sys.argv[1:] if word != "--resume")])
         request = Request(model, text, out, held_out or (), licence, command, device.value, resume)
         with Progress(TextColumn("{task.description}"), *columns, console=shown) as progress:
             bars: dict[str, Any] = {}

@@ -14,6 +14,9 @@ from parties.policies.full import Full
 from parties.program import run
 from parties.training.task import Observed, Task
 
+SCORE_LIMIT = 24.0
+"""Of the gate's attention scores while it learns; private engines take up to 40."""
+
 
 class AttentionGateTask(Task):
     """Attention-Gate's gates.
@@ -22,10 +25,13 @@ class AttentionGateTask(Task):
     with what is left. The loss is the language model's on the answer plus `pressure` times the sum over layers of
     |mean of the layer's gates - keep|. In the paper the bars are missing, and with them what `keep` is good for. Closed
     and open are 0 and 1 on the way forward; gradients take the sigmoid's slope (straight through).
+
+    A third part, ours, keeps the gate's own attention within the fixed point of private engines: what the squares of
+    its queries' and keys' lengths have over SCORE_LIMIT, so that their products stay below it.
     """
 
     kind: ClassVar[Kind] = "attention_gate"
-    objective: ClassVar[tuple[str, ...]] = ("language", "eviction")
+    objective: ClassVar[tuple[str, ...]] = ("language", "eviction", "range")
 
     def size(self, layer: int, part: str) -> float:
         """Queries and keys of size 2 at first: a gate that attends to all alike tells no token apart."""
@@ -39,12 +45,14 @@ class AttentionGateTask(Task):
         return kept | {"answer": torch.tensor(window[context:])}
 
     def loss(self, parameters: Mapping[str, Tensor], seen: Observed) -> dict[str, Tensor]:
-        """`language` and `eviction`."""
-        gates = straight_through(gate_logits(parameters, seen["normal"].float()))
+        """`language`, `eviction` and `range`."""
+        normal = seen["normal"].float()
+        gates = straight_through(gate_logits(parameters, normal))
         share = gates.mean((1, 2))
         return {
             "language": self._language(gates, seen),
             "eviction": self.settings.pressure * (share - self.settings.keep).abs().sum(),
+            "range": excess(parameters, normal),
         }
 
     def _language(self, gates: Tensor, seen: Observed) -> Tensor:
@@ -64,11 +72,29 @@ class AttentionGateTask(Task):
 def gate_logits(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:
     """The gates before their sigmoid: [layers, tokens, hidden] -> [layers, kv_heads, tokens]."""
     layers, n, _ = normal.shape
-    kv_heads = parameters["out"].shape[2]
-    rows = (normal @ parameters["in"]).reshape(layers, n, 3, kv_heads, -1)
-    q, k, v = (rows[:, :, part].transpose(1, 2) for part in range(3))
+    q, k, v = _projected(parameters, normal)
     mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(layers, n, -1)
     return (mixed @ parameters["out"] + parameters["out.bias"].unsqueeze(1)).transpose(1, 2)
+
+
+def excess(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:
+    """By how much |q|^2 / sqrt(width) and |k|^2 / sqrt(width) are over SCORE_LIMIT, means summed over layers and heads.
+
+    Where nothing is, no score q . k / sqrt(width) is over it either (Cauchy-Schwarz).
+    """
+    over = torch.zeros(())
+    for rows in _projected(parameters, normal)[:2]:
+        lengths = rows.square().sum(-1) / rows.shape[-1] ** 0.5
+        over = over.to(rows.device) + functional.relu(lengths - SCORE_LIMIT).mean(2).sum()
+    return over
+
+
+def _projected(parameters: Mapping[str, Tensor], normal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of the gates, [layers, kv_heads, tokens, width] each."""
+    layers, n, _ = normal.shape
+    rows = (normal @ parameters["in"]).reshape(layers, n, 3, parameters["out"].shape[2], -1)
+    q, k, v = rows.transpose(1, 3).unbind(2)
+    return q, k, v
 
 
 def straight_through(logits: Tensor) -> Tensor:

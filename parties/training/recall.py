@@ -1,7 +1,8 @@
 """How much of what a text's continuation attends to a policy had kept: on text that no head was trained with."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +11,12 @@ from parties.cache import Cache
 from parties.decoder import Decoder
 from parties.heads.format import Head
 from parties.policies import make
-from parties.program import run
+from parties.policies.base import Policy
+from parties.program import Program, run
 from parties.training.backbone import Backbone, Seen
+
+if TYPE_CHECKING:
+    from parties.engines.base import Engine
 
 SHARES = (0.5, 0.25, 0.125)
 BASELINES = ("random", "streaming_llm", "h2o", "snapkv")
@@ -47,14 +52,13 @@ def measure(
         tick: called after each window.
     """
     backbone.install(head)
-    names, found = (*BASELINES, head.kind), dict[tuple[str, float], list[tuple[float, float]]]()
+    asked = [(name, share) for name in (*BASELINES, head.kind) for share in SHARES]
+    policies = [make(name, compression_ratio=1 - share, mode="mask") for name, share in asked]
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {which: [] for which in asked}
     for window in windows:
         weights = [_attention(seen, context) for seen in backbone.watch(window)]
-        for name in names:
-            for share in SHARES:
-                kept = _kept(backbone, name, share, window[:context])
-                pairs = [_shares(by_head, flags) for by_head, flags in zip(weights, kept, strict=True)]
-                found.setdefault((name, share), []).extend(pairs)
+        for which, kept in zip(asked, _kept(backbone, policies, window[:context]), strict=True):
+            found[which] += [_shares(by_head, flags) for by_head, flags in zip(weights, kept, strict=True)]
         tick()
     return [
         Recall(name, share, *(sum(column) / len(pairs) for column in zip(*pairs, strict=True)))
@@ -69,15 +73,43 @@ def _attention(seen: Seen, context: int) -> Tensor:
     return scores.softmax(-1)
 
 
-def _kept(backbone: Backbone, name: str, share: float, prompt: list[int]) -> Iterator[Tensor]:
-    """Flags of what a policy keeps of a prompt in each layer, [kv_heads, n]."""
+@dataclass(frozen=True)
+class _Rivals(Policy):
+    """Policies that each compress a cache of their own while the prompt runs once; none takes it in chunks."""
+
+    name: ClassVar[str] = "rivals"
+    keeps: ClassVar[str] = "every token"
+    source: ClassVar[str] = "-"
+
+    rivals: list[tuple[Policy, Cache]] = field(default_factory=list)
+
+    def on_projection(self, engine: "Engine", cache: Cache, layer: int, normal: Any, qkv: Any) -> Program[None]:  # noqa: ARG002
+        """Passes the rows on."""
+        for policy, own in self.rivals:
+            yield from policy.on_projection(engine, own, layer, normal, qkv)
+
+    def after_chunk(self, engine: "Engine", cache: Cache, layer: int, position: int) -> Program[None]:
+        """Gives each policy the layer as it is."""
+        for policy, own in self.rivals:
+            here = own.layers[layer]
+            here.k, here.v, here.rows = cache.layers[layer].k, cache.layers[layer].v, cache.layers[layer].rows
+            yield from policy.after_chunk(engine, own, layer, position)
+
+    def after_prefill(self, engine: "Engine", cache: Cache, layer: int, q: Any) -> Program[None]:
+        """Lets each policy compress."""
+        for policy, own in self.rivals:
+            own.position = own.prompt = cache.prompt
+            yield from policy.after_prefill(engine, own, layer, q)
+
+
+def _kept(backbone: Backbone, policies: Sequence[Policy], prompt: list[int]) -> list[list[Tensor]]:
+    """Flags of what each policy keeps of a prompt in each layer, [kv_heads, n]."""
     spec = backbone.spec
-    cache = Cache.empty(spec.n_layers)
-    decoder = Decoder(backbone.engine, spec, make(name, compression_ratio=1 - share, mode="mask"))
+    rivals = _Rivals([(policy, Cache.empty(spec.n_layers)) for policy in policies])
+    decoder, cache = Decoder(backbone.engine, spec, rivals), Cache.empty(spec.n_layers)
     with torch.no_grad():
         run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
-    for here in cache.layers:
-        yield here.alive.expand(spec.n_kv_heads, -1)
+    return [[here.alive.expand(spec.n_kv_heads, -1) for here in own.layers] for _, own in rivals.rivals]
 
 
 def _shares(weights: Tensor, flags: Tensor) -> tuple[float, float]:

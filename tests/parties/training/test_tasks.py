@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.cache import Cache
@@ -11,7 +13,7 @@ from parties.decoder import Decoder
 from parties.models import load_weights
 from parties.policies.full import Full
 from parties.program import run
-from parties.training.attention_gate import AttentionGateTask, gate_logits, straight_through
+from parties.training.attention_gate import SCORE_LIMIT, AttentionGateTask, excess, gate_logits, straight_through
 from parties.training.backbone import Backbone
 from parties.training.locret import largest_logits, locret_scores
 from parties.training.loop import begin, train
@@ -116,6 +118,35 @@ def test_the_gates_loss_pulls_their_mean_from_both_sides() -> None:
         gradient = parameters["out.bias"].grad
         assert gradient is not None
         assert bool((gradient.sign() == sign).all()), "descent closes what is too open, and opens what is too closed"
+
+
+def gates_by_hand(parameters: Any, normal: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """Logits [kv_heads, n] of a layer's gates, and their largest attention score, written out head by head."""
+    inner, kv_heads = parameters["in"][layer], parameters["out"].shape[2]
+    width, largest, mixed = inner.shape[1] // (3 * kv_heads), torch.tensor(0.0), []
+    q, k, v = (normal[layer] @ inner).chunk(3, dim=1)
+    for head in range(kv_heads):
+        at = slice(head * width, (head + 1) * width)
+        scores = q[:, at] @ k[:, at].T / width**0.5
+        largest = torch.maximum(largest, scores.abs().max())
+        mixed.append(scores.softmax(-1) @ v[:, at])
+    return (torch.cat(mixed, dim=1) @ parameters["out"][layer] + parameters["out.bias"][layer]).T, largest
+
+
+@given(size=st.floats(0.1, 8), seed=st.integers(0, 99))
+def test_gates_are_an_attention_whose_scores_stay_in_range_where_nothing_is_over(size: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(2, 12, 16, generator=generator)
+    shapes = {"in": (2, 16, 18), "out": (2, 6, 2), "out.bias": (2, 2)}
+    parameters = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    parameters["in"] *= size / 4
+    logits, over = gate_logits(parameters, normal), excess(parameters, normal)
+    for layer in range(2):
+        expected, largest = gates_by_hand(parameters, normal, layer)
+        torch.testing.assert_close(logits[layer], expected, rtol=1e-3, atol=1e-3)
+        assert over > 0 or largest <= SCORE_LIMIT
+    parameters["in"] *= 100
+    assert excess(parameters, normal) > 0
 
 
 def test_straight_through_is_a_step_with_the_sigmoids_slope() -> None:
