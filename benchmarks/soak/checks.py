@@ -1,0 +1,89 @@
+"""What must hold after every call, and on the machine at the end."""
+
+import contextlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks.soak.driver import Traces, network_of
+from benchmarks.soak.strikes import Strike
+from orchestrator.record import Record, Status
+
+# A machine that others use may miss a link's tolerance without any fault of ours; the record says so.
+_WEATHER = {Status.SHAPING_FAILED, Status.SHAPING_DRIFTED}
+_LINGER_S = 240.0  # Ray's agents look for a head that was killed for a minute or two
+
+
+def whole_lines(records: Path) -> list[bytes]:
+    """The lines of the file of records, without the last if it was torn."""
+    text = records.read_bytes() if records.exists() else b""
+    return text.split(b"\n")[:-1]
+
+
+def lost(before: Sequence[bytes], after: Sequence[bytes]) -> list[str]:
+    """Records that were there and are not there any more, byte for byte and in their order."""
+    return [
+        f"record {number} was lost or changed"
+        for number, line in enumerate(before)
+        if number >= len(after) or after[number] != line
+    ]
+
+
+def implausible(records: Sequence[Record], struck: Strike | None) -> list[str]:
+    """What is wrong with the new records of a call, given what struck."""
+    failed = [record for record in records if record.status is not Status.OK and record.status not in _WEATHER]
+    if struck is None:
+        return [f"{_called(record)}, but nothing struck" for record in failed]
+    wrong = []
+    for record in failed:
+        if record.status not in struck.fault.statuses:
+            wrong.append(f"{struck.fault.name}: {_called(record)}")
+        elif record.finished < struck.time:
+            wrong.append(f"{struck.fault.name} at {struck.time}: {_called(record)} before it")
+        elif record.error is None or not record.error.message:
+            wrong.append(f"{struck.fault.name}: {_called(record)} without a cause")
+        elif struck.role and record.error.role != struck.role:
+            wrong.append(f"{struck.fault.name}: {struck.role} was struck, and {_called(record)}")
+    if len(failed) > 1 and not struck.fault.ends:
+        wrong.append(f"{struck.fault.name}: one fault failed {len(failed)} cells")
+    return wrong
+
+
+def _called(record: Record) -> str:
+    told = f" of {record.error.role or 'no party'}: {record.error.message}" if record.error else ""
+    return f"cell {record.id} is {record.status}{told}"
+
+
+def machine() -> set[str]:
+    """Interfaces, named network namespaces, addresses and queues of this machine."""
+    commands = (["ip", "-o", "link"], ["ip", "netns"], ["ip", "-o", "addr"], ["tc", "qdisc"])
+    told = set()
+    for command in commands:
+        with contextlib.suppress(FileNotFoundError):
+            told |= set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
+    return told | {str(path) for path in Path("/dev/shm").glob("*")}  # noqa: S108 - where shared memory is
+
+
+def leftovers(traces: Traces, before: set[str], state: Path, scratch: Path) -> list[str]:
+    """What is left on this machine of all the runs, once `mpcache-bench clean` has run.
+
+    Args:
+        traces: What the runs used.
+        before: `machine()` before the first of them.
+        state: Where they kept leases and labs.
+        scratch: Their TMPDIR.
+    """
+    _, alive = psutil.wait_procs(traces.processes, timeout=_LINGER_S)
+    left = [f"process {process.pid}" for process in alive]
+    left += [f"network namespace {found}" for found in sorted(traces.networks & _networks())]
+    left += [f"folder {folder}" for folder in sorted(traces.folders) if folder.exists()]
+    left += [f"of the machine: {line}" for line in sorted(machine() - before)]
+    for folder in (state, scratch):
+        left += [f"file {path}" for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
+    return left
+
+
+def _networks() -> set[str]:
+    return {network_of(process) for process in psutil.process_iter()}
