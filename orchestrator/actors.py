@@ -4,6 +4,7 @@ Through Ray go paths, public values and counters. Shares, weights and prompts tr
 one text that may come back is the client's own, when the job asks for it.
 """
 
+import errno
 import faulthandler
 import os
 import pkgutil
@@ -140,7 +141,16 @@ def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str,
 def _status(error: Exception) -> str:
     if isinstance(error, PartyError):
         return error.status
-    return "oom" if isinstance(error, MemoryError | torch.OutOfMemoryError) else "party_died"
+    return "oom" if _out_of_memory(error) else "party_died"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the host or the GPU had no memory left; torch says so of the host by a plain RuntimeError."""
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
 
 
 def _safe_message(error: Exception) -> str:
@@ -148,4 +158,5 @@ def _safe_message(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     text = f": {error}"[:_LONGEST_MESSAGE] if isinstance(error, _SPEAKABLE) else ""
-    return f"{type(error).__name__}{place}{text}"
+    advice = "; out of memory: use a smaller model or seq_len, or a larger machine" if _out_of_memory(error) else ""
+    return f"{type(error).__name__}{place}{text}{advice}"

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,6 +18,7 @@ from orchestrator.patience import Interrupted, Overdue, Patience
 from orchestrator.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.preflight import require_memory
 from orchestrator.record import LinkReading, Record, Status
+from orchestrator.stopwatch import Stopwatch
 from orchestrator.targets import TargetFile
 from parties.errors import ModelError
 from parties.job import Job
@@ -78,7 +78,7 @@ class Runner:
             cell: The cell.
             watch: Called about three times a second with the progress of all roles.
         """
-        started = datetime.now(UTC)
+        stopwatch = Stopwatch()
         patience = Patience(cell.cell_timeout_s, self._stop)
         self._survey = Survey()
         try:
@@ -90,9 +90,9 @@ class Runner:
                 self._kill()
             if failure is None:
                 raise
-            record = failed_record(cell, failure.told, self._survey.readings, started, datetime.now(UTC), **self._noted)
+            record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
-        record = build_record(cell, answers, self._survey.readings, started, datetime.now(UTC), **self._noted)
+        record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
         return Outcome(record, answers["client"].get("text") if self._show_text else None)
 
     def __enter__(self) -> Self:
@@ -175,8 +175,11 @@ class Runner:
         if self._group is None:
             return ""
         path = self._folder / _STACKS / f"{cell.id}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._group.stacks(), encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._group.stacks(), encoding="utf-8")
+        except OSError as error:  # the record matters more, and says itself if the disk is full
+            return f"; stacks of all parties could not be written to {path}: {error.strerror}"
         return f"; stacks of all parties: {_STACKS}/{path.name}"
 
     def _kill(self) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.soak import checks
 from benchmarks.soak.driver import COMMAND, Driver, Traces
-from benchmarks.soak.strikes import Strike, faults, strike
+from benchmarks.soak.strikes import PARTY, Strike, faults, strike, words
 from benchmarks.soak.sweeps import sweep
 from orchestrator.record import Record, Status
 
@@ -115,7 +115,8 @@ class Soak:
             if later <= 0 and (struck := strike(fault, family, out, self._random.choice)):
                 self._counts["faults"][fault.name] += 1
                 return struck
-            later -= 0.5 * any("ray::PartyActor" in process.name() for process in family if process.is_running())
+            if any(PARTY in words(process) for process in family):
+                later -= 0.5
             time.sleep(0.5)
         self._counts["faults"]["none"] += 1
         return None

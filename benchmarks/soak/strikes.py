@@ -40,10 +40,10 @@ class Fault:
     tears: bool = False
 
 
-_PARTY = "ray::PartyActor"
+PARTY = "ray::PartyActor"
 _COMMON = (
-    Fault("party killed", _PARTY, signal.SIGKILL, {Status.PARTY_DIED}, 4),
-    Fault("party stopped", _PARTY, signal.SIGSTOP, _FAILED, 2),
+    Fault("party killed", PARTY, signal.SIGKILL, {Status.PARTY_DIED}, 4),
+    Fault("party stopped", PARTY, signal.SIGSTOP, _FAILED, 2),
     Fault("driver killed", "", signal.SIGKILL, set(), 2, ends=True),
     Fault("driver killed in a write", "", signal.SIGKILL, set(), 2, ends=True, tears=True),
     Fault("driver interrupted", "", signal.SIGINT, {Status.INTERRUPTED}, 1, ends=True),
@@ -95,11 +95,11 @@ def strike(
     Returns:
         What was done; None if no such process runs at the moment.
     """
-    victims = [process for process in family[1:] if fault.word in _words(process)] if fault.word else family[:1]
+    victims = [process for process in family[1:] if fault.word in words(process)] if fault.word else family[:1]
     if not victims:
         return None
     victim = choose(sorted(victims, key=lambda process: process.pid))
-    role = role_of(victim, out) if fault.word == _PARTY else ""
+    role = role_of(victim, out) if fault.word == PARTY else ""
     try:
         victim.send_signal(fault.number)
     except psutil.NoSuchProcess:
@@ -128,7 +128,8 @@ def role_of(party: psutil.Process, out: Path) -> str:
     return ""
 
 
-def _words(process: psutil.Process) -> str:
+def words(process: psutil.Process) -> str:
+    """The command line of a process; empty once it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
