@@ -112,7 +112,8 @@ def machine(device: str) -> str:
     """What computes, in words."""
     if device == "cuda":
         return f"a GPU ({torch.cuda.get_device_name()})"
-    return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{threads} {'thread' if threads == 1 else 'threads'} of a CPU ({platform.machine()})"
 
 
 def _check_files(request: Request) -> None:
