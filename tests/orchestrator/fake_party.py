@@ -5,11 +5,13 @@ in that role's process when it has reached that state; `none` runs through, `sec
 """
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from parties.errors import PartyError, Unsupported
@@ -104,6 +106,12 @@ def fail(fault: str) -> None:
         raise Unsupported("this engine cannot do that; use another one")
     elif fault == "oom":
         raise MemoryError
+    elif fault == "hog":
+        in_use = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**26, resource.RLIM_INFINITY))
+        torch.empty(2**33, dtype=torch.uint8)
+    elif fault == "gpuoom":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
     elif fault == "partyerror":
         raise PartyError("the party said no")
     elif fault == "bug":

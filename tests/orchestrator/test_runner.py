@@ -143,6 +143,8 @@ def test_a_cell_that_takes_too_long_leaves_the_stacks_of_all_parties(runner: Run
     [
         ("unsupported", Status.UNSUPPORTED, "use another one"),
         ("oom", Status.OOM, "MemoryError"),
+        ("hog", Status.OOM, "smaller model"),  # really allocates beyond a limit
+        ("gpuoom", Status.OOM, "CUDA out of memory"),
         ("bug", Status.PARTY_DIED, "KeyError"),
     ],
 )
