@@ -22,13 +22,13 @@ from typing import Any
 
 from benchmarks.soak import checks
 from benchmarks.soak.driver import COMMAND, Driver, Traces
-from benchmarks.soak.strikes import PARTY, Strike, faults, strike, words
+from benchmarks.soak.strikes import PARTY, Strike, faults, strike, tear, words
 from benchmarks.soak.sweeps import sweep
 from orchestrator.record import Record, Status
 
 _CODE = Path(__file__).resolve().parents[2]  # the code beside this file runs, whatever is installed
 _CALM = 0.2  # share of calls that nothing strikes
-_LATEST_S = 15.0  # after the parties are up
+_LATEST_S = 30.0  # after the parties are up
 _LONGEST_S = 1200.0
 _PAUSE_S = 3.0
 
@@ -102,8 +102,10 @@ class Soak:
             status = self._ending(driver)
         finally:
             driver.end()
+        if struck and struck.fault.tears:
+            tear(folder / "out" / "records.jsonl")
         now = checks.whole_lines(folder / "out" / "records.jsonl")
-        self._judge(folder.name, number, known, now, struck, status)
+        self._judge(folder, number, known, now, struck, status)
         return status == 0
 
     def _strike(self, driver: Driver, out: Path, *, lab: bool) -> Strike | None:
@@ -132,7 +134,7 @@ class Soak:
 
     def _judge(
         self,
-        name: str,
+        folder: Path,
         number: int,
         known: list[bytes],
         now: list[bytes],
@@ -142,6 +144,8 @@ class Soak:
         """Check what the call did, and put it on record."""
         lost = checks.lost(known, now)
         fresh = [Record.model_validate_json(line) for line in now[len(known) :]]
+        if status == 0:
+            lost += checks.unfinished(now, folder / "out" / "cells.json")
         wrong = lost + ([] if self._stop.is_set() else checks.implausible(fresh, struck))
         if status is None:
             wrong.append("the driver did not end")
@@ -151,10 +155,10 @@ class Soak:
         self._counts["records"].update(
             {"finished": sum(record.status is Status.OK for record in fresh), "lost": len(lost)}
         )
-        self._violations += [f"{name} call {number}: {words}" for words in wrong]
+        self._violations += [f"{folder.name} call {number}: {words}" for words in wrong]
         event = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "round": name,
+            "round": folder.name,
             "call": number,
             "fault": struck.fault.name if struck else "none",
             "victim": [struck.pid, struck.role] if struck else None,

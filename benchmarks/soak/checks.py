@@ -1,6 +1,7 @@
 """What must hold after every call, and on the machine at the end."""
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,13 @@ def lost(before: Sequence[bytes], after: Sequence[bytes]) -> list[str]:
         for number, line in enumerate(before)
         if number >= len(after) or after[number] != line
     ]
+
+
+def unfinished(lines: Sequence[bytes], cells: Path) -> list[str]:
+    """Cells that are not `ok` though the command said that all are."""
+    latest = {record.id: record.status for record in map(Record.model_validate_json, lines)}
+    asked = [cell["id"] for cell in json.loads(cells.read_text())]
+    return [f"cell {name} is missing from a complete sweep" for name in asked if latest.get(name) is not Status.OK]
 
 
 def implausible(records: Sequence[Record], struck: Strike | None) -> list[str]:

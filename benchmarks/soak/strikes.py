@@ -104,11 +104,7 @@ def strike(
         victim.send_signal(fault.number)
     except psutil.NoSuchProcess:
         return None
-    struck = Strike(fault, datetime.now(UTC), victim.pid, role)
-    if fault.tears:
-        victim.wait()
-        tear(out / "records.jsonl")
-    return struck
+    return Strike(fault, datetime.now(UTC), victim.pid, role)
 
 
 def tear(records: Path) -> None:
