@@ -17,6 +17,7 @@ from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.observe.cli import app as observe_app
 from orchestrator.policies_cli import policies
 from orchestrator.problems import ConfigError
+from orchestrator.quality.cli import evaluate
 from orchestrator.retry import Retry
 from orchestrator.train_cli import train
 
@@ -50,6 +51,7 @@ app.command()(policies)
 app.command()(cost)
 app.command()(compare)
 app.command()(train)
+app.command("eval")(evaluate)
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run: records, report.")]

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from orchestrator.axes import Condition, check_exclude, check_linked
 from orchestrator.choices import Engine, PolicyChoice, Prompt, located
+from orchestrator.documents import read_mapping
 from orchestrator.networks import Network, parse_network
 from orchestrator.problems import ConfigError, Problem, Rejected, join, problems_of
 from parties.errors import ModelError
@@ -221,41 +221,8 @@ def load_experiment(path: Path) -> Experiment:
     Raises:
         ConfigError: With everything that is wrong with the file.
     """
-    data = _read(path)
+    data = read_mapping(path, Experiment.model_fields, "docs/experiments.md")
     try:
         return Experiment.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         raise ConfigError(str(path), problems_of(error, Experiment)) from None
-
-
-def _read(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(str(path), [Problem("", reason, "a readable YAML file", "correct the path")]) from None
-    try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses a key given twice
-    except yaml.YAMLError as error:
-        fault = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        raise ConfigError(str(path), [Problem("", fault, "YAML", "correct the line named")]) from None
-    if not isinstance(data, dict):
-        keys = ", ".join(Experiment.model_fields)
-        raise ConfigError(str(path), [Problem("", data, f"a mapping with the keys {keys}", "see docs/experiments.md")])
-    return data
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not a silent last-one-wins."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[object] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-        seen.add(key.value)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,64 @@
+"""Answers to a question about a context, decoded through a compressed cache."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parties.policies.base import Policy
+from parties.quality.metrics import METRICS
+from parties.quality.reader import Prefix, Reader
+
+Question = Literal["visible", "hidden"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question with known answers.
+
+    Attributes:
+        context: what is to be remembered.
+        question: what is asked, and the words that the answer begins after.
+        answers: what is right; how several of them count is the metric's matter.
+        metric: a key of `METRICS`.
+        new_tokens: length of an answer.
+    """
+
+    context: str
+    question: str
+    answers: tuple[str, ...]
+    metric: str
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sample as tokens, cut where the cache is compressed.
+
+    Attributes:
+        before: what is compressed.
+        after: at least one token, decoded through the compressed cache before the answer.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def asked(reader: Reader, sample: Sample, question: Question) -> Asked:
+    """Cuts a sample: `visible` compresses with the question in sight (query-aware), `hidden` before it is known."""
+    context = reader.tokenizer.encode(sample.context)
+    whole = context + reader.tokenizer.encode(sample.question)
+    cut = len(context) if question == "hidden" else len(whole) - 1
+    return Asked(tuple(whole[:cut]), tuple(whole[cut:]))
+
+
+def answer(reader: Reader, prefix: Prefix, after: tuple[int, ...], policy: Policy, sample: Sample) -> float:
+    """Decodes the answer greedily: its score, 0 to 1."""
+    cache = reader.compress(prefix, policy)
+    for token in after:
+        logits = reader.step(policy, cache, token)
+    found: list[int] = []
+    while True:
+        found.append(int(logits.argmax()))
+        if len(found) == sample.new_tokens:
+            break
+        logits = reader.step(policy, cache, found[-1])
+    return METRICS[sample.metric](reader.tokenizer.decode(found), sample.answers)
