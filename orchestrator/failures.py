@@ -60,7 +60,7 @@ def lost(role: str, error: Exception, progress: Mapping[str, Any]) -> CellFailur
         status, what = "party_died", f"is gone: {_reason(error)}"
     else:
         status, what = "party_died", f"could not be asked: {type(error).__name__}"
-    return _of(role, progress, status=status, message=f"{role} {what}")
+    return blamed(role, progress, status=status, message=f"{role} {what}")
 
 
 def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str, Any]]) -> CellFailure:
@@ -80,11 +80,12 @@ def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str,
     for failure in failures:
         if failure.peer is not None and failure.peer not in speakers:
             message = f"{failure.role} says: {failure.message}"
-            return _of(failure.peer, progress.get(failure.peer, {}), status=failure.status, message=message)
+            return blamed(failure.peer, progress.get(failure.peer, {}), status=failure.status, message=message)
     return failures[0]
 
 
-def _of(role: str, progress: Mapping[str, Any], *, status: str, message: str) -> CellFailure:
+def blamed(role: str, progress: Mapping[str, Any], *, status: str, message: str) -> CellFailure:
+    """A failure of a party with what its last progress said of it; of nobody if `role` is empty."""
     return CellFailure(
         status=status,
         message=message,

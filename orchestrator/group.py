@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 from orchestrator.actors import PARTY_CLASS, PartyActor
-from orchestrator.failures import CellFailure, culprit, lost, reported
+from orchestrator.failures import CellFailure, blamed, culprit, lost, reported
 from orchestrator.links import Links, links_between
 from orchestrator.networks import Network
 from orchestrator.patience import Patience
@@ -28,6 +28,7 @@ POLL_S = 0.33
 # How long to listen for the cause once a party has reported a symptom (its peer is gone).
 _GRACE_S = 3.0
 _STACKS_S = 5.0
+_SILENT_S = 5.0  # a party that works tells its progress three times a second
 _CLOSE_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
 
@@ -42,6 +43,7 @@ class PartyGroup:
         pids: Process id of each party, on its own machine.
         progress: Last progress of each role.
         stages_seen: Last stage of each role, idling aside.
+        heard: When each role last told its progress, by the monotonic clock.
         links: The links between them.
     """
 
@@ -51,6 +53,7 @@ class PartyGroup:
     pids: dict[str, int]
     progress: dict[str, Mapping[str, Any]]
     stages_seen: dict[str, str]
+    heard: dict[str, float] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
@@ -114,6 +117,13 @@ class PartyGroup:
         """
         return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, watch)
 
+    def overdue(self, message: str) -> CellFailure:
+        """The failure of a cell that took too long; a party that alone no longer tells its progress is at fault."""
+        now = time.monotonic()
+        silent = [role for role, heard in self.heard.items() if now - heard > _SILENT_S]
+        role = silent[0] if len(silent) == 1 else ""
+        return blamed(role, self._seen(role) if role else {}, status="timeout", message=message)
+
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""
         asked = {role: actor.stacks.remote() for role, actor in self.actors.items()}
@@ -172,6 +182,7 @@ class PartyGroup:
         pending = {ref: role for role, ref in refs.items()}
         poll = _ProgressPoll(self.actors)
         self.stages_seen = {}
+        self.heard = dict.fromkeys(refs, time.monotonic())
         while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
             patience.check()
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, patience.left))
@@ -190,6 +201,7 @@ class PartyGroup:
 
     def _note(self, news: Progress) -> None:
         self.progress.update(news)
+        self.heard |= dict.fromkeys(news, time.monotonic())
         self.stages_seen |= {role: told["stage"] for role, told in news.items() if told.get("stage", IDLE) != IDLE}
 
     def _seen(self, role: str) -> Mapping[str, Any]:

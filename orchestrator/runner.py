@@ -159,16 +159,19 @@ class Runner:
             case ray.exceptions.RayError():
                 return CellFailure(Status.PARTY_DIED, f"Ray failed: {type(error).__name__}; see `ray status`")
             case Overdue():
-                return CellFailure(Status.TIMEOUT, self._overdue(cell))
+                overdue = self._overdue(cell)
+                overdue.message += self._stacks(cell)
+                return overdue
         return None
 
-    def _overdue(self, cell: Cell) -> str:
+    def _overdue(self, cell: Cell) -> CellFailure:
         progress = {} if self._group is None else self._group.progress
         seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
-        return (
+        message = (
             f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
-            f"give it more time, or look where it hangs{self._stacks(cell)}"
+            f"give it more time, or look where it hangs"
         )
+        return CellFailure(Status.TIMEOUT, message) if self._group is None else self._group.overdue(message)
 
     def _stacks(self, cell: Cell) -> str:
         """Save the stacks of all parties; where they are, in words."""

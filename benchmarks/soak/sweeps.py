@@ -6,7 +6,7 @@ model: random:tiny-llama
 prompt: {{random_tokens: true}}
 new_tokens: 2
 timeout_s: 20
-cell_timeout_s: 240
+cell_timeout_s: 120
 seed: {seed}
 """
 

@@ -1,7 +1,8 @@
 """A party without cryptography: real links, real process, and faults on order.
 
 The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
-in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on.
+in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on, and with
+`alone` nobody but the bench can notice that the party has stopped.
 """
 
 import os
@@ -39,13 +40,14 @@ class FakeParty:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         assert self.mesh is not None
         fault, role, state = (Path(job["prompt"]["text_file"]).name + "--").split("-")[:3]
+        alone = fault == "alone"  # like the parties that have no part in `plain`
         self.meter.reset()
         self.tokens = 0
         started = time.monotonic()
         for self.state in STATES:
             with self.meter.stage("softmax" if self.state == "decode" else f"bench.{self.state}"):
                 for _ in range(STEPS):
-                    for peer in self.mesh.values():
+                    for peer in () if alone else self.mesh.values():
                         peer.exchange(b"x" * 100)
                     time.sleep(0.05)
                 if self.role == role and self.state == state:
@@ -98,7 +100,7 @@ class FakeParty:
 def fail(fault: str) -> None:
     if fault == "sigkill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif fault == "sigstop":
+    elif fault in ("sigstop", "alone"):
         os.kill(os.getpid(), signal.SIGSTOP)
     elif fault in ("sleep", "pause"):
         time.sleep(600 if fault == "sleep" else 1)

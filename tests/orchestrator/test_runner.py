@@ -138,6 +138,17 @@ def test_a_cell_that_takes_too_long_leaves_the_stacks_of_all_parties(runner: Run
     assert not party_processes()
 
 
+def test_a_stopped_party_that_no_peer_waits_for_is_named_by_what_it_does_not_tell(
+    runner: Runner, tmp_path: Path
+) -> None:
+    run(runner, tmp_path)  # so that the time goes to the cell, not to the start
+    record = run(runner, tmp_path, "alone-dealer-decode", cell_timeout_s=12).record
+    assert record.status is Status.TIMEOUT
+    assert record.error is not None
+    assert (record.error.role, record.error.stage) == ("dealer", "softmax")
+    assert "stopped" in (tmp_path / "stacks" / f"{record.id}.txt").read_text().partition("== dealer ==")[2]
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
