@@ -76,8 +76,7 @@ class ResultStore:
                 self._refuse_other(Study.model_validate_json(path.read_text(encoding="utf-8")), study)
             path.write_text(study.model_dump_json(indent=2), encoding="utf-8")
             if (results := self._folder / _RESULTS).exists():
-                whole = results.read_text(encoding="utf-8")
-                results.write_text(whole[: whole.rfind("\n") + 1], encoding="utf-8")
+                results.write_text(_whole_lines(results), encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write to {self._folder}: {error.strerror}; choose another folder") from None
         except ValidationError:
@@ -105,7 +104,7 @@ class ResultStore:
         if not path.exists():
             return []
         found = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_whole_lines(path).splitlines(), 1):
             try:
                 found.append(Result.model_validate_json(line))
             except ValidationError:
@@ -136,3 +135,9 @@ class ResultStore:
         for task in now.tasks:
             if files.get(str(task), task.file) != task.file:
                 raise StoreError(f"{self._folder} holds results of {task} on another file; choose another folder")
+
+
+def _whole_lines(path: Path) -> str:
+    """The file without a last line that a crash left half written."""
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1]

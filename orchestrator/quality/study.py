@@ -93,8 +93,12 @@ class Contender(BaseModel):
 
         What evicts once keeps that share. MPCache cuts twice, and is given the root of it both times.
         """
-        both = dict.fromkeys(("static_keep", "select"), round(budget**0.5, 3))
-        wanted = both if "static_keep" in self.policy.parameters else {"compression_ratio": round(1 - budget, 6)}
+        given = self.policy.parameters
+        wanted = {"compression_ratio": round(1 - budget, 6)}
+        if "static_keep" in given:
+            wanted = dict.fromkeys(("static_keep", "select"), round(budget**0.5, 3))
+        if "coarse" in given:  # no more can be selected than survive
+            wanted["coarse"] = max(given["coarse"], wanted["select"])
         return PolicyChoice.model_validate({"name": self.policy.name, **self.policy.parameters, **wanted})
 
 

@@ -51,7 +51,9 @@ def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None]) -
         PartyError: The model, a file or a policy's heads cannot be used.
     """
     left = unfinished(study, store)
-    bench, tasks = _Bench(study), {str(task): task for task in study.tasks}
+    tasks = {str(task): task for task in study.tasks}
+    bench = _Bench(study)
+    bench.prepare([task for name, task in tasks.items() if any(point.task == name for point in left)])
     while left:
         first = left[0]
         same = [point for point in left if _prompt(point) == _prompt(first)]
@@ -69,10 +71,29 @@ def _prompt(point: Point) -> tuple[str, int, str, int]:
 
 
 class _Bench:
-    """The model and the tasks' files, loaded when they are needed."""
+    """The model and the tasks' files."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
+        self._texts: dict[str, list[int]] = {}
+
+    def prepare(self, tasks: Sequence[TaskChoice]) -> None:
+        """Reads the texts, so that one that is too short is refused before any work.
+
+        Raises:
+            PromptError: A text cannot be read, or is too short for the samples.
+        """
+        needed = self._study.samples * (max(self._study.lengths) + self._study.continuation)
+        for task in tasks:
+            if task.name == FIDELITY and task.file is not None:
+                tokens = self._reader.tokenizer.encode(text_of(Path(task.file)))
+                if len(tokens) < needed:
+                    raise PromptError(
+                        f"tasks: {task.file} has {len(tokens)} tokens; {self._study.samples} samples of "
+                        f"{max(self._study.lengths)} and {self._study.continuation} that follow take {needed}; give a "
+                        "longer text, or ask for fewer samples"
+                    )
+                self._texts[task.file] = tokens
 
     def values(self, task: TaskChoice, point: Point, policies: Sequence[Policy]) -> Iterator[dict[str, float]]:
         """What each policy does to one prompt."""
@@ -85,14 +106,8 @@ class _Bench:
         return Reader(self._study.model, self._study.device)
 
     def _follow(self, task: TaskChoice, point: Point, policies: Sequence[Policy]) -> Iterator[dict[str, float]]:
-        tokens = self._reader.tokenizer.encode(text_of(Path(task.file or "")))
         whole = point.length + self._study.continuation
-        if len(tokens) < whole * self._study.samples:
-            raise PromptError(
-                f"tasks: {task.file} has {len(tokens)} tokens; {self._study.samples} samples of {point.length} and "
-                f"{self._study.continuation} that follow take {whole * self._study.samples}; give a longer text"
-            )
-        window = tokens[point.sample * whole : (point.sample + 1) * whole]
+        window = self._texts[task.file or ""][point.sample * whole : (point.sample + 1) * whole]
         prefix = self._reader.read(window[: point.length - 1])
         continuation = window[point.length - 1 :]
         reference = self._reader.reference(prefix, continuation[:-1])

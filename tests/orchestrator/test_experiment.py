@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.problems import ConfigError, Problem, problems_of
+from orchestrator.quality.study import load_study
 
 GOOD: dict[str, Any] = {
     "name": "quickstart",
@@ -226,5 +227,6 @@ def test_any_mapping_is_an_experiment_or_a_list_of_problems(values: dict[str, ob
 
 def test_the_examples_are_experiments() -> None:
     folder = Path(__file__).parents[2] / "examples"
-    names = {load_experiment(path).name for path in folder.glob("*.yaml")}
+    names = {load_experiment(path).name for path in folder.glob("*.yaml") if path.name != "quality.yaml"}
     assert {"quickstart", "lengths"} <= names
+    assert load_study(folder / "quality.yaml").name == "quality"

@@ -1,0 +1,155 @@
+"""`mpcache-bench eval`: studies that are checked, resumed and averaged honestly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from orchestrator.choices import PolicyChoice
+from orchestrator.cli import app
+from orchestrator.problems import ConfigError
+from orchestrator.quality.averages import accuracy, lines_of
+from orchestrator.quality.frontier import price, undominated
+from orchestrator.quality.results import Point, Result, ResultStore
+from orchestrator.quality.study import Contender, load_study
+from orchestrator.store import StoreError
+from parties.policies import make
+
+MODEL = "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048"
+STUDY = {
+    "name": "toy",
+    "model": MODEL,
+    "policies": ["snapkv", "mpcache", {"name": "quest", "compression_ratio": 0.9}],
+    "budgets": [0.5, 0.25],
+    "lengths": [300],
+    "tasks": ["needle_single", {"name": "fidelity", "file": "text.txt"}],
+    "samples": 2,
+    "continuation": 3,
+}
+
+
+def study_file(folder: Path, **changes: object) -> Path:
+    (folder / "text.txt").write_text("Some words to follow. " * 60)
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | changes))
+    return path
+
+
+def evaluate(path: Path, out: Path, *options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["eval", str(path), "--out", str(out), *options])
+    return done.exit_code, done.output
+
+
+def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+    path, out = study_file(tmp_path), tmp_path / "out"
+    code, output = evaluate(path, out)
+    assert code == 0, output
+    results = (out / "results.jsonl").read_text().splitlines()
+    assert len(results) == 2 * (1 + 2) * 6  # samples; fidelity and two kinds of question; policies, the full cache too
+    report = (out / "report.md").read_text()
+    assert "| full | 100.0% | 100.0% |" in report
+    assert "question visible | question hidden" in report
+    (out / "results.jsonl").write_text("\n".join(results[:-5]) + "\n" + results[-5][:40])  # torn
+    code, output = evaluate(path, out, "--dry-run")
+    assert "36 points, 5 left: 1 prompts to read" in output
+    assert evaluate(path, out)[0] == 0
+    again = (out / "results.jsonl").read_text().splitlines()
+    assert again == results
+    assert (out / "report.md").read_text() == report
+
+
+def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "out")
+    store.open(load_study(study_file(tmp_path)))
+    with pytest.raises(StoreError, match="holds results with seed: 0, the file says 1"):
+        store.open(load_study(study_file(tmp_path, seed=1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["needles"]}, r"tasks\[0\].name: 'needles'"),
+        ({"tasks": ["fidelity"]}, r"tasks\[0\].file: None; allowed: a path"),
+        ({"tasks": [{"name": "longbench", "file": "none.jsonl"}]}, r"a file that exists, absolute or below"),
+        ({"lengths": [4096]}, r"lengths\[0\]: 4096; allowed: at most 2048"),
+        ({"policies": ["snapvk"]}, "snapkv"),
+        ({"policies": [{"name": "snapkv", "compression_ratio": 1.0}]}, "compression_ratio"),
+        ({"budgets": [0.0]}, r"budgets\[0\]"),
+        ({"budget": 1}, "budgets"),
+        ({"model": "random:none"}, "model"),
+    ],
+)
+def test_a_bad_study_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(study_file(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 50}, "50 samples of 300 and 3 that follow take 15150"),
+        ({"lengths": [64], "tasks": ["variable_tracking"]}, "lengths: 64, task variable_tracking: length: too short"),
+        ({"policies": [{"name": "locret", "head": "/none.safetensors"}]}, "/none.safetensors"),
+        ({"device": "cuda"}, "there is no CUDA device"),
+    ],
+)
+def test_what_only_shows_on_the_way_is_named_too(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    import torch
+
+    if "device" in changes and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    code, output = evaluate(study_file(tmp_path, **changes), tmp_path / "out")
+    assert code == 2
+    assert message in " ".join(output.split())
+
+
+@pytest.mark.parametrize("name", ["snapkv", "quest", "mpcache", "mpcache+"])
+@pytest.mark.parametrize("budget", [0.5, 0.25, 0.1])
+def test_a_budget_is_about_what_a_step_attends_to(name: str, budget: float) -> None:
+    choice = Contender.model_validate(name).at(budget)
+    policy = make(choice.name, **choice.parameters)
+    assert policy.attended(policy.cached(4096)) / 4096 == pytest.approx(budget, rel=0.2)
+
+
+def result(policy: str, question: str, value: float, sample: int = 0) -> Result:
+    point = Point(task="needle", length=512, question=question, sample=sample, policy=PolicyChoice(name=policy))
+    return Result(**dict(point), values={"accuracy": value})
+
+
+def test_questions_in_sight_and_hidden_ones_are_never_averaged_together() -> None:
+    (line,) = lines_of([result("full", "visible", 1.0), result("full", "hidden", 0.0)])
+    visible, hidden = accuracy(line, "visible"), accuracy(line, "hidden")
+    assert visible is not None
+    assert hidden is not None
+    assert (visible.value, hidden.value, visible.n) == (1.0, 0.0, 1)
+
+
+def test_a_mean_has_the_standard_error_of_its_samples() -> None:
+    (line,) = lines_of([result("full", "visible", value, i) for i, value in enumerate((0.0, 1.0, 1.0, 1.0))])
+    (mean,) = line.columns.values()
+    assert (mean.value, mean.n) == (0.75, 4)
+    assert mean.error == pytest.approx(0.25)
+
+
+def test_only_what_nothing_beats_is_on_the_frontier() -> None:
+    assert undominated([(1.0, 0.5), (2.0, 0.9), (2.0, 0.8), (3.0, 0.9), (1.0, 0.5)]) == [True, True, False, False, True]
+
+
+def test_the_price_is_that_of_a_token_of_fss(tmp_path: Path) -> None:
+    full, kept = (price(MODEL, Contender.model_validate(p).policy, 300) for p in ("full", "snapkv"))
+    assert kept.online_bytes < full.online_bytes
+    assert full.seconds["lan"] < full.seconds["wan"]
+    assert not full.measured
+
+
+def test_the_folder_of_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no study"):
+        ResultStore(tmp_path).study()
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text(json.dumps({"task": "x"}) + "\n")
+    with pytest.raises(StoreError, match="line 1: damaged"):
+        ResultStore(tmp_path).read()

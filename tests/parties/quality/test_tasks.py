@@ -1,0 +1,103 @@
+"""Generated tasks: as long as asked, answerable, reproducible; scores as their benchmarks define them."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parties.errors import PromptError
+from parties.quality.answering import asked
+from parties.quality.files import longbench, longeval, text_of
+from parties.quality.metrics import METRICS, all_found, edit_similarity, f1, first_number, rouge_l
+from parties.quality.reader import Reader
+from parties.quality.tasks import TASKS
+
+LIMIT = 3000
+
+
+@pytest.mark.parametrize("name", TASKS)
+@given(seed=st.integers(0, 10**6), limit=st.integers(900, LIMIT))
+def test_a_context_fills_the_length_and_holds_the_answers(name: str, seed: int, limit: int) -> None:
+    sample = TASKS[name](random.Random(seed), lambda text: len(text) <= limit)
+    assert limit - 200 <= len(sample.context) <= limit
+    assert all(answer in sample.context for answer in sample.answers)
+    assert METRICS[sample.metric](" ".join(sample.answers), sample.answers) == 1
+    assert METRICS[sample.metric]("nothing of it", sample.answers) == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_same_seed_makes_the_same_task(name: str) -> None:
+    one, other, third = (TASKS[name](random.Random(seed), lambda text: len(text) < LIMIT) for seed in (1, 1, 2))
+    assert one == other != third
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_length_that_cannot_hold_the_task_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="ask for a longer one"):
+        TASKS[name](random.Random(0), lambda text: len(text) < 10)
+
+
+def test_a_hidden_question_is_not_in_what_is_compressed() -> None:
+    reader = Reader("random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=4096")
+    sample = TASKS["needle_single"](random.Random(0), lambda text: len(text) < LIMIT)
+    visible, hidden = asked(reader, sample, "visible"), asked(reader, sample, "hidden")
+    assert visible.before + visible.after == hidden.before + hidden.after
+    assert len(visible.after) == 1
+    assert len(hidden.before) == len(reader.tokenizer.encode(sample.context))
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "answers", "score"),
+    [
+        (all_found, " 123 and 456", ("123", "456", "789", "000"), 0.5),
+        (first_number, "it is 2416>, not 7", ("2416",), 1.0),
+        (first_number, "7, not 2416", ("2416",), 0.0),
+        (f1, "The cat sat.", ("a cat sat down",), 0.8),
+        (f1, "none", ("of", "none"), 1.0),
+        (rouge_l, "a b c d", ("a c d e",), 0.75),
+        (edit_similarity, "# a comment\nreturn x", ("return x",), 1.0),
+    ],
+)
+def test_scores(metric, answer: str, answers: tuple[str, ...], score: float) -> None:  # type: ignore[no-untyped-def]
+    assert metric(answer, answers) == pytest.approx(score)
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_files_of_the_benchmarks_are_read(tmp_path: Path) -> None:
+    row = {"input": "Who?", "context": "Anna.", "answers": ["Anna"], "dataset": "hotpotqa"}
+    (sample,) = longbench(lines(tmp_path / "l.jsonl", row))
+    assert (sample.context, sample.answers, sample.metric, sample.new_tokens) == ("Anna.", ("Anna",), "f1", 32)
+    assert "Who?" in sample.question
+    record = "line a-b: REGISTER_CONTENT is <7>\n"
+    row = {"prompt": record + "Now the record is over. Tell me", "expected_number": 7, "random_idx": ["a-b", 0]}
+    (sample,) = longeval(lines(tmp_path / "e.jsonl", row))
+    assert sample.context == record
+    assert sample.question.endswith("line a-b is <")
+    assert text_of(lines(tmp_path / "t.jsonl", {"context": "one"}, {"context": "two"})) == "one\n\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"input": "x"}', "line 1: no 'context'"),
+        ('{"input": "", "context": "", "answers": [], "dataset": "vcsum"}', "no metric for data set 'vcsum'"),
+    ],
+)
+def test_a_file_that_is_not_the_benchmarks_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    with pytest.raises(PromptError, match=message):
+        list(longbench(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"cannot read .*none\.jsonl: FileNotFoundError"):
+        list(longeval(tmp_path / "none.jsonl"))
