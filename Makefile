@@ -8,13 +8,13 @@ ROOMS  := orchestrator parties netem dashboards
 .PHONY: install demo test check format drawing clean
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt requirements-nodeps.txt
+$(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-dev-nodeps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 		|| { echo "mpcache-bench needs Python 3.11 or 3.12: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --no-deps --requirement requirements-nodeps.txt
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-nodeps.txt --requirement requirements-dev-nodeps.txt
 	touch $@
 
 demo: install

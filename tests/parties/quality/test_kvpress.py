@@ -1,0 +1,67 @@
+"""Policies that NVIDIA's kvpress has too: for the same attention, the same tokens stay."""
+
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.policies import make
+from parties.quality.reader import Prefix, Reader
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what it imports is not ours to mend
+    kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed: requirements-dev-nodeps.txt")
+
+MODEL = "random:llama?layers=4&hidden=32&heads=4&kv_heads=2&intermediate=48&vocab=64&positions=1024"
+SAME = {
+    "snapkv": ("SnapKVPress", {"window_size": 16, "kernel_size": 5}),
+    "tova": ("TOVAPress", {}),
+    "streaming_llm": ("StreamingLLMPress", {"n_sink": 4}),
+    "pyramidkv": ("PyramidKVPress", {"window_size": 8, "kernel_size": 5, "beta": 4}),
+}
+
+
+@pytest.fixture(scope="module", params=[120, 257])
+def prefix(request: pytest.FixtureRequest) -> tuple[Reader, Prefix]:
+    reader = Reader(MODEL)
+    tokens = torch.randint(64, (request.param,), generator=torch.Generator().manual_seed(request.param))
+    return reader, reader.read(tokens.tolist())
+
+
+def attention(prefix: Prefix, layer: int) -> Tensor:
+    """The layer's causal attention, [1, heads, n, n]."""
+    q, k = prefix.queries[layer], prefix.cache.layers[layer].k
+    scores = q @ k.repeat_interleave(q.shape[0] // k.shape[0], dim=0).transpose(1, 2)
+    n = scores.shape[-1]
+    return scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf).softmax(-1)[None]
+
+
+def theirs(press: Any, prefix: Prefix, layer: int, spec: Any) -> Tensor:
+    """What kvpress keeps, ascending, [kv_heads, kept]: read off values that say where they stood."""
+    keys = prefix.cache.layers[layer].k[None]
+    n = keys.shape[2]
+    places = torch.arange(n, dtype=torch.float32)[None, None, :, None].expand(*keys.shape)
+    config = SimpleNamespace(
+        num_attention_heads=spec.n_heads, num_key_value_heads=spec.n_kv_heads, num_hidden_layers=spec.n_layers
+    )
+    module = SimpleNamespace(config=config, head_dim=spec.head_dim, layer_idx=layer)
+    hidden = torch.zeros(1, n, spec.hidden)
+    _, kept = press.compress(module, hidden, keys, places, attention(prefix, layer), {})
+    return kept[0, :, :, 0].long().sort(-1).values
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_tokens_stay(prefix: tuple[Reader, Prefix], name: str, ratio: float) -> None:
+    reader, read = prefix
+    press, parameters = SAME[name]
+    policy = make(name, compression_ratio=ratio, mode="mask", **parameters)
+    cache = reader.compress(read, policy)
+    other = getattr(kvpress, press)(compression_ratio=ratio, **parameters)
+    for layer, here in enumerate(cache.layers):
+        flags = here.alive.expand(reader.spec.n_kv_heads, -1)
+        ours = torch.stack([row.nonzero()[:, 0] for row in flags])
+        assert torch.equal(ours, theirs(other, read, layer, reader.spec)), f"layer {layer}"
