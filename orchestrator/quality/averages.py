@@ -25,14 +25,16 @@ class Line:
     """One policy at one length; what was asked with the question in sight and without it never meet in one column.
 
     Attributes:
-        policy: The policy.
+        name: Of the policy or press.
+        policy: The policy; None for a press, of which no counts are known.
         length: Tokens of the context.
         cached: Share of the prompt that stays in the cache; where layers differ, their mean.
         attended: Share of the prompt that counts in a step.
         columns: Means by (task, question, measure).
     """
 
-    policy: PolicyChoice
+    name: str
+    policy: PolicyChoice | None
     length: int
     cached: float
     attended: float
@@ -41,12 +43,10 @@ class Line:
 
 def lines_of(results: Iterable[Result]) -> list[Line]:
     """A line for each policy and length, in the order of the results."""
-    groups: dict[tuple[int, PolicyChoice], list[Result]] = {}
-    by_policy: dict[str, PolicyChoice] = {}
+    groups: dict[tuple[int, str], list[Result]] = {}
     for result in results:
-        policy = by_policy.setdefault(result.policy.model_dump_json(), result.policy)
-        groups.setdefault((result.length, policy), []).append(result)
-    return [_line(policy, length, group) for (length, policy), group in groups.items()]
+        groups.setdefault((result.length, result.name), []).append(result)
+    return [_line(group) for group in groups.values()]
 
 
 def mean_of(values: Sequence[float]) -> Mean:
@@ -64,18 +64,26 @@ def accuracy(line: Line, question: str) -> Mean | None:
     return Mean(fmean(mean.value for mean in found), spread, sum(mean.n for mean in found))
 
 
-def _line(choice: PolicyChoice, length: int, results: Sequence[Result]) -> Line:
+def _line(results: Sequence[Result]) -> Line:
+    choice, length = results[0].policy, results[0].length
     values: dict[tuple[str, str, str], list[float]] = {}
     for result in results:
         for measure in MEASURES:
             if measure in result.values:
                 values.setdefault((result.task, result.question, measure), []).append(result.values[measure])
-    policy, held = make(choice.name, **choice.parameters), length - 1
-    kept = policy.cached(held)
+    cached, attended = (1.0, 1.0) if choice is None else _shares(choice, length)
     return Line(
+        name=results[0].name,
         policy=choice,
         length=length,
-        cached=kept / held,
-        attended=min(1.0, policy.attended(kept + 1) / length),
+        cached=cached,
+        attended=attended,
         columns={key: mean_of(found) for key, found in values.items()},
     )
+
+
+def _shares(choice: PolicyChoice, length: int) -> tuple[float, float]:
+    """Shares of the prompt that stay, and that count in a step."""
+    policy, held = make(choice.name, **choice.parameters), length - 1
+    kept = policy.cached(held)
+    return kept / held, min(1.0, policy.attended(kept + 1) / length)

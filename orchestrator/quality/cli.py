@@ -37,8 +37,8 @@ def evaluate(
             left = unfinished(study, store)
             prompts = len({(p.task, p.length, p.question, p.sample) for p in left})
             typer.echo(f"{len(points_of(study))} points, {len(left)} left: {prompts} prompts to read")
-            for choice in study.choices():
-                typer.echo(f"  {choice}")
+            for name in (*study.choices(), *study.presses):
+                typer.echo(f"  {name}")
             return
         _run(study, store.open(study))
         _report(study, store, records or [])
@@ -59,7 +59,7 @@ def _run(study: "Study", store: "ResultStore") -> None:
         bar = progress.add_task(study.name, total=len(unfinished(study, store)))
 
         def tick(result: "Result") -> None:
-            progress.update(bar, advance=1, description=f"{result.task} {result.length} {result.policy.name}")
+            progress.update(bar, advance=1, description=f"{result.task} {result.length} {result.name}")
 
         work(study, store, tick)
 
@@ -72,14 +72,14 @@ def _report(study: "Study", store: "ResultStore", folders: list[Path]) -> None:
 
     past = [record for folder in folders for record in RecordStore(folder).read()]
     lines = lines_of(store.read())
-    prices = [price(study.model, line.policy, line.length, past) for line in lines]
-    typer.echo(store.write("report.md", markdown(study.name, lines, prices)))
-    typer.echo(store.write("frontier.tex", latex(lines, prices)))
+    priced = [(line, price(study.model, line.policy, line.length, past)) for line in lines if line.policy]
+    typer.echo(store.write("report.md", markdown(study.name, lines, priced)))
+    typer.echo(store.write("frontier.tex", latex(priced)))
     for length in sorted({line.length for line in lines}):
         for question in study.questions:
             for network in NETWORKS:
                 name = f"frontier-{length}-{question}-{network}.svg"
-                typer.echo(store.write(name, figure(lines, prices, length, question, network)))
+                typer.echo(store.write(name, figure(priced, length, question, network)))
 
 
 def _refuse(message: str) -> NoReturn:

@@ -25,7 +25,8 @@ class Point(BaseModel):
         length: Tokens of the context.
         question: visible, hidden, or none where nothing is asked.
         sample: Its number.
-        policy: The policy.
+        policy: The policy; None for a press.
+        press: How the press is built.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,12 +35,18 @@ class Point(BaseModel):
     length: int
     question: str
     sample: int
-    policy: PolicyChoice
+    policy: PolicyChoice | None = None
+    press: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the cache is compressed by."""
+        return str(self.policy or self.press)
 
     @property
     def id(self) -> str:
         """The same for the same point in any run."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()[:16]
 
 
 class Result(Point):
@@ -114,7 +121,7 @@ class ResultStore:
     def append(self, result: Result) -> None:
         """Writes a result, on disk when this returns."""
         with (self._folder / _RESULTS).open("a", encoding="utf-8") as file:
-            file.write(result.model_dump_json() + "\n")
+            file.write(result.model_dump_json(exclude_none=True) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -115,6 +115,12 @@ class Study(BaseModel):
         "that names `compression_ratio`, `static_keep` or `select` is tried as it is.",
         examples=["[full, snapkv, mpcache]"],
     )
+    presses: tuple[str, ...] = Field(
+        default=(),
+        description="Presses of kvpress, or of yours, to evaluate beside the policies, `module:Class(key=value)`; they "
+        "have no private cost.",
+        examples=['["kvpress:KnormPress(compression_ratio=0.5)"]'],
+    )
     budgets: tuple[Share, ...] = Field(
         default=(0.5, 0.25, 0.125, 0.05),
         min_length=1,

@@ -13,24 +13,31 @@ _QUESTIONS = ("visible", "hidden")
 _HEADS = {"visible": "question visible", "hidden": "question hidden", "none": ""}
 
 
-def markdown(title: str, lines: Sequence[Line], prices: Sequence[Price]) -> str:
+Priced = Sequence[tuple[Line, Price]]
+
+
+def markdown(title: str, lines: Sequence[Line], priced: Priced) -> str:
     """The whole report: for each length the frontier, then every measure."""
     parts = [f"# {title}: quality and private cost of cache policies", _PREFACE]
     for length in sorted({line.length for line in lines}):
-        here = [(line, price) for line, price in zip(lines, prices, strict=True) if line.length == length]
-        parts += [f"## {length:,} tokens", _frontier(here), *_measures([line for line, _ in here])]
+        here = [(line, price) for line, price in priced if line.length == length]
+        parts += [
+            f"## {length:,} tokens",
+            _frontier(here),
+            *_measures([line for line in lines if line.length == length]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-def latex(lines: Sequence[Line], prices: Sequence[Price]) -> str:
+def latex(priced: Priced) -> str:
     """The frontier as a `tabular` with the rules of booktabs."""
     rows = [
-        f"{line.length:,} & {_tex(str(line.policy))} & {line.attended:.1%} & ".replace("%", r"\%")
+        f"{line.length:,} & {_tex(line.name)} & {line.attended:.1%} & ".replace("%", r"\%")
         + " & ".join(
             [*(_plain(_quality(line, name)) for name in _QUESTIONS), *(f"{price.seconds[n]:.2f}" for n in NETWORKS)]
         )
         + rf" & {price.online_bytes / 1e6:.1f} \\"
-        for line, price in zip(lines, prices, strict=True)
+        for line, price in priced
     ]
     head = r"length & policy & attended & visible & hidden & lan s & wan s & online MB \\"
     return "\n".join(
@@ -38,11 +45,11 @@ def latex(lines: Sequence[Line], prices: Sequence[Price]) -> str:
     )
 
 
-def figure(lines: Sequence[Line], prices: Sequence[Price], length: int, question: str, network: str) -> str:
+def figure(priced: Priced, length: int, question: str, network: str) -> str:
     """Accuracy against seconds a token at one length, the frontier joined by a line; SVG, legible without colour."""
     here = [
-        (str(line.policy), price.seconds[network], found.value)
-        for line, price in zip(lines, prices, strict=True)
+        (line.name, price.seconds[network], found.value)
+        for line, price in priced
         if line.length == length and (found := _quality(line, question)) is not None
     ]
     points = [(seconds, value) for _, seconds, value in here]
@@ -75,7 +82,7 @@ def _quality(line: Line, question: str) -> Mean | None:
     )
 
 
-def _frontier(here: Sequence[tuple[Line, Price]]) -> str:
+def _frontier(here: Priced) -> str:
     marked = {
         (question, network): undominated(
             [
@@ -92,7 +99,7 @@ def _frontier(here: Sequence[tuple[Line, Price]]) -> str:
         bold = {q: any(marked[q, network][i] for network in NETWORKS) for q in _QUESTIONS}
         rows.append(
             [
-                str(line.policy),
+                line.name,
                 f"{line.cached:.1%}",
                 f"{line.attended:.1%}",
                 *(_bold(_shown(_quality(line, question)), bold[question]) for question in _QUESTIONS),
@@ -111,7 +118,7 @@ def _measures(lines: Sequence[Line]) -> list[str]:
         keys = list(dict.fromkeys(key for line in lines for key in line.columns if key[1] == question))
         if keys:
             head = ["policy", *(f"{task}" if measure == "accuracy" else measure for task, _, measure in keys)]
-            body = [[str(line.policy), *(_shown(line.columns.get(key)) for key in keys)] for line in lines]
+            body = [[line.name, *(_shown(line.columns.get(key)) for key in keys)] for line in lines]
             n = max(mean.n for line in lines for key in keys if (mean := line.columns.get(key)))
             title = f"### {_HEADS[question].capitalize() or 'Beside the full cache, on text'} (n = {n})"
             parts += [title, _table([head, ["---", *["---:"] * len(keys)], *body])]

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from orchestrator.quality.results import Point, Result, ResultStore
 from orchestrator.quality.study import FIDELITY, LONGBENCH, LONGEVAL, Study, TaskChoice
 from parties.errors import PromptError
 from parties.policies import make
-from parties.policies.base import Policy
 from parties.quality.answering import Sample, answer, asked
 from parties.quality.fidelity import fidelity
 from parties.quality.files import longbench, longeval, text_of
-from parties.quality.reader import Reader
+from parties.quality.press import PressedModel, make_press
+from parties.quality.reader import Prefix, Reader, Step
 from parties.quality.tasks import TASKS
 
 _FILES = {LONGBENCH: longbench, LONGEVAL: longeval}
@@ -23,13 +23,14 @@ _FILES = {LONGBENCH: longbench, LONGEVAL: longeval}
 
 def points_of(study: Study) -> list[Point]:
     """All points of a study, those of one prompt side by side."""
+    ways = [{"policy": policy} for policy in study.choices()] + [{"press": press} for press in study.presses]
     return [
-        Point(task=str(task), length=length, question=question, sample=sample, policy=policy)
+        Point(task=str(task), length=length, question=question, sample=sample, **way)
         for length in study.lengths
         for task in study.tasks
         for question in (("none",) if task.name == FIDELITY else study.questions)
         for sample in range(study.samples)
-        for policy in study.choices()
+        for way in ways
     ]
 
 
@@ -58,9 +59,7 @@ def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None]) -
         first = left[0]
         same = [point for point in left if _prompt(point) == _prompt(first)]
         left = left[len(same) :]
-        policies = [make(point.policy.name, **point.policy.parameters) for point in same]
-        values = bench.values(tasks[first.task], first, policies)
-        for point, found in zip(same, values, strict=True):
+        for point, found in zip(same, bench.values(tasks[first.task], same), strict=True):
             result = Result(**dict(point), values=found)
             store.append(result)
             tick(result)
@@ -78,11 +77,13 @@ class _Bench:
         self._texts: dict[str, list[int]] = {}
 
     def prepare(self, tasks: Sequence[TaskChoice]) -> None:
-        """Reads the texts, so that one that is too short is refused before any work.
+        """Reads the texts and builds the presses, so that bad ones are refused before any work.
 
         Raises:
-            PromptError: A text cannot be read, or is too short for the samples.
+            PromptError: A text cannot be read or is too short for the samples, or a press cannot be built.
         """
+        for press in self._study.presses:
+            make_press(press)
         needed = self._study.samples * (max(self._study.lengths) + self._study.continuation)
         for task in tasks:
             if task.name == FIDELITY and task.file is not None:
@@ -95,37 +96,46 @@ class _Bench:
                     )
                 self._texts[task.file] = tokens
 
-    def values(self, task: TaskChoice, point: Point, policies: Sequence[Policy]) -> Iterator[dict[str, float]]:
-        """What each policy does to one prompt."""
-        if task.name == FIDELITY:
-            return self._follow(task, point, policies)
-        return self._ask(task, point, policies)
+    def values(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
+        """What policies and presses do to one prompt."""
+        return self._follow(task, points) if task.name == FIDELITY else self._ask(task, points)
 
     @cached_property
     def _reader(self) -> Reader:
         return Reader(self._study.model, self._study.device)
 
-    def _follow(self, task: TaskChoice, point: Point, policies: Sequence[Policy]) -> Iterator[dict[str, float]]:
-        whole = point.length + self._study.continuation
-        window = self._texts[task.file or ""][point.sample * whole : (point.sample + 1) * whole]
-        prefix = self._reader.read(window[: point.length - 1])
-        continuation = window[point.length - 1 :]
-        reference = self._reader.reference(prefix, continuation[:-1])
-        for policy in policies:
-            yield asdict(fidelity(self._reader, prefix, reference, continuation, policy))
+    @cached_property
+    def _pressed(self) -> PressedModel:
+        return PressedModel(self._study.model, self._study.device)
 
-    def _ask(self, task: TaskChoice, point: Point, policies: Sequence[Policy]) -> Iterator[dict[str, float]]:
-        sample = self._sample(task, point)
-        cut = asked(self._reader, sample, "hidden" if point.question == "hidden" else "visible")
+    def _compressed(self, prefix: Prefix, point: Point) -> Step:
+        """The prompt's cache, compressed as a point says."""
+        if point.policy is None:
+            return partial(self._pressed.step, self._pressed.compress(prefix.tokens, make_press(point.press or "")))
+        policy = make(point.policy.name, **point.policy.parameters)
+        return partial(self._reader.step, policy, self._reader.compress(prefix, policy))
+
+    def _follow(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
+        length, whole = points[0].length, points[0].length + self._study.continuation
+        window = self._texts[task.file or ""][points[0].sample * whole :][:whole]
+        prefix, continuation = self._reader.read(window[: length - 1]), window[length - 1 :]
+        reference = self._reader.reference(prefix, continuation[:-1])
+        for point in points:
+            yield asdict(fidelity(self._compressed(prefix, point), reference, continuation))
+
+    def _ask(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
+        first, tokenizer = points[0], self._reader.tokenizer
+        sample = self._sample(task, first)
+        cut = asked(tokenizer, sample, "hidden" if first.question == "hidden" else "visible")
         needed = len(cut.before) + len(cut.after) + sample.new_tokens
         if needed > self._reader.spec.max_positions:
             raise PromptError(
-                f"tasks: sample {point.sample} of {task} takes {needed} tokens, the model has "
+                f"tasks: sample {first.sample} of {task} takes {needed} tokens, the model has "
                 f"{self._reader.spec.max_positions} positions; give shorter samples"
             )
         prefix = self._reader.read(cut.before)
-        for policy in policies:
-            yield {"accuracy": answer(self._reader, prefix, cut.after, policy, sample)}
+        for point in points:
+            yield {"accuracy": answer(self._compressed(prefix, point), cut.after, sample, tokenizer)}
 
     def _sample(self, task: TaskChoice, point: Point) -> Sample:
         if task.name in _FILES:

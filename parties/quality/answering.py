@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from parties.policies.base import Policy
+from parties.models import Tokenizer
 from parties.quality.metrics import METRICS
-from parties.quality.reader import Prefix, Reader
+from parties.quality.reader import Step
 
 Question = Literal["visible", "hidden"]
 
@@ -42,23 +42,29 @@ class Asked:
     after: tuple[int, ...]
 
 
-def asked(reader: Reader, sample: Sample, question: Question) -> Asked:
+def asked(tokenizer: Tokenizer, sample: Sample, question: Question) -> Asked:
     """Cuts a sample: `visible` compresses with the question in sight (query-aware), `hidden` before it is known."""
-    context = reader.tokenizer.encode(sample.context)
-    whole = context + reader.tokenizer.encode(sample.question)
+    context = tokenizer.encode(sample.context)
+    whole = context + tokenizer.encode(sample.question)
     cut = len(context) if question == "hidden" else len(whole) - 1
     return Asked(tuple(whole[:cut]), tuple(whole[cut:]))
 
 
-def answer(reader: Reader, prefix: Prefix, after: tuple[int, ...], policy: Policy, sample: Sample) -> float:
-    """Decodes the answer greedily: its score, 0 to 1."""
-    cache = reader.compress(prefix, policy)
+def answer(step: Step, after: tuple[int, ...], sample: Sample, tokenizer: Tokenizer) -> float:
+    """Decodes an answer greedily through a compressed cache: its score, 0 to 1.
+
+    Args:
+        step: decodes a token through the cache.
+        after: at least one token to decode before the answer.
+        sample: what was asked.
+        tokenizer: the model's.
+    """
     for token in after:
-        logits = reader.step(policy, cache, token)
+        logits = step(token)
     found: list[int] = []
     while True:
         found.append(int(logits.argmax()))
         if len(found) == sample.new_tokens:
             break
-        logits = reader.step(policy, cache, found[-1])
-    return METRICS[sample.metric](reader.tokenizer.decode(found), sample.answers)
+        logits = step(found[-1])
+    return METRICS[sample.metric](tokenizer.decode(found), sample.answers)

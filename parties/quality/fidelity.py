@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from parties.policies.base import Policy
-from parties.quality.reader import Prefix, Reader
+from parties.quality.reader import Step
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,15 @@ class Fidelity:
     reference_nll: float
 
 
-def fidelity(
-    reader: Reader, prefix: Prefix, reference: Tensor, continuation: Sequence[int], policy: Policy
-) -> Fidelity:
-    """Follows a text through the cache that a policy made of its beginning.
+def fidelity(step: Step, reference: Tensor, continuation: Sequence[int]) -> Fidelity:
+    """Follows a text through a compressed cache of its beginning.
 
     Args:
-        reader: the model.
-        prefix: the beginning, without its last token.
+        step: decodes a token through the cache.
         reference: the full cache's logits for the continuation, [n, vocab].
         continuation: the last token of the beginning and n tokens after it.
-        policy: the policy.
     """
-    cache = reader.compress(prefix, policy)
-    logits = torch.stack([reader.step(policy, cache, token) for token in continuation[:-1]])
+    logits = torch.stack([step(token) for token in continuation[:-1]])
     return compared(logits, reference, torch.tensor(continuation[1:], device=logits.device))
 
 

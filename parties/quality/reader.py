@@ -1,6 +1,6 @@
 """A model on the plain engine that reads a prompt once and compresses it by many policies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,9 @@ from parties.program import Program, run
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine
+
+Step = Callable[[int], Tensor]
+"""Decodes a token through a cache: logits of the next, [vocab]."""
 
 _CHUNK = 512  # rows of attention that are computed at once
 

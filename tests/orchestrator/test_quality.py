@@ -92,6 +92,7 @@ def test_a_bad_study_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[s
         ({"samples": 50}, "50 samples of 300 and 3 that follow take 15150"),
         ({"lengths": [64], "tasks": ["variable_tracking"]}, "lengths: 64, task variable_tracking: length: too short"),
         ({"policies": [{"name": "locret", "head": "/none.safetensors"}]}, "/none.safetensors"),
+        ({"presses": ["kvpress:NoPress()"]}, "presses: 'kvpress:NoPress()'"),
         ({"device": "cuda"}, "there is no CUDA device"),
     ],
 )
@@ -111,6 +112,20 @@ def test_a_budget_is_about_what_a_step_attends_to(name: str, budget: float) -> N
     choice = Contender.model_validate(name).at(budget)
     policy = make(choice.name, **choice.parameters)
     assert policy.attended(policy.cached(4096)) / 4096 == pytest.approx(budget, rel=0.2)
+
+
+def test_a_press_of_theirs_is_evaluated_beside_our_policies(tmp_path: Path) -> None:
+    pytest.importorskip("kvpress", reason="kvpress is not installed: requirements-dev-nodeps.txt")
+    press = "kvpress:KnormPress(compression_ratio=0.5)"
+    path = study_file(tmp_path, policies=["full"], presses=[press], samples=1)
+    code, output = evaluate(path, tmp_path / "out")
+    assert code == 0, output
+    results = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert {result["task"] for result in results if result.get("press") == press} == {"needle_single", "fidelity"}
+    report = (tmp_path / "out/report.md").read_text()
+    frontier, measures = report.split("###", 1)
+    assert press in measures
+    assert press not in frontier
 
 
 def result(policy: str, question: str, value: float, sample: int = 0) -> Result:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from parties.errors import ModelError, PromptError
 from parties.policies import make
+from parties.quality.press import PressedModel, make_press
 from parties.quality.reader import Prefix, Reader
 
 with warnings.catch_warnings():
@@ -65,3 +67,46 @@ def test_the_same_tokens_stay(prefix: tuple[Reader, Prefix], name: str, ratio: f
         flags = here.alive.expand(reader.spec.n_kv_heads, -1)
         ours = torch.stack([row.nonzero()[:, 0] for row in flags])
         assert torch.equal(ours, theirs(other, read, layer, reader.spec)), f"layer {layer}"
+
+
+def test_a_press_that_keeps_all_decodes_as_the_full_cache(prefix: tuple[Reader, Prefix]) -> None:
+    reader, read = prefix
+    model, policy = PressedModel(MODEL), make("full")
+    pressed = model.compress(read.tokens, make_press("kvpress:KnormPress(compression_ratio=0.0)"))
+    cache = reader.compress(read, policy)
+    for token in (3, 60, 7):
+        ours, other = reader.step(policy, cache, token), model.step(pressed, token)
+        torch.testing.assert_close(other, ours, rtol=1e-3, atol=1e-3)
+
+
+def test_a_press_decodes_as_our_policy_of_the_same_name(prefix: tuple[Reader, Prefix]) -> None:
+    reader, read = prefix
+    policy = make("snapkv", compression_ratio=0.5, window_size=16)
+    model, cache = PressedModel(MODEL), reader.compress(read, policy)
+    pressed = model.compress(read.tokens, make_press("kvpress:SnapKVPress(compression_ratio=0.5, window_size=16)"))
+    for token in (3, 60, 7):
+        ours, other = reader.step(policy, cache, token), model.step(pressed, token)
+        torch.testing.assert_close(other, ours, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kvpress", "is no call|cannot be read"),
+        ("kvpress:KnormPress", "is no call"),
+        ("kvpress:KnormPress(0.5)", "is no call"),
+        ("kvpress:KnormPress(compression_ratio=open('x'))", "cannot be read"),
+        ("kvpress:NoSuchPress()", "NoSuchPress"),
+        ("no_such_module:Press()", "no_such_module"),
+        ("kvpress:KnormPress(compression_ratio=2.0)", "between 0 and 1"),
+        ("kvpress:KnormPress(ratio=0.5)", "ratio"),
+    ],
+)
+def test_a_press_that_cannot_be_built_is_named(text: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        make_press(text)
+
+
+def test_presses_run_on_llama_types_only() -> None:
+    with pytest.raises(ModelError, match="of the type gpt2"):
+        PressedModel("random:gpt2?layers=1&hidden=16&heads=2&intermediate=16&vocab=64")

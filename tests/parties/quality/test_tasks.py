@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties.errors import PromptError
+from parties.models import load_tokenizer
 from parties.quality.answering import asked
 from parties.quality.files import longbench, longeval, text_of
 from parties.quality.metrics import METRICS, all_found, edit_similarity, f1, first_number, rouge_l
-from parties.quality.reader import Reader
 from parties.quality.tasks import TASKS
 
 LIMIT = 3000
@@ -41,12 +41,12 @@ def test_a_length_that_cannot_hold_the_task_is_refused(name: str) -> None:
 
 
 def test_a_hidden_question_is_not_in_what_is_compressed() -> None:
-    reader = Reader("random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=4096")
+    tokenizer = load_tokenizer("random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256")
     sample = TASKS["needle_single"](random.Random(0), lambda text: len(text) < LIMIT)
-    visible, hidden = asked(reader, sample, "visible"), asked(reader, sample, "hidden")
+    visible, hidden = (asked(tokenizer, sample, when) for when in ("visible", "hidden"))
     assert visible.before + visible.after == hidden.before + hidden.after
     assert len(visible.after) == 1
-    assert len(hidden.before) == len(reader.tokenizer.encode(sample.context))
+    assert len(hidden.before) == len(tokenizer.encode(sample.context))
 
 
 @pytest.mark.parametrize(

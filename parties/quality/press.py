@@ -1,0 +1,115 @@
+"""Presses of NVIDIA's kvpress, or of anyone who writes them, on the same prompts and tasks as our policies.
+
+A press hooks into a transformers model, so the model is built once more there, from the same weights.
+"""
+
+import ast
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.errors import ModelError, PromptError
+from parties.models import load_spec, load_weights
+from parties.models.folder import LAYOUTS
+
+
+class PressedModel:
+    """A Llama-type model in transformers, float32, whose prompts a press compresses.
+
+    Args:
+        model: a model source.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        ModelError: the model cannot be loaded, or is not of the Llama type.
+    """
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM  # takes seconds, and only presses need it
+
+        spec, weights = load_spec(model), load_weights(model)
+        if spec.family != "llama":
+            raise ModelError(f"presses: {model} is of the type {spec.family}; presses run on Llama-type models")
+        config = LlamaConfig(
+            vocab_size=spec.vocab,
+            hidden_size=spec.hidden,
+            intermediate_size=spec.intermediate,
+            num_hidden_layers=spec.n_layers,
+            num_attention_heads=spec.n_heads,
+            num_key_value_heads=spec.n_kv_heads,
+            head_dim=spec.head_dim,
+            max_position_embeddings=spec.max_positions,
+            rms_norm_eps=spec.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
+            attention_bias=spec.qkv_bias,
+            tie_word_embeddings=spec.tied,
+        )
+        self._model: Any = LlamaForCausalLM(config).eval()
+        layout = LAYOUTS[spec.family]
+        state = {
+            layout.stored(name): tensor.T if tensor.dim() == 2 and name != "embed" else tensor
+            for name, tensor in weights.items()
+        }
+        self._model.load_state_dict(state, strict=False)
+        self._model.to(device)
+        self._device = device
+
+    @torch.no_grad()
+    def compress(self, tokens: Sequence[int], press: Any) -> "PressedCache":
+        """Reads a prompt under a press."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        with press(self._model):
+            self._run(tokens, cache, 0)
+        return PressedCache(cache, len(tokens))
+
+    @torch.no_grad()
+    def step(self, pressed: "PressedCache", token: int) -> Tensor:
+        """Decodes one token through a compressed cache: logits of the next, [vocab]."""
+        logits = self._run([token], pressed.inner, pressed.position)
+        pressed.position += 1
+        return logits
+
+    def _run(self, tokens: Sequence[int], cache: Any, position: int) -> Tensor:
+        places = torch.arange(position, position + len(tokens), device=self._device)
+        found = self._model(
+            input_ids=torch.tensor([list(tokens)], device=self._device),
+            past_key_values=cache,
+            position_ids=places[None],
+            cache_position=places,  # what transformers does not hand on by itself any more, and presses look at
+            logits_to_keep=1,
+        )
+        return found.logits[0, -1].double()  # type: ignore[no-any-return]
+
+
+class PressedCache:
+    """A cache that a press made, and the position of the next token."""
+
+    def __init__(self, inner: Any, position: int) -> None:
+        self.inner, self.position = inner, position
+
+
+def make_press(text: str) -> Any:
+    """Builds a press from `module:Class(key=value, ...)`; values are Python literals.
+
+    Raises:
+        PromptError: the text is of another form, or names no such class.
+    """
+    form = "write module:Class(key=value), such as kvpress:SnapKVPress(compression_ratio=0.5)"
+    module, _, call = text.partition(":")
+    try:
+        tree = ast.parse(call, mode="eval").body
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
+            raise PromptError(f"presses: {text!r} is no call; {form}")
+        parameters = {word.arg: ast.literal_eval(word.value) for word in tree.keywords if word.arg}
+        return getattr(importlib.import_module(module), tree.func.id)(**parameters)
+    except (SyntaxError, ValueError) as error:
+        raise PromptError(f"presses: {text!r} cannot be read ({error}); {form}") from None
+    except (ImportError, AttributeError) as error:
+        raise PromptError(f"presses: {text!r}: {error}; install it where this command runs, and {form}") from None
+    except (TypeError, AssertionError) as error:
+        raise PromptError(f"presses: {text!r}: {error}; correct its parameters") from None
