@@ -15,7 +15,7 @@ class SteppedClock(datetime):
     step = timedelta(0)
 
     @classmethod
-    def now(cls, tz: object = None) -> datetime:
+    def now(cls, tz: object = None) -> datetime:  # noqa: ARG003 - as its base has it
         return datetime.now(UTC) + cls.step
 
 
