@@ -146,7 +146,9 @@ class Reader:
         for layer, here in enumerate(cache.layers):
             run(policy.on_projection(engine, cache, layer, prefix.normal[layer], prefix.qkv[layer]))
             here.append(engine, prefix.cache.layers[layer].k, prefix.cache.layers[layer].v)
+            here.rows = (prefix.normal[layer],)  # a policy counts the prompt's rows, and looks at none
             run(policy.after_chunk(engine, cache, layer, n))
+            here.rows = ()
             cache.position = cache.prompt = n
             run(policy.after_prefill(engine, cache, layer, prefix.queries[layer]))
         return cache

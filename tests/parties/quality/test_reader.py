@@ -1,18 +1,22 @@
 """A prompt read once and compressed by many policies gives what each policy alone would give."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from parties.cache import Cache
+from parties.heads import save_head
+from parties.heads.untrained import random_head
+from parties.models import load_spec, load_weights
 from parties.policies import POLICIES, make
+from parties.policies.base import Policy
 from parties.program import run
 from parties.quality.fidelity import compared, fidelity
 from parties.quality.reader import Reader
 
 MODEL = "random:llama?layers=2&hidden=32&heads=4&kv_heads=2&intermediate=48&vocab=64&positions=256"
-UNTRAINED = [name for name, policy in POLICIES.items() if policy.trained is None]
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +28,23 @@ def text(length: int) -> list[int]:
     return torch.randint(64, (length,), generator=torch.Generator().manual_seed(length)).tolist()
 
 
-@pytest.mark.parametrize("name", UNTRAINED)
-def test_a_shared_prompt_is_compressed_as_by_the_policy_alone(reader: Reader, name: str) -> None:
-    policy, tokens = make(name), text(100)
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    spec, weights, folder = load_spec(MODEL), load_weights(MODEL), tmp_path_factory.mktemp("heads")
+    paths = {kind: folder / f"{kind}.safetensors" for kind in ("locret", "attention_gate")}
+    for kind, path in paths.items():
+        save_head(random_head(kind, spec, weights), path)
+    return paths
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request: pytest.FixtureRequest, heads: dict[str, Path]) -> Policy:
+    kind = POLICIES[request.param].trained
+    return make(request.param, **({"head": str(heads[kind])} if kind else {}))
+
+
+def test_a_shared_prompt_is_compressed_as_by_the_policy_alone(reader: Reader, policy: Policy) -> None:
+    tokens = text(100)
     shared = reader.compress(reader.read(tokens), policy)
     alone, decoder = Cache.empty(reader.spec.n_layers), reader.decoder(policy)
     with torch.no_grad():
@@ -37,9 +55,8 @@ def test_a_shared_prompt_is_compressed_as_by_the_policy_alone(reader: Reader, na
         )
 
 
-@pytest.mark.parametrize("name", UNTRAINED)
-def test_compressing_leaves_the_prompt_as_it_was(reader: Reader, name: str) -> None:
-    prefix, policy = reader.read(text(80)), make(name)
+def test_compressing_leaves_the_prompt_as_it_was(reader: Reader, policy: Policy) -> None:
+    prefix = reader.read(text(80))
     before = [here.k.clone() for here in prefix.cache.layers]
     cache = reader.compress(prefix, policy)
     for token in text(3):
