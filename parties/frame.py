@@ -1,7 +1,7 @@
 """Frames: a fixed header, then the payload, with as few copies as there can be, and a checksum over each.
 
 The header is payload length, sequence number, XXH3 of the payload, and XXH32 of those three: a damaged length is seen
-before it is believed. The checksums find damage, not forgery: mutual TLS is for that.
+before it is believed. The checksums find damage, not forgery, against which the links have nothing.
 """
 
 import socket
