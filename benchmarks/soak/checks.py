@@ -3,7 +3,8 @@
 import contextlib
 import json
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -83,14 +84,24 @@ def leftovers(traces: Traces, before: set[str], state: Path, scratch: Path) -> l
         state: Where they kept leases and labs.
         scratch: Their TMPDIR.
     """
-    _, alive = psutil.wait_procs(traces.processes, timeout=_LINGER_S)
-    left = [f"process {process.pid}" for process in alive]
+    left = [f"process {process.pid}" for process in _lingering(traces.processes)]
     left += [f"network namespace {found}" for found in sorted(traces.networks & _networks())]
     left += [f"folder {folder}" for folder in sorted(traces.folders) if folder.exists()]
     left += [f"of the machine: {line}" for line in sorted(machine() - before)]
     for folder in (state, scratch):
         left += [f"file {path}" for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     return left
+
+
+def _lingering(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there after a while.
+
+    `psutil.wait_procs` will not do: where a pid went to a thread of another program since, some kernels refuse to wait.
+    """
+    deadline, alive = time.monotonic() + _LINGER_S, list(processes)
+    while (alive := [process for process in alive if process.is_running()]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return alive
 
 
 def _networks() -> set[str]:
