@@ -22,12 +22,13 @@ def evaluate(
     records: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Past runs to take private costs from.")
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that share the prompts.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated, and stop.")] = False,
 ) -> None:
     """Evaluate the quality of cache policies in the clear, and set it beside their private cost."""
     from orchestrator.quality.results import ResultStore  # torch comes with these, and most commands do without
     from orchestrator.quality.study import load_study
-    from orchestrator.quality.work import points_of, unfinished
+    from orchestrator.quality.work import by_prompt, points_of, unfinished
     from orchestrator.store import StoreError
     from parties.errors import PartyError
 
@@ -35,12 +36,11 @@ def evaluate(
         study, store = load_study(file), ResultStore(out)
         if dry_run:
             left = unfinished(study, store)
-            prompts = len({(p.task, p.length, p.question, p.sample) for p in left})
-            typer.echo(f"{len(points_of(study))} points, {len(left)} left: {prompts} prompts to read")
+            typer.echo(f"{len(points_of(study))} points, {len(left)} left: {len(by_prompt(left))} prompts to read")
             for name in (*study.choices(), *study.presses):
                 typer.echo(f"  {name}")
             return
-        _run(study, store.open(study))
+        _run(study, store.open(study), jobs)
         _report(study, store, records or [])
     except (ConfigError, PartyError, StoreError) as error:
         _refuse(str(error))
@@ -49,9 +49,9 @@ def evaluate(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _run(study: "Study", store: "ResultStore") -> None:
-    from orchestrator.quality.work import evaluate as work
+def _run(study: "Study", store: "ResultStore", jobs: int) -> None:
     from orchestrator.quality.work import unfinished
+    from orchestrator.quality.workers import evaluate as work
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     shown = Console(stderr=True, highlight=False)
@@ -61,7 +61,7 @@ def _run(study: "Study", store: "ResultStore") -> None:
         def tick(result: "Result") -> None:
             progress.update(bar, advance=1, description=f"{result.task} {result.length} {result.name}")
 
-        work(study, store, tick)
+        work(study, store, tick, jobs)
 
 
 def _report(study: "Study", store: "ResultStore", folders: list[Path]) -> None:

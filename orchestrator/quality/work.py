@@ -1,7 +1,7 @@
 """Evaluating a study: each prompt is read once, and compressed by every policy that has not seen it."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from itertools import islice
@@ -40,48 +40,46 @@ def unfinished(study: Study, store: ResultStore) -> list[Point]:
     return [point for point in points_of(study) if point.id not in done]
 
 
-def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None]) -> None:
-    """Evaluates what is left of a study.
+def by_prompt(points: Sequence[Point]) -> list[list[Point]]:
+    """The points of each prompt."""
+    found: dict[tuple[str, int, str, int], list[Point]] = {}
+    for point in points:
+        found.setdefault((point.task, point.length, point.question, point.sample), []).append(point)
+    return list(found.values())
+
+
+class Bench:
+    """The model and the tasks' files.
 
     Args:
-        study: The study.
+        study: What to evaluate.
         store: Where results go, each as soon as it is there.
-        tick: Called with each.
-
-    Raises:
-        PartyError: The model, a file or a policy's heads cannot be used.
     """
-    left = unfinished(study, store)
-    tasks = {str(task): task for task in study.tasks}
-    bench = _Bench(study)
-    bench.prepare([task for name, task in tasks.items() if any(point.task == name for point in left)])
-    while left:
-        first = left[0]
-        same = [point for point in left if _prompt(point) == _prompt(first)]
-        left = left[len(same) :]
-        for point, found in zip(same, bench.values(tasks[first.task], same), strict=True):
-            result = Result(**dict(point), values=found)
-            store.append(result)
-            tick(result)
 
-
-def _prompt(point: Point) -> tuple[str, int, str, int]:
-    return point.task, point.length, point.question, point.sample
-
-
-class _Bench:
-    """The model and the tasks' files."""
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    def __init__(self, study: Study, store: ResultStore) -> None:
+        self._study, self._store = study, store
+        self._tasks = {str(task): task for task in study.tasks}
         self._texts: dict[str, list[int]] = {}
 
-    def prepare(self, tasks: Sequence[TaskChoice]) -> None:
+    def evaluate(self, points: Sequence[Point]) -> Iterator[Result]:
+        """Evaluates points of one prompt.
+
+        Raises:
+            PartyError: The model, a file or a policy's heads cannot be used.
+        """
+        for point, found in zip(points, self._values(self._tasks[points[0].task], points), strict=True):
+            result = Result(**dict(point), values=found)
+            self._store.append(result)
+            yield result
+
+    def prepare(self, points: Sequence[Point]) -> None:
         """Reads the texts and builds the presses, so that bad ones are refused before any work.
 
         Raises:
             PromptError: A text cannot be read or is too short for the samples, or a press cannot be built.
         """
+        wanted = {point.task for point in points}
+        tasks = [task for name, task in self._tasks.items() if name in wanted]
         for press in self._study.presses:
             make_press(press)
         needed = self._study.samples * (max(self._study.lengths) + self._study.continuation)
@@ -96,7 +94,7 @@ class _Bench:
                     )
                 self._texts[task.file] = tokens
 
-    def values(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
+    def _values(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
         """What policies and presses do to one prompt."""
         return self._follow(task, points) if task.name == FIDELITY else self._ask(task, points)
 

@@ -1,6 +1,9 @@
 """`mpcache-bench eval`: studies that are checked, resumed and averaged honestly."""
 
+import contextlib
 import json
+import multiprocessing
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,10 @@ from orchestrator.quality.results import Point, Result, ResultStore
 from orchestrator.quality.study import Contender, load_study
 from orchestrator.store import StoreError
 from parties.policies import make
+
+with warnings.catch_warnings(), contextlib.suppress(ImportError):
+    warnings.simplefilter("ignore")  # what it imports is not ours to mend
+    import kvpress  # noqa: F401 - so that no test is the first to import it
 
 MODEL = "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048"
 STUDY = {
@@ -58,6 +65,23 @@ def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -
     again = (out / "results.jsonl").read_text().splitlines()
     assert again == results
     assert (out / "report.md").read_text() == report
+
+
+def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
+    path, alone, together = study_file(tmp_path), tmp_path / "alone", tmp_path / "together"
+    assert evaluate(path, alone)[0] == 0
+    code, output = evaluate(path, together, "--jobs", "2")
+    assert code == 0, output
+    found = [sorted((out / "results.jsonl").read_text().splitlines()) for out in (alone, together)]
+    assert found[0] == found[1]
+
+
+def test_a_worker_that_cannot_go_on_ends_the_study_by_name(tmp_path: Path) -> None:
+    path = study_file(tmp_path, policies=["full", {"name": "locret", "head": "/none.safetensors"}])
+    code, output = evaluate(path, tmp_path / "out", "--jobs", "2")
+    assert code == 2
+    assert "/none.safetensors" in " ".join(output.split())
+    assert multiprocessing.active_children() == []
 
 
 def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:

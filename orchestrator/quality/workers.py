@@ -1,0 +1,65 @@
+"""A study's prompts, in this process or spread over several."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+
+from orchestrator.quality.results import Point, Result, ResultStore
+from orchestrator.quality.study import Study
+from orchestrator.quality.work import Bench, by_prompt, unfinished
+from parties.errors import PartyError
+
+_bench: Bench
+"""Of this worker; set once, before its first prompt."""
+
+
+def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None], jobs: int = 1) -> None:
+    """Evaluates what is left of a study.
+
+    Args:
+        study: The study.
+        store: Where results go, each as soon as it is there.
+        tick: Called with each; those of a worker's prompt come together.
+        jobs: Processes that share the prompts, each with a model of its own.
+
+    Raises:
+        PartyError: The model, a file or a policy's heads cannot be used, or a worker died.
+    """
+    left, bench = unfinished(study, store), Bench(study, store)
+    bench.prepare(left)
+    if jobs == 1:
+        for points in by_prompt(left):
+            for result in bench.evaluate(points):
+                tick(result)
+        return
+    spawning = multiprocessing.get_context("spawn")  # a fork would share the parent's threads and GPU
+    with ProcessPoolExecutor(jobs, spawning, _begin, (study, store, jobs)) as pool:
+        try:
+            for done in as_completed([pool.submit(_one_prompt, points) for points in by_prompt(left)]):
+                for result in done.result():
+                    tick(result)
+        except BrokenProcessPool:
+            raise PartyError(
+                f"a worker of {jobs} died, of memory perhaps; what is finished is kept: run again with fewer --jobs"
+            ) from None
+        except BaseException:  # nobody waits for prompts that are half done
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _begin(study: Study, store: ResultStore, jobs: int) -> None:
+    global _bench
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    _bench = Bench(study, store)
+    _bench.prepare(unfinished(study, store))
+
+
+def _one_prompt(points: list[Point]) -> list[Result]:
+    return list(_bench.evaluate(points))
