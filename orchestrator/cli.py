@@ -19,6 +19,7 @@ from orchestrator.policies_cli import policies
 from orchestrator.problems import ConfigError
 from orchestrator.quality.cli import evaluate
 from orchestrator.retry import Retry
+from orchestrator.submit.cli import submit
 from orchestrator.train_cli import train
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ app.command()(clean)
 app.command()(policies)
 app.command()(cost)
 app.command()(compare)
+app.command()(submit)
 app.command()(train)
 app.command("eval")(evaluate)
 

@@ -1,0 +1,1 @@
+"""Runs on a cluster that only its job address is known of."""
