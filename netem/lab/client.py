@@ -96,7 +96,8 @@ class Lab:
             raise NetemError(f"hosts: {hosts} is not allowed; give 2 to {_MOST_HOSTS}")
         if os.geteuid() != 0:
             raise NetemError("a lab needs root, for namespaces and raw sockets; without it use the back end `proxy`")
-        needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), *keep]
+        folder = state_dir("labs")  # where processes on a host look for their lab
+        needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), folder, *keep]
         plan = Plan(
             id=secrets.token_hex(3),
             addresses={f"h{index}": f"{subnet}.{10 + index}" for index in range(hosts)},
@@ -104,7 +105,7 @@ class Lab:
             keep=[str(path.resolve()) for path in needed],
             detached=detached,
             network=(network or NetworkProfile("none")).named([f"h{index}" for index in range(hosts)]).to_mapping(),
-            folder=str(state_dir("labs")),
+            folder=str(folder),
         )
         child = Child(command("netem.lab.supervisor"), asdict(plan))
         lab = cls(child.answer)

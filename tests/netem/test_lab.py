@@ -48,6 +48,12 @@ def test_folders_in_tmp_are_seen_if_asked_for(tmp_path):
     assert (shown / "file").read_text() == "result\n"
 
 
+def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path))
+    with Lab.up(2) as made:
+        assert out(made, "h1", sys.executable, "-c", "from netem.lab import attached; print(attached().id)") == made.id
+
+
 @pytest.mark.parametrize("name", ["wan", "hpmpc-cman", "none"])
 def test_links_by_relay_are_as_the_profile_says(lab, name):
     with shape(preset(name), endpoints(lab), site=lab) as network:
