@@ -18,7 +18,7 @@ class Kept:
 
 
 def keep_top(scores: Masked, count: int) -> Program[Kept]:
-    """The `count` highest of each row of [n] or [groups, n]. 2 rounds."""
+    """The `count` highest of each row of [n] or [groups, n]. 2 rounds, and what pivots take more."""
     keys = selection.distinct(gates.truncate(scores.reshape(-1, scores.shape[-1])))
     rows = [keys[group] for group in range(keys.shape[0])]
     flags = yield from parallel(*(selection.kept_flags(row, count) for row in rows))
