@@ -13,6 +13,7 @@ from rich.console import Console
 
 from orchestrator.compare_cli import compare
 from orchestrator.cost_cli import cost
+from orchestrator.doctor.cli import doctor
 from orchestrator.networks_cli import clean, lab_app, networks_app
 from orchestrator.observe.cli import app as observe_app
 from orchestrator.policies_cli import policies
@@ -50,6 +51,7 @@ app.add_typer(observe_app, name="observe")
 app.command()(clean)
 app.command()(policies)
 app.command()(cost)
+app.command()(doctor)
 app.command()(compare)
 app.command()(submit)
 app.command()(train)

@@ -9,7 +9,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from netem import HostService, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
+from netem.backends.request import Request
 from netem.lab import attached
+from netem.shaping import choose
 from orchestrator.failures import CellFailure
 from orchestrator.networks import ROLES as SHAPED
 from orchestrator.networks import Network
@@ -129,15 +131,40 @@ def links_between(
         CellFailure: They could not be shaped; what had been applied was taken back.
     """
     endpoints = {role: bound[role] for role in SHAPED}
+    profile = network.profile()
+    backend = shaping if profile.shaped else "none"
+    with (
+        _reached(placement) as site,
+        _told(Status.SHAPING_FAILED),
+        shape(profile, endpoints, backend=backend, site=site, ttl_s=_LEASE_S) as shaped,
+    ):
+        yield Links(shaped, bound)
+
+
+def shaper(network: Network, shaping: str, hosts: Mapping[str, str], placement: Placement) -> str:
+    """The back end that would make the links so; nothing is changed.
+
+    Args:
+        network: What the links should be like.
+        shaping: The back end to use, or `auto`.
+        hosts: Data address of each role, without its port.
+        placement: Where the parties are.
+
+    Raises:
+        BackendUnavailable: There is none; its `reasons` say why.
+        NetemError: A host did not answer.
+    """
+    profile, endpoints = network.profile().named(SHAPED), {role: (hosts[role], 0) for role in SHAPED}
+    with _reached(placement) as site:
+        return choose(Request(profile, endpoints, {}, site, run="", ttl_s=0.0), shaping if profile.shaped else "none")
+
+
+@contextmanager
+def _reached(placement: Placement) -> Iterator[Site]:
+    """The site of the parties; what was started for it ends with the block."""
     site = _site(placement)
     try:
-        profile = network.profile()
-        backend = shaping if profile.shaped else "none"
-        with (
-            _told(Status.SHAPING_FAILED),
-            shape(profile, endpoints, backend=backend, site=site, ttl_s=_LEASE_S) as shaped,
-        ):
-            yield Links(shaped, bound)
+        yield site
     finally:
         if isinstance(site, _Cluster):
             site.close()

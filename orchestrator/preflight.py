@@ -30,7 +30,7 @@ def require_memory(weights: int, placement: Placement, patience: Patience) -> No
     """
     for node, parties in Counter(placement.nodes.values()).items():
         patience.check()
-        free, needed = free_bytes(node), weights * BYTES_A_WEIGHT * parties + SLACK_BYTES
+        free, needed = free_bytes(node), needed_bytes(weights, parties)
         if free < needed:
             host = next(placement.hosts[role] for role, at in placement.nodes.items() if at == node)
             raise CellFailure(
@@ -39,6 +39,11 @@ def require_memory(weights: int, placement: Placement, patience: Patience) -> No
                 f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory, use a smaller model, or "
                 f"give each party a node of its own",
             )
+
+
+def needed_bytes(weights: int, parties: int) -> int:
+    """What some parties on one node need at least, each with a share of every weight, in bytes."""
+    return weights * BYTES_A_WEIGHT * parties + SLACK_BYTES
 
 
 def free_bytes(node: str) -> int:

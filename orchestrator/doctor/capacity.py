@@ -1,0 +1,108 @@
+"""Is there room: memory for the parties, disk for the records, GPUs where cells ask for them?"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.cells import Cell
+from orchestrator.doctor.finding import Finding, fine, note, wrong
+from orchestrator.doctor.hosts import Host
+from orchestrator.placement import Placement
+from orchestrator.preflight import free_bytes, needed_bytes
+from orchestrator.record import Record
+
+_ASK_S = 60.0
+RECORD_BYTES = 50_000  # three times what a record of a two-token cell of SmolLM2-135M takes
+_SPARE_BYTES = 100_000_000  # the report, its figures, and stacks of parties that hang
+
+
+def memory(
+    hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], weights: Mapping[str, int], past: list[Record]
+) -> Iterator[Finding]:
+    """A row for each host with a party: free memory, and what the most demanding cell needs there.
+
+    Args:
+        hosts: All hosts.
+        placement: The parties' seats.
+        cells: All cells; without any, free memory is told alone.
+        weights: Number of parameters by model.
+        past: Records whose peaks tell what a cell really took.
+    """
+    for host in hosts:
+        roles = [role for role, node in placement.nodes.items() if node == host.node]
+        try:
+            free = free_bytes(host.node)
+        except ray.exceptions.RayError as error:
+            yield wrong("memory", host.name, f"no answer: {type(error).__name__}", "see `ray status`")
+            continue
+        if not cells or not roles:
+            yield note("memory", host.name, f"{free / 1e9:.1f} GB free")
+            continue
+        needed, source = max(need(cell, weights[cell.model], roles, past) for cell in cells)
+        told = f"{free / 1e9:.1f} GB free; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
+        if free < needed:
+            fix = "free some memory, use a smaller model or seq_len, or give each party a node of its own"
+            yield wrong("memory", host.name, told, fix)
+        else:
+            yield fine("memory", host.name, told)
+
+
+def need(cell: Cell, weights: int, roles: Sequence[str], past: Iterable[Record]) -> tuple[int, str]:
+    """Bytes that some parties on one host need for a cell, and where the figure is from.
+
+    The peaks of past records of the same engine, model and policy at this length or a shorter one, where they are more
+    than the bound that `run` itself demands: shares of all weights. Longer prompts may take more than either.
+    """
+    found = [(needed_bytes(weights, len(roles)), "a bound from the weights, not measured")]
+    for record in past:
+        like = record.cell
+        same = (like.engine, like.model, like.policy, like.gpu) == (cell.engine, cell.model, cell.policy, cell.gpu)
+        if record.status.measured and same and like.seq_len <= cell.seq_len:
+            peak = sum(reading.peak_rss_bytes for role, reading in record.parties.items() if role in roles)
+            found.append((peak, f"measured at {like.seq_len} tokens, record {record.id}"))
+    return max(found)
+
+
+def disk(folder: Path, cells: int, past: Sequence[Record]) -> Finding:
+    """Room in the records' folder, which need not exist yet."""
+    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    sizes = [len(record.model_dump_json()) for record in past] or [RECORD_BYTES]
+    needed, free = cells * max(sizes) + _SPARE_BYTES, shutil.disk_usage(there).free
+    told = f"{free / 1e9:.1f} GB free; {cells} records and a report need about {needed / 1e9:.1f} GB"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return wrong("disk", str(folder), f"{there} is no folder that can be written", "choose another --out")
+    if free < needed:
+        return wrong("disk", str(folder), told, "make room there, or choose another --out")
+    return fine("disk", str(folder), told)
+
+
+def gpus(roles: Iterable[str], placement: Placement) -> Iterator[Finding]:
+    """A row for each role that asks for a GPU: whether torch can compute on the one that Ray gives it."""
+    for role in roles:
+        look = ray.remote(_computes).options(max_retries=0, **placement.options(role))
+        try:
+            answer: dict[str, Any] = ray.get(look.remote(), timeout=_ASK_S)
+        except ray.exceptions.RayError as error:
+            answer = {"error": f"no answer: {type(error).__name__}"}
+        where = f"{placement.hosts[role]}, {role}"
+        if "error" in answer:
+            fix = "look at `nvidia-smi` there and install a torch built for its driver, or run with gpu: false"
+            yield wrong("gpu", where, answer["error"], fix)
+        else:
+            yield fine("gpu", where, f"{answer['name']}, {answer['free'] / 1e9:.1f} GB free")
+
+
+def _computes() -> dict[str, Any]:
+    import torch  # on the host in question
+
+    if not torch.cuda.is_available():
+        return {"error": f"torch {torch.__version__} sees no GPU, though Ray offers one"}
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except RuntimeError as error:
+        return {"error": str(error).splitlines()[0]}
+    return {"name": torch.cuda.get_device_name(), "free": torch.cuda.mem_get_info()[0]}

@@ -1,0 +1,90 @@
+"""All checks, one after the other, on the cluster that this process is connected to."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cells import Cell
+from orchestrator.doctor.capacity import disk, gpus, memory
+from orchestrator.doctor.clocks import clock, exchanges, offset
+from orchestrator.doctor.finding import Finding, fine, wrong
+from orchestrator.doctor.host import installed_versions
+from orchestrator.doctor.hosts import Host, Unanswered, doctors
+from orchestrator.doctor.reach import doors_of, reach
+from orchestrator.doctor.shaping import shaping
+from orchestrator.doctor.software import software
+from orchestrator.failures import CellFailure
+from orchestrator.placement import Placement, PlacementError, place
+from orchestrator.record import Record
+from orchestrator.runner import gpu_roles, weights_of
+
+_SEATS_S = 15.0
+
+
+def examine(cells: Sequence[Cell], folder: Path, past: Sequence[Record] = ()) -> Iterator[Finding]:
+    """Check every host, each finding as soon as there is one.
+
+    Args:
+        cells: What is to run; none checks the hosts alone.
+        folder: Where the records will go.
+        past: Records that tell what cells took.
+    """
+    with doctors() as everyone:
+        versions: dict[str, Any] = {}
+        hosts: list[Host] = []
+        for host in everyone:
+            try:
+                versions[host.name] = host.ask("versions")
+                hosts.append(host)
+            except Unanswered as error:
+                fix = (
+                    "install mpcache-bench there as on this machine, start Ray from that environment; see `ray status`"
+                )
+                yield wrong("versions", host.name, str(error), fix)
+        yield from software(installed_versions(), versions)
+        yield from _clocks(hosts)
+        roles = tuple(dict.fromkeys(role for cell in cells for role in gpu_roles(cell)))
+        with _seats(roles) as (placement, finding):
+            yield finding
+            ports = {role: port for cell in cells for role, port in cell.data_ports.items()}
+            yield from reach(hosts, doors_of(hosts, placement, ports))
+            if placement is not None:
+                yield from shaping(cells, placement)
+                yield from _memory(hosts, placement, cells, past)
+                yield from gpus(roles, placement)
+        yield disk(folder, len(cells), past)
+
+
+def _clocks(hosts: Sequence[Host]) -> Iterator[Finding]:
+    for host in hosts:
+        try:
+            yield clock(host.name, offset(exchanges(lambda host=host: float(host.ask("now")))))  # type: ignore[misc]
+        except Unanswered as error:
+            yield wrong("clock", host.name, str(error), "see `ray status`")
+
+
+@contextmanager
+def _seats(gpu: Sequence[str]) -> Iterator[tuple[Placement | None, Finding]]:
+    """The parties' seats for as long as the block lasts, and their row."""
+    try:
+        placement = place(gpu=gpu, timeout_s=_SEATS_S)
+    except PlacementError as error:
+        yield None, wrong("seats", "cluster", str(error), "see the end of the message; `ray status` tells who is busy")
+        return
+    try:
+        seats = ", ".join(f"{role} on {host}" for role, host in placement.hosts.items())
+        yield placement, fine("seats", "cluster", seats)
+    finally:
+        placement.release()
+
+
+def _memory(
+    hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], past: Sequence[Record]
+) -> Iterator[Finding]:
+    try:
+        weights = {model: weights_of(model) for model in dict.fromkeys(cell.model for cell in cells)}
+    except CellFailure as error:
+        yield wrong("model", "this machine", error.message, "correct model in the file")
+        return
+    yield from memory(hosts, placement, cells, weights, list(past))

@@ -1,0 +1,78 @@
+"""The hosts of the cluster, each with a doctor's actor on it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.doctor.host import HostDoctor
+
+_ANSWER_S = 60.0
+
+
+class Unanswered(Exception):  # noqa: N818 - it says what happened
+    """A host's actor did not answer; the message says how."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One node of the cluster.
+
+    Attributes:
+        node: Its id in Ray.
+        address: Its data address in a cluster, an IP address.
+        name: The address, with the beginning of the id where several nodes share one.
+    """
+
+    node: str
+    address: str
+    name: str
+    _actor: ActorHandle
+
+    def ask(self, method: str, *given: Any) -> Any:
+        """What a method of `HostDoctor` answers there.
+
+        Raises:
+            Unanswered: It did not.
+        """
+        return self.end(self.begin(method, *given))
+
+    def begin(self, method: str, *given: Any) -> Any:
+        """Ask, and go on without the answer."""
+        return getattr(self._actor, method).remote(*given)
+
+    def end(self, asked: Any) -> Any:
+        """The answer to what `begin` asked.
+
+        Raises:
+            Unanswered: There is none.
+        """
+        try:
+            return ray.get(asked, timeout=_ANSWER_S)
+        except ray.exceptions.RayError as error:
+            raise Unanswered(f"no answer from {self.name}: {type(error).__name__}") from error
+
+
+@contextmanager
+def doctors() -> Iterator[tuple[Host, ...]]:
+    """All living hosts of the cluster that this process is connected to; their actors end with the block."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    shared = Counter(node["NodeManagerAddress"] for node in nodes)
+    hosts = tuple(_host(node, alone=shared[node["NodeManagerAddress"]] == 1) for node in nodes)
+    try:
+        yield hosts
+    finally:
+        for host in hosts:
+            ray.kill(host._actor)  # noqa: SLF001 - what was made here is ended here
+
+
+def _host(node: dict[str, Any], *, alone: bool) -> Host:
+    address = node["NodeManagerAddress"]
+    there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+    actor = ray.remote(HostDoctor).options(num_cpus=0, max_restarts=0, scheduling_strategy=there).remote()
+    return Host(node["NodeID"], address, address if alone else f"{address} ({node['NodeID'][:6]})", actor)

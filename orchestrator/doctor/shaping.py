@@ -1,0 +1,43 @@
+"""Can the links be made as the cells ask, and by what?"""
+
+from collections.abc import Iterable, Iterator
+
+from netem import BackendUnavailable, NetemError
+from orchestrator.cells import Cell
+from orchestrator.doctor.finding import Finding, fine, note, wrong
+from orchestrator.group import data_hosts
+from orchestrator.links import shaper
+from orchestrator.networks import Network, parse_network
+from orchestrator.placement import Placement
+
+_EXAMPLE = "wan"  # has delay: what `tc` finds hardest
+_FIX = (
+    "give Ray on each host CAP_NET_ADMIN and a kernel with netem, and each party a host of its own; or run with --lab, "
+    "or with all parties on one host; docs/networks.md says which back end does what"
+)
+
+
+def shaping(cells: Iterable[Cell], placement: Placement) -> Iterator[Finding]:
+    """A row for each network that cells ask for; without cells, a note on an example."""
+    asked = {(cell.network.name, cell.shaping): cell.network for cell in cells}
+    if not asked:
+        yield _example(placement)
+    for (name, backend), network in asked.items():
+        try:
+            chosen = shaper(network, backend, data_hosts(placement), placement)
+        except BackendUnavailable as error:
+            yield wrong("links", name, str(error), _FIX)
+        except NetemError as error:
+            yield wrong("links", name, str(error), "see that the host is up (`ray status`)")
+        else:
+            yield fine("links", name, f"by {chosen}" if chosen != "none" else "left as they are")
+
+
+def _example(placement: Placement) -> Finding:
+    network = parse_network(_EXAMPLE)
+    assert isinstance(network, Network)  # noqa: S101 - a preset's name parses to nothing else
+    try:
+        chosen = shaper(network, "auto", data_hosts(placement), placement)
+    except NetemError as error:
+        return note("links", _EXAMPLE, str(error))
+    return note("links", _EXAMPLE, f"could be made by {chosen}")
