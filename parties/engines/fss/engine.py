@@ -234,7 +234,7 @@ class Computation(Engine):
     # -- selection -----------------------------------------------------------------------------------------------------
 
     def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
-        """Flags of the kept and their number. 2 rounds."""
+        """Flags of the kept and their number. 2 rounds, and what pivots take more."""
         return keeping.keep_top(scores, count)
 
     def kept_from(self, flags: Masked, count: int) -> Program[Kept]:
