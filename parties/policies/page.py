@@ -20,8 +20,8 @@ lengths; which ones stays secret. `compression_ratio` is kvpress' name and meani
 Costs count what is expensive inside the computation, for one layer: comparisons, exponentials, products of secrets,
 rows that move to a secret place. n is the prompt's tokens, T those cached, B those kept, W the steps between two
 evictions, H and G the query and the key heads, d a head's width. Attention over what a step attends to comes on top:
-an exponential for each token and query head. A selection of B among n is, in the engines here, a ranking of all pairs:
-n (n - 1) / 2 comparisons.
+an exponential for each token and query head. A selection of B among n is a ranking of all pairs, n (n - 1) / 2
+comparisons; `fss` makes do with fewer from 512 on ([protocols.md](protocols.md)).
 
 """
 
