@@ -45,6 +45,7 @@ class PartyGroup:
         stages_seen: Last stage of each role, idling aside.
         heard: When each role last told its progress, by the monotonic clock.
         links: The links between them.
+        timeout_s: What the parties allow a peer to be silent, in seconds.
     """
 
     placement: Placement
@@ -53,6 +54,7 @@ class PartyGroup:
     pids: dict[str, int]
     progress: dict[str, Mapping[str, Any]]
     stages_seen: dict[str, str]
+    timeout_s: float
     heard: dict[str, float] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
@@ -91,9 +93,9 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {})
+        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {}, timeout_s)
         try:
-            group._connect(patience, timeout_s, ports, network, shaping)
+            group._connect(patience, ports, network, shaping)
         except BaseException:
             group.kill()
             raise
@@ -115,12 +117,16 @@ class PartyGroup:
             Interrupted: If the user wants to stop.
             Overdue: If it takes too long.
         """
-        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, watch)
+
+        def told(progress: Progress) -> None:
+            watch(progress)
+            self._require_news()
+
+        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, told)
 
     def overdue(self, message: str) -> CellFailure:
         """The failure of a cell that took too long; a party that alone no longer tells its progress is at fault."""
-        now = time.monotonic()
-        silent = [role for role, heard in self.heard.items() if now - heard > _SILENT_S]
+        silent = self._silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
         return blamed(role, self._seen(role) if role else {}, status="timeout", message=message)
 
@@ -153,16 +159,14 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(
-        self, patience: Patience, timeout_s: float, ports: Mapping[str, int], network: Network, shaping: str
-    ) -> None:
+    def _connect(self, patience: Patience, ports: Mapping[str, int], network: Network, shaping: str) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
         self.pids = {role: answer["pid"] for role, answer in hello.items()}
         opened = self._all(
             {
-                role: actor.open.remote(hosts[role], ports.get(role, 0), session, timeout_s)
+                role: actor.open.remote(hosts[role], ports.get(role, 0), session, self.timeout_s)
                 for role, actor in self.actors.items()
             },
             patience,
@@ -198,6 +202,20 @@ class PartyGroup:
         if failures:
             raise culprit(failures, {role: self._seen(role) for role in self.actors})
         return answers
+
+    def _require_news(self) -> None:
+        """Fail where parties are out of the driver's reach, also if no peer waits for them.
+
+        Their peers, who know more, are given the time to say it first.
+        """
+        limit = self.timeout_s + _SILENT_S
+        if silent := self._silent(limit):
+            raise self.overdue(f"no news from {', '.join(silent)} for {limit:g} s: gone with its host, or cut off")
+
+    def _silent(self, seconds: float) -> list[str]:
+        """The roles that told no progress for so long."""
+        now = time.monotonic()
+        return [role for role, heard in self.heard.items() if now - heard > seconds]
 
     def _note(self, news: Progress) -> None:
         self.progress.update(news)

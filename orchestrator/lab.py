@@ -13,6 +13,9 @@ from netem.lab import Lab
 _PORT = 6379
 _LOG = "/tmp/ray-node.log"  # noqa: S108 - a host's /tmp is its own
 _READY_S = 60
+# A link that a cell lost is made anew for the next one. By default Ray gives up a host after a minute without answer,
+# and no cell could run there any more; a host whose Ray is gone refuses the question and is noticed all the same.
+_HEALTH = {"RAY_health_check_timeout_ms": "120000"}
 _OBJECT_STORE_BYTES = 100_000_000  # Ray carries jobs and records here, never shares or weights
 _WAIT = """
 import socket, sys, time
@@ -48,7 +51,7 @@ def ray_environment(lab: Lab) -> dict[str, str]:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     ray = {"RAY_ADDRESS": head_address(lab), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    return {**lab.environment(), **ray, "PATH": path}
+    return {**lab.environment(), **ray, **_HEALTH, "PATH": path}
 
 
 def start_ray(lab: Lab, cpus: int | None = None) -> None:

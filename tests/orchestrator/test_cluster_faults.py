@@ -20,9 +20,11 @@ import ray
 import sweep_program
 from fake_cells import FAKE, fake_experiment
 from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group
 from rich.console import Console
 
 from orchestrator.cells import expand
+from orchestrator.placement import CPU_SHARE
 from orchestrator.record import Status
 from orchestrator.store import RecordStore
 from orchestrator.sweep import run_sweep
@@ -47,16 +49,17 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head, and a second node that alone offers a seat for the server."""
+    """A head, and a second node that alone offers a seat for the server, and none for another party."""
     monkeypatch.setenv("PYTHONPATH", IMPORTS)
     folder = tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp")
     head = {"num_cpus": 2, "object_store_memory": STORE, "temp_dir": folder, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=1, resources={"server": 1}, object_store_memory=STORE)
+        cluster.add_node(num_cpus=1, resources={"server": 1, "rest": 1}, object_store_memory=STORE)
         ray.init(address=cluster.address, log_to_driver=False)
         cluster.wait_for_nodes()
+    assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)
     yield cluster
     ray.shutdown()
     cluster.shutdown()

@@ -138,13 +138,18 @@ def test_a_cell_that_takes_too_long_leaves_the_stacks_of_all_parties(runner: Run
     assert not party_processes()
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({"cell_timeout_s": 12}, "longer than cell_timeout_s: 12"), ({"timeout_s": 3}, "no news from dealer for 8 s")],
+)
 def test_a_stopped_party_that_no_peer_waits_for_is_named_by_what_it_does_not_tell(
-    runner: Runner, tmp_path: Path
+    runner: Runner, tmp_path: Path, limits: dict[str, int], words: str
 ) -> None:
     run(runner, tmp_path)  # so that the time goes to the cell, not to the start
-    record = run(runner, tmp_path, "alone-dealer-decode", cell_timeout_s=12).record
+    record = run(runner, tmp_path, "alone-dealer-decode", **limits).record
     assert record.status is Status.TIMEOUT
     assert record.error is not None
+    assert words in record.error.message
     assert (record.error.role, record.error.stage) == ("dealer", "softmax")
     assert "stopped" in (tmp_path / "stacks" / f"{record.id}.txt").read_text().partition("== dealer ==")[2]
 
