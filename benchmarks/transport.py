@@ -1,14 +1,15 @@
-"""CrypTen's transport, gloo, beside ours: seconds to open tensors of several sizes between two processes on loopback.
+"""CrypTen's transport, gloo, beside ours, plain and under TLS: seconds to open tensors of several sizes on loopback.
 
     python benchmarks/transport.py [--rounds 200]
 
-The two are timed in turns in the same pair of processes; the ratio is what to quote.
+All are timed in turns in the same pair of processes; the ratios are what to quote.
 """
 
 import argparse
 import multiprocessing
 import statistics
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -17,34 +18,45 @@ import torch.distributed as dist
 
 from parties.mesh import Listener, connect
 from parties.meter import StageMeter
+from parties.tls import Authority, Identity
 
+ROLES = ("client", "server")
 SIZES = (1, 1_000, 100_000, 3_000_000)  # elements of 8 bytes
 
 
-def party(rank: int, listener: Any, addresses: dict[str, tuple[str, int]], rounds: int) -> None:
-    """Opens each size in turns over both transports; rank 0 prints."""
+def party(rank: int, listener: Any, addresses: dict[str, tuple[str, int]], rounds: int, identity: Identity) -> None:
+    """Opens each size in turns over all transports; rank 0 prints."""
     torch.set_num_threads(1)
-    role = ("client", "server")[rank]
-    mesh = connect(role, listener, addresses, "transport", StageMeter(), 30.0)
-    link = mesh["server" if rank == 0 else "client"]
+    role, peer = ROLES[rank], ROLES[1 - rank]
+    plain = connect(role, listener, addresses, "transport", StageMeter(), 30.0)
+    plain[peer].exchange(b"")
+    start = time.perf_counter()
+    secured = connect(role, listener, addresses, "secured", StageMeter(), 30.0, identity)
+    if rank == 0:
+        print(f"to meet under TLS: {(time.perf_counter() - start) * 1e3:.1f} ms")
     store = "tcp://{}:{}".format(addresses["server"][0], addresses["server"][1] + 1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=30))
     for size in SIZES:
         tensor = torch.arange(size)
-        seconds: dict[str, list[float]] = {"link": [], "gloo": []}
+        opened: dict[str, Callable[[], Any]] = {
+            "link": lambda tensor=tensor: plain[peer].exchange_tensor(tensor).add_(tensor),
+            "tls": lambda tensor=tensor: secured[peer].exchange_tensor(tensor).add_(tensor),
+            "gloo": lambda tensor=tensor: dist.all_reduce(tensor.clone()),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in opened}
         for _ in range(max(5, min(rounds, 20_000_000 // size))):
-            start = time.perf_counter()
-            link.exchange_tensor(tensor).add_(tensor)
-            middle = time.perf_counter()
-            dist.all_reduce(tensor.clone())
-            seconds["link"].append(middle - start)
-            seconds["gloo"].append(time.perf_counter() - middle)
+            for name, work in opened.items():
+                start = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - start)
         if rank == 0:
-            ours, theirs = (statistics.median(seconds[name]) for name in ("link", "gloo"))
-            both = f"link {ours * 1e6:9.1f} us, gloo {theirs * 1e6:9.1f} us"
-            print(f"{size:>9} elements: {both}, ratio {ours / theirs:.2f}")
+            took = {name: statistics.median(times) for name, times in seconds.items()}
+            each = ", ".join(f"{name} {value * 1e6:9.1f} us" for name, value in took.items())
+            ratios = f"link / gloo {took['link'] / took['gloo']:.2f}, tls / link {took['tls'] / took['link']:.2f}"
+            print(f"{size:>9} elements: {each}; {ratios}")
     dist.destroy_process_group()
-    mesh.close()
+    secured.close()
+    plain.close()
 
 
 def main() -> None:
@@ -54,8 +66,14 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     context = multiprocessing.get_context("fork")
     listeners = [Listener("127.0.0.1") for _ in range(2)]
-    addresses = dict(zip(("client", "server"), (listener.address for listener in listeners), strict=True))
-    processes = [context.Process(target=party, args=(rank, listeners[rank], addresses, rounds)) for rank in range(2)]
+    addresses = dict(zip(ROLES, (listener.address for listener in listeners), strict=True))
+    authority, identities = Authority(), [Identity() for _ in ROLES]
+    for role, identity in zip(ROLES, identities, strict=True):
+        identity.certify(authority.sign(role, identity.request()), authority.certificate)
+    processes = [
+        context.Process(target=party, args=(rank, listeners[rank], addresses, rounds, identities[rank]))
+        for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:

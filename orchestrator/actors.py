@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from parties.errors import PartyError
+from parties.tls import Identity
 
 PARTY_CLASS = "parties.party:Party"
 
@@ -27,7 +28,7 @@ _LONGEST_MESSAGE = 500
 
 
 class PartyActor:
-    """One role's process. Every method returns plain JSON-able values; failures come back as `{"error": {...}}`.
+    """One role's process. Every method returns plain values; failures come back as `{"error": {...}}`.
 
     Run it with `max_concurrency` of at least 3, so that `progress` and `stacks` answer while `run` blocks.
 
@@ -40,6 +41,7 @@ class PartyActor:
     def __init__(self, role: str, parties_here: int, party_class: str = PARTY_CLASS) -> None:
         self._role = role
         self._party: Any = None
+        self._identity = Identity()
         self._party_class = party_class
         self._threads = threads_for(parties_here)
 
@@ -65,11 +67,24 @@ class PartyActor:
 
         return self._told(work)
 
-    def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
-        """Connect the data links to every other role; `{}` when done, or `error`."""
+    def request_certificate(self) -> dict[str, Any]:
+        """What the run's authority is to sign: `request`. The key stays in this process."""
+        return self._told(lambda: {"request": self._identity.request()})
+
+    def take_certificate(self, certificate: bytes, authority: bytes) -> dict[str, Any]:
+        """Have what the authority signed, and its own certificate to know the peers by; `{}`, or `error`."""
 
         def work() -> dict[str, Any]:
-            self._party.connect(addresses)
+            self._identity.certify(certificate, authority)
+            return {}
+
+        return self._told(work)
+
+    def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
+        """Connect the data links to every other role, under TLS if there is a certificate; `{}`, or `error`."""
+
+        def work() -> dict[str, Any]:
+            self._party.connect(addresses, *([self._identity] if self._identity.certified else []))
             return {}
 
         return self._told(work)

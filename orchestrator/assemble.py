@@ -32,6 +32,7 @@ _PREFILL = {
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
 _HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
+_TLS_BYTES = 22  # of a record: its own header, type and tag; a long message has one more for each 16 KiB, 0.13 %
 _OTHER_BYTES = 5_000_000  # Ray's own traffic and scrapes during a cell
 # The protocol's parties first: the client's clock is the one a user waits by. `plain` runs at the referee alone.
 _CLOCKS = ("client", "server", "referee")
@@ -80,7 +81,7 @@ def build_record(
         prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping)),
+        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping, tls=cell.network.tls)),
     )
 
 
@@ -193,11 +194,11 @@ def _party(result: Mapping[str, Any]) -> PartyReading:
     return PartyReading(**{name: result[name] for name in PartyReading.model_fields if name in result})
 
 
-def kernel_mismatches(results: Results, shaping: str) -> list[str]:
+def kernel_mismatches(results: Results, shaping: str, *, tls: bool = False) -> list[str]:
     """Hosts whose kernel counted other bytes sent than their parties did, by more than 5 %, in words.
 
-    The kernel also counts headers and acknowledgements, about 66 bytes for each message sent or received, and whatever
-    else uses the interfaces. The back end `proxy` sends everything twice.
+    The kernel also counts headers and acknowledgements, about 66 bytes for each message sent or received, what TLS
+    adds, and whatever else uses the interfaces. The back end `proxy` sends everything twice.
     """
     found = []
     for host in sorted({str(result.get("host", "")) for result in results.values()} - {""}):
@@ -205,7 +206,7 @@ def kernel_mismatches(results: Results, shaping: str) -> list[str]:
         parts = [part for result in here for part in (result, result.get("prefill") or {})]
         stages = [stage for part in parts for stage in part.get("stages", ())]
         own = sum(stage["sent_bytes"] for stage in stages)
-        headers = _HEADER_BYTES * sum(stage.get("messages", 0) for stage in stages)
+        headers = (_HEADER_BYTES + _TLS_BYTES * tls) * sum(stage.get("messages", 0) for stage in stages)
         kernel = max(result.get("interface_sent_bytes", 0) for result in here)
         most = (own + headers) * (2 if shaping == "proxy" else 1) + _OTHER_BYTES
         if not 0.95 * own <= kernel <= 1.05 * most:

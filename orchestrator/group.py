@@ -19,6 +19,7 @@ from orchestrator.networks import Network
 from orchestrator.patience import Patience
 from orchestrator.placement import ROLES, Placement
 from parties.meter import IDLE
+from parties.tls import Authority
 
 Address = tuple[str, int]
 Answers = dict[str, Any]
@@ -174,7 +175,22 @@ class PartyGroup:
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
         bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
         self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
+        if network.tls:
+            self._certify(patience)
         self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, patience)
+
+    def _certify(self, patience: Patience) -> None:
+        """A certificate for each party, from an authority that nobody keeps."""
+        asked = self._all({role: actor.request_certificate.remote() for role, actor in self.actors.items()}, patience)
+        authority = Authority()
+        signed = {role: authority.sign(role, answer["request"]) for role, answer in asked.items()}
+        self._all(
+            {
+                role: actor.take_certificate.remote(signed[role], authority.certificate)
+                for role, actor in self.actors.items()
+            },
+            patience,
+        )
 
     def _all(
         self, refs: dict[str, Any], patience: Patience, watch: Callable[[Progress], None] = lambda _: None

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from netem import NetworkProfile, ProfileError, preset, presets
 from orchestrator.problems import Problem, Rejected, closest
@@ -13,6 +13,7 @@ ROLES = ("client", "server", "dealer")
 """The parties whose links are shaped, in the order of a preset's positions; the referee is no part of the protocol."""
 
 _KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
+_TLS = "+tls"
 
 
 class Network(BaseModel):
@@ -24,14 +25,23 @@ class Network(BaseModel):
     pairs: dict[str, dict[str, float | None]] = Field(
         default={}, description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`."
     )
+    tls: bool = Field(default=False, description="Whether the parties speak TLS, each with a certificate of the run's.")
 
     def profile(self) -> NetworkProfile:
         """The links as `netem` takes them."""
-        return NetworkProfile.from_mapping(self.model_dump())
+        return NetworkProfile.from_mapping(self.model_dump(exclude={"tls"}))
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `tls` where it is off, so that cells of earlier versions keep their ids."""
+        values: dict[str, Any] = serialise(self)
+        return values if self.tls else {key: value for key, value in values.items() if key != "tls"}
 
 
 def parse_network(given: object) -> object:
     """A network from an experiment file: a preset's name, or a mapping of values (`NetworkProfile.from_mapping`).
+
+    `tls: true` among the values, or `+tls` behind a preset's name, has the parties speak TLS.
 
     Raises:
         Rejected: With every problem of a mapping.
@@ -39,12 +49,18 @@ def parse_network(given: object) -> object:
     if isinstance(given, Network):
         return given
     if isinstance(given, str):
-        return _resolved(_preset(given))
+        plain = given.removesuffix(_TLS)
+        network = _resolved(_preset(plain))
+        return network if plain == given else network.model_copy(update={"name": given, "tls": True})
     if not isinstance(given, dict):
         fix = "write none, a preset, or {name: NAME, rate_mbit: 400, delay_ms: 20}"
         raise Rejected(Problem("", given, "a name or a mapping of values", fix))
-    network = _resolved(_custom(given))
-    if network.name in _preset_names() and network != _resolved(preset(network.name)):
+    tls = given.get("tls", False)
+    if not isinstance(tls, bool):
+        raise Rejected(Problem("tls", tls, "true or false", "correct the value, or take it out"))
+    values = {key: value for key, value in given.items() if key != "tls"}
+    network = _resolved(_custom(values)).model_copy(update={"tls": tls})
+    if network.name.removesuffix(_TLS) in _preset_names() and network != parse_network(network.name):
         raise Rejected(
             Problem("name", network.name, "a name that no preset has", "choose another name for your values")
         )

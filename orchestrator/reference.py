@@ -74,6 +74,10 @@ networks: [none, wan, {name: uplink, rate_mbit: 100, delay_ms: 10, pairs: {"clie
 
 Only the links between client, server and dealer are shaped, each direction by itself.
 
+`+tls` behind a preset's name, or `tls: true` among values of one's own, has the parties speak mutual TLS 1.3 with
+certificates of the run's own authority: `networks: [lan, lan+tls]` compares the same cells without and with it. See
+networks.md.
+
 """
 
 

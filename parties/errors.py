@@ -119,6 +119,20 @@ class HelloRefused(PartyError):
         return f"{self.peer} refused our hello: {self.reason}"
 
 
+class PeerUnproven(PartyError):
+    """Whoever is at the other end of a connection has not proven by its certificate that it is the peer."""
+
+    status = "config_error"
+
+    def __init__(self, peer: str, reason: str) -> None:
+        super().__init__(peer, reason)
+        self.peer = peer
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no TLS with {self.peer}: {self.reason}; start all parties anew, with tls the same everywhere"
+
+
 class AddressUnusable(PartyError):
     """An address cannot be listened on."""
 

@@ -16,6 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from parties.tls import TlsSocket
+
 _FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
 _CHECK = struct.Struct("!I")
 HEADER_BYTES = _FIELDS.size + _CHECK.size
@@ -60,7 +62,7 @@ class IncomingFrame:
         self._checksum: int | None = None
         self.payload = bytearray()
 
-    def pull(self, sock: socket.socket) -> int:
+    def pull(self, sock: "socket.socket | TlsSocket") -> int:
         """Reads what has arrived; returns the number of bytes, 0 if there were none yet."""
         try:
             count = sock.recv_into(self._left)

@@ -19,6 +19,8 @@ from parties.meter import StageMeter
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from parties.tls import TlsSocket
+
 MAX_FRAME_BYTES = 1 << 32  # a length beyond this is no message
 
 
@@ -35,7 +37,7 @@ class Link:
     `PeerLost` at once.
 
     Args:
-        sock: a connected TCP socket; the link owns it from now on.
+        sock: a connected TCP socket, or a TLS session on one; the link owns it from now on.
         peer: the role at the other end.
         meter: counts bytes (with framing), messages, rounds and blocked seconds.
         timeout_s: how long not one byte may move before `PeerTimeout`.
@@ -49,7 +51,7 @@ class Link:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: "socket.socket | TlsSocket",
         peer: str,
         meter: StageMeter,
         timeout_s: float,

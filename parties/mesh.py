@@ -6,9 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from parties.address import Address, address_of, listen
+from parties.errors import PartyError
 from parties.link import Link
 from parties.meter import StageMeter
 from parties.rendezvous import Rendezvous
+from parties.tls import Identity, TlsSocket
 
 __all__ = ["ROLES", "Address", "Listener", "Mesh", "connect"]
 
@@ -73,6 +75,7 @@ def connect(
     session: str,
     meter: StageMeter,
     timeout_s: float,
+    identity: Identity | None = None,
 ) -> Mesh:
     """Connects `role` with every other role in `addresses`: it dials the lower ranks and is dialled by the higher.
 
@@ -86,10 +89,12 @@ def connect(
         session: a random string that all parties were given.
         meter: counts what the links carry.
         timeout_s: for the whole mesh to come up, and then for each link.
+        identity: who we are, for mutual TLS with every peer, begun after its hello; all parties have one, or none has.
 
     Raises:
         PeersMissing: not everyone was there in time; it names who.
         HelloRefused: a peer refused us, for instance because it is in another session.
+        PeerUnproven: a peer has not the certificate of its role.
         ValueError: a role is unknown.
     """
     for name in (role, *addresses):
@@ -99,4 +104,14 @@ def connect(
     lower = {peer: addresses[peer] for peer in peers if ROLES.index(peer) < ROLES.index(role)}
     higher = [peer for peer in peers if peer not in lower]
     sockets = asyncio.run(Rendezvous(role, session, listener.socket, dial=lower, expect=higher).meet(timeout_s))
-    return Mesh({peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers})
+    if identity is None:
+        return Mesh({peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers})
+    secured: dict[str, TlsSocket] = {}
+    try:
+        for peer in peers:  # all in the order of ranks, so that nobody waits in a circle
+            secured[peer] = identity.secure(sockets[peer], peer, dialled=peer in lower, timeout_s=timeout_s)
+    except PartyError:
+        for session_or_socket in (sockets | secured).values():
+            session_or_socket.close()
+        raise
+    return Mesh({peer: Link(sock, peer, meter, timeout_s) for peer, sock in secured.items()})

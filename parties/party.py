@@ -20,6 +20,7 @@ from parties.meter import Counts, StageMeter, StageReading
 from parties.process import peak_resident_bytes, process_readings
 from parties.referee import Referee
 from parties.state import State
+from parties.tls import Identity
 
 
 class Role(Protocol):
@@ -67,13 +68,15 @@ class Party:
         """Where Prometheus scrapes: (host, port)."""
         return self._exporter.address
 
-    def connect(self, addresses: Mapping[str, Address]) -> None:
-        """Links to every other role.
+    def connect(self, addresses: Mapping[str, Address], identity: Identity | None = None) -> None:
+        """Links to every other role, under TLS if this party has an identity.
 
         Raises:
             PartyError: a role did not come, or a stranger did.
         """
-        self._mesh = connect(self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s)
+        self._mesh = connect(
+            self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s, identity
+        )
         if self.role == "dealer":
             self._worker = DealingParty(self._mesh, self.meter, self.state)
         elif self.role == "referee":

@@ -18,6 +18,7 @@ import torch
 from parties.errors import PartyError, Unsupported
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter
+from parties.tls import Identity
 
 STATES = ("loading", "prefill", "decode", "check")
 STEPS = 4
@@ -34,8 +35,8 @@ class FakeParty:
         self.mesh: Mesh | None = None
         self.state, self.tokens = "idle", 0
 
-    def connect(self, addresses: dict[str, tuple[str, int]]) -> None:
-        self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s)
+    def connect(self, addresses: dict[str, tuple[str, int]], identity: Identity | None = None) -> None:
+        self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s, identity)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         assert self.mesh is not None
