@@ -23,6 +23,7 @@ from parties.engines.fss import gates, order, softmax
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.norm import normalise
+from parties.engines.fss.products import product
 from parties.engines.fss.simulation import Cost, Simulation, share
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import CLIENT, DEALER, SERVER, Source
@@ -39,7 +40,7 @@ SMOLLM2 = ModelSpec(
 )  # fmt: skip
 GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] = {
     "truncation": ((1000,), 32, lambda x: parallel(_done(gates.truncate(x)))),
-    "product, opened": ((1000,), 16, lambda x: gates.open_(gates.product([x, x], limit=64.0))),
+    "product, opened": ((1000,), 16, lambda x: gates.open_(product([x, x], limit=64.0))),
     "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: order.larger(x[0], x[1])),
     "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
     "RMS norm of 576": ((1, 576), 16, lambda x: normalise(x, 1e-5, centre=False)),

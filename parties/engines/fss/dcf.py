@@ -16,6 +16,8 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
+from parties.engines.fss import loops
+
 Blocks = NDArray[np.uint64]
 Words = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
@@ -40,29 +42,19 @@ def generate(alpha: Words, width: int, first: Bits, second: Bits) -> Bits:
         first: the client's seeds, [n, 16] bytes.
         second: the server's.
     """
+    n, levels = len(alpha), range(width - 1, LEAF_LEVELS - 1, -1)
+    words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
     seeds = np.stack([_clean(_blocks(first)), _clean(_blocks(second))])
-    on = np.stack([np.zeros_like(alpha), np.ones_like(alpha)])
-    value = np.zeros_like(alpha)
-    words = []
-    for level in range(width - 1, LEAF_LEVELS - 1, -1):
-        bit = (alpha >> np.uint64(level)) & _ONE
-        children = np.stack([_hash(seeds), _hash(_tweaked(seeds, _ONE))])  # [side, party, n, 2]
-        turn, gain = children[..., 0] & _ONE, (children[..., 0] >> _ONE) & _ONE  # [side, party, n]
-        children = _clean(children)
-        keep, lose = (_pick(children, side) for side in (bit, bit ^ _ONE))
-        gain_keep, gain_lose = (_pick(gain, side) for side in (bit, bit ^ _ONE))
-        seed_word = lose[0] ^ lose[1]
-        gain_word = value ^ gain_lose[0] ^ gain_lose[1] ^ bit
-        turn_words = np.stack([turn[0, 0] ^ turn[0, 1] ^ bit ^ _ONE, turn[1, 0] ^ turn[1, 1] ^ bit])
-        value = value ^ gain_keep[0] ^ gain_keep[1] ^ gain_word
-        seeds = keep ^ (seed_word * on[..., None])
-        on = _pick(turn, bit) ^ (on * np.where(bit == 1, turn_words[1], turn_words[0]))
-        seed_word[..., 0] |= turn_words[0] | turn_words[1] << _ONE | gain_word << _LEAF
-        words.append(seed_word)
+    on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
+    both = np.empty((2, *seeds.shape), dtype=np.uint64)  # [side, party, n, 2]
+    for level, word in zip(levels, words, strict=False):
+        both[:] = seeds
+        both[1, ..., 0] ^= _ONE
+        loops.grow(alpha, np.uint64(level), _hash(both), seeds, word, on, value)
     leaves = _hash(_tweaked(seeds, _LEAF))
     below = _below()[(alpha & np.uint64(2**LEAF_LEVELS - 1)).astype(np.int64)]
-    words.append(leaves[0] ^ leaves[1] ^ below ^ (np.uint64(0) - value)[:, None])
-    return np.stack(words).view(np.uint8)
+    words[-1] = leaves[0] ^ leaves[1] ^ below ^ (np.uint64(0) - value)[:, None]
+    return words.view(np.uint8)
 
 
 def evaluate(party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
@@ -77,20 +69,15 @@ def evaluate(party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
     """
     words = key.view(np.uint64)
     state = _clean(_blocks(seed))
-    on = np.full_like(x, party)
-    value = np.zeros_like(x)
+    on, value = np.full_like(x, party), np.zeros_like(x)
     for index, level in enumerate(range(width - 1, LEAF_LEVELS - 1, -1)):
-        bit = (x >> np.uint64(level)) & _ONE
-        child = _hash(_tweaked(state, bit))
-        control = child[:, 0] & _CONTROL
-        word = words[index] * on[:, None]
-        state = _clean(child ^ word)
-        value ^= (control >> _ONE) ^ (word[:, 0] >> _LEAF)
-        on = (control ^ (word[:, 0] >> bit)) & _ONE
+        place = np.uint64(level)
+        state[:, 0] ^= (x >> place) & _ONE
+        loops.descend(x, place, _hash(state), words[index], state, on, value)
     leaf = _hash(_tweaked(state, _LEAF)) ^ words[-1] * on[:, None]
-    place = x & np.uint64(2**LEAF_LEVELS - 1)
-    half = np.where(place >= 64, leaf[:, 1], leaf[:, 0])
-    bits: Bits = ((value ^ (half >> (place & np.uint64(63)))) & _ONE).astype(np.uint8)
+    rest = x & np.uint64(2**LEAF_LEVELS - 1)
+    half = np.where(rest >= 64, leaf[:, 1], leaf[:, 0])
+    bits: Bits = ((value ^ (half >> (rest & np.uint64(63)))) & _ONE).astype(np.uint8)
     return bits
 
 
@@ -116,17 +103,10 @@ def _clean(blocks: Blocks) -> Blocks:
     return cleaned
 
 
-def _tweaked(blocks: Blocks, tweak: "np.uint64 | Words") -> Blocks:
+def _tweaked(blocks: Blocks, tweak: np.uint64) -> Blocks:
     other = blocks.copy()
     other[..., 0] ^= tweak
     return other
-
-
-def _pick(sides: NDArray[np.uint64], which: Words) -> NDArray[np.uint64]:
-    """sides[which[i], ..., i, ...] for keys i: [2, party, n, ...] -> [party, n, ...]."""
-    chosen = which == 1
-    picked: NDArray[np.uint64] = np.where(chosen if sides.ndim == 3 else chosen[:, None], sides[1], sides[0])
-    return picked
 
 
 @cache
@@ -135,11 +115,12 @@ def _permutation() -> CipherContext:
 
 
 def _hash(blocks: Blocks) -> Blocks:
-    plain = np.ascontiguousarray(blocks)
-    room = bytearray(plain.nbytes + 15)
-    _permutation().update_into(plain.data.cast("B") if plain.size else b"", room)
-    hashed = np.frombuffer(room, dtype=np.uint64, count=plain.size).reshape(plain.shape)
-    return hashed ^ plain
+    """Contiguous blocks, permuted, and the blocks again added."""
+    room = bytearray(blocks.nbytes + 15)  # the cipher wants room for a block more
+    _permutation().update_into(blocks.data.cast("B") if blocks.size else b"", room)
+    hashed = np.frombuffer(room, dtype=np.uint64, count=blocks.size).reshape(blocks.shape)
+    hashed ^= blocks
+    return hashed
 
 
 @cache

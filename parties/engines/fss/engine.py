@@ -16,6 +16,7 @@ from parties.engines.fss.inputs import owned
 from parties.engines.fss.keeping import Kept
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.norm import inverse_root, normalise
+from parties.engines.fss.products import product
 from parties.engines.fss.selection import OneHot
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import Source
@@ -150,7 +151,7 @@ class Computation(Engine):
     def mul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise product. 1 round."""
         limit = min(x.limit * y.limit, PRODUCT_LIMIT)
-        return gates.truncate((yield from gates.open_(gates.product(self._cut(x, y), limit=limit))))
+        return gates.truncate((yield from gates.open_(product(self._cut(x, y), limit=limit))))
 
     def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Batched matrix product. 1 round."""
@@ -180,8 +181,7 @@ class Computation(Engine):
         return (yield from self._divide(weights, inverse, 1.5))
 
     def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        product = gates.product([x, inverse.reshape(*inverse.shape, 1)], limit=limit)
-        return gates.truncate((yield from gates.open_(product)))
+        return gates.truncate((yield from gates.open_(product([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
 
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
@@ -199,8 +199,8 @@ class Computation(Engine):
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
         grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
-        product = yield from self._matmul(grouped, k.transpose(1, 2), SCORE_LIMIT)
-        return product.reshape(heads, n, k.shape[1])
+        scores = yield from self._matmul(grouped, k.transpose(1, 2), SCORE_LIMIT)
+        return scores.reshape(heads, n, k.shape[1])
 
     def weigh(self, weights: Masked, v: Masked) -> Program[Masked]:
         """Weighted sum of values for grouped heads. 1 round."""

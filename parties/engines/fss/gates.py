@@ -5,11 +5,7 @@ Yalame, USENIX Security 2021), with a dealer as in Beaver (CRYPTO 1991): a value
 product of opened values is local work on additive shares.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from functools import reduce
-from itertools import combinations
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,9 +16,6 @@ from parties.engines.fss.opening import Opening, Pad
 from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.values import Additive, Masked
 from parties.program import Program
-
-Secret = Callable[[], Tensor]
-"""A number that only the dealer knows; only the dealer calls it."""
 
 
 class DangerZone(Exception):  # noqa: N818 - a place, not a fault
@@ -106,85 +99,6 @@ def bilinear(x: Masked, y: Masked, product: Callable[[Tensor, Tensor], Tensor], 
     inner = y.public - y.mask if source.rank == CLIENT else -y.mask
     share = product(x.public, inner) - product(x.mask, y.public)
     return Additive(source, share + source.shared(share.shape, _never).share, scale, limit)
-
-
-def product(
-    factors: Sequence[Masked], secret: tuple[tuple[int, ...], Secret] | None = None, limit: float | None = None
-) -> Additive:
-    """Elementwise product of a few masked values and of a number of the dealer's, with broadcasting: no round.
-
-    Expands prod (X_i - r_i); the dealer shares its number times the product of the masks of each subset of factors.
-    With m factors that is 8 * 2^m offline bytes an element, to the server, or 8 (2^m - 1 - m) without a number of the
-    dealer's, and less where a subset's shape is smaller.
-
-    Args:
-        factors: masked values.
-        secret: shape of the dealer's number, and the number, an integer of scale 0 and size 1.
-        limit: bound of the result; by default the product of the factors' bounds.
-    """
-    source, count = factors[0].source, len(factors)
-    shape = np.broadcast_shapes(*(factor.shape for factor in factors), *([secret[0]] if secret else []))
-    scale = sum(factor.scale for factor in factors)
-    bound = math.prod(factor.limit for factor in factors) if limit is None else limit
-    total: Any = torch.zeros((), dtype=torch.int64)
-    for size in range(count + 1):
-        for chosen in combinations(range(count), size):
-            share = _mask_product(source, [factors[i] for i in chosen], secret)
-            if source.rank == DEALER:
-                continue
-            term: Any = -share if size % 2 else share
-            for i in range(count):
-                term = term if i in chosen else term * factors[i].public
-            total = total + term
-    share = torch.empty(shape, dtype=torch.int64, device="meta") if source.rank == DEALER else total.expand(shape)
-    return Additive(source, share, scale, bound)
-
-
-def _mask_product(source: Source, factors: Sequence[Masked], secret: tuple[tuple[int, ...], Secret] | None) -> Tensor:
-    """A share of the dealer's number times the masks of these factors."""
-    if secret is None and not factors:
-        return torch.tensor(1 if source.rank == CLIENT else 0)
-    if secret is None and len(factors) == 1:
-        return factors[0].mask
-
-    def whole() -> Tensor:
-        parts = [factor.mask for factor in factors] + ([secret[1]()] if secret else [])
-        return reduce(torch.mul, parts)
-
-    shapes = [factor.shape for factor in factors] + ([secret[0]] if secret else [])
-    return source.shared(np.broadcast_shapes(*shapes), whole).share
-
-
-def switched(
-    bit: tuple[Bits, Bits],
-    factors: Sequence[Masked],
-    secret: tuple[tuple[int, ...], Secret] | None = None,
-    limit: float | None = None,
-) -> Additive:
-    """A secret bit times a `product`: no round once the bit is open, twice or more the offline bytes of the product.
-
-    b = c ^ beta = c + (1 - 2c) beta for the public c and the dealer's beta.
-
-    Args:
-        bit: what `xor_bits` returned.
-        factors: as for `product`.
-        secret: as for `product`.
-        limit: as for `product`.
-    """
-    source = factors[0].source
-    masked, beta = bit
-    shape = torch.Size(masked.shape)
-    both = np.broadcast_shapes(shape, *([secret[0]] if secret else []))
-
-    def flipped() -> Tensor:
-        mask = torch.from_numpy(beta.astype(np.int64))
-        return mask * secret[1]() if secret else mask
-
-    plain = product(factors, secret, limit)
-    other = product(factors, (both, flipped), limit)
-    public = torch.from_numpy(masked.astype(np.int64)).to(plain.share.device)
-    share = plain.share * public + other.share * (1 - 2 * public)
-    return Additive(source, share, plain.scale, plain.limit)
 
 
 def arithmetic(source: Source, bit: tuple[Bits, Bits]) -> Additive:

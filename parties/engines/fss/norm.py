@@ -6,8 +6,9 @@ from functools import cache
 import numpy as np
 
 from parties.engines.fss import ring
-from parties.engines.fss.gates import bilinear, open_, product, truncate
+from parties.engines.fss.gates import bilinear, open_, truncate
 from parties.engines.fss.octaves import HIGHEST, Octaves, Reals
+from parties.engines.fss.products import product
 from parties.engines.fss.tables import digit
 from parties.engines.fss.values import Masked
 from parties.program import Program, parallel

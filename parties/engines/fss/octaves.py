@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parties.engines.fss.compare import negative
-from parties.engines.fss.gates import open_, product, switched, xor_bits
+from parties.engines.fss.gates import open_, xor_bits
+from parties.engines.fss.products import Secret, products, switched
+from parties.engines.fss.source import Bits
 from parties.engines.fss.tables import Tables, digit, look_up
 from parties.engines.fss.values import Additive, Masked
 from parties.program import Program, parallel
@@ -84,7 +86,7 @@ class Octaves:
         """The function of each of x [...], whose integers are below 2^62.
 
         1 round and that of w - 1 signs of 62 bits, which come first; with w windows 16 w + (w - 1) / 8 online bytes
-        each way, and beside the signs' 264 w + 192 (w - 1) + 48 offline bytes, to the server, an element.
+        each way, and beside the signs' 304 w + 80 (w - 1) offline bytes, to the server, an element.
         """
         source, windows = x.source, len(self.starts)
         shifts = torch.tensor(self.starts) - _REST_BITS
@@ -95,28 +97,24 @@ class Octaves:
         spread = x.reshape(*x.shape, 1).expand(*x.shape, windows - 1)
         below = yield from negative(_above(spread, self.edges))
         opened, bits = yield from parallel(open_(found.signed), xor_bits(source, below))
-        shape, sign = found.sign
-        total = self._corrected(opened, rest, shape, sign, slice(windows - 1, windows), None).sum(-1)
-        for part, other in ((slice(0, windows - 1), 1), (slice(1, windows), -1)):
-            total = total + self._corrected(opened, rest, shape, sign, part, bits).sum(-1).times(other)
+        total = self._chosen(opened, rest, found.sign, bits)
         return Additive(source, total.share, self.out_scale, self.limit)
 
     @staticmethod
-    def _corrected(
-        opened: Masked,
-        rest: Masked,
-        shape: tuple[int, ...],
-        sign: Callable[[], Tensor],
-        part: slice,
-        bits: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None,
-    ) -> Additive:
-        """T[i] + slope * rest of some windows, each times its bit if there are bits."""
-        where = (..., part)
-        cut = (*shape[:-1], part.stop - part.start)
-        secret = (cut, lambda: sign()[where])
-        factors = ([opened[0][where]], [opened[1][where], rest[where]])
-        terms = [product(f, secret) if bits is None else switched(bits, f, secret) for f in factors]
-        return Additive(opened.source, terms[0].share + terms[1].share, 0, 2.0**HIGHEST)
+    def _chosen(opened: Masked, rest: Masked, sign: Secret, bits: tuple[Bits, Bits]) -> Additive:
+        """The value T[i] + slope * rest of the window that counts.
+
+        It is f_last + sum over i of b_i (f_i - f_(i + 1)), where b_i says that x lies below edge i.
+        """
+        values = products([[opened[0]], [opened[1], rest]], sign)
+        shape, whole = sign
+        last = shape[-1] - 1
+        pairs = torch.stack([torch.arange(last), torch.arange(last) + 1])  # [2, edges]
+        terms = [[opened[0][..., pairs]], [opened[1][..., pairs], rest[..., pairs]]]
+        masked, beta = (part[..., None, :] for part in bits)
+        secret = ((*shape[:-1], *pairs.shape), lambda: whole()[..., pairs])
+        steps = switched((masked, beta), terms, secret, values[..., pairs])
+        return values[..., last] + (steps[..., 0, :] - steps[..., 1, :]).sum(-1)
 
 
 def _above(x: Masked, edges: Tensor) -> Masked:

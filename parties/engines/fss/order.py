@@ -3,7 +3,8 @@
 import torch
 
 from parties.engines.fss.compare import negative
-from parties.engines.fss.gates import open_, switched, xor_bits
+from parties.engines.fss.gates import open_, xor_bits
+from parties.engines.fss.products import switched
 from parties.engines.fss.source import DEALER, Bits
 from parties.engines.fss.values import Additive, Masked, cat
 from parties.program import Program
@@ -18,7 +19,7 @@ def larger(x: Masked, y: Masked) -> Program[Masked]:
     x, y = x.upscaled(scale), y.upscaled(scale)
     gap = y - x
     bits = yield from xor_bits(x.source, (yield from negative(-gap)))
-    better = switched(bits, [gap])
+    better = switched(bits, [[gap]])
     limit = max(x.limit, y.limit)
     return (yield from open_((x.additive() + better).bounded(limit)))
 
@@ -44,7 +45,7 @@ def argmax(x: Masked) -> Program[Additive]:
         masks = torch.stack([gap.mask, (index[odd] - index[even]).mask])
         both = Masked(source, steps, masks, 0, 2.0**40)
         first = torch.stack([x[even].additive().share, index[even].additive().share])
-        won = Additive(source, first, 0, 2.0**40) + switched(bits, [both])
+        won = Additive(source, first, 0, 2.0**40) + switched(bits, [[both]])
         opened = yield from open_(won)
         x = cat([opened[0].rescaled(x.scale).bounded(x.limit), x[rest]], 0)
         index = cat([opened[1].bounded(index.limit), index[rest]], 0)

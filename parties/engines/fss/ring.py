@@ -38,9 +38,11 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
         from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
 
         return products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
-    if x.shape[0] == 1:
-        return torch.mv(transposed, x[0]).unsqueeze(0)
-    return x @ transposed.T
+    from parties.engines.fss import loops  # Numba, which only the CPU's products need
+
+    product = torch.empty(x.shape[0], transposed.shape[0], dtype=torch.int64)
+    loops.matrix_product(x.contiguous().numpy(), transposed.numpy(), product.numpy())
+    return product
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:

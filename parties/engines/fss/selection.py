@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.caps import Caps, caps
-from parties.engines.fss.gates import matmul, open_, product
+from parties.engines.fss.gates import matmul, open_
 from parties.engines.fss.opening import Opening
 from parties.engines.fss.pivots import highest
+from parties.engines.fss.products import product
 from parties.engines.fss.ranking import Places, ranked
 from parties.engines.fss.source import DEALER, Source
 from parties.engines.fss.values import Additive, Masked, cat

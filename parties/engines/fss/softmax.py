@@ -15,8 +15,9 @@ from torch import Tensor
 
 from parties.engines.fss import ring
 from parties.engines.fss.compare import negative
-from parties.engines.fss.gates import arithmetic, open_, product, truncate, xor_bits
+from parties.engines.fss.gates import arithmetic, open_, truncate, xor_bits
 from parties.engines.fss.octaves import HIGHEST, Octaves
+from parties.engines.fss.products import product
 from parties.engines.fss.tables import Tables, digit, look_up
 from parties.engines.fss.values import Additive, Masked
 from parties.program import Program

@@ -66,6 +66,14 @@ class Source(ABC):
     def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:
         """Additive shares of the dealer's `secret`, int64: 8 offline bytes an element, to the server."""
 
+    def shared_each(self, shapes: Sequence[Shape], secrets: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """The share of each of several secrets, the same as by a call of `shared` for each."""
+        if not shapes:
+            return []
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = self.shared((sum(sizes),), lambda: torch.cat([secret().reshape(-1) for secret in secrets])).share
+        return [part.reshape(tuple(shape)) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
+
     @abstractmethod
     def random_bits(self, shape: Shape) -> Bits:
         """XOR shares of fresh uniform bits, one a byte. Costs nothing."""

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss import ring
-from parties.engines.fss.gates import Secret
+from parties.engines.fss import loops, ring
+from parties.engines.fss.products import Secret
 from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.values import Additive, Masked
 
 Integers = NDArray[np.int64]
-BLOCK_BITS = 1 << 22  # summed over at once, so that long vectors take no more memory than short ones
 
 
 @dataclass(eq=False)
@@ -45,33 +44,14 @@ class Tables:
             turn: [n], 0 to 2^width - 1.
             bits: packed, [n, 2^width / 8].
         """
-        rows = self.values.shape[1]
-        step = max(1, BLOCK_BITS // (8 * bits.shape[1]) // rows) * rows
-        blocks = [slice(start, start + step) for start in range(0, max(1, len(turn)), step)]
-        add = self._direct if rows > 1 else self._by_octets
-        return np.concatenate([add(turn[block], bits[block]) for block in blocks], axis=1)
-
-    def _direct(self, turn: Integers, bits: Bits) -> Integers:
-        length, rows = self.values.shape[2], self.values.shape[1]
-        chosen = np.unpackbits(bits, axis=1).astype(np.int64)
-        place = (turn[:, None] - np.arange(length)) % length
-        row = (np.arange(len(turn)) % rows)[:, None]
-        return np.stack([(table[row, place] * chosen).sum(1) for table in self.values])
-
-    def _by_octets(self, turn: Integers, bits: Bits) -> Integers:
-        octets = np.int32(bits.shape[1])
-        turned = turn.astype(np.int32)[:, None]
-        place = np.bitwise_and(turned // 8 - np.arange(octets, dtype=np.int32), octets - 1)  # a power of two
-        place = (place + turned % 8 * octets << 8) + bits
-        return np.stack([np.take(part, place).sum(1, dtype=np.int64) for part in self._partial])
+        sums = np.empty((len(self.values), len(turn)), dtype=np.int64)
+        loops.table_sums(self._mirrored, bits, turn, sums)
+        return sums
 
     @cached_property
-    def _partial(self) -> list[Integers]:
-        """For each rest s of a turn, octet distance m and octet v the sum of T[8 m + s - c] over the bits c of v."""
-        length = self.values.shape[2]
-        place = (8 * np.arange(length // 8)[None, :, None] + np.arange(8)[:, None, None] - np.arange(8)) % length
-        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int64)
-        return [(table[0][place] @ bits.T).reshape(-1) for table in self.values]
+    def _mirrored(self) -> Integers:
+        """Each table backwards and twice in a row, so that a turned one is a stretch of it."""
+        return np.ascontiguousarray(np.tile(self.values[:, :, ::-1], 2))
 
 
 @dataclass(frozen=True)
@@ -84,7 +64,7 @@ class Found:
     """
 
     signed: Additive
-    sign: tuple[tuple[int, ...], Secret]
+    sign: Secret
 
 
 def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Tables) -> Found:

@@ -14,6 +14,7 @@ from parties.engines.fss.embedding import parts_of
 from parties.engines.fss.embedding import rows as embedded_rows
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.norm import normalise
+from parties.engines.fss.products import product, switched
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import CLIENT
 from parties.engines.fss.values import Masked
@@ -62,7 +63,7 @@ def sign(n: int, k: int, how: How) -> Count:
 def octaves(n: int, windows: int, how: How) -> Count:
     """A function over many orders of magnitude, of n numbers."""
     inner = n * (windows - 1)
-    dealt = Count(1, 16 * n * windows + bits(inner), 0, 264 * n * windows + 48 * n + 192 * inner)
+    dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
     return dealt + sign(inner, 62, how)
 
 
@@ -111,11 +112,11 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
         Protocol("opening", [row], lambda x: gates.open_(x.additive()), lambda _: opened(n)),
         Protocol("truncation", [((n,), 32, 8.0)], local(gates.truncate), lambda _: Count(server=8 * n)),
         Protocol("digit", [row], local(lambda x: tables.digit(x, 4, 8)), lambda _: Count(server=8 * n)),
-        Protocol("product", [row, row], local(lambda x, y: gates.product([x, y])), lambda _: Count(server=8 * n)),
+        Protocol("product", [row, row], local(lambda x, y: product([x, y])), lambda _: Count(server=8 * n)),
         Protocol(
             "product of three",
             [row] * 3,
-            local(lambda x, y, z: gates.product([x, y, z])),
+            local(lambda x, y, z: product([x, y, z])),
             lambda _: Count(server=32 * n),
         ),
         Protocol(
@@ -151,7 +152,7 @@ EIGHT_BITS = tables.Tables(np.ones((1, 1, 256), dtype=np.int64))
 
 def switch(x: Masked) -> Program[Any]:
     """A number where it is negative, else zero."""
-    return gates.switched((yield from gates.xor_bits(x.source, (yield from negative(x)))), [x])
+    return switched((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
 
 
 def functions_of(n: int, d: int, count: int) -> list[Protocol]:
@@ -182,8 +183,8 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
 
 
 def smooth_cost(n: int) -> Count:
-    """A look-up of eleven bits in two tables, a digit, two products with the sign, one truncation."""
-    return Count(2, 24 * n, 0, 256 * n + 8 * n + 16 * n + 32 * n + 8 * n)
+    """A look-up of eleven bits in two tables, a digit, a sum of two products with the sign, one truncation."""
+    return Count(2, 24 * n, 0, 256 * n + 8 * n + 40 * n + 8 * n)
 
 
 def norm_cost(n: int, d: int, how: How) -> Count:

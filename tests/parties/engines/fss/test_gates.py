@@ -14,6 +14,7 @@ from parties.engines.fss import gates
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, MaterialReused
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.opening import Opener, Pad
+from parties.engines.fss.products import product, products
 from parties.engines.fss.simulation import BeyondBound, Simulation, share, value_of
 from parties.engines.fss.source import Source
 from parties.engines.fss.values import Masked
@@ -38,13 +39,43 @@ def test_products_of_integers_are_exact(count: int, seed: int, broadcast: bool) 
 
     def program(source: Source) -> Program[Any]:
         factors = yield from parallel(*(masked(source, n / 2**16) for n in numbers))
-        return gates.product(factors, limit=2.0**40)
+        return product(factors, limit=2.0**40)
 
     first, second = Simulation(seed).run(program)
     expected = numbers[0].expand(3, 4).clone()
     for other in numbers[1:]:
         expected = expected * other
     assert torch.equal(first.share + second.share, expected if count > 1 or not broadcast else numbers[0])
+
+
+def test_a_sum_of_products_deals_a_set_of_factors_once() -> None:
+    x, y, z = (torch.randint(-(2**12), 2**12, (3, 4)) for _ in range(3))
+
+    def run(*terms: str) -> tuple[Tensor, int]:
+        def program(source: Source) -> Program[Any]:
+            named = dict(
+                zip("xyz", (yield from parallel(*(masked(source, n / 2**16) for n in (x, y, z)))), strict=True)
+            )
+            return products([[named[name] for name in term] for term in terms], limit=2.0**40)
+
+        simulation = Simulation()
+        first, second = simulation.run(program)
+        return first.share + second.share, simulation.cost.offline_bytes[1]
+
+    result, dealt = run("xy", "zy", "xy")
+    assert torch.equal(result, 2 * x * y + z * y)
+    assert dealt == run("xy", "zy")[1]
+
+
+def test_products_of_different_scales_are_not_summed() -> None:
+    def program(source: Source) -> Program[Any]:
+        x = yield from masked(source, torch.ones(3))
+        return products([[x], [x, x]])
+
+    with pytest.raises(
+        ValueError, match=r"products of \[16, 32\] fraction bits cannot be summed; rescale their factors"
+    ):
+        Simulation().run(program)
 
 
 def test_matrix_product_with_public_work_around_it() -> None:
@@ -152,7 +183,7 @@ def test_an_inbox_skips_what_was_given_up_and_refuses_what_comes_too_early() -> 
 def test_a_dealer_that_walks_another_program_is_noticed() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.zeros(3 if source.rank == 2 else 4, 5))
-        return gates.product([x, x])
+        return product([x, x])
 
     with pytest.raises(MaterialOutOfStep):
         Simulation().run(program)
@@ -161,7 +192,7 @@ def test_a_dealer_that_walks_another_program_is_noticed() -> None:
 def test_openings_look_uniform_whatever_is_opened() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.full((50_000,), 3.25))
-        return (yield from gates.open_(gates.product([x, x])))
+        return (yield from gates.open_(product([x, x])))
 
     simulation = Simulation(3)
     simulation.run(program)

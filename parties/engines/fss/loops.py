@@ -1,0 +1,122 @@
+"""Loops that numpy and torch have no call for, compiled by Numba on first use and kept beside this file.
+
+None branches on a secret or reads memory at a secret place.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Words = NDArray[np.uint64]
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def _compiled(signature: str) -> Callable[[F], F]:
+    return cast("Callable[[F], F]", numba.njit(signature, cache=True))
+
+
+@_compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")
+def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums: Integers) -> None:
+    """Sums over j of bit j of element i times T[turn[i] - j], for each table T.
+
+    Args:
+        mirrored: T[length - 1 - j], twice in a row: [tables, rows, 2 length]; element i takes row i mod rows.
+        bits: packed, [n, length / 8].
+        turn: [n], 0 to length - 1.
+        sums: takes the result, [tables, n].
+    """
+    tables, rows, twice = mirrored.shape
+    length = twice // 2
+    chosen = np.empty(length, np.int8)
+    for i in range(bits.shape[0]):
+        for j in range(length):
+            chosen[j] = -((bits[i, j >> 3] >> (7 - (j & 7))) & 1)  # all ones where the bit is one
+        start = length - 1 - turn[i]
+        for t in range(tables):
+            turned = mirrored[t, i % rows, start : start + length]
+            total = np.int64(0)
+            for j in range(length):
+                total += turned[j] & np.int64(chosen[j])
+            sums[t, i] = total
+
+
+@_compiled("void(int64[:, ::1], int64[:, ::1], int64[:, ::1])")
+def matrix_product(x: Integers, transposed: Integers, product: Integers) -> None:
+    """[n, in] times the transpose of [out, in], into [n, out]; each row of the matrix is read once."""
+    for j in range(transposed.shape[0]):
+        for i in range(x.shape[0]):
+            total = np.int64(0)
+            for k in range(x.shape[1]):
+                total += x[i, k] * transposed[j, k]
+            product[i, j] = total
+
+
+@_compiled("void(uint64[::1], uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])")
+def descend(x: Words, level: Any, hashed: Words, word: Words, seed: Words, on: Words, value: Words) -> None:
+    """One level of `dcf.evaluate`: from the hashed child, as it is, to its seed and control bits.
+
+    Args:
+        x: public numbers, [n].
+        level: place of the bit of x that the child stands for.
+        hashed: the children, [n, 2].
+        word: correction words of the level, [n, 2].
+        seed: takes the children's seeds, [n, 2].
+        on: whether the party's control bit is set, 0 or 1; becomes the child's.
+        value: the payload so far, in bit 0.
+    """
+    one, control = np.uint64(1), np.uint64(7)
+    for i in range(x.shape[0]):
+        taken = np.uint64(0) - on[i]
+        low, high = word[i, 0] & taken, word[i, 1] & taken
+        bits = hashed[i, 0] & control
+        value[i] ^= (bits >> one) ^ (low >> np.uint64(2))
+        on[i] = (bits ^ (low >> ((x[i] >> level) & one))) & one
+        seed[i, 0] = (hashed[i, 0] ^ low) & ~control
+        seed[i, 1] = hashed[i, 1] ^ high
+
+
+@_compiled(
+    "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
+)
+def grow(alpha: Words, level: Any, hashed: Words, seeds: Words, word: Words, on: Words, value: Words) -> None:
+    """One level of `dcf.generate`: its correction words, and the step from the seeds to the children towards alpha.
+
+    Args:
+        alpha: thresholds, [n].
+        level: place of the bit of alpha that decides.
+        hashed: left and right children of both parties' seeds, [side, party, n, 2].
+        seeds: of both parties, [2, n, 2]; become those of the children that are kept.
+        word: takes the correction words, [n, 2].
+        on: the parties' control bits, [2, n]; become the children's.
+        value: the payload on the way so far, in bit 0.
+    """
+    one, control = np.uint64(1), np.uint64(7)
+    for i in range(alpha.shape[0]):
+        bit = (alpha[i] >> level) & one
+        right = np.uint64(0) - bit  # all ones where the way goes to the right
+        lost_low = lost_high = kept_low = np.uint64(0)
+        for p in range(2):
+            low, high = hashed[0, p, i, 0], hashed[0, p, i, 1]
+            low_turn, high_turn = low ^ hashed[1, p, i, 0], high ^ hashed[1, p, i, 1]
+            lost_low ^= low ^ (low_turn & ~right)
+            lost_high ^= high ^ (high_turn & ~right)
+            kept_low ^= low ^ (low_turn & right)
+        left_turn = (hashed[0, 0, i, 0] ^ hashed[0, 1, i, 0] ^ bit ^ one) & one
+        right_turn = (hashed[1, 0, i, 0] ^ hashed[1, 1, i, 0] ^ bit) & one
+        turn = left_turn ^ ((left_turn ^ right_turn) & bit)
+        gain = value[i] ^ ((lost_low >> one) & one) ^ bit
+        value[i] ^= ((kept_low >> one) & one) ^ gain
+        lost_low &= ~control
+        word[i, 0] = lost_low | left_turn | right_turn << one | gain << np.uint64(2)
+        word[i, 1] = lost_high
+        for p in range(2):
+            corrected = np.uint64(0) - on[p, i]
+            low = hashed[0, p, i, 0] ^ ((hashed[0, p, i, 0] ^ hashed[1, p, i, 0]) & right)
+            high = hashed[0, p, i, 1] ^ ((hashed[0, p, i, 1] ^ hashed[1, p, i, 1]) & right)
+            on[p, i] = (low & one) ^ (on[p, i] & turn)
+            seeds[p, i, 0] = (low & ~control) ^ (lost_low & corrected)
+            seeds[p, i, 1] = high ^ (lost_high & corrected)
