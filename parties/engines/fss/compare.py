@@ -4,8 +4,6 @@ With |x| < 2^k the sign is bit k of X - r, which is X_k ^ r_k ^ [X' < r'] with t
 al., EUROCRYPT 2021, section 4). It is exact: there is no danger zone.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -40,8 +38,9 @@ def _by_function(source: Source, public: torch.Tensor, mask: torch.Tensor, width
     key = source.told((dcf.key_blocks(width), count, 16), lambda: dcf.generate(_words(mask, width), width, *seeds))
     if source.rank == DEALER:
         return np.zeros(count, dtype=np.uint8)
-    evaluate = dcf.evaluate if source.device.type == "cpu" else partial(dcf.evaluate_on, source.device)
-    return evaluate(source.rank, _words(public, width), width, seeds[0], key)
+    if public.is_cuda:
+        return dcf.evaluate_on(source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
+    return dcf.evaluate(source.rank, _words(public, width), width, seeds[0], key)
 
 
 def _by_carry(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:
@@ -56,10 +55,10 @@ def _words(x: torch.Tensor, width: int) -> "np.ndarray[tuple[int, ...], np.dtype
 
 
 def _bit(x: torch.Tensor, place: int) -> Bits:
-    return ((x >> place) & 1).numpy().astype(np.uint8)
+    return ((x >> place) & 1).cpu().numpy().astype(np.uint8)
 
 
 def _unpacked(x: torch.Tensor, width: int) -> Bits:
     """Bits of [n], lowest first, [n, width]."""
-    octets = x.contiguous().numpy().view(np.uint8).reshape(-1, 8)
+    octets = x.cpu().contiguous().numpy().view(np.uint8).reshape(-1, 8)
     return np.unpackbits(octets, axis=1, bitorder="little", count=width)

@@ -81,15 +81,13 @@ def evaluate(party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
     return bits
 
 
-def evaluate_on(device: torch.device, party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
-    """`evaluate` on a GPU, bit for bit alike."""
+def evaluate_on(party: int, x: torch.Tensor, width: int, seed: Bits, key: Bits) -> Bits:
+    """`evaluate` on the GPU where x is, int64 [n], bit for bit alike."""
     from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
-    n = x.shape[0]
-    arrays = (x, _blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, n, 2))
-    tensors = [torch.from_numpy(array.view(np.int64)).to(device) for array in arrays]
-    numbers, seeds, words = tensors
-    bits: Bits = comparison.evaluate(party, numbers, width, seeds, words, _FIXED_KEY, LEAF_LEVELS).cpu().numpy()
+    arrays = (_blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
+    seeds, words = (torch.from_numpy(array.view(np.int64)).to(x.device) for array in arrays)
+    bits: Bits = comparison.evaluate(party, x.contiguous(), width, seeds, words, _FIXED_KEY, LEAF_LEVELS).cpu().numpy()
     return bits
 
 

@@ -80,7 +80,7 @@ class Computation(Engine):
 
     def constant(self, tensor: Tensor) -> Masked:
         """Masked by zero, everywhere."""
-        zeros = torch.zeros(tensor.shape, dtype=torch.int64)
+        zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
         least = 2.0**-ring.FRACTION_BITS
         return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least).plus(tensor)
 

@@ -105,7 +105,7 @@ def arithmetic(source: Source, bit: tuple[Bits, Bits]) -> Additive:
     """Additive shares of 0 or 1 from an opened bit: no round, 8 offline bytes each, to the server."""
     masked, beta = bit
     mask = source.shared(masked.shape, lambda: torch.from_numpy(beta.astype(np.int64))).share
-    public = torch.from_numpy(masked.astype(np.int64))
+    public = torch.from_numpy(masked.astype(np.int64)).to(mask.device)
     if source.rank == DEALER:
         share = torch.empty(masked.shape, dtype=torch.int64, device="meta")
     else:

@@ -14,5 +14,6 @@ def owned(source: Source, shape: Sequence[int], integers: Tensor | None, scale: 
     if source.rank == DEALER:
         share = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
     else:
-        share = torch.zeros(tuple(shape), dtype=torch.int64) if integers is None else integers
+        nothing = torch.zeros(tuple(shape), dtype=torch.int64)
+        share = (nothing if integers is None else integers).to(source.device)
     return Additive(source, share, scale, limit)

@@ -89,7 +89,7 @@ class Octaves:
         each way, and beside the signs' 304 w + 80 (w - 1) offline bytes, to the server, an element.
         """
         source, windows = x.source, len(self.starts)
-        shifts = torch.tensor(self.starts) - _REST_BITS
+        shifts = torch.tensor(self.starts, device=source.device) - _REST_BITS
         public, mask = (part.unsqueeze(-1) >> shifts for part in (x.public, x.mask))
         shifted = Masked(source, public, mask, 0, 1.0)
         found = look_up(source, public, mask, _REST_BITS, self.tables)

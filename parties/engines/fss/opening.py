@@ -101,7 +101,7 @@ class Opener:
 
 
 def _octets(hidden: Tensor | Bits) -> bytes:
-    return (hidden.contiguous().numpy() if isinstance(hidden, Tensor) else hidden).tobytes()
+    return (hidden.cpu().contiguous().numpy() if isinstance(hidden, Tensor) else hidden).tobytes()
 
 
 def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
@@ -112,7 +112,7 @@ def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
         if isinstance(mine, Tensor):
             size = 8 * mine.numel()
             other = torch.from_numpy(np.frombuffer(theirs[start : start + size], np.int64).copy())
-            opened.append(mine + other.reshape(mine.shape))
+            opened.append(mine + other.reshape(mine.shape).to(mine.device))
         else:
             size = mine.size
             opened.append(mine ^ np.frombuffer(theirs[start : start + size], np.uint8).reshape(mine.shape))

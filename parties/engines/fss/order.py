@@ -32,8 +32,8 @@ def argmax(x: Masked) -> Program[Additive]:
     """
     n = x.shape[0]
     source = x.source
-    places = torch.arange(n, dtype=torch.int64)
-    zeros = torch.zeros(n, dtype=torch.int64)
+    places = torch.arange(n, dtype=torch.int64, device=source.device)
+    zeros = torch.zeros_like(places)
     index = Masked(source, zeros if source.rank == DEALER else places, zeros, 0, float(n))
     while (n := x.shape[0]) > 1:
         half = n // 2

@@ -23,7 +23,7 @@ from parties.engines.fss.opening import Opener
 from parties.engines.fss.plan import Plan, epoch
 from parties.engines.fss.source import ClientSource, ServerSource
 from parties.engines.fss.stock import Stock
-from parties.engines.fss.values import Additive
+from parties.engines.fss.values import Additive, Masked
 from parties.errors import PartyError
 from parties.mesh import Mesh
 from parties.meter import StageMeter
@@ -161,9 +161,17 @@ class FssEngine(Computation):
     def tell_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         if not self.client:
-            self.peer.send_tensor(value.share)
+            self.peer.send_tensor(value.share.cpu())
             return None
-        return value.share + self.peer.receive_tensor(value.shape, value.share.dtype)
+        return value.share.cpu() + self.peer.receive_tensor(value.shape, value.share.dtype)
+
+    def adopt(self, share: Tensor) -> Additive:
+        """See `Computation.adopt`; the share goes where the party computes."""
+        return super().adopt(share.to(self.source.device))
+
+    def export(self, value: Masked) -> Tensor:
+        """See `Computation.export`; on the CPU."""
+        return super().export(value).cpu()
 
     def prefilled(self) -> None:
         """Tells the dealer that what follows is decoding."""

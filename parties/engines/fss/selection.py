@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parties.engines.fss import ring
 from parties.engines.fss.caps import Caps, caps
 from parties.engines.fss.gates import matmul, open_
 from parties.engines.fss.opening import Opening
@@ -66,7 +67,7 @@ class Shuffle:
             source.shared(dealt.shape, lambda: dealt)
             return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), x.scale, x.limit)
         moved_mask = source.shared(x.shape, lambda: torch.empty(0)).share
-        return Additive(source, self.matrices.share @ x.public - moved_mask, x.scale, x.limit)
+        return Additive(source, ring.matmul(self.matrices.share, x.public) - moved_mask, x.scale, x.limit)
 
 
 def draw(source: Source, heads: int, n: int) -> Shuffle:
@@ -170,8 +171,12 @@ def top_two_levels(
 
 def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
     """Columns [heads, k, len(columns)] put at their places among n, zero elsewhere."""
-    matrix = torch.eye(n, dtype=torch.int64)[list(columns)]
-    return rows.map(lambda t: t @ matrix, rows.scale, rows.limit)
+
+    def spread(t: Tensor) -> Tensor:
+        places = torch.tensor(columns, device=t.device)
+        return t.new_zeros((*t.shape[:-1], n)).index_copy(-1, places, t)
+
+    return rows.map(spread, rows.scale, rows.limit)
 
 
 def kept_flags(keys: Masked, count: int) -> Program[Additive]:
@@ -199,7 +204,8 @@ def compact(flags: Additive, count: int, rows: Sequence[Masked]) -> Program[list
     source, n = flags.source, flags.shape[0]
     places = torch.arange(n, dtype=torch.int64)
     before = flags.map(lambda t: t.cumsum(0) - t, 0, float(n))
-    public = Masked(source, torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64), 0, 1.0)
+    zeros = torch.zeros(n, dtype=torch.int64, device=source.device)
+    public = Masked(source, zeros, zeros, 0, 1.0)
     target = yield from _targets(flags, before, public.plus(places.double()).bounded(float(n)), count)
     shuffle = draw(source, 1, n)
     moved = [shuffle.apply(row.bounded(row.limit)) for row in rows]

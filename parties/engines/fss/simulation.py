@@ -142,7 +142,8 @@ def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACT
     noise = torch.randint(-(2**62), 2**62, numbers.shape, generator=torch.Generator().manual_seed(1))
     parts = {"ClientSource": ring.encode(numbers, scale) - noise, "ServerSource": noise}
     meta = torch.empty(numbers.shape, dtype=torch.int64, device="meta")
-    return Additive(source, parts.get(type(source).__name__, meta), scale, limit)
+    part = parts.get(type(source).__name__)
+    return Additive(source, meta if part is None else part.to(source.device), scale, limit)
 
 
 def value_of(first: Masked | Additive, second: Masked | Additive) -> Tensor:

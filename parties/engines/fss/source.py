@@ -44,7 +44,8 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: knows the stage that a program is in.
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
-        device: where the server's matrices are kept and keys are evaluated; results do not depend on it.
+        device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
+            the CPU.
     """
 
     rank: ClassVar[int]
@@ -125,7 +126,7 @@ class ComputingSource(Source):
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""
-        words = self.own.words(shape)
+        words = self.own.words(shape).to(self.device)
         return Dealt(words, words)
 
     def random_bits(self, shape: Shape) -> Bits:
@@ -164,7 +165,7 @@ class ServerSource(ComputingSource):
 
     def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - the dealer's
         """See `Source`."""
-        words = torch.from_numpy(self.inbox.take(shape, np.int64))
+        words = torch.from_numpy(self.inbox.take(shape, np.int64)).to(self.device)
         return Dealt(words, words)
 
     def shared_octets(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002

@@ -7,7 +7,7 @@ its tree cut to the leaves. s u is opened under a mask; s itself goes into the p
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 import torch
@@ -37,21 +37,26 @@ class Tables:
         """Log2 of a table's length."""
         return int(self.values.shape[2]).bit_length() - 1
 
-    def sums(self, turn: Integers, bits: Bits) -> Integers:
-        """Sum over j of bit j times T[turn - j], for each table: [tables, n].
+    def sums(self, turn: Tensor, bits: Bits) -> Tensor:
+        """Sum over j of bit j times T[turn - j], for each table: [tables, n], where `turn` is.
 
         Args:
-            turn: [n], 0 to 2^width - 1.
+            turn: int64 [n], 0 to 2^width - 1.
             bits: packed, [n, 2^width / 8].
         """
-        sums = np.empty((len(self.values), len(turn)), dtype=np.int64)
-        loops.table_sums(self._mirrored, bits, turn, sums)
+        if turn.is_cuda:
+            from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
+
+            return look_ups.table_sums(_mirrored(self, turn.device), torch.from_numpy(bits).to(turn.device), turn)
+        sums = torch.empty(len(self.values), len(turn), dtype=torch.int64)
+        loops.table_sums(_mirrored(self, turn.device).numpy(), bits, turn.numpy(), sums.numpy())
         return sums
 
-    @cached_property
-    def _mirrored(self) -> Integers:
-        """Each table backwards and twice in a row, so that a turned one is a stretch of it."""
-        return np.ascontiguousarray(np.tile(self.values[:, :, ::-1], 2))
+
+@cache
+def _mirrored(tables: Tables, device: torch.device) -> Tensor:
+    """Each table backwards and twice in a row, so that a turned one is a stretch of it."""
+    return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,15 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
     length = 1 << tables.width
     shape = torch.Size(public.shape)
     octets = (shape.numel(), length // 8)
-    hidden = ring.low_bits(mask, start, tables.width).reshape(-1).numpy()
-    bits, first = source.shared_octets(octets, lambda: _one_hot(hidden, length))
+    place = public if source.rank != DEALER else mask
+    turn = ring.low_bits(place, start, tables.width).reshape(-1)
+    bits, first = source.shared_octets(octets, lambda: _one_hot(turn.numpy(), length))
     if source.rank == DEALER:
-        signs = torch.from_numpy(_signs(hidden, first)).reshape(shape)
+        signs = torch.from_numpy(_signs(turn.numpy(), first)).reshape(shape)
         share = torch.empty((len(tables.values), *shape), dtype=torch.int64, device="meta")
     else:
         signs = torch.empty(0)
-        turn = ring.low_bits(public, start, tables.width).reshape(-1).numpy()
-        sums = torch.from_numpy(tables.sums(turn, bits)).reshape(len(tables.values), *shape)
+        sums = tables.sums(turn, bits).reshape(len(tables.values), *shape)
         share = sums if source.rank == CLIENT else -sums
     limit = 2.0 * float(np.abs(tables.values).max()) + 1.0
     return Found(Additive(source, share, 0, limit), (shape, lambda: signs))

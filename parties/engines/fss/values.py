@@ -136,7 +136,13 @@ class Masked(Number):
         moved = self.map(lambda t: t.expand(shape), self.scale, limit)
         if self.source.rank == DEALER:
             return moved
-        return Masked(self.source, moved.public + ring.encode(constant, self.scale), moved.mask, self.scale, limit)
+        return Masked(
+            self.source,
+            moved.public + _on(ring.encode(constant, self.scale), moved.public),
+            moved.mask,
+            self.scale,
+            limit,
+        )
 
     def additive(self) -> "Additive":
         """The same numbers as additive shares."""

@@ -1,5 +1,6 @@
 """Every policy on every engine, prefill and decoding: what the plain engine decodes, by messages that say nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from parties.cache import Cache
 from parties.decoder import Decoder
+from parties.engines.fss import selection
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.gates import DangerZone
 from parties.engines.fss.simulation import Simulation, value_of
@@ -18,7 +20,7 @@ from parties.meter import StageMeter
 from parties.policies import POLICIES
 from parties.program import Openings, Program, run
 from tests.parties.engines.fss.test_embedding import table_of
-from tests.parties.policies.cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain
+from tests.parties.policies.cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain, tokens
 from tests.parties.together import together
 
 ON_CRYPTEN = [*POLICIES, "h2o by step", "attention_gate by threshold"]
@@ -27,12 +29,11 @@ ROUNDING = 0.06
 CRYPTEN = 0.5
 
 
-def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, list[int], list[Any]]:
-    """Logits, cached tokens in the end, and kind and shape of everything that client and server opened."""
+def decoding(name: str, prompt: list[int], text: list[int]) -> Callable[[Source], Program[tuple[list[Any], list[int]]]]:
+    """Prefill and decoding at a source: logits of each step, and cached tokens in the end."""
     policy = case(name)
     installed = parameters(policy)
     shapes = {name: tuple(w.shape) for name, w in installed.items()}
-    trace: list[Any] = []
 
     def program(source: Source) -> Program[tuple[list[Any], list[int]]]:
         engine, cache = Computation(source), Cache.empty(SPEC.n_layers)
@@ -43,6 +44,13 @@ def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, li
             x = yield from decoder.embed(part if source.rank == CLIENT else None, len(part), cache.position)
             logits.append((yield from decoder.step(x, cache) if start else decoder.prefill(x, cache)))
         return logits[1:], list(cache.tokens)
+
+    return program
+
+
+def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, list[int], list[Any]]:
+    """Logits, cached tokens in the end, and kind and shape of everything that client and server opened."""
+    program, trace = decoding(name, prompt, text), []
 
     def watched(source: Source) -> Program[tuple[list[Any], list[int]]]:
         inner, answer = program(source), None
@@ -75,6 +83,33 @@ def test_fss_decodes_like_the_plain_engine_and_opens_the_same_shapes_whatever_th
         assert held == expected.left
         traces.append(trace)
     assert traces[0] == traces[1]
+
+
+def opened(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every number that client and server open, with shuffles that are the same each time."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        monkeypatch.setattr(selection, "uniform", lambda *shape, g=generator: torch.randint(2**62, shape, generator=g))
+        simulation = Simulation(seed)
+        for source in (simulation.client, simulation.server):
+            source.device = torch.device(device)
+        try:
+            simulation.run(decoding(name, *tokens()))
+        except DangerZone:
+            continue
+        return [
+            part.cpu() if isinstance(part, Tensor) else torch.from_numpy(part) for r in simulation.opened for part in r
+        ]
+    raise AssertionError("the danger zone cannot be met twenty times in a row")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_on_a_gpu_fss_opens_the_same_numbers_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu, on_gpu = (opened(name, device, monkeypatch) for device in ("cpu", "cuda"))
+    assert len(on_cpu) == len(on_gpu)
+    assert all(map(torch.equal, on_cpu, on_gpu))
 
 
 def all_policies(role: str, mesh: Mesh, meter: StageMeter, texts: dict[str, list[Text]]) -> Any:

@@ -4,6 +4,7 @@ A product of one row streams the matrix once and is bound by memory; several row
 wrap around modulo 2^64 in any order, so the results are those of the CPU.
 """
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -53,3 +54,35 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
         grid = (triton.cdiv(n, _TILE), triton.cdiv(rows, _TILE))
         _matrix_rows[grid](x, transposed, out, n, rows, columns, _TILE)
     return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _tiles(  # type: ignore[no-untyped-def]
+    x, y, out, n, inner, m, x_batch, x_row, x_column, y_batch, y_row, y_column, TILE: tl.constexpr
+):
+    """Each program: TILE x TILE results of [n, inner] times [inner, m], with any strides."""
+    batch = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    column = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    total = tl.zeros((TILE, TILE), dtype=tl.int64)
+    for start in range(0, inner, TILE):
+        middle = start + tl.arange(0, TILE)
+        x_at = x + batch * x_batch + row[:, None].to(tl.int64) * x_row + middle[None, :] * x_column
+        left = tl.load(x_at, mask=(row[:, None] < n) & (middle[None, :] < inner), other=0)
+        y_at = y + batch * y_batch + column[:, None].to(tl.int64) * y_column + middle[None, :] * y_row
+        right = tl.load(y_at, mask=(column[:, None] < m) & (middle[None, :] < inner), other=0)
+        total += tl.sum(left[:, None, :] * right[None, :, :], axis=2)
+    place = (batch * n + row[:, None]) * m + column[None, :]
+    tl.store(out + place, total, mask=(row[:, None] < n) & (column[None, :] < m))
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Batched product [..., n, k] @ [..., k, m], int64, on one GPU; batches broadcast."""
+    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    left, right = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y))
+    (count, n, inner), m = left.shape, right.shape[2]
+    out = torch.empty((count, n, m), dtype=torch.int64, device=x.device)
+    if out.numel():
+        grid = (triton.cdiv(n, _TILE), triton.cdiv(m, _TILE), count)
+        _tiles[grid](left, right, out, n, inner, m, *left.stride(), *right.stride(), _TILE)
+    return out.reshape(*batch, n, m)

@@ -19,7 +19,8 @@ def table_of(source: Source, numbers: torch.Tensor) -> ServerMatrix:
     """The table [vocab, width] as each party holds it."""
     mask = torch.randint(-(2**62), 2**62, numbers.T.shape, generator=torch.Generator().manual_seed(9))
     weight = ring.encode(numbers.T.contiguous())
-    return ServerMatrix({DEALER: mask, SERVER: weight, CLIENT: weight - mask}[source.rank])
+    matrix = {DEALER: mask, SERVER: weight, CLIENT: weight - mask}[source.rank]
+    return ServerMatrix(matrix.to(source.device))
 
 
 def look_up(numbers: torch.Tensor, tokens: list[int]) -> tuple[Simulation, torch.Tensor]:

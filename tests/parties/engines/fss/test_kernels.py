@@ -67,7 +67,9 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     x[200:204], alpha[204:208] = 0, 2**width - 1
     seeds = [dice.integers(0, 256, (1000, 16), dtype=np.uint8) for _ in range(2)]
     key = dcf.generate(alpha, width, *seeds)
-    shares = [dcf.evaluate_on(torch.device("cuda"), party, x, width, seeds[party], key) for party in (0, 1)]
+    shares = [
+        dcf.evaluate_on(party, torch.from_numpy(x.view(np.int64)).cuda(), width, seeds[party], key) for party in (0, 1)
+    ]
     for party, share in enumerate(shares):
         assert np.array_equal(share, dcf.evaluate(party, x, width, seeds[party], key))
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)

@@ -26,7 +26,7 @@ def test_turned_tables_are_summed_over_the_chosen_cells(
     for i in range(n):
         for j in np.flatnonzero(bits[i]):
             expected[:, i] += values[:, i % rows, (turn[i] - j) % length]
-    assert np.array_equal(Tables(values).sums(turn, np.packbits(bits, axis=1)), expected)
+    assert np.array_equal(Tables(values).sums(torch.from_numpy(turn), np.packbits(bits, axis=1)).numpy(), expected)
 
 
 @settings(deadline=None, max_examples=40)

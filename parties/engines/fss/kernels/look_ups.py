@@ -1,0 +1,38 @@
+"""`loops.table_sums` on a GPU: one program for each element and table."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_MOST_CELLS = 1024
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _summed(mirrored, octets, turn, out, n, rows, LENGTH: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The cells of a turned table whose bits are one, CELLS at a time."""
+    element, table = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    start = LENGTH - 1 - tl.load(turn + element)
+    turned = mirrored + (table * rows + element % rows) * 2 * LENGTH + start
+    total = tl.zeros((CELLS,), dtype=tl.int64)
+    for first in range(0, LENGTH, CELLS):
+        place = first + tl.arange(0, CELLS)
+        octet = tl.load(octets + element * (LENGTH // 8) + place // 8).to(tl.int64)
+        total += tl.load(turned + place) * ((octet >> (7 - place % 8)) & 1)
+    tl.store(out + table * n + element, tl.sum(total, axis=0))
+
+
+def table_sums(mirrored: Tensor, bits: Tensor, turn: Tensor) -> Tensor:
+    """Sums over j of bit j of element i times T[turn[i] - j], for each table T: [tables, n].
+
+    Args:
+        mirrored: T[length - 1 - j], twice in a row: [tables, rows, 2 length], int64; element i takes row i mod rows.
+        bits: packed, [n, length / 8], uint8.
+        turn: [n], 0 to length - 1, int64.
+    """
+    (tables, rows, twice), n = mirrored.shape, turn.shape[0]
+    out = torch.empty((tables, n), dtype=torch.int64, device=turn.device)
+    if n:
+        length = twice // 2
+        _summed[(n, tables)](mirrored, bits, turn.contiguous(), out, n, rows, length, min(length, _MOST_CELLS))
+    return out
