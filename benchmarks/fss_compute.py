@@ -1,9 +1,11 @@
 """Local compute of one token with `fss`, beside the time to stream the stored weights once.
 
     python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
+        [--prefill]
 
 Client and server run in one process, in turn, each on its own clock, with material that the dealer dealt beforehand;
 weights are random, with the shapes of SmolLM2-135M. The bound is the time to read the matrices that a party keeps.
+With `--prefill` it is the prompt of `tokens` tokens and not the token after it.
 With `--device cuda` it also prints what share of the memory bandwidth the matrix-vector kernel reaches.
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from fss_gates import SMOLLM2, _cache, _matrix
 
+from parties.cache import Cache
 from parties.decoder import Decoder, decode_token
 from parties.engines.fss import gates, ring
 from parties.engines.fss.engine import Computation
@@ -26,6 +29,7 @@ from parties.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import make
 from parties.policies.base import Policy
+from parties.prefill import Prefill
 from parties.program import Program
 
 ROLES = ("client", "server")
@@ -55,6 +59,8 @@ class Clocked(Simulation):
             except StopIteration as stop:
                 return stop.value
             finally:
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 spent[index] += time.perf_counter() - start
             answer = yield wanted
 
@@ -63,21 +69,22 @@ def main() -> None:
     given = parse()
     torch.set_num_threads(given.threads)
     spec = replace(SMOLLM2, n_layers=given.layers, vocab=49_152)
+    what = "prompt of" if given.prefill else "token after"
     print(
-        f"{given.layers} layers, {given.tokens} prompt tokens, {given.policy}, {given.device}, {given.threads} threads"
+        f"{given.layers} layers, {what} {given.tokens} tokens, {given.policy}, {given.device}, {given.threads} threads"
     )
     simulation, kept = Clocked(), {}
     for source in (simulation.client, simulation.server):
         source.device = torch.device(given.device)
     best = [float("inf")] * 2
     for _ in range(REPEATS + 1):  # the first one builds tables and kernels
-        token(simulation, kept, spec, make(given.policy), given.tokens)
+        compute(simulation, kept, spec, make(given.policy), given.tokens, prefill=given.prefill)
         best = [min(pair) for pair in zip(best, simulation.seconds, strict=True)]
     for rank, role in enumerate(ROLES):
         size = 8 * sum(matrix.transposed.numel() for matrix in kept[rank].values())
         bound = fastest(lambda rank=rank: [matrix.transposed.sum() for matrix in kept[rank].values()], given.device)
         print(
-            f"{role}: {best[rank]:.3f} s a token; reading its {size / GIGA:.2f} GB of matrices takes {bound:.3f} s "
+            f"{role}: {best[rank]:.3f} s; reading its {size / GIGA:.2f} GB of matrices takes {bound:.3f} s "
             f"({size / bound / GIGA:.0f} GB/s): {best[rank] / bound:.1f} times"
         )
     if given.device == "cuda":
@@ -91,13 +98,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--policy", choices=("full", "mpcache"), default="full")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prefill", action="store_true")
     return parser.parse_args()
 
 
-def token(
-    simulation: Simulation, kept: dict[int, dict[str, ServerMatrix]], spec: ModelSpec, policy: Policy, tokens: int
+def compute(
+    simulation: Simulation,
+    kept: dict[int, dict[str, ServerMatrix]],
+    spec: ModelSpec,
+    policy: Policy,
+    tokens: int,
+    *,
+    prefill: bool,
 ) -> None:
-    """One decode step; matrices are made once and kept."""
+    """One decode step, or a prefill; matrices are made once and kept."""
     layers = spec.n_layers
 
     def program(source: Source) -> Program[Any]:
@@ -107,7 +121,13 @@ def token(
             device = source.device if source.rank != DEALER else "cpu"
             kept[source.rank] = {name: ServerMatrix(matrix.to(device)) for name, matrix in made.items()}
         engine.matrices = kept[source.rank]
-        decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, policy.cached(tokens), layers)
+        decoder = Decoder(engine, spec, policy)
+        if prefill:
+            own = [1] * tokens if source.rank == CLIENT else None
+            for piece in Prefill(tokens, min(tokens, 113)).pieces(decoder, Cache.empty(layers), own):
+                yield from piece()
+            return None
+        cache = _cache(engine, policy, policy.cached(tokens), layers)
         yield from engine.fix(cache)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 

@@ -31,13 +31,20 @@ POLICIES: dict[str, Policy] = {
 
 
 def decode(
-    role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, named: dict[str, Tensor], token: int
+    role: str,
+    mesh: Mesh,
+    meter: StageMeter,
+    family: str,
+    policy: Policy,
+    named: dict[str, Tensor],
+    token: int,
+    device: str = "cpu",
 ) -> Any:
     """Decodes from a prefilled cache that the test has split."""
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     spec, owns = SPECS[family], role == "client"
-    engine = FssEngine(role, mesh, meter)
+    engine = FssEngine(role, mesh, meter, device)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     position = named.pop("position").item()
     cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
@@ -77,6 +84,19 @@ def stumbling(role: str, mesh: Mesh, meter: StageMeter, at: int, policy: Policy,
 
 def party(role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, parts: Any, token: int) -> Any:
     return decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
+
+
+def client_on_gpu(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+    device = "cuda" if role == "client" else "cpu"
+    return decode(role, mesh, meter, "llama", policy, parts.get(role, {}), token, device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_client_on_a_gpu_and_a_server_on_a_cpu_decode_like_the_plain_engine(policy: str) -> None:
+    decoder, cache, parts, token = prefilled("llama", POLICIES[policy])
+    check(together(client_on_gpu, POLICIES[policy], parts, token), decoder, cache, token)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
