@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from parties.engines.fss import dcf
-from parties.engines.fss.kernels import comparison, products
+from parties.engines.fss.kernels import comparison, look_ups, products
+from parties.engines.fss.tables import Tables, _mirrored
 
 
 def main() -> None:
@@ -23,6 +24,15 @@ def main() -> None:
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(products.vector_matrix(left, right), left @ right.T)
+    for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):
+        x, y = torch.randint(-(2**63), 2**63 - 1, (n, inner)), torch.randint(-(2**63), 2**63 - 1, (batch, m, inner))
+        assert torch.equal(products.matmul(x, y.transpose(1, 2)), x @ y.transpose(1, 2))
+    for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
+        tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
+        turn = torch.from_numpy(dice.integers(0, length, n))
+        bits = dice.integers(0, 256, (n, length // 8), dtype=np.uint8)
+        sums = look_ups.table_sums(_mirrored(tables, turn.device), torch.from_numpy(bits), turn)
+        assert torch.equal(sums, tables.sums(turn, bits))
 
 
 def words(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint64]]") -> torch.Tensor:
