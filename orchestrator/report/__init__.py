@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.record import Record
 from orchestrator.report import words
-from orchestrator.report.export import csv_of, latex_of
+from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length
 from orchestrator.report.fit import fits
 from orchestrator.report.prompts import prompt_rows
@@ -41,7 +41,7 @@ class Picture:
 
 
 def render(run_dir: Path) -> tuple[Path, Path]:
-    """Writes `report.html`, `report.md` with its figures, `report.csv` and `report.tex` into the folder of a run.
+    """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX beside them.
 
     Args:
         run_dir: A folder with `records.jsonl`.
@@ -69,6 +69,7 @@ def render(run_dir: Path) -> tuple[Path, Path]:
         html.write_text(_environment().get_template("report.html.j2").render(content), encoding="utf-8")
         text.write_text(_environment().get_template("report.md.j2").render(content), encoding="utf-8")
         (run_dir / "report.csv").write_text(csv_of(content["rows"]), encoding="utf-8")
+        (run_dir / "report.parquet").write_bytes(parquet_of(content["rows"]))
         (run_dir / "report.tex").write_text(latex_of(content["rows"]), encoding="utf-8")
     except OSError as error:
         raise StoreError(

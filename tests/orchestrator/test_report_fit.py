@@ -8,10 +8,11 @@ import factory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from orchestrator.cells import expand
 from orchestrator.record import LinkReading, Record
-from orchestrator.report.export import csv_of, latex_of
+from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.fit import fits
 from orchestrator.report.rows import against_crypten, rows
 
@@ -80,6 +81,19 @@ def test_csv_holds_plain_numbers() -> None:
     lines = list(csv.DictReader(io.StringIO(csv_of(measured))))
     assert [float(line["seconds_per_token"]) for line in lines] == [row.seconds for row in measured]
     assert {line["policy"] for line in lines} == {"full", "mpcache"}
+
+
+def test_parquet_holds_what_csv_does_with_types() -> None:
+    measured = rows(factory.record(cell) for cell in expand(factory.experiment()))
+    table = parquet.read_table(io.BytesIO(parquet_of(measured))).to_pylist()
+    lines = list(csv.DictReader(io.StringIO(csv_of(measured))))
+    assert [line.keys() for line in table] == [line.keys() for line in lines]
+    for typed, text in zip(table, lines, strict=True):
+        assert typed["policy"] == text["policy"]
+        assert typed["seconds_per_token"] == float(text["seconds_per_token"])
+        assert typed["tokens_match"] is {"True": True, "False": False, "": None}[text["tokens_match"]]
+    assert isinstance(table[0]["seq_len"], int)
+    assert isinstance(table[0]["seconds_per_token"], float)
 
 
 @pytest.mark.parametrize("changes", [{}, {"policies": [{"name": "mpcache", "share_from": 3}], "repeats": 2}])
