@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parties.engines.fss import gates, selection
 from parties.engines.fss.caps import MISS_BITS, Caps, caps, surely
-from parties.engines.fss.pivots import ROUNDS, Missed, highest
+from parties.engines.fss.pivots import ROUNDS, Missed, _classes, highest
 from parties.engines.fss.simulation import Simulation, share
 from parties.engines.fss.source import Source
 from parties.program import Program
@@ -21,6 +21,8 @@ from tests.parties.engines.fss.declared import Count, How, Protocol, bits, key_b
 from tests.parties.engines.fss.test_declared import simulated, walked
 
 SMALL = Caps(n=24, count=8, sample=8, high=2, low=5, between=12)
+ROOMY = Caps(n=24, count=1, sample=8, high=0, low=5, between=24)
+"""Room for all of them: nothing is missed."""
 
 
 def chosen_flags(scores: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -81,7 +83,7 @@ def test_pivots_cost_what_they_declare(n: int, count: int, how: How) -> None:
         assert protocol.cost(how).rounds == 1 + ROUNDS
 
 
-def small(scores: Tensor, seed: int) -> tuple[Any, list[Any]]:
+def small(scores: Tensor, seed: int, sizes: Caps = SMALL) -> tuple[Any, list[Any]]:
     """All that is opened in the open while the best of many rows are chosen, by what was shuffled before."""
     heads = scores.shape[0]
 
@@ -89,7 +91,7 @@ def small(scores: Tensor, seed: int) -> tuple[Any, list[Any]]:
         keys = yield from gates.open_(share(source, scores, 8.0))
         shuffle = selection.draw(source, heads, SMALL.n)
         shuffled = yield from gates.open_(shuffle.apply(selection.distinct(keys).reshape(heads, SMALL.n, 1)))
-        return (yield from highest(shuffled.reshape(heads, SMALL.n), SMALL))
+        return (yield from highest(shuffled.reshape(heads, SMALL.n), sizes))
 
     simulation = Simulation(seed)
     try:
@@ -117,6 +119,27 @@ def test_opened_bits_and_misses_are_those_of_a_random_ranking(name: str) -> None
     below = np.unpackbits(pivot_bits, count=heads * 16 * 2).reshape(heads, 16, 2).mean(0)
     expected = np.array([1 - 2 / 9, 1 - 5 / 9])  # a further value is above the j-th of eight with probability j / 9
     assert np.abs(below - expected).max() < 6 * 0.5 / math.sqrt(heads)
+
+
+def of_random_ranking(heads: int, sizes: Caps) -> np.ndarray[Any, Any]:
+    """The bits of the last ranking as who knows no value draws them, [heads, pairs]."""
+    x = np.random.default_rng(8).permuted(np.tile(np.arange(sizes.n), (heads, 1)), axis=1)
+    order = (-x[:, : sizes.sample]).argsort(1)
+    pivots = np.take_along_axis(x, order[:, sizes.pivots], 1)
+    classes = _classes(order, (x[:, sizes.sample :, None] < pivots[:, None]).astype(np.uint8), sizes)
+    rivals = np.take_along_axis(x, (classes != 0).argsort(1, kind="stable")[:, : sizes.between], 1)
+    first, second = np.triu_indices(sizes.between, 1)
+    return rivals[:, first] < rivals[:, second]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_last_ranking_opens_what_a_simulator_draws(name: str) -> None:
+    heads, pairs = 3000, math.comb(ROOMY.between, 2)
+    _, seen = small(ROWS[name].double().expand(heads, 24), 6, ROOMY)
+    bits_of_rivals = np.unpackbits(seen[6][0], count=pairs * heads).reshape(heads, pairs)
+    expected = of_random_ranking(20 * heads, ROOMY).mean(0)
+    assert np.abs(bits_of_rivals.mean(0) - expected).max() < 6 * 0.5 * math.sqrt(1.05 / heads)
+    assert np.ptp(expected) > 0.1, "bits that follow from earlier ones are not fair ones"
 
 
 def test_what_exceeds_the_room_or_the_pivots_is_missed_by_both() -> None:
