@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from orchestrator.record import Record
 from orchestrator.report import words
 from orchestrator.report.export import csv_of, latex_of, parquet_of
-from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length
-from orchestrator.report.fit import fits
+from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length, by_link
+from orchestrator.report.fit import Link, fits, link_of
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
@@ -117,11 +117,27 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
     )
     stage_time = f"Where the client's time goes, a token. {where}"
     found = [time, Picture("stage-seconds", stage_time, breakdown(beside, "seconds"))]
+    if points := _on_several_links(private):
+        across = "Decode time of a token against the measured link, at each series' longest prompt."
+        found.insert(1, Picture("links", across, by_link(points, _SECONDS)))
     if private:
         volume = "Bytes a token, online and offline apart, with framing."
         found.insert(1, Picture("bytes", volume, by_length(private, [_ONLINE, _OFFLINE])))
         stage_bytes = f"Where the bytes go, a token, sent by all. {where}"
         found.append(Picture("stage-bytes", stage_bytes, breakdown(beside, "bytes")))
+    return found
+
+
+def _on_several_links(private: Sequence[Row]) -> list[tuple[Row, Link]]:
+    """Each series' rows at the longest prompt that it ran on more than one measured link."""
+    found: list[tuple[Row, Link]] = []
+    for name in dict.fromkeys(row.series for row in private):
+        by_length: dict[int, list[tuple[Row, Link]]] = {}
+        for row in private:
+            if row.series == name and (link := link_of(row)) is not None:
+                by_length.setdefault(row.seq_len, []).append((row, link))
+        several = [points for _, points in sorted(by_length.items()) if len(points) > 1]
+        found += several[-1] if several else []
     return found
 
 

@@ -4,12 +4,15 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
+from orchestrator.report.fit import Link
 from orchestrator.report.rows import Row, StageRow, stage_rows
 
 STYLE: Any = {
@@ -65,23 +68,63 @@ def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
         for line, network in zip(grid, networks, strict=True):
             here = [row for row in rows if row.network == network]
             for axes, panel in zip(line, panels, strict=True):
-                _lines(axes, here, names, panel)
+                _lines(axes, here, names, panel, lambda row: row.seq_len)
+                lengths = sorted({row.seq_len for row in here})
+                axes.set_xticks(lengths, [str(length) for length in lengths])
+                axes.set_ylim(bottom=0)
+                _labels(axes, here, names, panel, max(lengths))
                 axes.set_title(f"{panel.title}, {network}" if len(networks) > 1 else panel.title)
                 axes.set_ylabel(panel.unit)
                 axes.set_xlabel("prompt length (tokens)")
     return figure
 
 
-def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel) -> None:
-    ends: list[tuple[float, float, str, str]] = []
+def by_link(points: Sequence[tuple[Row, Link]], panel: Panel) -> Figure:
+    """An amount against the measured round trip and against the measured rate, on logarithmic axes.
+
+    Args:
+        points: Rows of one length a series, each with the link that was measured for it.
+        panel: The amount.
+    """
+    rows, links = [row for row, _ in points], {id(row): link for row, link in points}
+    names = list(dict.fromkeys(row.series for row in rows))
+    axis: tuple[tuple[str, Callable[[Link], float]], ...] = (
+        ("round trip, measured (ms)", lambda link: 2e3 * link.delay_s),
+        ("rate, measured (Mbit/s)", lambda link: 8e-6 * link.bytes_per_second),
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.9 + 5.0 * len(axis), 3.6), layout="constrained")
+        for axes, (label, at) in zip(figure.subplots(1, len(axis)), axis, strict=True):
+            place = _placed(links, at)
+            axes.set(xscale="log", yscale="log", xlabel=label, ylabel=panel.unit)
+            _lines(axes, rows, names, panel, place)
+            networks = dict.fromkeys(link.network for link in links.values())
+            ticks = {name: median(at(link) for link in links.values() if link.network == name) for name in networks}
+            axes.set_xticks(list(ticks.values()), [f"{_rounded(value)}\n{name}" for name, value in ticks.items()])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.minorticks_off()
+            axes.set_title(panel.title)
+            _labels(axes, rows, names, panel, max(map(place, rows)), place)
+    return figure
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def _placed(links: dict[int, Link], at: Callable[[Link], float]) -> Callable[[Row], float]:
+    return lambda row: at(links[id(row)])
+
+
+def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel, place: Callable[[Row], float]) -> None:
     for index, name in enumerate(names):
-        own = sorted((row for row in rows if row.series == name), key=lambda row: row.seq_len)
+        own = sorted((row for row in rows if row.series == name), key=place)
         if not own:
             continue
-        colour = COLOURS[index % len(COLOURS)]
-        x, y = [row.seq_len for row in own], [panel.amount(row) for row in own]
+        x, y = [place(row) for row in own], [panel.amount(row) for row in own]
         style: dict[str, Any] = {
-            "color": colour,
+            "color": COLOURS[index % len(COLOURS)],
             "marker": _MARKERS[index % len(_MARKERS)],
             "linestyle": LINES[index % len(LINES)],
         }
@@ -92,25 +135,32 @@ def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel) 
             axes.errorbar(x, y, yerr=[below, above], capsize=3, markersize=5, **style)
         else:
             axes.plot(x, y, markersize=5, **style)
-        ends.append((x[-1], y[-1], name, colour))
-    lengths = sorted({row.seq_len for row in rows})
-    axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.set_ylim(bottom=0)
     axes.margins(x=0.08)
-    _labels(axes, ends)
 
 
-def _labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _labels(
+    axes: Axes,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    panel: Panel,
+    right: float,
+    place: Callable[[Row], float] = lambda row: row.seq_len,
+) -> None:
     """Names at the right ends of the lines, moved apart where they would overlap."""
-    top = axes.get_ylim()[1] or 1.0
-    gap, at = 0.075 * top, -1.0
-    right = max((x for x, *_ in ends), default=0.0)
-    for _, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        at = max(y, at + gap)
+    height, at = axes.transData + axes.transAxes.inverted(), -1.0
+    ends = []
+    for index, name in enumerate(names):
+        if own := [row for row in rows if row.series == name]:
+            last = max(own, key=place)
+            _, y = height.transform((place(last), panel.amount(last)))
+            ends.append((float(y), name, COLOURS[index % len(COLOURS)]))
+    for y, name, colour in sorted(ends):
+        at = max(y, at + 0.075)
         axes.annotate(
             name,
             (right, at),
             (8, 0),
+            xycoords=("data", "axes fraction"),
             textcoords="offset points",
             color=colour,
             fontsize=8,

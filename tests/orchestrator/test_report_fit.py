@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import factory
@@ -12,9 +13,11 @@ from pyarrow import parquet
 
 from orchestrator.cells import expand
 from orchestrator.record import LinkReading, Record
+from orchestrator.report import render
 from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.fit import fits
 from orchestrator.report.rows import against_crypten, rows
+from orchestrator.store import RecordStore
 
 NETWORKS = {"lan": (0.8, 3000.0), "wan-1g-10ms": (10.0, 1000.0), "wan": (40.0, 400.0)}
 
@@ -60,6 +63,19 @@ def test_one_network_or_links_that_were_not_measured_give_no_fit() -> None:
     assert fits(rows(following(1.0, 1.0)[:1])) == []
     bare = [factory.record(cell) for cell in expand(factory.experiment(networks=["lan", "wan"]))]
     assert fits(rows(bare)) == []
+
+
+def test_seconds_are_drawn_against_the_link_where_there_are_several(tmp_path: Path) -> None:
+    for name, records in (("three", following(2.0, 1.0)), ("one", following(2.0, 1.0)[:1])):
+        (tmp_path / name).mkdir()
+        with RecordStore(tmp_path / name) as store:
+            for record in records:
+                store.append(record)
+        render(tmp_path / name)
+    drawn = {name: (tmp_path / name / "figures" / "links.png").exists() for name in ("three", "one")}
+    assert drawn == {"three": True, "one": False}
+    page = (tmp_path / "three" / "report.html").read_text()
+    assert all(label in page for label in ("round trip, measured (ms)", "rate, measured (Mbit/s)", ">0.8<", ">3,000<"))
 
 
 def test_speed_up_is_against_the_same_cell_of_crypten() -> None:
