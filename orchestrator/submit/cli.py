@@ -27,7 +27,10 @@ def submit(
     try:
         load_experiment(file)
         client = cluster.connect(address)
-        job = job or cluster.submit(client, file)
+        if job is None:
+            job = cluster.submit(client, file)
+        else:
+            cluster.require(client, job)
         _note(f"job {job}; --job {job} follows it again")
         if detach:
             return

@@ -69,6 +69,16 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
     return job
 
 
+def require(client: "JobSubmissionClient", job: str) -> None:
+    """Raises unless the cluster knows a job.
+
+    Raises:
+        JobError: It does not, or does not answer.
+    """
+    if all(known.submission_id != job for known in client.list_jobs()):
+        raise JobError(f"--job {job}: the cluster knows no such job; `ray job list` names those that it knows")
+
+
 def exit_status(client: "JobSubmissionClient", job: str) -> int:
     """Exit status of the run that a job was; 1 if it has none of its own, as when it was stopped."""
     info = client.get_job_info(job)
