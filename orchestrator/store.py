@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ RECORDS = "records.jsonl"
 TORN = "records.torn"
 
 
+_POLL_S = 0.2
+
+
 class StoreError(Exception):
     """A run's folder cannot be used; the message says why and what to do."""
 
@@ -27,13 +31,15 @@ class RecordStore:
 
     Args:
         folder: The run's folder; made by the first writer.
+        patience_s: How long to wait for another writer to end. What a killed driver left on emulated hosts ends by
+            itself, in seconds or, on a busy machine, half a minute.
 
     Attributes:
         warnings: What was found wrong with the file, in words: lines set aside, and why.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, patience_s: float = 0.0) -> None:
+        self.folder, self._patience_s = folder, patience_s
         self.warnings: list[str] = []
         self._lock: IO[str] | None = None
 
@@ -53,13 +59,14 @@ class RecordStore:
             lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror}; choose another folder") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise StoreError(
-                f"another run writes to {self.folder} now; wait for it to end, or choose another folder"
-            ) from error
+        deadline = time.monotonic() + self._patience_s
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                lock.close()
+                raise StoreError(
+                    f"another run writes to {self.folder} now; wait for it to end, or choose another folder"
+                )
+            time.sleep(_POLL_S)
         self._lock = lock
         try:
             self._set_torn_aside()
@@ -203,3 +210,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

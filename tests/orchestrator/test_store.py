@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import tempfile
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -103,6 +104,15 @@ def test_two_writers_are_refused_and_the_lock_goes_with_its_holder(tmp_path: Pat
     with RecordStore(tmp_path), pytest.raises(StoreError, match="another run writes to"), RecordStore(tmp_path):
         pass
     write(tmp_path)
+
+
+def test_a_writer_may_wait_for_another_to_end(tmp_path: Path) -> None:
+    other = RecordStore(tmp_path)
+    other.__enter__()
+    threading.Timer(0.5, other.__exit__, (None, None, None)).start()
+    with RecordStore(tmp_path, patience_s=60.0) as store:
+        store.append(RECORDS[0])
+    assert store.read() == (RECORDS[0],)
 
 
 def _write_until_killed(folder: Path, ready: IO[bytes]) -> None:
