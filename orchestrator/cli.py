@@ -202,12 +202,12 @@ def _written(options: dict[str, Any]) -> Iterator[str]:
 def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool, **options: Any) -> None:
     from orchestrator.report import render
     from orchestrator.session import ClusterError
-    from orchestrator.store import RecordStore, StoreError
+    from orchestrator.store import PATIENCE_S, RecordStore, StoreError
     from orchestrator.sweep import run_sweep
     from orchestrator.tables import summary
 
     try:
-        with RecordStore(out) as store:
+        with RecordStore(out, PATIENCE_S) as store:
             if not resume:
                 store.set_aside(datetime.now(UTC))
             store.read()

@@ -17,6 +17,8 @@ RECORDS = "records.jsonl"
 TORN = "records.torn"
 
 
+PATIENCE_S = 45.0
+"""How long a run waits for another one to let go of its folder."""
 _POLL_S = 0.2
 
 

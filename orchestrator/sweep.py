@@ -22,10 +22,8 @@ from orchestrator.record import Record
 from orchestrator.retry import Retry
 from orchestrator.runner import Runner
 from orchestrator.session import ray_session
-from orchestrator.store import RecordStore
+from orchestrator.store import PATIENCE_S, RecordStore
 from orchestrator.todo import NO_LIMIT, Budget, Purse, unfinished
-
-_LOCK_PATIENCE_S = 45.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def run_sweep(
         KeyboardInterrupt: The user insisted.
     """
     stop, refusal = threading.Event(), ""
-    with RecordStore(out, _LOCK_PATIENCE_S) as store:
+    with RecordStore(out, PATIENCE_S) as store:
         frozen = Frozen(store, experiment, expand(experiment), update=update)
         todo = unfinished(cells, store.latest(), retry)
         left = list(todo)

@@ -163,6 +163,7 @@ def test_a_bad_experiment_is_exit_code_2_with_all_its_errors(tmp_path: Path) -> 
 def test_what_keeps_a_run_from_starting_is_exit_code_2(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: list[Cell]
 ) -> None:
+    monkeypatch.setattr("orchestrator.store.PATIENCE_S", 0.5)
     with RecordStore(tmp_path / "busy"):
         busy = call("run", file, "--out", tmp_path / "busy")
     raises(monkeypatch, ClusterError("there is no Ray at 10.0.0.1:6379"))
