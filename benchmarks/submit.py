@@ -17,7 +17,6 @@ MARKS = {
     "the job was accepted": re.compile(r"^job mpcache-bench-"),
     "the run began": re.compile(r": cell 1 of "),
     "parties loaded the model": re.compile(r"client loading"),
-    "the first token was begun": re.compile(r"client decode/\S+ 0 tokens"),
     "the first token was there": re.compile(r"client \S+ [1-9]\d* tokens|^\[1/"),
     "the first cell was through": re.compile(r"^\[1/"),
     "the results were here": re.compile(r" files fetched to "),

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-
 settings.register_profile("any machine", deadline=None)  # no test depends on speed
 settings.load_profile("any machine")
 
