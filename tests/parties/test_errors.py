@@ -21,6 +21,11 @@ EXAMPLES = [
     ),
     (errors.PeersMissing({"dealer": "no answer"}, 60.0), "timeout", ["dealer", "60 s", "no answer"]),
     (errors.HelloRefused("client", "it is in another session"), "config_error", ["client", "another session"]),
+    (
+        errors.PeerUnproven("dealer", "its certificate is another role's"),
+        "config_error",
+        ["TLS", "dealer", "another role"],
+    ),
     (errors.AddressInUse("127.0.0.1", 80), "config_error", ["127.0.0.1", "80", "port 0"]),
     (errors.AddressUnusable("192.0.2.1", 80, "no such address"), "config_error", ["192.0.2.1", "80", "no such"]),
     (errors.ModelError("m is no model; name one"), "config_error", ["m is no model"]),
