@@ -1,5 +1,6 @@
 """Who holds what: the memory of every party and every byte between them, searched for the secrets of the others."""
 
+import contextlib
 import json
 import secrets
 import struct
@@ -21,6 +22,13 @@ MANGLE = bytes(byte ^ 0x5A for byte in range(256))
 
 def memory() -> list[bytes]:
     """The writable memory of this process, by mapping: heap, stacks, tensors."""
+    for _ in range(20):
+        with contextlib.suppress(OSError):  # a mapping went while it was read, as a thread's stack does: look again
+            return mappings()
+    return mappings()
+
+
+def mappings() -> list[bytes]:
     regions = []
     with Path("/proc/self/maps").open() as maps, Path("/proc/self/mem").open("rb", 0) as mem:
         for line in maps:
