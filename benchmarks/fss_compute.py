@@ -38,22 +38,29 @@ REPEATS = 5
 
 
 class Clocked(Simulation):
-    """Notes how long each of the two parties computes."""
+    """Notes how long each of the two parties computes.
 
-    seconds = (0.0, 0.0)
+    Attributes:
+        seconds: of the client and of the server, since each was last `start`ed.
+    """
+
+    seconds: list[float]
+    _since: list[float]
+
+    def start(self, rank: int) -> None:
+        """Forgets what a party has done so far."""
+        if rank != DEALER:
+            self.seconds[rank], self._since[rank] = 0.0, time.perf_counter()
 
     def _lockstep(self, *programs: Program[Any]) -> tuple[Any, Any]:
-        spent = [0.0, 0.0]
-        first, second = (self._clocked(program, index, spent) for index, program in enumerate(programs))
-        results = super()._lockstep(first, second)
-        self.seconds = (spent[0], spent[1])
-        return results
+        self.seconds, self._since = [0.0, 0.0], [0.0, 0.0]
+        first, second = (self._clocked(program, index) for index, program in enumerate(programs))
+        return super()._lockstep(first, second)
 
-    @staticmethod
-    def _clocked(program: Program[Any], index: int, spent: list[float]) -> Program[Any]:
+    def _clocked(self, program: Program[Any], index: int) -> Program[Any]:
         answer = None
         while True:
-            start = time.perf_counter()
+            self._since[index] = time.perf_counter()
             try:
                 wanted = next(program) if answer is None else program.send(answer)
             except StopIteration as stop:
@@ -61,7 +68,7 @@ class Clocked(Simulation):
             finally:
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
-                spent[index] += time.perf_counter() - start
+                self.seconds[index] += time.perf_counter() - self._since[index]
             answer = yield wanted
 
 
@@ -103,7 +110,7 @@ def parse() -> argparse.Namespace:
 
 
 def compute(
-    simulation: Simulation,
+    simulation: Clocked,
     kept: dict[int, dict[str, ServerMatrix]],
     spec: ModelSpec,
     policy: Policy,
@@ -124,11 +131,13 @@ def compute(
         decoder = Decoder(engine, spec, policy)
         if prefill:
             own = [1] * tokens if source.rank == CLIENT else None
+            simulation.start(source.rank)
             for piece in Prefill(tokens, min(tokens, 113)).pieces(decoder, Cache.empty(layers), own):
                 yield from piece()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)
         yield from engine.fix(cache)
+        simulation.start(source.rank)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:

@@ -1,5 +1,6 @@
 """The report's first screen: what ran, where, how it went, and on whose trust the numbers stand."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,11 +46,12 @@ def summarise(records: Sequence[Record]) -> Summary:
         trust=_unique((record.cell.engine.name, record.trust_model) for record in records),
         prefill=tuple(dict.fromkeys(record.prefill for record in records)),
         leaks=_unique((record.cell.policy.name, record.leaks) for record in records if record.leaks),
-        warnings=tuple(Counter(text for record in records for text in record.warnings).items()),
+        warnings=_alike(text for record in records for text in record.warnings),
         versions=_versions(records),
     )
 
 
+_NUMBER = re.compile(r"\d[\d,.]*")
 _ARGMAX = {"private": "private argmax", "client": "logits opened to the client"}
 
 
@@ -59,6 +61,14 @@ def _all(values: Iterable[str]) -> str:
 
 def _unique(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
+
+
+def _alike(warnings: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """The first of those that differ in their numbers alone, and how many they are."""
+    groups: dict[str, list[str]] = {}
+    for text in warnings:
+        groups.setdefault(_NUMBER.sub("#", text), []).append(text)
+    return tuple((texts[0], len(texts)) for texts in groups.values())
 
 
 def _machine(record: Record) -> str:

@@ -194,6 +194,16 @@ def test_hundreds_of_records_make_a_report(tmp_path: Path) -> None:
     assert len(page) < 5e6
 
 
+def test_warnings_that_differ_in_their_numbers_alone_are_told_once(tmp_path: Path) -> None:
+    cells = expand(factory.experiment(repeats=3))[:3]
+    texts = ("10.77.0.10 sent 1,024 bytes", "10.77.0.11 sent 7 bytes", "10.77.0.11 sent nothing")
+    pairs = zip(cells, texts, strict=True)
+    page, text = report(tmp_path, *(factory.record(cell, warnings=(said,)) for cell, said in pairs))
+    assert "10.77.0.10 sent 1,024 bytes (2 cells; the numbers are the first one's)" in text
+    assert text.count("| Warning |") == 2
+    assert page.count("10.77.0.11 sent") == 1
+
+
 def test_everything_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script> $x$ | `y` {{ 7*7 }} \x1b[31m"
     network = {"name": "<b>$net$ & {{ 7*7 }}", "delay_ms": 1}

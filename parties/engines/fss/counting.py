@@ -27,10 +27,10 @@ class HollowStream(Keystream):
     def begin(self, epoch: int) -> None:
         """Every epoch is alike."""
 
-    def octets(self, count: int) -> bytearray:
+    def octets(self, count: int) -> memoryview:
         """Zeros."""
         self.size += count
-        return bytearray(count)
+        return memoryview(bytearray(count))
 
     def words(self, shape: Shape) -> Tensor:
         """Elements that are nowhere."""

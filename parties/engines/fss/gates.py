@@ -74,8 +74,10 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
     source = x.source
     if source.rank != DEALER:
         edge = 2**63 - 2 ** min(x.bits, 62)
-        if bool(((x.public >= edge) | (x.public < -edge)).any()):
-            raise DangerZone
+        if x.public.numel():
+            least, largest = torch.aminmax(x.public)
+            if int(least) < -edge or int(largest) >= edge:
+                raise DangerZone
     cut = source.shared(x.shape, lambda: x.mask >> drop)
     public = cut.first if source.rank == DEALER else x.public >> drop
     return Masked(source, public, cut.share, scale, x.limit)
@@ -84,7 +86,7 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
 def matmul(x: Masked, y: Masked, limit: float | None = None) -> Additive:
     """Batched matrix product [..., a, b] @ [..., b, c]: no round, 8 offline bytes an output, to the server.
 
-    z_0 = X Y - X s_0 - r_0 Y + c_0 and z_1 = -X s_1 - r_1 Y + c_1 with masks r, s and c = r s.
+    z_0 = (X - r_0) Y - X s_0 + c_0 and z_1 = -r_1 Y - X s_1 + c_1 with masks r, s and c = r s.
     """
     return bilinear(x, y, ring.matmul, limit or x.limit * y.limit * x.shape[-1])
 
@@ -96,8 +98,8 @@ def bilinear(x: Masked, y: Masked, product: Callable[[Tensor, Tensor], Tensor], 
         dealt = product(x.mask, y.mask)
         source.shared(dealt.shape, lambda: dealt)
         return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), scale, limit)
-    inner = y.public - y.mask if source.rank == CLIENT else -y.mask
-    share = product(x.public, inner) - product(x.mask, y.public)
+    own = x.public - x.mask if source.rank == CLIENT else -x.mask
+    share = product(own, y.public) - product(x.public, y.mask)
     return Additive(source, share + source.shared(share.shape, _never).share, scale, limit)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SEED_BYTES = 32
-_NOTHING = bytes(1 << 20)
+_NOTHING = memoryview(bytes(1 << 20))
+_BLOCK_BYTES = 16
 
 
 class Keystream:
@@ -28,9 +29,11 @@ class Keystream:
         """Starts the stream of `epoch`, 0 to 2^64 - 1; each epoch has 2^64 blocks of its own."""
         self._cipher = Cipher(self._key, modes.CTR(epoch.to_bytes(8, "big") + bytes(8))).encryptor()
 
-    def octets(self, count: int) -> bytearray:
-        """The next `count` bytes."""
-        return bytearray(self._cipher.update(_NOTHING[:count] if count <= len(_NOTHING) else bytes(count)))
+    def octets(self, count: int) -> memoryview:
+        """The next `count` bytes, the caller's to write to."""
+        room = bytearray(count + _BLOCK_BYTES - 1)  # the cipher wants room for a block more
+        self._cipher.update_into(_NOTHING[:count] if count <= len(_NOTHING) else bytes(count), room)
+        return memoryview(room)[:count]
 
     def words(self, shape: Sequence[int]) -> Tensor:
         """Uniform elements of Z_2^64, int64."""

@@ -31,10 +31,13 @@ def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums
     """
     tables, rows, twice = mirrored.shape
     length = twice // 2
-    chosen = np.empty(length, np.int8)
+    ones, places, lows = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(0x7F7F7F7F7F7F7F7F)
+    eights = np.empty(length // 8, np.uint64)
+    chosen = eights.view(np.int8)  # all ones where the bit is one
     for i in range(bits.shape[0]):
-        for j in range(length):
-            chosen[j] = -((bits[i, j >> 3] >> (7 - (j & 7))) & 1)  # all ones where the bit is one
+        for j in range(length // 8):
+            spread = (np.uint64(bits[i, j]) * ones) & places  # byte k keeps bit 7 - k
+            eights[j] = (((spread + lows) >> np.uint64(7)) & ones) * np.uint64(255)
         start = length - 1 - turn[i]
         for t in range(tables):
             turned = mirrored[t, i % rows, start : start + length]
@@ -44,15 +47,27 @@ def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums
             sums[t, i] = total
 
 
-@_compiled("void(int64[:, ::1], int64[:, ::1], int64[:, ::1])")
-def matrix_product(x: Integers, transposed: Integers, product: Integers) -> None:
-    """[n, in] times the transpose of [out, in], into [n, out]; each row of the matrix is read once."""
-    for j in range(transposed.shape[0]):
-        for i in range(x.shape[0]):
-            total = np.int64(0)
-            for k in range(x.shape[1]):
-                total += x[i, k] * transposed[j, k]
-            product[i, j] = total
+@_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
+def products_by_columns(x: Integers, columns: Integers, product: Integers) -> None:
+    """[b, n, k] times matrices whose columns lie in a row, [b, m, k], into [b, n, m]; each column is read once."""
+    for b in range(x.shape[0]):
+        for j in range(columns.shape[1]):
+            for i in range(x.shape[1]):
+                total = np.int64(0)
+                for k in range(x.shape[2]):
+                    total += x[b, i, k] * columns[b, j, k]
+                product[b, i, j] = total
+
+
+@_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
+def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
+    """[b, n, k] times [b, k, m], added to [b, n, m]; each row is read once."""
+    for b in range(x.shape[0]):
+        for k in range(rows.shape[1]):
+            for i in range(x.shape[1]):
+                factor = x[b, i, k]
+                for j in range(rows.shape[2]):
+                    product[b, i, j] += factor * rows[b, k, j]
 
 
 @_compiled("void(uint64[::1], uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])")
