@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _RESULTS = "mpcache-bench"  # below the home folder of the user that Ray runs as
 _STOP_S = 60  # Ray allows three seconds, too few to end parties and to write what there is
+# What `submit` does it says itself; the last two have levels of their own.
+_CHATTY = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _END_S, _POLL_S = 120.0, 0.5
 
 
@@ -35,7 +37,8 @@ def connect(address: str) -> "JobSubmissionClient":
         raise JobError(
             f"--address {address}: must be a URL such as http://192.0.2.10:8265, Ray's dashboard on the head"
         )
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.ERROR)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -157,6 +157,7 @@ def test_a_run_comes_back_with_its_log_and_records_although_the_connection_was_c
     proxy.close()
     assert client.returncode == 0, said + noted
     assert "connection lost; trying again" in noted
+    assert "INFO" not in noted
     (record,) = RecordStore(tmp_path / "out").read()
     assert record.status == "ok"
     assert list((tmp_path / "out").glob("report*"))
