@@ -38,6 +38,7 @@ COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 _MOST_STAGE_PANELS = 4
+_WIDE = 10.0  # from here on a linear axis hides what differs among the small amounts
 _BREAKDOWN_INCHES = 10.9
 
 
@@ -71,10 +72,14 @@ def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
                 _lines(axes, here, names, panel, lambda row: row.seq_len)
                 lengths = sorted({row.seq_len for row in here})
                 axes.set_xticks(lengths, [str(length) for length in lengths])
-                axes.set_ylim(bottom=0)
+                wide = _wide([panel.amount(row) for row in here])
+                if wide:
+                    _logarithmic(axes)
+                else:
+                    axes.set_ylim(bottom=0)
                 _labels(axes, here, names, panel, max(lengths))
                 axes.set_title(f"{panel.title}, {network}" if len(networks) > 1 else panel.title)
-                axes.set_ylabel(panel.unit)
+                axes.set_ylabel(f"{panel.unit}, logarithmic" if wide else panel.unit)
                 axes.set_xlabel("prompt length (tokens)")
     return figure
 
@@ -96,17 +101,27 @@ def by_link(points: Sequence[tuple[Row, Link]], panel: Panel) -> Figure:
         figure = Figure(figsize=(0.9 + 5.0 * len(axis), 3.6), layout="constrained")
         for axes, (label, at) in zip(figure.subplots(1, len(axis)), axis, strict=True):
             place = _placed(links, at)
-            axes.set(xscale="log", yscale="log", xlabel=label, ylabel=panel.unit)
+            axes.set(xscale="log", xlabel=label, ylabel=panel.unit)
             _lines(axes, rows, names, panel, place)
             networks = dict.fromkeys(link.network for link in links.values())
             ticks = {name: median(at(link) for link in links.values() if link.network == name) for name in networks}
             axes.set_xticks(list(ticks.values()), [f"{_rounded(value)}\n{name}" for name, value in ticks.items()])
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.minorticks_off()
+            _logarithmic(axes)
             axes.set_title(panel.title)
             _labels(axes, rows, names, panel, max(map(place, rows)), place)
     return figure
+
+
+def _wide(amounts: Sequence[float]) -> bool:
+    """Whether the least would lie on a linear axis' foot."""
+    return min(amounts) > 0 and max(amounts) > _WIDE * min(amounts)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
 
 
 def _rounded(value: float) -> str:

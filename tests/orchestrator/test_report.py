@@ -8,7 +8,7 @@ import pytest
 from orchestrator.cells import expand
 from orchestrator.record import LinkReading, Record, Status
 from orchestrator.report import render
-from orchestrator.report.figures import as_png, as_svg
+from orchestrator.report.figures import Panel, as_png, as_svg, by_length
 from orchestrator.report.rows import against_full, rows, stage_rows
 from orchestrator.report.words import byte_count, digits, duration, markdown, times
 from orchestrator.store import RecordStore, StoreError
@@ -204,6 +204,15 @@ def test_warnings_that_differ_in_their_numbers_alone_are_told_once(tmp_path: Pat
     assert page.count("10.77.0.11 sent") == 1
 
 
+@pytest.mark.parametrize(("least", "scale"), [(1.0, "log"), (50.0, "linear"), (0.0, "linear")])
+def test_small_amounts_beside_large_ones_are_drawn_to_be_read(least: float, scale: str) -> None:
+    shown = rows([factory.record(cell) for cell in expand(factory.experiment())])
+    (axes,) = by_length(shown, [Panel("Seconds", "s", lambda row: least if row is shown[0] else 100.0)]).axes
+    assert axes.get_yscale() == scale
+    assert ("logarithmic" in axes.get_ylabel()) == (scale == "log")
+    assert scale == "log" or axes.get_ylim()[0] == 0
+
+
 def test_everything_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script> $x$ | `y` {{ 7*7 }} \x1b[31m"
     network = {"name": "<b>$net$ & {{ 7*7 }}", "delay_ms": 1}
@@ -250,7 +259,7 @@ def test_a_folder_without_records_says_what_to_do(tmp_path: Path, name: str) -> 
 
 
 def test_figures_survive_names_that_look_like_mathematics() -> None:
-    from orchestrator.report import _SECONDS, by_length
+    from orchestrator.report import _SECONDS
 
     figure = by_length(rows([factory.record(factory.cell(networks=[{"name": r"$\frac{", "delay_ms": 1}]))]), [_SECONDS])
     assert as_png(figure).startswith(b"\x89PNG")
