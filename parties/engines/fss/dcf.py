@@ -25,7 +25,8 @@ LEAF_LEVELS = 7
 _FIXED_KEY = b"mpcbench fss key"  # public: it names a permutation, it hides nothing
 _CONTROL = np.uint64(7)
 _ONE = np.uint64(1)
-_LEAF = np.uint64(2)
+_LEAF = np.uint64(2)  # what a leaf's seed is hashed with, where an inner node's is with a bit
+_NONE = np.uint64(0)
 
 
 def key_blocks(width: int) -> int:
@@ -42,16 +43,17 @@ def generate(alpha: Words, width: int, first: Bits, second: Bits) -> Bits:
         first: the client's seeds, [n, 16] bytes.
         second: the server's.
     """
-    n, levels = len(alpha), range(width - 1, LEAF_LEVELS - 1, -1)
+    n = len(alpha)
     words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
-    seeds = np.stack([_clean(_blocks(first)), _clean(_blocks(second))])
+    both = np.empty((2, 2, n, 2), dtype=np.uint64)  # [side, party, n, 2]
+    both[:] = np.stack([_clean(_blocks(first)), _clean(_blocks(second))])
+    both[1, ..., 0] ^= _ONE
+    permuted = _Permuted(both)
     on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
-    both = np.empty((2, *seeds.shape), dtype=np.uint64)  # [side, party, n, 2]
-    for level, word in zip(levels, words, strict=False):
-        both[:] = seeds
-        both[1, ..., 0] ^= _ONE
-        loops.grow(alpha, np.uint64(level), _hash(both), seeds, word, on, value)
-    leaves = _hash(_tweaked(seeds, _LEAF))
+    for level, word in zip(_levels(width), words, strict=False):
+        loops.grow(alpha, level, permuted.now(), both, word, on, value)
+    both[0, ..., 0] ^= _LEAF
+    leaves = permuted.now()[0] ^ both[0]
     below = _below()[(alpha & np.uint64(2**LEAF_LEVELS - 1)).astype(np.int64)]
     words[-1] = leaves[0] ^ leaves[1] ^ below ^ (np.uint64(0) - value)[:, None]
     return words.view(np.uint8)
@@ -67,14 +69,14 @@ def evaluate(party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
         seed: this party's seeds, [n, 16] bytes.
         key: what `generate` returned.
     """
-    words = key.view(np.uint64)
+    words, levels = key.view(np.uint64), _levels(width)
     state = _clean(_blocks(seed))
+    state[:, 0] ^= (x >> levels[0]) & _ONE if len(levels) else _LEAF
+    permuted = _Permuted(state)
     on, value = np.full_like(x, party), np.zeros_like(x)
-    for index, level in enumerate(range(width - 1, LEAF_LEVELS - 1, -1)):
-        place = np.uint64(level)
-        state[:, 0] ^= (x >> place) & _ONE
-        loops.descend(x, place, _hash(state), words[index], state, on, value)
-    leaf = _hash(_tweaked(state, _LEAF)) ^ words[-1] * on[:, None]
+    for level, word in zip(levels, words, strict=False):
+        loops.descend(x, level, _LEAF if level == LEAF_LEVELS else _NONE, permuted.now(), state, word, on, value)
+    leaf = permuted.now() ^ state ^ words[-1] * on[:, None]
     rest = x & np.uint64(2**LEAF_LEVELS - 1)
     half = np.where(rest >= 64, leaf[:, 1], leaf[:, 0])
     bits: Bits = ((value ^ (half >> (rest & np.uint64(63)))) & _ONE).astype(np.uint8)
@@ -101,10 +103,9 @@ def _clean(blocks: Blocks) -> Blocks:
     return cleaned
 
 
-def _tweaked(blocks: Blocks, tweak: np.uint64) -> Blocks:
-    other = blocks.copy()
-    other[..., 0] ^= tweak
-    return other
+def _levels(width: int) -> Words:
+    """Places of the bits that the tree tells apart, from the highest."""
+    return np.arange(width - 1, LEAF_LEVELS - 1, -1, dtype=np.int64).astype(np.uint64)
 
 
 @cache
@@ -112,13 +113,18 @@ def _permutation() -> CipherContext:
     return Cipher(algorithms.AES(_FIXED_KEY), modes.ECB()).encryptor()  # noqa: S305 - a fixed permutation of one block
 
 
-def _hash(blocks: Blocks) -> Blocks:
-    """Contiguous blocks, permuted, and the blocks again added."""
-    room = bytearray(blocks.nbytes + 15)  # the cipher wants room for a block more
-    _permutation().update_into(blocks.data.cast("B") if blocks.size else b"", room)
-    hashed = np.frombuffer(room, dtype=np.uint64, count=blocks.size).reshape(blocks.shape)
-    hashed ^= blocks
-    return hashed
+class _Permuted:
+    """Contiguous blocks and, in a room of their own, their permutation; both added are their hash."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._from = blocks.data.cast("B") if blocks.size else b""
+        self._room = bytearray(blocks.nbytes + 15)  # the cipher wants room for a block more
+        self._to = np.frombuffer(self._room, dtype=np.uint64, count=blocks.size).reshape(blocks.shape)
+
+    def now(self) -> Blocks:
+        """The permutation of what the blocks hold now."""
+        _permutation().update_into(self._from, self._room)
+        return self._to
 
 
 @cache

@@ -70,41 +70,49 @@ def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
                     product[b, i, j] += factor * rows[b, k, j]
 
 
-@_compiled("void(uint64[::1], uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])")
-def descend(x: Words, level: Any, hashed: Words, word: Words, seed: Words, on: Words, value: Words) -> None:
-    """One level of `dcf.evaluate`: from the hashed child, as it is, to its seed and control bits.
+@_compiled(
+    "void(uint64[::1], uint64, uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])"
+)
+def descend(
+    x: Words, level: Any, tweak: Any, permuted: Words, state: Words, word: Words, on: Words, value: Words
+) -> None:
+    """One level of `dcf.evaluate`: from a node to its child.
 
     Args:
         x: public numbers, [n].
         level: place of the bit of x that the child stands for.
-        hashed: the children, [n, 2].
+        tweak: what the child's seed is hashed with; 0 for the next bit of x.
+        permuted: the state, permuted, [n, 2].
+        state: the seed and what it is hashed with; becomes the child's, [n, 2].
         word: correction words of the level, [n, 2].
-        seed: takes the children's seeds, [n, 2].
         on: whether the party's control bit is set, 0 or 1; becomes the child's.
         value: the payload so far, in bit 0.
     """
     one, control = np.uint64(1), np.uint64(7)
     for i in range(x.shape[0]):
+        first, second = permuted[i, 0] ^ state[i, 0], permuted[i, 1] ^ state[i, 1]
         taken = np.uint64(0) - on[i]
         low, high = word[i, 0] & taken, word[i, 1] & taken
-        bits = hashed[i, 0] & control
+        bits = first & control
         value[i] ^= (bits >> one) ^ (low >> np.uint64(2))
         on[i] = (bits ^ (low >> ((x[i] >> level) & one))) & one
-        seed[i, 0] = (hashed[i, 0] ^ low) & ~control
-        seed[i, 1] = hashed[i, 1] ^ high
+        added = tweak if tweak else (x[i] >> (level - one)) & one
+        state[i, 0] = ((first ^ low) & ~control) ^ added
+        state[i, 1] = second ^ high
 
 
 @_compiled(
-    "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
+    "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
 )
-def grow(alpha: Words, level: Any, hashed: Words, seeds: Words, word: Words, on: Words, value: Words) -> None:
+def grow(alpha: Words, level: Any, permuted: Words, both: Words, word: Words, on: Words, value: Words) -> None:
     """One level of `dcf.generate`: its correction words, and the step from the seeds to the children towards alpha.
 
     Args:
         alpha: thresholds, [n].
         level: place of the bit of alpha that decides.
-        hashed: left and right children of both parties' seeds, [side, party, n, 2].
-        seeds: of both parties, [2, n, 2]; become those of the children that are kept.
+        permuted: `both`, permuted.
+        both: what left and right child of both parties' seeds are hashed from, [side, party, n, 2]; become those of the
+            children that are kept.
         word: takes the correction words, [n, 2].
         on: the parties' control bits, [2, n]; become the children's.
         value: the payload on the way so far, in bit 0.
@@ -113,15 +121,20 @@ def grow(alpha: Words, level: Any, hashed: Words, seeds: Words, word: Words, on:
     for i in range(alpha.shape[0]):
         bit = (alpha[i] >> level) & one
         right = np.uint64(0) - bit  # all ones where the way goes to the right
-        lost_low = lost_high = kept_low = np.uint64(0)
+        lost_low = lost_high = kept_low = left = other = np.uint64(0)
         for p in range(2):
-            low, high = hashed[0, p, i, 0], hashed[0, p, i, 1]
-            low_turn, high_turn = low ^ hashed[1, p, i, 0], high ^ hashed[1, p, i, 1]
+            low, high = permuted[0, p, i, 0] ^ both[0, p, i, 0], permuted[0, p, i, 1] ^ both[0, p, i, 1]
+            low_turn = low ^ permuted[1, p, i, 0] ^ both[1, p, i, 0]
+            high_turn = high ^ permuted[1, p, i, 1] ^ both[1, p, i, 1]
             lost_low ^= low ^ (low_turn & ~right)
             lost_high ^= high ^ (high_turn & ~right)
             kept_low ^= low ^ (low_turn & right)
-        left_turn = (hashed[0, 0, i, 0] ^ hashed[0, 1, i, 0] ^ bit ^ one) & one
-        right_turn = (hashed[1, 0, i, 0] ^ hashed[1, 1, i, 0] ^ bit) & one
+            left ^= low
+            other ^= low ^ low_turn
+            both[0, p, i, 0] = low ^ (low_turn & right)  # the kept child, not yet corrected
+            both[0, p, i, 1] = high ^ (high_turn & right)
+        left_turn = (left ^ bit ^ one) & one
+        right_turn = (other ^ bit) & one
         turn = left_turn ^ ((left_turn ^ right_turn) & bit)
         gain = value[i] ^ ((lost_low >> one) & one) ^ bit
         value[i] ^= ((kept_low >> one) & one) ^ gain
@@ -130,8 +143,9 @@ def grow(alpha: Words, level: Any, hashed: Words, seeds: Words, word: Words, on:
         word[i, 1] = lost_high
         for p in range(2):
             corrected = np.uint64(0) - on[p, i]
-            low = hashed[0, p, i, 0] ^ ((hashed[0, p, i, 0] ^ hashed[1, p, i, 0]) & right)
-            high = hashed[0, p, i, 1] ^ ((hashed[0, p, i, 1] ^ hashed[1, p, i, 1]) & right)
+            low, high = both[0, p, i, 0], both[0, p, i, 1]
             on[p, i] = (low & one) ^ (on[p, i] & turn)
-            seeds[p, i, 0] = (low & ~control) ^ (lost_low & corrected)
-            seeds[p, i, 1] = high ^ (lost_high & corrected)
+            low = (low & ~control) ^ (lost_low & corrected)
+            high ^= lost_high & corrected
+            both[0, p, i, 0], both[0, p, i, 1] = low, high
+            both[1, p, i, 0], both[1, p, i, 1] = low ^ one, high
