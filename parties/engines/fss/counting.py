@@ -79,6 +79,10 @@ class HollowSource(DealerSource):
         super().__init__(meter, self.drawn, HollowStream(), HollowOutbox(to_client), HollowOutbox(to_server))
         self.told_bytes = self.shared_bytes = 0
 
+    def stand_in(self, shape: Shape) -> Tensor:
+        """See `Source`."""
+        return hollow(shape)
+
     def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
         """See `Source`."""
         whole = self.client.words(shape)

@@ -97,7 +97,7 @@ def bilinear(x: Masked, y: Masked, product: Callable[[Tensor, Tensor], Tensor], 
     if source.rank == DEALER:
         dealt = product(x.mask, y.mask)
         source.shared(dealt.shape, lambda: dealt)
-        return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), scale, limit)
+        return Additive(source, source.stand_in(dealt.shape), scale, limit)
     own = x.public - x.mask if source.rank == CLIENT else -x.mask
     share = product(own, y.public) - product(x.public, y.mask)
     return Additive(source, share + source.shared(share.shape, _never).share, scale, limit)
@@ -109,7 +109,7 @@ def arithmetic(source: Source, bit: tuple[Bits, Bits]) -> Additive:
     mask = source.shared(masked.shape, lambda: torch.from_numpy(beta.astype(np.int64))).share
     public = torch.from_numpy(masked.astype(np.int64)).to(mask.device)
     if source.rank == DEALER:
-        share = torch.empty(masked.shape, dtype=torch.int64, device="meta")
+        share = source.stand_in(masked.shape)
     else:
         share = (public if source.rank == CLIENT else 0) + (1 - 2 * public) * mask
     return Additive(source, share, 0, 1.0 + 2.0**-ring.FRACTION_BITS)

@@ -12,7 +12,7 @@ from parties.engines.fss.values import Additive
 def owned(source: Source, shape: Sequence[int], integers: Tensor | None, scale: int, limit: float) -> Additive:
     """Additive shares of integers that one party knows and the others do not (None): no communication."""
     if source.rank == DEALER:
-        share = torch.empty(tuple(shape), dtype=torch.int64, device="meta")
+        share = source.stand_in(shape)
     else:
         nothing = torch.zeros(tuple(shape), dtype=torch.int64)
         share = (nothing if integers is None else integers).to(source.device)

@@ -31,7 +31,7 @@ class ServerMatrix:
         shape = (x.shape[0], self.transposed.shape[0])
         if source.rank == DEALER:
             source.shared(shape, lambda: ring.vector_matrix(x.public, self.transposed))
-            return Additive(source, torch.empty(shape, dtype=torch.int64, device="meta"), scale, limit)
+            return Additive(source, source.stand_in(shape), scale, limit)
         vector = x.public - x.mask if source.rank == SERVER else -x.mask
         correction = source.shared(shape, lambda: torch.empty(0)).share
         return Additive(source, ring.vector_matrix(vector, self.transposed) - correction, scale, limit)

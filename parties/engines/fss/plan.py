@@ -5,8 +5,6 @@ from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import Any, Literal, Self
 
-import torch
-
 from parties.cache import Cache
 from parties.decoder import Decoder, token_pieces
 from parties.engines.fss.engine import Computation
@@ -66,8 +64,7 @@ class Plan:
 
     def cache(self, engine: Computation) -> Cache:
         """The dealer's stand-in for the cache as the cell begins."""
-        empty = {n: torch.empty(s, dtype=torch.int64, device="meta") for n, s in self.shapes.items()}
-        named = {name: engine.adopt(share) for name, share in empty.items()}
+        named = {name: engine.adopt(engine.source.stand_in(shape)) for name, shape in self.shapes.items()}
         return Cache.from_values(ModelSpec.from_json(self.spec).n_layers, self.position, named)
 
 

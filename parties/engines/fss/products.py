@@ -84,7 +84,7 @@ def _products(terms: Sequence[Term], secrets: Sequence[Secret | None], limit: fl
     for secret, shares in zip(secrets, _deal(source, terms, secrets), strict=True):
         shape = _broadcast([factor.shape for factor in factors] + ([secret[0]] if secret else []))
         if source.rank == DEALER:
-            share = torch.empty(shape, dtype=torch.int64, device="meta")
+            share = source.stand_in(shape)
         else:
             share = reduce(torch.add, (_expanded(shares, (), term) for term in terms)).expand(shape)
         results.append(Additive(source, share, scale, bound))

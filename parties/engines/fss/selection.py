@@ -65,7 +65,7 @@ class Shuffle:
         if self.whole is not None:
             dealt = self.whole @ x.mask
             source.shared(dealt.shape, lambda: dealt)
-            return Additive(source, torch.empty(dealt.shape, dtype=torch.int64, device="meta"), x.scale, x.limit)
+            return Additive(source, source.stand_in(dealt.shape), x.scale, x.limit)
         moved_mask = source.shared(x.shape, lambda: torch.empty(0)).share
         return Additive(source, ring.matmul(self.matrices.share, x.public) - moved_mask, x.scale, x.limit)
 
@@ -75,7 +75,7 @@ def draw(source: Source, heads: int, n: int) -> Shuffle:
     whole = _permutations(heads, n) if source.rank == DEALER else torch.empty(0, dtype=torch.int64)
     share = source.shared((heads, n, n), lambda: whole).share
     if source.rank == DEALER:
-        share = torch.empty(share.shape, dtype=torch.int64, device="meta")
+        share = source.stand_in(share.shape)
     return Shuffle(Additive(source, share, 0, 2.0), whole if source.rank == DEALER else None)
 
 

@@ -141,9 +141,8 @@ def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACT
     """Numbers as additive shares in a simulation: the server's share is a fixed pseudo-random tensor."""
     noise = torch.randint(-(2**62), 2**62, numbers.shape, generator=torch.Generator().manual_seed(1))
     parts = {"ClientSource": ring.encode(numbers, scale) - noise, "ServerSource": noise}
-    meta = torch.empty(numbers.shape, dtype=torch.int64, device="meta")
     part = parts.get(type(source).__name__)
-    return Additive(source, meta if part is None else part.to(source.device), scale, limit)
+    return Additive(source, source.stand_in(numbers.shape) if part is None else part.to(source.device), scale, limit)
 
 
 def value_of(first: Masked | Additive, second: Masked | Additive) -> Tensor:

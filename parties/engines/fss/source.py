@@ -59,6 +59,10 @@ class Source(ABC):
     def begin(self, epoch: int) -> None:
         """Starts an epoch: randomness of other epochs is neither used nor used again."""
 
+    def stand_in(self, shape: Shape) -> Tensor:
+        """At the dealer, who has no additive shares, what stands for one: zeros, in no memory."""
+        return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
+
     @abstractmethod
     def mask(self, shape: Shape) -> Dealt:
         """Fresh uniform ring elements. Costs nothing."""

@@ -92,7 +92,7 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
     bits, first = source.shared_octets(octets, lambda: _one_hot(turn.numpy(), length))
     if source.rank == DEALER:
         signs = torch.from_numpy(_signs(turn.numpy(), first)).reshape(shape)
-        share = torch.empty((len(tables.values), *shape), dtype=torch.int64, device="meta")
+        share = source.stand_in((len(tables.values), *shape))
     else:
         signs = torch.empty(0)
         sums = tables.sums(turn, bits).reshape(len(tables.values), *shape)

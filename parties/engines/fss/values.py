@@ -148,7 +148,7 @@ class Masked(Number):
         """The same numbers as additive shares."""
         rank = self.source.rank
         if rank == DEALER:
-            share = torch.empty(self.shape, dtype=torch.int64, device="meta")
+            share = self.source.stand_in(self.shape)
         else:
             share = (self.public if rank == CLIENT else 0) - self.mask
         return Additive(self.source, share, self.scale, self.limit)
@@ -158,7 +158,7 @@ class Additive(Number):
     """Numbers z = z_0 + z_1.
 
     Attributes:
-        share: z_i; at the dealer a tensor on the meta device, which has a shape and no elements.
+        share: z_i; at the dealer, who has none, what stands for it.
     """
 
     def __init__(self, source: Source, share: Tensor, scale: int, limit: float) -> None:
