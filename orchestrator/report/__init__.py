@@ -17,6 +17,7 @@ from orchestrator.report import words
 from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length, by_link
 from orchestrator.report.fit import Link, fits, link_of
+from orchestrator.report.links import link_rows
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
@@ -92,7 +93,7 @@ def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
         "stages": [(row, stage_rows(row)) for row in shown],
         "prompts": prompt_rows(measured),
         "failures": [record for record in records if not record.status.measured],
-        "links": _links(records),
+        "links": link_rows(records),
         "pictures": _pictures(measured, shown) if measured else [],
         "records": records,
         "torn": torn,
@@ -139,10 +140,6 @@ def _on_several_links(private: Sequence[Row]) -> list[tuple[Row, Link]]:
         several = [points for _, points in sorted(by_length.items()) if len(points) > 1]
         found += several[-1] if several else []
     return found
-
-
-def _links(records: Sequence[Record]) -> list[tuple[Record, Any]]:
-    return [(record, link) for record in records for link in record.links]
 
 
 def _environment() -> Environment:

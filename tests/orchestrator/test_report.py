@@ -230,13 +230,16 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
 
 
 def test_links_are_shown_as_asked_and_measured(tmp_path: Path) -> None:
-    link = LinkReading(
-        src="client", dst="server", asked={"delay_ms": 20}, measured_before={"rtt_ms": 40.3}, measured_after=None
-    )
-    page, text = report(tmp_path, factory.record(links=(link,)))
-    for content in (page, text.replace("\\", "")):
-        assert "delay_ms 20" in content
-        assert "rtt_ms 40.3" in content
+    asked = {"delay_ms": 20.0, "rate_mbit": None, "loss_pct": 0.0, "rtt_ms": 40.0}
+    readings = [{"rtt_ms": rtt, "rate_mbit": 381.4, "congestion_control": "bbr"} for rtt in (40.31, 41.02, 40.77)]
+    links = [LinkReading(src="client", dst="server", asked=asked, measured_before=reading) for reading in readings]
+    cells = expand(factory.experiment(repeats=3))[:3]
+    pairs = zip(cells, links, strict=True)
+    page, text = report(tmp_path, *(factory.record(cell, links=(link,)) for cell, link in pairs))
+    (row,) = [line for line in text.replace("\\", "").splitlines() if line.startswith("| none | client | server |")]
+    told = ["3", "RTT 40 ms, delay 20 ms", "RTT 40.8 (40.3 to 41) ms, rate 381 Mbit/s", "n/a"]
+    assert [part.strip() for part in row.strip("|").split("|")][3:] == told
+    assert all(f">{part}<" in page for part in told)
 
 
 def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
