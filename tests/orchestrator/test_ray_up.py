@@ -92,8 +92,9 @@ def cluster_file(folder: Path) -> Path:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Lab]:
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Hosts with the addresses of the file: three with an sshd, and the user's own, the last."""
+    monkeypatch.chdir(ROOT)  # the file's mounts are relative to the checkout, where its user stands
     keys(tmp_path)
     accounts(tmp_path, "ubuntu")
     with Lab.up(4, subnet="192.0.2", keep=[tmp_path]) as lab:
