@@ -23,6 +23,7 @@ MISSING += [] if SSHD else ["sshd"]
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(
         bool(MISSING), reason=f"needs {', '.join(MISSING)} (openssh-server, openssh-client, rsync, sudo)"
