@@ -10,14 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import ray
 import sweep_program
+from emulated_cluster import emulated_cluster
 from fake_cells import FAKE, fake_experiment
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group
@@ -51,19 +50,9 @@ def wait_until(condition: Callable[[], object]) -> None:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head, and a second node that alone offers a seat for the server, and none for another party."""
     monkeypatch.setenv("PYTHONPATH", IMPORTS)
-    folder = tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp")
-    head = {"num_cpus": 2, "object_store_memory": STORE, "temp_dir": folder, "include_dashboard": False}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=1, resources={"server": 1, "rest": 1}, object_store_memory=STORE)
-        ray.init(address=cluster.address, log_to_driver=False)
-        cluster.wait_for_nodes()
-    assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    with emulated_cluster({"num_cpus": 2}, {"num_cpus": 1, "resources": {"server": 1, "rest": 1}}) as cluster:
+        assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)
+        yield cluster
 
 
 def raylet_of(node: object) -> psutil.Process:

@@ -1,10 +1,7 @@
 """The command `doctor` on this machine and on a cluster of two nodes."""
 
 import json
-import shutil
 import socket
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 import torch
-from ray.cluster_utils import Cluster
+from emulated_cluster import emulated_cluster
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -23,7 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-STORE = 80_000_000
 FILE = """
 name: tiny
 model: random:tiny-llama
@@ -38,18 +34,9 @@ new_tokens: 2
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[None]:
     """A head that claims a GPU, and a node that alone seats the server."""
-    folder = tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp")
-    head = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": STORE, "temp_dir": folder, "include_dashboard": False}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=1, num_gpus=1, resources={"server": 1}, object_store_memory=STORE)
-        ray.init(address=cluster.address, log_to_driver=False)
-        cluster.wait_for_nodes()
-    yield
-    ray.shutdown()
-    cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    head = {"num_cpus": 2, "num_gpus": 1}
+    with emulated_cluster(head, {"num_cpus": 1, "num_gpus": 1, "resources": {"server": 1}}):
+        yield
 
 
 def written(folder: Path, **more: Any) -> Path:

@@ -1,13 +1,10 @@
 """GPUs as Ray counts them: each party of a `gpu: true` cell has one, or a part of one. The node only declares two."""
 
-import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
+from emulated_cluster import emulated_cluster
 
 from orchestrator.placement import PROTOCOL_ROLES, PlacementError, place
 
@@ -23,16 +20,8 @@ GPUS = 2
 @pytest.fixture(scope="module", autouse=True)
 def node() -> Iterator[None]:
     """One node that declares two GPUs, whatever the machine has."""
-    folder = tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp")
-    head = {"num_cpus": 2, "num_gpus": GPUS, "object_store_memory": 80_000_000, "temp_dir": folder}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
-        cluster = Cluster(initialize_head=True, head_node_args=head | {"include_dashboard": False})
-        ray.init(address=cluster.address, log_to_driver=False)
-    yield
-    ray.shutdown()
-    cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    with emulated_cluster({"num_cpus": 2, "num_gpus": GPUS}):
+        yield
 
 
 def given(roles: tuple[str, ...]) -> dict[str, list[str]]:

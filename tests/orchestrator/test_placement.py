@@ -1,14 +1,11 @@
 """Seats on a cluster of three nodes (emulated on this machine by Ray)."""
 
-import shutil
-import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
+from emulated_cluster import emulated_cluster
 
 from orchestrator.patience import Interrupted
 from orchestrator.placement import PROTOCOL_ROLES, ROLES, Placement, PlacementError, place
@@ -19,25 +16,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-STORE = 80_000_000
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[str, str]]:
     """Node ids by the role that the node offers; one more node offers nothing but CPUs."""
-    folder = tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp")
-    head = {"num_cpus": 1, "resources": {"client": 1}, "object_store_memory": STORE, "temp_dir": folder}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray", category=FutureWarning)
-        cluster = Cluster(initialize_head=True, head_node_args=head | {"include_dashboard": False})
-        for role in ("server", "dealer"):
-            cluster.add_node(num_cpus=1, resources={role: 1}, object_store_memory=STORE)
-        ray.init(address=cluster.address, log_to_driver=False)
-        cluster.wait_for_nodes()
-    yield {role: node["NodeID"] for node in ray.nodes() for role in PROTOCOL_ROLES if role in node["Resources"]}
-    ray.shutdown()
-    cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    client, server, dealer = ({"num_cpus": 1, "resources": {role: 1}} for role in PROTOCOL_ROLES)
+    with emulated_cluster(client, server, dealer):
+        yield {role: node["NodeID"] for node in ray.nodes() for role in PROTOCOL_ROLES if role in node["Resources"]}
 
 
 @pytest.fixture
