@@ -62,7 +62,8 @@ def test_links_by_relay_are_as_the_profile_says(lab, name):
         assert len(measured) == 6
         assert network.deviations(measured, TOLERANCE) == ()
         for (src, dst), got in measured.items():
-            assert got.rtt_ms >= network.profile.rtt_ms(src, dst) * 0.9
+            # what the relay takes off for its own delay is half a millisecond where the machine was busy as it was read
+            assert got.rtt_ms >= network.profile.rtt_ms(src, dst) * 0.9 - 0.5
             assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf"))
 
 
