@@ -14,7 +14,7 @@ from parties.cache import Cache, LayerCache
 from parties.engines.base import Engine
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
-from parties.program import Program, staged
+from parties.program import Program, parallel, staged
 
 
 class Decoder:
@@ -112,8 +112,10 @@ class Decoder:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
             mixed = yield from self.engine.attend(q, here)
-        yield from self.policy.after_attention(self.engine, cache, layer, weights)
-        after.rows = ((yield from self._finish(layer, x, mixed)),)
+        row, _ = yield from parallel(
+            self._finish(layer, x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+        )
+        after.rows = (row,)
 
     def predict(self, cache: Cache) -> Program[Any]:
         """Logits of the next token from what left the last layer, [1, vocab]."""

@@ -94,7 +94,7 @@ class Policy(ABC):
         yield
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
-        """Remembers a step, or evicts after it.
+        """Remembers a step, or evicts after it; runs beside the rest of the layer, whose rounds it shares.
 
         Args:
             engine: the engine that holds the values.

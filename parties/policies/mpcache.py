@@ -118,7 +118,6 @@ class MPCache(Policy):
         here, leader = cache.layers[layer], self.leader(layer)
         if layer != leader:
             return cache.layers[leader].selection
-        yield from staged(engine.meter, "similarity", grow(engine, here, self._levels()))
         clusters = self._clusters(here.tokens)
         k_coarse, k_fine = clusters.winners(self.coarse, self.select)
         picks = None
@@ -130,6 +129,11 @@ class MPCache(Policy):
         span = (rivals.start * self.fine_size, rivals.stop * self.fine_size)
         here.selection = Selection(self.fine_size, clusters.always, span, k_fine, picks)
         return here.selection
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
+        """Takes the new key into its box; what competes is complete before."""
+        if layer == self.leader(layer):
+            yield from staged(engine.meter, "similarity", grow(engine, cache.layers[layer], self._levels()))
 
     def _clusters(self, tokens: int) -> Clustering:
         return Clustering(tokens, self.fine_size, self.coarse_size)

@@ -87,13 +87,17 @@ class MPCachePlus(Policy):
         if layer < self.dense_layers:
             return None
         here = cache.layers[layer]
-        yield from staged(engine.meter, "similarity", grow(engine, here, self._levels()))
         clusters = self._clusters(here.tokens)
         rivals, count, bounds = clusters.fine_rivals, self._chosen(clusters), None
         if count:
             bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", rivals, q))
         first = rivals.start * self.cluster_size
         return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
+        """Takes the new key into its box; what competes is complete before."""
+        if layer >= self.dense_layers:
+            yield from staged(engine.meter, "similarity", grow(engine, cache.layers[layer], self._levels()))
 
     def _clusters(self, tokens: int) -> Clustering:
         return Clustering(tokens, self.cluster_size, self.cluster_size)

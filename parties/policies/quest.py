@@ -76,13 +76,17 @@ class Quest(Policy):
         if layer < self.dense_layers:
             return None
         here = cache.layers[layer]
-        yield from staged(engine.meter, "similarity", grow(engine, here, self._levels()))
         rivals, count = self._pages(here.tokens)
         bounds = None
         if count:
             bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "page", range(rivals), q))
         newest = (rivals * self.page_size, here.tokens)
         return (yield from select(engine, bounds, count, 0, self.page_size, (newest,)))
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
+        """Takes the new key into its box; what competes is complete before."""
+        if layer >= self.dense_layers:
+            yield from staged(engine.meter, "similarity", grow(engine, cache.layers[layer], self._levels()))
 
     def _levels(self) -> Levels:
         return {"page": self.page_size}

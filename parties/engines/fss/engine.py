@@ -252,7 +252,7 @@ class Computation(Engine):
     def top_clusters(
         self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the chosen clusters. 8 rounds."""
+        """Masked one-hot rows of the chosen clusters. 6 rounds."""
         levels = (gates.truncate(coarse), gates.truncate(fine))
         return (yield from selection.top_two_levels(*levels, parents, k_coarse, k_fine))
 

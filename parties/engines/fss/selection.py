@@ -118,17 +118,25 @@ def by_pivots(n: int, count: int, comparison: Literal["dcf", "carry"]) -> Caps |
     return sizes if 2 * sizes.comparisons < n * (n - 1) // 2 else None
 
 
-def top(keys: Masked, count: int) -> Program[OneHot]:
-    """One-hot rows of the `count` highest of distinct keys [heads, n], in an order that says nothing.
+def best(keys: Masked, count: int) -> Program[tuple[Shuffle, Places]]:
+    """A shuffle of distinct keys [heads, n], and where it put the `count` highest: public places in shuffled order.
 
-    3 rounds and those of a sign: 8 n, n (n - 1) / 16 and 8 count n online bytes a head; n (n - 1) / 2 signs, and
-    8 n^2 + 8 n offline bytes, to the server. Exact. The ranking that is opened is uniformly random. Many candidates
-    are chosen by pivots, in four rounds more: see `winners`.
+    2 rounds and those of a sign: 8 n and n (n - 1) / 16 online bytes a head; n (n - 1) / 2 signs, and 8 n^2 + 8 n
+    offline bytes, to the server. The ranking that is opened is uniformly random. Many candidates are chosen by pivots,
+    in four rounds more: see `winners`.
     """
-    source, (heads, n) = keys.source, keys.shape
-    shuffle = draw(source, heads, n)
+    heads, n = keys.shape
+    shuffle = draw(keys.source, heads, n)
     shuffled = yield from open_(shuffle.apply(keys.reshape(heads, n, 1)))
-    places = yield from winners(shuffled.reshape(heads, n), count)
+    return shuffle, (yield from winners(shuffled.reshape(heads, n), count))
+
+
+def top(keys: Masked, count: int) -> Program[OneHot]:
+    """One-hot rows of the `count` highest of distinct keys [heads, n], in an order that says nothing. Exact.
+
+    What `best` takes, and 1 round and 8 count n online bytes a head.
+    """
+    shuffle, places = yield from best(keys, count)
     return OneHot((yield from open_(_rows(shuffle.matrices, places))))
 
 
@@ -142,7 +150,9 @@ def top_two_levels(
 ) -> Program[OneHot]:
     """One-hot rows of the best fine rivals among the children of the best coarse ones and those without parent.
 
-    Args: as `Engine.top_clusters`. 7 rounds; 3 if no coarse rival competes.
+    Args: as `Engine.top_clusters`. 6 rounds; 3 if no coarse rival competes. The families of the coarse rivals are
+    shuffled like these, and the names of the fine rivals like those: what has won is known in shuffled order, so it can
+    be opened under a fresh mask at once.
     """
     heads, n = fine.shape
     keys = distinct(fine)
@@ -152,21 +162,37 @@ def top_two_levels(
         chosen = yield from top(keys[:, alive], k_fine)
         return OneHot(_spread(chosen.rows, alive, n))
     children = [[i for i, parent in enumerate(parents) if parent == c] for c in range(coarse.shape[1])]
-    survivors = yield from top(distinct(coarse), k_coarse)
     families = keys[:, [i for family in children for i in family]].reshape(heads, len(children), -1)
-    size = families.shape[2]
-    adopted = yield from open_(survivors.fetch(families))
-    rivals = cat([keys[:, orphans], adopted.reshape(heads, k_coarse * size)], 1)
-    chosen = yield from top(rivals, k_fine)
-    of_orphans, of_children = chosen.rows[:, :, : len(orphans)], chosen.rows[:, :, len(orphans) :]
-    sizes = (heads, k_fine, k_coarse, size)
-    spread = of_children.reshape(*sizes).transpose(2, 3).reshape(heads, k_fine * size, k_coarse)
-    families_hot = matmul(spread, survivors.rows, limit=2.0).reshape(heads, k_fine, size, len(children))
-    in_order = families_hot.transpose(2, 3).reshape(heads, k_fine, len(children) * size)
-    opened = yield from open_(in_order)
-    column = orphans + [i for family in children for i in family]
-    joined = cat([of_orphans, opened], 2)
-    return OneHot(joined[:, :, torch.tensor(column).argsort()])
+    shuffle, places = yield from best(distinct(coarse), k_coarse)
+    survivors, adopted = yield from parallel(
+        open_(_rows(shuffle.matrices, places)), open_(_rows(shuffle.apply(families), places))
+    )
+    rivals = cat([keys[:, orphans], adopted.reshape(heads, -1)], 1)
+    shuffle, places = yield from best(rivals, k_fine)
+    return OneHot((yield from open_(_rows(shuffle.apply(_names(survivors, children, orphans, n)), places))))
+
+
+def _names(survivors: Masked, children: Sequence[Sequence[int]], orphans: Sequence[int], n: int) -> Masked:
+    """Which of n fine clusters each rival is: one-hot rows of the orphans, then of the children of each survivor.
+
+    Args:
+        survivors: one-hot rows of the coarse ones, [heads, survivors, families].
+        children: of each family; all have as many.
+        orphans: without a parent.
+        n: fine clusters.
+    """
+    heads, chosen, _ = survivors.shape
+    size = len(children[0])
+
+    def spread(t: Tensor) -> Tensor:
+        named = t.new_zeros(heads, chosen, size, n)
+        for place in range(size):
+            named[:, :, place, [family[place] for family in children]] = t
+        return torch.cat([t.new_zeros(heads, len(orphans), n), named.reshape(heads, chosen * size, n)], 1)
+
+    known = torch.zeros(len(orphans) + chosen * size, n)
+    known[torch.arange(len(orphans)), torch.tensor(orphans, dtype=torch.int64)] = 1.0
+    return survivors.map(spread, survivors.scale, survivors.limit).plus(known)
 
 
 def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
@@ -180,15 +206,9 @@ def _spread(rows: Masked, columns: Sequence[int], n: int) -> Masked:
 
 
 def kept_flags(keys: Masked, count: int) -> Program[Additive]:
-    """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0.
-
-    2 rounds and those of a sign: 8 n and n (n - 1) / 16 online bytes; n (n - 1) / 2 signs, and 8 n^2 + 8 n offline
-    bytes, to the server. Many are chosen by pivots, in four rounds more: see `winners`.
-    """
+    """Additive 0/1 flags of the `count` highest of distinct keys [n], at their own places; scale 0. As `best`."""
     n = keys.shape[0]
-    shuffle = draw(keys.source, 1, n)
-    shuffled = yield from open_(shuffle.apply(keys.reshape(1, n, 1)))
-    places = yield from winners(shuffled.reshape(1, n), count)
+    shuffle, places = yield from best(keys.reshape(1, n), count)
     return _rows(shuffle.matrices, places).sum(1).reshape(n).bounded(2.0)
 
 
