@@ -32,7 +32,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         "Engines": _all(cell.engine.name for cell in cells),
         "Policies": _all(str(cell.policy) for cell in cells),
         "Prompt lengths": f"{_all(str(n) for n in sorted({cell.seq_len for cell in cells}))} tokens",
-        "Decoded": f"{_all(str(n) for n in sorted({cell.new_tokens for cell in cells}))} tokens a cell",
+        "New tokens a cell": _all(str(n) for n in sorted({cell.new_tokens for cell in cells})),
         "Repeats": str(repeats),
         "Networks": _all(cell.network.name for cell in cells),
         "Next token": _all(_ARGMAX[cell.argmax] for cell in cells),

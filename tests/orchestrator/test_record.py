@@ -156,12 +156,15 @@ def test_the_decoded_text_is_in_no_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "shaping", "warned"),
-    [(100, "none", True), (10_000_000, "none", False), (10_400_000, "none", False), (40_000_000, "none", True),
-     (22_000_000, "proxy", False), (60_000_000, "proxy", True)],
+    ("kernel", "shaping", "seconds", "warned"),
+    [(100, "none", 2, True), (10_000_000, "none", 2, False), (10_400_000, "none", 2, False),
+     (40_000_000, "none", 2, True), (30_000_000, "none", 350, False), (60_000_000, "none", 350, True),
+     (22_000_000, "proxy", 2, False), (60_000_000, "proxy", 2, True)],
 )  # fmt: skip
-def test_the_kernels_count_is_held_beside_the_parties_own(kernel: int, shaping: str, warned: bool) -> None:
-    stage = {"stage": "softmax", "phase": "online", "sent_bytes": 5_000_000, "messages": 100}
+def test_the_kernels_count_is_held_beside_the_parties_own(
+    kernel: int, shaping: str, seconds: float, warned: bool
+) -> None:
+    stage = {"stage": "softmax", "phase": "online", "sent_bytes": 5_000_000, "messages": 100, "seconds": seconds}
     results = {
         role: {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel} for role in ("client", "server")
     }
