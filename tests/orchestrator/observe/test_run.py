@@ -33,7 +33,7 @@ model: random:tiny-llama
 prompt: {{random_tokens: true}}
 engines: [fss]
 policies: [full]
-networks: [{{name: near, rate_mbit: 400, delay_ms: 4}}]
+networks: [{{name: slow, rate_mbit: 100, delay_ms: 10}}]
 seq_lens: [16]
 new_tokens: 8
 """
