@@ -54,8 +54,8 @@ class Prompt(BaseModel):
     @field_validator("text_file")
     @classmethod
     def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if path is None:
-            return None
+        if path is None or not info.context:  # a record outlives its prompt, and is read on other machines
+            return path
         found = located(path, info)
         if found is None or not found.is_file():
             places = " or ".join(map(str, folders(info)))

@@ -44,6 +44,17 @@ def test_the_latest_record_of_a_cell_counts(tmp_path: Path) -> None:
     assert len(store.read()) == 3
 
 
+def test_a_record_is_read_where_its_prompt_is_not(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("the client's prompt")
+    with RecordStore(tmp_path / "run") as store:
+        store.append(factory.record(factory.cell(prompt={"text_file": str(prompt)})))
+    prompt.unlink()
+    with RecordStore(tmp_path / "run") as store:
+        assert [record.status for record in store.read()] == [Status.OK]
+        assert store.warnings == []
+
+
 def test_an_empty_or_missing_folder_has_no_records(tmp_path: Path) -> None:
     assert RecordStore(tmp_path / "missing").latest() == {}
     assert not (tmp_path / "missing").exists()
