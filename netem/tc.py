@@ -38,12 +38,21 @@ def remove(lease: Lease) -> bool:
     Raises:
         ShapingError: tc failed; the lease stays.
     """
-    there = root_of(lease.device)
-    ours = there is not None and there.is_ours(lease.handle)
+    ours = _is_there(lease)
     if ours:
-        execute(removal(lease.device, lease.handle))
+        try:
+            execute(removal(lease.device, lease.handle))
+        except ShapingError:
+            if _is_there(lease):
+                raise
+            ours = False  # a janitor was faster
     lease.drop()
     return ours
+
+
+def _is_there(lease: Lease) -> bool:
+    root = root_of(lease.device)
+    return root is not None and root.is_ours(lease.handle)
 
 
 def root_of(device: str) -> Root | None:

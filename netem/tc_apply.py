@@ -43,13 +43,14 @@ def apply(device: str, flows: Sequence[Flow], run: str, ttl_s: float, *, replace
 
 
 def _clear_the_way(device: str, *, replace: bool) -> None:
+    known = leases()  # before the device is looked at: a janitor takes the rules off first, then the lease
     root = root_of(device)
     if root is None:
         raise ShapingError(f"device {device} is not there; `ip link` lists those that are")
     if root.by_default:
         return
     owner = next(
-        (lease for lease in leases() if lease.here and lease.device == device and root.is_ours(lease.handle)), None
+        (lease for lease in known if lease.here and lease.device == device and root.is_ours(lease.handle)), None
     )
     if owner is not None and owner.ended:
         remove(owner)

@@ -15,17 +15,20 @@ from netem.flows import Flow, Ports
 from netem.lease import Lease, leases
 from netem.process import environment
 from netem.state import started
-from netem.tc import remove
+from netem.tc import execute, remove, root_of
 from netem.tc_apply import apply
 from tests.netem.conftest import eventually
 
 FLOWS = [Flow("192.0.2.1", "192.0.2.2", (Ports(7000),), Link(rate_mbit=10, delay_ms=5))]
 
-# Knows one device, eth9, by the qdiscs in a file; fails at the command whose words are in another.
+# Knows one device, eth9, by the qdiscs in a file; fails at the command whose words are in another. One at a time, as
+# with the kernel.
 FAKE_TC = """#!{python}
-import json, pathlib, sys
+import fcntl, json, os, pathlib, sys
 folder = pathlib.Path("{folder}")
 words = sys.argv[1:]
+turn = os.open(folder, os.O_RDONLY)
+fcntl.flock(turn, fcntl.LOCK_EX)
 with (folder / "log").open("a") as log:
     log.write(" ".join(words) + "\\n")
 fail = folder / "fail"
@@ -46,7 +49,9 @@ elif words[:2] == ["qdisc", "del"]:
     if "handle" in words and words[words.index("handle") + 1] not in [q["handle"] for q in qdiscs]:
         sys.exit("Error: Invalid handle.")
     qdiscs = [{{"kind": "noqueue", "handle": "0:", "root": True}}]
-state.write_text(json.dumps(qdiscs))
+draft = folder / "draft"
+draft.write_text(json.dumps(qdiscs))
+draft.rename(state)
 """
 DEFAULT = [{"kind": "noqueue", "handle": "0:", "root": True}]
 
@@ -162,12 +167,27 @@ def test_the_rules_of_another_run_are_never_replaced_and_the_run_is_named(tc, re
 
 
 def test_rules_whose_time_is_up_make_way(tc):
-    tc.fail_at("qdisc del")  # nobody can remove them, not even the janitor ...
-    apply("eth9", FLOWS, "an old run", -1)
-    (tc.folder / "fail").unlink()  # ... until now
+    Lease.take("an old run", "eth9", 0x3000, -1)
+    tc.qdiscs = [{"kind": "htb", "handle": "3000:", "root": True}]
     second = apply("eth9", FLOWS, "a new run", 60)
     assert tc.qdiscs[0]["handle"] == f"{second.handle:x}:"
     assert eventually(lambda: leases() == (second,))
+
+
+def test_rules_that_a_janitor_takes_off_meanwhile_are_not_mistaken_for_foreign_ones(tc, monkeypatch):
+    Lease.take("an old run", "eth9", 0x3000, -1)
+    tc.qdiscs = [{"kind": "htb", "handle": "3000:", "root": True}]
+    monkeypatch.setattr("netem.tc_apply.root_of", lambda device: (root_of(device), janitor.clean())[0])
+    second = apply("eth9", FLOWS, "a new run", 60)
+    assert leases() == (second,)
+
+
+def test_a_janitor_that_is_faster_is_no_failure(tc, monkeypatch):
+    lease = apply("eth9", FLOWS, "a run", 60)
+    monkeypatch.setattr("netem.tc.execute", lambda words: [execute(words) for _ in range(1 + ("del" in words))][0])
+    assert not remove(lease)
+    assert tc.qdiscs == DEFAULT
+    assert leases() == ()
 
 
 def test_the_janitor_removes_what_is_over_and_leaves_the_rest(tc):
