@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-ROOMS  := orchestrator parties netem dashboards
+JOBS   ?= 2
+ALONE  := ray or netns or links
 
 .PHONY: install demo test check format drawing clean
 install: $(READY)
@@ -20,8 +21,9 @@ $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-de
 demo: install
 	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
-test: install
-	$(BIN)/pytest
+test: install  # what starts clusters or measures links runs alone, the rest side by side
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(ALONE))"
+	$(BIN)/pytest -m "$(ALONE)"
 
 check: install
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from netem import BackendUnavailable, NetemError, NetworkProfile, ProfileError, preset, shape
 from netem.process import Child, command, environment
 
+pytestmark = pytest.mark.links
+
 
 class Party:
     """A listening socket, and the first connection to it."""

@@ -9,9 +9,12 @@ ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
     "asymmetric": (35, 20, 100),
 }
 
-pytestmark = pytest.mark.skipif(
-    not (KERNEL and MODULES), reason="needs linux.uml and its modules, of Debian's package user-mode-linux"
-)
+pytestmark = [
+    pytest.mark.links,
+    pytest.mark.skipif(
+        not (KERNEL and MODULES), reason="needs linux.uml and its modules, of Debian's package user-mode-linux"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

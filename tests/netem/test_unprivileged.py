@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.links
+
 NOBODY = 65534
 ROOT = Path(__file__).parents[2]
 
