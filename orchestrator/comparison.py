@@ -1,13 +1,9 @@
 """Which way of comparing suits a cell's links: public, decided by the driver, told to all parties, in the record.
 
 `dcf` compares without a message between the parties, out of long keys from the dealer; `carry` needs hardly any
-material and log2 k rounds. What a token costs either way, counted by `benchmarks/fss_gates.py` for SmolLM2-135M (30
-layers, MPCache, 1,024 prompt tokens):
-
-| | rounds a layer | argmax, embedding | rounds a token | to the server |
-| --- | --- | --- | --- | --- |
-| `dcf` | 31.5 | 40 | 985 | 62.5 MB |
-| `carry` | 63 | 120 | 2,010 | 31.8 MB |
+material and log2 k rounds. `COSTS` holds what a reference token takes either way (SmolLM2-135M, MPCache, 1,024 prompt
+tokens). A test holds it equal to the prediction of `parties.engines.fss.cost`: to walk each cell would take seconds,
+and a cell must be resolved before anything else about it is known.
 
 A round takes one way to the peer. Streamed material travels while the parties talk, so the slower of the two decides;
 stored material comes before, and both count. Without delay and with any rate at all the dealer's link decides, without
@@ -32,11 +28,11 @@ class TokenCost:
         offline_bytes: from the dealer to the server, who is sent more than the client.
     """
 
-    rounds: int
+    rounds: float
     offline_bytes: float
 
 
-COSTS: dict[Comparison, TokenCost] = {"dcf": TokenCost(985, 62.5e6), "carry": TokenCost(2010, 31.8e6)}
+COSTS: dict[Comparison, TokenCost] = {"dcf": TokenCost(932.5, 66.8e6), "carry": TokenCost(1898.5, 32.6e6)}
 
 
 def choose_comparison(network: Network, offline: str) -> Comparison:

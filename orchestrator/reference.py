@@ -30,9 +30,12 @@ given twice are errors, and all errors are reported at once. Units stand in the 
 
 `mpcache-bench run FILE --out DIR` measures its cells: the product of engines, policies, prompt lengths, networks and
 repeats. `--dry-run` prints the cells with an estimate and starts nothing. The same command run again resumes: cells
-with an `ok` record in `DIR` are skipped. A cell is known by a hash of everything that can change its result, so
-time-outs and ports may change in between; the *contents* of a prompt file are not part of it, so give another text
-another name. `--no-resume` runs all cells again and keeps the old records under another name.
+with a record in `DIR` are skipped, failed ones too, unless they were interrupted. `--retry failed` runs those that are
+not `ok` again; `--no-resume` runs all cells again and keeps the old records under another name.
+
+A cell's id is a hash of everything that can change its result, so time-outs and ports may change in between. The
+*contents* of a prompt file are not part of the id. The folder keeps a salted hash of the prompt instead, and a run
+with another text is refused until you put the old one back, choose another folder, or give `--update`.
 
 Exit codes: 0 every cell is `ok`; 1 some cell failed or is `incorrect`; 2 nothing could start; 130 interrupted.
 
@@ -127,11 +130,22 @@ def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 def _policy(name: str) -> str:
     policy = POLICIES[name]
     text = inspect.getdoc(policy) or ""
-    summary = text.partition("\n")[0]
-    told = dict(re.findall(r"^ {4}(\w+): (.+)$", text, flags=re.MULTILINE))
-    rows = [f"| `{field.name}` | `{field.default}` | {told.get(field.name, '')} |\n" for field in fields(policy)]
+    summary = " ".join(text.partition("\n\n")[0].split())
+    meanings = attributes(text)
+    rows = [f"| `{field.name}` | `{field.default}` | {meanings.get(field.name, '')} |\n" for field in fields(policy)]
     table = ["\n| parameter | default | meaning |\n| --- | --- | --- |\n", *rows] if rows else []
     return f"\n### `{name}`\n\n{summary}\n\nReveals: {policy.leaks}.\n{''.join(table)}"
+
+
+def attributes(docstring: str) -> dict[str, str]:
+    """What a Google-style docstring says of each attribute, continuation lines included.
+
+    Args:
+        docstring: Without its indentation, as `inspect.getdoc` gives it.
+    """
+    section = docstring.partition("\nAttributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)$", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _shape(profile: Any) -> str:

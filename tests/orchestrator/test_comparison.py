@@ -1,16 +1,19 @@
 """The way of comparing follows from the links, is resolved in the cell, and reaches every party."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cells import expand
-from orchestrator.comparison import COSTS, choose_comparison
+from orchestrator.comparison import COSTS, Comparison, choose_comparison
 from orchestrator.networks import Network, parse_network
 from orchestrator.problems import ConfigError
 from orchestrator.runner import job_of
+from parties.engines.fss.cost import predict
+from parties.models import load_spec
+from parties.policies.mpcache import MPCache
 from tests.orchestrator.factory import experiment
 
 
@@ -42,6 +45,13 @@ def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more
     material = [COSTS[choose_comparison(links(delay_ms, rate), offline)].offline_bytes for rate in (mbit, mbit / 4)]
     assert rounds[0] >= rounds[1]
     assert material[0] >= material[1]
+
+
+@pytest.mark.parametrize("comparison", get_args(Comparison))
+def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
+    token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, comparison=comparison).decode
+    assert COSTS[comparison].rounds == token.total("client", "online").rounds
+    assert COSTS[comparison].offline_bytes == pytest.approx(token.total("server", "offline").received_bytes, rel=1e-3)
 
 
 def test_auto_is_resolved_for_each_network_before_the_cell_has_its_id() -> None:

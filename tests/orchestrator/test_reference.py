@@ -2,7 +2,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from orchestrator.experiment import Experiment
-from orchestrator.reference import PAGE, page
+from orchestrator.reference import PAGE, attributes, page
 from parties.policies import POLICIES
 
 
@@ -22,6 +22,14 @@ def test_every_key_policy_and_parameter_is_told() -> None:
         for parameter in [field.name for field in fields(policy)]:
             row = next(line for line in section.splitlines() if line.startswith(f"| `{parameter}` |"))
             assert len(row.split("|")[3].split()) > 3, f"{name}.{parameter} has no meaning"
+
+
+def test_a_meaning_that_runs_over_several_lines_is_told_whole() -> None:
+    docstring = "Keeps rows.\n\nAttributes:\n    head: the path\n        of a file.\n    bits: one to\n        eight.\n"
+    assert attributes(docstring) == {"head": "the path of a file.", "bits": "one to eight."}
+    for section in page("").split("\n## `networks`")[0].split("\n### ")[1:]:
+        cells = [line.split("|")[3].strip() for line in section.splitlines() if line.startswith("| `")]
+        assert all(cell.endswith((".", "`")) for cell in cells if cell), cells
 
 
 def test_bounds_are_told() -> None:
