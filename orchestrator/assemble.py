@@ -27,8 +27,9 @@ Results = Mapping[str, Mapping[str, Any]]
 _PREFILL = {
     "shared": "shared: the bench's referee ran the prompt in the clear and gave client and server uniformly random "
     "shares of the cache; this took no part in the protocol and is in no total",
-    "mpc": "mpc: client and server ran the prompt themselves, without showing it or the weights to each other or to the "
-    "dealer; the bench's referee has both in the clear to check the run; what the prompt took stands apart from decoding",
+    "mpc": "mpc: client and server ran the prompt themselves, without showing it or the weights to each other or to "
+    "the dealer; the bench's referee has both in the clear to check the run; what the prompt took stands apart from "
+    "decoding",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
 _HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
