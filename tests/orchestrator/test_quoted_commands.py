@@ -6,7 +6,7 @@ import pytest
 from commands import mentioned, quoted, refusal
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FILES = ("examples/", "benchmarks/")
 
 
