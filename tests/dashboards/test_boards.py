@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dashboards.lint import faults
 from dashboards.names import FOLDER_TITLE, FOLDER_UID, GENERATED
 from dashboards.push import boards, data_source
 from parties.metrics import METRICS
+from tests.needs import needs
 
 ROOT = Path(__file__).parents[2]
 RENDER = ROOT / "dashboards/render"
@@ -62,7 +62,7 @@ def test_the_sdk_reads_a_board_and_loses_nothing(name: str) -> None:
     assert [panel["options"] for panel in panels(again)] == [panel["options"] for panel in panels(made)]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@needs("prometheus")
 def test_every_query_is_promql(tmp_path: Path) -> None:
     window = {"$__rate_interval": "5s", "$__range": "60s", "$__interval": "1s"}
     filled = [re.sub(r"\$__\w+", lambda name: window[name[0]], expr) for expr in expressions()]
@@ -74,7 +74,7 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: make drawing was not run")
+@needs("drawing")
 def test_the_boards_keep_to_the_schema_of_the_sdks_grafana() -> None:
     done = subprocess.run(["node", "check-schema.mjs"], cwd=RENDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,11 +19,12 @@ import yaml
 from dashboards.boards import BOARDS, MAY_BE_EMPTY, board
 from orchestrator.observe.prometheus import Prometheus, stop
 from orchestrator.targets import FOLDER_VARIABLE
+from tests.needs import needs
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(600),  # eight processes start, on machines that may be busy
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
+    needs("prometheus"),
 ]
 
 RENDER = Path(__file__).parents[2] / "dashboards/render"
@@ -118,8 +118,7 @@ def test_a_board_narrowed_to_another_engine_shows_nothing_of_this_one(watched: W
     assert watched.ask(expr.replace("$engine", "plain")) == []
 
 
-@pytest.mark.skipif(not RENDER.joinpath("node_modules").exists(), reason="dashboards/render: make drawing was not run")
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@needs("drawing", "chromium")
 def test_grafanas_components_draw_every_panel_with_its_units_and_colours(watched: Watched, tmp_path: Path) -> None:
     times = ["--from", str(int(watched.begin * 1000)), "--to", str(int(watched.end * 1000))]
     where = ["--prometheus", watched.url, "--run", watched.run, "--out", str(tmp_path)]

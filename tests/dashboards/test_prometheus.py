@@ -1,6 +1,5 @@
 """The Prometheus configuration of a run, held to Prometheus itself where it is installed."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import yaml
 
 from dashboards.prometheus import configuration
 from dashboards.rules import rules
+from tests.needs import needs
 
 
 def test_the_runs_target_file_is_read_every_second(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_file_that_prometheus_would_not_read_is_refused() -> None:
         configuration(Path("targets.txt"))
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@needs("prometheus")
 def test_promtool_accepts_it(tmp_path: Path) -> None:
     (tmp_path / "targets.json").write_text("[]")
     path = tmp_path / "prometheus.yml"

@@ -9,10 +9,9 @@ import pytest
 import yaml
 
 from dashboards.rules import _m, rules
+from tests.needs import needs
 
-needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
-)
+needs_promtool = needs("prometheus")
 
 
 def promtool(*arguments: str, folder: Path) -> None:

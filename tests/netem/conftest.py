@@ -1,33 +1,11 @@
 """What the tests of links share."""
 
 import contextlib
-import os
-import shutil
-import subprocess
 import time
 
 import pytest
 
 from netem.lab import Lab
-
-
-def obstacle() -> str:
-    """Why there can be no lab here; empty if there can."""
-    if os.geteuid() != 0:
-        return "needs root, for network namespaces"
-    for program in ("unshare", "nsenter", "setpriv"):
-        if shutil.which(program) is None:
-            return f"needs {program}, of the package util-linux"
-    done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
-    return f"cannot make namespaces: {done.stderr.strip()}" if done.returncode else ""
-
-
-def pytest_collection_modifyitems(items):
-    why = obstacle()
-    if why:
-        for item in items:
-            if item.get_closest_marker("netns"):
-                item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.netem.uml import KERNEL, MODULES, boot
+from tests.needs import needs
+from tests.netem.uml import boot
 
 ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
     "wan": (40, 400, 400),
@@ -11,9 +12,7 @@ ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
 
 pytestmark = [
     pytest.mark.links,
-    pytest.mark.skipif(
-        not (KERNEL and MODULES), reason="needs linux.uml and its modules, of Debian's package user-mode-linux"
-    ),
+    needs("user-mode-linux"),
 ]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import ray
-import torch
 from emulated_cluster import emulated_cluster
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from tests.needs import needs
 
 pytestmark = [
     pytest.mark.ray,
@@ -84,7 +84,7 @@ def test_links_that_cannot_be_made_say_why_and_how_to_get_them(two_nodes: None, 
     assert "--lab" in broken["fix"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so that none is missing")
+@needs("no-gpu")
 def test_a_gpu_that_ray_offers_and_torch_cannot_use_is_found(two_nodes: None, tmp_path: Path) -> None:
     found = examined(written(tmp_path, gpu=True), "--out", tmp_path, code=1)
     assert {row["verdict"] for row in rows(found, "gpu")} == {"fix"}

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from orchestrator.actors import describe
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = needs("gpu")
 
 
 def test_a_gpu_without_memory_left_is_out_of_memory_in_torchs_own_words() -> None:

@@ -15,19 +15,15 @@ import yaml
 
 from netem.lab import Lab
 from orchestrator.store import RecordStore
+from tests.needs import needs
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-MISSING = [name for name in ("ssh", "ssh-keygen", "rsync", "sudo") if shutil.which(name) is None]
-MISSING += [] if SSHD else ["sshd"]
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"needs {', '.join(MISSING)} (openssh-server, openssh-client, rsync, sudo)"
-    ),
+    needs("ssh"),
 ]
 
 ROOT = Path(__file__).parents[2]

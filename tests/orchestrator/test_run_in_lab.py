@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from tests.netem.labs import seen_by_the_machine
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
 
 EXPERIMENT = """

@@ -1,14 +1,13 @@
 """Totals over interfaces that come and go."""
 
-import os
 import subprocess
 import sys
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parties.interfaces import Counted, InterfaceTotals, kernel_counters
+from tests.needs import needs
 
 COUNTS = st.tuples(st.integers(0, 10**12), st.integers(0, 10**12))
 READINGS = st.lists(st.dictionaries(st.sampled_from(["lo", "eth0", "veth1"]), COUNTS), min_size=1, max_size=8)
@@ -44,6 +43,7 @@ def test_the_first_reading_is_what_the_kernel_says() -> None:
 REMOVED_UNDER_TRAFFIC = """
 import socket, subprocess
 from parties.interfaces import InterfaceTotals
+from tests.needs import needs
 def ip(*words): subprocess.run(["ip", *words], check=True)
 ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
 ip("addr", "add", "10.9.9.1/24", "dev", "v0")
@@ -61,6 +61,6 @@ assert totals.read()[0] >= sent
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a network namespace of its own")
+@needs("namespaces")
 def test_an_interface_that_is_removed_under_traffic_leaves_its_bytes() -> None:
     subprocess.run(["unshare", "--net", sys.executable, "-c", REMOVED_UNDER_TRAFFIC], check=True, timeout=60)

@@ -122,7 +122,6 @@ def test_tensors_of_any_dtype_and_layout_arrive_the_same(tensor: torch.Tensor) -
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_tensor_exchanged_from_a_gpu_comes_back_on_it() -> None:
     tensor = torch.arange(5, device="cuda")
     with linked() as (client, server, _, _):

@@ -1,7 +1,6 @@
 """The live page in a real browser."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from orchestrator.observe.server import handler, page_routes
 from orchestrator.observe.watch import Watch
 from parties.address import listen
 from parties.serving import HttpServer
+from tests.needs import needs
 from tests.orchestrator.factory import cell, failure, record
 from tests.orchestrator.observe.browser import Page, browsing
 from tests.orchestrator.observe.test_watch import AS_IT_IS, LINKS
 from tests.orchestrator.observe.told import Clock, said
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (Debian: chromium)"),
+    needs("chromium"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),  # of the WebSocket client's own
 ]
 NOTHING_YET = "[...document.querySelectorAll('.empty')].length"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +21,9 @@ from orchestrator.targets import TargetFile
 from parties.exporter import Exporter
 from parties.meter import StageMeter
 from parties.state import State
+from tests.needs import needs
 
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
-)
+needs_prometheus = needs("prometheus")
 LONG_S = 90.0
 
 

@@ -27,7 +27,6 @@ def decode(device: str, family: str, policy: Policy) -> torch.Tensor:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("policy", [Full(), MPCache(static_keep=0.8, select=0.3, fine_size=4, coarse_size=8)])
 def test_gpu_and_cpu_agree(family: str, policy: Policy) -> None:

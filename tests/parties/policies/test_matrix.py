@@ -104,7 +104,6 @@ def opened(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_on_a_gpu_fss_opens_the_same_numbers_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu, on_gpu = (opened(name, device, monkeypatch) for device in ("cpu", "cuda"))

@@ -146,7 +146,6 @@ def test_text_that_is_trained_with_is_not_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gpu_trains_as_the_cpu_does_but_for_rounding(kind: Any, tmp_path: Path) -> None:
     history = {}

@@ -92,7 +92,6 @@ def client_on_gpu(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, part
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_client_on_a_gpu_and_a_server_on_a_cpu_decode_like_the_plain_engine(policy: str) -> None:
     decoder, cache, parts, token = prefilled("llama", POLICIES[policy])

