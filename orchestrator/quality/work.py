@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
-from orchestrator.quality.results import Point, Result, ResultStore
+from orchestrator.quality.results import FORM, Point, Result, ResultStore
 from orchestrator.quality.study import FIDELITY, LONGBENCH, LONGEVAL, Study, TaskChoice
 from parties.errors import PromptError
 from parties.policies import make
@@ -70,7 +70,7 @@ class Bench:
             PartyError: The model, a file or a policy's heads cannot be used.
         """
         for point, found in zip(points, self._values(self._tasks[points[0].task], points), strict=True):
-            result = Result(**dict(point), values=found)
+            result = Result(**dict(point), values=found, form=FORM)
             self._store.append(result)
             yield result
 
