@@ -133,7 +133,9 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
             words = {word.arg: _value(word.value, module) for word in node.keywords if word.arg}
             if len(words) < len(node.keywords):
                 raise ValueError("** is not supported")
-            return getattr(module, name)(*(_value(value, module) for value in node.args), **words)
+            if not isinstance(made := getattr(module, name), type):
+                raise ValueError(f"{name} is no class of {module.__name__}")
+            return made(*(_value(value, module) for value in node.args), **words)
         case ast.Call():
             raise ValueError(f"{ast.unparse(node.func)} is not supported: it is no plain name of {module.__name__}")
         case ast.List():

@@ -99,6 +99,7 @@ def test_a_press_decodes_as_our_policy_of_the_same_name(prefix: tuple[Reader, Pr
         ("kvpress:KnormPress(**{'compression_ratio': 0.5})", r"\*\* is not supported"),
         ("kvpress:KnormPress(*[0.5])", r"\*\[0.5\] is not supported"),
         ("kvpress:KnormPress(compression_ratio=open('x'))", "no attribute 'open'"),
+        ("os:getcwd()", "getcwd is no class of os"),
         ("kvpress:NoSuchPress()", "NoSuchPress"),
         ("no_such_module:Press()", "no_such_module"),
         ("kvpress:KnormPress(compression_ratio=2.0)", "between 0 and 1"),
