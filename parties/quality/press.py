@@ -127,6 +127,7 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
 
     Raises:
         ValueError: it is none of `_FORM`.
+        TypeError: what is called is no class, or takes other parameters.
     """
     match node:
         case ast.Call(func=ast.Name(id=name)):
@@ -134,7 +135,7 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
             if len(words) < len(node.keywords):
                 raise ValueError("** is not supported")
             if not isinstance(made := getattr(module, name), type):
-                raise ValueError(f"{name} is no class of {module.__name__}")
+                raise TypeError(f"{name} is no class of {module.__name__}")
             return made(*(_value(value, module) for value in node.args), **words)
         case ast.Call():
             raise ValueError(f"{ast.unparse(node.func)} is not supported: it is no plain name of {module.__name__}")
