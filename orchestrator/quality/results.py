@@ -17,6 +17,10 @@ _SAME = ("model", "seed", "continuation")
 """What may not change between calls: results of both would be averaged."""
 
 
+FORM = 2
+"""Raised when prompts, answers or scores change; 2 asks LongBench's sets as published, and an answer ends as a text."""
+
+
 class Point(BaseModel):
     """One thing to evaluate, resolved.
 
@@ -50,9 +54,10 @@ class Point(BaseModel):
 
 
 class Result(Point):
-    """A point and its values, by the name of the measure."""
+    """A point and its values, by the name of the measure, and the `FORM` that they were found in."""
 
     values: dict[str, float]
+    form: int = 1
 
     @property
     def point(self) -> Point:
@@ -84,6 +89,7 @@ class ResultStore:
             path.write_text(study.model_dump_json(indent=2), encoding="utf-8")
             if (results := self._folder / _RESULTS).exists():
                 results.write_text(_whole_lines(results), encoding="utf-8")
+                self._refuse_other_form()
         except OSError as error:
             raise StoreError(f"cannot write to {self._folder}: {error.strerror}; choose another folder") from None
         except ValidationError:
@@ -111,7 +117,7 @@ class ResultStore:
         if not path.exists():
             return []
         found = []
-        for number, line in enumerate(_whole_lines(path).splitlines(), 1):
+        for number, line in enumerate(_whole_lines(path).split("\n")[:-1], 1):
             try:
                 found.append(Result.model_validate_json(line))
             except ValidationError:
@@ -142,6 +148,13 @@ class ResultStore:
         for task in now.tasks:
             if files.get(str(task), task.file) != task.file:
                 raise StoreError(f"{self._folder} holds results of {task} on another file; choose another folder")
+
+    def _refuse_other_form(self) -> None:
+        if any(result.form != FORM for result in self.read()):
+            raise StoreError(
+                f"{self._folder} holds results of another version of this program, which asked or scored otherwise; "
+                "choose another folder"
+            )
 
 
 def _whole_lines(path: Path) -> str:

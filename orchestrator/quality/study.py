@@ -131,7 +131,9 @@ class Study(BaseModel):
         min_length=1, description="What to evaluate on.", examples=["[needle_single, {name: fidelity, file: text.txt}]"]
     )
     lengths: tuple[Annotated[int, Field(strict=True, ge=64)], ...] = Field(
-        min_length=1, description="Tokens of the context, at least 64.", examples=["[2048]"]
+        min_length=1,
+        description="Tokens of the context, at least 64; a LongBench prompt that is longer loses its middle.",
+        examples=["[2048]"],
     )
     questions: tuple[Literal["visible", "hidden"], ...] = Field(
         default=("visible", "hidden"),

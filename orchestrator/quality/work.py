@@ -7,13 +7,14 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
-from orchestrator.quality.results import Point, Result, ResultStore
+from orchestrator.quality.results import FORM, Point, Result, ResultStore
 from orchestrator.quality.study import FIDELITY, LONGBENCH, LONGEVAL, Study, TaskChoice
 from parties.errors import PromptError
 from parties.policies import make
 from parties.quality.answering import Sample, answer, asked
 from parties.quality.fidelity import fidelity
-from parties.quality.files import longbench, longeval, text_of
+from parties.quality.files import longeval, text_of
+from parties.quality.longbench import longbench
 from parties.quality.press import PressedModel, make_press
 from parties.quality.reader import Prefix, Reader, Step
 from parties.quality.tasks import TASKS
@@ -60,6 +61,7 @@ class Bench:
         self._study, self._store = study, store
         self._tasks = {str(task): task for task in study.tasks}
         self._texts: dict[str, list[int]] = {}
+        self._samples: dict[str, list[Sample]] = {}
 
     def evaluate(self, points: Sequence[Point]) -> Iterator[Result]:
         """Evaluates points of one prompt.
@@ -68,31 +70,47 @@ class Bench:
             PartyError: The model, a file or a policy's heads cannot be used.
         """
         for point, found in zip(points, self._values(self._tasks[points[0].task], points), strict=True):
-            result = Result(**dict(point), values=found)
+            result = Result(**dict(point), values=found, form=FORM)
             self._store.append(result)
             yield result
 
     def prepare(self, points: Sequence[Point]) -> None:
-        """Reads the texts and builds the presses, so that bad ones are refused before any work.
+        """Reads the files and builds the presses, so that bad ones are refused before any work.
 
         Raises:
-            PromptError: A text cannot be read or is too short for the samples, or a press cannot be built.
+            PromptError: A file cannot be read or is too short for the samples, or a press cannot be built.
         """
         wanted = {point.task for point in points}
         tasks = [task for name, task in self._tasks.items() if name in wanted]
         for press in self._study.presses:
             make_press(press)
-        needed = self._study.samples * (max(self._study.lengths) + self._study.continuation)
         for task in tasks:
-            if task.name == FIDELITY and task.file is not None:
-                tokens = self._reader.tokenizer.encode(text_of(Path(task.file)))
-                if len(tokens) < needed:
+            if task.file is None:
+                continue
+            path = Path(task.file)
+            if task.name in _FILES:
+                self._samples[str(task)] = found = list(islice(_FILES[task.name](path), self._study.samples))
+                if len(found) < self._study.samples:
                     raise PromptError(
-                        f"tasks: {task.file} has {len(tokens)} tokens; {self._study.samples} samples of "
-                        f"{max(self._study.lengths)} and {self._study.continuation} that follow take {needed}; give a "
-                        "longer text, or ask for fewer samples"
+                        f"tasks: {path} has {len(found)} samples, samples asks for {self._study.samples}; ask for fewer"
                     )
-                self._texts[task.file] = tokens
+            else:
+                self._texts[task.file] = self._text(path)
+
+    def _text(self, path: Path) -> list[int]:
+        """Tokens of a text that is long enough, without those that the tokenizer puts around it."""
+        study, tokens = self._study, self._reader.tokenizer.encode(text_of(path), special=False)
+        needed = study.samples * self._window(max(study.lengths))
+        if len(tokens) < needed:
+            raise PromptError(
+                f"tasks: {path} has {len(tokens)} tokens; {study.samples} samples of {max(study.lengths)} and "
+                f"{study.continuation} that follow take {needed}; give a longer text, or ask for fewer samples"
+            )
+        return tokens
+
+    def _window(self, length: int) -> int:
+        """Tokens of a text that a sample takes: the leading token, with which each begins, is not the text's."""
+        return length + self._study.continuation - len(self._reader.tokenizer.leading)
 
     def _values(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
         """What policies and presses do to one prompt."""
@@ -114,8 +132,9 @@ class Bench:
         return partial(self._reader.step, policy, self._reader.compress(prefix, policy))
 
     def _follow(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
-        length, whole = points[0].length, points[0].length + self._study.continuation
-        window = self._texts[task.file or ""][points[0].sample * whole :][:whole]
+        length, whole = points[0].length, self._window(points[0].length)
+        text = self._texts[task.file or ""][points[0].sample * whole :][:whole]
+        window = self._reader.tokenizer.leading + text
         prefix, continuation = self._reader.read(window[: length - 1]), window[length - 1 :]
         reference = self._reader.reference(prefix, continuation[:-1])
         for point in points:
@@ -124,23 +143,21 @@ class Bench:
     def _ask(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
         first, tokenizer = points[0], self._reader.tokenizer
         sample = self._sample(task, first)
-        cut = asked(tokenizer, sample, "hidden" if first.question == "hidden" else "visible")
-        needed = len(cut.before) + len(cut.after) + sample.new_tokens
-        if needed > self._reader.spec.max_positions:
+        most = first.length if task.name == LONGBENCH else None  # the others are made to a length, or have their own
+        cut = asked(tokenizer, sample, "hidden" if first.question == "hidden" else "visible", most)
+        needed, positions = len(cut.before) + len(cut.after) + sample.new_tokens, self._reader.spec.max_positions
+        if needed > positions:
             raise PromptError(
-                f"tasks: sample {first.sample} of {task} takes {needed} tokens, the model has "
-                f"{self._reader.spec.max_positions} positions; give shorter samples"
+                f"tasks: sample {first.sample} of {task} takes {needed} tokens, the model has {positions} positions; "
+                f"give shorter samples, or a shorter length for {LONGBENCH}"
             )
-        prefix = self._reader.read(cut.before)
+        prefix, ends = self._reader.read(cut.before), self._reader.spec.eos_ids
         for point in points:
-            yield {"accuracy": answer(self._compressed(prefix, point), cut.after, sample, tokenizer)}
+            yield {"accuracy": answer(self._compressed(prefix, point), cut.after, sample, tokenizer, ends)}
 
     def _sample(self, task: TaskChoice, point: Point) -> Sample:
         if task.name in _FILES:
-            found = next(islice(_FILES[task.name](Path(task.file or "")), point.sample, None), None)
-            if found is None:
-                raise PromptError(f"tasks: {task.file} has no sample {point.sample}; ask for fewer samples")
-            return found
+            return self._samples[str(task)][point.sample]
         draw = random.Random(f"{self._study.seed} {task.name} {point.length} {point.sample}")  # noqa: S311 - tasks
         try:
             return TASKS[task.name](draw, lambda text: len(self._reader.tokenizer.encode(text)) <= point.length)

@@ -1,5 +1,6 @@
 """Text to tokens and back, in a form that one party can send to another."""
 
+from itertools import takewhile
 from typing import Self
 
 import tokenizers
@@ -17,10 +18,37 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
 
-    def encode(self, text: str) -> list[int]:
-        """Tokens of a text, with the leading token that the model was trained with, if any."""
-        ids: list[int] = self._inner.encode(text).ids
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokens of a text.
+
+        Args:
+            text: a whole text, or a part of one.
+            special: with the tokens that the tokenizer puts around a whole text, such as the leading one that the model
+                was trained with; a part that follows another has none.
+        """
+        ids: list[int] = self._inner.encode(text, add_special_tokens=special).ids
         return ids
+
+    def encode_cut(self, text: str, at: int) -> tuple[list[int], list[int]]:
+        """Tokens of a whole text, cut before the first one that reaches beyond a place.
+
+        Both parts together are `encode(text)`: parts encoded apart would each get the leading token, or the space that
+        some tokenizers put before a text.
+
+        Args:
+            text: the text.
+            at: characters of the first part.
+        """
+        encoding = self._inner.encode(text)
+        cut = next((i for i, (_, end) in enumerate(encoding.offsets) if end > at), len(encoding.ids))
+        return encoding.ids[:cut], encoding.ids[cut:]
+
+    @property
+    def leading(self) -> list[int]:
+        """The tokens that the tokenizer puts before a text; most put one or none."""
+        encoding = self._inner.encode("a")
+        marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return [token for token, _ in takewhile(lambda pair: pair[1], marked)]
 
     def decode(self, ids: list[int]) -> str:
         """Text of tokens, without the special ones."""

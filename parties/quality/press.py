@@ -6,6 +6,7 @@ A press hooks into a transformers model, so the model is built once more there, 
 import ast
 import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -94,22 +95,55 @@ class PressedCache:
 
 
 def make_press(text: str) -> Any:
-    """Builds a press from `module:Class(key=value, ...)`; values are Python literals.
+    """Builds a press from `module:Class(value, key=value, ...)`.
+
+    Values are Python literals, calls of the same module, such as the press that another one wraps, or lists of both.
 
     Raises:
         PromptError: the text is of another form, or names no such class.
     """
-    form = "write module:Class(key=value), such as kvpress:SnapKVPress(compression_ratio=0.5)"
     module, _, call = text.partition(":")
     try:
         tree = ast.parse(call, mode="eval").body
-        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
-            raise PromptError(f"presses: {text!r} is no call; {form}")
-        parameters = {word.arg: ast.literal_eval(word.value) for word in tree.keywords if word.arg}
-        return getattr(importlib.import_module(module), tree.func.id)(**parameters)
+        if not isinstance(tree, ast.Call):
+            raise PromptError(f"presses: {text!r} is no call; {_FORM}")
+        return _value(tree, importlib.import_module(module))
     except (SyntaxError, ValueError) as error:
-        raise PromptError(f"presses: {text!r} cannot be read ({error}); {form}") from None
+        raise PromptError(f"presses: {text!r} cannot be read ({error}); {_FORM}") from None
     except (ImportError, AttributeError) as error:
-        raise PromptError(f"presses: {text!r}: {error}; install it where this command runs, and {form}") from None
+        raise PromptError(f"presses: {text!r}: {error}; install it where this command runs, and {_FORM}") from None
     except (TypeError, AssertionError) as error:
         raise PromptError(f"presses: {text!r}: {error}; correct its parameters") from None
+
+
+_FORM = (
+    "write module:Class(key=value), such as kvpress:SnapKVPress(compression_ratio=0.5), where a value is a literal, "
+    "Class(key=value) of the same module, or a list of them"
+)
+
+
+def _value(node: ast.expr, module: ModuleType) -> Any:
+    """What an expression stands for.
+
+    Raises:
+        ValueError: it is none of `_FORM`.
+        TypeError: what is called is no class, or takes other parameters.
+    """
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            words = {word.arg: _value(word.value, module) for word in node.keywords if word.arg}
+            if len(words) < len(node.keywords):
+                raise ValueError("** is not supported")
+            if not isinstance(made := getattr(module, name), type):
+                raise TypeError(f"{name} is no class of {module.__name__}")
+            return made(*(_value(value, module) for value in node.args), **words)
+        case ast.Call():
+            raise ValueError(f"{ast.unparse(node.func)} is not supported: it is no plain name of {module.__name__}")
+        case ast.List():
+            return [_value(element, module) for element in node.elts]
+        case ast.Tuple():
+            return tuple(_value(element, module) for element in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is not supported") from None

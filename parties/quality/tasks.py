@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from parties.quality.answering import Sample
 from parties.quality.filler import hidden_in, names
+from parties.quality.metrics import all_found, first_number
 
 Fits = Callable[[str], bool]
 
@@ -45,7 +46,7 @@ def variable_tracking(draw: random.Random, fits: Fits) -> Sample:
         for chain, value in zip(chains, values, strict=True)
     ]
     question = f"\nWhich variables hold the value {values[0]}, directly or through others? The variables are: VAR"
-    return Sample(hidden_in(draw, lines, fits), question, tuple(chains[0]), "all_found", 24)
+    return Sample(hidden_in(draw, lines, fits), question, tuple(chains[0]), all_found, 24)
 
 
 def line_retrieval(draw: random.Random, fits: Fits) -> Sample:
@@ -60,7 +61,7 @@ def line_retrieval(draw: random.Random, fits: Fits) -> Sample:
         raise ValueError("length: too short for one line; ask for a longer one")
     name, value = draw.choice(lines).removeprefix("line ").rstrip(">").split(": REGISTER_CONTENT is <")
     question = f"\nTell me what the REGISTER_CONTENT in line {name} is. The REGISTER_CONTENT in line {name} is <"
-    return Sample("\n".join(lines), question, (value,), "first_number", 6)
+    return Sample("\n".join(lines), question, (value,), first_number, 6)
 
 
 TASKS: dict[str, Callable[[random.Random, Fits], Sample]] = {
@@ -81,4 +82,4 @@ def _needles(draw: random.Random, fits: Fits, keys: int, values: int) -> Sample:
     draw.shuffle(hidden)
     right = tuple(map(str, numbers[:values]))
     question = (_ONE if values == 1 else _ASKED).format(key=found[0])
-    return Sample(hidden_in(draw, hidden, fits), question, right, "all_found", 10 * values)
+    return Sample(hidden_in(draw, hidden, fits), question, right, all_found, 10 * values)

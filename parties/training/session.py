@@ -138,7 +138,7 @@ def _check_apart(texts: Sequence[Text], held_out: Sequence[Text]) -> None:
 
 
 def _fit(texts: Sequence[Text], length: int) -> int:
-    return sum(len(text.tokens) // length for text in texts)
+    return sum(len(text.windows(length)) for text in texts)
 
 
 def _counter(show: Show, count: int) -> Callable[[], None]:

@@ -19,12 +19,19 @@ class Text:
     Attributes:
         name: of the file, without its folder.
         sha256: of its bytes, hexadecimal.
-        tokens: the whole text.
+        tokens: the whole text, without the tokens that a tokenizer puts around it.
+        leading: what the tokenizer puts before a text; every window begins with it, as every prompt does.
     """
 
     name: str
     sha256: str
     tokens: list[int]
+    leading: tuple[int, ...] = ()
+
+    def windows(self, length: int) -> list[list[int]]:
+        """All windows of some length that do not overlap, the leading token counted in."""
+        step = length - len(self.leading)
+        return [[*self.leading, *self.tokens[i : i + step]] for i in range(0, len(self.tokens) - step + 1, step)]
 
 
 def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
@@ -40,17 +47,23 @@ def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
     """
     try:
         data = path.read_bytes()
-        words = data.decode()
+        words = data.decode("utf-8-sig")
     except OSError as error:
         raise TrainingError(f"text: {path} cannot be read: {error.strerror}; name a file of UTF-8 text") from None
     except UnicodeDecodeError as error:
         raise TrainingError(f"text: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
-    tokens = tokenizer.encode(words)
-    if len(tokens) < length:
+    text = Text(
+        path.name,
+        hashlib.sha256(data).hexdigest(),
+        tokenizer.encode(words, special=False),
+        tuple(tokenizer.leading),
+    )
+    if not text.windows(length):
         raise TrainingError(
-            f"text: {path} has {len(tokens)} tokens, a window takes {length}; give a longer text or a shorter window"
+            f"text: {path} has {len(text.tokens)} tokens, a window takes {length}; give a longer text or a shorter "
+            "window"
         )
-    return Text(path.name, hashlib.sha256(data).hexdigest(), tokens)
+    return text
 
 
 def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list[int]]:
@@ -68,8 +81,8 @@ def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list
     generator = torch.Generator().manual_seed(seed)
     by_text = []
     for text in texts:
-        order = torch.randperm(len(text.tokens) // length, generator=generator).tolist()
-        by_text.append([text.tokens[i * length : (i + 1) * length] for i in order])
+        windows = text.windows(length)
+        by_text.append([windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()])
     found = [window for turn in zip_longest(*by_text) for window in turn if window is not None]
     if len(found) < count:
         raise TrainingError(

@@ -5,10 +5,13 @@ import importlib
 import json
 import multiprocessing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import tokenizers
 import yaml
+from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from orchestrator.choices import PolicyChoice
@@ -19,7 +22,9 @@ from orchestrator.quality.frontier import price, undominated
 from orchestrator.quality.results import Point, Result, ResultStore
 from orchestrator.quality.study import Contender, load_study
 from orchestrator.store import StoreError
+from parties.models import Tokenizer, load_tokenizer
 from parties.policies import make
+from parties.quality.reader import Prefix, Reader
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
     warnings.simplefilter("ignore")  # what it imports is not ours to mend
@@ -93,6 +98,78 @@ def test_a_worker_that_cannot_go_on_ends_the_study_by_name(tmp_path: Path) -> No
     assert multiprocessing.active_children() == []
 
 
+def longbench_file(folder: Path, *sets: str) -> dict[str, str]:
+    """A task on a file with a sample of each set, whose lines hold a line separator and end in a blank one."""
+    rows = [
+        {"input": "Who?", "context": "Ada\u2028Worth " * 40, "answers": ["Ada"], "dataset": name, "all_classes": None}
+        for name in sets
+    ]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "set.jsonl").write_text(f"{text}\n\n", encoding="utf-8")
+    return {"name": "longbench", "file": "set.jsonl"}
+
+
+@pytest.fixture
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What was compressed, in order."""
+    found, read = list[list[int]](), Reader.read
+
+    def noted(self: Reader, tokens: Sequence[int]) -> Prefix:
+        found.append(list(tokens))
+        return read(self, tokens)
+
+    monkeypatch.setattr(Reader, "read", noted)
+    return found
+
+
+def test_longbench_is_cut_to_the_length_in_the_middle(tmp_path: Path, prompts: list[list[int]]) -> None:
+    task = longbench_file(tmp_path, "lcc", "repobench-p")
+    path = study_file(tmp_path, policies=["full"], tasks=[task], questions=["visible"], lengths=[80, 1000])
+    code, output = evaluate(path, tmp_path / "out")
+    assert code == 0, output
+    assert [len(tokens) for tokens in prompts[:2]] == [79, 79]  # the last token is decoded through the cache
+    decode = load_tokenizer(MODEL).decode
+    start, end = "Please complete the code given below. \nA", "\u2028Worth Ada\u2028Worth Next line of code:"
+    assert decode(prompts[0]) == start + end
+    assert decode(prompts[3]).endswith("\u2028Worth Who?Next line of code:")
+
+
+def test_prompts_begin_with_the_leading_token_and_have_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompts: list[list[int]]
+) -> None:
+    inner = tokenizers.Tokenizer.from_str(load_tokenizer(MODEL).to_json())
+    inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 255)])
+    monkeypatch.setattr("parties.quality.reader.load_tokenizer", lambda _: Tokenizer(inner))
+    code, output = evaluate(study_file(tmp_path, policies=["full"]), tmp_path / "out")
+    assert code == 0, output
+    assert len(prompts) == 2 * (1 + 2)
+    for tokens in prompts:
+        assert [i for i, token in enumerate(tokens) if token == 255] == [0]
+    text = (tmp_path / "text.txt").read_text()
+    windows = [inner.decode(tokens[1:]) for tokens in prompts if len(tokens) == 299]
+    assert windows == [text[:298], text[302:600]]  # 300 and 3 that follow, with the leading token
+
+
+def test_results_of_another_form_do_not_mix(tmp_path: Path) -> None:
+    path, out = study_file(tmp_path, policies=["full"], tasks=["needle_single"]), tmp_path / "out"
+    assert evaluate(path, out)[0] == 0
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    for result in results:
+        del result["form"]  # as they once were
+    (out / "results.jsonl").write_text("".join(json.dumps(result) + "\n" for result in results))
+    code, output = evaluate(path, out)
+    assert code == 2
+    assert "another version of this program, which asked or scored otherwise" in " ".join(output.split())
+    assert len(ResultStore(out).read()) == len(results)  # read they can be
+
+
+def test_a_line_separator_in_a_name_is_no_end_of_a_line(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    strange = result("full", "visible", 1.0).model_copy(update={"task": "longbench:a\u2028b\x85c"})
+    store.append(strange)
+    assert store.read() == [strange]
+
+
 def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:
     store = ResultStore(tmp_path / "out")
     store.open(load_study(study_file(tmp_path)))
@@ -126,12 +203,17 @@ def test_a_bad_study_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[s
         ({"lengths": [64], "tasks": ["variable_tracking"]}, "lengths: 64, task variable_tracking: length: too short"),
         ({"policies": [{"name": "locret", "head": "/none.safetensors"}]}, "/none.safetensors"),
         ({"presses": ["kvpress:NoPress()"]}, "presses: 'kvpress:NoPress()'"),
+        ({"tasks": [{"name": "longbench", "file": "nq.jsonl"}]}, "line 1: the prompt of data set 'nq' is not known"),
+        ({"tasks": [{"name": "longbench", "file": "one.jsonl"}]}, "one.jsonl has 1 samples, samples asks for 2"),
         ({"device": "cuda"}, "there is no CUDA device"),
     ],
 )
 def test_what_only_shows_on_the_way_is_named_too(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     import torch
 
+    for name in ("nq", "lcc"):
+        longbench_file(tmp_path, name)
+        (tmp_path / "set.jsonl").rename(tmp_path / {"nq": "nq.jsonl", "lcc": "one.jsonl"}[name])
     if "device" in changes and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     code, output = evaluate(study_file(tmp_path, **changes), tmp_path / "out")

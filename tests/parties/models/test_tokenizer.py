@@ -73,6 +73,24 @@ def test_neither_cut_nor_padded_but_with_the_leading_token(folder: Path) -> None
     assert ids[0] == inner.token_to_id("A")
 
 
+@pytest.mark.parametrize(("template", "leading"), [("A $A", ["A"]), ("A A $A B", ["A", "A"]), ("$A B", []), ("$A", [])])
+def test_only_a_whole_text_gets_the_tokens_around_it(folder: Path, template: str, leading: list[str]) -> None:
+    inner = Inner.from_file(str(folder / "tokenizer.json"))
+    ids = {mark: inner.token_to_id(mark) for mark in "AB"}
+    inner.post_processor = TemplateProcessing(single=template, special_tokens=list(ids.items()))
+    tokenizer = Tokenizer(inner)
+    assert tokenizer.leading == [ids[mark] for mark in leading]
+    assert len(tokenizer.encode("seven", special=False)) == len("seven")
+    before, after = tokenizer.encode_cut("seven letters", 5)
+    assert before == tokenizer.leading + tokenizer.encode("seven", special=False)
+    assert before + after == tokenizer.encode("seven letters")
+
+
+@given(texts, texts)
+def test_a_cut_is_where_the_first_part_ends(one: str, other: str) -> None:
+    assert BYTES.encode_cut(one + other, len(one)) == (BYTES.encode(one), BYTES.encode(other))
+
+
 def test_damaged_tokenizer(folder: Path) -> None:
     path = folder / "tokenizer.json"
     path.write_bytes(path.read_bytes()[:-10])
@@ -91,6 +109,13 @@ def test_tokenizer_of_a_larger_model(folder: Path) -> None:
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"], max_codepoint=0x1FFFF)))
 def test_smollm2_gives_back_every_text(smollm2: Tokenizer, text: str) -> None:
     assert smollm2.decode(smollm2.encode(text)) == text
+
+
+@needs_smollm2
+@given(context=st.text(max_size=20), question=st.text(max_size=20))
+def test_smollm2_cuts_at_a_line(smollm2: Tokenizer, context: str, question: str) -> None:
+    context, question = f"a{context}.", f"\nWhat {question}"
+    assert smollm2.encode_cut(context + question, len(context)) == (smollm2.encode(context), smollm2.encode(question))
 
 
 @needs_smollm2

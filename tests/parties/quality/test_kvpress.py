@@ -94,8 +94,12 @@ def test_a_press_decodes_as_our_policy_of_the_same_name(prefix: tuple[Reader, Pr
     [
         ("kvpress", "is no call|cannot be read"),
         ("kvpress:KnormPress", "is no call"),
-        ("kvpress:KnormPress(0.5)", "is no call"),
-        ("kvpress:KnormPress(compression_ratio=open('x'))", "cannot be read"),
+        ("kvpress:AdaKVPress(press=other.SnapKVPress())", "other.SnapKVPress is not supported: it is no plain name of"),
+        ("kvpress:AdaKVPress(press=SnapKVPress)", r"SnapKVPress is not supported\); write module:Class"),
+        ("kvpress:KnormPress(**{'compression_ratio': 0.5})", r"\*\* is not supported"),
+        ("kvpress:KnormPress(*[0.5])", r"\*\[0.5\] is not supported"),
+        ("kvpress:KnormPress(compression_ratio=open('x'))", "no attribute 'open'"),
+        ("os:getcwd()", "getcwd is no class of os"),
         ("kvpress:NoSuchPress()", "NoSuchPress"),
         ("no_such_module:Press()", "no_such_module"),
         ("kvpress:KnormPress(compression_ratio=2.0)", "between 0 and 1"),
@@ -105,6 +109,30 @@ def test_a_press_decodes_as_our_policy_of_the_same_name(prefix: tuple[Reader, Pr
 def test_a_press_that_cannot_be_built_is_named(text: str, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         make_press(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "press"),
+    [
+        ("ThinKPress(0.5)", lambda: kvpress.ThinKPress(0.5)),
+        ("AdaKVPress(press=SnapKVPress(compression_ratio=0.5))", lambda: kvpress.AdaKVPress(kvpress.SnapKVPress(0.5))),
+        ("AdaKVPress(KnormPress(-0.0), 0.1)", lambda: kvpress.AdaKVPress(kvpress.KnormPress(0.0), 0.1)),
+        (
+            "ComposedPress([SnapKVPress(0.25, window_size=8), KnormPress(0.5)])",
+            lambda: kvpress.ComposedPress([kvpress.SnapKVPress(0.25, window_size=8), kvpress.KnormPress(0.5)]),
+        ),
+    ],
+)
+def test_presses_take_positions_and_other_presses(text: str, press: Any) -> None:
+    assert make_press(f"kvpress:{text}") == press()
+
+
+def test_a_composed_press_compresses_by_each(prefix: tuple[Reader, Prefix]) -> None:
+    _, read = prefix
+    press = make_press("kvpress:ComposedPress([KnormPress(0.5), KnormPress(0.5)])")
+    pressed = PressedModel(MODEL).compress(read.tokens, press)
+    kept = {int(layer.keys.shape[2]) for layer in pressed.inner.layers}
+    assert kept == {int(int(len(read.tokens) * 0.5) * 0.5)}
 
 
 def test_presses_run_on_llama_types_only() -> None:

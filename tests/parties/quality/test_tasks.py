@@ -1,4 +1,4 @@
-"""Generated tasks: as long as asked, answerable, reproducible; scores as their benchmarks define them."""
+"""Generated tasks: as long as asked, answerable, reproducible; benchmarks' files are read."""
 
 import json
 import random
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from parties.errors import PromptError
 from parties.models import load_tokenizer
 from parties.quality.answering import asked
-from parties.quality.files import longbench, longeval, text_of
-from parties.quality.metrics import METRICS, all_found, edit_similarity, f1, first_number, rouge_l
+from parties.quality.files import longeval, text_of
+from parties.quality.longbench import longbench
 from parties.quality.tasks import TASKS
 
 LIMIT = 3000
@@ -24,8 +24,8 @@ def test_a_context_fills_the_length_and_holds_the_answers(name: str, seed: int, 
     sample = TASKS[name](random.Random(seed), lambda text: len(text) <= limit)
     assert limit - 200 <= len(sample.context) <= limit
     assert all(answer in sample.context for answer in sample.answers)
-    assert METRICS[sample.metric](" ".join(sample.answers), sample.answers) == 1
-    assert METRICS[sample.metric]("nothing of it", sample.answers) == 0
+    assert sample.metric(" ".join(sample.answers), sample.answers) == 1
+    assert sample.metric("nothing of it", sample.answers) == 0
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -49,38 +49,22 @@ def test_a_hidden_question_is_not_in_what_is_compressed() -> None:
     assert len(hidden.before) == len(tokenizer.encode(sample.context))
 
 
-@pytest.mark.parametrize(
-    ("metric", "answer", "answers", "score"),
-    [
-        (all_found, " 123 and 456", ("123", "456", "789", "000"), 0.5),
-        (first_number, "it is 2416>, not 7", ("2416",), 1.0),
-        (first_number, "7, not 2416", ("2416",), 0.0),
-        (f1, "The cat sat.", ("a cat sat down",), 0.8),
-        (f1, "none", ("of", "none"), 1.0),
-        (rouge_l, "a b c d", ("a c d e",), 0.75),
-        (edit_similarity, "# a comment\nreturn x", ("return x",), 1.0),
-    ],
-)
-def test_scores(metric, answer: str, answers: tuple[str, ...], score: float) -> None:  # type: ignore[no-untyped-def]
-    assert metric(answer, answers) == pytest.approx(score)
-
-
 def lines(path: Path, *rows: object) -> Path:
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
 
 def test_files_of_the_benchmarks_are_read(tmp_path: Path) -> None:
-    row = {"input": "Who?", "context": "Anna.", "answers": ["Anna"], "dataset": "hotpotqa"}
-    (sample,) = longbench(lines(tmp_path / "l.jsonl", row))
-    assert (sample.context, sample.answers, sample.metric, sample.new_tokens) == ("Anna.", ("Anna",), "f1", 32)
-    assert "Who?" in sample.question
     record = "line a-b: REGISTER_CONTENT is <7>\n"
     row = {"prompt": record + "Now the record is over. Tell me", "expected_number": 7, "random_idx": ["a-b", 0]}
     (sample,) = longeval(lines(tmp_path / "e.jsonl", row))
     assert sample.context == record
     assert sample.question.endswith("line a-b is <")
-    assert text_of(lines(tmp_path / "t.jsonl", {"context": "one"}, {"context": "two"})) == "one\n\ntwo"
+    assert sample.metric("7> and so on", sample.answers) == 1
+    rows = ({"context": "one\u2028line"}, {"context": "two"})
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
+    (tmp_path / "t.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    assert text_of(tmp_path / "t.jsonl") == "one\u2028line\n\ntwo"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +72,6 @@ def test_files_of_the_benchmarks_are_read(tmp_path: Path) -> None:
     [
         ("{", "line 1: not JSON"),
         ('{"input": "x"}', "line 1: no 'context'"),
-        ('{"input": "", "context": "", "answers": [], "dataset": "vcsum"}', "no metric for data set 'vcsum'"),
     ],
 )
 def test_a_file_that_is_not_the_benchmarks_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
-from parties.models import load_tokenizer
+from parties.models import Tokenizer, load_tokenizer
 from parties.training.loop import pace
 from parties.training.settings import Settings, TrainingError
 from parties.training.windows import Text, draw, read_text
@@ -41,6 +43,12 @@ def test_windows_are_runs_of_a_text_that_do_not_overlap(sizes: list[int], length
         assert window[0] % 1000 + length <= sizes[window[0] // 1000]
 
 
+def test_every_window_begins_with_the_leading_token() -> None:
+    text = Text("a", "", list(range(25)), (99,))
+    assert text.windows(9) == [[99, *range(start, start + 8)] for start in (0, 8, 16)]
+    assert sorted(draw([text], 9, 3, seed=1)) == text.windows(9)
+
+
 def test_each_text_gives_alike_as_far_as_it_goes() -> None:
     texts = [numbered("long", 0, 900), numbered("short", 1000, 20), numbered("other", 2000, 900)]
     starts = [window[0] // 1000 for window in draw(texts, 10, 42, seed=3)]
@@ -58,6 +66,15 @@ def test_a_text_is_read_with_its_hash(tmp_path: Path) -> None:
     text = read_text(path, TOKENIZER, 32)
     assert text.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert TOKENIZER.decode(text.tokens) == path.read_text()
+
+
+def test_the_leading_token_is_read_apart_from_the_text(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer.from_str(TOKENIZER.to_json())
+    inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 5)])
+    path = write_text(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is no part of the text
+    text = read_text(path, Tokenizer(inner), 32)
+    assert (text.tokens, text.leading) == (TOKENIZER.encode(path.read_text(encoding="utf-8-sig")), (5,))
 
 
 def test_files_that_are_no_text_are_refused_by_name(tmp_path: Path) -> None:
