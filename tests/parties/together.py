@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from parties.engines.crypten import provider
+from parties.engines.crypten import randomness
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter
 
@@ -98,9 +98,10 @@ def _run(
 def repeat_crypten(role: str) -> None:
     """Makes CrypTen in this process draw the same numbers at every run.
 
-    Its local truncation is wrong with probability about |x| / 2^31 for each number, which is one run of a whole model
-    in some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
+    Its local truncation is wrong with probability |x| / 2^32 for each product, which is one run of a whole model in
+    some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
     """
     chance = random.Random(role)
+    randomness.os = SimpleNamespace(urandom=chance.randbytes)
     crypten.os = SimpleNamespace(urandom=chance.randbytes)
-    provider.seed = lambda: chance.getrandbits(62)
+    randomness.seed = lambda: chance.getrandbits(62)
