@@ -20,7 +20,7 @@ from tests.parties.four import Four
 MODEL = "random:tiny-llama"
 SEQ_LEN, NEW_TOKENS = 32, 2
 PAGE = resource.getpagesize()
-MANGLE = bytes(byte ^ 0x5A for byte in range(256))
+MANGLE = bytes((byte + 91) % 256 for byte in range(256))
 
 
 def memory() -> list[bytes]:
@@ -58,7 +58,8 @@ class Search:
     """Counts, in the process where it is called, how many of the given secrets its memory holds."""
 
     def __init__(self, secrets: dict[str, list[bytes]]) -> None:
-        # kept mangled, and compared with mangled memory, so that the search never finds itself
+        # kept mangled, and compared with mangled memory, so that the search never finds itself; mangling a second time
+        # does not undo it, since the heap keeps what an earlier look has mangled
         self.mangled = {name: [item.translate(MANGLE) for item in items] for name, items in secrets.items()}
 
     def __call__(self) -> dict[str, list[int]]:
