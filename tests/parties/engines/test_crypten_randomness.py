@@ -19,6 +19,7 @@ from parties.policies import MPCache
 from parties.program import run
 from tests.parties.engines.tiny import LLAMA, folded, random_tokens
 from tests.parties.engines.twister import continued
+from tests.parties.four import Four
 from tests.parties.together import together
 
 BOTH: tuple[Randomness, ...] = ("private", "stock")
@@ -148,3 +149,21 @@ def test_torch_draws_nothing_in_a_whole_token_and_traffic_is_that_of_stock() -> 
     assert all(drawn for drawn, _ in stock.values()), "a watch that misses these proves nothing"
     assert private["client"][1] == stock["client"][1]
     assert private["server"][1] == stock["server"][1]
+
+
+def test_parties_that_stay_change_from_one_to_the_other_with_the_job() -> None:
+    job = {
+        "engine": "crypten", "policy": {"name": "full"}, "prompt": {"random_tokens": True}, "seq_len": 3,
+        "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=64&positions=64",
+        "new_tokens": 1,
+    }  # fmt: skip
+    with Four() as four:
+        cells = [four.run(job | {"randomness": randomness}) for randomness in (*BOTH, "stock")]
+    seeds = []
+    for cell in cells:
+        results = {role: result for role, (result, _) in cell.items()}
+        assert results["referee"]["check"]["max_abs_logit_error"] < 0.5
+        readings = [s["sent_bytes"] for s in results["client"]["stages"] if s["stage"] == "setup.seeds"]
+        seeds.append(sum(readings))
+    assert seeds[0] > seeds[1] > 0, "a keystream's seeds are longer"
+    assert seeds[2] == 0, "parties that go on with the same draw no seed again"
