@@ -29,7 +29,7 @@ def main() -> None:
     records = [record for record in RecordStore(parser.parse_args().folder).latest().values() if record.status == "ok"]
     groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record.cell.engine.name, str(record.cell.policy), record.cell.seq_len].append(record)
+        groups[str(record.cell.engine), str(record.cell.policy), record.cell.seq_len].append(record)
     print(*HEADER, sep="\n")
     for (engine, policy, seq_len), group in groups.items():
         near = min(group, key=lambda record: delay_s(record))

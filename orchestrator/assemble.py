@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.cells import Cell
+from orchestrator.choices import EngineChoice
 from orchestrator.record import (
     CellError,
     Check,
@@ -132,7 +133,7 @@ def _common(
         "cell": cell,
         "started": started,
         "finished": finished,
-        "trust_model": trust_model(cell.engine.name),
+        "trust_model": trust_model(cell.engine),
         "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
         "shaping": shaping[0],
@@ -142,11 +143,11 @@ def _common(
     }
 
 
-def trust_model(engine: str) -> str:
+def trust_model(engine: EngineChoice) -> str:
     """What an engine says about who must not collude with whom."""
     from parties.engines.factory import engine_class  # torch comes with it, and most commands do without
 
-    return engine_class(engine).trust_model
+    return engine_class(engine.name, engine.randomness or "private").trust_model
 
 
 def _clock(results: Results) -> str:

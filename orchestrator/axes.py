@@ -61,7 +61,7 @@ class Condition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: _Names = Field(default=(), description="Names of networks.")
-    engine: _Names = Field(default=(), description="Names of engines.")
+    engine: _Names = Field(default=(), description="Engines: a name, or `crypten-stock`.")
     seq_len: _Numbers = Field(default=(), description="Prompt lengths.")
     policy: _Names = Field(default=(), description="Policies: a name, or a name with its changed parameters.")
     repeat: _Numbers = Field(default=(), description="Repeats, from 0.")
@@ -77,7 +77,7 @@ class Condition(BaseModel):
         """Whether a point is meant."""
         has: Mapping[str, set[Any]] = {
             "network": {point.network.name},
-            "engine": {point.engine.name},
+            "engine": {point.engine.name, str(point.engine)},
             "seq_len": {point.seq_len},
             "policy": {point.policy.name, str(point.policy)},
             "repeat": {point.repeat},

@@ -54,14 +54,14 @@ class Cell(BaseModel):
     @property
     def id(self) -> str:
         """16 hexadecimal digits that stand for the resolved values."""
-        values: dict[str, Any] = self.model_dump(mode="json", include=_FIRST)
+        values: dict[str, Any] = self.model_dump(mode="json", include=_FIRST) | {"engine": self.engine.identity}
         values |= self.model_dump(mode="json", exclude=_FIRST | _NOT_MEASURED, exclude_defaults=True)
         canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         """The cell in a few words."""
-        words = f"{self.engine.name} {self.policy} {self.seq_len} tokens, network {self.network.name}"
+        words = f"{self.engine} {self.policy} {self.seq_len} tokens, network {self.network.name}"
         return ", ".join(
             [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
         )
@@ -93,9 +93,9 @@ def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:
         cells: In the order of `expand`.
         seed: The same seed gives the same order.
     """
-    blocks: dict[tuple[str, str], list[Cell]] = {}
+    blocks: dict[tuple[str, EngineChoice], list[Cell]] = {}
     for cell in cells:
-        blocks.setdefault((cell.network.name, cell.engine.name), []).append(cell)
+        blocks.setdefault((cell.network.name, cell.engine), []).append(cell)
     dice = random.Random(seed)  # noqa: S311 - a public order, not a secret
     return tuple(cell for block in blocks.values() for cell in _shuffled(block, dice))
 

@@ -9,17 +9,20 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from orchestrator.problems import Problem, Rejected, unknown
-from parties.engines import ENGINES
+from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
 from parties.policies import POLICIES, make
 
+_CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
 _FIX = "correct the value, or take it out for the default"
 
 
@@ -72,11 +75,49 @@ class Prompt(BaseModel):
 
 
 class EngineChoice(BaseModel):
-    """A secure computation, by name."""
+    """A secure computation, by name; `crypten` with what it draws from.
+
+    In an experiment `crypten` is `private` unless it says `stock` (see `Engine`). Records of earlier versions have no
+    `randomness`, and were made with stock. So a choice that names none is stock here, and an id, which was made of the
+    name alone, goes on to leave stock out: cells of the past keep their ids, and private ones have ids of their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description=f"One of {', '.join(ENGINES)}.", examples=["crypten"])
+    randomness: Randomness | None = Field(
+        default=None,
+        description="What `crypten` draws its random numbers from. `private`: our keystream, AES-256 in counter mode. "
+        "`stock`: CrypTen's own generator, which is insecure: " + STOCK_IS_INSECURE + ".",
+        examples=["private"],
+    )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a cell's id holds of it."""
+        return {"name": self.name} if self.randomness != "private" else self.model_dump()
+
+    def __str__(self) -> str:
+        """The name, with the randomness where it is not the default of an experiment."""
+        return f"{self.name}-stock" if self.randomness == "stock" else self.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stock_unless_named(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("name") == _CHOOSES:
+            return {"name": _CHOOSES, **given, "randomness": given.get("randomness") or "stock"}
+        return given
+
+    @model_validator(mode="after")
+    def _one_that_chooses(self) -> Self:
+        if self.randomness is not None and self.name != _CHOOSES:
+            fix = f"take it out: {self.name} has one way only"
+            raise Rejected(Problem("randomness", self.randomness, f"given for {_CHOOSES} alone", fix))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, str]:
+        return {key: value for key, value in dump(self).items() if value is not None}
 
     @field_validator("name")
     @classmethod
@@ -147,4 +188,10 @@ def named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-Engine = Annotated[EngineChoice, BeforeValidator(named)]
+def _private_unless_named(value: object) -> object:
+    given = named(value)
+    return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
+
+
+Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
+"""An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""

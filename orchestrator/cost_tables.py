@@ -85,7 +85,7 @@ def _sort(found: Forecast) -> str:
 
 
 def _words(cell: Cell, what: str) -> list[Text]:
-    return [Text(str(value)) for value in (cell.engine.name, cell.policy, cell.seq_len, cell.network.name, what)]
+    return [Text(str(value)) for value in (cell.engine, cell.policy, cell.seq_len, cell.network.name, what)]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from orchestrator.cells import Cell
+from orchestrator.choices import EngineChoice
 from orchestrator.experiment import Experiment
 from orchestrator.store import RecordStore, StoreError
 
@@ -79,6 +80,7 @@ class Frozen:
             return
         before, now = _read(path), experiment.model_dump(mode="json")
         defaults = {name: field.default for name, field in Experiment.model_fields.items()}
+        before["engines"] = [EngineChoice.model_validate(engine).model_dump() for engine in before.get("engines", [])]
         changed = [
             f"{key}: {before.get(key, defaults[key])!r} then, {value!r} now"
             for key, value in now.items()

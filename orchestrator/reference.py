@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from netem import presets
-from orchestrator.choices import Prompt
+from orchestrator.choices import EngineChoice, Prompt
 from orchestrator.experiment import Experiment
 from parties.engines import ENGINES
 from parties.policies import POLICIES
@@ -57,6 +57,8 @@ def page(example: str) -> str:
         "\n## `engines`\n",
         "\n| name | what it is |\n| --- | --- |\n",
         *(f"| `{name}` | {text} |\n" for name, text in ENGINES.items()),
+        _ENGINES,
+        _model(EngineChoice),
         "\n## `policies`\n",
         *(_policy(name) for name in POLICIES),
         "\n## `networks`\n",
@@ -65,6 +67,13 @@ def page(example: str) -> str:
         *(f"| `{p.name}` | {_shape(p)} | {p.source} |\n" for p in presets()),
     ]
     return "".join(parts)
+
+
+_ENGINES = """
+A name, or a mapping, as in `engines: [crypten, {name: crypten, randomness: stock}]`. In an experiment file `crypten` is
+`private` unless it says otherwise. Records of earlier versions name no `randomness`: they were made with `stock`, keep
+their ids, and are shown as `crypten-stock`.
+"""
 
 
 _NETWORKS = """

@@ -206,6 +206,7 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
             "argmax": cell.argmax,
             "offline": cell.offline,
             "comparison": cell.comparison,
+            "randomness": cell.engine.randomness or "private",
             "gpu": cell.gpu,
             "seed": cell.seed,
             "show_text": show_text,

@@ -28,7 +28,7 @@ from parties.state import State
 class Session:
     """What outlives a cell: the model on an engine."""
 
-    key: tuple[str, str, bool, str]
+    key: tuple[str, str, str, bool, str]
     engine: Engine
     spec: ModelSpec
     tokenizer: Tokenizer
@@ -71,12 +71,13 @@ class ComputingParty:
         """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
         if job.gpu and "cuda" not in engine_class(job.engine).devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
-        wanted = (job.model, job.engine, job.gpu, job.head)
+        wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             with self.meter.stage("bench.load"):
                 spec, tokenizer, shapes, weights = self._model(job)
-            engine = make_engine(job.engine, self.role, self.mesh, self.meter, "cuda" if job.gpu else "cpu")
+            device = "cuda" if job.gpu else "cpu"
+            engine = make_engine(job.engine, self.role, self.mesh, self.meter, device, job.randomness)
             installing = engine.install(folded_shapes(spec) | shapes, weights)
             run(staged(self.meter, "setup.weights", installing), engine.exchange)
             self._session = Session(wanted, engine, spec, tokenizer)

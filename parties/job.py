@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from parties.engines import Randomness
+
 
 class Prompt(BaseModel):
     """Where the client finds its prompt."""
@@ -44,6 +46,9 @@ class Job(BaseModel):
         default="streamed", description="stored: the parties write the dealer's material to disk before they decode"
     )
     comparison: Literal["dcf", "carry"] = Field(default="dcf", description="how the engine `fss` finds signs")
+    randomness: Randomness = Field(
+        default="private", description="what the engine `crypten` draws from; stock is insecure"
+    )
     gpu: bool = Field(default=False, description="compute on the GPU that the party was given")
     seed: int = 0
     show_text: bool = Field(default=False, description="the client's result carries the decoded text")

@@ -41,7 +41,7 @@ def _region(record: Record) -> Region:
 def _parameters(record: Record) -> Iterator[str]:
     cell = record.cell
     yield _tag("status", record.status)
-    yield _tag("engine", cell.engine.name)
+    yield _tag("engine", cell.engine)
     yield _tag("policy", cell.policy.name)
     yield _tag("network", cell.network.name)
     yield _tag("seq_len", cell.seq_len)

@@ -122,7 +122,7 @@ def info(cell: Cell) -> dict[str, str]:
     plain = ("model", "seq_len", "new_tokens", "prefill", "argmax", "seed", "repeat")
     return {
         "cell": cell.id,
-        "engine": cell.engine.name,
+        "engine": str(cell.engine),
         "policy": cell.policy.name,
         "parameters": parameters,
         "network": cell.network.name,

@@ -43,7 +43,7 @@ def parquet_of(rows: Sequence[Row]) -> bytes:
 def _plain(row: Row) -> dict[str, Any]:
     cell = row.first.cell
     values = (
-        cell.engine.name,
+        str(cell.engine),
         str(cell.policy),
         row.network,
         row.seq_len,

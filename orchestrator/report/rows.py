@@ -95,7 +95,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 def _row(records: Sequence[Record], *, name_model: bool) -> Row:
     cell = records[0].cell
-    words = [cell.engine.name, str(cell.policy)]
+    words = [str(cell.engine), str(cell.policy)]
     words += [cell.model] if name_model else []
     words += ["client argmax"] if cell.argmax == "client" else []
     words += ["prefill mpc"] if records[0].prefill_totals is not None else []
@@ -154,22 +154,24 @@ def against_full(measured: Sequence[Row]) -> list[Ratio]:
 
 @dataclass(frozen=True)
 class Speedup:
-    """A row beside the same measurement with stock CrypTen: how many times less it takes."""
+    """A row beside the same measurement with CrypTen, `base`: how many times less it takes."""
 
     row: Row
+    base: Row
     seconds: float
     online_bytes: float
     rounds: float
 
 
 def against_crypten(measured: Sequence[Row]) -> list[Speedup]:
-    """Every row of another private engine that has a row of `crypten` to be compared with."""
-    crypten = {_setting(row, "engine"): row for row in measured if row.first.cell.engine.name == "crypten"}
-    others = [row for row in measured if row.private and row.first.cell.engine.name != "crypten"]
-    pairs = [(row, crypten[_setting(row, "engine")]) for row in others if _setting(row, "engine") in crypten]
+    """Every private row beside each row of `crypten` that it may be compared with; stock randomness is a base only."""
+    bases = [row for row in measured if row.first.cell.engine.name == "crypten"]
+    others = [row for row in measured if row.private and row.first.cell.engine.randomness != "stock"]
     return [
-        Speedup(row, base.seconds / row.seconds, base.online_bytes / row.online_bytes, base.rounds / row.rounds)
-        for row, base in pairs
+        Speedup(row, base, base.seconds / row.seconds, base.online_bytes / row.online_bytes, base.rounds / row.rounds)
+        for row in others
+        for base in bases
+        if base is not row and _setting(base, "engine") == _setting(row, "engine")
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.record import Record
+from parties.engines import STOCK_IS_INSECURE
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     repeats = 1 + max((cell.repeat for cell in cells), default=0)
     facts = {
         "Model": _all(cell.model for cell in cells),
-        "Engines": _all(cell.engine.name for cell in cells),
+        "Engines": _all(str(cell.engine) for cell in cells),
         "Policies": _all(str(cell.policy) for cell in cells),
         "Prompt lengths": f"{_all(str(n) for n in sorted({cell.seq_len for cell in cells}))} tokens",
         "New tokens a cell": _all(str(n) for n in sorted({cell.new_tokens for cell in cells})),
@@ -43,7 +44,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         title=_all(record.experiment for record in records) or "unnamed experiment",
         facts=tuple(facts.items()),
         statuses=tuple(sorted(statuses.items(), key=lambda item: (item[0] != "ok", item[0]))),
-        trust=_unique((record.cell.engine.name, record.trust_model) for record in records),
+        trust=_unique(pair for record in records for pair in _trust(record)),
         prefill=tuple(dict.fromkeys(record.prefill for record in records)),
         leaks=_unique((record.cell.policy.name, record.leaks) for record in records if record.leaks),
         warnings=_alike(text for record in records for text in record.warnings),
@@ -53,6 +54,13 @@ def summarise(records: Sequence[Record]) -> Summary:
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _ARGMAX = {"private": "private argmax", "client": "logits opened to the client"}
+
+
+def _trust(record: Record) -> tuple[tuple[str, str], ...]:
+    """What the record says, and of stock randomness what one of an earlier version does not say."""
+    engine, said = record.cell.engine, record.trust_model
+    missing = engine.randomness == "stock" and STOCK_IS_INSECURE not in said
+    return ((str(engine), said), *([(str(engine), f"insecure: {STOCK_IS_INSECURE}")] if missing else []))
 
 
 def _all(values: Iterable[str]) -> str:

@@ -1,8 +1,19 @@
 """The secure computation behind one small interface; see `parties.engines.base`."""
 
+from typing import Literal
+
 ENGINES: dict[str, str] = {
     "plain": "float tensors in one process, no security: the reference that private runs are checked against",
-    "crypten": "CrypTen 0.4.1, stock two-party protocols with a trusted third party as the dealer",
+    "crypten": "CrypTen 0.4.1, stock two-party protocols with a trusted third party as the dealer, our randomness",
     "fss": "publicly masked values, function secret sharing, a dealer that streams correlated randomness",
 }
 """Name of each engine and what it is, in one line."""
+
+Randomness = Literal["private", "stock"]
+"""What `crypten` draws from: our keystream, or CrypTen's own generator; see `parties.engines.crypten.randomness`."""
+
+STOCK_IS_INSECURE = (
+    "private against nobody who looks: its generator's state can be read from one message; figures measure its "
+    "protocols, not its privacy"
+)
+"""What `crypten` with the randomness `stock` protects."""

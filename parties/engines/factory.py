@@ -1,13 +1,16 @@
 """Builds engines and dealers by name; imports an engine's libraries only when it is asked for."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from parties.engines import ENGINES
+from parties.engines import ENGINES, Randomness
 from parties.engines.base import Engine
 from parties.errors import Unsupported
 from parties.mesh import Mesh
 from parties.meter import StageMeter
+
+if TYPE_CHECKING:
+    from parties.engines.crypten.engine import CrypTenEngine
 
 
 class Dealer(Protocol):
@@ -21,8 +24,12 @@ class Dealer(Protocol):
         """
 
 
-def engine_class(name: str) -> type[Engine]:
+def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
     """The class behind a name of `ENGINES`.
+
+    Args:
+        name: the engine.
+        randomness: what `crypten` draws from; the others have one way only.
 
     Raises:
         Unsupported: there is no such engine.
@@ -32,9 +39,7 @@ def engine_class(name: str) -> type[Engine]:
 
         return PlainEngine
     if name == "crypten":
-        from parties.engines.crypten.engine import CrypTenEngine
-
-        return CrypTenEngine
+        return _crypten(randomness)
     if name == "fss":
         from parties.engines.fss.party import FssEngine
 
@@ -42,12 +47,18 @@ def engine_class(name: str) -> type[Engine]:
     raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
 
 
-def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> Engine:
+def _crypten(randomness: Randomness) -> "type[CrypTenEngine]":
+    from parties.engines.crypten.engine import CrypTenEngine, StockCrypTenEngine
+
+    return StockCrypTenEngine if randomness == "stock" else CrypTenEngine
+
+
+def make_engine(
+    name: str, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu", randomness: Randomness = "private"
+) -> Engine:
     """One computing party's engine, connected to its peers, on one of its class's `devices`."""
     if name == "crypten":
-        from parties.engines.crypten.engine import CrypTenEngine
-
-        return CrypTenEngine(role, mesh, meter)
+        return _crypten(randomness)(role, mesh, meter)
     if name == "fss":
         from parties.engines.fss.party import FssEngine
 
@@ -55,12 +66,12 @@ def make_engine(name: str, role: str, mesh: Mesh, meter: StageMeter, device: str
     raise Unsupported(f"engine {name!r} does not run between parties")
 
 
-def make_dealer(name: str, mesh: Mesh, meter: StageMeter) -> Dealer:
-    """The dealer of an engine."""
+def make_dealer(name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness = "private") -> Dealer:
+    """The dealer of an engine; with `crypten` it draws from the same `randomness` as the parties."""
     if name == "crypten":
         from parties.engines.crypten.provider import Dealer as CrypTenDealer
 
-        return CrypTenDealer(mesh["client"], mesh["server"], meter)
+        return CrypTenDealer(mesh["client"], mesh["server"], meter, randomness)
     if name == "fss":
         from parties.engines.fss.dealer import Dealer as FssDealer
 

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cells import Cell, expand
+from orchestrator.cells import Cell, expand, schedule
+from orchestrator.runner import job_of
+
+STOCK = {"name": "crypten", "randomness": "stock"}
 
 
 def test_cells_are_the_product_ordered_so_that_links_and_parties_are_reused() -> None:
@@ -35,6 +38,7 @@ def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
     "changes",
     [
         {"engines": ["plain"]},
+        {"engines": [{"name": "crypten", "randomness": "stock"}]},
         {"model": "random:tiny-gpt2"},
         {"policies": [{"name": "mpcache", "alpha": 0.5}]},
         {"seq_lens": [129]},
@@ -60,7 +64,35 @@ def test_defaults_written_out_are_the_same_cell() -> None:
 
 def test_ids_stay_the_same_between_versions() -> None:
     # a change here makes every run folder of the past start over: raise orchestrator.cells.SCHEMA knowingly
-    assert factory.cell().id == "62607db61fddb590"
+    assert factory.cell(engines=[STOCK]).id == "62607db61fddb590"
+    assert factory.cell(engines=["fss"]).id == "78777350bd8e09d9"
+    assert factory.cell().id == "8220b9017754664c"
+
+
+def test_crypten_is_private_in_an_experiment_unless_it_says_stock() -> None:
+    named, private, stock = (
+        factory.cell(engines=[e]) for e in ("crypten", {"name": "crypten", "randomness": "private"}, STOCK)
+    )
+    assert named == private
+    assert named.engine.randomness == "private"
+    assert job_of(named, show_text=False)["randomness"] == "private"
+    assert job_of(stock, show_text=False)["randomness"] == "stock"
+    assert (str(named.engine), str(stock.engine)) == ("crypten", "crypten-stock")
+    assert Cell.model_validate_json(private.model_dump_json()) == private
+
+
+def test_a_cell_recorded_before_there_was_a_choice_is_stock_and_keeps_its_id() -> None:
+    stock = factory.cell(engines=[STOCK])
+    written = stock.model_dump(mode="json")
+    del written["engine"]["randomness"]
+    assert Cell.model_validate(written) == stock
+    assert "randomness" not in factory.cell(engines=["fss"]).model_dump(mode="json")["engine"]
+
+
+def test_stock_and_private_cells_run_in_blocks_of_their_own() -> None:
+    cells = expand(factory.experiment(engines=["crypten", STOCK], repeats=2))
+    randomness = [cell.engine.randomness for cell in schedule(cells, seed=3)]
+    assert randomness == ["private"] * 12 + ["stock"] * 12
 
 
 @given(st.integers(2, 2000), st.integers(0, 2**63 - 1), st.floats(0.01, 1))

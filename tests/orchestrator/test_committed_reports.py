@@ -1,5 +1,6 @@
 """The reports under docs/reports/: what their records give, and nothing that was not asked for."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def test_the_sweep_over_networks_has_cells_of_its_example_each_once_and_whole() 
     measured = [measurement(record.cell) for record in records]
     assert len(measured) == len(set(measured))
     assert set(measured) <= {measurement(cell) for cell in expand(load_experiment(ROOT / "examples" / "networks.yaml"))}
+
+
+def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None:
+    text = (NETWORKS / "records.jsonl").read_text()
+    assert '"name":"crypten"' in text
+    assert 'randomness":' not in text
+    records = RecordStore(NETWORKS).latest()  # reads none whose id is not that of its cell
+    assert {str(record.cell.engine) for record in records.values()} == {"fss", "crypten-stock"}
+    assert {record.id for record in records.values()} == {json.loads(line)["id"] for line in text.splitlines()}
 
 
 def test_its_report_is_what_its_records_give(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def ray() -> Iterator[None]:
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
 def test_an_experiment_runs(path: Path, tmp_path: Path) -> None:
     file, out = toy(path, tmp_path, TOY), tmp_path / "out"
-    engines = yaml.safe_load(file.read_text())["engines"]
+    engines = [str(engine) for engine in load_experiment(file).engines]
     wanted = engines if path.stem == "quickstart" else engines[-1:]  # an engine's parties take seconds to start
     done = CliRunner().invoke(app, ["run", str(file), "--out", str(out), "--only", f"engine={','.join(wanted)}"])
     assert done.exit_code == 0, done.output
     records = RecordStore(out).read()
     assert {record.status for record in records} == {"ok"}
-    assert {record.cell.engine.name for record in records} == set(wanted)
+    assert {str(record.cell.engine) for record in records} == set(wanted)
     assert (out / "report.html").exists()
 
 

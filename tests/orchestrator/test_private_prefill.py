@@ -91,6 +91,13 @@ def test_a_cell_with_another_prefill_teaches_an_estimate_nothing() -> None:
     assert estimate(factory.cell(prefill="mpc"), [past]).source == "formula"
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nearly all of a report's time."""
+    monkeypatch.setattr("orchestrator.report._pictures", lambda *_: [])
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -> None:
     records = [record(0, 30.0), record(1, 50.0), record(2, 31.0)]
     (row,) = prompt_rows(rows(records))
@@ -104,6 +111,7 @@ def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -
     assert "The prompt inside MPC" in page
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_without_such_cells_does_not_mention_them(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(factory.record())

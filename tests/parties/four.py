@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 
 from parties.mesh import ROLES
-from tests.parties.together import PRELOAD
+from tests.parties.together import PRELOAD, hasten_crypten
 
 Job = dict[str, Any]
 Look = Callable[[], Any]
@@ -152,6 +152,7 @@ def _serve(role: str, session: str, timeout_s: float, look: Look | None, pipe: C
     from parties.party import Party
 
     torch.set_num_threads(1)
+    hasten_crypten()
     party = Party(role, "127.0.0.1", session, timeout_s=timeout_s)
     pipe.send_bytes(pickle.dumps(party.address))
     party.connect(pickle.loads(pipe.recv_bytes()))  # noqa: S301 - our own parent

@@ -2,25 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from parties.engines import STOCK_IS_INSECURE, Randomness
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten import functions as f
 from parties.engines.crypten.communicator import LinkCommunicator
 from parties.engines.crypten.provider import DealerClient
+from parties.engines.crypten.randomness import seed_shares
 from parties.mesh import Mesh
 from parties.meter import StageMeter
 from parties.program import Program, eager, staged
 from parties.randomness import uniform
 
-import crypten  # isort: skip
 from crypten.mpc import MPCTensor  # isort: skip
 
 CLIENT, SERVER = 0, 1
 SCALE: int = 2**f.FRACTION_BITS
+_CUTS = (
+    "its local truncation is wrong, unseen, with probability |x| / 2^32 for each product x that it cuts (x * 2^32 in "
+    "a ring of 2^64)"
+)
 _MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
 
 
@@ -43,9 +49,9 @@ class CrypTenEngine(Engine):
     name = "crypten"
     trust_model = (
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
-        "CrypTen draws its randomness from a Mersenne Twister on CPU, which is not cryptographic, and its local "
-        "truncation is wrong with probability about |x| / 2^31 for each number x that it cuts"
+        f"randomness from AES-256 in counter mode, in place of CrypTen's own generator; {_CUTS}"
     )
+    randomness: ClassVar[Randomness] = "private"
     devices = ("cpu",)
     tolerance = 0.5
     masked_score = _MASKED_SCORE
@@ -57,7 +63,7 @@ class CrypTenEngine(Engine):
         self.communicator = LinkCommunicator(self.rank, mesh["server" if role == "client" else "client"])
         self.communicator.activate()
         with meter.stage("setup.seeds"):
-            crypten._setup_prng()  # noqa: SLF001 - what crypten.init does after it has made its own communicator
+            seed_shares(self.randomness, self.communicator)
             self.dealer = DealerClient(mesh["dealer"], meter)
         self.dealer.activate()
         self._parameters: dict[str, MPCTensor] = {}
@@ -290,3 +296,10 @@ class CrypTenEngine(Engine):
         heads, k, rivals = picks.rows.shape
         grouped = picks.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, rivals)
         return self._unscaled_matmul(grouped, blocks).reshape(heads, k, blocks.shape[2])
+
+
+class StockCrypTenEngine(CrypTenEngine):
+    """CrypTen with its own generator, to compare times with; it protects no secret."""
+
+    trust_model = f"insecure (randomness: stock): {STOCK_IS_INSECURE}; {_CUTS}"
+    randomness = "stock"

@@ -2,9 +2,8 @@
 
 The protocol is CrypTen's (`crypten.mpc.provider.ttp_provider`): client and server each share a seed with the dealer
 and draw their shares from it; the client asks the dealer for what must be corrected so that the shares form a triple.
-Requests are JSON and name shapes and an operation from a fixed list; nothing is pickled. CrypTen draws from
-`torch.Generator`, a Mersenne Twister on CPU, which is no cryptographic generator: a finding about the baseline that
-its trust model states.
+Requests are JSON and name shapes and an operation from a fixed list; nothing is pickled. What the shares are drawn
+from is in `parties.engines.crypten.randomness`.
 """
 
 from collections.abc import Callable
@@ -13,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.engines import Randomness
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
+from parties.engines.crypten.randomness import Generator, dealt_seed, generator_of
 from parties.errors import OutOfStep
 from parties.link import Link
 from parties.meter import StageMeter
-from parties.randomness import seed
 
 from crypten.mpc.provider import ttp_provider  # isort: skip
 
@@ -30,13 +30,13 @@ class DealerClient:
 
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self.dealer, self.meter = dealer, meter
-        self.generator = torch.Generator().manual_seed(dealer.receive_json()["seed"])
+        self.generator = generator_of(dealer.receive_json()["seed"])
 
     def activate(self) -> None:
         """Becomes the client that CrypTen's provider in this process asks."""
         ttp_provider.TTPClient.get = staticmethod(lambda: self)
 
-    def get_generator(self, device: Any = None) -> torch.Generator:  # noqa: ARG002 - shares are drawn on the CPU
+    def get_generator(self, device: Any = None) -> Generator:  # noqa: ARG002 - shares are drawn on the CPU
         """The generator that this party shares with the dealer."""
         return self.generator
 
@@ -57,15 +57,22 @@ class DealerClient:
 
 
 class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
-    """The dealer's side: answers the client until it says `end`. Sees shapes, never a share."""
+    """The dealer's side: answers the client until it says `end`. Sees shapes, never a share.
 
-    def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
+    Args:
+        client: link to the client.
+        server: link to the server.
+        meter: the dealer's stage meter.
+        randomness: what the two parties' shares are drawn from; theirs must be the same.
+    """
+
+    def __init__(self, client: Link, server: Link, meter: StageMeter, randomness: Randomness = "private") -> None:
         self.client, self.meter = client, meter
         self.device = "cpu"
-        seeds = [seed(), seed()]
+        seeds = [dealt_seed(randomness), dealt_seed(randomness)]
         for link, shared in zip((client, server), seeds, strict=True):
             link.send_json({"seed": shared})
-        self.generators = [torch.Generator().manual_seed(shared) for shared in seeds]
+        self.generators = [generator_of(shared) for shared in seeds]
 
     def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
         """Answers requests until the run ends.

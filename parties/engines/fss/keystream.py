@@ -31,9 +31,10 @@ class Keystream:
 
     def octets(self, count: int) -> memoryview:
         """The next `count` bytes, the caller's to write to."""
-        room = bytearray(count + _BLOCK_BYTES - 1)  # the cipher wants room for a block more
-        self._cipher.update_into(_NOTHING[:count] if count <= len(_NOTHING) else bytes(count), room)
-        return memoryview(room)[:count]
+        room = np.empty(count + _BLOCK_BYTES - 1, dtype=np.uint8).data  # the cipher wants room for a block more
+        for start in range(0, count, len(_NOTHING)):
+            self._cipher.update_into(_NOTHING[: count - start], room[start:])
+        return room[:count]
 
     def words(self, shape: Sequence[int]) -> Tensor:
         """Uniform elements of Z_2^64, int64."""
