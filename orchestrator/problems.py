@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 80
+_LONGEST_KEY = 60
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,24 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
         return [replace(problem, path=join(path, problem.path)) for problem in raised.problems]
     owner, field = _field_at(model, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return [unknown(path, detail["loc"][-1], list(owner.model_fields), "key")]
-    value = None if detail["type"] == "missing" else detail["input"]
+        return [unknown(_public(path), _public(detail["loc"][-1]), list(owner.model_fields), "key")]
+    value = None if detail["type"] == "missing" else _unread(detail["input"], path)
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
     example = (
         f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
     )
     return [Problem(path, value, message, example)]
+
+
+def _unread(value: object, path: str) -> object:
+    """A value as a message may show it: what stands under `prompt` may be the prompt itself."""
+    return f"a {type(value).__name__} that is not shown" if path.split(".")[0] == "prompt" else value
+
+
+def _public(key: object) -> str:
+    """A key as a message may show it: one of several words may be a line of somebody's text."""
+    return "…" if len(str(key)) > _LONGEST_KEY or " " in str(key) else str(key)
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
