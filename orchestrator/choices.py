@@ -108,7 +108,7 @@ class PolicyChoice(BaseModel):
     @classmethod
     def _resolve(cls, given: object) -> object:
         given = named(given)
-        if not isinstance(given, dict) or "name" not in given:
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
             raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
         if given["name"] not in POLICIES:
             raise Rejected(unknown("name", given["name"], list(POLICIES), "policy name"))

@@ -1,6 +1,7 @@
 """What is wrong with an experiment file: every problem at once, with its path, its value, what is allowed and a fix."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 80
 _LONGEST_KEY = 60
+_ALIKE = 0.76  # of difflib's ratio: `cryptn` is `crypten`, but `rtt_ms` is not `jitter_ms`
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,28 @@ class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users o
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one most likely means."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)), None)
+    """The known name that another one most likely means, if there is one; a wrong suggestion is worse than none.
+
+    It has the same letters, whatever their case, order and plural; or, as the only one, all the words of that name and
+    more; or it differs in a letter or two.
+    """
+    said, names = str(name), list(known)
+    same = [one for one in names if sorted(_letters(one)) == sorted(_letters(said))]
+    longer = [one for one in names if _words(said) < _words(one)]
+    if same or len(longer) == 1:
+        return (same or longer)[0]
+    return next(
+        iter(difflib.get_close_matches(said.lower(), names, n=1, cutoff=_ALIKE if len(said) > 3 else 0.6)), None
+    )
+
+
+def _letters(name: str) -> str:
+    """Its letters without case, separators and plural."""
+    return re.sub(r"ies$|y$|s$", "", re.sub(r"[-_ ]", "", name.lower()))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[-_ ]", name.lower()))
 
 
 def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem:

@@ -1,5 +1,6 @@
 """YAML as people write it: merged, or refused with its line; a message never quotes the file."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,8 @@ def test_what_is_not_yaml_is_refused_with_its_line(text: str, said: str) -> None
 
 @pytest.mark.parametrize("way", ["[{}]", "{{<<: [{}]}}"])
 def test_aliases_that_grow_beyond_measure_are_refused_before_they_are_followed(way: str) -> None:
-    names = "abcdefghijkl"
     lines = ["a: &a {x: 1}"]
-    lines += [f"{new}: &{new} " + way.format(", ".join([f"*{old}"] * 10)) for old, new in zip(names, names[1:])]
+    lines += [f"{new}: &{new} " + way.format(", ".join([f"*{old}"] * 10)) for old, new in pairwise("abcdefghijkl")]
     with pytest.raises(DocumentError, match="more than 100,000 values once aliases are followed"):
         parse("\n".join(lines))
 

@@ -79,13 +79,51 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
         ({"policies": ["mpcach"]}, "policies[0].name", "mpcache"),
         ({"policies": [{"name": "mpcache", "selct": 1}]}, "policies[0].selct", "select"),
         ({"networks": ["lann"]}, "networks[0]", "lan"),
-        ({"networks": [{"delay": 5}]}, "networks[0].delay", "delay_ms"),
+        ({"networks": ["wna"]}, "networks[0]", "wan"),
+        ({"networks": ["LAN"]}, "networks[0]", "lan"),
+        ({"networks": ["Lan+TLS"]}, "networks[0]", "lan+tls"),
+        ({"networks": ["wan_1g_10ms"]}, "networks[0]", "wan-1g-10ms"),
+        ({"networks": ["wan1"]}, "networks[0]", "hpmpc-wan1"),
+        ({"networks": ["lan+ssl"]}, "networks[0]", "lan+tls"),
+        ({"networks": [{"rtt_ms": 40}]}, "networks[0].rtt_ms", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"RTT": "40 ms"}]}, "networks[0].RTT", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"rtt": 40}]}, "networks[0].rtt", "delay_ms, one way, in milliseconds, so half the round trip"),
+        ({"networks": [{"ping_ms": 40}]}, "networks[0].ping_ms", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"delay": 5}]}, "networks[0].delay", "delay_ms, one way, in milliseconds"),
+        ({"networks": [{"delays": 5}]}, "networks[0].delays", "delay_ms, one way, in milliseconds"),
+        ({"networks": [{"delay_s": 0.02}]}, "networks[0].delay_s", "delay_ms: 20"),
+        ({"networks": [{"delay_ms": "20ms"}]}, "networks[0].delay_ms", "delay_ms: 20"),
+        ({"networks": [{"latency_ms": 5}]}, "networks[0].latency_ms", "delay_ms: 5"),
+        ({"networks": [{"bandwidth": 100}]}, "networks[0].bandwidth", "rate_mbit, in 10^6 bits a second"),
+        ({"networks": [{"bandwidth": "1 Gbit/s"}]}, "networks[0].bandwidth", "rate_mbit: 1000"),
+        ({"networks": [{"bandwidth_mbit": 100}]}, "networks[0].bandwidth_mbit", "rate_mbit: 100"),
+        ({"networks": [{"rate_gbit": 1}]}, "networks[0].rate_gbit", "rate_mbit: 1000"),
+        ({"networks": [{"rate_mbps": 100}]}, "networks[0].rate_mbps", "rate_mbit: 100"),
+        ({"networks": [{"rateMbit": 100}]}, "networks[0].rateMbit", "rate_mbit: 100"),
+        ({"networks": [{"loss": 1}]}, "networks[0].loss", "loss_pct, in percent"),
+        ({"networks": [{"packet_loss_pct": 1}]}, "networks[0].packet_loss_pct", "loss_pct: 1"),
+        ({"networks": [{"TLS": True}]}, "networks[0].TLS", "tls"),
+        ({"policies": ["MPCache"]}, "policies[0].name", "mpcache"),
+        ({"engines": ["FSS"]}, "engines[0].name", "fss"),
+        ({"ports": {}}, "ports", "data_ports"),
+        ({"policy": ["full"]}, "policy", "policies"),
+        ({"Model": "x"}, "Model", "model"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_closest_one(
     tmp_path: Path, changes: dict[str, Any], path: str, fix: str
 ) -> None:
     assert problems(tmp_path, **changes)[path].fix == f"write {fix}"
+
+
+@pytest.mark.parametrize("key", ["port", "store", "context", "include", "prompt_len", "shape_of_things", "rtt_ms"])
+def test_a_key_that_is_no_misspelling_is_answered_with_no_other_key(tmp_path: Path, key: str) -> None:
+    assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
+
+
+def test_an_unknown_value_of_a_link_is_answered_with_no_other_value(tmp_path: Path) -> None:
+    found = problems(tmp_path, networks=[{"name": "a", "mtu": 9000, "duplex": True, "delay_ms": 20_000}])
+    assert {problem.fix for problem in found.values()} == {"correct the value, or take it out"}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +142,7 @@ def test_a_misspelt_name_is_answered_with_the_closest_one(
         ({"engines": ["crypten", "crypten"]}, "engines[1]"),
         ({"policies": ["mpcache", {"name": "mpcache", "select": 0.2}]}, "policies[1]"),
         ({"policies": [{"select": 0.2}]}, "policies[0]"),
+        ({"policies": [{"name": ["mpcache"]}]}, "policies[0]"),
         ({"policies": [{"name": "mpcache", "fine_size": 16.5}]}, "policies[0].fine_size"),
         ({"policies": [{"name": "mpcache", "coarse_size": 40}]}, "policies[0].coarse_size"),
         ({"policies": [{"name": "mpcache", "static_keep": True}]}, "policies[0].static_keep"),
