@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 _LONGEST_VALUE = 80
 _LONGEST_KEY = 60
 _ALIKE = 0.76  # of difflib's ratio: `cryptn` is `crypten`, but `rtt_ms` is not `jitter_ms`
+_ALIKE_SHORT = 0.6  # one letter of three
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ def closest(name: object, known: Iterable[str]) -> str | None:
     longer = [one for one in names if _words(said) < _words(one)]
     if same or len(longer) == 1:
         return (same or longer)[0]
-    return next(
-        iter(difflib.get_close_matches(said.lower(), names, n=1, cutoff=_ALIKE if len(said) > 3 else 0.6)), None
-    )
+    alike = _ALIKE if len(said) > 3 else _ALIKE_SHORT
+    return next(iter(difflib.get_close_matches(said.lower(), names, n=1, cutoff=alike)), None)
 
 
 def _letters(name: str) -> str:
