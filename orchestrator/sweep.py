@@ -111,7 +111,7 @@ def run_sweep(
                     frozen.check_prompt()
                     course.begin([guess.seconds for guess in expected])
                     shown.begin(left[0])
-                    outcome = runner.run(left.pop(0), shown.update)
+                    outcome = runner.run(left.pop(0), shown.update, shown.note)
                     store.append(outcome.record)
                     known.append(outcome.record)
                     purse.pay(outcome.record)
