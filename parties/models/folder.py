@@ -82,6 +82,19 @@ class Folder:
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {error}; fetch the model again") from error
 
+    def check(self) -> None:
+        """Whether the weights are there and of this model, from the headers of their files."""
+        spec = self.spec()
+        shapes: dict[str, list[int]] = {}
+        for path in sorted(set(self._files().values())):
+            try:
+                with safe_open(path, framework="pt") as tensors:
+                    names: list[str] = tensors.keys()
+                    shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
+            except (SafetensorError, OSError) as error:
+                raise _torn(path, error) from error
+        LAYOUTS[spec.family].check(spec, shapes, self.path)
+
     def _files(self) -> dict[str, Path]:
         """In which file each stored tensor is."""
         index = self.path / "model.safetensors.index.json"

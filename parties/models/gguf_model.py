@@ -81,6 +81,11 @@ class GgufModel:
 
         return LAYOUTS[spec.family].canonical(spec, read, self.path)
 
+    def check(self) -> None:
+        """Whether the weights are there and of this model, from the header."""
+        spec = self.spec()
+        LAYOUTS[spec.family].check(spec, {name: t.shape for name, t in self._file.tensors.items()}, self.path)
+
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer in the metadata."""
         facts = self._file.facts

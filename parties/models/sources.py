@@ -27,6 +27,9 @@ class Source(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """Canonical parameters, float32."""
 
+    def check(self) -> None:
+        """Whether the weights are there and fit the model; reads headers of files only."""
+
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The model's tokenizer; reads no weights."""
 
