@@ -223,6 +223,7 @@ def test_unshaped_links_are_measured_and_never_wrong(parties):
         assert network.backend == "none"
         assert network.dial["client"]["server"] == parties["server"].address
         measured = network.measure(0.05)
+        assert len(measured) == 6
         assert network.deviations(measured) == ()
         assert all(report.asked is None for report in network.reports(measured))
 
