@@ -1,5 +1,6 @@
 """YAML files that people write: read whole, or refused by what is wrong with them."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 import yaml
 
 from orchestrator.problems import ConfigError, Problem
+from parties.text_file import Unreadable, read_text, shown
+
+# What the parser quotes, except its own words and marks: <scalar>, ':', Python's tags.
+_QUOTED = re.compile(r"'(?!<|tag:yaml\.org,2002:python/)[^']{2,}'")
+_KEY = re.compile(r"[a-z][a-z_>]*")
 
 
 def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, Any]:
@@ -20,20 +26,34 @@ def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, An
     Raises:
         ConfigError: There is no such file, or it is not YAML or no mapping.
     """
+    keys = list(keys)
+    allowed, source = f"a mapping with the keys {', '.join(keys)}", shown(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(str(path), [Problem("", reason, "a readable YAML file", "correct the path")]) from None
+        text = read_text(path)
+    except Unreadable as error:
+        raise ConfigError(source, [Problem("", str(error), "a readable YAML file", "correct the path")]) from None
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses a key given twice
-    except yaml.YAMLError as error:
-        fault = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        raise ConfigError(str(path), [Problem("", fault, "YAML", "correct the line named")]) from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ConfigError(source, [Problem("", _fault(error), "YAML", "correct the line named")]) from None
     if not isinstance(data, dict):
-        allowed = f"a mapping with the keys {', '.join(keys)}"
-        raise ConfigError(str(path), [Problem("", data, allowed, f"see {document}")])
+        raise ConfigError(source, [Problem("", f"a {type(data).__name__}", allowed, f"see {document}")])
+    if not set(keys) & set(data):  # something else than an experiment, perhaps the prompt: its words are not repeated
+        raise ConfigError(source, [Problem("", "a mapping that has none of them", allowed, f"see {document}")])
     return data
+
+
+def _fault(error: Exception) -> str:
+    """What is not YAML, and where: in the parser's words, but without those that it quotes from the file."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "it cannot be read as YAML" if not isinstance(error, yaml.reader.ReaderError) else error.reason
+    problem = _QUOTED.sub("'...'", error.problem or "") if not isinstance(error, _Twice) else error.problem  # type: ignore[attr-defined]
+    return f"{problem}, in line {mark.line + 1}, column {mark.column + 1}"
+
+
+class _Twice(yaml.constructor.ConstructorError):
+    """A key given twice."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,7 +64,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[object] = set()
     for key, _ in node.value:
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            name = f"key {key.value!r}" if _KEY.fullmatch(key.value) else "a key"
+            raise _Twice(None, None, f"{name} is given twice", key.start_mark)
         seen.add(key.value)
     return dict(loader.construct_pairs(node, deep=True))
 
