@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from orchestrator.problems import ConfigError, Problem
+from parties.text_file import Unreadable, reading, shown
 
-MOST_BYTES = 1_000_000
+MOST_CHARACTERS = 1_000_000
 MOST_VALUES = 100_000
-"""Bounds of a file: bytes as written, and values once its aliases are followed."""
+"""Bounds of a file: as it is written, and once its aliases are followed."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _KINDS = {
@@ -55,15 +56,19 @@ def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, An
     Raises:
         ConfigError: There is no such file, or it is not YAML or not a mapping.
     """
+    known, source = list(keys), shown(path)
     try:
-        data = parse(_text(path))
+        with reading(path) as file:
+            data = parse(file.read(MOST_CHARACTERS + 1))
+    except Unreadable as error:
+        raise ConfigError(source, [Problem("", str(error), "a readable YAML file", "correct the path")]) from None
     except DocumentError as error:
-        raise ConfigError(str(path), [Problem("", error.fault, "YAML", error.fix)]) from None
-    if not isinstance(data, dict):
-        allowed = f"a mapping with the keys {', '.join(keys)}"
-        found = "nothing" if data is None else "a list" if isinstance(data, list) else "a text or a single value"
-        raise ConfigError(str(path), [Problem("", found, allowed, f"see {document}")])
-    return data
+        raise ConfigError(source, [Problem("", error.fault, "YAML", error.fix)]) from None
+    if isinstance(data, dict) and set(known) & set(data):
+        return data
+    # Something else than an experiment, perhaps the prompt.
+    allowed = f"a mapping with the keys {', '.join(known)}"
+    raise ConfigError(source, [Problem("", _found(data), allowed, f"see {document}")])
 
 
 def parse(text: str) -> Any:
@@ -72,6 +77,9 @@ def parse(text: str) -> Any:
     Raises:
         DocumentError: With the first thing that is wrong.
     """
+    if len(text) > MOST_CHARACTERS:
+        fix = "name the YAML file, and keep a prompt in a file of its own"
+        raise DocumentError(f"more than {MOST_CHARACTERS:,} characters", fix)
     loader = None
     try:
         loader = _Loader(text)
@@ -92,20 +100,11 @@ def parse(text: str) -> Any:
             loader.dispose()
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise ConfigError(str(path), [Problem("", reason, "a readable YAML file", "correct the path")]) from None
-    if len(data) > MOST_BYTES:
-        raise DocumentError(f"more than {MOST_BYTES:,} bytes", "name the YAML file, and keep a prompt in its own")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DocumentError(f"not UTF-8 text, from line {line} on", "save it as UTF-8") from None
+def _found(data: object) -> str:
+    """What a document is, in words of its own that quote nothing of it."""
+    if isinstance(data, dict):
+        return "a mapping that has none of them"
+    return "nothing" if data is None else "a list" if isinstance(data, list) else "a text or a single value"
 
 
 class _Loader(yaml.SafeLoader):

@@ -16,6 +16,17 @@ _ALIKE = 0.76  # of difflib's ratio: `cryptn` is `crypten`, but `rtt_ms` is not 
 _ALIKE_SHORT = 0.6  # one letter of three
 
 
+class NotShown:
+    """Stands for a value in a message that may be a secret, such as a prompt in a place that it does not belong to."""
+
+    def __init__(self, reason: str = "a value that is not shown, since it may be the prompt") -> None:
+        self._reason = reason
+
+    def __repr__(self) -> str:
+        """What the message says instead."""
+        return self._reason
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with one value.
@@ -112,17 +123,19 @@ def _follows_from_others(detail: ErrorDetails) -> bool:
 
 
 def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
-    path = ""
-    for step in detail["loc"]:
+    path, secret = "", False
+    owner, field = _field_at(model, detail["loc"])
+    for count, step in enumerate(detail["loc"], 1):
         if step != "[key]":  # pydantic's word for an error of the key itself
-            path = join(path, f"[{step}]" if isinstance(step, int) else step)
+            path = join(path, f"[{step}]" if isinstance(step, int) else _key(step, owner) if secret else step)
+        secret = _is_secret(model, detail["loc"][:count])
     raised = detail.get("ctx", {}).get("error")
     if isinstance(raised, Rejected):
         return [replace(problem, path=join(path, problem.path)) for problem in raised.problems]
-    owner, field = _field_at(model, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return [unknown(_public(path), _public(detail["loc"][-1]), list(owner.model_fields), "key")]
-    value = None if detail["type"] == "missing" else _unread(detail["input"], path)
+        name = path.rpartition(".")[2] if secret else detail["loc"][-1]
+        return [unknown(_public(path), _public(name), list(owner.model_fields), "key")]
+    value = None if detail["type"] == "missing" else NotShown() if secret else detail["input"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
     example = (
@@ -131,14 +144,21 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     return [Problem(path, value, message, example)]
 
 
-def _unread(value: object, path: str) -> object:
-    """A value as a message may show it: what stands under `prompt` may be the prompt itself."""
-    return f"a {type(value).__name__} that is not shown" if path.split(".")[0] == "prompt" else value
-
-
 def _public(key: object) -> str:
     """A key as a message may show it: one of several words may be a line of somebody's text."""
     return "…" if len(str(key)) > _LONGEST_KEY or " " in str(key) else str(key)
+
+
+def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
+    """Whether an error stands at or below a field whose value is never shown: one with `repr=False`."""
+    fields = (_field_at(model, loc[: count + 1])[1] for count in range(len(loc)))
+    return any(field is not None and not field.repr for field in fields)
+
+
+def _key(step: str, owner: type[BaseModel]) -> str:
+    """A key below a secret field, if it can be a key at all: a text may have been written in its place."""
+    known = list(owner.model_fields)
+    return step if step in known or closest(step, known) else "..."
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:

@@ -34,9 +34,9 @@ with an `ok` record in `DIR` are skipped. A cell is known by a hash of everythin
 time-outs and ports may change in between; the *contents* of a prompt file are not part of it, so give another text
 another name. `--no-resume` runs all cells again and keeps the old records under another name.
 
-Keys are texts, each given once. Anchors, aliases and merges work: `{{<<: *base, select: 0.4}}` takes the values of `&base`, and a
-key of one's own wins. A file holds one document of at most a megabyte, in UTF-8. Messages never quote it, for a prompt
-may stand there by mistake.
+Keys are texts, each given once. Anchors, aliases and merges work: `{{<<: *base, select: 0.4}}` takes the values of
+`&base`, and a key of one's own wins. A file holds one document in UTF-8, of at most a million characters. Messages
+never quote it, for a prompt may stand there by mistake.
 
 Exit codes: 0 every cell is `ok`; 1 some cell failed or is `incorrect`; 2 nothing could start; 130 interrupted.
 
@@ -76,8 +76,8 @@ own and, where directions differ, `pairs`:
 networks: [none, wan, {name: uplink, rate_mbit: 100, delay_ms: 10, pairs: {"client>server": {rate_mbit: 20}}}]
 ```
 
-`rate_mbit` may be 0.1 to 400,000 and `delay_ms` 0 to 2,000; at the slow end it takes minutes to measure the links before each
-cell, and again after it.
+`rate_mbit` may be 0.1 to 400,000 and `delay_ms` 0 to 2,000; at the slow end it takes minutes to measure the links
+before each cell, and again after it.
 
 Only the links between client, server and dealer are shaped, each direction by itself.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from parties.errors import PromptError
 from parties.quality.answering import Sample
+from parties.text_file import Unreadable, read_text, shown
 
 _LONGBENCH = {
     "narrativeqa": ("f1", 128), "qasper": ("f1", 128), "multifieldqa_en": ("f1", 64), "hotpotqa": ("f1", 32),
@@ -84,6 +85,6 @@ def _rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str,
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"file: cannot read {path}: {type(error).__name__}; it must be a UTF-8 file") from None
+        return read_text(path)
+    except Unreadable as error:
+        raise PromptError(f"file: cannot read {shown(path)}: {error}; it must be a UTF-8 file") from None

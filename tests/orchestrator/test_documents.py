@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.documents import MOST_BYTES, DocumentError, parse, read_mapping
+from orchestrator.documents import MOST_CHARACTERS, DocumentError, parse, read_mapping
 from orchestrator.experiment import load_experiment
 from orchestrator.problems import ConfigError
 
@@ -109,8 +109,8 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
         (b"# only a comment\n", "the file: nothing; allowed: a mapping"),
         (b"- a\n", "the file: a list; allowed: a mapping"),
         (b"words\n", "the file: a text or a single value; allowed: a mapping"),
-        (b"a: 1\nb: \xff\n", "the file: not UTF-8 text, from line 2 on"),
-        (b"a: " + b"x" * MOST_BYTES, "the file: more than 1,000,000 bytes"),
+        (b"a: 1\nb: \xff\n", "the file: it is not UTF-8 text"),
+        (b"a: " + b"x" * MOST_CHARACTERS, "the file: more than 1,000,000 characters"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:

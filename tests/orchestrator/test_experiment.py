@@ -212,6 +212,109 @@ def test_a_file_that_is_no_experiment_says_why(tmp_path: Path, content: bytes, s
     assert str(path) in str(caught.value)
 
 
+DIARY = "Dear diary, my pin is 0417 and nobody may know"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"text_file": DIARY},
+        {"text_file": DIARY * 30},
+        {"text_file": f"{DIARY}\n{DIARY}"},
+        {"text_file": f"{DIARY}\0"},
+        {"text_file": "Liebes/Tagebuch 0417 diary"},
+        {"text_file": "我的日记0417"},
+        {"text_file": "~diary 0417"},
+        {"text_file": [DIARY]},
+        {"text_file": {DIARY: DIARY}},
+        {"text_file": 417},
+        {"text": DIARY},
+        {DIARY: None},
+        {"random_tokens": DIARY},
+        {"random_tokens": False, "text_file": DIARY, DIARY: DIARY},
+        DIARY,
+        [DIARY],
+        417,
+    ],
+)
+def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, prompt=prompt)
+    assert all(problem.path.startswith("prompt") for problem in caught.value.problems)
+    for part in ("diary", "417", "日记"):
+        assert part not in str(caught.value)
+        assert part not in repr(caught.value.problems)
+
+
+def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_path: Path) -> None:
+    pasted = str(problems(tmp_path, prompt={"text_file": DIARY})["prompt.text_file"])
+    assert pasted.startswith("prompt.text_file: a path is expected, this looks like the text itself; ")
+    assert "write it to a file" in pasted
+    wrong = str(problems(tmp_path, prompt={"text_file": "prompts/artcle.txt"})["prompt.text_file"])
+    assert wrong.startswith(
+        f"prompt.text_file: 'prompts/artcle.txt'; allowed: a file that exists, absolute or below {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{DIARY}.\n{DIARY}",
+        f"{DIARY}: yes",
+        f"- {DIARY}",
+        f"prompt: {{text_file: '{DIARY}\nname: a",
+        f"prompt:\n  text_file: {DIARY}: {DIARY}\n",
+        f"prompt: *{DIARY}",
+        f"prompt: !{DIARY}",
+        f"prompt: !!{DIARY}",
+        f"prompt: &{DIARY} @{DIARY}",
+        f"prompt: {{{DIARY}: 1, {DIARY}: 2}}",
+        f"prompt: {{[{DIARY}]: 1}}",
+        f"prompt: {{? {{{DIARY}: 1}} : 1}}",
+        f"name: 2024-99-99\nprompt: {DIARY}",
+        f"name: {'[' * 5000}\nprompt: {DIARY}",
+        f"name: \x07\nprompt: {DIARY}",
+    ],
+)
+def test_a_file_that_is_no_experiment_is_not_repeated(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path)
+    for word in ("Dear", "diary", "0417"):
+        assert word not in str(caught.value)
+
+
+def test_paths_that_cannot_be_looked_up_are_named_with_their_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("~no-such-user/file.txt", "x" * 300, "folder/" + "x" * 300, "a\0b"):
+        for key, changes in (("model", {"model": value}), ("prompt.text_file", {"prompt": {"text_file": value}})):
+            assert list(problems(tmp_path, **changes)) == [key]
+    assert "home folder" in problems(tmp_path, model="~no-such-user/model")["model"].allowed
+    # Root may look into every folder, so the system's refusal is put in its mouth.
+    monkeypatch.setattr(Path, "exists", refuse)
+    found = problems(tmp_path, model="m/odel", prompt={"text_file": "locked/prompt.txt"})
+    assert all("Permission denied" in found[key].allowed for key in ("model", "prompt.text_file"))
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_prompt_that_cannot_be_read_or_is_a_git_lfs_pointer_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    found = problems(tmp_path, prompt={"text_file": "/proc/self/mem"})["prompt.text_file"]
+    assert "may be read (this one: Input/output error)" in found.allowed
+    (tmp_path / "prompt.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n")
+    assert "git lfs pull" in problems(tmp_path, prompt={"text_file": "prompt.txt"})["prompt.text_file"].fix
+
+
+def test_a_byte_order_mark_before_an_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(GOOD), encoding="utf-8-sig")
+    assert load_experiment(path).name == "quickstart"
+
+
 def test_a_missing_file_and_a_folder_say_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_experiment(tmp_path / "missing.yaml")
