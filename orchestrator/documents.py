@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from orchestrator.problems import ConfigError, Problem
-from parties.text_file import Unreadable, read_text, shown
+from parties.text_file import Unreadable, read_text
 
 # What the parser quotes, except its own words and marks: <scalar>, ':', Python's tags.
 _QUOTED = re.compile(r"'(?!<|tag:yaml\.org,2002:python/)[^']{2,}'")
@@ -27,7 +27,7 @@ def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, An
         ConfigError: There is no such file, or it is not YAML or no mapping.
     """
     keys = list(keys)
-    allowed, source = f"a mapping with the keys {', '.join(keys)}", shown(path)
+    allowed, source = f"a mapping with the keys {', '.join(keys)}", str(path)
     try:
         text = read_text(path)
     except Unreadable as error:
