@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from orchestrator.problems import ConfigError, Problem
-from parties.text_file import Unreadable, reading, shown
+from parties.text_file import Unreadable, reading
 
 MOST_CHARACTERS = 1_000_000
 MOST_VALUES = 100_000
@@ -56,7 +56,7 @@ def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, An
     Raises:
         ConfigError: There is no such file, or it is not YAML or not a mapping.
     """
-    known, source = list(keys), shown(path)
+    known, source = list(keys), str(path)
     try:
         with reading(path) as file:
             data = parse(file.read(MOST_CHARACTERS + 1))

@@ -10,6 +10,7 @@ from parties.models.sources import open_source
 
 # How much text `encode_start` takes at first, and how many tokens must follow those that it returns.
 _CHARACTERS_PER_TOKEN, _LEAST_CHARACTERS, _SPARE_TOKENS = 8, 4096, 32
+_MOST_CHARACTERS = 2**22  # some seconds of work
 
 
 class Tokenizer:
@@ -39,18 +40,20 @@ class Tokenizer:
 
         The text is cut at white space, well behind the tokens that are asked for, and twice as much of it must give
         the same ones: what stands behind a cut can only change the words around it. Where there is no white space to
-        cut at, more is read, if need be all: how a word is tokenised may depend on its last letter.
+        cut at, more is read, up to a limit: how a word is tokenised may depend on its last letter.
 
         Args:
             read: gives so many more characters of the text, fewer only at its end.
             count: how many tokens; fewer come of a text that has no more.
 
         Raises:
-            PromptError: one of these tokens is not known to the model.
+            PromptError: one of these tokens is not known to the model, or a very long text has no white space to cut
+                it at.
         """
         size, text = max(_CHARACTERS_PER_TOKEN * count, _LEAST_CHARACTERS), ""
+        most = max(_MOST_CHARACTERS, 4 * size)
         before: list[int] | None = None
-        while True:
+        while size <= most:
             text += read(size - len(text))
             if len(text) < size:
                 return self._known(self._encode(text)[:count])
@@ -59,6 +62,10 @@ class Tokenizer:
             if start is not None and start == before:
                 return self._known(start)
             size, before = 2 * size, start
+        raise PromptError(
+            f"the text is too long: its first {len(text):,} characters have no white space to cut it at behind "
+            f"{count} tokens; give a text with white space, or a shorter one"
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Text of tokens, without the special ones."""

@@ -132,6 +132,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
         calibrate()
 
 
+def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert known_calibration() is None
+    with pytest.raises(CalibrationError, match="set HOME, or XDG_CACHE_HOME"):
+        calibrate()
+
+
 @pytest.mark.parametrize("arguments", [[], ["missing.yaml"]])
 def test_no_file_or_a_wrong_one_is_bad_input(arguments: list[str]) -> None:
     assert said(*arguments, code=BAD_INPUT)

@@ -86,6 +86,14 @@ def test_of_a_huge_prompt_only_the_beginning_is_read(tmp_path: Path) -> None:
     assert tokens_of(job(seq_len=1000, text_file=str(path))) == whole[:1000]
 
 
+def test_a_huge_prompt_that_cannot_be_cut_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text("secret" * 2_000_000)
+    with pytest.raises(PromptError, match=r"line\.txt: the text is too long: .* no white space") as caught:
+        tokens_of(job(text_file=str(path)))
+    assert "secret" not in str(caught.value)
+
+
 def test_a_length_beyond_the_model_is_refused() -> None:
     limit = load_spec(MODEL).max_positions
     with pytest.raises(PromptError, match=f"seq_len {limit} and new_tokens 2 exceed the model's {limit} positions"):
