@@ -57,8 +57,8 @@ class HostService:
 
         Args:
             verb: `probe_open(host)` gives the `address` of a prober there, and `probe_close(port)` ends it;
-                `rtt(address)` gives `rtt_ms`; `measure(address, seconds)` gives the fields of `Measured`;
-                `counters(towards)` gives the `InterfaceBytes` of the interface that leads to an address;
+                `rtt(address)` gives `rtt_ms`; `measure(address, seconds, rate_mbit, limit_s)` gives the fields of
+                `Measured`; `counters(towards)` gives the `InterfaceBytes` of the interface that leads to an address;
                 `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives a `lease`
                 and `tc_remove(lease)` ends it; `clean` says what it has `done`.
             given: The verb's arguments.
@@ -95,8 +95,8 @@ class HostService:
         trips = sorted(measure_rtt((address[0], address[1])))
         return {"rtt_ms": trips[len(trips) // 2] * 1e3}
 
-    def _measure(self, address: tuple[str, int], seconds: float) -> Values:
-        return asdict(measure_link((address[0], address[1]), seconds))
+    def _measure(self, address: tuple[str, int], seconds: float, rate_mbit: float | None, limit_s: float) -> Values:
+        return asdict(measure_link((address[0], address[1]), seconds, rate_mbit, limit_s))
 
     def _counters(self, towards: str) -> Values:
         return asdict(interface_bytes(device_towards(towards)))

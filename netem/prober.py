@@ -22,10 +22,20 @@ Address = tuple[str, int]
 
 _PING = b"p" * 64
 _BLOCK = bytes(256 << 10)
+_LEAST_BLOCK = 4 << 10
+_BLOCK_S = 0.02  # a slow link gets what it carries in so long at once
 _WARM_UP = struct.Struct("!I")
 _COUNTED = struct.Struct("!QQ")
-_TIMEOUT_S = 30.0
+_SILENT_S = 30.0
 _UNSENT = 1 << 20  # what a slow, lossy link may have to carry after the time is up; megabytes would outlast the timeout
+
+_TRIPS = 5  # never fewer round trips
+_LONG_S = 0.2  # round trips of at least this are taken at the same time,
+_APART_S = 0.02  # one so long after the other: all are under way before the first is back
+_LEAST_BYTES = 24 << 10  # never a throughput from fewer bytes, where the rate is known: some chunks of a back end
+_FIRST_WINDOW = 14_600  # bytes that TCP sends before the first acknowledgement (RFC 6928)
+_MOST_ROUNDS = 10  # of slow start, which doubles its window in each: they fill any pipe that the presets know
+_FASTER = 1.25  # what is sent of the asked rate: enough to fill the link and to show one that is faster
 
 
 @dataclass(frozen=True)
@@ -83,52 +93,102 @@ class ProbeServer:
             threading.Thread(target=_answer, args=(connection,), name="probe", daemon=True).start()
 
 
-def measure_link(address: Address, seconds: float = 0.5) -> Measured:
+@dataclass(frozen=True)
+class Plan:
+    """How long one direction is probed for, given its round-trip time.
+
+    Args:
+        rtt_s: Round-trip time in seconds.
+        rate_mbit: What the link is said to carry, in 10^6 bits a second; None if that is unknown.
+        least_s: Least time to measure throughput for, in seconds.
+    """
+
+    rtt_s: float
+    rate_mbit: float | None
+    least_s: float
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What the link is said to carry; infinity if that is unknown."""
+        return math.inf if self.rate_mbit is None else self.rate_mbit * 1e6 / 8
+
+    @property
+    def warm_up_s(self) -> float:
+        """Time for TCP to fill the link; nothing that arrives before counts."""
+        windows = self.rtt_s * self.bytes_per_second / _FIRST_WINDOW if self.rtt_s else 0.0
+        rounds = _MOST_ROUNDS if windows > 2**_MOST_ROUNDS else 1 + math.ceil(math.log2(max(1.0, windows)))
+        return max(0.2, min(rounds, _MOST_ROUNDS) * self.rtt_s)
+
+    @property
+    def counting_s(self) -> float:
+        """Time in which bytes count: some round trips, unless they are very long, and some chunks."""
+        trips = min(4 * self.rtt_s, max(1.0, self.rtt_s))
+        return max(self.least_s, trips, _LEAST_BYTES / self.bytes_per_second)
+
+    @property
+    def sending_s(self) -> float:
+        """Time to send for."""
+        return self.warm_up_s + self.counting_s
+
+    @property
+    def limit_s(self) -> float:
+        """Time after which the whole probe counts as failed: what it takes, and half a minute without a word."""
+        trips = 2 * self.rtt_s + max(1.0, self.rtt_s + _TRIPS * _APART_S)  # to connect, the first, and the others
+        drained = 2 * self.rtt_s + _FASTER * self.sending_s  # to connect again, to send, to arrive, to be answered
+        return _SILENT_S + trips + drained
+
+
+def measure_link(
+    address: Address, seconds: float = 0.5, rate_mbit: float | None = None, limit_s: float = _SILENT_S
+) -> Measured:
     """Measure the link from this host to a `ProbeServer`.
 
     Args:
         address: Where the server listens, or what is forwarded to it.
         seconds: Time to measure throughput for, after a warm-up that grows with the round-trip time.
+        rate_mbit: What the link should carry; somewhat more is sent. None sends as much as passes.
+        limit_s: Seconds to wait for the other side at any point.
 
     Raises:
         ProbeError: Nothing answers, or not with what a prober answers.
     """
     try:
-        trips = measure_rtt(address)
+        trips = measure_rtt(address, limit_s=limit_s)
         rtt_s = statistics.median(trips)
-        # Slow start doubles its window every round trip: after ten it has filled any pipe that the presets know.
-        rate, congestion_control = _measure_rate(address, max(0.2, 10 * rtt_s), max(seconds, 4 * rtt_s))
+        rate, congestion_control = _measure_rate(address, Plan(rtt_s, rate_mbit, seconds), limit_s)
     except (OSError, struct.error) as error:
         raise ProbeError(f"no probe of {address[0]} port {address[1]}: {error or type(error).__name__}") from error
     return Measured(rtt_s * 1e3, _p99(trips) * 1e3, len(trips), rate, congestion_control)
 
 
-def measure_rtt(address: Address, samples: int = 50, seconds: float = 1.0) -> list[float]:
+def measure_rtt(address: Address, samples: int = 50, seconds: float = 1.0, limit_s: float = _SILENT_S) -> list[float]:
     """Round-trip times to a `ProbeServer`, in seconds.
 
     Args:
         address: Where the server listens.
         samples: Most round trips to take.
         seconds: When to stop, though never before five round trips.
+        limit_s: Seconds to wait for an answer.
     """
-    with _connect(address) as connection:
+    with _connect(address, limit_s) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(b"E")
-        _ping(connection)  # the first one pays for set-up at every hop
+        first = _ping(connection)  # it pays for set-up at every hop
+        if first >= _LONG_S:
+            return _pings(connection)
         trips: list[float] = []
         stop = time.perf_counter() + seconds
-        while len(trips) < samples and (len(trips) < 5 or time.perf_counter() < stop):
+        while len(trips) < samples and (len(trips) < _TRIPS or time.perf_counter() < stop):
             trips.append(_ping(connection))
             time.sleep(0.001)  # an idle link is what is measured
     return trips
 
 
-def _measure_rate(address: Address, warm_up_s: float, seconds: float) -> tuple[float, str]:
-    with _connect(address) as connection:
+def _measure_rate(address: Address, plan: Plan, limit_s: float) -> tuple[float, str]:
+    with _connect(address, limit_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        connection.sendall(b"S" + _WARM_UP.pack(round(warm_up_s * 1e3)))
-        stop = time.perf_counter() + warm_up_s + seconds
-        while time.perf_counter() < stop:
-            connection.send(_BLOCK)
+        connection.sendall(b"S" + _WARM_UP.pack(round(plan.warm_up_s * 1e3)))
+        _send(connection, plan.sending_s, _FASTER * plan.bytes_per_second)
         connection.shutdown(socket.SHUT_WR)
         count, nanoseconds = _COUNTED.unpack(_receive(connection, _COUNTED.size))
         name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
@@ -137,10 +197,20 @@ def _measure_rate(address: Address, warm_up_s: float, seconds: float) -> tuple[f
     return count * 8e3 / nanoseconds, name.split(b"\0")[0].decode()
 
 
-def _connect(address: Address) -> socket.socket:
-    connection = socket.create_connection(address, timeout=_TIMEOUT_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+def _send(connection: socket.socket, seconds: float, bytes_per_second: float) -> None:
+    """Send for so long, at most so fast: what waits in buffers on the way is still to be carried afterwards."""
+    block = _BLOCK[: max(_LEAST_BLOCK, round(min(len(_BLOCK), bytes_per_second * _BLOCK_S)))]
+    began, sent = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < seconds:
+        ahead = sent / bytes_per_second - passed
+        if ahead > 0:
+            time.sleep(min(ahead, seconds - passed))
+        else:
+            sent += connection.send(block)
+
+
+def _connect(address: Address, limit_s: float) -> socket.socket:
+    return socket.create_connection(address, timeout=limit_s)
 
 
 def _ping(connection: socket.socket) -> float:
@@ -148,6 +218,20 @@ def _ping(connection: socket.socket) -> float:
     connection.sendall(_PING)
     _receive(connection, len(_PING))
     return time.perf_counter() - began
+
+
+def _pings(connection: socket.socket) -> list[float]:
+    """Some long round trips at the same time."""
+    began = []
+    for _ in range(_TRIPS):
+        began.append(time.perf_counter())
+        connection.sendall(_PING)
+        time.sleep(_APART_S)
+    trips = []
+    for start in began:
+        _receive(connection, len(_PING))
+        trips.append(time.perf_counter() - start)
+    return trips
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -167,7 +251,7 @@ def _p99(values: list[float]) -> float:
 def _answer(connection: socket.socket) -> None:
     """Serve one probe; a broken one ends quietly, for its other side reports the error."""
     with contextlib.suppress(OSError), connection:
-        connection.settimeout(_TIMEOUT_S)
+        connection.settimeout(_SILENT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         match connection.recv(1):
             case b"E":

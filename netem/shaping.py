@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ from netem.backends import proxy, relay, tc, unshaped
 from netem.backends.request import Paths, Request
 from netem.errors import BackendUnavailable, NetemError, ProfileError
 from netem.host import LocalSite, Site
-from netem.prober import Address, Measured
+from netem.prober import Address, Measured, Plan
 from netem.profile import NetworkProfile, Pair
 from netem.verify import LinkReport, Tolerance, asked, deviations
 
@@ -40,35 +40,67 @@ class ShapedNetwork:
     _paths: Paths
 
     def measure(
-        self, seconds: float = 0.5, *, attempts: int = 5, tolerance: Tolerance | None = None
+        self,
+        seconds: float = 0.5,
+        *,
+        attempts: int = 5,
+        tolerance: Tolerance | None = None,
+        watch: Callable[[Pair], None] = lambda _: None,
     ) -> dict[Pair, Measured]:
         """Measure every ordered pair, one after the other, each from its source's host; the links should be idle.
 
         Args:
             seconds: Least time to measure throughput for, per pair; twice, three times ... as long at each new attempt.
-            attempts: How often to measure a pair that is off, with a pause that grows: a busy machine spoils a reading
-                now and then, a wrong link spoils them all. The last reading counts. Once a pair was off each time,
-                the rest is measured once.
+            attempts: How often to measure a pair that is off or cannot be probed, with a pause that grows: a busy
+                machine spoils a reading now and then, a wrong link spoils them all. The last reading counts. Once a
+                pair was off each time, the rest is measured once.
             tolerance: What counts as off.
+            watch: Called with each pair before each attempt; what it raises ends the measurement.
+
+        Returns:
+            A reading of each pair; without the pairs of which nothing is asked and that could not be probed.
 
         Raises:
-            ProbeError: A pair could not be measured.
+            NetemError: A pair of which something is asked could not be probed.
         """
         measured = {}
         for pair in self._request.pairs:
-            for attempt in range(attempts):
-                time.sleep(_PAUSE_S * attempt)
-                measured[pair] = self._measure(pair, seconds * (attempt + 1))
-                if not deviations(self.profile, *pair, measured[pair], tolerance):
-                    break
-            else:
+            got, settled = self._settle(pair, seconds, attempts, tolerance, watch)
+            if got is not None:
+                measured[pair] = got
+            if not settled:
                 attempts = 1
         return measured
 
-    def _measure(self, pair: Pair, seconds: float) -> Measured:
+    def _settle(
+        self, pair: Pair, seconds: float, attempts: int, tolerance: Tolerance | None, watch: Callable[[Pair], None]
+    ) -> tuple[Measured | None, bool]:
+        """The last reading of a pair, if there is one, and whether it is as asked for."""
+        got, failure, began = None, None, time.monotonic()
+        for attempt in range(attempts):
+            watch(pair)
+            time.sleep(_PAUSE_S * attempt)
+            plan = self._plan(pair, seconds * (attempt + 1))
+            try:
+                got = self._measure(pair, plan)
+            except NetemError as error:
+                failure = error
+                if time.monotonic() - began >= plan.limit_s:
+                    break  # it is silent, not spoilt, and has been waited for
+            else:
+                if not deviations(self.profile, *pair, got, tolerance):
+                    return got, True
+        if got is None and failure is not None and asked(self.profile, *pair) is not None:
+            raise failure
+        return got, False
+
+    def _plan(self, pair: Pair, seconds: float) -> Plan:
+        return Plan(self.profile.rtt_ms(*pair) / 1e3, self.profile.link(*pair).rate_mbit, seconds)
+
+    def _measure(self, pair: Pair, plan: Plan) -> Measured:
         host, _ = self._request.endpoints[pair[0]]
-        given = {"address": self._paths.probe[pair], "seconds": seconds}
-        return Measured(**self._request.site.call(host, "measure", given))
+        probe = {"seconds": plan.least_s, "rate_mbit": plan.rate_mbit, "limit_s": plan.limit_s}
+        return Measured(**self._request.site.call(host, "measure", {"address": self._paths.probe[pair], **probe}))
 
     def deviations(self, measured: Mapping[Pair, Measured], tolerance: Tolerance | None = None) -> tuple[str, ...]:
         """What is not as asked for, in words; empty if all is well."""

@@ -1,11 +1,11 @@
 """How fast this machine computes: measured once, kept in the user's cache folder, used by predictions."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from orchestrator.user_folder import NoHome, user_folder
 from orchestrator.versions import host_versions
 from parties.engines.fss.speeds import Speeds, measure
 
@@ -36,8 +36,15 @@ class Calibration(BaseModel):
 
 
 def calibration_file() -> Path:
-    """`mpcache-bench/calibration.json` in the user's cache folder."""
-    return Path(os.environ.get(VARIABLE) or Path.home() / ".cache") / "mpcache-bench" / "calibration.json"
+    """`mpcache-bench/calibration.json` in the user's cache folder.
+
+    Raises:
+        CalibrationError: The user has no such folder.
+    """
+    try:
+        return user_folder(VARIABLE, ".cache") / "calibration.json"
+    except NoHome as error:
+        raise CalibrationError(str(error)) from None
 
 
 def calibrate() -> Calibration:
@@ -46,9 +53,9 @@ def calibrate() -> Calibration:
     Raises:
         CalibrationError: The file cannot be written.
     """
+    path = calibration_file()
     speeds = measure()
     result = Calibration(measured=datetime.now(UTC), cpu=host_versions()["cpu"], **vars(speeds))
-    path = calibration_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -59,15 +66,21 @@ def calibrate() -> Calibration:
 
 
 def known_calibration() -> Calibration | None:
-    """What was measured before; None if nothing was.
+    """What was measured before; None if nothing was, as for a user without a folder to keep it in.
 
     Raises:
-        CalibrationError: The file is damaged or of another version.
+        CalibrationError: The file cannot be read, is damaged or of another version.
     """
-    path = calibration_file()
+    try:
+        path = calibration_file()
+    except CalibrationError:
+        return None
     try:
         return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+    except OSError as error:
+        fix = f"set {VARIABLE} to a folder that may be read and written"
+        raise CalibrationError(f"cannot read {path}: {error.strerror}; {fix}") from error
+    except (ValidationError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path} is no calibration; run `mpcache-bench cost --calibrate` again") from error

@@ -18,11 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.problems import Problem, Rejected, unknown
+from orchestrator.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
 from parties.policies import POLICIES, make
+from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
 
 _CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
+_PASTED = NotShown("a path is expected, this looks like the text itself")
 _FIX = "correct the value, or take it out for the default"
 
 
@@ -33,9 +35,50 @@ def folders(info: ValidationInfo) -> list[Path]:
 
 
 def located(path: str, info: ValidationInfo) -> Path | None:
-    """The absolute path of an existing file or folder, or None."""
-    places = (folder / Path(path).expanduser() for folder in folders(info))
-    return next((place.resolve() for place in places if place.exists()), None)
+    """The absolute path of an existing file or folder, or None.
+
+    Raises:
+        Rejected: It cannot be looked up: an unknown user's `~`, no home, a folder that may not be searched, a name that
+            is too long or holds a NUL.
+    """
+    try:
+        places = [folder / Path(path).expanduser() for folder in folders(info)]
+        return next((place.resolve() for place in places if place.exists()), None)
+    except RuntimeError:  # of `expanduser`
+        reason, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+    except OSError as error:
+        reason, fix = f"a path that can be looked up (this one: {error.strerror})", "correct the path"
+    except ValueError:
+        reason, fix = "a path without a NUL character", "correct the path"
+    raise Rejected(Problem("", path, reason, fix))
+
+
+def readable_file(path: str, info: ValidationInfo) -> str:
+    """The absolute path of a file that can be read.
+
+    Raises:
+        Rejected: There is none; the value is repeated only if it looks like a path, since a prompt may stand there.
+    """
+    try:
+        found = located(path, info)
+    except Rejected:
+        if looks_like_path(path):
+            raise
+        found = None
+    if found is not None and found.is_file():
+        try:
+            with found.open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            allowed = f"a file that may be read (this one: {error.strerror})"
+            raise Rejected(Problem("", path, allowed, "correct its permissions, or name another file")) from None
+        if is_lfs_pointer(found):
+            raise Rejected(Problem("", path, "a text", LFS_POINTER))
+        return str(found)
+    allowed = f"a file that exists, absolute or below {' or '.join(map(str, folders(info)))}"
+    if found is None and not looks_like_path(path):
+        raise Rejected(Problem("", _PASTED, allowed, "write it to a file, and name that"))
+    raise Rejected(Problem("", path, allowed, "correct the path"))
 
 
 class Prompt(BaseModel):
@@ -46,8 +89,10 @@ class Prompt(BaseModel):
     text_file: str | None = Field(
         default=None,
         min_length=1,
-        description="A UTF-8 text on the client's host. A relative path starts at the experiment file's folder or, "
-        "failing that, at the working directory.",
+        repr=False,
+        description="Path of a UTF-8 text on the client's host, of any length: no more of it is tokenised than the "
+        "longest of `seq_lens` needs. A relative path starts at the experiment file's folder or, failing that, at the "
+        "working directory.",
         examples=["prompts/article.txt"],
     )
     random_tokens: bool = Field(
@@ -59,11 +104,7 @@ class Prompt(BaseModel):
     def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
         if path is None or not info.context:  # a record outlives its prompt, and is read on other machines
             return path
-        found = located(path, info)
-        if found is None or not found.is_file():
-            places = " or ".join(map(str, folders(info)))
-            raise Rejected(Problem("", path, f"a file that exists, absolute or below {places}", "correct the path"))
-        return str(found)
+        return readable_file(path, info)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -149,7 +190,7 @@ class PolicyChoice(BaseModel):
     @classmethod
     def _resolve(cls, given: object) -> object:
         given = named(given)
-        if not isinstance(given, dict) or "name" not in given:
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
             raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
         if given["name"] not in POLICIES:
             raise Rejected(unknown("name", given["name"], list(POLICIES), "policy name"))

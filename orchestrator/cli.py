@@ -1,6 +1,7 @@
 """The command line: `mpcache-bench`."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -96,6 +97,7 @@ def run(
     """Run the experiment in FILE and render its report; run it again to resume."""
     from orchestrator.cells import expand, schedule  # heavier imports wait until they are needed
     from orchestrator.experiment import load_experiment
+    from orchestrator.inputs import require_inputs
     from orchestrator.store import RecordStore, StoreError
     from orchestrator.todo import GIGABYTE, Budget, parse_only, wanted
 
@@ -107,6 +109,10 @@ def run(
         _refuse(str(error))
     if not cells:
         _refuse(f"--only {' '.join(only or ())}: no cell of {file} is meant; --dry-run without it lists them all")
+    try:
+        require_inputs(cells, file, elsewhere=bool(address or os.environ.get("RAY_ADDRESS")))
+    except ConfigError as error:
+        _refuse(str(error))
     if dry_run:
         _print_plan(experiment, cells, out, past, resume=resume, retry=retry)
         return

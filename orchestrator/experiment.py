@@ -66,7 +66,9 @@ class Experiment(BaseModel):
         "where only shapes matter.",
         examples=["smollm2-135m"],
     )
-    prompt: Prompt = Field(description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"])
+    prompt: Prompt = Field(
+        repr=False, description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"]
+    )
     engines: Annotated[tuple[Engine, ...], *_Listed] = Field(
         description="Secure computations to compare.", examples=["[crypten]"]
     )

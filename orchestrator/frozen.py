@@ -12,6 +12,7 @@ import yaml
 
 from orchestrator.cells import Cell
 from orchestrator.choices import EngineChoice
+from orchestrator.documents import DocumentError, parse
 from orchestrator.experiment import Experiment
 from orchestrator.store import RecordStore, StoreError
 
@@ -110,6 +111,7 @@ def _plain(value: Any) -> Any:
 def _read(path: Path) -> Any:
     """A YAML or JSON file of the run's folder."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StoreError(f"cannot read {path}: {error}; choose another folder, or delete that file") from error
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, DocumentError) as error:
+        reason = error.fault if isinstance(error, DocumentError) else getattr(error, "strerror", "not UTF-8 text")
+        raise StoreError(f"cannot read {path}: {reason}; choose another folder, or delete that file") from error

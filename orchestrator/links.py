@@ -1,6 +1,6 @@
 """The links between the parties of a group: made as the cell asks, measured before and after, always undone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -46,14 +46,23 @@ class Links:
             for role in bound
         }
 
-    def measure(self) -> Readings:
+    def measure(self, watch: Callable[[str], None] = lambda _: None) -> Readings:
         """Round-trip time and throughput of every ordered pair of the protocol's parties; they should be idle.
 
+        Args:
+            watch: Called before each probe with what it measures, in words; what it raises ends the measurement.
+
+        Returns:
+            A reading of each pair; without those of which nothing is asked and that could not be measured.
+
         Raises:
-            CellFailure: A link could not be measured.
+            CellFailure: A link of which something is asked could not be measured.
         """
         with _told(Status.SHAPING_FAILED):
-            return self._shaped.measure(seconds=0.5 if self._shaped.profile.shaped else 0.1)
+            return self._shaped.measure(
+                seconds=0.5 if self._shaped.profile.shaped else 0.1,
+                watch=lambda pair: watch(f"measuring the link {pair[0]}>{pair[1]}"),
+            )
 
     def deviations(self, measured: Readings) -> tuple[str, ...]:
         """What is not as asked for, in words; empty if all is within the tolerance."""
@@ -69,10 +78,12 @@ class Survey:
 
     Args:
         links: The links; None until there are any.
+        watch: See `Links.measure`.
     """
 
-    def __init__(self, links: Links | None = None) -> None:
+    def __init__(self, links: Links | None = None, watch: Callable[[str], None] = lambda _: None) -> None:
         self._links = links
+        self._watch = watch
         self._taken: dict[str, Readings] = {}
 
     def before(self) -> None:
@@ -94,7 +105,7 @@ class Survey:
     def _take(self, when: str, status: Status) -> None:
         if self._links is None:
             return
-        self._taken[when] = self._links.measure()
+        self._taken[when] = self._links.measure(self._watch)
         if wrong := self._links.deviations(self._taken[when]):
             told = f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured"
             raise CellFailure(status, told)
@@ -113,6 +124,16 @@ class Survey:
     def readings(self) -> tuple[LinkReading, ...]:
         """What the cell's record says of its links."""
         return () if self._links is None else self._links.readings(self._taken.get("before"), self._taken.get("after"))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which links could not be measured, in words; the cell ran all the same, since nothing is asked of them."""
+        return tuple(
+            f"the link {link.src}>{link.dst} could not be measured {when} the cell; nothing is asked of it"
+            for when, measured in self._taken.items()
+            for link in self.readings
+            if (link.src, link.dst) not in measured
+        )
 
 
 @contextmanager
@@ -220,7 +241,8 @@ class _Cluster:
     def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """See `netem.host.Site.call`."""
         try:
-            told = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=_ANSWER_S)
+            limit_s = _ANSWER_S + given.get("limit_s", 0.0)  # a slow link takes its time to be measured
+            told = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=limit_s)
         except ray.exceptions.RayError as error:
             raise NetemError(f"{host} cannot be asked to {verb}: {type(error).__name__}") from error
         if "error" in told:

@@ -29,6 +29,9 @@ class View(Protocol):
     def update(self, progress: Progress) -> None:
         """The parties' progress, by role; called a few times a second."""
 
+    def note(self, what: str) -> None:
+        """What the driver does itself, such as measuring a link."""
+
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over; `text` is what the client decoded, if it is to be shown."""
 
@@ -100,6 +103,10 @@ class TableView:
         """The parties' progress, by role."""
         self._live.update(_screen(str(self._course), self._title, progress))
 
+    def note(self, what: str) -> None:
+        """What the driver does itself."""
+        self._live.update(Group(Text(str(self._course), style="bold"), Text(self._title), Text(what)))
+
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
         for line in _last_words(record, self._course, text):
@@ -122,11 +129,14 @@ class LineView:
 
     def update(self, progress: Progress) -> None:
         """The parties' progress, by role."""
+        self.note("; ".join(_words(role, told) for role, told in progress.items() if told) or "parties are starting")
+
+    def note(self, what: str) -> None:
+        """What the driver does itself."""
         if self._course.cell_seconds < self._next_line_at:
             return
         self._next_line_at = self._course.cell_seconds + _LINE_EVERY_S
-        parties = "; ".join(_words(role, told) for role, told in progress.items() if told)
-        self._print(f"{self._course}; {self._title}; {parties or 'parties are starting'}")
+        self._print(f"{self._course}; {self._title}; {what}")
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
@@ -152,6 +162,11 @@ class Views:
         """The parties' progress, by role."""
         for one in self._views:
             one.update(progress)
+
+    def note(self, what: str) -> None:
+        """What the driver does itself."""
+        for one in self._views:
+            one.note(what)
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""

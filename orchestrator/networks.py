@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from netem import NetworkProfile, ProfileError, preset, presets
+from orchestrator.link_words import meant
 from orchestrator.problems import Problem, Rejected, closest
 
 ROLES = ("client", "server", "dealer")
@@ -50,7 +51,7 @@ def parse_network(given: object) -> object:
         return given
     if isinstance(given, str):
         plain = given.removesuffix(_TLS)
-        network = _resolved(_preset(plain))
+        network = _resolved(_preset(given))
         return network if plain == given else network.model_copy(update={"name": given, "tls": True})
     if not isinstance(given, dict):
         fix = "write none, a preset, or {name: NAME, rate_mbit: 400, delay_ms: 20}"
@@ -67,13 +68,15 @@ def parse_network(given: object) -> object:
     return network
 
 
-def _preset(name: str) -> NetworkProfile:
+def _preset(given: str) -> NetworkProfile:
+    """The preset of a name with or without `+tls`."""
     try:
-        return preset(name)
+        return preset(given.removesuffix(_TLS))
     except ProfileError as error:
+        name, plus, _ = given.partition("+")
         match = closest(name, _preset_names())
-        fix = f"write {match}" if match else "write one of these, or a mapping of values"
-        raise Rejected(Problem("", name, error.allowed, fix)) from None
+        fix = f"write {match}{_TLS if plus else ''}" if match else "write one of these, or a mapping of values"
+        raise Rejected(Problem("", given, f"{error.allowed}; +tls behind a name adds TLS", fix)) from None
 
 
 def _preset_names() -> list[str]:
@@ -87,10 +90,7 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
         try:
             profile = NetworkProfile.from_mapping(rest).named(ROLES)
         except ProfileError as error:
-            match = closest(error.key.rpartition(".")[2], _KEYS)
-            misspelt = match is not None and not error.key.endswith(match)
-            fix = f"write {match}" if misspelt else "correct the value, or take it out"
-            problems.append(Problem(error.key, error.value, error.allowed, fix))
+            problems.append(Problem(error.key, error.value, error.allowed, _fix(error.key, error.value)))
             if not _drop(rest, error.key):
                 break
         else:
@@ -98,6 +98,18 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
     if problems:
         raise Rejected(*problems)
     return profile
+
+
+def _fix(path: str, value: object) -> str:
+    """What to write for a value of a link that is not accepted."""
+    key = path.rpartition(".")[2]
+    if key not in _KEYS:
+        write = meant(key, value) or closest(key, (*_KEYS, "tls"))
+    elif isinstance(value, str):  # such as `20ms`, which says what is meant
+        write = meant(key, value)
+    else:
+        write = None
+    return f"write {write}" if write else "correct the value, or take it out"
 
 
 def _drop(values: dict[str, Any], path: str) -> bool:

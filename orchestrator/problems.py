@@ -1,6 +1,7 @@
 """What is wrong with an experiment file: every problem at once, with its path, its value, what is allowed and a fix."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
@@ -10,6 +11,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 80
+_LONGEST_KEY = 60
+_ALIKE = 0.76  # of difflib's ratio: `cryptn` is `crypten`, but `rtt_ms` is not `jitter_ms`
+_ALIKE_SHORT = 0.6  # one letter of three
+
+
+class NotShown:
+    """Stands for a value in a message that may be a secret, such as a prompt in a place that it does not belong to."""
+
+    def __init__(self, reason: str = "a value that is not shown, since it may be the prompt") -> None:
+        self._reason = reason
+
+    def __repr__(self) -> str:
+        """What the message says instead."""
+        return self._reason
 
 
 @dataclass(frozen=True)
@@ -61,8 +76,27 @@ class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users o
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one most likely means."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)), None)
+    """The known name that another one most likely means, if there is one; a wrong suggestion is worse than none.
+
+    It has the same letters, whatever their case, order and plural; or, as the only one, all the words of that name and
+    more; or it differs in a letter or two.
+    """
+    said, names = str(name), list(known)
+    same = [one for one in names if sorted(_letters(one)) == sorted(_letters(said))]
+    longer = [one for one in names if _words(said) < _words(one)]
+    if same or len(longer) == 1:
+        return (same or longer)[0]
+    alike = _ALIKE if len(said) > 3 else _ALIKE_SHORT
+    return next(iter(difflib.get_close_matches(said.lower(), names, n=1, cutoff=alike)), None)
+
+
+def _letters(name: str) -> str:
+    """Its letters without case, separators and plural."""
+    return re.sub(r"ies$|y$|s$", "", re.sub(r"[-_ ]", "", name.lower()))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[-_ ]", name.lower()))
 
 
 def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem:
@@ -89,23 +123,42 @@ def _follows_from_others(detail: ErrorDetails) -> bool:
 
 
 def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
-    path = ""
-    for step in detail["loc"]:
+    path, secret = "", False
+    owner, field = _field_at(model, detail["loc"])
+    for count, step in enumerate(detail["loc"], 1):
         if step != "[key]":  # pydantic's word for an error of the key itself
-            path = join(path, f"[{step}]" if isinstance(step, int) else step)
+            path = join(path, f"[{step}]" if isinstance(step, int) else _key(step, owner) if secret else step)
+        secret = _is_secret(model, detail["loc"][:count])
     raised = detail.get("ctx", {}).get("error")
     if isinstance(raised, Rejected):
         return [replace(problem, path=join(path, problem.path)) for problem in raised.problems]
-    owner, field = _field_at(model, detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return [unknown(path, detail["loc"][-1], list(owner.model_fields), "key")]
-    value = None if detail["type"] == "missing" else detail["input"]
+        name = path.rpartition(".")[2] if secret else detail["loc"][-1]
+        return [unknown(_public(path), _public(name), list(owner.model_fields), "key")]
+    value = None if detail["type"] == "missing" else NotShown() if secret else detail["input"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
     example = (
         f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
     )
     return [Problem(path, value, message, example)]
+
+
+def _public(key: object) -> str:
+    """A key as a message may show it: one of several words may be a line of somebody's text."""
+    return "…" if len(str(key)) > _LONGEST_KEY or " " in str(key) else str(key)
+
+
+def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
+    """Whether an error stands at or below a field whose value is never shown: one with `repr=False`."""
+    fields = (_field_at(model, loc[: count + 1])[1] for count in range(len(loc)))
+    return any(field is not None and not field.repr for field in fields)
+
+
+def _key(step: str, owner: type[BaseModel]) -> str:
+    """A key below a secret field, if it can be a key at all: a text may have been written in its place."""
+    known = list(owner.model_fields)
+    return step if step in known or closest(step, known) else "..."
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:

@@ -37,6 +37,10 @@ A cell's id is a hash of everything that can change its result, so time-outs and
 *contents* of a prompt file are not part of the id. The folder keeps a salted hash of the prompt instead, and a run
 with another text is refused until you put the old one back, choose another folder, or give `--update`.
 
+Keys are texts, each given once. Anchors, aliases and merges work: `{{<<: *base, select: 0.4}}` takes the values of
+`&base`, and a key of one's own wins. A file holds one document in UTF-8, of at most a million characters. Messages
+never quote it, for a prompt may stand there by mistake.
+
 Exit codes: 0 every cell is `ok`; 1 some cell failed or is `incorrect`; 2 nothing could start; 130 interrupted.
 
 """
@@ -83,6 +87,9 @@ own and, where directions differ, `pairs`:
 ```yaml
 networks: [none, wan, {name: uplink, rate_mbit: 100, delay_ms: 10, pairs: {"client>server": {rate_mbit: 20}}}]
 ```
+
+`rate_mbit` may be 0.1 to 400,000 and `delay_ms` 0 to 2,000; at the slow end it takes minutes to measure the links
+before each cell, and again after it.
 
 Only the links between client, server and dealer are shaped, each direction by itself.
 

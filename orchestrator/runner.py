@@ -71,18 +71,21 @@ class Runner:
         self._group_key: tuple[Any, ...] = ()
         self._survey = Survey()
 
-    def run(self, cell: Cell, watch: Callable[[Progress], None]) -> Outcome:
+    def run(
+        self, cell: Cell, watch: Callable[[Progress], None], note: Callable[[str], None] = lambda _: None
+    ) -> Outcome:
         """Run one cell; whatever happens to it becomes its record.
 
         Args:
             cell: The cell.
             watch: Called about three times a second with the progress of all roles.
+            note: Called with what the driver does itself, in words.
         """
         stopwatch = Stopwatch()
         patience = Patience(cell.cell_timeout_s, self._stop)
         self._survey = Survey()
         try:
-            answers = self._answers(cell, patience, watch)
+            answers = self._answers(cell, patience, watch, note)
         except BaseException as error:
             try:
                 failure = self._failure(cell, error)
@@ -106,10 +109,17 @@ class Runner:
             self._group = None
         self._kill()
 
-    def _answers(self, cell: Cell, patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+    def _answers(
+        self, cell: Cell, patience: Patience, watch: Callable[[Progress], None], note: Callable[[str], None]
+    ) -> Answers:
         """The cell, between the measurements of its links."""
+
+        def measuring(what: str) -> None:
+            patience.check()
+            note(what)
+
         group = self._group_for(cell, patience)
-        self._survey = Survey(group.links)
+        self._survey = Survey(group.links, measuring)
         self._survey.before()
         self._links_seen(self._survey.readings)
         answers = group.run(job_of(cell, show_text=self._show_text), patience, watch)
@@ -121,7 +131,8 @@ class Runner:
     def _noted(self) -> dict[str, Any]:
         """What the driver adds to a record."""
         survey = self._survey
-        return {"experiment": self._experiment, "shaping": survey.backend, "shaping_details": survey.details}
+        noted = {"experiment": self._experiment, "warnings": survey.warnings}
+        return noted | {"shaping": survey.backend, "shaping_details": survey.details}
 
     def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())

@@ -12,6 +12,7 @@ from types import FrameType
 from rich.console import Console
 
 from orchestrator.actors import PARTY_CLASS
+from orchestrator.alike import Alike
 from orchestrator.cells import Cell, expand
 from orchestrator.estimate import estimate
 from orchestrator.experiment import Experiment
@@ -103,7 +104,7 @@ def run_sweep(
                 view(console or Console(), course) as terminal,
             ):
                 shown = Views(terminal, observed.watch)
-                known = [*past, *store.latest().values()]
+                known, alike = [*past, *store.latest().values()], Alike()
                 while left and not stop.is_set():
                     expected = [estimate(later, known) for later in left]
                     if refusal := purse.refusal(expected[0]):
@@ -111,11 +112,15 @@ def run_sweep(
                     frozen.check_prompt()
                     course.begin([guess.seconds for guess in expected])
                     shown.begin(left[0])
-                    outcome = runner.run(left.pop(0), shown.update)
-                    store.append(outcome.record)
-                    known.append(outcome.record)
-                    purse.pay(outcome.record)
-                    shown.end(outcome.record, outcome.text)
+                    cell = left.pop(0)
+                    record, text = alike.record(cell, experiment.name), None
+                    if record is None:
+                        record, text = runner.run(cell, shown.update, shown.note)
+                        alike.note(record)
+                        purse.pay(record)
+                    store.append(record)
+                    known.append(record)
+                    shown.end(record, text)
                 observed.linger()
         latest = store.latest()
     records = tuple(latest[cell.id] for cell in cells if cell.id in latest)

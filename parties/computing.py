@@ -95,7 +95,8 @@ class ComputingParty:
         self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
         shapes = {name: tuple(shape) for name, shape in card["heads"].items()}
-        return ModelSpec.from_json(card["spec"]), Tokenizer.from_json(card["tokenizer"]), shapes, None
+        spec = ModelSpec.from_json(card["spec"])
+        return spec, Tokenizer.from_json(card["tokenizer"], spec.vocab), shapes, None
 
     def _receive_cache(self, session: Session) -> Cache:
         """This party's shares of the cache that the referee prefilled."""

@@ -152,8 +152,8 @@ class Decoder:
     def _rotate(self, x: Any, position: int) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
         half = self.spec.head_dim // 2
-        frequency = self.spec.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
-        angle = torch.arange(position, position + x.shape[1], dtype=torch.float64).unsqueeze(1) * frequency
+        positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
+        angle = positions.unsqueeze(1) * self.spec.rope_frequencies()
         cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
         swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
         return x * cos + swapped * sin

@@ -7,13 +7,15 @@ import torch
 from parties.errors import PromptError
 from parties.job import Job
 from parties.models import ModelSpec, Tokenizer
+from parties.text_file import Unreadable, reading, shown
 
 
 def prompt_tokens(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[int]:
     """The first `seq_len` tokens of the prompt.
 
     Raises:
-        PromptError: no such file, not UTF-8, too short a text, or a length that the model has no positions for.
+        PromptError: no such file, not UTF-8, too short a text, a token that the model does not know, or a length that
+            it has no positions for.
     """
     if job.seq_len + job.new_tokens > spec.max_positions:
         raise PromptError(
@@ -26,14 +28,17 @@ def prompt_tokens(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[int]:
         return drawn
     path = Path(job.prompt.text_file or "")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with reading(path) as file:
+            tokens = tokenizer.encode_start(file.read, job.seq_len)
+    except Unreadable as error:
         raise PromptError(
-            f"prompt.text_file: cannot read {path}: {type(error).__name__}; it must be a UTF-8 text"
+            f"prompt.text_file: cannot read {shown(path)}: {error}; it must be a file of UTF-8 text"
         ) from None
-    tokens = tokenizer.encode(text)
+    except PromptError as error:
+        raise PromptError(f"prompt.text_file: {shown(path)}: {error}") from None
     if len(tokens) < job.seq_len:
         raise PromptError(
-            f"prompt.text_file: {path} has {len(tokens)} tokens, seq_len asks for {job.seq_len}; give a longer text"
+            f"prompt.text_file: {shown(path)} has {len(tokens)} tokens, seq_len asks for {job.seq_len}; "
+            "give a longer text"
         )
-    return tokens[: job.seq_len]
+    return tokens

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,17 @@ settings.load_profile("same everywhere")
 
 
 def pytest_sessionstart() -> None:
-    """Ends the run where something is missing that must be here.
+    """Ends the run where something is missing that must be here; has processes begin as they do in a terminal.
+
+    A shell starts what runs in its background with Ctrl-C ignored, and so would begin all that tests start.
 
     Raises:
         UsageError: `MPCBENCH_TESTS_REQUIRE` names a need that is not met.
     """
     if missing := unmet(os.environ.get(REQUIRE, "")):
         raise pytest.UsageError(f"{REQUIRE} asks for what is not here: {'; '.join(missing)}")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,8 +44,8 @@ def up(
     start: Annotated[bool, typer.Option(help="Start Prometheus, or print what one of your own needs.")] = True,
 ) -> None:
     """Start a Prometheus that watches every run of this user on this machine, before or after it was started."""
-    server = Prometheus(folder or default_folder(), port)
     with _told():
+        server = Prometheus(folder or default_folder(), port)
         forget_ended(targets_dir())
         server.write(ray, stall_seconds)
         if not start:
@@ -66,14 +66,16 @@ def up(
 @app.command("down")
 def shut_down(folder: _Folder = None) -> None:
     """End the Prometheus that `observe up --detach` started; its data stays."""
-    place = folder or default_folder()
-    typer.echo("it has ended" if down(place) else f"no Prometheus of ours runs in {place}")
+    with _told():
+        place = folder or default_folder()
+        typer.echo("it has ended" if down(place) else f"no Prometheus of ours runs in {place}")
 
 
 @app.command()
 def status(folder: _Folder = None) -> None:
     """Show whether Prometheus is up, and what it scrapes."""
-    place = folder or default_folder()
+    with _told():
+        place = folder or default_folder()
     told = running(place)
     if told is None:
         typer.echo(f"no Prometheus of ours runs in {place}")

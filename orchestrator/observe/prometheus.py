@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from dashboards.prometheus import configuration, scrape_parties
 from dashboards.rules import rules
 from netem.state import started
 from orchestrator.targets import targets_dir
+from orchestrator.user_folder import NoHome, user_folder
 
 PORT = 9090
 _READY_S = 60.0
@@ -37,9 +37,15 @@ class NotInstalled(ObserveError):  # noqa: N818 - named for what is the matter
 
 
 def default_folder() -> Path:
-    """Where configuration and data go: `mpcache-bench/prometheus` in the user's folder for state."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "mpcache-bench" / "prometheus"
+    """Where configuration and data go: `mpcache-bench/prometheus` in the user's folder for state.
+
+    Raises:
+        ObserveError: The user has no such folder.
+    """
+    try:
+        return user_folder("XDG_STATE_HOME", ".local/state") / "prometheus"
+    except NoHome as error:
+        raise ObserveError(f"{error}, or give --folder") from None
 
 
 @dataclass(frozen=True)
@@ -165,12 +171,19 @@ def running(folder: Path) -> dict[str, Any] | None:
 
 
 def down(folder: Path) -> bool:
-    """End the server of a folder; False if there was none."""
+    """End the server of a folder; False if there was none.
+
+    Raises:
+        ObserveError: Its file cannot be removed.
+    """
     told = running(folder)
     if told is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             _end(psutil.Process(told["pid"]))
-    _state(folder).unlink(missing_ok=True)
+    try:
+        _state(folder).unlink(missing_ok=True)
+    except OSError as error:
+        raise ObserveError(f"cannot remove {_state(folder)}: {error.strerror}; look at --folder") from error
     return told is not None
 
 

@@ -60,6 +60,9 @@ class Watch:
         with self._lock:
             self._timeline.add(progress)
 
+    def note(self, what: str) -> None:
+        """What the driver does itself is for the terminal alone."""
+
     def end(self, record: Record, text: str | None) -> None:  # noqa: ARG002 - the text is the client's secret
         """A cell is over: its time series is saved; where that fails, the run goes on without."""
         with self._lock:

@@ -111,13 +111,15 @@ class ResultStore:
         """All results.
 
         Raises:
-            StoreError: A line is damaged.
+            StoreError: The file cannot be read, or a line is damaged.
         """
-        path = self._folder / _RESULTS
-        if not path.exists():
-            return []
-        found = []
-        for number, line in enumerate(_whole_lines(path).split("\n")[:-1], 1):
+        path, found = self._folder / _RESULTS, list[Result]()
+        try:
+            text = _whole_lines(path) if path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise StoreError(f"cannot read {path}: {reason}; choose another folder") from None
+        for number, line in enumerate(text.split("\n")[:-1], 1):
             try:
                 found.append(Result.model_validate_json(line))
             except ValidationError:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.choices import PolicyChoice, folders, located, named
+from orchestrator.choices import PolicyChoice, named, readable_file
 from orchestrator.documents import read_mapping
 from orchestrator.experiment import model_spec
 from orchestrator.problems import ConfigError, Problem, Rejected, problems_of, unknown
@@ -54,11 +54,7 @@ class TaskChoice(BaseModel):
     @field_validator("file")
     @classmethod
     def _exists(cls, file: str | None, info: ValidationInfo) -> str | None:
-        found = None if file is None else located(file, info)
-        if file is not None and (found is None or not found.is_file()):
-            places = " or ".join(map(str, folders(info)))
-            raise Rejected(Problem("", file, f"a file that exists, absolute or below {places}", "correct the path"))
-        return None if found is None else str(found)
+        return None if file is None else readable_file(file, info)
 
     @model_validator(mode="after")
     def _file_where_needed(self) -> Self:

@@ -31,6 +31,7 @@ from torch import Tensor
 from parties.errors import ModelError
 from parties.heads.shipped import find, shipped
 from parties.models.spec import ModelSpec
+from parties.text_file import LFS_POINTER, is_lfs_pointer
 
 FORMAT, VERSION = "mpcache-bench.head", "1"
 KINDS = ("locret", "attention_gate")
@@ -130,6 +131,8 @@ def read_head(path: str, kind: Kind) -> Head:
     if not path:
         known = " or ".join(["give the path of a .safetensors file", *map(repr, shipped(kind))])
         raise HeadError(f"head: {kind} rates tokens with trained heads; {known}")
+    if is_lfs_pointer(find(path, kind)):
+        raise HeadError(f"head: {path}: {LFS_POINTER}")
     try:
         with safe_open(find(path, kind), framework="pt") as file:
             told = file.metadata() or {}

@@ -3,6 +3,6 @@
 from parties.models.sources import load_spec
 from parties.models.spec import ModelSpec
 from parties.models.tokenizer import Tokenizer, load_tokenizer
-from parties.models.weights import load_weights
+from parties.models.weights import check_weights, load_weights
 
-__all__ = ["ModelSpec", "Tokenizer", "load_spec", "load_tokenizer", "load_weights"]
+__all__ = ["ModelSpec", "Tokenizer", "check_weights", "load_spec", "load_tokenizer", "load_weights"]

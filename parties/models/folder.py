@@ -1,5 +1,6 @@
 """A folder as transformers saves it: `config.json`, safetensors in one file or several, `tokenizer.json`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from parties.errors import ModelError
 from parties.models.config import read_config, read_json
 from parties.models.layout import Layout
 from parties.models.spec import ModelSpec
+from parties.text_file import LFS_POINTER, Unreadable, is_lfs_pointer, read_text
 
 LAYOUTS = {
     "llama": Layout(
@@ -50,6 +52,8 @@ LAYOUTS = {
         transposed=False,
     ),
 }
+# Tables that follow from the configuration, and an output matrix that is tied all the same.
+_WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(bias|masked_bias)|lm_head\.weight)")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -64,12 +68,18 @@ class Folder:
     path: Path
 
     def spec(self) -> ModelSpec:
-        """The model's public facts, from `config.json` alone."""
+        """The model's public facts, from `config.json` alone.
+
+        That none of the model's files is a Git LFS pointer is seen here too, before anything is started.
+        """
+        for path in (self.path / "config.json", self.path / "tokenizer.json", *self.path.glob("*.safetensors*")):
+            _refuse_pointer(path)
         return read_config(self.path)
 
     def weights(self) -> dict[str, Tensor]:
         """Canonical parameters from the safetensors files."""
         spec, files = self.spec(), self._files()
+        self._refuse_unused(spec, files)
         return LAYOUTS[spec.family].canonical(spec, lambda name: self._read(files, name), self.path)
 
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -77,10 +87,27 @@ class Folder:
         path = self.path / "tokenizer.json"
         if not path.is_file():
             raise ModelError(f"{path} is missing; save the model's fast tokenizer there (tokenizer.save_pretrained)")
+        _refuse_pointer(path)
         try:
-            return tokenizers.Tokenizer.from_file(str(path))
+            return tokenizers.Tokenizer.from_str(read_text(path))
+        except Unreadable as error:
+            raise ModelError(f"cannot read {path}: {error}; fetch the model again") from None
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {error}; fetch the model again") from error
+
+    def check(self) -> None:
+        """Whether the weights are there and of this model, from the headers of their files."""
+        spec, files = self.spec(), self._files()
+        self._refuse_unused(spec, files)
+        shapes: dict[str, list[int]] = {}
+        for path in sorted(set(files.values())):
+            try:
+                with safe_open(path, framework="pt") as tensors:
+                    names: list[str] = tensors.keys()
+                    shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
+            except (SafetensorError, OSError) as error:
+                raise _torn(path, error) from error
+        LAYOUTS[spec.family].check(spec, shapes, self.path)
 
     def _files(self) -> dict[str, Path]:
         """In which file each stored tensor is."""
@@ -96,17 +123,30 @@ class Folder:
                 f"{self.path} has neither model.safetensors nor model.safetensors.index.json; "
                 f"save the model there with save_pretrained, or, in the hub cache, download all of it"
             )
+        _refuse_pointer(single)
         try:
             with safe_open(single, framework="pt") as tensors:
                 return dict.fromkeys(tensors.keys(), single)
         except (SafetensorError, OSError) as error:
             raise _torn(single, error) from error
 
+    def _refuse_unused(self, spec: ModelSpec, files: dict[str, Path]) -> None:
+        """Refuses tensors that would be left out: they are of a model that computes something else."""
+        names = {LAYOUTS[spec.family].stored(name) for name in spec.shapes()}
+        known = names | {name.split(".", 1)[1] for name in names if "." in name}
+        unused = sorted(name for name in files if name not in known and not _WITHOUT_EFFECT.fullmatch(name))
+        if unused:
+            raise ModelError(
+                f"{self.path}: tensor {unused[0][:100]} has no place in the model that config.json describes; weights "
+                f"and configuration are not of the same model, or it is of a kind that the decoder does not know"
+            )
+
     def _read(self, files: dict[str, Path], name: str) -> Tensor:
         """One stored tensor; a model saved without its output matrix leaves the first part of the names away."""
         stored = name if name in files else name.split(".", 1)[1]
         if stored not in files:
             raise ModelError(f"{self.path}: tensor {name} is missing; the checkpoint is incomplete or of another model")
+        _refuse_pointer(files[stored])
         try:
             with safe_open(files[stored], framework="pt") as tensors:
                 kind = tensors.get_slice(stored).get_dtype()
@@ -116,6 +156,11 @@ class Folder:
                 return tensor
         except (SafetensorError, OSError) as error:
             raise _torn(files[stored], error) from error
+
+
+def _refuse_pointer(path: Path) -> None:
+    if is_lfs_pointer(path):
+        raise ModelError(f"{path}: {LFS_POINTER}")
 
 
 def _torn(path: Path, error: Exception) -> ModelError:

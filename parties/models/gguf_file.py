@@ -6,9 +6,12 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 an
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gguf
 import numpy as np
@@ -16,9 +19,14 @@ import torch
 from torch import Tensor
 
 from parties.errors import ModelError
+from parties.text_file import LFS_POINTER, is_lfs_pointer
+
+T = TypeVar("T")
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4  # ggml's
+_LONGEST_NAME = 64  # ggml's, for tensors; damage may have made one of megabytes
 
 
 @dataclass(frozen=True)
@@ -75,17 +83,21 @@ def read_header(path: Path) -> GgufFile:
     """Reads the header of a GGUF file and checks that every tensor lies inside the file.
 
     Raises:
-        ModelError: the file is missing, no GGUF, corrupt or truncated.
+        ModelError: the file is missing, no GGUF, corrupt or truncated, a Git LFS pointer, part of a split model, or
+            quantised in a way that the package `gguf` cannot unpack.
     """
+    if is_lfs_pointer(path):
+        raise ModelError(f"{path}: {LFS_POINTER}")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Parser(data).parse(path)
-    except (OSError, ValueError, struct.error, OverflowError) as error:  # mmap: an empty file is a ValueError
+            parsed = _Parser(data).parse(path)
+    except (OSError, ValueError) as error:  # mmap: an empty file is a ValueError
         raise ModelError(f"cannot read {path} as GGUF: {error}; it is corrupt or truncated: fetch it again") from error
+    return parsed
 
 
 class _Parser:
-    """Walks through the bytes of a header."""
+    """Walks through the bytes of a header; whatever does not fit the file is a `ValueError`."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 0
@@ -97,17 +109,25 @@ class _Parser:
         if (version := self.number("I")) not in (2, 3):
             raise ValueError(f"format version {version}; supported: 2 and 3, little endian")
         n_tensors, n_facts = self.number("Q"), self.number("Q")
-        facts = {self.string(): self.value(self.number("I")) for _ in range(n_facts)}
-        places = [(self.string(), self.place()) for _ in range(n_tensors)]
+        facts = _unique((self.string(), self.value(self.number("I"))) for _ in range(n_facts))
+        _check_whole(path, facts)
+        places = _unique((self.string(), self.place()) for _ in range(n_tensors))
         step = facts.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
         if type(step) is not int or step < 1:
             raise ValueError(f"general.alignment is {step!r}; it must be a positive whole number")
         first = -(-self.at // step) * step
-        return GgufFile(path, facts, {name: self.tensor(name, first, *place) for name, place in places})
+        kinds = {name: _kind(path, name, code) for name, (_, code, _) in places.items()}
+        tensors = {
+            name: self.tensor(name, shape, kinds[name], first + offset) for name, (shape, _, offset) in places.items()
+        }
+        return GgufFile(path, facts, tensors)
 
     def number(self, code: str) -> Any:
+        size = struct.calcsize(f"<{code}")
+        if size > len(self.data) - self.at:
+            raise ValueError(f"its header goes on behind its last byte, {len(self.data)}")
         (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
-        self.at += struct.calcsize(f"<{code}")
+        self.at += size
         return value
 
     def string(self) -> str:
@@ -131,14 +151,61 @@ class _Parser:
         return self.number(_SCALARS[kind])
 
     def place(self) -> tuple[tuple[int, ...], int, int]:
+        """Shape as numpy has it, kind, and offset from the first tensor."""
         dimensions = self.number("I")
+        if not 0 < dimensions <= _MOST_DIMENSIONS:
+            raise ValueError(f"a tensor of {dimensions} dimensions at byte {self.at}")
         shape = tuple(self.number("Q") for _ in range(dimensions))
         return shape[::-1], self.number("I"), self.number("Q")
 
-    def tensor(self, name: str, first: int, shape: tuple[int, ...], code: int, offset: int) -> GgufTensor:
-        kind = gguf.GGMLQuantizationType(code)
+    def tensor(self, name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType, start: int) -> GgufTensor:
         per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        if min(shape) < 1 or shape[-1] % per_block:
+            raise ValueError(f"tensor {name} has the shape {shape}, in blocks of {per_block}")
         size = math.prod(shape) // per_block * block_bytes
-        if first + offset + size > len(self.data):
-            raise ValueError(f"tensor {name} ends at byte {first + offset + size} of {len(self.data)}")
-        return GgufTensor(shape, kind, first + offset, size)
+        if start + size > len(self.data):
+            raise ValueError(f"tensor {name} ends at byte {start + size} of {len(self.data)}")
+        return GgufTensor(shape, kind, start, size)
+
+
+def _unique(pairs: Iterator[tuple[str, T]]) -> dict[str, T]:
+    """Pairs as a dictionary; a name given twice would be read past once."""
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it names {name[:_LONGEST_NAME]!r} twice")
+        found[name] = value
+    return found
+
+
+def _check_whole(path: Path, facts: dict[str, Any]) -> None:
+    """Refuses a part of a model; the first one alone has all facts, and looks like a file that was cut."""
+    count, number = facts.get("split.count", 1), facts.get("split.no", 0)
+    if count not in (0, 1):
+        part = number + 1 if isinstance(number, int) else number
+        raise ModelError(
+            f"{path} is part {part} of {count} of a split model; merge the parts into one file: "
+            f"llama-gguf-split --merge FIRST-PART OUT.gguf"
+        )
+
+
+def _kind(path: Path, name: str, code: int) -> gguf.GGMLQuantizationType:
+    try:
+        kind = gguf.GGMLQuantizationType(code)
+        _require_unpacker(kind)
+    except (ValueError, NotImplementedError):
+        known = {kind.value: f"{code} ({kind.name})" for kind in gguf.GGMLQuantizationType}.get(code, code)
+        raise ModelError(
+            f"{path}: tensor {name[:_LONGEST_NAME]} has quantisation kind {known}, which the package gguf "
+            f"{version_of('gguf')} cannot unpack; take another quantisation, such as Q8_0 (if the file is not meant to "
+            f"have it, the file is corrupt: fetch it again)"
+        ) from None
+    return kind
+
+
+@cache
+def _require_unpacker(kind: gguf.GGMLQuantizationType) -> None:
+    """Raises NotImplementedError unless blocks of a kind can be unpacked, found by unpacking one."""
+    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    with np.errstate(all="ignore"):
+        gguf.dequantize(np.zeros((1, block_bytes), dtype=np.uint8), kind)

@@ -14,6 +14,7 @@ from parties.errors import ModelError
 from parties.models.byte_bpe import WORDS, byte_bpe
 from parties.models.gguf_file import GgufFile, read_header
 from parties.models.layout import Layout
+from parties.models.rope import linear
 from parties.models.spec import ModelSpec
 
 _SHARED = {
@@ -34,13 +35,26 @@ LAYOUTS = {
 }
 
 # Values other than these change what the model computes; a missing key means the first one.
-_ONLY = {
-    "rope.scaling.type": ("none",),
-    "rope.scale_linear": (1.0,),
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "rope.scaling.type": ("linear", "none"),
+    "rope.scaling.attn_factor": (1.0,),
     "expert_count": (0,),
+    "expert_used_count": (0,),
     "attention.sliding_window": (0,),
+    "attention.causal": (True,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.clamp_kqv": (0.0,),
+    "use_parallel_residual": (False,),
 }
-_REFUSED_TENSORS = {"rope_freqs.weight": "scaled rotary frequencies", "blk.0.attn_output.bias": "attention biases"}
+# Read below, or without any effect on what the model computes. Every other key of the architecture is refused.
+_UNDERSTOOD = {
+    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon", "attention.value_length", "block_count", "context_length", "embedding_length",
+    "feed_forward_length", "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.factor",
+    "rope.scaling.finetuned", "rope.scaling.original_context_length", "tensor_data_layout", "vocab_size",
+}  # fmt: skip
+_FREQUENCIES = "rope_freqs.weight"
+"""Name of the tensor that divides the rotary frequencies, one by one: how Llama 3.1 is scaled."""
 _CONTROL = 3  # kind of a token in `tokenizer.ggml.token_type` that marks structure, not text
 
 
@@ -65,7 +79,7 @@ class GgufModel:
             return _spec(file)
         except KeyError as error:
             raise ModelError(f"{self.path}: {error.args[0]} is missing; the file is no complete model") from error
-        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, IndexError, ArithmeticError) as error:
             raise ModelError(f"{self.path}: impossible metadata: {error}; fetch the file again") from error
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
@@ -81,15 +95,22 @@ class GgufModel:
 
         return LAYOUTS[spec.family].canonical(spec, read, self.path)
 
+    def check(self) -> None:
+        """Whether the weights are there and of this model, from the header."""
+        spec = self.spec()
+        LAYOUTS[spec.family].check(spec, {name: t.shape for name, t in self._file.tensors.items()}, self.path)
+
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer in the metadata."""
         facts = self._file.facts
         kind, words = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
-        if kind != "gpt2" or words not in WORDS:
+        if kind != "gpt2" or words not in list(WORDS):  # damage may have made it a list, which has no hash
             raise ModelError(
                 f"{self.path}: tokenizer.ggml.model is {kind!r} and tokenizer.ggml.pre is {words!r}; supported: 'gpt2' "
                 f"with {', '.join(WORDS)}; use the model's safetensors folder with its tokenizer.json instead"
             )
+        if facts.get("tokenizer.ggml.add_eos_token", False):
+            raise ModelError(f"{self.path}: tokenizer.ggml.add_eos_token is true; supported: false")
         try:
             return _tokenizer(facts, words)
         except KeyError as error:
@@ -102,14 +123,7 @@ def _spec(file: GgufFile) -> ModelSpec:
     facts, family = file.facts, file.facts["general.architecture"]
     if family not in list(LAYOUTS):
         raise ModelError(f"general.architecture is {family!r}; supported: {', '.join(LAYOUTS)}")
-    for name, allowed in _ONLY.items():
-        value = facts.get(f"{family}.{name}", allowed[0])
-        if value not in allowed:
-            raise ModelError(f"{family}.{name} is {value!r}; supported: {allowed[0]!r}")
-    if family == "llama":
-        for name, meaning in _REFUSED_TENSORS.items():
-            if name in file.tensors:
-                raise ModelError(f"it has the tensor {name} ({meaning}), which the decoder does not support")
+    _check_keys(facts, family)
 
     def fact(name: str) -> Any:
         return facts[f"{family}.{name}"]
@@ -120,9 +134,10 @@ def _spec(file: GgufFile) -> ModelSpec:
     _same(facts, f"{family}.attention.value_length", head_dim)
     if "token_embd.weight" not in file.tensors:
         raise ModelError("tensor token_embd.weight is missing; the file is no complete model")
+    scaled = {"rope_divisors": _divisors(file, head_dim)} if family == "llama" else {}
     kind = "attention.layer_norm_rms_epsilon" if family == "llama" else "attention.layer_norm_epsilon"
     ends = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
-    return ModelSpec(
+    spec = ModelSpec(
         family=family,
         n_layers=fact("block_count"),
         hidden=hidden,
@@ -138,7 +153,46 @@ def _spec(file: GgufFile) -> ModelSpec:
         tied="output.weight" not in file.tensors,
         qkv_bias=family == "llama" and "blk.0.attn_q.bias" in file.tensors,
         eos_ids=tuple(sorted({facts[name] for name in ends if name in facts})),
+        **scaled,
     )
+    layout = LAYOUTS[family]
+    known = {layout.stored(name) for name in spec.shapes()} | ({_FREQUENCIES} if family == "llama" else set())
+    if unknown := sorted(file.tensors.keys() - known):
+        raise ModelError(f"it has the tensor {unknown[0][:64]}, which the decoder does not understand")
+    return spec
+
+
+def _check_keys(facts: Mapping[str, Any], family: str) -> None:
+    """Refuses every fact that changes what the model computes and would be read past."""
+    for name, allowed in _ONLY.items():
+        value = facts.get(f"{family}.{name}", allowed[0])
+        if value not in allowed:
+            raise ModelError(f"{family}.{name} is {_brief(value)}; supported: {' or '.join(map(repr, allowed))}")
+    prefix = f"{family}."
+    for key, value in facts.items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and name not in _ONLY and name not in _UNDERSTOOD:
+            raise ModelError(
+                f"{key} is {_brief(value)}, which the decoder does not understand; supported: models without it"
+            )
+
+
+def _divisors(file: GgufFile, head_dim: Any) -> tuple[float, ...]:
+    """What each rotary frequency is divided by, as llama.cpp does it: a factor without a type scales linearly."""
+    facts = file.facts
+    factor = facts.get("llama.rope.scaling.factor", facts.get("llama.rope.scale_linear", 1.0))
+    if factor == 0 or facts.get("llama.rope.scaling.type") == "none":
+        factor = 1.0
+    uniform = linear("llama.rope.scaling", factor, head_dim)
+    if _FREQUENCIES not in file.tensors:
+        return uniform
+    return tuple(factor * float(divisor) for divisor in file.read(_FREQUENCIES).flatten())
+
+
+def _brief(value: object) -> str:
+    """A value for a message; damage may have made it an array of thousands."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _same(facts: Mapping[str, Any], name: str, head_dim: int) -> None:

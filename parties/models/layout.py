@@ -1,6 +1,6 @@
 """From the names and orientations of a file format to the canonical parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,37 @@ class Layout:
             ModelError: a tensor has another shape than `spec` says, or holds infinities or NaN.
         """
         weights = {}
+        for name, tensor in self._fitting(spec, read, origin):
+            if not torch.isfinite(tensor).all():
+                raise ModelError(f"{origin}: tensor {self.stored(name)} holds NaN or infinity; fetch the file again")
+            weights[name] = tensor.to(torch.float32).contiguous()
+        return weights
+
+    def check(self, spec: ModelSpec, shapes: Mapping[str, Sequence[int]], origin: object) -> None:
+        """Whether stored tensors of these shapes make up a model; reads none of them.
+
+        Args:
+            spec: what the model must look like.
+            shapes: shape of each stored tensor, by its stored name.
+            origin: the file or folder, for error messages.
+
+        Raises:
+            ModelError: a tensor is missing or has another shape than `spec` says.
+        """
+
+        def hollow(name: str) -> Tensor:
+            shape = shapes.get(name, shapes.get(name.partition(".")[2]))  # some leave the first part of a name away
+            if shape is None:
+                raise ModelError(
+                    f"{origin}: tensor {name} is missing; the checkpoint is incomplete or of another model"
+                )
+            return torch.empty(tuple(shape), device="meta")
+
+        for _ in self._fitting(spec, hollow, origin):
+            pass
+
+    def _fitting(self, spec: ModelSpec, read: Callable[[str], Tensor], origin: object) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter in the canonical orientation, its shape checked."""
         for name, shape in spec.shapes().items():
             stored = self.stored(name)
             tensor = self._cut(name, self._upright(name, read(stored)))
@@ -52,10 +83,7 @@ class Layout:
                     f"{origin}: tensor {stored} gives {name} the shape {tuple(tensor.shape)}, but the model's "
                     f"own facts say {shape}; weights and configuration are not of the same model"
                 )
-            if not torch.isfinite(tensor).all():
-                raise ModelError(f"{origin}: tensor {stored} holds NaN or infinity; fetch the file again")
-            weights[name] = tensor.to(torch.float32).contiguous()
-        return weights
+            yield name, tensor
 
     def _upright(self, name: str, tensor: Tensor) -> Tensor:
         """[out, in] -> [in, out] where the format stores it so."""

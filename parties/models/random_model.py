@@ -108,6 +108,9 @@ class RandomModel:
         generator = torch.Generator().manual_seed(self.seed)
         return {name: self._fill(name, shape, generator) for name, shape in self.shape.shapes().items()}
 
+    def check(self) -> None:
+        """Weights that are drawn cannot be missing."""
+
     def tokenizer(self) -> tokenizers.Tokenizer:
         """A byte a token."""
         return bytes_only(self.shape.vocab)

@@ -27,6 +27,9 @@ class Source(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """Canonical parameters, float32."""
 
+    def check(self) -> None:
+        """Whether the weights are there and fit the model; reads headers of files only."""
+
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The model's tokenizer; reads no weights."""
 
@@ -53,17 +56,24 @@ def open_source(source: str) -> Source:
         return GgufModel(_packaged())
     if source.startswith("random:"):
         return parse_random(source.removeprefix("random:"))
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         if path.is_dir():
             return Folder(path)
         if path.is_file():
             return _file(path)
+    except RuntimeError:  # of `expanduser`
+        raise ModelError(f"model {_brief(source)}: no home folder is known for its ~; write the whole path") from None
     except OSError as error:
-        raise ModelError(f"model {source!r} cannot be looked up: {error}; a model is {FORMS}") from error
+        raise ModelError(f"model {_brief(source)} cannot be looked up: {error.strerror}; a model is {FORMS}") from error
     if path.suffix != ".gguf" and _HUB_ID.fullmatch(source) and not source.startswith((".", "-")):
         return Folder(_cached(source))
-    raise ModelError(f"model {source!r} does not exist; a model is {FORMS}")
+    raise ModelError(f"model {_brief(source)} does not exist; a model is {FORMS}")
+
+
+def _brief(source: str) -> str:
+    """A source for a message, which it must not fill."""
+    return repr(source if len(source) <= 200 else f"{source[:200]}...")
 
 
 def _file(path: Path) -> Source:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+import torch
+from torch import Tensor
+
 from parties.errors import ModelError
 
 Shape = tuple[int, ...]
@@ -34,6 +37,8 @@ class ModelSpec:
         activation: of the MLP: `silu`, `gelu_tanh` or `gelu`.
         tied: whether the output matrix is the transposed embedding.
         rope_theta: base of the rotary frequencies; unused in `gpt2`.
+        rope_divisors: what each rotary frequency is divided by, `head_dim / 2` numbers, in a model that was stretched
+            to longer texts ("rope scaling"); empty where they are as `rope_theta` has them.
         qkv_bias: whether a `llama` model has biases on queries, keys and values; `gpt2` always does.
         eos_ids: tokens that end a text.
 
@@ -56,6 +61,7 @@ class ModelSpec:
     rope_theta: float = 10_000.0
     qkv_bias: bool = False
     eos_ids: tuple[int, ...] = ()
+    rope_divisors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.family in FAMILIES, "family", self.family, f"one of {', '.join(FAMILIES)}")
@@ -72,6 +78,7 @@ class ModelSpec:
         _check(self.head_dim % 2 == 0 or self.family == "gpt2", "head_dim", self.head_dim, "even, for rotary positions")
         same = self.family == "llama" or self.n_kv_heads == self.n_heads
         _check(same, "n_kv_heads", self.n_kv_heads, f"{self.n_heads}, the number of heads, in a gpt2 model")
+        self._check_divisors()
         known = all(type(token) is int and 0 <= token < self.vocab for token in self.eos_ids)
         _check(known, "eos_ids", self.eos_ids, f"tokens from 0 to {self.vocab - 1}")
 
@@ -97,9 +104,17 @@ class ModelSpec:
         """How many numbers one layer caches for a token: its key and its value."""
         return 2 * self.n_kv_heads * self.head_dim
 
+    def rope_frequencies(self) -> Tensor:
+        """Angles between neighbouring positions, one for each pair of a head's elements, [head_dim / 2], float64."""
+        half = self.head_dim // 2
+        plain = self.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
+        return plain / torch.tensor(self.rope_divisors, dtype=torch.float64) if self.rope_divisors else plain
+
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return dataclasses.asdict(self) | {"eos_ids": list(self.eos_ids)}
+        """The fields as plain JSON values; without divisors of 1, so that trained heads still know their model."""
+        fields = dataclasses.asdict(self) | {"eos_ids": list(self.eos_ids)}
+        divisors = fields.pop("rope_divisors")
+        return fields | ({"rope_divisors": list(divisors)} if divisors else {})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -109,9 +124,16 @@ class ModelSpec:
             ModelError: a field is missing, unknown or impossible.
         """
         try:
-            return cls(**{**fields, "eos_ids": tuple(fields.get("eos_ids", ()))})
+            lists = {name: tuple(fields.get(name, ())) for name in ("eos_ids", "rope_divisors")}
+            return cls(**{**fields, **lists})
         except TypeError as error:
             raise ModelError(f"these are not the facts of a model: {error}") from error
+
+    def _check_divisors(self) -> None:
+        divisors, half = self.rope_divisors, self.head_dim // 2
+        fits = not divisors or (self.family == "llama" and len(divisors) == half)
+        sound = fits and all(type(number) is float and 0 < number < math.inf for number in divisors)
+        _check(sound, "rope_divisors", divisors, f"empty, or in a llama model {half} positive numbers")
 
     def _layer_shapes(self) -> dict[str, Shape]:
         """Parameters of one block, in the order in which they are used."""

@@ -25,3 +25,15 @@ def load_weights(source: str) -> dict[str, Tensor]:
             f"free some memory, or choose a smaller model"
         )
     return model.weights()
+
+
+def check_weights(source: str) -> None:
+    """Looks at a model's files of weights without reading the weights.
+
+    Args:
+        source: as in an experiment file; see `parties.models.sources`.
+
+    Raises:
+        ModelError: there is no such model, or its weights are missing, torn or of another model.
+    """
+    open_source(source).check()

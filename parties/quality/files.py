@@ -9,6 +9,7 @@ from typing import Any
 from parties.errors import PromptError
 from parties.quality.answering import Sample
 from parties.quality.metrics import first_number
+from parties.text_file import Unreadable, read_text, shown
 
 
 def longeval(path: Path) -> Iterator[Sample]:
@@ -69,6 +70,6 @@ def rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"file: cannot read {path}: {type(error).__name__}; it must be a UTF-8 file") from None
+        return read_text(path)
+    except Unreadable as error:
+        raise PromptError(f"file: cannot read {shown(path)}: {error}; it must be a UTF-8 file") from None

@@ -16,6 +16,8 @@ from parties.errors import ModelError, PromptError
 from parties.models import load_spec, load_weights
 from parties.models.folder import LAYOUTS
 
+_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+
 
 class PressedModel:
     """A Llama-type model in transformers, float32, whose prompts a press compresses.
@@ -44,6 +46,7 @@ class PressedModel:
             head_dim=spec.head_dim,
             max_position_embeddings=spec.max_positions,
             rms_norm_eps=spec.norm_eps,
+            hidden_act=_ACTIVATIONS[spec.activation],
             rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
             attention_bias=spec.qkv_bias,
             tie_word_embeddings=spec.tied,
@@ -55,6 +58,7 @@ class PressedModel:
             for name, tensor in weights.items()
         }
         self._model.load_state_dict(state, strict=False)
+        self._model.model.rotary_emb.inv_freq.copy_(spec.rope_frequencies())
         self._model.to(device)
         self._device = device
 

@@ -18,6 +18,7 @@ def check_folder(path: Path) -> None:
         TrainingError: its folder takes none.
     """
     try:
+        path.exists()  # its name may be too long
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise _refusal(path, error) from None

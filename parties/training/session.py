@@ -121,13 +121,13 @@ def _check_files(request: Request) -> None:
     out, kept = request.out, request.checkpoint
     if out.suffix != ".safetensors":
         raise TrainingError(f"out: {out} must end in .safetensors; checkpoint and card take its name")
+    check_folder(out)
     if out.exists():
         raise TrainingError(f"out: {out} is there already; choose another file or remove it")
     if not request.texts:
         raise TrainingError("text: there is none; name at least one file of UTF-8 text")
     if kept.exists() and not request.resume:
         raise TrainingError(f"out: {kept} is of an unfinished training; --resume goes on, or remove it")
-    check_folder(out)
 
 
 def _check_apart(texts: Sequence[Text], held_out: Sequence[Text]) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
+from parties.errors import PromptError
 from parties.models import Tokenizer
+from parties.text_file import Unreadable, shown
+from parties.text_file import read_text as read_text_file
 from parties.training.settings import TrainingError
 
 
@@ -46,18 +49,13 @@ def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
         TrainingError: there is no such file, it is no text, or too short.
     """
     try:
-        data = path.read_bytes()
-        words = data.decode("utf-8-sig")
-    except OSError as error:
-        raise TrainingError(f"text: {path} cannot be read: {error.strerror}; name a file of UTF-8 text") from None
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"text: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from None
-    text = Text(
-        path.name,
-        hashlib.sha256(data).hexdigest(),
-        tokenizer.encode(words, special=False),
-        tuple(tokenizer.leading),
-    )
+        words = read_text_file(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        text = Text(path.name, digest, tokenizer.encode(words, special=False), tuple(tokenizer.leading))
+    except (Unreadable, OSError) as error:
+        raise TrainingError(f"text: {shown(path)} cannot be read: {error}; name a file of UTF-8 text") from None
+    except PromptError as error:
+        raise TrainingError(f"text: {path}: {error}") from None
     if not text.windows(length):
         raise TrainingError(
             f"text: {path} has {len(text.tokens)} tokens, a window takes {length}; give a longer text or a shorter "

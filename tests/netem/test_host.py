@@ -17,14 +17,17 @@ def service():
     made.close()
 
 
+QUICK = {"seconds": 0.05, "rate_mbit": None, "limit_s": 10.0}
+
+
 def test_a_prober_answers_until_it_is_closed(service):
     address = service.perform("probe_open", {"host": "127.0.0.1"})["address"]
-    measured = service.perform("measure", {"address": address, "seconds": 0.05})
+    measured = service.perform("measure", {"address": address, **QUICK})
     assert measured["rate_mbit"] > 0
     assert 0 < measured["rtt_ms"] <= measured["rtt_p99_ms"]
     service.perform("probe_close", {"port": address[1]})
     with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
-        service.perform("measure", {"address": address, "seconds": 0.05})
+        service.perform("measure", {"address": address, **QUICK})
 
 
 def test_closing_the_service_closes_its_probers(service):

@@ -11,7 +11,7 @@ from netem import Link, NetworkProfile, ProfileError, preset, presets
 links = st.builds(
     Link,
     rate_mbit=st.none() | st.floats(0.1, 400_000),
-    delay_ms=st.floats(100, 10_000),
+    delay_ms=st.floats(100, 2_000),
     jitter_ms=st.floats(0, 100),
     loss_pct=st.floats(0, 50),
 )
@@ -45,7 +45,7 @@ def test_round_trip_adds_the_delays_of_both_directions():
         ({"rate_mbit": 0}, "rate_mbit", "0.1"),
         ({"rate_mbit": "400mbit"}, "rate_mbit", "number"),
         ({"rate_mbit": True}, "rate_mbit", "number"),
-        ({"delay_ms": -1}, "delay_ms", "0 to 10000"),
+        ({"delay_ms": -1}, "delay_ms", "0 to 2000"),
         ({"delay_ms": math.nan}, "delay_ms", "number"),
         ({"delay_ms": math.inf}, "delay_ms", "number"),
         ({"delay_ms": None}, "delay_ms", "number"),

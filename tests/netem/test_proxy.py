@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netem import BackendUnavailable, NetemError, NetworkProfile, ProfileError, preset, shape
+from netem.prober import Plan, measure_link
 from netem.process import Child, command, environment
+from netem.verify import deviations
 
 pytestmark = pytest.mark.links
 
@@ -196,7 +198,24 @@ def test_a_killed_proxy_breaks_the_measurement_by_name(parties):
         os.kill(network.details["pid"], signal.SIGKILL)
         psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=10)
         with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
-            network.measure(0.1)
+            network.measure(0.1, attempts=1)
+
+
+def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties):
+    del parties["dealer"]
+    slow = profile(pairs={"client>server": {"rate_mbit": 0.1, "delay_ms": 2000}})
+    with shape(slow, endpoints(parties)) as network:
+        prober = network._paths.probe["client", "server"]
+        measured = measure_link(prober, 0.1, rate_mbit=0.1, limit_s=Plan(2.0, 0.1, 0.1).limit_s)
+    assert measured.rtt_ms >= 2000 - 1
+    assert measured.rate_mbit == pytest.approx(0.1, rel=0.5)  # a busy machine bends it, and a fault by more
+
+
+def test_a_link_that_is_faster_than_asked_shows(parties):
+    del parties["dealer"]
+    with shape(profile(rate_mbit=20), endpoints(parties)) as network:
+        fast = measure_link(network._paths.probe["client", "server"], 0.2, rate_mbit=2)
+    assert deviations(profile(rate_mbit=2), "client", "server", fast) != ()
 
 
 def test_unshaped_links_are_measured_and_never_wrong(parties):
@@ -204,6 +223,7 @@ def test_unshaped_links_are_measured_and_never_wrong(parties):
         assert network.backend == "none"
         assert network.dial["client"]["server"] == parties["server"].address
         measured = network.measure(0.05)
+        assert len(measured) == 6
         assert network.deviations(measured) == ()
         assert all(report.asked is None for report in network.reports(measured))
 

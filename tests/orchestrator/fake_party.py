@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from parties.errors import PartyError, Unsupported
+from parties.errors import PartyError, PromptError, Unsupported
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter
 from parties.tls import Identity
@@ -117,6 +117,8 @@ def fail(fault: str) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
     elif fault == "partyerror":
         raise PartyError("the party said no")
+    elif fault == "prompterror":
+        raise PromptError("prompt.text_file: the prompt is too short")
     elif fault == "bug":
         raise KeyError("secret token orange-otter")
 

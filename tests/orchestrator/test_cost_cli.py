@@ -132,6 +132,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
         calibrate()
 
 
+def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert known_calibration() is None
+    with pytest.raises(CalibrationError, match="set HOME, or XDG_CACHE_HOME"):
+        calibrate()
+
+
 @pytest.mark.parametrize("arguments", [[], ["missing.yaml"]])
 def test_no_file_or_a_wrong_one_is_bad_input(arguments: list[str]) -> None:
     assert said(*arguments, code=BAD_INPUT)
@@ -142,10 +153,14 @@ def test_an_unusable_folder_of_records_is_bad_input(tmp_path: Path) -> None:
     assert "notes" in said(experiment(tmp_path), "--records", tmp_path / "notes", code=BAD_INPUT)
 
 
-def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_goes_on(tmp_path: Path) -> None:
+def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_goes_on(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     path.write_text(path.read_text().replace("[full]", "[{name: locret, head: /nowhere/x.safetensors}]"))
     assert "/nowhere/x.safetensors" in said(path, code=BAD_INPUT)
-    planned = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "run"), "--dry-run"])
+    dry_run = ["run", str(path), "--out", str(tmp_path / "run"), "--dry-run"]
+    here = CliRunner().invoke(app, dry_run)
+    assert here.exit_code == BAD_INPUT
+    assert "/nowhere/x.safetensors" in here.output
+    planned = CliRunner().invoke(app, [*dry_run, "--address", "192.0.2.1:6379"])
     assert planned.exit_code == OK, planned.output
     assert "n/a" in planned.output

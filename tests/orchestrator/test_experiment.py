@@ -79,13 +79,51 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
         ({"policies": ["mpcach"]}, "policies[0].name", "mpcache"),
         ({"policies": [{"name": "mpcache", "selct": 1}]}, "policies[0].selct", "select"),
         ({"networks": ["lann"]}, "networks[0]", "lan"),
-        ({"networks": [{"delay": 5}]}, "networks[0].delay", "delay_ms"),
+        ({"networks": ["wna"]}, "networks[0]", "wan"),
+        ({"networks": ["LAN"]}, "networks[0]", "lan"),
+        ({"networks": ["Lan+TLS"]}, "networks[0]", "lan+tls"),
+        ({"networks": ["wan_1g_10ms"]}, "networks[0]", "wan-1g-10ms"),
+        ({"networks": ["wan1"]}, "networks[0]", "hpmpc-wan1"),
+        ({"networks": ["lan+ssl"]}, "networks[0]", "lan+tls"),
+        ({"networks": [{"rtt_ms": 40}]}, "networks[0].rtt_ms", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"RTT": "40 ms"}]}, "networks[0].RTT", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"rtt": 40}]}, "networks[0].rtt", "delay_ms, one way, in milliseconds, so half the round trip"),
+        ({"networks": [{"ping_ms": 40}]}, "networks[0].ping_ms", "delay_ms: 20, half the round trip"),
+        ({"networks": [{"delay": 5}]}, "networks[0].delay", "delay_ms, one way, in milliseconds"),
+        ({"networks": [{"delays": 5}]}, "networks[0].delays", "delay_ms, one way, in milliseconds"),
+        ({"networks": [{"delay_s": 0.02}]}, "networks[0].delay_s", "delay_ms: 20"),
+        ({"networks": [{"delay_ms": "20ms"}]}, "networks[0].delay_ms", "delay_ms: 20"),
+        ({"networks": [{"latency_ms": 5}]}, "networks[0].latency_ms", "delay_ms: 5"),
+        ({"networks": [{"bandwidth": 100}]}, "networks[0].bandwidth", "rate_mbit, in 10^6 bits a second"),
+        ({"networks": [{"bandwidth": "1 Gbit/s"}]}, "networks[0].bandwidth", "rate_mbit: 1000"),
+        ({"networks": [{"bandwidth_mbit": 100}]}, "networks[0].bandwidth_mbit", "rate_mbit: 100"),
+        ({"networks": [{"rate_gbit": 1}]}, "networks[0].rate_gbit", "rate_mbit: 1000"),
+        ({"networks": [{"rate_mbps": 100}]}, "networks[0].rate_mbps", "rate_mbit: 100"),
+        ({"networks": [{"rateMbit": 100}]}, "networks[0].rateMbit", "rate_mbit: 100"),
+        ({"networks": [{"loss": 1}]}, "networks[0].loss", "loss_pct, in percent"),
+        ({"networks": [{"packet_loss_pct": 1}]}, "networks[0].packet_loss_pct", "loss_pct: 1"),
+        ({"networks": [{"TLS": True}]}, "networks[0].TLS", "tls"),
+        ({"policies": ["MPCache"]}, "policies[0].name", "mpcache"),
+        ({"engines": ["FSS"]}, "engines[0].name", "fss"),
+        ({"ports": {}}, "ports", "data_ports"),
+        ({"policy": ["full"]}, "policy", "policies"),
+        ({"Model": "x"}, "Model", "model"),
     ],
 )
 def test_a_misspelt_name_is_answered_with_the_closest_one(
     tmp_path: Path, changes: dict[str, Any], path: str, fix: str
 ) -> None:
     assert problems(tmp_path, **changes)[path].fix == f"write {fix}"
+
+
+@pytest.mark.parametrize("key", ["port", "store", "context", "include", "prompt_len", "shape_of_things", "rtt_ms"])
+def test_a_key_that_is_no_misspelling_is_answered_with_no_other_key(tmp_path: Path, key: str) -> None:
+    assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
+
+
+def test_an_unknown_value_of_a_link_is_answered_with_no_other_value(tmp_path: Path) -> None:
+    found = problems(tmp_path, networks=[{"name": "a", "mtu": 9000, "duplex": True, "delay_ms": 20_000}])
+    assert {problem.fix for problem in found.values()} == {"correct the value, or take it out"}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +142,7 @@ def test_a_misspelt_name_is_answered_with_the_closest_one(
         ({"engines": ["crypten", "crypten"]}, "engines[1]"),
         ({"policies": ["mpcache", {"name": "mpcache", "select": 0.2}]}, "policies[1]"),
         ({"policies": [{"select": 0.2}]}, "policies[0]"),
+        ({"policies": [{"name": ["mpcache"]}]}, "policies[0]"),
         ({"policies": [{"name": "mpcache", "fine_size": 16.5}]}, "policies[0].fine_size"),
         ({"policies": [{"name": "mpcache", "coarse_size": 40}]}, "policies[0].coarse_size"),
         ({"policies": [{"name": "mpcache", "static_keep": True}]}, "policies[0].static_keep"),
@@ -162,7 +201,7 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
         (b"name: a\nname: b\n", "'name' is given twice"),
         (b"policies: [{name: mpcache, select: 0.1, select: 0.2}]\n", "'select' is given twice"),
         (b"name: \xff\xfe\n", "not UTF-8"),
-        (b"name: !!python/object/apply:os.system [ls]\n", "python/object"),
+        (b"name: !!python/object/apply:os.system [ls]\n", "a tag (!…)"),
     ],
 )
 def test_a_file_that_is_no_experiment_says_why(tmp_path: Path, content: bytes, said: str) -> None:
@@ -171,6 +210,109 @@ def test_a_file_that_is_no_experiment_says_why(tmp_path: Path, content: bytes, s
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         load_experiment(path)
     assert str(path) in str(caught.value)
+
+
+DIARY = "Dear diary, my pin is 0417 and nobody may know"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"text_file": DIARY},
+        {"text_file": DIARY * 30},
+        {"text_file": f"{DIARY}\n{DIARY}"},
+        {"text_file": f"{DIARY}\0"},
+        {"text_file": "Liebes/Tagebuch 0417 diary"},
+        {"text_file": "我的日记0417"},
+        {"text_file": "~diary 0417"},
+        {"text_file": [DIARY]},
+        {"text_file": {DIARY: DIARY}},
+        {"text_file": 417},
+        {"text": DIARY},
+        {DIARY: None},
+        {"random_tokens": DIARY},
+        {"random_tokens": False, "text_file": DIARY, DIARY: DIARY},
+        DIARY,
+        [DIARY],
+        417,
+    ],
+)
+def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, prompt=prompt)
+    assert all(problem.path.startswith("prompt") for problem in caught.value.problems)
+    for part in ("diary", "417", "日记"):
+        assert part not in str(caught.value)
+        assert part not in repr(caught.value.problems)
+
+
+def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_path: Path) -> None:
+    pasted = str(problems(tmp_path, prompt={"text_file": DIARY})["prompt.text_file"])
+    assert pasted.startswith("prompt.text_file: a path is expected, this looks like the text itself; ")
+    assert "write it to a file" in pasted
+    wrong = str(problems(tmp_path, prompt={"text_file": "prompts/artcle.txt"})["prompt.text_file"])
+    assert wrong.startswith(
+        f"prompt.text_file: 'prompts/artcle.txt'; allowed: a file that exists, absolute or below {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{DIARY}.\n{DIARY}",
+        f"{DIARY}: yes",
+        f"- {DIARY}",
+        f"prompt: {{text_file: '{DIARY}\nname: a",
+        f"prompt:\n  text_file: {DIARY}: {DIARY}\n",
+        f"prompt: *{DIARY}",
+        f"prompt: !{DIARY}",
+        f"prompt: !!{DIARY}",
+        f"prompt: &{DIARY} @{DIARY}",
+        f"prompt: {{{DIARY}: 1, {DIARY}: 2}}",
+        f"prompt: {{[{DIARY}]: 1}}",
+        f"prompt: {{? {{{DIARY}: 1}} : 1}}",
+        f"name: 2024-99-99\nprompt: {DIARY}",
+        f"name: {'[' * 5000}\nprompt: {DIARY}",
+        f"name: \x07\nprompt: {DIARY}",
+    ],
+)
+def test_a_file_that_is_no_experiment_is_not_repeated(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path)
+    for word in ("Dear", "diary", "0417"):
+        assert word not in str(caught.value)
+
+
+def test_paths_that_cannot_be_looked_up_are_named_with_their_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("~no-such-user/file.txt", "x" * 300, "folder/" + "x" * 300, "a\0b"):
+        for key, changes in (("model", {"model": value}), ("prompt.text_file", {"prompt": {"text_file": value}})):
+            assert list(problems(tmp_path, **changes)) == [key]
+    assert "home folder" in problems(tmp_path, model="~no-such-user/model")["model"].allowed
+    # Root may look into every folder, so the system's refusal is put in its mouth.
+    monkeypatch.setattr(Path, "exists", refuse)
+    found = problems(tmp_path, model="m/odel", prompt={"text_file": "locked/prompt.txt"})
+    assert all("Permission denied" in found[key].allowed for key in ("model", "prompt.text_file"))
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_prompt_that_cannot_be_read_or_is_a_git_lfs_pointer_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    found = problems(tmp_path, prompt={"text_file": "/proc/self/mem"})["prompt.text_file"]
+    assert "may be read (this one: Input/output error)" in found.allowed
+    (tmp_path / "prompt.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n")
+    assert "git lfs pull" in problems(tmp_path, prompt={"text_file": "prompt.txt"})["prompt.text_file"].fix
+
+
+def test_a_byte_order_mark_before_an_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(GOOD), encoding="utf-8-sig")
+    assert load_experiment(path).name == "quickstart"
 
 
 def test_a_missing_file_and_a_folder_say_why(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """When links are accepted, and what a record says of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -9,7 +9,7 @@ from orchestrator.failures import CellFailure
 from orchestrator.links import Survey
 from orchestrator.record import LinkReading, Status
 
-GOOD, BAD = 4.0, 9.0
+GOOD, BAD, NONE = 4.0, 9.0, -1.0
 
 
 class Scripted:
@@ -20,14 +20,16 @@ class Scripted:
     def __init__(self, *rtts: float) -> None:
         self.rtts = list(rtts)
 
-    def measure(self) -> Mapping[Pair, Measured]:
-        return {("client", "server"): Measured(self.rtts.pop(0), 5.0, 50, 100.0, "cubic")}
+    def measure(self, watch: Callable[[str], None]) -> Mapping[Pair, Measured]:
+        watch("measuring the link client>server")
+        rtt = self.rtts.pop(0)
+        return {("client", "server"): Measured(rtt, 5.0, 50, 100.0, "cubic")} if rtt != NONE else {}
 
     def deviations(self, measured: Mapping[Pair, Measured]) -> tuple[str, ...]:
         return tuple("client>server: RTT is off" for got in measured.values() if got.rtt_ms == BAD)
 
     def readings(self, *measured: Mapping[Pair, Measured] | None) -> tuple[LinkReading, ...]:
-        before, after = (None if m is None else {"rtt_ms": m["client", "server"].rtt_ms} for m in measured)
+        before, after = ({"rtt_ms": m["client", "server"].rtt_ms} if m else None for m in measured)
         return (LinkReading(src="client", dst="server", measured_before=before, measured_after=after),)
 
 
@@ -65,3 +67,19 @@ def test_without_links_there_is_nothing_to_say() -> None:
     survey.after()
     assert survey.readings == ()
     assert survey.backend == "none"
+
+
+def test_a_link_that_could_not_be_measured_is_a_warning_and_ends_nothing() -> None:
+    survey = Survey(Scripted(NONE, GOOD))  # type: ignore[arg-type]
+    survey.before()
+    survey.after()
+    assert (rtt(survey, "measured_before"), rtt(survey, "measured_after")) == (None, GOOD)
+    assert survey.warnings == ("the link client>server could not be measured before the cell; nothing is asked of it",)
+
+
+def test_what_the_watcher_raises_ends_the_measurement() -> None:
+    def interrupt(what: str) -> None:
+        raise InterruptedError(what)
+
+    with pytest.raises(InterruptedError, match="measuring the link client>server"):
+        Survey(Scripted(GOOD), interrupt).before()  # type: ignore[arg-type]

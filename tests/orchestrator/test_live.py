@@ -63,6 +63,17 @@ def test_a_terminal_shows_every_party_with_all_its_numbers(tmp_path: Path) -> No
         assert part in text
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_links_being_measured_are_shown(tmp_path: Path, *, terminal: bool) -> None:
+    now = iter([0.0, 0.0, *[9.0] * 20])
+    screen, course = console(terminal=terminal), Course("quickstart", 2, lambda: next(now))
+    with view(screen, course) as shown:
+        course.begin([10.0, 20.0])
+        shown.begin(fake_cell(tmp_path))
+        shown.note("measuring the link client>server")
+    assert "measuring the link client>server" in output(screen)
+
+
 def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) -> None:
     screen, course = console(terminal=True), Course("quickstart", 1)
     with view(screen, course) as shown:

@@ -139,7 +139,7 @@ def test_prompts_begin_with_the_leading_token_and_have_it_once(
 ) -> None:
     inner = tokenizers.Tokenizer.from_str(load_tokenizer(MODEL).to_json())
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 255)])
-    monkeypatch.setattr("parties.quality.reader.load_tokenizer", lambda _: Tokenizer(inner))
+    monkeypatch.setattr("parties.quality.reader.load_tokenizer", lambda _: Tokenizer(inner, inner.get_vocab_size()))
     code, output = evaluate(study_file(tmp_path, policies=["full"]), tmp_path / "out")
     assert code == 0, output
     assert len(prompts) == 2 * (1 + 2)

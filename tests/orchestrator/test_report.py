@@ -242,6 +242,14 @@ def test_links_are_shown_as_asked_and_measured(tmp_path: Path) -> None:
     assert all(f">{part}<" in page for part in told)
 
 
+def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> None:
+    link, warning = LinkReading(src="client", dst="server"), "the link client>server could not be measured before"
+    page, text = report(tmp_path, factory.record(links=(link,), warnings=(warning,)))
+    assert "could not be measured before" in page
+    (row,) = [line for line in text.replace("\\", "").splitlines() if line.startswith("| none | client | server |")]
+    assert [part.strip() for part in row.strip("|").split("|")][5:] == ["n/a", "n/a"]
+
+
 def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
     report(tmp_path, *SWEEP[:2])
     with (tmp_path / "records.jsonl").open("a") as file:

@@ -8,15 +8,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from fake_cells import FAKE, fake_cell, party_processes
 from fake_party import STATES
 
+from netem import ProbeError, host, shaping
 from orchestrator.actors import threads_for
 from orchestrator.networks import ROLES as SHAPED
 from orchestrator.placement import ROLES
-from orchestrator.record import Status
+from orchestrator.record import Record, Status
 from orchestrator.runner import Outcome, Runner, job_of
 from orchestrator.session import ray_session
 from orchestrator.targets import TargetFile
@@ -50,6 +52,24 @@ def runner(tmp_path: Path, stop: threading.Event) -> Iterator[Runner]:
 
 def run(runner: Runner, folder: Path, fault: str = "none", **changes: object) -> Outcome:
     return runner.run(fake_cell(folder, fault, **changes), lambda _: None)
+
+
+def no_probe(*_: object) -> NoReturn:
+    raise ProbeError("nothing arrived after the warm-up")
+
+
+def test_a_cell_on_links_of_which_nothing_is_asked_runs_though_they_cannot_be_probed(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "measure_link", no_probe)
+    monkeypatch.setattr(shaping, "_PAUSE_S", 0.0)
+    notes: list[str] = []
+    record, _ = runner.run(fake_cell(tmp_path), lambda _: None, notes.append)
+    assert record.status == Status.OK
+    assert [(link.measured_before, link.measured_after) for link in record.links] == [(None, None)] * 6
+    assert "the link client>server could not be measured before the cell; nothing is asked of it" in record.warnings
+    assert "measuring the link client>server" in notes
+    assert Record.model_validate_json(record.model_dump_json()) == record
 
 
 def pids() -> set[int]:

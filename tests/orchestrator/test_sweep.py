@@ -81,6 +81,19 @@ def test_runs_what_is_not_ok_yet_and_leaves_only_records(tmp_path: Path) -> None
     assert "[2/2]" in console.file.getvalue()
 
 
+def test_a_cell_that_must_fail_as_one_before_it_did_is_on_record_and_not_run(tmp_path: Path) -> None:
+    experiment = fake_experiment(tmp_path, "prompterror-referee-loading", repeats=2)
+    console = quiet()
+    outcome = run_sweep(experiment, expand(experiment), tmp_path / "out", console=console, party_class=FAKE)
+    first, second = (record.error for record in outcome.records)
+    assert first is not None
+    assert second is not None
+    assert (first.status, first.role) == (Status.CONFIG_ERROR, "referee")
+    assert second.message == f"not run, since a cell before it failed of the same cause: {first.message}"
+    assert isinstance(console.file, io.StringIO)
+    assert "[2/2]" in console.file.getvalue()
+
+
 def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:
     experiment = fake_experiment(tmp_path)
     (cell,) = expand(experiment)

@@ -51,7 +51,7 @@ def test_a_network_is_read_as_it_was_written(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("lam+tls", "write lan"),
+        ("lam+tls", r"write lan\+tls"),
         ({"name": "mine", "delay_ms": 5, "tls": 1}, "true or false"),
         ({"name": "lan", "tls": True}, "a name that no preset has"),
         ({"name": "lan+tls", "delay_ms": 5, "tls": True}, "a name that no preset has"),

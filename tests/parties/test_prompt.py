@@ -45,8 +45,9 @@ def test_random_tokens_follow_the_seed() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read .*FileNotFoundError"),
-        (b"\xff\xfe\x00", "UnicodeDecodeError"),
+        (None, "cannot read .*No such file"),
+        (b"\xff\xfe\x00", "cannot read .*not UTF-8 text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n", "Git LFS pointer.*git lfs pull"),
         (b"hi", "2 tokens, seq_len asks for 8"),
     ],
 )
@@ -58,6 +59,39 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: bytes | None, messag
         tokens_of(job(text_file=str(path)))
     assert str(path) in str(caught.value)
     assert caught.value.status == "config_error"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("Grüße aus Wien", encoding="utf-8")
+    (tmp_path / "marked.txt").write_text("Grüße aus Wien", encoding="utf-8-sig")
+    plain, marked = (tokens_of(job(text_file=str(tmp_path / f"{name}.txt"))) for name in ("plain", "marked"))
+    assert marked == plain
+
+
+def test_a_prompt_in_place_of_a_path_is_not_repeated(tmp_path: Path) -> None:
+    for pasted in ("My secret diary, page one. " * 20, "my secret", "line one\nsecret", "a\0secret", "我的秘密日记"):
+        with pytest.raises(PromptError, match=r"prompt\.text_file: cannot read") as caught:
+            tokens_of(job(text_file=pasted))
+        assert pasted not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+def test_of_a_huge_prompt_only_the_beginning_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text("The museum opened its doors in spring. " * 300_000)
+    with path.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\xff")  # not UTF-8: whoever reads so far finds out
+    whole = load_tokenizer(MODEL).encode("The museum opened its doors in spring. " * 100)
+    assert tokens_of(job(seq_len=1000, text_file=str(path))) == whole[:1000]
+
+
+def test_a_huge_prompt_that_cannot_be_cut_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text("secret" * 2_000_000)
+    with pytest.raises(PromptError, match=r"line\.txt: the text is too long: .* no white space") as caught:
+        tokens_of(job(text_file=str(path)))
+    assert "secret" not in str(caught.value)
 
 
 def test_a_length_beyond_the_model_is_refused() -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from orchestrator.observe.cli import app
 from orchestrator.observe.prometheus import Prometheus, default_folder, down, running
 from orchestrator.targets import TargetFile
 from parties.exporter import Exporter
@@ -170,3 +172,19 @@ def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert default_folder() == tmp_path / "mpcache-bench" / "prometheus"
     monkeypatch.delenv("XDG_STATE_HOME")
     assert default_folder().is_relative_to(Path.home())
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
+    for command in ("up", "down", "status"):
+        done = CliRunner().invoke(app, [command])
+        assert done.exit_code == 2
+        assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    status, output = observe("down", "--folder", str(tmp_path / ("x" * 300)))
+    assert (status, "File name too long; look at --folder" in output) == (2, True), output

@@ -1,6 +1,8 @@
 """Tiny models with random weights, saved as transformers and llama.cpp save them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import gguf
 import torch
@@ -60,8 +62,18 @@ def logits(model: PreTrainedModel, tokens: list[int]) -> Tensor:
         return model(torch.tensor([tokens])).logits[0].double()
 
 
-def write_gguf(path: Path, spec: ModelSpec, weights: dict[str, Tensor], **facts: int | float | str) -> Path:
-    """A GGUF file, unquantised; `facts` are added, with `__` for a dot (`rope__scaling__type="linear"`)."""
+def write_gguf(
+    path: Path,
+    spec: ModelSpec,
+    weights: dict[str, Tensor],
+    extra: Mapping[str, Tensor] = MappingProxyType({}),
+    **facts: int | float | str,
+) -> Path:
+    """A GGUF file, unquantised; `facts` are added, with `__` for a dot (`rope__scaling__type="linear"`).
+
+    Args:
+        extra: more tensors, as they are stored.
+    """
     writer = gguf.GGUFWriter(path, spec.family)
     writer.add_block_count(spec.n_layers)
     writer.add_context_length(spec.max_positions)
@@ -79,7 +91,9 @@ def write_gguf(path: Path, spec: ModelSpec, weights: dict[str, Tensor], **facts:
     add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
     for name, value in facts.items():
         add[type(value)](f"{spec.family}.{name.replace('__', '.')}", value)
-    for name, tensor in _gguf_tensors(spec, weights).items():
+    if spec.rope_divisors:
+        writer.add_tensor("rope_freqs.weight", torch.tensor(spec.rope_divisors).numpy())
+    for name, tensor in (_gguf_tensors(spec, weights) | dict(extra)).items():
         writer.add_tensor(name, tensor.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -103,9 +103,12 @@ def edit(folder: Path, **changes: Any) -> None:
     [
         ("llama", "model_type", "mixtral"),
         ("llama", "model_type", ["llama"]),
-        ("llama", "rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
-        ("llama", "rope_scaling", {"type": "linear", "factor": 2.0}),
         ("llama", "rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
+        ("llama", "rope_interleaved", True),
+        ("llama", "layer_types", ["full_attention", "sliding_attention"]),
+        ("llama", "attention_multiplier", 0.5),
+        ("llama", "residual_multiplier", 0.2),
+        ("gpt2", "position_embedding_type", "rotary"),
         ("llama", "sliding_window", 4096),
         ("llama", "num_local_experts", 8),
         ("llama", "attention_bias", True),
@@ -130,6 +133,9 @@ def test_refuses_other_kinds_by_the_name_of_the_field(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("layer_types", 3),
+        ("rms_norm_eps", 10**400),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),  # beside other rope_parameters
         ("hidden_size", ...),
         ("num_hidden_layers", 0),
         ("num_attention_heads", 0),
@@ -145,7 +151,25 @@ def test_damaged_configuration(llama: Path, field: str, value: object) -> None:
         load_spec(str(llama))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_git_lfs_pointer_is_seen_before_anything_is_loaded(llama: Path, file: str) -> None:
+    (llama / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 99\n")
+    with pytest.raises(ModelError, match=rf"{file}: it is a Git LFS pointer.*git lfs pull"):
+        load_spec(str(llama))
+    with pytest.raises(ModelError, match=rf"{file}: it is a Git LFS pointer.*git lfs pull"):
+        {"tokenizer.json": load_tokenizer}.get(file, load_weights)(str(llama))
+
+
+def test_a_byte_order_mark_before_configuration_and_index(tmp_path: Path) -> None:
+    model = tiny_llama(tied=True)
+    save(model, tmp_path, max_shard_size="50KB")
+    for name in ("config.json", "model.safetensors.index.json"):
+        path = tmp_path / name
+        path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert difference(model, str(tmp_path)) < 1e-4
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00", "[" * 100_000])
 def test_configuration_that_is_no_json_object(llama: Path, content: str) -> None:
     (llama / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json"):
@@ -190,6 +214,23 @@ def test_more_layers_than_weights(llama: Path) -> None:
     edit(llama, num_hidden_layers=4)
     with pytest.raises(ModelError, match=r"model\.layers\.3\..* is missing"):
         load_weights(str(llama))
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_norm.weight", "model.layers.3.mlp.up_proj.weight"])
+def test_weights_that_would_be_left_out(llama: Path, name: str) -> None:
+    path = llama / "model.safetensors"
+    save_file(load_file(path) | {name: torch.ones(10)}, path)
+    with pytest.raises(ModelError, match=f"tensor {name} has no place in the model"):
+        load_weights(str(llama))
+
+
+def test_tables_that_follow_from_the_configuration_may_be_there(llama: Path) -> None:
+    path, before = llama / "model.safetensors", load_weights(str(llama))
+    tables = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(5), "lm_head.weight": torch.ones(96, 48)}
+    save_file(load_file(path) | tables, path)
+    after = load_weights(str(llama))
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -58,8 +58,8 @@ def test_gpt2_agrees_with_how_transformers_reads_the_same_file(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fact", "value"),
     [
-        ("rope__scaling__type", "linear"),
-        ("rope__scale_linear", 2.0),
+        ("rope__scaling__type", "yarn"),
+        ("rope__scaling__attn_factor", 1.5),
         ("expert_count", 8),
         ("attention__sliding_window", 4096),
         ("rope__dimension_count", 4),
@@ -72,15 +72,48 @@ def test_refuses_other_kinds_by_the_name_of_the_fact(tmp_path: Path, fact: str, 
         load_spec(str(path))
 
 
-@pytest.mark.parametrize("name", ["rope_freqs.weight", "blk.0.attn_output.bias"])
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("final_logit_softcapping", 30.0), ("attention__scale", 0.1), ("rope__scaling__yarn_beta_fast", 1.0), ("new", 1)],
+)
+def test_refuses_facts_that_it_does_not_know(tmp_path: Path, fact: str, value: float) -> None:
+    path = written("llama", tmp_path / "model.gguf", **{fact: value})
+    with pytest.raises(ModelError, match=f"llama.{fact.replace('__', '.')} is .*does not understand"):
+        load_spec(str(path))
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_output.bias", "blk.2.attn_q.weight", "blk.0.attn_q_norm.weight"])
 def test_refuses_tensors_that_it_would_have_to_ignore(tmp_path: Path, name: str) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
-    writer.add_tensor(name, torch.ones(8).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(ModelError, match=name):
+    spec, weights = load_spec(SHAPES["llama"]), load_weights(SHAPES["llama"])
+    write_gguf(tmp_path / "model.gguf", spec, weights, extra={name: torch.ones(8)})
+    with pytest.raises(ModelError, match=f"tensor {name}, which the decoder does not understand"):
+        load_spec(str(tmp_path / "model.gguf"))
+
+
+def test_a_part_of_a_split_model_says_so_and_how_to_merge(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model-00001-of-00002.gguf", "llama")
+    writer.add_uint16("split.no", 0)
+    writer.add_uint16("split.count", 2)
+    written_out(writer)
+    with pytest.raises(ModelError, match=r"is part 1 of 2 of a split model; merge .*llama-gguf-split --merge"):
+        load_spec(str(tmp_path / "model-00001-of-00002.gguf"))
+
+
+def test_a_git_lfs_pointer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 99\n")
+    with pytest.raises(ModelError, match=r"model\.gguf: it is a Git LFS pointer.*git lfs pull"):
+        load_spec(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize(("code", "named"), [(31, "31"), (24, r"24 \(I8\)")])
+def test_an_unknown_quantisation_is_named_with_its_tensor(llama: Path, tmp_path: Path, code: int, named: str) -> None:
+    content, name = bytearray(llama.read_bytes()), b"blk.0.ffn_up.weight"
+    kind = content.index(name) + len(name) + 4 + 2 * 8  # behind two dimensions
+    content[kind : kind + 4] = code.to_bytes(4, "little")
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(
+        ModelError, match=rf"tensor blk\.0\.ffn_up\.weight has quantisation kind {named}, .*such as Q8_0"
+    ):
         load_spec(str(tmp_path / "model.gguf"))
 
 
@@ -106,9 +139,21 @@ def test_truncated_anywhere(llama: Path, tmp_path: Path, data: st.DataObject) ->
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_corrupt_byte_is_harmless_or_named(llama: Path, tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(llama.read_bytes())
-    content[data.draw(st.integers(0, 2500))] = data.draw(st.integers(0, 255))  # the header ends near there
-    torn = tmp_path / "torn.gguf"
+    # The header ends near byte 2500.
+    check_corrupt(llama, tmp_path, data.draw(st.integers(0, 2500)), data.draw(st.integers(0, 255)))
+
+
+def test_a_dimension_of_nothing_is_named(llama: Path, tmp_path: Path) -> None:
+    content, name = llama.read_bytes(), b"blk.0.attn_q.weight"
+    for dimension in (0, 1):
+        check_corrupt(llama, tmp_path, content.index(name) + len(name) + 4 + 8 * dimension, 0)
+    check_corrupt(llama, tmp_path, 1150, 0)
+
+
+def check_corrupt(whole: Path, folder: Path, at: int, value: int) -> None:
+    content = bytearray(whole.read_bytes())
+    content[at] = value
+    torn = folder / "torn.gguf"
     torn.write_bytes(content)
     try:
         spec, weights = load_spec(str(torn)), load_weights(str(torn))
@@ -142,15 +187,19 @@ def test_a_file_that_vanishes_or_shrinks_after_its_header_was_read(tmp_path: Pat
         file.read("numbers")
 
 
+def written_out(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_tensor(path: Path, packed: Any, kind: gguf.GGMLQuantizationType, alignment: int | None = None) -> None:
     writer = gguf.GGUFWriter(path, "llama")
     if alignment is not None:
         writer.add_uint32("general.alignment", alignment)
     writer.add_tensor("numbers", packed, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    written_out(writer)
 
 
 def test_impossible_alignment(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """Text to tokens and back; across parties as JSON."""
 
+import io
+import itertools
 import json
+import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
+from tokenizers import models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from parties.errors import ModelError
+from parties.errors import ModelError, PromptError
 from parties.models import Tokenizer, load_spec, load_tokenizer
+from parties.models.byte_bpe import byte_bpe
 from tests.needs import needs
 from tests.parties.models.saved import save, tiny_llama
 
@@ -47,14 +52,14 @@ def test_plain_english_survives_a_vocabulary_of_a_hundred() -> None:
 
 @given(texts)
 def test_survives_json(text: str) -> None:
-    copy = Tokenizer.from_json(BYTES.to_json())
+    copy = Tokenizer.from_json(BYTES.to_json(), 256)
     assert copy.encode(text) == BYTES.encode(text)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\x00"])
 def test_refuses_json_that_is_no_tokenizer(text: str) -> None:
     with pytest.raises(ModelError, match="not a tokenizer"):
-        Tokenizer.from_json(text)
+        Tokenizer.from_json(text, 256)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_only_a_whole_text_gets_the_tokens_around_it(folder: Path, template: str
     inner = Inner.from_file(str(folder / "tokenizer.json"))
     ids = {mark: inner.token_to_id(mark) for mark in "AB"}
     inner.post_processor = TemplateProcessing(single=template, special_tokens=list(ids.items()))
-    tokenizer = Tokenizer(inner)
+    tokenizer = Tokenizer(inner, inner.get_vocab_size())
     assert tokenizer.leading == [ids[mark] for mark in leading]
     assert len(tokenizer.encode("seven", special=False)) == len("seven")
     before, after = tokenizer.encode_cut("seven letters", 5)
@@ -98,10 +103,98 @@ def test_damaged_tokenizer(folder: Path) -> None:
         load_tokenizer(str(folder))
 
 
-def test_tokenizer_of_a_larger_model(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text(BYTES.to_json())
-    with pytest.raises(ModelError, match="token 255, the model only knows 0 to 95"):
-        load_tokenizer(str(folder))
+def test_a_token_that_the_model_lacks_is_refused_only_where_a_text_uses_it(folder: Path) -> None:
+    inner = Inner.from_file(str(folder / "tokenizer.json"))
+    inner.add_tokens(["<secret-mark>"])
+    inner.save(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(str(folder))
+    assert inner.token_to_id("<secret-mark>") == load_spec(str(folder)).vocab
+    assert len(tokenizer.encode("seven letters")) == len("seven letters")
+    assert tokenizer.encode_start(io.StringIO("seven <secret-mark>").read, 6) == tokenizer.encode("seven ")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_start(io.StringIO(text).read, 99)):
+        with pytest.raises(PromptError, match="the model knows 0 to 95") as caught:
+            encode("seven <secret-mark>")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_byte_order_mark_before_the_tokenizer(folder: Path) -> None:
+    path, before = folder / "tokenizer.json", load_tokenizer(str(folder)).encode("a b")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_tokenizer(str(folder)).encode("a b") == before
+
+
+def sentence_pieces(kind: str) -> Tokenizer:
+    """A tokenizer whose words are not cut before its merges, as those of Llama 2 and T5."""
+    letters = sorted(set(ARTICLE.read_text(encoding="utf-8")) | {"▁"})
+    if kind == "unigram":
+        pairs = [(letter, -5.0) for letter in letters] + [("▁the", -2.0), ("an", -3.0), ("nd", -3.1), ("eee", -3.0)]
+        inner = Inner(models.Unigram([("<unk>", -20.0), *pairs], unk_id=0))
+    else:
+        merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("a", "n"), ("▁", "a"), ("▁a", "n"), ("e", "e"), ("ee", "ee")]
+        tokens = [*letters, *("".join(pair) for pair in merges)]
+        inner = Inner(models.BPE({token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return Tokenizer(inner, 1000)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["bytes", "words", "merges", "unigram", pytest.param("smollm2", marks=needs_smollm2)],
+)
+def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    if request.param == "smollm2":
+        return load_tokenizer("smollm2-135m")
+    if request.param == "words":
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        return Tokenizer(
+            byte_bpe([*letters, "th", "the", "Ġthe"], [("t", "h"), ("th", "e"), ("Ġ", "the")], "gpt-2"), 300
+        )
+    return BYTES if request.param == "bytes" else sentence_pieces(request.param)
+
+
+@settings(max_examples=25)
+@given(text=texts, gap=st.sampled_from(["", " ", "\n", "  \n\n", ". "]), count=st.integers(1, 700))
+@example(text="e", gap="", count=512)
+@example(text="e", gap="", count=100)
+@example(text=" ", gap="", count=300)
+@example(text="the end", gap=".\n", count=600)
+def test_the_start_of_a_long_text_has_the_tokens_of_the_whole(
+    any_tokenizer: Tokenizer, text: str, gap: str, count: int
+) -> None:
+    whole = (text + gap) * (20_000 // max(1, len(text + gap)))
+    assert any_tokenizer.encode_start(io.StringIO(whole).read, count) == any_tokenizer.encode(whole)[:count]
+
+
+def test_the_start_of_a_text_is_all_that_is_read(any_tokenizer: Tokenizer) -> None:
+    article = ARTICLE.read_text(encoding="utf-8")
+    endless, given = itertools.cycle(article), 0
+
+    def read(count: int) -> str:
+        nonlocal given
+        given += count
+        return "".join(itertools.islice(endless, count))
+
+    assert any_tokenizer.encode_start(read, 500) == any_tokenizer.encode(article)[:500]
+    assert given < 20_000
+
+
+def test_other_threads_run_while_a_text_is_tokenised() -> None:
+    """A party that reads a long text has to answer for its progress meanwhile."""
+    steps, done = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal steps
+        while not done.wait(0.001):
+            steps += 1
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    before = steps
+    BYTES.encode("word " * 100_000)
+    during = steps - before
+    done.set()
+    counting.join()
+    assert during > 5
 
 
 # Its vocabulary lacks six control characters and the rarest planes.
@@ -132,5 +225,5 @@ def test_smollm2_survives_json_and_the_article_is_long_enough(smollm2: Tokenizer
     ids = smollm2.encode(text)
     assert len(ids) >= 1700
     assert max(ids) < load_spec("smollm2-135m").vocab
-    assert Tokenizer.from_json(smollm2.to_json()).encode(text) == ids
+    assert Tokenizer.from_json(smollm2.to_json(), 49_152).encode(text) == ids
     assert json.loads(smollm2.to_json())["model"]["type"] == "BPE"

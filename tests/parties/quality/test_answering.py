@@ -22,7 +22,7 @@ def marked(single: str) -> Tokenizer:
     """The bytes, and a template that puts tokens around a text."""
     inner = tokenizers.Tokenizer.from_str(BYTES.to_json())
     inner.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", BOS), ("</s>", EOS)])
-    return Tokenizer(inner)
+    return Tokenizer(inner, inner.get_vocab_size())
 
 
 def sample(context: str, question: str, stop: str = "") -> Sample:
@@ -47,7 +47,7 @@ def test_a_question_gets_no_space_of_its_own() -> None:
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [tokenizers.pre_tokenizers.Split("?", "isolated"), Metaspace(prepend_scheme="first")]
     )
-    cut = asked(Tokenizer(inner), sample("a b", "?"), "hidden")
+    cut = asked(Tokenizer(inner, inner.get_vocab_size()), sample("a b", "?"), "hidden")
     assert (cut.before, cut.after) == ((0, 1), (2,))
 
 
@@ -58,7 +58,7 @@ def test_a_token_that_reaches_into_the_question_is_not_compressed() -> None:
             | {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}
         )
     )
-    cut = asked(Tokenizer(inner), sample("ba", "bb"), "hidden")
+    cut = asked(Tokenizer(inner, inner.get_vocab_size()), sample("ba", "bb"), "hidden")
     assert (cut.before, cut.after) == ((1,), (2, 1))
 
 
