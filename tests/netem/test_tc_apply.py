@@ -19,6 +19,8 @@ from netem.tc import execute, remove, root_of
 from netem.tc_apply import apply
 from tests.netem.conftest import eventually
 
+pytestmark = pytest.mark.slow
+
 FLOWS = [Flow("192.0.2.1", "192.0.2.2", (Ports(7000),), Link(rate_mbit=10, delay_ms=5))]
 
 # Knows one device, eth9, by the qdiscs in a file; fails at the command whose words are in another. One at a time, as

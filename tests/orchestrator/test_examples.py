@@ -63,6 +63,7 @@ def test_an_experiment_runs(path: Path, tmp_path: Path) -> None:
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=name)
 def test_a_study_runs(path: Path, tmp_path: Path) -> None:
     file, out = toy(path, tmp_path, TOY_STUDY), tmp_path / "out"

@@ -55,6 +55,7 @@ def evaluate(path: Path, out: Path, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.slow
 def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     path, out = study_file(tmp_path), tmp_path / "out"
     code, output = evaluate(path, out)
@@ -73,6 +74,7 @@ def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -
     assert (out / "report.md").read_text() == report
 
 
+@pytest.mark.slow
 def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     path, alone, together = study_file(tmp_path), tmp_path / "alone", tmp_path / "together"
     assert evaluate(path, alone)[0] == 0

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import BAD_INPUT, INTERRUPTED, OK, app
 
+pytestmark = pytest.mark.slow
+
 MODEL = "random:tiny-llama?layers=2"
 
 

@@ -10,6 +10,8 @@ from parties.errors import AddressInUse
 from parties.party import Party
 from tests.parties.four import Four
 
+pytestmark = pytest.mark.slow
+
 MODEL = "random:tiny-llama"
 
 

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from parties.job import Job
 from tests.parties.four import Four
 
+pytestmark = pytest.mark.slow
+
 SEED = 1  # a prompt whose choices of clusters are no near ties: a tie may fall either way, and the tokens with it
 
 

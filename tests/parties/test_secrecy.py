@@ -17,6 +17,8 @@ from parties.folding import fold
 from parties.models import load_spec, load_tokenizer, load_weights
 from tests.parties.four import Four
 
+pytestmark = pytest.mark.slow
+
 MODEL = "random:tiny-llama"
 SEQ_LEN, NEW_TOKENS = 32, 2
 PAGE = resource.getpagesize()

@@ -25,6 +25,8 @@ from parties.meter import StageMeter
 from parties.state import State
 from tests.needs import needs
 
+pytestmark = pytest.mark.slow
+
 needs_prometheus = needs("prometheus")
 LONG_S = 90.0
 

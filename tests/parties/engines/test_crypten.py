@@ -21,6 +21,8 @@ from parties.selection import Clustering
 from tests.parties.engines.tiny import SPECS, folded, plain_decoder, random_tokens
 from tests.parties.together import together
 
+pytestmark = pytest.mark.slow
+
 CLUSTERS = Clustering(tokens=68, fine=4, coarse=8)
 SCALE = 2.0**16
 

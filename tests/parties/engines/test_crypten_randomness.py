@@ -22,6 +22,8 @@ from tests.parties.engines.twister import continued
 from tests.parties.four import Four
 from tests.parties.together import together
 
+pytestmark = pytest.mark.slow
+
 BOTH: tuple[Randomness, ...] = ("private", "stock")
 VOCAB, HIDDEN, TOKEN = 330, 3, 7
 SCALE = 2**16

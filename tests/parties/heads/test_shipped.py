@@ -16,6 +16,8 @@ from parties.policies import make
 from parties.training.backbone import Backbone
 from parties.training.recall import SHARES, measure
 
+pytestmark = pytest.mark.slow
+
 KINDS: Any = ("locret", "attention_gate")
 MODEL = "smollm2-135m"
 TEXT = Path(__file__).parents[3] / "docs" / "architecture.md"  # nothing like it was trained with

@@ -12,7 +12,7 @@ from parties.models import ModelSpec, load_spec, load_tokenizer, load_weights
 from tests.parties.models.naive import forward
 from tests.parties.models.saved import logits
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.slow, pytest.mark.model]
 
 
 @pytest.fixture(scope="module")

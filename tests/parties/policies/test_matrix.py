@@ -23,6 +23,8 @@ from tests.parties.engines.fss.test_embedding import table_of
 from tests.parties.policies.cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain, tokens
 from tests.parties.together import together
 
+pytestmark = pytest.mark.slow
+
 ON_CRYPTEN = [*POLICIES, "h2o by step", "attention_gate by threshold"]
 SMALLER = replace(SPEC, n_layers=1)
 ROUNDING = 0.06

@@ -16,6 +16,8 @@ from parties.training.session import Request, make_heads
 from parties.training.settings import TrainingError
 from tests.parties.training.small import KINDS, MODEL, request, settings, silent, write_text
 
+pytestmark = pytest.mark.slow
+
 
 class StopError(Exception):
     """What interrupts a training."""
