@@ -93,7 +93,11 @@ def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, 
     arguments = words(tmp_path)
     (tmp_path / "text.txt").write_bytes(content)
     told = said(arguments, BAD_INPUT)
-    assert "text.txt is not UTF-8" in told if content[:1] == b"\xff" else f"text.txt has {len(content)} tokens" in told
+    assert (
+        "text.txt cannot be read: it is not UTF-8" in told
+        if content[:1] == b"\xff"
+        else f"text.txt has {len(content)} tokens" in told
+    )
 
 
 def test_an_unknown_policy_is_refused() -> None:

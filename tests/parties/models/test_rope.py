@@ -1,5 +1,6 @@
 """Scaled rotary positions: transformers' own numbers at every position, or a refusal that names the key."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from parties.meter import StageMeter
 from parties.models import ModelSpec, load_spec, load_weights
 from parties.policies import make
 from parties.program import run
+from parties.quality.press import PressedModel
 from tests.parties.models.saved import logits, save, write_gguf
 
 LLAMA3 = {
@@ -76,6 +78,13 @@ def test_every_position_has_the_logits_of_transformers(name: str, tmp_path: Path
     theirs = logits(model, TOKENS)
     assert float((decoded(str(save(model, tmp_path))) - theirs).abs().max()) < 1e-4
     assert float((theirs - logits(scaled_llama(LLAMA3 | {"factor": 3.0}), TOKENS)).abs().max()) > 1e-2  # it matters
+
+
+def test_presses_work_on_the_same_scaled_model(tmp_path: Path) -> None:
+    model = scaled_llama(LLAMA3)
+    pressed = PressedModel(str(save(model, tmp_path)))
+    cache = pressed.compress(TOKENS[:-1], contextlib.nullcontext)  # a press that keeps everything
+    assert float((pressed.step(cache, TOKENS[-1]) - logits(model, TOKENS)[-1]).abs().max()) < 1e-4
 
 
 def test_the_scaling_is_read_from_where_older_versions_keep_it(tmp_path: Path) -> None:
