@@ -12,7 +12,7 @@ from orchestrator.cells import Cell
 from orchestrator.doctor.finding import Finding, fine, note, wrong
 from orchestrator.doctor.hosts import Host
 from orchestrator.placement import Placement
-from orchestrator.preflight import free_bytes, needed_bytes
+from orchestrator.preflight import needed_bytes, usable_memory
 from orchestrator.record import Record
 
 _ASK_S = 60.0
@@ -35,16 +35,16 @@ def memory(
     for host in hosts:
         roles = [role for role, node in placement.nodes.items() if node == host.node]
         try:
-            free = free_bytes(host.node)
+            usable = usable_memory(host.node)
         except ray.exceptions.RayError as error:
             yield wrong("memory", host.name, f"no answer: {type(error).__name__}", "see `ray status`")
             continue
         if not cells or not roles:
-            yield note("memory", host.name, f"{free / 1e9:.1f} GB free")
+            yield note("memory", host.name, str(usable))
             continue
         needed, source = max(need(cell, weights[cell.model], roles, past) for cell in cells)
-        told = f"{free / 1e9:.1f} GB free; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
-        if free < needed:
+        told = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
+        if usable.available < needed:
             fix = "free some memory, use a smaller model or seq_len, or give each party a node of its own"
             yield wrong("memory", host.name, told, fix)
         else:

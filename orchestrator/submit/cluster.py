@@ -57,7 +57,7 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
         The submission id.
 
     Raises:
-        JobError: The server refused the job.
+        JobError: The job cannot be shipped, or the server refused it.
         ConfigError: A prompt file cannot be shipped.
     """
     job = f"mpcache-bench-{uuid4().hex[:12]}"
