@@ -34,8 +34,8 @@ def require_memory(weights: int, placement: Placement, patience: Patience) -> No
             raise CellFailure(
                 status="oom",
                 message=f"{host} has {usable}, and {parties} parties with {weights:,} weights "
-                f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory, use a smaller model, or "
-                f"give each party a node of its own",
+                f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory or raise that limit, use a "
+                f"smaller model, or give each party a node of its own",
             )
 
 

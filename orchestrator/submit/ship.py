@@ -47,7 +47,7 @@ def ship(file: Path, folder: Path) -> None:
 def _require_size(folder: Path) -> None:
     """Refuse what Ray would refuse, before it is sent: it comes as one archive, not compressed."""
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    total = sum(sizes.values()) + len(sizes) * _HEADER_BYTES
+    total = shipped_bytes(folder)
     if total > LIMIT_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise JobError(
@@ -55,6 +55,11 @@ def _require_size(folder: Path) -> None:
             f"file is {largest.relative_to(folder)} with {sizes[largest] / 1e6:.1f} MB: shorten it, or copy the folder "
             f"to the head by hand and run it there"
         )
+
+
+def shipped_bytes(folder: Path) -> int:
+    """About the size of a folder as Ray sends it, and no less."""
+    return sum(path.stat().st_size + _HEADER_BYTES for path in folder.rglob("*"))
 
 
 def _copy(source: Path, target: Path) -> None:

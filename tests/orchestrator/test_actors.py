@@ -45,7 +45,7 @@ def test_open_tells_where_to_dial_and_scrape() -> None:
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
     assert opened["address"][1] != opened["metrics_address"][1]
-    assert actor.hello() == {"pid": os.getpid()}
+    assert actor.hello()["pid"] == os.getpid()
     assert actor.progress()["state"] == "idle"
     assert actor.close() == {}
 

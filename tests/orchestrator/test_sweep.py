@@ -24,6 +24,7 @@ from rich.console import Console
 from orchestrator.assemble import build_record, failed_record
 from orchestrator.cells import Cell, expand
 from orchestrator.placement import ROLES
+from orchestrator.ray_address import Cluster, knock, ray_settings
 from orchestrator.record import Record, Status
 from orchestrator.session import ClusterError, ray_session
 from orchestrator.store import RecordStore
@@ -99,18 +100,23 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
         assert ray.get_runtime_context().gcs_address == address
 
 
-def test_a_ray_of_our_own_leaves_no_folder_and_no_handler() -> None:
+def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc")  # where nobody can write, not even root
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     before = signal.getsignal(signal.SIGTERM)
     with ray_session(None):
         folder = Path(ray._private.worker._global_node.get_temp_dir_path())
         assert folder.is_dir()
+        port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
+        with ray_settings(RAY_AUTH_MODE="disabled"), pytest.raises(ClusterError, match="asks for a token"):
+            knock(Cluster(f"127.0.0.1:{port}", "a stranger"))
     assert not folder.exists()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "somewhere", "ray://127.0.0.1:10001"])
-def test_without_a_cluster_at_the_address_it_says_so_at_once(address: str) -> None:
-    with pytest.raises(ClusterError, match=f"no Ray cluster at {address}.*ray up"), ray_session(address):
+def test_without_a_cluster_at_the_address_it_says_so_at_once() -> None:
+    with pytest.raises(ClusterError, match="no Ray cluster at 127.0.0.1:1 .*ray up"), ray_session("127.0.0.1:1"):
         pass
     assert not ray.is_initialized()
 
