@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 import ray
@@ -21,10 +22,10 @@ import sweep_program
 from fake_cells import FAKE, fake_experiment
 from rich.console import Console
 
+from orchestrator import ray_address
 from orchestrator.assemble import build_record, failed_record
 from orchestrator.cells import Cell, expand
 from orchestrator.placement import ROLES
-from orchestrator.ray_address import Cluster, knock, ray_settings
 from orchestrator.record import Record, Status
 from orchestrator.session import ClusterError, ray_session
 from orchestrator.store import RecordStore
@@ -108,15 +109,16 @@ def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monk
     with ray_session(None):
         folder = Path(ray._private.worker._global_node.get_temp_dir_path())
         assert folder.is_dir()
-        port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
-        with ray_settings(RAY_AUTH_MODE="disabled"), pytest.raises(ClusterError, match="asks for a token"):
-            knock(Cluster(f"127.0.0.1:{port}", "a stranger"))
+        with grpc.insecure_channel(ray.get_runtime_context().gcs_address) as stranger:
+            ask = stranger.unary_unary(ray_address._QUESTION)
+            with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+                ask(b"", timeout=LONG_S)
     assert not folder.exists()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_without_a_cluster_at_the_address_it_says_so_at_once() -> None:
-    with pytest.raises(ClusterError, match="no Ray cluster at 127.0.0.1:1 .*ray up"), ray_session("127.0.0.1:1"):
+    with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1 .*ray up"), ray_session("127.0.0.1:1"):
         pass
     assert not ray.is_initialized()
 
