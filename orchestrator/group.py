@@ -266,7 +266,8 @@ class PartyGroup:
         except ray.exceptions.RayError:  # its host is gone, too
             return ""
         killed = 0 if now is None else now.count - before.count
-        return f"the kernel has since killed {killed} processes for want of memory ({before.file})" if killed else ""
+        who = "a process" if killed == 1 else f"{killed} processes"
+        return f"the kernel has since killed {who} for want of memory ({before.file})" if killed else ""
 
     def _stack(self, role: str, ref: Any) -> str:
         try:
