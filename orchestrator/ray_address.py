@@ -136,14 +136,19 @@ def _found(origin: str) -> Cluster:
     return Cluster(address, origin, searched=True)
 
 
-def _asks_for_a_token(cluster: Cluster) -> ClusterError:
-    told = f"the Ray cluster at {cluster.address} ({cluster.origin})"
+def token_advice() -> str:
+    """What to do where a cluster asks for a token and this process shows none, or another one."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        fix = "and RAY_AUTH_TOKEN_PATH=FILE, unless the token is in ~/.ray/auth_token"
-        return ClusterError(f"{told} refuses this driver: it asks for a token: export RAY_AUTH_MODE=token ({fix})")
+        where = "and RAY_AUTH_TOKEN_PATH=FILE, unless the token is in ~/.ray/auth_token"
+        return f"it asks for a token: export RAY_AUTH_MODE=token ({where})"
     file = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
     where = "RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else file
-    return ClusterError(f"{told} refuses this driver: {where} must hold the token that its head was started with")
+    return f"{where} must hold the token that its head was started with"
+
+
+def _asks_for_a_token(cluster: Cluster) -> ClusterError:
+    told = f"the Ray cluster at {cluster.address} ({cluster.origin})"
+    return ClusterError(f"{told} refuses this driver: {token_advice()}")
 
 
 def _refusal(address: str, origin: str, reason: str) -> ClusterError:

@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.problems import ConfigError
 from orchestrator.submit.archive import ArchiveError, packed, unpack
+from orchestrator.submit.cluster import connect
 from orchestrator.submit.follow import Continuation, JobError
 from orchestrator.submit.ship import EXPERIMENT, LIMIT_BYTES, ship, shipped_bytes
 
@@ -183,3 +186,21 @@ def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: st
     assert done.exit_code == 2, done.output
     assert told in done.output
     assert address in done.output
+
+
+def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401, "Unauthorized: Missing authentication token")
+
+        def log_message(self, *_: object) -> None:  # type: ignore[override]
+            pass
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with pytest.raises(JobError, match="it asks for a token: export RAY_AUTH_MODE=token"):
+            connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
