@@ -259,11 +259,12 @@ class PartyGroup:
 
     def _oom(self, role: str) -> str:
         """What the kernel says of processes that it killed for want of memory since a party started; empty if none."""
-        if (before := self.oom_kills.get(role)) is None:
+        before, node = self.oom_kills.get(role), self.placement.nodes[role]
+        if before is None or not any(known["Alive"] for known in ray.nodes() if known["NodeID"] == node):
             return ""
         try:
-            now = on_node(self.placement.nodes[role], _OOM_S, read_oom_kills, before.file)
-        except ray.exceptions.RayError:  # its host is gone, too
+            now = on_node(node, _OOM_S, read_oom_kills, before.file)
+        except ray.exceptions.RayError:  # its host has gone meanwhile
             return ""
         killed = 0 if now is None else now.count - before.count
         who = "a process" if killed == 1 else f"{killed} processes"
