@@ -33,7 +33,7 @@ _GRACE_S = 3.0
 _STACKS_S = 5.0
 _SILENT_S = 5.0  # a party that works tells its progress three times a second
 _CLOSE_S = 5.0
-_OOM_S = 10.0
+_OOM_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
 
 
