@@ -11,11 +11,13 @@ import pkgutil
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from parties.cgroup import oom_kills, usable_cpus
 from parties.errors import PartyError
 from parties.tls import Identity
 
@@ -46,8 +48,9 @@ class PartyActor:
         self._threads = threads_for(parties_here)
 
     def hello(self) -> dict[str, Any]:
-        """Says that the process is up: its `pid`."""
-        return {"pid": os.getpid()}
+        """Says that the process is up: its `pid`, and the kernel's count `oom_kills` (see `parties.cgroup`), if any."""
+        kills = oom_kills()
+        return {"pid": os.getpid(), "oom_kills": None if kills is None else asdict(kills)}
 
     def open(self, host: str, port: int, session: str, timeout_s: float) -> dict[str, Any]:
         """Bind the party's data port and its exporter.
@@ -135,9 +138,8 @@ class PartyActor:
 
 
 def threads_for(parties_here: int) -> int:
-    """Torch threads of one of `parties_here` parties that share this machine's cores: an equal share, at least one."""
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // max(1, parties_here))
+    """Torch threads of one of `parties_here` parties on this machine: an equal share of its CPUs, at least one."""
+    return max(1, int(usable_cpus() / max(1, parties_here)))
 
 
 def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str, Any]:

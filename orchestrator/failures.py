@@ -49,10 +49,19 @@ def reported(error: Mapping[str, Any], progress: Mapping[str, Any]) -> CellFailu
     return CellFailure(**{**error, "stage": stage})
 
 
-def lost(role: str, error: Exception, progress: Mapping[str, Any]) -> CellFailure:
-    """The failure of a party whose actor did not answer any more, from Ray's error and its last progress."""
+def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = "") -> CellFailure:
+    """The failure of a party whose actor did not answer any more.
+
+    Args:
+        role: The party.
+        error: What Ray says.
+        progress: The party's last.
+        oom: What the kernel says of processes that it killed for want of memory since the party started, if it does.
+    """
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         status, what = "oom", "was killed by Ray because its machine ran out of memory; use a smaller model or seq_len"
+    elif isinstance(error, ray.exceptions.RayActorError) and oom:
+        status, what = "oom", f"is gone, and {oom}; use a smaller model or seq_len, or raise the limit"
     elif isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
         status = "config_error"
         what = f"could not start: {_last_line(error)}; install this same version of mpcache-bench on every node"

@@ -40,58 +40,68 @@ class Frozen:
     def __init__(
         self, store: RecordStore, experiment: Experiment, cells: Sequence[Cell], *, update: bool = False
     ) -> None:
-        self._store, self._prompt = store, experiment.prompt.text_file
-        self._refuse_strangers(experiment)
-        if not update:
-            self._refuse_edits(experiment)
+        self._store, self._experiment = store, experiment
+        require_same(store, experiment, update=update)
         asked = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         store.write(EXPERIMENT, asked)
         store.write(CELLS, json.dumps([{"id": cell.id, **cell.model_dump(mode="json")} for cell in cells], indent=1))
         if update or not (store.folder / PROMPT).exists():
             salt = secrets.token_hex(16)
-            store.write(PROMPT, json.dumps({"salt": salt, "fingerprint": _fingerprint(self._prompt, salt)}))
+            fingerprint = _fingerprint(experiment.prompt.text_file, salt)
+            store.write(PROMPT, json.dumps({"salt": salt, "fingerprint": fingerprint}))
         self.check_prompt()
 
     def check_prompt(self) -> None:
-        """Refuses a prompt that is not the one of the run's first cell.
+        """See `require_prompt`."""
+        require_prompt(self._store, self._experiment)
 
-        The folder keeps a salted hash of the prompt, never its text.
 
-        Raises:
-            StoreError: The prompt has changed or cannot be read.
-        """
-        noted = _read(self._store.folder / PROMPT)
-        if not hmac.compare_digest(noted["fingerprint"], _fingerprint(self._prompt, noted["salt"])):
-            raise StoreError(
-                f"{self._prompt} is not the prompt that {self._store.folder} was started with; put it back, choose "
-                f"another folder, or go on with --update (cells that are recorded are not run again)"
-            )
+def require_same(store: RecordStore, experiment: Experiment, *, update: bool = False) -> None:
+    """Refuse a folder that belongs to another experiment; nothing is written, so that the doctor can ask, too.
 
-    def _refuse_strangers(self, experiment: Experiment) -> None:
-        others = {record.experiment for record in self._store.read()} - {"", experiment.name}
-        if others:
-            raise StoreError(
-                f"{self._store.folder} holds records of experiment {', '.join(sorted(others))}, not "
-                f"{experiment.name}; choose another folder"
-            )
+    Raises:
+        StoreError: It holds records of another one, or of this one before an edit that `update` does not allow.
+    """
+    others = {record.experiment for record in store.read()} - {"", experiment.name}
+    if others:
+        raise StoreError(
+            f"{store.folder} holds records of experiment {', '.join(sorted(others))}, not "
+            f"{experiment.name}; choose another folder"
+        )
+    path = store.folder / EXPERIMENT
+    if update or not path.exists() or not store.read():
+        return
+    before, now = _read(path), experiment.model_dump(mode="json")
+    defaults = {name: field.default for name, field in Experiment.model_fields.items()}
+    before["engines"] = [EngineChoice.model_validate(engine).model_dump() for engine in before.get("engines", [])]
+    changed = [
+        f"{key}: {before.get(key, defaults[key])!r} then, {value!r} now"
+        for key, value in now.items()
+        if key not in _FREE and _plain(before.get(key, defaults[key])) != _plain(value)
+    ]
+    if changed:
+        raise StoreError(
+            f"the experiment is not the one that {store.folder} was started with ({'; '.join(changed)}); "
+            f"undo the edit, choose another folder, or go on with the edited one by --update"
+        )
 
-    def _refuse_edits(self, experiment: Experiment) -> None:
-        path = self._store.folder / EXPERIMENT
-        if not path.exists() or not self._store.read():
-            return
-        before, now = _read(path), experiment.model_dump(mode="json")
-        defaults = {name: field.default for name, field in Experiment.model_fields.items()}
-        before["engines"] = [EngineChoice.model_validate(engine).model_dump() for engine in before.get("engines", [])]
-        changed = [
-            f"{key}: {before.get(key, defaults[key])!r} then, {value!r} now"
-            for key, value in now.items()
-            if key not in _FREE and _plain(before.get(key, defaults[key])) != _plain(value)
-        ]
-        if changed:
-            raise StoreError(
-                f"the experiment is not the one that {self._store.folder} was started with ({'; '.join(changed)}); "
-                f"undo the edit, choose another folder, or go on with the edited one by --update"
-            )
+
+def require_prompt(store: RecordStore, experiment: Experiment) -> None:
+    """Refuse a prompt that is not the one of the run's first cell, or that cannot be read.
+
+    The folder keeps a salted hash of the prompt, never its text. Before there is one, any prompt will do.
+
+    Raises:
+        StoreError: The prompt has changed or cannot be read.
+    """
+    prompt, path = experiment.prompt.text_file, store.folder / PROMPT
+    noted = _read(path) if path.exists() else {"salt": ""}
+    fingerprint = _fingerprint(prompt, noted["salt"])
+    if not hmac.compare_digest(noted.get("fingerprint", fingerprint), fingerprint):
+        raise StoreError(
+            f"{prompt} is not the prompt that {store.folder} was started with; put it back, choose another folder, or "
+            f"go on with --update (cells that are recorded are not run again)"
+        )
 
 
 def _fingerprint(prompt: str | None, salt: str) -> str:

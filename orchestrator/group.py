@@ -16,8 +16,10 @@ from orchestrator.actors import PARTY_CLASS, PartyActor
 from orchestrator.failures import CellFailure, blamed, culprit, lost, reported
 from orchestrator.links import Links, links_between
 from orchestrator.networks import Network
+from orchestrator.nodes import on_node
 from orchestrator.patience import Patience
 from orchestrator.placement import ROLES, Placement
+from parties.cgroup import OomKills, read_oom_kills
 from parties.meter import IDLE
 from parties.tls import Authority
 
@@ -31,6 +33,7 @@ _GRACE_S = 3.0
 _STACKS_S = 5.0
 _SILENT_S = 5.0  # a party that works tells its progress three times a second
 _CLOSE_S = 5.0
+_OOM_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
 
 
@@ -45,6 +48,7 @@ class PartyGroup:
         progress: Last progress of each role.
         stages_seen: Last stage of each role, idling aside.
         heard: When each role last told its progress, by the monotonic clock.
+        oom_kills: The kernel's count of processes killed for want of memory where each role started.
         links: The links between them.
         timeout_s: What the parties allow a peer to be silent, in seconds.
     """
@@ -57,6 +61,7 @@ class PartyGroup:
     stages_seen: dict[str, str]
     timeout_s: float
     heard: dict[str, float] = field(default_factory=dict, init=False)
+    oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
@@ -165,6 +170,8 @@ class PartyGroup:
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
         self.pids = {role: answer["pid"] for role, answer in hello.items()}
+        counted = {role: answer["oom_kills"] for role, answer in hello.items()}
+        self.oom_kills = {role: OomKills(**before) for role, before in counted.items() if before is not None}
         opened = self._all(
             {
                 role: actor.open.remote(hosts[role], ports.get(role, 0), session, self.timeout_s)
@@ -245,10 +252,23 @@ class PartyGroup:
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as error:
-            raise lost(role, error, self._seen(role)) from error
+            raise lost(role, error, self._seen(role), self._oom(role)) from error
         if "error" in answer:
             raise reported(answer["error"], self._seen(role))
         return answer
+
+    def _oom(self, role: str) -> str:
+        """What the kernel says of processes that it killed for want of memory since a party started; empty if none."""
+        before, node = self.oom_kills.get(role), self.placement.nodes[role]
+        if before is None or not any(known["Alive"] for known in ray.nodes() if known["NodeID"] == node):
+            return ""
+        try:
+            now = on_node(node, _OOM_S, read_oom_kills, before.file)
+        except ray.exceptions.RayError:  # its host has gone meanwhile
+            return ""
+        killed = 0 if now is None else now.count - before.count
+        who = "a process" if killed == 1 else f"{killed} processes"
+        return f"the kernel has since killed {who} for want of memory ({before.file})" if killed else ""
 
     def _stack(self, role: str, ref: Any) -> str:
         try:

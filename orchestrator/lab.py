@@ -12,7 +12,7 @@ from netem.lab import Lab
 
 _PORT = 6379
 _LOG = "/tmp/ray-node.log"  # noqa: S108 - a host's /tmp is its own
-_READY_S = 60
+_READY_S = 120  # on a busy machine three nodes take long
 # A link that a cell lost is made anew for the next one. By default Ray gives up a host after a minute without answer,
 # and no cell could run there any more; a host whose Ray is gone refuses the question and is noticed all the same.
 _HEALTH = {"RAY_health_check_timeout_ms": "120000"}
@@ -76,7 +76,7 @@ def start_ray(lab: Lab, cpus: int | None = None) -> None:
     wait = [sys.executable, "-c", _WAIT, head_address(lab), str(len(lab.hosts)), str(_READY_S)]
     done = lab.run(lab.hosts[0].name, wait, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
-        raise NetemError(f"Ray did not start on the lab: {done.stderr.strip()}{_logs(lab)}")
+        raise NetemError(f"Ray did not start on the lab; is this machine busy? {done.stderr.strip()}{_logs(lab)}")
 
 
 def run_in_lab(

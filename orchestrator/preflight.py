@@ -2,13 +2,11 @@
 
 from collections import Counter
 
-import psutil
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from orchestrator.failures import CellFailure
+from orchestrator.nodes import on_node
 from orchestrator.patience import Patience
 from orchestrator.placement import Placement
+from parties.cgroup import Memory, memory
 
 BYTES_A_WEIGHT = 8  # a share of a weight is a 64-bit integer
 SLACK_BYTES = 1_000_000_000  # four processes with torch in them, and the activations of a token
@@ -30,14 +28,14 @@ def require_memory(weights: int, placement: Placement, patience: Patience) -> No
     """
     for node, parties in Counter(placement.nodes.values()).items():
         patience.check()
-        free, needed = free_bytes(node), needed_bytes(weights, parties)
-        if free < needed:
+        usable, needed = usable_memory(node), needed_bytes(weights, parties)
+        if usable.available < needed:
             host = next(placement.hosts[role] for role, at in placement.nodes.items() if at == node)
             raise CellFailure(
                 status="oom",
-                message=f"{host} has {free / 1e9:.1f} GB free, and {parties} parties with {weights:,} weights "
-                f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory, use a smaller model, or "
-                f"give each party a node of its own",
+                message=f"{host} has {usable}, and {parties} parties with {weights:,} weights "
+                f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory or raise that limit, use a "
+                f"smaller model, or give each party a node of its own",
             )
 
 
@@ -46,14 +44,6 @@ def needed_bytes(weights: int, parties: int) -> int:
     return weights * BYTES_A_WEIGHT * parties + SLACK_BYTES
 
 
-def free_bytes(node: str) -> int:
-    """Memory that new processes on a Ray node could use, in bytes."""
-    if node == ray.get_runtime_context().get_node_id():
-        return int(psutil.virtual_memory().available)
-    there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    ask = ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(_available)
-    return int(ray.get(ask.remote(), timeout=_ASK_S))
-
-
-def _available() -> int:
-    return int(psutil.virtual_memory().available)
+def usable_memory(node: str) -> Memory:
+    """Memory that new processes on a Ray node could use: the host's, or less where a cgroup limits it."""
+    return on_node(node, _ASK_S, memory)

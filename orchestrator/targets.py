@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,11 @@ from parties.metrics import DRIVER
 Address = tuple[str, int]
 
 FOLDER_VARIABLE = "MPCACHE_BENCH_TARGETS"
+READABLE = 0o644
+"""Mode of the files that a Prometheus of another user reads, whatever the umask is."""
+
 _KNOCK_S = 1.0
+_READ, _ENTER = 0o004, 0o001  # what users other than the owner and its group may do
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +29,25 @@ log = logging.getLogger(__name__)
 def targets_dir() -> Path:
     """Where all runs of this user on this machine name their exporters, for `mpcache-bench observe up`.
 
-    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`.
+    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`. All users may read the latter: a
+    system's Prometheus is a user of its own. The files name runs and ports, and hold no secret.
     """
-    given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else state_dir("targets")
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    folder = state_dir("targets")
+    for path, mode in ((folder, 0o755), (folder.parent, 0o711)):
+        with contextlib.suppress(PermissionError):  # of another user, whose matter it is
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+    return folder
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """What keeps other users from reading a file, or those of a folder: it, or a folder above it; None if nothing."""
+    asked = _READ | _ENTER if path.is_dir() else _READ
+    for place, needed in ((path, asked), *((above, _ENTER) for above in path.absolute().parents)):
+        if place.exists() and place.stat().st_mode & needed != needed:
+            return place
+    return None
 
 
 class TargetFile:
@@ -134,6 +154,7 @@ def _replace(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(READABLE)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -1,20 +1,19 @@
 """What a number depends on besides its cell: software, kernel and machine."""
 
-import os
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
+from parties.cgroup import memory, usable_cpus
 
 _PACKAGES = ("torch", "crypten", "ray", "transformers", "numpy", "mpcache-bench")
 
 
 @cache
 def host_versions() -> dict[str, str]:
-    """Versions and hardware of this host, as text."""
+    """Versions and hardware of this host, as text; of cores and memory, what this process may use."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -26,8 +25,8 @@ def host_versions() -> dict[str, str]:
     return found | {
         "kernel": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_model(),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
+        "cores": f"{usable_cpus():g}",
+        "memory_gib": f"{memory().limit / 2**30:.1f}",
     }
 
 

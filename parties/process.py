@@ -10,11 +10,10 @@ from typing import Any
 import psutil
 import torch
 
+from parties.cgroup import memory
 from parties.interfaces import INTERFACES
 
 Reading = tuple[str, float]  # metric, value
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def process_readings() -> Iterator[Reading]:
@@ -39,27 +38,10 @@ def peak_resident_bytes() -> float:
     return int(found[1]) * 1024 if found else math.nan
 
 
-def memory_bounds(cgroup: Path = _CGROUP) -> tuple[int, int]:
-    """Bytes that the host's processes may use together, and how many of them are left.
-
-    Args:
-        cgroup: where the version 2 hierarchy of this process's host or container is mounted.
-    """
-    host = psutil.virtual_memory()
-    try:
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        reclaimable = re.search(r"^inactive_file (\d+)$", (cgroup / "memory.stat").read_text(encoding="ascii"), re.M)
-    except (OSError, ValueError):  # no such hierarchy, or the limit is the word max
-        return host.total, host.available
-    left = limit - used + (int(reclaimable[1]) if reclaimable else 0)
-    return min(limit, host.total), max(0, min(left, host.available))
-
-
 def _host_readings() -> Iterator[Reading]:
-    limit, available = memory_bounds()
-    yield "mpcbench_memory_limit_bytes", limit
-    yield "mpcbench_memory_available_bytes", available
+    usable = memory()
+    yield "mpcbench_memory_limit_bytes", usable.limit
+    yield "mpcbench_memory_available_bytes", usable.available
     cpu = psutil.cpu_times()
     # guest time is part of user time, and waiting for a disk is idling
     busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
@@ -77,12 +59,12 @@ def _gpu_readings(device: int) -> Iterator[Reading]:
         return
     try:
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        device_memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     except nvml.NVMLError:  # a virtual or partitioned GPU may not tell
         return
-    yield "mpcbench_gpu_memory_used_bytes", memory.used
-    yield "mpcbench_gpu_memory_limit_bytes", memory.total
+    yield "mpcbench_gpu_memory_used_bytes", device_memory.used
+    yield "mpcbench_gpu_memory_limit_bytes", device_memory.total
     yield "mpcbench_gpu_busy_ratio", busy
 
 

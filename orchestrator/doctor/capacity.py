@@ -1,4 +1,4 @@
-"""Is there room: memory for the parties, disk for the records, GPUs where cells ask for them?"""
+"""Is there room: memory for the parties, a folder and disk for the records, GPUs where cells ask for them?"""
 
 import os
 import shutil
@@ -11,9 +11,12 @@ import ray
 from orchestrator.cells import Cell
 from orchestrator.doctor.finding import Finding, fine, note, wrong
 from orchestrator.doctor.hosts import Host
+from orchestrator.experiment import Experiment
+from orchestrator.frozen import require_prompt, require_same
 from orchestrator.placement import Placement
-from orchestrator.preflight import free_bytes, needed_bytes
+from orchestrator.preflight import needed_bytes, usable_memory
 from orchestrator.record import Record
+from orchestrator.store import RecordStore, StoreError
 
 _ASK_S = 60.0
 RECORD_BYTES = 50_000  # three times what a record of a two-token cell of SmolLM2-135M takes
@@ -35,17 +38,17 @@ def memory(
     for host in hosts:
         roles = [role for role, node in placement.nodes.items() if node == host.node]
         try:
-            free = free_bytes(host.node)
+            usable = usable_memory(host.node)
         except ray.exceptions.RayError as error:
             yield wrong("memory", host.name, f"no answer: {type(error).__name__}", "see `ray status`")
             continue
         if not cells or not roles:
-            yield note("memory", host.name, f"{free / 1e9:.1f} GB free")
+            yield note("memory", host.name, str(usable))
             continue
         needed, source = max(need(cell, weights[cell.model], roles, past) for cell in cells)
-        told = f"{free / 1e9:.1f} GB free; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
-        if free < needed:
-            fix = "free some memory, use a smaller model or seq_len, or give each party a node of its own"
+        told = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
+        if usable.available < needed:
+            fix = "free some memory or raise that limit, use a smaller model, or give each party a node of its own"
             yield wrong("memory", host.name, told, fix)
         else:
             yield fine("memory", host.name, told)
@@ -78,6 +81,17 @@ def disk(folder: Path, cells: int, past: Sequence[Record]) -> Finding:
     if free < needed:
         return wrong("disk", str(folder), told, "make room there, or choose another --out")
     return fine("disk", str(folder), told)
+
+
+def records(folder: Path, experiment: Experiment) -> Finding:
+    """Whether a run of the experiment may go on in the folder, with the prompt that there is."""
+    store = RecordStore(folder)
+    try:
+        require_same(store, experiment)
+        require_prompt(store, experiment)
+    except StoreError as error:
+        return wrong("records", str(folder), str(error), "see the end of the message")
+    return fine("records", str(folder), f"{len(store.read())} records of this experiment, which can go on")
 
 
 def gpus(roles: Iterable[str], placement: Placement) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from orchestrator.doctor.finding import Finding, Verdict
 from orchestrator.problems import ConfigError
 
 if TYPE_CHECKING:
-    from orchestrator.cells import Cell
+    from orchestrator.experiment import Experiment
     from orchestrator.record import Record
 
 _FINE, _TO_FIX, _BAD_INPUT = 0, 1, 2
@@ -44,11 +44,11 @@ def doctor(
     from orchestrator.store import StoreError
 
     try:
-        cells, past = _asked(file, [out, *(records or ())])
+        experiment, past = _asked(file, [out, *(records or ())])
         if lab:
             _in_lab(file, out, records or [], as_json=as_json)
         with ray_session(address):
-            findings = tuple(_watched(examine(cells, out, past)))
+            findings = tuple(_watched(examine(experiment, out, past)))
     except (ClusterError, ConfigError, StoreError) as error:
         _refuse(str(error))
     if as_json:
@@ -58,13 +58,12 @@ def doctor(
     raise typer.Exit(_TO_FIX if any(finding.verdict is Verdict.FIX for finding in findings) else _FINE)
 
 
-def _asked(file: Path | None, folders: list[Path]) -> "tuple[tuple[Cell, ...], list[Record]]":
-    from orchestrator.cells import expand
+def _asked(file: Path | None, folders: list[Path]) -> "tuple[Experiment | None, list[Record]]":
     from orchestrator.experiment import load_experiment
     from orchestrator.store import RecordStore
 
-    cells = () if file is None else expand(load_experiment(file))
-    return cells, [record for folder in folders for record in RecordStore(folder).read()]
+    experiment = None if file is None else load_experiment(file)
+    return experiment, [record for folder in folders for record in RecordStore(folder).read()]
 
 
 def _in_lab(file: Path | None, out: Path, records: list[Path], *, as_json: bool) -> NoReturn:

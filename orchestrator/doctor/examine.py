@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cells import Cell
-from orchestrator.doctor.capacity import disk, gpus, memory
+from orchestrator.cells import Cell, expand
+from orchestrator.doctor.capacity import disk, gpus, memory, records
 from orchestrator.doctor.clocks import clock, exchanges, offset
 from orchestrator.doctor.finding import Finding, fine, wrong
 from orchestrator.doctor.host import installed_versions
@@ -14,6 +14,7 @@ from orchestrator.doctor.hosts import Host, Unanswered, doctors
 from orchestrator.doctor.reach import doors_of, reach
 from orchestrator.doctor.shaping import shaping
 from orchestrator.doctor.software import software
+from orchestrator.experiment import Experiment
 from orchestrator.failures import CellFailure
 from orchestrator.placement import Placement, PlacementError, place
 from orchestrator.record import Record
@@ -22,14 +23,17 @@ from orchestrator.runner import gpu_roles, weights_of
 _SEATS_S = 15.0
 
 
-def examine(cells: Sequence[Cell], folder: Path, past: Sequence[Record] = ()) -> Iterator[Finding]:
+def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] = ()) -> Iterator[Finding]:
     """Check every host, each finding as soon as there is one.
 
     Args:
-        cells: What is to run; none checks the hosts alone.
+        experiment: What is to run; None checks the hosts alone.
         folder: Where the records will go.
         past: Records that tell what cells took.
     """
+    cells = () if experiment is None else expand(experiment)
+    if experiment is not None:
+        yield records(folder, experiment)
     with doctors() as everyone:
         versions: dict[str, Any] = {}
         hosts: list[Host] = []

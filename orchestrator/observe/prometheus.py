@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import yaml
 from dashboards.prometheus import configuration, scrape_parties
 from dashboards.rules import rules
 from netem.state import started
-from orchestrator.targets import targets_dir
+from orchestrator.targets import FOLDER_VARIABLE, READABLE, closed_to_others, targets_dir
 from orchestrator.user_folder import NoHome, user_folder
 
 PORT = 9090
@@ -91,13 +93,16 @@ class Prometheus:
             ObserveError: A value is not allowed, or the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.exists():
+                self.folder.mkdir(parents=True)
+                self.folder.chmod(0o755)
             texts = {
                 self.rules: rules(stall_seconds),
                 self.configuration: configuration(targets_dir() / "*.json", [self.rules], ray),
             }
             for path, values in texts.items():
                 path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+                path.chmod(READABLE)
         except ValueError as error:
             raise ObserveError(str(error)) from error
         except OSError as error:
@@ -213,12 +218,23 @@ def targets(url: str) -> list[dict[str, Any]]:
 
 
 def to_add(rules_file: Path) -> str:
-    """What makes a Prometheus of one's own watch the runs of this machine."""
+    """What makes a Prometheus of one's own watch the runs of this machine, and which user it must run as."""
     jobs = {
         "rule_files": [str(rules_file.resolve())],
         "scrape_configs": [scrape_parties(targets_dir() / "*.json")],
     }
-    return yaml.safe_dump(jobs, sort_keys=False)
+    return "".join(_closed(rules_file.resolve())) + yaml.safe_dump(jobs, sort_keys=False)
+
+
+def _closed(rules_file: Path) -> Iterator[str]:
+    """Comments on what only this user can read."""
+    fixes = {
+        rules_file: "--folder such as /var/lib/mpcache-bench writes the rules elsewhere",
+        targets_dir(): f"{FOLDER_VARIABLE}, for runs as well, names another folder",
+    }
+    for path, fix in fixes.items():
+        if place := closed_to_others(path):
+            yield f"# {place} is closed to other users: run that Prometheus as uid {os.geteuid()}, or: {fix}\n"
 
 
 def _end(process: psutil.Process) -> None:

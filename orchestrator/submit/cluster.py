@@ -28,9 +28,12 @@ def connect(address: str) -> "JobSubmissionClient":
     """A client of the job server at an address such as `http://192.0.2.10:8265`.
 
     Raises:
-        JobError: The address is none, or no job server answers there.
+        JobError: The address is none, or no job server answers there, or it asks for a token.
     """
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient  # seconds to import
+
+    from orchestrator.ray_address import token_advice
 
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -43,6 +46,8 @@ def connect(address: str) -> "JobSubmissionClient":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise JobError(f"--address {address} refuses this user: {token_advice()}") from error
     except LOST as error:
         raise JobError(
             f"--address {address}: no job server answers ({type(error).__name__}); is the head up, its dashboard "
@@ -57,7 +62,7 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
         The submission id.
 
     Raises:
-        JobError: The server refused the job.
+        JobError: The job cannot be shipped, or the server refused it.
         ConfigError: A prompt file cannot be shipped.
     """
     job = f"mpcache-bench-{uuid4().hex[:12]}"

@@ -8,21 +8,27 @@ from typing import Any
 import yaml
 
 from orchestrator.problems import ConfigError, Problem
+from orchestrator.submit.follow import JobError
 
 EXPERIMENT = "submitted/experiment.yaml"
 """Path of the experiment file in the shipped folder; prompt files keep their place beside it."""
 
 _PACKAGES = ("orchestrator", "parties", "netem", "dashboards")
+LIMIT_BYTES = 100 * 2**20
+"""Ray's limit for the body of a request, `ray_constants.DASHBOARD_CLIENT_MAX_SIZE`."""
+
+_HEADER_BYTES = 300  # of a file in the archive: its name twice, and 76 bytes
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def ship(file: Path, folder: Path) -> None:
     """Copy the code and the experiment into `folder`.
 
-    In a clone only what git tracks is copied; otherwise the installed packages are.
+    In a clone only what git tracks is copied; otherwise, or where there is no git, the installed packages are.
 
     Raises:
         ConfigError: A prompt file lies outside the folder of the experiment file, or is not there.
+        JobError: Git does not say what it tracks, or all is more than a cluster takes.
     """
     for path in _code():
         _copy(_ROOT / path, folder / path)
@@ -35,6 +41,25 @@ def ship(file: Path, folder: Path) -> None:
             fix = "copy it there and name it relative to that folder"
             raise ConfigError(str(file), [Problem("prompt.text_file", name, allowed, fix)])
         _copy(source, target.parent / name)
+    _require_size(folder)
+
+
+def _require_size(folder: Path) -> None:
+    """Refuse what Ray would refuse, before it is sent: it comes as one archive, not compressed."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    total = shipped_bytes(folder)
+    if total > LIMIT_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise JobError(
+            f"what is to be shipped has {total / 1e6:.1f} MB, and Ray takes {LIMIT_BYTES / 1e6:.1f} MB; the largest "
+            f"file is {largest.relative_to(folder)} with {sizes[largest] / 1e6:.1f} MB: shorten it, or copy the folder "
+            f"to the head by hand and run it there"
+        )
+
+
+def shipped_bytes(folder: Path) -> int:
+    """About the size of a folder as Ray sends it, and no less."""
+    return sum(path.stat().st_size + _HEADER_BYTES for path in folder.rglob("*"))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -44,10 +69,12 @@ def _copy(source: Path, target: Path) -> None:
 
 def _code() -> list[Path]:
     """Paths of the code's files, relative to the folder that holds the packages."""
-    if (_ROOT / ".git").exists():
+    if (_ROOT / ".git").exists() and shutil.which("git"):
         command = ["git", "-C", str(_ROOT), "ls-files", "-z", "--", *_PACKAGES]
-        listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-        return [Path(name) for name in listed.split("\0") if name and (_ROOT / name).is_file()]
+        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        if done.returncode:
+            raise JobError(f"git cannot list the code that is to be shipped: {' '.join(done.stderr.split())}")
+        return [Path(name) for name in done.stdout.split("\0") if name and (_ROOT / name).is_file()]
     found = (path for package in _PACKAGES for path in (_ROOT / package).rglob("*") if path.is_file())
     return [path.relative_to(_ROOT) for path in found if "__pycache__" not in path.parts]
 

@@ -1,8 +1,8 @@
 """Loads the weights of a model, if the host has room for them."""
 
-import psutil
 from torch import Tensor
 
+from parties.cgroup import memory
 from parties.errors import NotEnoughMemory
 from parties.models.sources import open_source
 
@@ -15,14 +15,15 @@ def load_weights(source: str) -> dict[str, Tensor]:
 
     Raises:
         ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
-        NotEnoughMemory: the host has less free memory than the weights take.
+        NotEnoughMemory: the host, or the cgroup that this process is in, has less free memory than the weights take.
     """
     model = open_source(source)
-    needed, free = 4 * model.spec().parameters, psutil.virtual_memory().available
-    if needed > free:
+    needed, usable = 4 * model.spec().parameters, memory()
+    if needed > usable.available:
         raise NotEnoughMemory(
-            f"the weights of {source} take {needed / 2**30:.1f} GiB as float32 and {free / 2**30:.1f} GiB are free; "
-            f"free some memory, or choose a smaller model"
+            f"the weights of {source} take {needed / 2**30:.1f} GiB as float32 and {usable.available / 2**30:.1f} GiB "
+            f"are free of the {usable.limit / 2**30:.1f} GiB that {usable.source} allows; free some memory, or choose "
+            f"a smaller model"
         )
     return model.weights()
 

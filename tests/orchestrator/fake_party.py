@@ -113,6 +113,10 @@ def fail(fault: str) -> None:
         in_use = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**26, resource.RLIM_INFINITY))
         torch.empty(2**33, dtype=torch.uint8)
+    elif fault == "eat":
+        held = []
+        while True:
+            held.append(b"x" * 2**26)  # written, so that it is taken
     elif fault == "gpuoom":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
     elif fault == "partyerror":

@@ -10,6 +10,7 @@ from fake_party import FakeParty
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import actors
 from orchestrator.actors import PartyActor, describe, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
 
@@ -45,7 +46,7 @@ def test_open_tells_where_to_dial_and_scrape() -> None:
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
     assert opened["address"][1] != opened["metrics_address"][1]
-    assert actor.hello() == {"pid": os.getpid()}
+    assert actor.hello()["pid"] == os.getpid()
     assert actor.progress()["state"] == "idle"
     assert actor.close() == {}
 
@@ -105,6 +106,14 @@ def test_stacks_show_code_and_no_values() -> None:
     stacks = PartyActor("client", 1, FAKE).stacks()
     assert "test_stacks_show_code_and_no_values" in stacks
     assert secret not in stacks
+
+
+@pytest.mark.parametrize(("cpus", "parties", "threads"), [(0.25, 4, 1), (6, 4, 1), (8, 4, 2), (8, 1, 8)])
+def test_a_quota_of_cpu_time_counts_as_fewer_cores(
+    cpus: float, parties: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "usable_cpus", lambda: cpus)
+    assert threads_for(parties) == threads
 
 
 @given(st.integers(1, 64))

@@ -10,16 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cells import expand
 from orchestrator.doctor import capacity
-from orchestrator.doctor.capacity import RECORD_BYTES, disk, memory, need
+from orchestrator.doctor.capacity import RECORD_BYTES, disk, memory, need, records
 from orchestrator.doctor.clocks import LIMIT_S, Exchange, Offset, clock, offset
 from orchestrator.doctor.finding import Verdict
 from orchestrator.doctor.host import HostDoctor, installed_versions
 from orchestrator.doctor.hosts import Unanswered
 from orchestrator.doctor.reach import Door, reach
 from orchestrator.doctor.software import software
+from orchestrator.frozen import Frozen
 from orchestrator.placement import ROLES, Placement
 from orchestrator.preflight import needed_bytes
+from orchestrator.store import RecordStore
+from parties.cgroup import Memory
 
 DRIVER = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "code": "abc", "kernel": "Linux 6"}
 SECONDS = st.floats(min_value=1e-4, max_value=10)
@@ -175,7 +179,7 @@ def test_a_cell_needs_what_a_like_one_took_where_that_is_more_than_its_weights()
 def test_memory_is_held_against_the_most_demanding_cell(
     free: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capacity, "free_bytes", lambda _: free)
+    monkeypatch.setattr(capacity, "usable_memory", lambda _: Memory(10**12, free, "the host"))
     cell = factory.cell()
     seats = Placement("PACK", dict.fromkeys(ROLES, "n1"), dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     near: Any = NearHost()
@@ -194,3 +198,19 @@ def test_disk_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) ->
     file = tmp_path / "file"
     file.touch()
     assert disk(file / "run", 1, []).verdict is Verdict.FIX
+
+
+def test_what_a_run_refuses_to_go_on_with_is_to_fix(tmp_path: Path) -> None:
+    asked = factory.experiment()
+    assert records(tmp_path / "new", asked).verdict is Verdict.OK
+    assert not (tmp_path / "new").exists()
+    with RecordStore(tmp_path / "out") as store:
+        Frozen(store, asked, expand(asked))
+        store.append(factory.record(expand(asked)[0]).model_copy(update={"experiment": asked.name}))
+    assert records(tmp_path / "out", asked).verdict is Verdict.OK
+    edited = asked.model_copy(update={"seed": asked.seed + 1})
+    found = records(tmp_path / "out", edited)
+    assert found.verdict is Verdict.FIX
+    assert "seed" in found.told
+    missing = asked.model_copy(update={"prompt": asked.prompt.model_copy(update={"text_file": str(tmp_path / "gone")})})
+    assert "gone" in records(tmp_path / "new", missing).told

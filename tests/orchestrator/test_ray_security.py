@@ -172,12 +172,17 @@ def test_our_run_works_with_the_token_and_the_certificate(head: Head, tmp_path: 
 
 
 def test_a_driver_without_the_token_is_refused(head: Head, tmp_path: Path) -> None:
-    tries = {"RAY_NUM_REDIS_GET_RETRIES": "2"}  # Ray's driver asks 20 times, a second apart
-    done = run(head, tmp_path, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH=None, **tries)
-    assert done.returncode != 0, done.stdout
-    assert "InvalidAuthToken" in done.stdout + done.stderr
-    assert "no Ray cluster at" in done.stdout + done.stderr
+    done = run(head, tmp_path, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH=None)
+    assert done.returncode == 2, done.stdout
+    assert "it asks for a token: export RAY_AUTH_MODE=token" in done.stderr
+    assert "InvalidAuthToken" not in done.stdout + done.stderr  # it was told once, and not by Ray
     assert not (tmp_path / "out" / "records.jsonl").exists()
+
+
+def test_a_driver_without_a_certificate_is_told_of_tls(head: Head, tmp_path: Path) -> None:
+    done = run(head, tmp_path, RAY_USE_TLS=None)
+    assert done.returncode == 2, done.stdout
+    assert "does not answer as a Ray head, or wants TLS (RAY_USE_TLS=1)" in done.stderr
 
 
 def test_the_head_greets_who_has_a_certificate(head: Head) -> None:

@@ -66,16 +66,48 @@ def test_that_of_a_living_driver_is_left_and_that_of_a_killed_one_removed(
 
 
 def test_folders_that_are_not_known_to_be_ours_are_left(root: Path) -> None:
-    strange = root / "mpcbench-of-somebody"
-    (strange / "session").mkdir(parents=True)
+    strange = left_over(root, "mpcbench-of-somebody")
+    other = root / "mpcbench-abcdefgh"
+    (other / "certificates").mkdir(parents=True)
     elsewhere = root / "elsewhere"
     elsewhere.write_text("")
     (root / "mpcbench-linked").mkdir()
     (root / "mpcbench-linked" / "driver.lock").symlink_to(elsewhere)
     assert scratch.remove_ended() == []
-    assert (strange / "session").is_dir()
+    assert strange.is_dir()
+    assert other.is_dir()
     assert (root / "mpcbench-linked").is_dir()
     shutil.rmtree(strange)
+
+
+def left_over(root: Path, name: str = "mpcbench-abc_12de") -> Path:
+    """What Ray writes while its folder is removed: no lock."""
+    folder = root / name
+    (folder / "session_2026-01-01" / "logs").mkdir(parents=True)
+    return folder
+
+
+def test_a_folder_that_lost_its_lock_is_removed_once_no_process_uses_it(root: Path) -> None:
+    folder = left_over(root)
+    with subprocess.Popen([sys.executable, "-c", "input()", f"--temp-dir={folder}"], stdin=subprocess.PIPE) as user:
+        assert scratch.remove_ended() == []
+        assert folder.exists()
+        user.kill()
+    assert scratch.remove_ended() == [f"removed {folder}: its driver is gone"]
+    assert not folder.exists()
+
+
+def test_what_cannot_be_removed_now_keeps_its_lock_and_is_found_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "_SETTLE_S", 0.0)
+        with scratch.scratch() as folder:
+            (folder / "session_1").mkdir()
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["driver.lock", "session_1"]
+    assert scratch.remove_ended() == [f"removed {folder}: its driver is gone"]
+    assert list(root.iterdir()) == []
 
 
 def test_clean_says_what_it_removed(driver: tuple[subprocess.Popen[str], Path]) -> None:

@@ -3,19 +3,27 @@
 import base64
 import hashlib
 import io
+import os
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
+from ray._private.runtime_env.packaging import create_package
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.problems import ConfigError
 from orchestrator.submit.archive import ArchiveError, packed, unpack
-from orchestrator.submit.follow import Continuation
-from orchestrator.submit.ship import EXPERIMENT, ship
+from orchestrator.submit.cluster import connect
+from orchestrator.submit.follow import Continuation, JobError
+from orchestrator.submit.ship import EXPERIMENT, LIMIT_BYTES, ship, shipped_bytes
+
+ROOT = Path(__file__).parents[2]
 
 
 def framed(content: bytes) -> list[str]:
@@ -121,6 +129,49 @@ def test_a_prompt_outside_the_folder_is_refused(name: str, tmp_path: Path) -> No
         ship(tmp_path / "below" / "mine.yaml", tmp_path / "shipped")
 
 
+def test_what_is_too_large_for_ray_is_refused_with_its_size_and_the_largest_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("prompt: {text_file: long.txt}\n")
+    with (tmp_path / "long.txt").open("wb") as file:
+        file.truncate(LIMIT_BYTES)
+    told = r"what is to be shipped has 10\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
+    with pytest.raises(JobError, match=f"{told} with 104.9 MB"):
+        ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+    with (tmp_path / "long.txt").open("r+b") as file:
+        file.truncate(LIMIT_BYTES // 2)
+    ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+
+
+def test_the_limit_is_rays_and_what_is_counted_is_no_less_than_what_ray_sends(tmp_path: Path) -> None:
+    assert LIMIT_BYTES == DASHBOARD_CLIENT_MAX_SIZE
+    (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\n")
+    ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+    archive = tmp_path / "package.zip"
+    create_package(str(tmp_path / "shipped"), archive, include_gitignore=False)
+    assert archive.stat().st_size <= shipped_bytes(tmp_path / "shipped") <= archive.stat().st_size * 1.1
+
+
+def test_git_that_refuses_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("the tests do not run in a clone")
+    (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\n")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # no exception of the user's own
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    with pytest.raises(JobError, match=r"dubious ownership.*git config --global --add safe\.directory") as refused:
+        ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+    assert "\n" not in str(refused.value)
+
+
+def test_without_git_the_packages_are_shipped_as_from_an_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+    assert (tmp_path / "shipped/orchestrator/cli.py").is_file()
+    assert not list((tmp_path / "shipped").rglob("__pycache__"))
+
+
 @pytest.mark.parametrize(
     ("address", "told"),
     [("127.0.0.1:8265", "must be a URL"), ("ftp://host", "must be a URL"), ("http://127.0.0.1:1", "no job server")],
@@ -135,3 +186,21 @@ def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: st
     assert done.exit_code == 2, done.output
     assert told in done.output
     assert address in done.output
+
+
+def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401, "Unauthorized: Missing authentication token")
+
+        def log_message(self, *_: object) -> None:  # type: ignore[override]
+            pass
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with pytest.raises(JobError, match="it asks for a token: export RAY_AUTH_MODE=token"):
+            connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()

@@ -2,13 +2,15 @@
 
 import json
 import logging
+import os
 import socket
 import threading
 from pathlib import Path
 
 import pytest
 
-from orchestrator.targets import TargetFile, forget_ended, targets_dir
+from netem.state import state_dir
+from orchestrator.targets import TargetFile, closed_to_others, forget_ended, targets_dir
 
 DRIVER = ("127.0.0.1", 9100)
 
@@ -114,6 +116,35 @@ def test_the_folder_of_all_runs_can_be_chosen(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("MPCACHE_BENCH_TARGETS", raising=False)
     monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path / "state"))
     assert targets_dir() == tmp_path / "state" / "targets"
-    assert targets_dir().stat().st_mode & 0o077 == 0
+    assert closed_to_others(targets_dir()) in (None, *tmp_path.parents, tmp_path)  # nothing of ours is closed
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path / "chosen"))
     assert targets_dir() == tmp_path / "chosen"
+
+
+def test_a_prometheus_of_another_user_can_read_what_root_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MPCACHE_BENCH_TARGETS", raising=False)
+    monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path / "state"))
+    before = os.umask(0o077)
+    try:
+        leases = state_dir("leases")  # an earlier run's, which nobody else is to see
+        path = targets_dir() / "run.json"
+        with TargetFile([path], "run", DRIVER):
+            assert path.stat().st_mode & 0o777 == 0o644
+            assert path.parent.stat().st_mode & 0o777 == 0o755
+            assert path.parent.parent.stat().st_mode & 0o777 == 0o711
+            assert leases.stat().st_mode & 0o077 == 0
+    finally:
+        os.umask(before)
+
+
+def test_what_closes_a_file_to_others_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "rules.yml"
+    file.parent.mkdir()
+    file.touch()
+    for file_mode, folder_mode, closed in ((0o640, 0o755, [file]), (0o644, 0o700, [file.parent])):
+        file.chmod(file_mode)
+        file.parent.chmod(folder_mode)
+        assert closed_to_others(file) in closed
+    file.parent.chmod(0o711)
+    assert closed_to_others(file) in (None, tmp_path, *tmp_path.parents)  # pytest's own folders may be closed
+    assert closed_to_others(file.parent) == file.parent  # its files can be read, but not listed

@@ -2,7 +2,6 @@ import mmap
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from parties.exposition import exposition
 from parties.meter import StageMeter
 from parties.metrics import CELL_STATES
-from parties.process import memory_bounds
 from parties.state import State
 from tests.needs import needs
 from tests.parties.scraping import get, scrape, serving, value
@@ -149,28 +147,6 @@ def test_a_stages_share_of_each_token_is_a_histogram() -> None:
     assert value(samples, "mpcbench_stage_duration_seconds_bucket", le="0.001", **stage) == 0
     total = value(samples, "mpcbench_stage_seconds_total", **stage)
     assert value(samples, "mpcbench_stage_duration_seconds_sum", **stage) == pytest.approx(total)
-
-
-@pytest.mark.parametrize(
-    ("files", "limit", "left"),
-    [
-        ({"memory.max": "max"}, None, None),
-        ({}, None, None),
-        ({"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 1\ninactive_file 100\n"}, 1000, 400),
-        ({"memory.max": "1000", "memory.current": "1500", "memory.stat": ""}, 1000, 0),
-    ],
-)
-def test_the_limit_of_a_cgroup_counts_where_it_is_less_than_the_hosts_memory(
-    tmp_path: Path, files: dict[str, str], limit: int | None, left: int | None
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    found = memory_bounds(tmp_path)
-    if limit is None:
-        assert found[0] == psutil.virtual_memory().total
-        assert 0 < found[1] <= found[0]
-    else:
-        assert found == (limit, left)
 
 
 @needs("prometheus")

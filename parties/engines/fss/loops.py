@@ -3,6 +3,7 @@
 None branches on a secret or reads memory at a secret place.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -16,7 +17,18 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def _compiled(signature: str) -> Callable[[F], F]:
-    return cast("Callable[[F], F]", numba.njit(signature, cache=True))
+    """Compiles a function; what comes of it is kept where there is a folder for it, and made anew each time elsewhere.
+
+    Numba keeps it beside this file, or in the user's home, which it takes for a folder `~` where there is none.
+    """
+
+    def compiled(function: F) -> F:
+        try:
+            return cast("F", numba.njit(signature, cache=os.path.expanduser("~") != "~")(function))  # noqa: PTH111
+        except RuntimeError:  # neither folder can be written
+            return cast("F", numba.njit(signature)(function))
+
+    return compiled
 
 
 @_compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")

@@ -18,7 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator.observe.cli import app
-from orchestrator.observe.prometheus import Prometheus, default_folder, down, running
+from orchestrator.observe.prometheus import Prometheus, default_folder, down, running, to_add
 from orchestrator.targets import TargetFile
 from parties.exporter import Exporter
 from parties.meter import StageMeter
@@ -156,6 +156,24 @@ def test_without_prometheus_it_prints_what_an_existing_one_needs(
     added = yaml.safe_load(told)
     assert added["rule_files"] == [str(folder / "rules.yml")]
     assert added["scrape_configs"][0]["honor_labels"] is True
+
+
+def test_what_another_user_cannot_read_is_told_with_the_ways_out(own_targets: Path, tmp_path: Path) -> None:
+    own_targets.chmod(0o700)
+    rules = tmp_path / "prometheus" / "rules.yml"
+    before = os.umask(0o077)
+    try:
+        Prometheus(rules.parent).write("", 60.0)
+    finally:
+        os.umask(before)
+    assert (rules.stat().st_mode & 0o777, rules.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+    rules.parent.chmod(0o700)
+    told = to_add(rules)
+    assert f"# {own_targets} is closed to other users: run that Prometheus as uid {os.geteuid()}" in told
+    assert f"# {rules.parent} is closed to other users" in told
+    assert "--folder" in told
+    assert "MPCACHE_BENCH_TARGETS" in told
+    assert yaml.safe_load(told)["rule_files"] == [str(rules)]
 
 
 def test_bad_values_are_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
