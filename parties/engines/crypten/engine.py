@@ -9,6 +9,7 @@ from torch import Tensor
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten import functions as f
+from parties.engines.crypten.bounds import BOUNDS, MASKED_SCORE
 from parties.engines.crypten.communicator import LinkCommunicator
 from parties.engines.crypten.provider import DealerClient
 from parties.mesh import Mesh
@@ -21,7 +22,6 @@ from crypten.mpc import MPCTensor  # isort: skip
 
 CLIENT, SERVER = 0, 1
 SCALE: int = 2**f.FRACTION_BITS
-_MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class CrypTenEngine(Engine):
     trust_model = (
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
         "CrypTen draws its randomness from a Mersenne Twister on CPU, which is not cryptographic, and its local "
-        "truncation is wrong with probability about |x| / 2^31 for each number x that it cuts"
+        "truncation is wrong with probability about |x| / 2^32 for each number x that it cuts"
     )
     devices = ("cpu",)
     tolerance = 0.5
-    masked_score = _MASKED_SCORE
+    bounds = BOUNDS
+    masked_score = MASKED_SCORE
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
         super().__init__(meter)
@@ -209,7 +210,7 @@ class CrypTenEngine(Engine):
     def _exponentials(self, scores: MPCTensor, mask: Tensor | None) -> Program[tuple[MPCTensor, MPCTensor]]:
         if mask is not None:
             counts = mask.double()
-            scores = scores * counts + (1 - counts) * _MASKED_SCORE
+            scores = scores * counts + (1 - counts) * MASKED_SCORE
         top = yield from self.largest(scores, dim=len(scores.shape) - 1)
         weights = f.exp(scores - top)
         return weights, weights.sum(-1)

@@ -44,6 +44,7 @@ class Computation(Engine):
     )
     devices = ("cpu", "cuda")
     tolerance = 0.5
+    bounds = bounds.BOUNDS
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
