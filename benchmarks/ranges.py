@@ -2,12 +2,13 @@
 
     python benchmarks/ranges.py MODEL [--engine fss] [--text FILE] [--tokens 512] [--new 1] [--policy full] [--rest]
 
-The plain engine runs the prompt, of a text or of random tokens, and decodes a few tokens. A number that leaves its range is
-marked: `certain` ones are wrong beyond it for certain, `rare` ones with a small probability. With `--rest` what is shown is
-the decoding alone, without the prompt and its first token, whose numbers are the largest ones in many models.
+The plain engine runs the prompt, of a text or of random tokens, and decodes a few tokens. A number that leaves its
+range is marked: beyond it `certain` ones are wrong for certain, `rare` ones with a small probability. With `--rest`
+only the decoding is shown, without the prompt and its first token, whose numbers are the largest ones in many models.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def main() -> None:
     for key, (least, largest) in watch.seen.items():
         bound = bounds[key]
         left = "" if bound.low <= least and largest <= bound.high else "**yes**"
-        span = f"{bound.low:,.6g} to {bound.high:,.6g}"
+        span = f"{bound.low:,.6g} to {bound.high:,.6g}" if math.isfinite(bound.high) else "as the policy says"
         print(f"| {bound.number} | {least:,.4g} | {largest:,.4g} | {span} | {bound.kind} | {left} |")
     for first in watch.first.values():
         print(f"\nfirst of kind {first.kind}: {first}")

@@ -43,8 +43,10 @@ class WatchedEngine(PlainEngine):
     def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Program[Tensor]:
         """`mean` and `mean square` of each row."""
         if self.watch.bounds:
-            mean = x.mean(-1, keepdim=True) if centre else torch.zeros_like(x[..., :1])
-            self._rows = {"mean": mean, "mean square": (x - mean).square().mean(-1)}
+            mean = x.mean(-1, keepdim=True)
+            self._rows = {"mean square": (x - mean if centre else x).square().mean(-1)} | (
+                {"mean": mean} if centre else {}
+            )
         return (yield from super().normalise(x, eps, centre=centre))
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
