@@ -124,7 +124,7 @@ def compute(
     def program(source: Source) -> Program[Any]:
         engine = Computation(source)
         if source.rank not in kept:
-            made = {name: _matrix(source, shape).transposed for name, shape in folded_shapes(spec).items()}
+            made = {name: _matrix(source, name, shape).transposed for name, shape in folded_shapes(spec).items()}
             device = source.device if source.rank != DEALER else "cpu"
             kept[source.rank] = {name: ServerMatrix(matrix.to(device)) for name, matrix in made.items()}
         engine.matrices = kept[source.rank]

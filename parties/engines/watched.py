@@ -43,10 +43,8 @@ class WatchedEngine(PlainEngine):
     def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Program[Tensor]:
         """`mean` and `mean square` of each row."""
         if self.watch.bounds:
-            mean = x.mean(-1, keepdim=True)
-            self._rows = {"mean square": (x - mean if centre else x).square().mean(-1)} | (
-                {"mean": mean} if centre else {}
-            )
+            self._rows = {"mean": x.mean(-1, keepdim=True)} if centre else {}
+            self._rows["mean square"] = (x - self._rows.get("mean", 0.0)).square().mean(-1)
         return (yield from super().normalise(x, eps, centre=centre))
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
