@@ -87,10 +87,9 @@ def main() -> None:
         compute(simulation, kept, spec, make(given.policy), given.tokens, prefill=given.prefill)
         best = [min(pair) for pair in zip(best, simulation.seconds, strict=True)]
     for rank, role in enumerate(ROLES):
-        size = 8 * sum(matrix.transposed.numel() for matrix in kept[rank].values())
-        bound = fastest(
-            lambda rank=rank: [matrix.transposed.sum() for matrix in kept[rank].values()], given.device, given.repeats
-        )
+        matrices = [matrix.transposed for matrix in kept[rank].values()]
+        size = 8 * sum(matrix.numel() for matrix in matrices)
+        bound = fastest(lambda own=matrices: [matrix.sum() for matrix in own], given.device, given.repeats)
         print(
             f"{role}: {best[rank]:.3f} s; reading its {size / GIGA:.2f} GB of matrices takes {bound:.3f} s "
             f"({size / bound / GIGA:.0f} GB/s): {best[rank] / bound:.1f} times"

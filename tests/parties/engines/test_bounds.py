@@ -10,7 +10,6 @@ from parties.engines.bounds import Bound, Kind, Watch, certain, rare
 from parties.engines.crypten.engine import CrypTenEngine
 from parties.engines.fss import bounds, gates
 from parties.engines.fss.engine import Computation
-from parties.engines.fss.ring import encode
 from parties.engines.fss.simulation import BeyondBound, Simulation, share, value_of
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import Source
@@ -44,15 +43,11 @@ def test_no_policy_leaves_a_range_on_a_tiny_model_and_watching_changes_nothing(n
 
 
 def test_every_declared_number_is_seen() -> None:
-    seen = {
-        key
-        for spec, names in ((SPEC, VARIANTS), (GPT2, ("full", "mpcache")))
-        for n in names
-        for key in watched(n, spec)[0].seen
-    }
-    needs_argmax = {"rival"}
+    seen = {"rival"}  # by the choice of a token, which `decode` leaves out
+    for spec, cases in ((SPEC, list(VARIANTS)), (GPT2, ["full"])):
+        seen |= {key for name in cases for key in watched(name, spec)[0].seen}
     for engine in ENGINES.values():
-        assert set(engine.bounds) - needs_argmax <= seen
+        assert set(engine.bounds) <= seen
 
 
 def test_a_departure_is_the_first_one_of_its_kind_with_the_value_farthest_outside() -> None:
@@ -105,7 +100,7 @@ def test_a_simulation_refuses_a_bound_that_does_not_hold_where_it_is_declared(ma
         value.bounded(128.0)
         return value.bounded(64.0)
 
-    with pytest.raises(BeyondBound, match=f"{int(encode(torch.tensor(70.0)))}.*below 2.22"):
+    with pytest.raises(BeyondBound, match=r"4\.58752e\+06.*below 2\^22"):
         Simulation(1).run(program)
 
 
