@@ -98,7 +98,7 @@ def _run(
 def repeat_crypten(role: str) -> None:
     """Makes CrypTen in this process draw the same numbers at every run.
 
-    Its local truncation is wrong with probability about |x| / 2^31 for each number, which is one run of a whole model
+    Its local truncation is wrong with probability about |x| / 2^32 for each number, which is one run of a whole model
     in some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
     """
     chance = random.Random(role)

@@ -5,8 +5,7 @@ A bound is one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` one
 signs, look-ups and everything computed from them are wrong, and a ranking that is opened is no uniformly random one.
 A bound that is truncated by also decides how often a piece is run again: 2^(k - 63) for each number.
 
-Values beside the names are the largest of SmolLM2-135M, by `benchmarks/ranges.py smollm2-135m`: of prompts of news
-articles without their first token, whose numbers are far larger, and, in parentheses, with it.
+What a model's numbers are beside these: `benchmarks/ranges.py MODEL`; for SmolLM2-135M see docs/fss.md.
 """
 
 import math
