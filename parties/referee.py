@@ -79,13 +79,13 @@ class Referee:
         with self.meter.stage("bench.prefill"):
             cache = Cache.empty(session.spec.n_layers)
             run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
+        _refuse(job.engine, watch)
         prefilled, position = cache.values(), cache.position
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
             reference = self._decode(job, decoder, cache, tokens[-1], watch)
-        if (left := watch.first.get(Kind.CERTAIN)) is not None:
-            raise OutOfRange(job.engine, str(left), left.told())
+        _refuse(job.engine, watch)
         result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
         if job.engine == "plain":
             result["stages"] = session.engine.meter.snapshot()
@@ -170,6 +170,11 @@ class Referee:
             "tokens_compared": len(errors),
             "tolerance": engine.tolerance,
         }
+
+
+def _refuse(engine: str, watch: Watch) -> None:
+    if (left := watch.first.get(Kind.CERTAIN)) is not None:
+        raise OutOfRange(engine, str(left), left.told())
 
 
 def _warning(engine: str, left: str, chance: float) -> str:

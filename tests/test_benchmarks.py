@@ -12,7 +12,7 @@ SCRIPTS = ROOT / "benchmarks"
 LONGEST_S = 300
 TOYS = {
     "exporter": ["--pairs", "2"],
-    "fss_compute": ["--layers", "2", "--tokens", "16", "--repeats", "1"],
+    "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
     "fss_gates": ["--tokens", "64"],
     "fss_pivots": [],
     "fss_repeats": ["--tokens", "64"],
