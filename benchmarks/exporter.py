@@ -1,11 +1,12 @@
 """What it costs a party to be watched: a decoding loop with and without scrapes, one process that scrapes beside it.
 
-    python benchmarks/exporter.py
+    python benchmarks/exporter.py [--pairs 40]
 
 Scrapes come many times faster than Prometheus asks, so that their cost stands out of the noise; it is then told for
 the pace at which they come in a run: one scrape a second, and three questions of the driver for progress.
 """
 
+import argparse
 import multiprocessing
 import os
 import statistics
@@ -32,12 +33,14 @@ from parties.program import run
 MODEL = "random:tiny-llama"
 PROMPT = 128
 WINDOW_SECONDS = 0.5
-PAIRS = 40
 SCRAPES_A_SECOND = 10.0
 PROGRESS_A_SECOND = 3.0
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=40, help="windows of half a second, each with and without scrapes")
+    count = parser.parse_args().pairs
     torch.set_num_threads(1)
     party = Party("client", "127.0.0.1", "session")
     step = decoding(party)
@@ -49,20 +52,20 @@ def main() -> None:
     scrape, progress = cpu_seconds(lambda: exposition(served.collect())), cpu_seconds(party.progress)
     pairs = []
     with Scraper(party.metrics_address) as scraper:
-        for _ in range(PAIRS):  # side by side, for what else the machine does changes
+        for _ in range(count):  # side by side, for what else the machine does changes
             alone = window(step)
             scraper.on.set()
             pairs.append((alone, *window(step)))
             scraper.on.clear()
     scrapes = WINDOW_SECONDS * SCRAPES_A_SECOND
-    extra = [(seconds - count * (cpu / steps)) / scrapes for (cpu, steps), seconds, count in pairs]
+    extra = [(seconds - done * (cpu / steps)) / scrapes for (cpu, steps), seconds, done in pairs]
     print(f"{os.cpu_count()} cores; a scrape has {len(text.splitlines())} lines, {len(text) / 1000:.0f} kB")
     print(f"CPU time of a scrape {scrape * 1e3:.2f} ms, of a question for progress {progress * 1e3:.2f} ms")
     share = scrape + PROGRESS_A_SECOND * progress
     print(f"CPU of one core at one scrape and {PROGRESS_A_SECOND:g} questions a second: {share:.2%}")
     low, middle, high = statistics.quantiles(extra, n=4)
     print(
-        f"all in, with HTTP and threads, beside decoding: {middle * 1e3:.1f} ms a scrape (median of {PAIRS} pairs, "
+        f"all in, with HTTP and threads, beside decoding: {middle * 1e3:.1f} ms a scrape (median of {count} pairs, "
         f"middle half {low * 1e3:.1f} to {high * 1e3:.1f}), so one a second takes {middle:.2%} of a core"
     )
     party.close()

@@ -1,7 +1,7 @@
 """Local compute of one token with `fss`, beside the time to stream the stored weights once.
 
     python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
-        [--prefill]
+        [--prefill] [--repeats 5]
 
 Client and server run in one process, in turn, each on its own clock, with material that the dealer dealt beforehand;
 weights are random, with the shapes of SmolLM2-135M. The bound is the time to read the matrices that a party keeps.
@@ -34,7 +34,6 @@ from parties.program import Program
 
 ROLES = ("client", "server")
 GIGA = 1e9
-REPEATS = 5
 
 
 class Clocked(Simulation):
@@ -84,12 +83,13 @@ def main() -> None:
     for source in (simulation.client, simulation.server):
         source.device = torch.device(given.device)
     best = [float("inf")] * 2
-    for _ in range(REPEATS + 1):  # the first one builds tables and kernels
+    for _ in range(given.repeats + 1):  # the first one builds tables and kernels
         compute(simulation, kept, spec, make(given.policy), given.tokens, prefill=given.prefill)
         best = [min(pair) for pair in zip(best, simulation.seconds, strict=True)]
     for rank, role in enumerate(ROLES):
-        size = 8 * sum(matrix.transposed.numel() for matrix in kept[rank].values())
-        bound = fastest(lambda rank=rank: [matrix.transposed.sum() for matrix in kept[rank].values()], given.device)
+        matrices = [matrix.transposed for matrix in kept[rank].values()]
+        size = 8 * sum(matrix.numel() for matrix in matrices)
+        bound = fastest(lambda own=matrices: [matrix.sum() for matrix in own], given.device, given.repeats)
         print(
             f"{role}: {best[rank]:.3f} s; reading its {size / GIGA:.2f} GB of matrices takes {bound:.3f} s "
             f"({size / bound / GIGA:.0f} GB/s): {best[rank] / bound:.1f} times"
@@ -106,6 +106,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prefill", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5, help="the best of so many counts, after one more")
     return parser.parse_args()
 
 
@@ -124,7 +125,7 @@ def compute(
     def program(source: Source) -> Program[Any]:
         engine = Computation(source)
         if source.rank not in kept:
-            made = {name: _matrix(source, shape).transposed for name, shape in folded_shapes(spec).items()}
+            made = {name: _matrix(source, name, shape).transposed for name, shape in folded_shapes(spec).items()}
             device = source.device if source.rank != DEALER else "cpu"
             kept[source.rank] = {name: ServerMatrix(matrix.to(device)) for name, matrix in made.items()}
         engine.matrices = kept[source.rank]
@@ -164,10 +165,10 @@ def bandwidth(matrices: dict[str, ServerMatrix]) -> None:
         print(f"| {name} x {several} | {size / 1e6:.0f} | {kernel:.0f} | {read:.0f} | {copy:.0f} | {share:.0%} |")
 
 
-def fastest(work: Callable[[], Any], device: str) -> float:
+def fastest(work: Callable[[], Any], device: str, repeats: int = 5) -> float:
     """Least seconds of a few runs."""
     best = float("inf")
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         work()
         if device == "cuda":

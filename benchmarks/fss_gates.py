@@ -87,7 +87,7 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
 
     def program(source: Source) -> Program[Any]:
         engine = Computation(source)
-        engine.matrices = {name: _matrix(source, shape) for name, shape in folded_shapes(spec).items()}
+        engine.matrices = {name: _matrix(source, name, shape) for name, shape in folded_shapes(spec).items()}
         decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
         yield from engine.fix(cache)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
@@ -101,10 +101,12 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
         return simulation.cost, rounds
 
 
-def _matrix(source: Source, shape: tuple[int, ...]) -> ServerMatrix:
+def _matrix(source: Source, name: str, shape: tuple[int, ...]) -> ServerMatrix:
+    """Random weights that keep activations as large as their inputs; the scores' 1 / sqrt(head_dim) is in them, too."""
     generator = torch.Generator().manual_seed(shape[0] * 7919 + shape[1])
+    size = (shape[0] * (SMOLLM2.head_dim if name.endswith("qkv") else 1)) ** -0.5
     mask = torch.randint(-(2**62), 2**62, (shape[1], shape[0]), generator=generator)
-    weight = (torch.randn(shape[1], shape[0], generator=generator) * shape[0] ** -0.5 * 2**16).long()
+    weight = (torch.randn(shape[1], shape[0], generator=generator) * size * 2**16).long()
     return ServerMatrix({DEALER: mask, SERVER: weight, CLIENT: weight - mask}[source.rank])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from parties.cgroup import oom_kills, usable_cpus
-from parties.errors import PartyError
+from parties.errors import OutOfRange, PartyError
 from parties.tls import Identity
 
 PARTY_CLASS = "parties.party:Party"
@@ -152,6 +152,7 @@ def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str,
         "sent_bytes": int(progress.get("sent_bytes", 0)),
         "received_bytes": int(progress.get("received_bytes", 0)),
         "peer": getattr(error, "peer", None) or next(iter(getattr(error, "missing", ())), None),
+        "out_of_range": error.number if isinstance(error, OutOfRange) else None,
     }
 
 

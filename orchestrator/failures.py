@@ -21,6 +21,7 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
         sent_bytes: What it had sent by then, all links together.
         received_bytes: What it had received by then.
         peer: The party that this one blames; a failure with a peer is a symptom.
+        out_of_range: With the status of that name, the number: fields of the record's `RangeReading`.
     """
 
     status: str
@@ -30,6 +31,7 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
     sent_bytes: int = 0
     received_bytes: int = 0
     peer: str | None = None
+    out_of_range: Mapping[str, Any] | None = None
 
     @property
     def told(self) -> dict[str, Any]:

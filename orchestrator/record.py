@@ -16,6 +16,7 @@ class Status(StrEnum):
     """How a cell ended. Only `ok` and `incorrect` carry timings."""
 
     OK = "ok"
+    OUT_OF_RANGE = "out_of_range"
     INCORRECT = "incorrect"
     UNSUPPORTED = "unsupported"
     PARTY_DIED = "party_died"
@@ -75,6 +76,23 @@ class PrefillTotals(_Part):
     stages: tuple[StageReading, ...] = Field(description="Every party and stage, online and offline.")
 
 
+class RangeReading(_Part):
+    """A number of the model that left the range over which the cell's engine is right, as `plain` computed it."""
+
+    number: str = Field(description="Which one, by its place in the decoder.")
+    low: float = Field(description="The least value that the engine takes.")
+    high: float = Field(description="The largest one.")
+    kind: str = Field(
+        description="`certain`: beyond it a comparison or look-up is wrong, always. `rare`: a truncation may be."
+    )
+    value: float | None = Field(description="The value farthest outside; None if it was not a number.")
+    layer: int | None = Field(description="Its layer, from 0; None outside the layers.")
+    token: Annotated[int, Field(ge=0)] = Field(description="At which new token, from 1; 0 in the prompt.")
+    chance: float | None = Field(
+        default=None, description="`rare`: probability that any truncation beyond its range was wrong."
+    )
+
+
 class Check(_Part):
     """The private run against the `plain` engine with the same policy."""
 
@@ -85,6 +103,9 @@ class Check(_Part):
     tokens_match: bool = Field(description="Whether all greedy tokens are the same.")
     tokens_compared: int = Field(default=0, description="Tokens whose logits were compared.")
     tolerance: float | None = Field(default=None, description="Largest error that counts as correct.")
+    out_of_range: RangeReading | None = Field(
+        default=None, description="The first number that left a `rare` range of the engine's; None if none did."
+    )
 
     @property
     def passed(self) -> bool:
@@ -125,6 +146,9 @@ class CellError(_Part):
     stage: str = Field(default="", description="The stage it was in.")
     sent_bytes: Bytes = Field(default=0, description="What it had sent by then.")
     received_bytes: Bytes = Field(default=0, description="What it had received by then.")
+    out_of_range: RangeReading | None = Field(
+        default=None, description="With status `out_of_range`: the first number that left a `certain` range."
+    )
 
 
 def _in_utc(time: datetime) -> datetime:

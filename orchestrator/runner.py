@@ -1,7 +1,9 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
+import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -70,6 +72,7 @@ class Runner:
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
         self._survey = Survey()
+        self._refused: dict[str, CellFailure] = {}
 
     def run(
         self, cell: Cell, watch: Callable[[Progress], None], note: Callable[[str], None] = lambda _: None
@@ -84,6 +87,8 @@ class Runner:
         stopwatch = Stopwatch()
         patience = Patience(cell.cell_timeout_s, self._stop)
         self._survey = Survey()
+        if (known := self._refused.get(numbers_of(cell))) is not None:
+            return Outcome(failed_record(cell, known.told, (), *stopwatch.read(), **self._noted))
         try:
             answers = self._answers(cell, patience, watch, note)
         except BaseException as error:
@@ -93,6 +98,9 @@ class Runner:
                 self._kill()
             if failure is None:
                 raise
+            if failure.status == Status.OUT_OF_RANGE:
+                seen = f"{failure.message}; seen in cell {cell.id}, which computes the same numbers"
+                self._refused[numbers_of(cell)] = replace(failure, message=seen)
             record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
         record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
@@ -224,6 +232,15 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
         }
     )
     return job.model_dump()
+
+
+def numbers_of(cell: Cell) -> str:
+    """What decides which numbers a cell computes: its job without what only changes how, in words that can be compared.
+
+    Cells that are alike in it leave an engine's ranges alike, so the second one need not be run to know.
+    """
+    how = ("offline", "comparison", "gpu", "show_text")
+    return json.dumps({k: v for k, v in job_of(cell, show_text=False).items() if k not in how}, sort_keys=True)
 
 
 def weights_of(model: str) -> int:

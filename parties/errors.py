@@ -6,7 +6,7 @@ Each keeps its constructor's arguments in `args`, so it survives being copied to
 
 # ruff: noqa: N818 - they are named for what happened, like the record's statuses
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PartyError(Exception):
@@ -178,6 +178,25 @@ class Unsupported(PartyError):
     """An engine cannot do what the cell asks."""
 
     status = "unsupported"
+
+
+class OutOfRange(PartyError):
+    """A number of the model leaves the range over which the cell's engine is right; `number` is what a record says."""
+
+    status = "out_of_range"
+
+    def __init__(self, engine: str, left: str, number: dict[str, Any]) -> None:
+        super().__init__(engine, left, number)
+        self.engine = engine
+        self.left = left
+        self.number = number
+
+    def __str__(self) -> str:
+        return (
+            f"{self.left}, where {self.engine} would compute wrongly for certain, so nothing private was run; "
+            f"use the engine plain, another engine, or a model whose numbers stay within "
+            f"(python benchmarks/ranges.py MODEL lists them)"
+        )
 
 
 class NotEnoughMemory(PartyError):

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 
 from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoder import Decoder, decode_token
+from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class
 from parties.engines.plain import PlainEngine
+from parties.engines.watched import WatchedEngine
+from parties.errors import OutOfRange
 from parties.folding import fold, folded_shapes
 from parties.heads.folding import head_of, shapes_of
 from parties.job import Job
@@ -23,7 +26,7 @@ from parties.mesh import Mesh
 from parties.meter import StageMeter
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.policies import make
-from parties.program import run, staged
+from parties.program import run
 from parties.prompt import prompt_tokens
 from parties.state import State
 
@@ -42,7 +45,7 @@ class Session:
     """What outlives a cell: the model on the plain engine, with a meter of its own."""
 
     key: tuple[str, str, str | None]
-    engine: PlainEngine
+    engine: WatchedEngine
     spec: ModelSpec
     tokenizer: Tokenizer
 
@@ -58,6 +61,10 @@ class Referee:
         """One cell: prefill and reference first, then shares or the word to begin, then the check.
 
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
+
+        Raises:
+            OutOfRange: a number leaves the range over which the cell's engine is right; nobody has computed anything
+                private by then.
         """
         self.state.enter("loading")
         with self.meter.stage("bench.load"):
@@ -65,13 +72,20 @@ class Referee:
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
         self.state.enter("prefill")
+        bounds = engine_class(job.engine).bounds
+        # a shared prompt is private to nobody, but for what policies keep of it to compare with later
+        inside = bounds if job.prefill == "mpc" else {key: bounds[key] for key in ("declared",) if key in bounds}
+        session.engine.watch = watch = Watch(inside)
         with self.meter.stage("bench.prefill"):
             cache = Cache.empty(session.spec.n_layers)
             run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
+        _refuse(job.engine, watch)
         prefilled, position = cache.values(), cache.position
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
-            reference = self._decode(job, decoder, cache, tokens[-1])
+            watch.bounds = bounds
+            reference = self._decode(job, decoder, cache, tokens[-1], watch)
+        _refuse(job.engine, watch)
         result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
         if job.engine == "plain":
             result["stages"] = session.engine.meter.snapshot()
@@ -84,6 +98,9 @@ class Referee:
                 self._start()
             self.state.enter("check")
             result["check"] = self._check(job, session.spec, reference)
+            if (left := watch.first.get(Kind.RARE)) is not None:
+                result["check"]["out_of_range"] = {**left.told(), "chance": watch.chance}
+                result["warnings"] = [_warning(job.engine, str(left), watch.chance)]
         return result
 
     def _open(self, job: Job) -> Session:
@@ -93,18 +110,19 @@ class Referee:
             self._session = None  # frees the old model before the new one comes
             spec, weights = load_spec(job.model), load_weights(job.model)
             heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
-            engine = PlainEngine(StageMeter(), device=device)
+            engine = WatchedEngine(StageMeter(), device=device)
             run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
         return self._session
 
-    def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int) -> Reference:
+    def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int, watch: Watch) -> Reference:
         start, kept, generated = time.perf_counter(), [], []
         if job.engine == "plain":
             self.state.prefilled(cache.tokens)
-        for _ in range(job.new_tokens):
-            logits = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
-            token = run(staged(decoder.engine.meter, "argmax", decoder.engine.argmax(logits))) or 0
+        for index in range(job.new_tokens):
+            watch.token = index + 1
+            logits, chosen = run(decode_token(decoder, cache, [token], job.argmax))
+            token = chosen or 0
             kept.append(logits)
             generated.append(token)
             if job.engine == "plain":
@@ -152,3 +170,15 @@ class Referee:
             "tokens_compared": len(errors),
             "tolerance": engine.tolerance,
         }
+
+
+def _refuse(engine: str, watch: Watch) -> None:
+    if (left := watch.first.get(Kind.CERTAIN)) is not None:
+        raise OutOfRange(engine, str(left), left.told())
+
+
+def _warning(engine: str, left: str, chance: float) -> str:
+    return (
+        f"{left}, which {engine} truncates; beyond that range a truncation may be wrong, unseen: in this cell with "
+        f"probability {chance:.1e}"
+    )

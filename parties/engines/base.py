@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import torch
 
 from parties.cache import Cache, LayerCache
+from parties.engines.bounds import Bound
 from parties.engines.operations import Operations
 from parties.meter import StageMeter
 from parties.program import Openings, Program, parallel, run, staged
@@ -35,6 +36,7 @@ class Engine(Operations):
         trust_model: who must not collude with whom, for the record and the report.
         devices: where it can compute, `cpu` and maybe `cuda`.
         tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
+        bounds: ranges of the numbers that it takes, by the keys of `parties.engines.watched`; empty if it takes any.
         number_bytes: memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
         meter: the party's stage meter.
         exchange: opens what programs yield; None if they never do.
@@ -44,6 +46,7 @@ class Engine(Operations):
     trust_model: ClassVar[str]
     devices: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[float]
+    bounds: ClassVar[Mapping[str, Bound]] = {}
     number_bytes: ClassVar[int] = 512
 
     def __init__(self, meter: StageMeter) -> None:

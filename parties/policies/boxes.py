@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from parties.cache import LayerCache
     from parties.engines.base import Engine
 
+KEY_LIMIT, QUERY_LIMIT = 64.0, 128.0  # what is compared, coordinate by coordinate
+
 Levels = Mapping[str, int]
 """Name of each level and tokens in one of its clusters."""
 
 
 def box_all(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
     """Boxes all keys of a layer: 2 G d (n - clusters) comparisons a level."""
-    both = engine.cat([here.k, -here.k], dim=0)
+    keys = engine.bounded(here.k, KEY_LIMIT)
+    both = engine.cat([keys, -keys], dim=0)
     boxes = yield from parallel(*(_largest_by_cluster(engine, both, size) for size in levels.values()))
     for level, ends in zip(levels, boxes, strict=True):
         heads = here.k.shape[0]
@@ -41,7 +44,7 @@ def _largest_by_cluster(engine: "Engine", rows: Any, size: int) -> Program[Any]:
 
 def grow(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
     """Takes the newest token into the last cluster of each level: 2 G d comparisons a level, all at once."""
-    key, heads = here.k[:, -1:], here.k.shape[0]
+    key, heads = engine.bounded(here.k[:, -1:], KEY_LIMIT), here.k.shape[0]
     joined = [level for level, size in levels.items() if (here.tokens - 1) % size]
     if joined:
         ends = [
@@ -67,6 +70,7 @@ def upper_bounds(engine: "Engine", here: "LayerCache", level: str, clusters: ran
     sum_i max(q_i low_i, q_i high_i) = q . (high + low) / 2 + |q| . (high - low) / 2: exact, with one comparison a
     coordinate of the query instead of one a coordinate and cluster.
     """
+    q = engine.bounded(q, QUERY_LIMIT)
     magnitude = yield from engine.maximum(q, -q)
     high, low = (here.state[f"{end}_{level}"][:, clusters.start : clusters.stop] for end in ("high", "low"))
     boxes = engine.cat([(high + low) * 0.5, (high - low) * 0.5], dim=2)

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from parties.errors import PartyError, PromptError, Unsupported
+from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.mesh import Listener, Mesh, connect
 from parties.meter import StageMeter
 from parties.tls import Identity
@@ -107,6 +107,9 @@ def fail(fault: str) -> None:
         time.sleep(600 if fault == "sleep" else 1)
     elif fault == "unsupported":
         raise Unsupported("this engine cannot do that; use another one")
+    elif fault == "range":
+        number = {"number": "mean square", "low": 0.0, "high": 1.0, "kind": "certain", "value": 2.0}
+        raise OutOfRange("fss", "mean square of layer 3 is 2", {**number, "layer": 3, "token": 1})
     elif fault == "oom":
         raise MemoryError
     elif fault == "hog":

@@ -69,6 +69,31 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], sa
         Record.model_validate(factory.record().model_dump() | changes)
 
 
+RANGE = {
+    "number": "product", "low": -1024.0, "high": 1024.0, "kind": "rare", "value": 2801.0, "layer": 11, "token": 0,
+    "chance": 8e-6,
+}  # fmt: skip
+
+
+def test_a_number_that_may_have_been_truncated_wrongly_is_in_the_check_of_a_measured_cell() -> None:
+    record = build(out_of_range=RANGE)
+    assert record.status is Status.OK
+    assert record.check is not None
+    assert record.check.out_of_range is not None
+    assert record.check.out_of_range.model_dump() == RANGE
+    assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_number_out_of_range_is_in_the_error_and_records_from_before_know_of_none() -> None:
+    record = factory.failure(status=Status.OUT_OF_RANGE, out_of_range=RANGE | {"kind": "certain", "value": None})
+    assert record.error is not None
+    assert record.error.out_of_range is not None
+    assert (record.error.out_of_range.layer, record.error.out_of_range.value) == (11, None)
+    old = factory.failure().model_dump()
+    del old["error"]["out_of_range"]
+    assert Record.model_validate(old) == factory.failure()
+
+
 def test_a_good_run_is_ok_with_totals_by_phase() -> None:
     record = build()
     assert record.status is Status.OK

@@ -195,6 +195,27 @@ def test_a_party_that_fails_by_itself_is_recorded_in_its_own_words(
     assert "orange-otter" not in record.model_dump_json()  # what the fake's error quotes
 
 
+def test_a_number_out_of_range_is_recorded_and_cells_that_compute_the_same_are_not_run(
+    runner: Runner, tmp_path: Path
+) -> None:
+    first = run(runner, tmp_path, "range-referee-prefill").record
+    assert first.status is Status.OUT_OF_RANGE
+    assert first.error is not None
+    assert first.error.out_of_range is not None
+    left = first.error.out_of_range
+    assert (left.number, left.value, left.layer, left.kind) == ("mean square", 2.0, 3, "certain")
+    assert "mean square of layer 3" in first.error.message
+
+    again = run(runner, tmp_path, "range-referee-prefill", argmax="private", timeout_s=59).record
+    assert not party_processes(), "nothing was started"
+    assert (again.status, again.error and again.error.out_of_range) == (Status.OUT_OF_RANGE, left)
+    assert again.error is not None
+    assert first.id in again.error.message
+    other = run(runner, tmp_path, "range-referee-prefill", seq_lens=[17]).record
+    assert other.error is not None
+    assert "seen in cell" not in other.error.message, "another prompt is looked at anew"
+
+
 def test_a_stop_ends_the_cell_and_its_parties(runner: Runner, tmp_path: Path, stop: threading.Event) -> None:
     def watch(progress: object) -> None:
         assert isinstance(progress, dict)

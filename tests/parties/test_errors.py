@@ -6,7 +6,7 @@ from parties import errors
 from parties.errors import PartyError
 
 STATUSES = {
-    "ok", "incorrect", "unsupported", "party_died", "timeout", "oom",
+    "ok", "out_of_range", "incorrect", "unsupported", "party_died", "timeout", "oom",
     "shaping_failed", "shaping_drifted", "config_error", "interrupted",
 }  # fmt: skip
 
@@ -31,6 +31,11 @@ EXAMPLES = [
     (errors.ModelError("m is no model; name one"), "config_error", ["m is no model"]),
     (errors.PromptError("too short"), "config_error", ["too short"]),
     (errors.Unsupported("plain has no dealer"), "unsupported", ["no dealer"]),
+    (
+        errors.OutOfRange("fss", "attention score of layer 1 is 981.7, outside -200 to 54", {"layer": 1}),
+        "out_of_range",
+        ["layer 1", "981.7", "fss", "benchmarks/ranges.py"],
+    ),
     (errors.NotEnoughMemory("needs 10 GiB"), "oom", ["10 GiB"]),
 ]
 

@@ -1,12 +1,15 @@
 """Cells with `prefill: mpc` as the parties run them: correct, accounted for apart from decoding, nothing handed out."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from parties.job import Job
 from tests.parties.four import Four
+from tests.parties.models.saved import save, tiny_llama
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +24,18 @@ def job(engine: str = "fss", policy: str = "full", **changes: Any) -> dict[str, 
     }  # fmt: skip
 
 
+def large(folder: Path) -> str:
+    """A model with numbers beyond the range in which `fss` never truncates them wrongly, but in no other way."""
+    model = tiny_llama(tied=True)
+    block = model.get_submodule("model.layers.0.mlp")
+    with torch.no_grad():
+        block.get_parameter("up_proj.weight").mul_(50)
+        block.get_parameter("down_proj.weight").div_(50)
+    return str(save(model, folder))
+
+
 @pytest.fixture(scope="module")
-def cells() -> Any:
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Cells of both engines, with the prompt inside and, for comparison, outside."""
     wanted = {
         "full": job(),
@@ -32,6 +45,7 @@ def cells() -> Any:
         "plain": job(engine="plain"),
         "gpt2": job(policy="mpcache", model="random:tiny-gpt2"),
         "crypten": job(engine="crypten", policy="mpcache", seq_len=17),
+        "large": job(model=large(tmp_path_factory.mktemp("models")), seq_len=8),
     }
     with Four() as four:
         yield {name: {role: told[0] for role, told in four.run(cell).items()} for name, cell in wanted.items()}
@@ -50,6 +64,18 @@ def test_what_is_decoded_after_a_private_prompt_is_correct(cells: Any, name: str
     assert check["tokens_match"]
     assert 0 < check["max_abs_logit_error"] < (check["tolerance"] if name == "crypten" else 0.1)
     assert check["tokens_compared"] == 2
+
+
+def test_numbers_that_may_be_truncated_wrongly_are_told_with_their_probability(cells: Any) -> None:
+    told = cells["large"]["referee"]
+    left = told["check"]["out_of_range"]
+    assert left["number"] in ("output of gate_up", "product")
+    assert (left["layer"], left["token"], left["kind"]) == (0, 0, "rare")
+    assert 0 < left["chance"] < 1e-4
+    assert told["check"]["tokens_match"], "unlikely is not wrong"
+    (warning,) = told["warnings"]
+    assert all(part in warning for part in (left["number"], "of layer 0", "fss", f"{left['chance']:.1e}"))
+    assert all(cells[name]["referee"]["warnings"] == [] for name in PRIVATE)
 
 
 @pytest.mark.parametrize("name", PRIVATE)

@@ -11,6 +11,7 @@ from parties.engines import STOCK_IS_INSECURE, Randomness
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten import functions as f
+from parties.engines.crypten.bounds import BOUNDS, MASKED_SCORE
 from parties.engines.crypten.communicator import LinkCommunicator
 from parties.engines.crypten.provider import DealerClient
 from parties.engines.crypten.randomness import seed_shares
@@ -27,7 +28,6 @@ _CUTS = (
     "its local truncation is wrong, unseen, with probability |x| / 2^32 for each product x that it cuts (x * 2^32 in "
     "a ring of 2^64)"
 )
-_MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class CrypTenEngine(Engine):
     randomness: ClassVar[Randomness] = "private"
     devices = ("cpu",)
     tolerance = 0.5
-    masked_score = _MASKED_SCORE
+    bounds = BOUNDS
+    masked_score = MASKED_SCORE
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter) -> None:
         super().__init__(meter)
@@ -215,7 +216,7 @@ class CrypTenEngine(Engine):
     def _exponentials(self, scores: MPCTensor, mask: Tensor | None) -> Program[tuple[MPCTensor, MPCTensor]]:
         if mask is not None:
             counts = mask.double()
-            scores = scores * counts + (1 - counts) * _MASKED_SCORE
+            scores = scores * counts + (1 - counts) * MASKED_SCORE
         top = yield from self.largest(scores, dim=len(scores.shape) - 1)
         weights = f.exp(scores - top)
         return weights, weights.sum(-1)

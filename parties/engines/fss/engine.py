@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parties.cache import Cache, LayerCache
 from parties.engines.base import Engine, Shapes
-from parties.engines.fss import embedding, gates, keeping, order, ring, selection, softmax
+from parties.engines.fss import bounds, embedding, gates, keeping, order, ring, selection, softmax
 from parties.engines.fss.compare import negative
 from parties.engines.fss.inputs import owned
 from parties.engines.fss.keeping import Kept
@@ -27,15 +27,7 @@ from parties.selection import Selection
 
 T = TypeVar("T")
 
-# Declared bounds. What exceeds its bound is not cut off: it only meets the danger zone of `gates.truncate` unseen, with
-# probability |integer| / 2^63. Largest values of SmolLM2-135M on a news article behind the names.
-LINEAR_LIMITS = {"qkv": 2.0**6, "o": 2.0**9, "down": 2.0**11, "lm_head": 2.0**7}  # 23, 197, 864, 34
-LINEAR_LIMIT = 2.0**6  # gate and up: 34
-SCORE_LIMIT = 2.0**7  # similarities; scores themselves stay below softmax.SCORE_LIMIT: 61
-PRODUCT_LIMIT = 2.0**10
-CACHE_LIMIT = 2.0**6
-STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
-_MIXED_LIMIT = 2.0**7
+_RIVAL_BITS = 12  # fraction bits of logits that are compared: width spent on their range instead
 
 
 class Computation(Engine):
@@ -52,6 +44,7 @@ class Computation(Engine):
     )
     devices = ("cpu", "cuda")
     tolerance = 0.5
+    bounds = bounds.BOUNDS
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
@@ -68,10 +61,10 @@ class Computation(Engine):
         for name, shape in shapes.items():
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
-                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, LINEAR_LIMIT)
+                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
             elif name == "positions":
                 self.parameters[name] = yield from gates.open_(
-                    owned(self.source, shape, integers, ring.FRACTION_BITS, LINEAR_LIMIT)
+                    owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
 
     def public(self, tensor: Tensor) -> Tensor:
@@ -90,13 +83,13 @@ class Computation(Engine):
 
     def adopt(self, share: Tensor) -> Additive:
         """Additive shares of a value; `fix` makes masked values of a whole cache."""
-        return Additive(self.source, share, ring.FRACTION_BITS, CACHE_LIMIT)
+        return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
 
     def fix(self, cache: Cache) -> Program[None]:
         """Puts an adopted cache under masks that stay: each value is opened once and never again. 1 round."""
         named = cache.values()
-        opened = yield from parallel(*(gates.open_(value.bounded(STATE_LIMIT)) for value in named.values()))
-        masked = {name: value.bounded(CACHE_LIMIT) for name, value in zip(named, opened, strict=True)}
+        opened = yield from parallel(*(gates.open_(value.bounded(bounds.STATE_LIMIT)) for value in named.values()))
+        masked = {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(named, opened, strict=True)}
         cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
     def export(self, value: Masked) -> Tensor:
@@ -116,11 +109,12 @@ class Computation(Engine):
 
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
-        return embedding.rows(self.source, self.matrices["embed"], tokens, count, LINEAR_LIMIT)
+        return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the winner's index goes to the client alone."""
-        index = yield from order.argmax(gates.truncate(logits).reshape(-1))
+        rivals = gates.truncate(logits, _RIVAL_BITS).bounded(bounds.RIVAL.limit)
+        index = yield from order.argmax(rivals.reshape(-1))
         told = self.tell_client(index)
         return None if told is None else int(told)
 
@@ -138,7 +132,7 @@ class Computation(Engine):
 
     def linear(self, x: Masked, name: str) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        limit = LINEAR_LIMITS.get(name.rsplit(".", 1)[-1], LINEAR_LIMIT)
+        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
         y = self.matrices[name].apply(gates.truncate(x), limit)
         if (bias := self.biases.get(f"{name}.bias")) is not None:
             y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
@@ -150,12 +144,12 @@ class Computation(Engine):
 
     def mul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise product. 1 round."""
-        limit = min(x.limit * y.limit, PRODUCT_LIMIT)
+        limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
         return gates.truncate((yield from gates.open_(product(self._cut(x, y), limit=limit))))
 
     def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Batched matrix product. 1 round."""
-        return gates.truncate((yield from self._matmul(x, y, PRODUCT_LIMIT)))
+        return gates.truncate((yield from self._matmul(x, y, bounds.PRODUCT.limit)))
 
     def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
         x, y = self._cut(x, y)
@@ -177,7 +171,7 @@ class Computation(Engine):
     def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         """Softmax over the last axis. 9 rounds."""
         weights = yield from softmax.exponentials(scores, mask)
-        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(softmax.TOTAL_LIMIT))
+        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
         return (yield from self._divide(weights, inverse, 1.5))
 
     def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
@@ -188,25 +182,25 @@ class Computation(Engine):
     ) -> Program[Masked]:
         """Combines the exponentials and divides the result; the reciprocal comes beside. 9 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
-        total = weights.sum(-1).bounded(softmax.TOTAL_LIMIT)
+        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
         mixed, inverse = yield from parallel(
             staged(self.meter, "attend", combine(weights)),
             staged(self.meter, "softmax", softmax.reciprocal(total)),
         )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, CACHE_LIMIT)))
+        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
         grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
-        scores = yield from self._matmul(grouped, k.transpose(1, 2), SCORE_LIMIT)
+        scores = yield from self._matmul(grouped, k.transpose(1, 2), bounds.SCORE_LIMIT)
         return scores.reshape(heads, n, k.shape[1])
 
     def weigh(self, weights: Masked, v: Masked) -> Program[Masked]:
         """Weighted sum of values for grouped heads. 1 round."""
         heads, n, t = weights.shape
         grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
-        mixed = yield from self._matmul(grouped, v, _MIXED_LIMIT)
+        mixed = yield from self._matmul(grouped, v, bounds.MIXED.limit * bounds.TOTAL_LIMIT)
         return gates.truncate(mixed).reshape(heads, n, v.shape[2])
 
     def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
@@ -224,7 +218,7 @@ class Computation(Engine):
 
     def to_cache(self, value: Masked) -> Masked:
         """16 fraction bits: what is multiplied again and again is cut once."""
-        return gates.truncate(value).bounded(min(value.limit, CACHE_LIMIT))
+        return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
 
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
         """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
@@ -253,8 +247,8 @@ class Computation(Engine):
         self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> Program[OneHot]:
         """Masked one-hot rows of the chosen clusters. 6 rounds."""
-        levels = (gates.truncate(coarse), gates.truncate(fine))
-        return (yield from selection.top_two_levels(*levels, parents, k_coarse, k_fine))
+        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
+        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
 
     def pick(self, picks: OneHot, blocks: Masked) -> Program[Masked]:
         """The chosen blocks. 1 round."""

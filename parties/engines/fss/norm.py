@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 
 from parties.engines.fss import ring
+from parties.engines.fss.bounds import MEAN, MEAN_SQUARE
 from parties.engines.fss.gates import bilinear, open_, truncate
 from parties.engines.fss.octaves import HIGHEST, Octaves, Reals
 from parties.engines.fss.products import product
@@ -13,10 +14,10 @@ from parties.engines.fss.tables import digit
 from parties.engines.fss.values import Masked
 from parties.program import Program, parallel
 
-LEAST, LARGEST = 2.0**-10, 2.0**20  # mean squares: SmolLM2-135M has 0.007 to 9e5
+_LEAST = 2.0**-10  # mean squares from which on roots are as exact as stated
 _ROOT_SCALE = 36  # of the inverse root as it is opened
 _HIGH_SCALE, _LOW_SCALE = 18, 26
-_MEAN_BITS, _MEAN_LIMIT = 24, 2.0**8
+_MEAN_BITS = 24
 
 
 @cache
@@ -26,8 +27,8 @@ def _inverse_root(d: int, scale: int, eps: float) -> Octaves:
     def function(s: Reals) -> Reals:
         return 1 / np.sqrt(s / d + eps)
 
-    low = scale + math.floor(math.log2(d * LEAST))
-    high = scale + math.ceil(math.log2(d * LARGEST))
+    low = scale + math.floor(math.log2(d * _LEAST))
+    high = scale + math.ceil(math.log2(d * MEAN_SQUARE.high))
     return Octaves(function, low, high, scale, _ROOT_SCALE, 2.0 ** math.ceil(math.log2(min(eps, 1.0) ** -0.5)))
 
 
@@ -49,10 +50,10 @@ def inverse_root(x: Masked) -> Program[Masked]:
 def normalise(x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
     """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
 
-    Range: mean squares from 0 to 2^20. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
+    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
     bits of x; the inverse root itself has 26 fraction bits, opened as a high and a low part so that neither product
-    comes near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows (15 if d is a power
-    of two), and 16 d + 16 online and 32 d + 24 offline bytes, to the server; 8 d more for each truncation that x needs.
+    comes near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows, and 16 d + 16
+    online and 32 d + 24 offline bytes, to the server; 8 d more for each truncation that x needs, one above d = 512.
 
     Raises:
         DangerZone: see `truncate`.
@@ -60,11 +61,11 @@ def normalise(x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
     d = x.shape[1]
     if centre:
         total = x.sum(1, keepdim=True).times(round(2**_MEAN_BITS / d))
-        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, _MEAN_LIMIT)), x.scale)
+        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, MEAN.limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
     narrow = x
-    if (over := 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * LARGEST)) - HIGHEST) > 0:
+    if (over := 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * MEAN_SQUARE.high)) - HIGHEST) > 0:
         narrow = truncate(x, ring.FRACTION_BITS - (over + 1) // 2)
     squares = yield from open_(
         bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))

@@ -43,7 +43,7 @@ class DangerStays(PartyError):  # noqa: N818 - named for what happened
         attempts, stage = self.args
         return (
             f"a number fell into the danger zone {attempts} times in a row, in stage {stage}: a bound is declared so "
-            f"wide that cutting is left to luck; narrow the bounds that parties/engines/fss/engine.py declares"
+            f"wide that cutting is left to luck; narrow the bounds that parties/engines/fss/bounds.py declares"
         )
 
 

@@ -17,7 +17,7 @@ from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.opening import Opening, dealers
 from parties.engines.fss.source import ClientSource, DealerSource, ServerSource, Source
-from parties.engines.fss.values import Additive, Masked
+from parties.engines.fss.values import Additive, Masked, Number
 from parties.meter import StageMeter
 from parties.program import Program, run
 
@@ -44,7 +44,7 @@ class Cost:
 
 
 class Simulation:
-    """Runs programs at three sources in lockstep, and checks every opened value against its declared bound.
+    """Runs programs at three sources in lockstep, and checks every value where a bound of it is declared or relied on.
 
     Args:
         seed: makes a run repeatable.
@@ -64,6 +64,8 @@ class Simulation:
         self.epoch = 0
         self.cost = Cost()
         self.opened: list[list[Any]] = []
+        self._declared: deque[Number] = deque()  # the client's parts of what the server is yet to declare
+        self.client.declared, self.server.declared = self._declared.append, self._compare
 
     @staticmethod
     def _inbox(queue: deque[bytes]) -> Inbox:
@@ -78,13 +80,13 @@ class Simulation:
         """Results of client and server.
 
         Raises:
-            BeyondBound: an opened value is larger than declared.
+            BeyondBound: a value is larger than declared, where it is opened or its bound is declared (`bounded`).
             MaterialOutOfStep: the parties used less or more material than the dealer dealt.
         """
         self.epoch += 1
         for source in self.sources:
             source.begin(self.epoch)
-        for queue in self.queues:
+        for queue in (*self.queues, self._declared):
             queue.clear()
         run(program(self.dealer), dealers)
         for outbox in self.outboxes:
@@ -96,6 +98,10 @@ class Simulation:
             if queue:
                 raise MaterialOutOfStep(f"{len(queue)} frames of the dealer's were not used")
         return results
+
+    def _compare(self, theirs: Number) -> None:
+        mine = self._declared.popleft()
+        _require(_integers(mine, theirs), theirs.bits, theirs.source.meter.current)
 
     def _lockstep(self, *programs: Program[T]) -> tuple[T, T]:
         answers: list[Any] = [None, None]
@@ -129,12 +135,19 @@ class Simulation:
 
 
 def _check(mine: Opening, theirs: Opening, opened: Tensor) -> None:
-    if mine.pad is None or theirs.pad is None or mine.limit_bits >= 63:
-        return
-    value = opened - mine.pad - theirs.pad
-    if bool((value.abs() >= 2**mine.limit_bits).any()):
-        worst = float(value.abs().max())
-        raise BeyondBound(f"stage {mine.stage}: a value of {worst:g} was declared to stay below 2^{mine.limit_bits}")
+    if mine.pad is not None and theirs.pad is not None:
+        _require(opened - mine.pad - theirs.pad, mine.limit_bits, mine.stage)
+
+
+def _require(integers: Tensor, bits: int, stage: str) -> None:
+    if bits < 63 and bool((integers.abs() >= 2**bits).any()):
+        worst = float(integers.abs().max())
+        raise BeyondBound(f"stage {stage}: a value of {worst:g} was declared to stay below 2^{bits}")
+
+
+def _integers(first: Number, second: Number) -> Tensor:
+    shares = [v.additive().share if isinstance(v, Masked) else v.share for v in (first, second)]  # type: ignore[attr-defined]
+    return shares[0] + shares[1]
 
 
 def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACTION_BITS) -> Additive:
@@ -147,5 +160,4 @@ def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACT
 
 def value_of(first: Masked | Additive, second: Masked | Additive) -> Tensor:
     """The numbers behind both parties' parts, float64."""
-    shares = [v.additive().share if isinstance(v, Masked) else v.share for v in (first, second)]
-    return ring.decode(shares[0] + shares[1], first.scale)
+    return ring.decode(_integers(first, second), first.scale)

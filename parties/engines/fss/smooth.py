@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from parties.engines.fss import ring
+from parties.engines.fss.bounds import ACTIVATION
 from parties.engines.fss.gates import open_, truncate
 from parties.engines.fss.products import products
 from parties.engines.fss.tables import Tables, digit, look_up
@@ -13,7 +14,6 @@ from parties.engines.fss.values import Masked
 from parties.engines.plain import ACTIVATIONS
 from parties.program import Program
 
-LIMIT = 64.0
 _WIDTH = 11
 _CELL_BITS = 4  # a cell is 2^-4 wide
 _SCALE, _SLOPE_SCALE = 30, 14
@@ -34,8 +34,8 @@ def _tables(kind: str) -> Tables:
 def smooth(x: Masked, kind: str) -> Program[Masked]:
     """`silu`, `gelu` or `gelu_tanh`, elementwise.
 
-    Range: |x| < 64. Error: at most 1.5e-3, 2e-4 in the mean square near zero, less elsewhere. 2 rounds, 24 online bytes
-    each way, 312 offline bytes, to the server, an element; 8 more if x has more than 16 fraction bits.
+    Range: `bounds.ACTIVATION`. Error: at most 1.5e-3, 2e-4 in the mean square near zero, less elsewhere. 2 rounds, 24
+    online bytes each way, 312 offline bytes, to the server, an element; 8 more if x has more than 16 fraction bits.
     """
     x = truncate(x)
     start = ring.FRACTION_BITS - _CELL_BITS
@@ -43,4 +43,4 @@ def smooth(x: Masked, kind: str) -> Program[Masked]:
     rest = digit(x, 0, start)
     opened = yield from open_(found.signed)
     value = products([[opened[0]], [opened[1], rest.rescaled(0)]], found.sign).rescaled(_SCALE)
-    return truncate((yield from open_(value.bounded(LIMIT))))
+    return truncate((yield from open_(value.bounded(ACTIVATION.limit))))

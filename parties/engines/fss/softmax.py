@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import ring
+from parties.engines.fss.bounds import PEAK, SCORE, SCORE_LIMIT, WEIGHT_LIMIT
 from parties.engines.fss.compare import negative
 from parties.engines.fss.gates import arithmetic, open_, truncate, xor_bits
 from parties.engines.fss.octaves import HIGHEST, Octaves
@@ -22,38 +23,36 @@ from parties.engines.fss.tables import Tables, digit, look_up
 from parties.engines.fss.values import Additive, Masked
 from parties.program import Program
 
-SCORE_LIMIT = 64.0
-LEAST_PEAK, LARGEST_PEAK = -45.0, 45.0  # where the row's log sum exp may lie
 WEIGHT_SCALE = 18
-WEIGHT_LIMIT = 4.0
-TOTAL_LIMIT = 4.0
 _STEP_BITS = 4
 _STEPS = 11  # powers of sixteen that one coarse table tells apart
 _SPAN = _STEPS * _STEP_BITS * math.log(2)
-_FLOORS = tuple(LEAST_PEAK + i * _SPAN for i in range(3))
+_FLOORS = tuple(PEAK.low + i * _SPAN for i in range(3))
 _COARSE_BITS = 6
 _SHIFT = -0.3  # rows then sum to between 0.03 and 3.7, places one off included
 MASKED_SCORE = -60.0
 _CELL_BITS = 4
+_LOWEST = -248  # of score - shift, which is at most 4: a score is at least -200, a shift at most 47
 _HIGH_SCALE, _LOW_SCALE, _REST_SCALE = 18, 9, 9
 
 
-def _signed(width: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+def _window(width: int, low: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+    """What the places of a table of 2^width cells stand for: the number from `low` on that is equal to each modulo."""
     places = np.arange(1 << width)
-    return np.where(places < places.size // 2, places, places - places.size)
+    return (places - low) % places.size + low
 
 
 @cache
 def _coarse() -> Tables:
-    """exp(i - floor) * 2^6 up to the span, for cells of width one over [-128, 128) and each floor."""
-    grown = [np.exp(np.minimum(_signed(8) - floor, _SPAN)) * 2.0**_COARSE_BITS for floor in _FLOORS]
+    """exp(i - floor) * 2^6 up to the span, for cells of width one over [-200, 56) and each floor."""
+    grown = [np.exp(np.minimum(_window(8, round(SCORE.low)) - floor, _SPAN)) * 2.0**_COARSE_BITS for floor in _FLOORS]
     return Tables(np.rint(np.stack(grown)).astype(np.int64)[:, None])
 
 
 @cache
-def _fine(width: int, cell: float, scale: int) -> Tables:
-    """Exp over 2^width cells around zero, no larger than exp(4)."""
-    grown = np.exp(np.minimum(_signed(width) * cell, 4.0)) * 2.0**scale
+def _fine(width: int, low: int, cell: float, scale: int) -> Tables:
+    """Exp over 2^width cells of which `low` is the lowest, no larger than exp(4)."""
+    grown = np.exp(np.minimum(_window(width, low) * cell, 4.0)) * 2.0**scale
     return Tables(np.rint(grown).astype(np.int64)[None, None])
 
 
@@ -85,13 +84,13 @@ def _shift(scores: Masked) -> Program[Masked]:
     step = round(_STEP_BITS * math.log(2) * ring.SCALE)
     steps = Additive(source, count.share * -step, ring.FRACTION_BITS, 128.0)
     passed = yield from open_(steps.reshape(*steps.shape, 1))
-    return passed.plus(LEAST_PEAK + _SPAN * len(_FLOORS) + _SHIFT).bounded(128.0)
+    return passed.plus(PEAK.low + _SPAN * len(_FLOORS) + _SHIFT).bounded(128.0)
 
 
 def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
     """exp(score - shift) for a shift of each row, 18 fraction bits: rows sum to between 0.03 and 3.7.
 
-    Range: |score| < 64, log sum exp of a row within 45 of zero, rows of at most 4,096. Error: relative 2^-7 and
+    Range: `bounds.SCORE` and `bounds.PEAK`, rows of at most 4,096. Error: relative 2^-7 and
     absolute 2^-15. 6 rounds and those of a sign; 48 online and 184 offline bytes, to the server, a score; 32 + 33/8
     online bytes, 264 offline bytes, to the server, and 33 signs of 62 bits a row.
 
@@ -104,10 +103,10 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         scores = hidden_scores(scores, mask)
     source, start = scores.source, scores.scale
     x = scores - (yield from _shift(scores)).upscaled(scores.scale).expand(*scores.shape)
-    high = look_up(source, x.public, x.mask, start, _fine(8, 1.0, _HIGH_SCALE))
+    high = look_up(source, x.public, x.mask, start, _fine(8, _LOWEST, 1.0, _HIGH_SCALE))
     rest = [ring.low_bits(part, 0, start) for part in (x.public, x.mask)]
     low_start = scores.scale - _CELL_BITS
-    low = look_up(source, rest[0], rest[1], low_start, _fine(6, 2.0**-_CELL_BITS, _LOW_SCALE))
+    low = look_up(source, rest[0], rest[1], low_start, _fine(6, -32, 2.0**-_CELL_BITS, _LOW_SCALE))
     low_start_bits = scores.scale - _REST_SCALE
     end = digit(x, low_start_bits, low_start - low_start_bits).plus(1.0)
     both = yield from open_(_stack(high.signed, low.signed))

@@ -46,6 +46,8 @@ class Source(ABC):
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
         device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
             the CPU.
+        declared: hears of each value of which a bound was declared; a simulation, which has both parties' parts, checks
+            it.
     """
 
     rank: ClassVar[int]
@@ -54,6 +56,7 @@ class Source(ABC):
         self.meter = meter
         self.comparison: Literal["dcf", "carry"] = "dcf"
         self.device = torch.device("cpu")
+        self.declared: Callable[[Any], None] = lambda _: None
 
     @abstractmethod
     def begin(self, epoch: int) -> None:

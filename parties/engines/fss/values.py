@@ -94,7 +94,9 @@ class Number(ABC):
 
     def bounded(self, limit: float) -> Self:
         """The same value with another declared bound."""
-        return self.map(lambda t: t, self.scale, limit)
+        value = self.map(lambda t: t, self.scale, limit)
+        self.source.declared(value)
+        return value
 
     def rescaled(self, scale: int) -> Self:
         """The same integers read with other fraction bits: a division by a power of two that costs nothing."""

@@ -189,7 +189,7 @@ def smooth_cost(n: int) -> Count:
 
 def norm_cost(n: int, d: int, how: How) -> Count:
     """Sum of squares, inverse root, two parts of it, two products of each element and their truncations."""
-    windows = 15 if d & (d - 1) == 0 else 16
+    windows = 16
     root = opened(n) + Count(server=8 * n) + octaves(n, windows, how) + opened(n) + Count(server=16 * n)
     return root + Count(1, 16 * n * d, 0, 32 * n * d)
 

@@ -1,0 +1,64 @@
+"""Declared bounds of the `fss` engine, all of them: its programs take their constants from here.
+
+A bound is one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` one, a truncation of a number x with
+|x| >= 2^k is wrong, unseen, with probability (|x| - 2^k) / 2^64 in integers; within it, never. Beyond a `certain` one,
+signs, look-ups and everything computed from them are wrong, and a ranking that is opened is no uniformly random one.
+A bound that is truncated by also decides how often a piece is run again: 2^(k - 63) for each number.
+
+What a model's numbers are beside these: `benchmarks/ranges.py MODEL`; for SmolLM2-135M see docs/fss.md.
+"""
+
+import math
+from collections.abc import Mapping
+
+from parties.engines.bounds import Bound, certain, rare
+
+_PRODUCT_BITS = 32  # fraction bits of a product of two numbers
+_CELLS = 1 << 11  # of a look-up over a range; the last one may be mistaken for the first, a whole range away
+
+LINEAR: Mapping[str, Bound] = {
+    "qkv": rare("output of qkv", 2.0**6, _PRODUCT_BITS),
+    "o": rare("output of o", 2.0**9, _PRODUCT_BITS),
+    "gate_up": rare("output of gate_up", 2.0**6, _PRODUCT_BITS),
+    "up": rare("output of up", 2.0**6, _PRODUCT_BITS),
+    "down": rare("output of down", 2.0**11, _PRODUCT_BITS),
+    "lm_head": rare("logit", 2.0**8, _PRODUCT_BITS),
+    "head_in": rare("output of head_in", 2.0**6, _PRODUCT_BITS),
+    "head_out": rare("output of head_out", 2.0**6, _PRODUCT_BITS),
+}
+PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
+PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
+MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 4 at most
+MEAN = rare("mean of a row", 2.0**8, 40)
+
+ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
+# Cells of the softmax are places modulo 256; which numbers they stand for was chosen by what scores do: they lie far
+# below their row's log sum exp rather than above it.
+SCORE = certain("attention score", -200.0, 54.0)
+PEAK = certain("log sum exp of a row of scores", -45.0, 47.0)
+MEAN_SQUARE = certain("mean square", 0.0, 2.0**21 * (1 - 1 / _CELLS))
+SQUARE_ROOT = certain("input of the inverse square root", 2.0**-10, 2.0**14)
+SIMILARITY = certain("similarity that is ranked", -(2.0**11), 2.0**11)
+RIVAL = certain("logit that is compared", -(2.0**10), 2.0**10)
+DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # the policy says how large it may be
+
+SCORE_LIMIT = SCORE.limit
+CACHE_LIMIT = 2.0**6  # keys and values; policies that compare keys declare it themselves
+STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
+WEIGHT_LIMIT = TOTAL_LIMIT = 4.0  # of exponentials and of their sum; follows from the bounds of scores
+
+BOUNDS: Mapping[str, Bound] = {
+    **LINEAR,
+    "product": PRODUCT,
+    "mixed": MIXED,
+    "mean": MEAN,
+    "activation": ACTIVATION,
+    "score": SCORE,
+    "peak": PEAK,
+    "mean square": MEAN_SQUARE,
+    "square root": SQUARE_ROOT,
+    "similarity": SIMILARITY,
+    "rival": RIVAL,
+    "declared": DECLARED,
+}
+"""By the keys of `parties.engines.watched`."""

@@ -1,0 +1,129 @@
+"""The `plain` engine under a `Watch`: shows it every number of which a private engine may declare a range."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.cache import LayerCache
+from parties.engines.bounds import Watch
+from parties.engines.plain import Picks, PlainEngine
+from parties.meter import StageMeter
+from parties.program import Program
+
+
+class WatchedEngine(PlainEngine):
+    """Computes what `PlainEngine` does.
+
+    Attributes:
+        watch: what sees the numbers; one without bounds looks at nothing.
+    """
+
+    def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
+        super().__init__(meter, dtype, device)
+        self.watch = Watch({})
+        self._layer: int | None = None
+        self._rows: dict[str, Tensor] = {}  # of the last norm, whose layer the matrix after it tells
+
+    def _see(self, key: str, values: Tensor, limit: float | None = None) -> None:
+        self.watch.see(key, values, self._layer, limit)
+
+    def linear(self, x: Tensor, name: str) -> Program[Tensor]:
+        """Also the numbers of the norm before: `layers.<layer>.<matrix>` says where they are."""
+        *place, matrix = name.split(".")
+        self._layer = int(place[1]) if place else None
+        for key, values in self._rows.items():
+            self._see(key, values)
+        self._rows = {}
+        y = yield from super().linear(x, name)
+        self._see(matrix, y)
+        return y
+
+    def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Program[Tensor]:
+        """`mean` and `mean square` of each row."""
+        if self.watch.bounds:
+            self._rows = {"mean": x.mean(-1, keepdim=True)} if centre else {}
+            self._rows["mean square"] = (x - self._rows.get("mean", 0.0)).square().mean(-1)
+        return (yield from super().normalise(x, eps, centre=centre))
+
+    def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
+        """Its input."""
+        self._see("activation", x)
+        return (yield from super().activation(x, kind))
+
+    def mul(self, x: Tensor, y: Tensor) -> Program[Tensor]:
+        """`product`."""
+        z = yield from super().mul(x, y)
+        self._see("product", z)
+        return z
+
+    def matmul(self, x: Tensor, y: Tensor) -> Program[Tensor]:
+        """`product`."""
+        z = yield from super().matmul(x, y)
+        self._see("product", z)
+        return z
+
+    def scores(self, q: Tensor, k: Tensor) -> Program[Tensor]:
+        """Seen where they are used, by the softmax."""
+        return self._unseen(super().scores(q, k))
+
+    def weigh(self, weights: Tensor, v: Tensor) -> Program[Tensor]:
+        """`mixed`."""
+        mixed: Tensor = yield from self._unseen(super().weigh(weights, v))
+        self._see("mixed", mixed)
+        return mixed
+
+    def _alive_scores(self, q: Tensor, layer: LayerCache) -> Program[Tensor]:
+        """The engine's `masked_score`, which takes part in it, is no number of the model's."""
+        return self._unseen(super()._alive_scores(q, layer))
+
+    def _unseen(self, program: Program[Any]) -> Program[Any]:
+        """A program whose numbers are not shown; nothing else runs meanwhile, since nothing is opened."""
+        watch, self.watch = self.watch, Watch({})
+        try:
+            return (yield from program)
+        finally:
+            self.watch = watch
+
+    def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Program[Tensor]:
+        """`score`, `peak` (log sum exp of a row), `depth` (below the row's largest), `masked row` (its largest)."""
+        if self.watch.bounds:
+            self._see_scores(scores, mask)
+        return (yield from super().softmax(scores, mask))
+
+    def _see_scores(self, scores: Tensor, mask: Tensor | None) -> None:
+        counts = scores > self.masked_score / 2
+        if mask is not None:
+            counts = counts & mask.to(scores.device)
+        rows = scores.masked_fill(~counts, -torch.inf)
+        largest = rows.amax(-1, keepdim=True)
+        self._see("score", scores[counts])
+        self._see("peak", rows.logsumexp(-1))
+        self._see("depth", (rows - largest)[counts])
+        if not bool(counts.all()):
+            self._see("masked row", largest)
+
+    def inverse_root(self, x: Tensor) -> Program[Tensor]:
+        """`square root`: its input."""
+        self._see("square root", x)
+        return (yield from super().inverse_root(x))
+
+    def bounded(self, value: Tensor, limit: float) -> Tensor:
+        """`declared`: what a policy says of a number that will be compared."""
+        self._see("declared", value, limit)
+        return value
+
+    def top_clusters(
+        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Program[Picks]:
+        """`similarity`."""
+        for similarities in (coarse, fine):
+            self._see("similarity", similarities)
+        return (yield from super().top_clusters(coarse, fine, parents, k_coarse, k_fine))
+
+    def argmax(self, logits: Tensor) -> Program[int]:
+        """`rival`."""
+        self._layer = None
+        self._see("rival", logits)
+        return (yield from super().argmax(logits))
