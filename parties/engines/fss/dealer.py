@@ -45,7 +45,7 @@ class Dealer:
         self._couriers: dict[str, Courier] = {}
 
     def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
-        """Answers the parties until the client says that the run needs nothing more.
+        """Answers the parties until both say that the run needs nothing more.
 
         Args:
             prefilled: called when the client says that the prompt is through.
@@ -71,13 +71,15 @@ class Dealer:
             self.meter.put("mpcbench_dealer_backlog_bytes", None)
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What the parties say, in the order of arrival, up to the client's last word."""
-        while True:
-            for link in await_any(list(self.links.values()), _PATIENCE_S):
+        """What the parties say, in the order of arrival, up to the last word of each."""
+        talking = dict(self.links)
+        while talking:
+            for link in await_any(list(talking.values()), _PATIENCE_S):
                 request = link.receive_json()
-                if link.peer == "client" and request["do"] == "end":
-                    return
-                yield link.peer, request
+                if request["do"] == "end":
+                    del talking[link.peer]
+                else:
+                    yield link.peer, request
             for courier in self._couriers.values():
                 courier.check()
             if self._walk is not None:

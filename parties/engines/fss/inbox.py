@@ -12,6 +12,8 @@ from parties.errors import PartyError
 _MARK = struct.Struct("<Q")
 MARK_BYTES = _MARK.size
 FRAME_BYTES = 1 << 20
+LONGEST_BYTES = MARK_BYTES + FRAME_BYTES
+"""Of a frame with its mark: a party believes no longer one."""
 
 
 class MaterialReused(PartyError):  # noqa: N818 - named for what happened
@@ -95,6 +97,8 @@ class Inbox:
 
     def _next_frame(self) -> None:
         frame = memoryview(self._receive())
+        if len(frame) <= _MARK.size:
+            raise MaterialOutOfStep(f"a frame of {len(frame)} bytes holds no material: its mark takes {_MARK.size}")
         (epoch,) = _MARK.unpack(frame[: _MARK.size])
         if epoch > self._epoch:
             raise MaterialOutOfStep(f"the dealer's material of epoch {self._epoch} is used up; it went on to {epoch}")

@@ -93,8 +93,8 @@ class Opener:
             self._place.update("".join(opening.kind for opening in wanted).encode())
             place = self._place.digest()
             mine = place + b"".join(_octets(opening.hidden) for opening in wanted)
-            theirs = self.peer.exchange(mine)
-            if len(theirs) != len(mine) or theirs[:PLACE_BYTES] != place:
+            theirs = self.peer.exchange(mine, alike=True)
+            if theirs[:PLACE_BYTES] != place:
                 self.peer.close()
                 raise OutOfStep(self.peer.peer, self.meter.current, f"place {place.hex()}", "another place")
             return _combined(wanted, memoryview(theirs)[PLACE_BYTES:])

@@ -15,7 +15,7 @@ from parties.engines.base import Shapes
 from parties.engines.fss import ring
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.gates import DangerZone
-from parties.engines.fss.inbox import Inbox
+from parties.engines.fss.inbox import LONGEST_BYTES, Inbox
 from parties.engines.fss.intake import MATERIAL, Intake
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.matrices import ServerMatrix
@@ -79,7 +79,7 @@ class FssEngine(Computation):
         if self._supply is not None:
             return self._supply.next()
         with self.meter.stage(MATERIAL):
-            return self.dealer.receive()
+            return self.dealer.receive(at_most=LONGEST_BYTES)
 
     def _ask(self, request: dict[str, Any]) -> None:
         if self.client:
@@ -122,8 +122,8 @@ class FssEngine(Computation):
         plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
         self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
         if self._offline == "stored":
-            self._supply = Stock(self.dealer, self.meter, self._seed)
-            self._supply.lay_in(epoch(self.repeats, first))
+            self._supply = Stock(self.dealer, self.meter)
+            self._supply.lay_in()
         else:
             self._supply = Intake(self.dealer, self.meter)
         if prefill is None:
@@ -155,7 +155,7 @@ class FssEngine(Computation):
         self.meter.add("mpcbench_repeats_total")
         self._ask({"do": "again", "index": index, "attempt": self.repeats})
         if isinstance(self._supply, Stock):
-            self._supply.lay_in(epoch(self.repeats, index))
+            self._supply.lay_in()
         self.source.begin(epoch(self.repeats, index))
 
     def tell_client(self, value: Additive) -> Tensor | None:
@@ -178,8 +178,9 @@ class FssEngine(Computation):
         self._ask({"do": "prefilled"})
 
     def finish(self) -> None:
-        """Lets the dealer go, and hears its last word."""
-        self._ask({"do": "end"})
+        """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""
+        with self.meter.stage(MATERIAL):
+            self.dealer.send_json({"do": "end"})
         if self._supply is not None:
             self._supply.finish()
             self._supply = None
