@@ -15,12 +15,12 @@ class DealingParty:
 
     def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
-        self._dealer: tuple[tuple[str, str, str], Dealer] | None = None
+        self._dealer: tuple[tuple[str, str, bool, str], Dealer] | None = None
 
     def run(self, job: Job) -> dict[str, Any]:
         """One cell."""
         self.state.enter("loading")
-        wanted = (job.model, job.engine, job.head)
+        wanted = (job.model, job.engine, job.gpu, job.head)
         if self._dealer is None or self._dealer[0] != wanted:
             self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter))
         result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": 0.0}

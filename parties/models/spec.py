@@ -110,7 +110,7 @@ class ModelSpec:
         """
         try:
             return cls(**{**fields, "eos_ids": tuple(fields.get("eos_ids", ()))})
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ModelError(f"these are not the facts of a model: {error}") from error
 
     def _layer_shapes(self) -> dict[str, Shape]:

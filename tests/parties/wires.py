@@ -62,9 +62,9 @@ def frame(number: int, payload: bytes) -> bytes:
     return header(payload, number) + payload
 
 
-def announced(length: int) -> bytes:
-    """An undamaged header of a first payload that does not follow."""
-    fields = struct.pack("!QIQ", length, 0, 0)
+def announced(length: int, number: int = 0) -> bytes:
+    """An undamaged header of a payload that does not follow."""
+    fields = struct.pack("!QIQ", length, number, 0)
     return fields + struct.pack("!I", xxhash.xxh32_intdigest(fields))
 
 

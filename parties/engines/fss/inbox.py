@@ -42,7 +42,12 @@ class Outbox:
 
     def begin(self, epoch: int) -> None:
         """What follows belongs to `epoch`; what was not yet flushed of the one before is dropped."""
-        self._epoch, self._parts, self.size = epoch, [], 0
+        self._epoch = epoch
+        self.drop()
+
+    def drop(self) -> None:
+        """Forgets what has gathered."""
+        self._parts, self.size = [], 0
 
     def put(self, array: NDArray[Any]) -> None:
         """Appends the bytes of an array."""

@@ -13,6 +13,7 @@ from parties.cache import Cache
 from parties.decoder import Decoder
 from parties.engines.base import Shapes
 from parties.engines.fss import ring
+from parties.engines.fss.dcf import Permutation
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.gates import DangerZone
 from parties.engines.fss.inbox import LONGEST_BYTES, Inbox
@@ -21,6 +22,7 @@ from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.opening import Opener
 from parties.engines.fss.plan import Plan, epoch
+from parties.engines.fss.seeds import drawn_seed
 from parties.engines.fss.source import ClientSource, ServerSource
 from parties.engines.fss.stock import Stock
 from parties.engines.fss.values import Additive, Masked
@@ -64,11 +66,11 @@ class FssEngine(Computation):
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
         with meter.stage("setup.seeds"):
-            self.dealer.await_peer()
-            self._seed = bytes(self.dealer.receive())
-        self.stream = Keystream(self._seed)
+            seed, permutation_key = drawn_seed(self.dealer, role)
+        self.stream = Keystream(seed)
         super().__init__((ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material)))
         self.source.device = torch.device(device)
+        self.source.permutation = Permutation(permutation_key)
         self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
         self.exchange = Opener(self.peer, meter)

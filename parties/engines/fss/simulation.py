@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import ring
+from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.opening import Opening, dealers
@@ -61,6 +62,8 @@ class Simulation:
         self.dealer: Source = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
         self.outboxes = outboxes
         self.sources = (self.dealer, self.client, self.server)
+        for source in self.sources:
+            source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
         self.epoch = 0
         self.cost = Cost()
         self.opened: list[list[Any]] = []

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.inbox import FRAME_BYTES, Inbox, Outbox
+from parties.engines.fss.dcf import Permutation
+from parties.engines.fss.inbox import FRAME_BYTES, Inbox, MaterialReused, Outbox
 from parties.engines.fss.keystream import Keystream
 from parties.meter import StageMeter
 
@@ -44,11 +45,14 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: knows the stage that a program is in.
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
+        permutation: of the comparison keys' generator; the session's, the same at all three. There is none before it is
+            set.
         device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
             the CPU.
     """
 
     rank: ClassVar[int]
+    permutation: Permutation
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
@@ -187,6 +191,9 @@ class DealerSource(Source):
         server: stream shared with the server.
         to_client: takes what the client must be told.
         to_server: takes what the server must be told, and its corrections.
+
+    Attributes:
+        silent: nothing is sent: what is dealt was dealt before, and only its masks are needed.
     """
 
     rank = DEALER
@@ -197,9 +204,21 @@ class DealerSource(Source):
         super().__init__(meter)
         self.client, self.server = client, server
         self.to_client, self.to_server = to_client, to_server
+        self.silent = False
+        self._last = 0
 
     def begin(self, epoch: int) -> None:
-        """See `Source`."""
+        """See `Source`. What is sent is sent once: permutations are fresh each time, and two would tell the first.
+
+        Raises:
+            MaterialReused: the epoch is not later than all that were sent.
+        """
+        if not self.silent:
+            if epoch <= self._last:
+                raise MaterialReused(
+                    f"epoch {epoch} was about to be dealt after epoch {self._last}; deal each epoch once"
+                )
+            self._last = epoch
         for stream in (self.client, self.server):
             stream.begin(epoch)
         for outbox in (self.to_client, self.to_server):
@@ -207,8 +226,11 @@ class DealerSource(Source):
 
     def flush(self) -> None:
         """Sends what has gathered; the server first, so that it never waits for what the client's link holds up."""
-        self.to_server.flush()
-        self.to_client.flush()
+        for outbox in (self.to_server, self.to_client):
+            if self.silent:
+                outbox.drop()
+            else:
+                outbox.flush()
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""
