@@ -20,6 +20,7 @@ def negative(x: Masked) -> Program[Bits]:
     `carry`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
     """
     source, width = x.source, min(x.bits, 63)
+    source.note(width)
     flat, mask = x.public.reshape(-1), x.mask.reshape(-1)
     top = source.shared_bits(flat.shape, lambda: _bit(mask, width))
     if source.comparison == "dcf":

@@ -74,6 +74,7 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
     source = x.source
     if source.rank != DEALER:
         edge = 2**63 - 2 ** min(x.bits, 62)
+        source.note(edge)
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
             if int(least) < -edge or int(largest) >= edge:

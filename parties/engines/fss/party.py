@@ -68,12 +68,14 @@ class FssEngine(Computation):
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
-        super().__init__((ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material)))
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material))
+        super().__init__(source)
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
+        self.source.note(permutation_key)
         self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
-        self.exchange = Opener(self.peer, meter)
+        self.exchange = Opener(self.peer, meter, source.constants)
         self.repeats = 0
         self._index = 0
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import ring
+from parties.engines.fss.constants import ConstantsDiffer
 from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
 from parties.engines.fss.keystream import Keystream
@@ -57,11 +58,11 @@ class Simulation:
         first, second = (self._inbox(queue) for queue in self.queues)
         outboxes = [Outbox(queue.append) for queue in self.queues]
         meter = StageMeter()
-        self.client: Source = ClientSource(meter, Keystream(secrets[0]), first)
-        self.server: Source = ServerSource(meter, Keystream(secrets[1]), second)
-        self.dealer: Source = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
+        self.client = ClientSource(meter, Keystream(secrets[0]), first)
+        self.server = ServerSource(meter, Keystream(secrets[1]), second)
+        self.dealer = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
         self.outboxes = outboxes
-        self.sources = (self.dealer, self.client, self.server)
+        self.sources: tuple[Source, ...] = (self.dealer, self.client, self.server)
         for source in self.sources:
             source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
         self.epoch = 0
@@ -82,6 +83,7 @@ class Simulation:
 
         Raises:
             BeyondBound: an opened value is larger than declared.
+            ConstantsDiffer: the two have used different public constants.
             MaterialOutOfStep: the parties used less or more material than the dealer dealt.
         """
         self.epoch += 1
@@ -116,6 +118,8 @@ class Simulation:
     def _exchange(self, first: Sequence[Opening], second: Sequence[Opening]) -> tuple[list[Any], list[Any]]:
         if [o.kind for o in first] != [o.kind for o in second]:
             raise MaterialOutOfStep("client and server want different things opened")
+        if self.client.constants.digest() != self.server.constants.digest():
+            raise ConstantsDiffer("server", first[0].stage)
         self.cost.rounds += 1
         opened: list[Any] = []
         for mine, theirs in zip(first, second, strict=True):

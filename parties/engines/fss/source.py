@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parties.engines.fss.constants import Constant, Constants
 from parties.engines.fss.dcf import Permutation
 from parties.engines.fss.inbox import FRAME_BYTES, Inbox, MaterialReused, Outbox
 from parties.engines.fss.keystream import Keystream
@@ -62,6 +63,10 @@ class Source(ABC):
     @abstractmethod
     def begin(self, epoch: int) -> None:
         """Starts an epoch: randomness of other epochs is neither used nor used again."""
+
+    @abstractmethod
+    def note(self, constant: Constant) -> None:
+        """Is told of each public constant where it is used: both computing parties must use the same."""
 
     def stand_in(self, shape: Shape) -> Tensor:
         """At the dealer, who has no additive shares, what stands for one: zeros, in no memory."""
@@ -121,11 +126,18 @@ class ComputingSource(Source):
         meter: knows the stage that a program is in.
         own: the stream whose seed this party shares with the dealer.
         inbox: what the dealer sends.
+
+    Attributes:
+        constants: the public constants that this party has used.
     """
 
     def __init__(self, meter: StageMeter, own: Keystream, inbox: Inbox) -> None:
         super().__init__(meter)
-        self.own, self.inbox = own, inbox
+        self.own, self.inbox, self.constants = own, inbox, Constants()
+
+    def note(self, constant: Constant) -> None:
+        """See `Source`."""
+        self.constants.note(constant)
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
@@ -223,6 +235,9 @@ class DealerSource(Source):
             stream.begin(epoch)
         for outbox in (self.to_client, self.to_server):
             outbox.begin(epoch)
+
+    def note(self, constant: Constant) -> None:
+        """Nothing: the dealer sees no opening, where constants are compared."""
 
     def flush(self) -> None:
         """Sends what has gathered; the server first, so that it never waits for what the client's link holds up."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from parties.engines.fss import gates, intake
+from parties.engines.fss.constants import Constants
 from parties.engines.fss.inbox import FRAME_BYTES, LONGEST_BYTES, MARK_BYTES, Inbox, MaterialOutOfStep
 from parties.engines.fss.intake import Intake, MaterialUnasked
 from parties.engines.fss.opening import Opener
@@ -55,7 +56,7 @@ def test_an_opening_of_another_length_is_refused_by_its_header(length: int) -> N
     client = Simulation().client
     with link_and_wire() as (peer, wire, meter):
         opening = gates.open_(share(client, torch.zeros(3), 1.0))
-        opened = later(run, opening, Opener(peer, meter))
+        opened = later(run, opening, Opener(peer, meter, Constants()))
         wire.sendall(announced(length))
         with pytest.raises(OutOfStep, match=rf"expected frame 0 of 32 bytes, got frame 0 of {length} bytes"):
             opened.result(30)
