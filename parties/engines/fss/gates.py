@@ -73,8 +73,10 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
         return x.upscaled(scale)
     source = x.source
     if source.rank != DEALER:
-        edge = 2**63 - 2 ** min(x.bits, 62)
-        source.note(edge)
+        bits = min(x.bits, 62)
+        source.note(bits)
+        source.retries.risk(x.public.numel(), 2.0 ** (bits - 63))
+        edge = 2**63 - 2**bits
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
             if int(least) < -edge or int(largest) >= edge:

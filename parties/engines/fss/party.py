@@ -57,9 +57,6 @@ class FssEngine(Computation):
         mesh: links to the other party and to the dealer.
         meter: the party's stage meter.
         device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
-
-    Attributes:
-        repeats: pieces that were started again because a number fell into the danger zone.
     """
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
@@ -76,8 +73,12 @@ class FssEngine(Computation):
         self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
-        self.repeats = 0
         self._index = 0
+
+    @property
+    def repeats(self) -> int:
+        """Pieces that were started again because a number fell into the danger zone."""
+        return self.source.retries.count
 
     def _material(self) -> bytes | bytearray:
         if self._supply is not None:
@@ -137,25 +138,29 @@ class FssEngine(Computation):
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
         """Runs a piece, from the start again if a number falls into the danger zone.
 
-        Both parties see that alike, in a number that is uniformly random; what was dealt for the failed attempt is
-        given up, so nothing is masked twice.
+        Both parties see that alike, in a number that is uniformly random to them; what was dealt for the failed attempt
+        is given up, so nothing is masked twice. The dealer knows the mask, so a retry tells it how a secret number
+        compares with one that it knows (docs/protocols.md): therefore there are few, and no more than chance explains.
 
         Raises:
+            RetriesImprobable: it fell there more often than the declared bounds let be expected.
             DangerStays: it fell there time after time.
         """
         restore = snapshot(cache)
         index = self._begin()
+        self.source.retries.begin()
         self._ask({"do": "go", "index": index})
-        for _ in range(MOST_ATTEMPTS):
+        for attempt in range(MOST_ATTEMPTS):
+            if attempt:
+                self._again(index)
             try:
                 return run(program(), self.exchange)
             except DangerZone:
                 restore()
-                self._again(index)
+                self.source.retries.failed(self.meter.current)
         raise DangerStays(MOST_ATTEMPTS, self.meter.current)
 
     def _again(self, index: int) -> None:
-        self.repeats += 1
         self.meter.add("mpcbench_repeats_total")
         self._ask({"do": "again", "index": index, "attempt": self.repeats})
         if isinstance(self._supply, Stock):

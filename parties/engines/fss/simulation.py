@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import ring
-from parties.engines.fss.constants import ConstantsDiffer
+from parties.engines.fss.constants import Constants, ConstantsDiffer
 from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
 from parties.engines.fss.keystream import Keystream
@@ -91,6 +91,8 @@ class Simulation:
             source.begin(self.epoch)
         for queue in self.queues:
             queue.clear()
+        for party in (self.client, self.server):  # a program that failed has not come as far at both
+            party.constants = Constants()
         run(program(self.dealer), dealers)
         for outbox in self.outboxes:
             outbox.flush()

@@ -20,6 +20,7 @@ from parties.engines.fss.constants import Constant, Constants
 from parties.engines.fss.dcf import Permutation
 from parties.engines.fss.inbox import FRAME_BYTES, Inbox, MaterialReused, Outbox
 from parties.engines.fss.keystream import Keystream
+from parties.engines.fss.retries import Retries
 from parties.meter import StageMeter
 
 Shape = Sequence[int]
@@ -48,6 +49,7 @@ class Source(ABC):
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
         permutation: of the comparison keys' generator; the session's, the same at all three. There is none before it is
             set.
+        retries: counts truncation failures and the public chances of them.
         device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
             the CPU.
     """
@@ -59,6 +61,7 @@ class Source(ABC):
         self.meter = meter
         self.comparison: Literal["dcf", "carry"] = "dcf"
         self.device = torch.device("cpu")
+        self.retries = Retries()
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
