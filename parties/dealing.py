@@ -1,4 +1,4 @@
-"""The dealer's part of a cell: correlated randomness for the two computing parties, from shapes alone."""
+"""The dealer's part of a cell: correlated randomness for the two computing parties, from public numbers."""
 
 from typing import Any
 
