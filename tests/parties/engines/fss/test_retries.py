@@ -1,7 +1,10 @@
 """Retries against the public rate: what an honest run meets passes, what nobody meets by chance does not."""
 
+import importlib
 import math
 import pickle
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties.engines.fss import gates
+from parties.engines.fss.cost import predict
 from parties.engines.fss.pivots import Missed
 from parties.engines.fss.retries import SIGNIFICANCE, Retries, RetriesImprobable, tail
 from parties.engines.fss.simulation import Simulation, share
 from parties.engines.fss.source import Source
+from parties.frame import HEADER_BYTES
+from parties.policies import Full, MPCache
+from parties.policies.base import Policy
 from parties.program import Program
 
 DECODED, PROMPT = 0.0022, 0.22
@@ -88,6 +95,32 @@ def test_truncations_count_their_elements_and_bounds() -> None:
     simulation.run(program)
     for party in (simulation.client, simulation.server):
         assert party.retries.expected == pytest.approx(30 * 2.0 ** (34 - 63), rel=1e-12)
+
+
+@pytest.mark.parametrize("policy", [Full(), MPCache()])
+def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds and offline bytes of `benchmarks/fss_retries.py` are those of the cost model, which are those of a run."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "benchmarks"))
+    script = importlib.import_module("fss_retries")
+    spec = replace(script.SMOLLM2, n_layers=2, vocab=300)
+    monkeypatch.setattr(script, "SMOLLM2", spec)
+    for prompt in (False, True):
+        found = script.segments(policy, 40, prompt=prompt)
+        prediction = predict(
+            spec, policy, seq_len=41 if prompt else 40, new_tokens=1, prefill="mpc" if prompt else "shared"
+        )
+        traffic = prediction.prefill if prompt else prediction.decode
+        assert traffic is not None
+        assert (
+            sum(s.rounds for s in found)
+            == sum(traffic.total(r, "online").rounds for r in ("client",)) - (not prompt) / 2
+        )
+        sent = sum(traffic.total(role, "offline").received_bytes for role in ("client", "server"))
+        headers = sum(traffic.total(role, "offline").messages for role in ("client", "server")) * HEADER_BYTES
+        assert sum(s.offline for s in found) == sent - headers
+        assert all(0 <= s.spare <= s.offline + 16 for s in found)
 
 
 def test_an_unlucky_sample_is_a_failure_like_others() -> None:
