@@ -69,7 +69,7 @@ class Opening:
 
 
 def dealers(wanted: Sequence[Opening]) -> list[Any]:
-    """The dealer sees nothing; it goes on with its own stand-ins."""
+    """The dealer sees no opening; it goes on with its own stand-ins."""
     return [opening.hidden for opening in wanted]
 
 
