@@ -52,6 +52,7 @@ class Dealer:
         self._installed: Shapes = {}
         self._walk: Walk | None = None
         self._couriers: dict[str, Courier] = {}
+        self._prefilled: Callable[[], None] | None = None
 
     def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
         """Answers the parties until both say that the run needs nothing more.
@@ -86,7 +87,7 @@ class Dealer:
         """Waits for the walk of an earlier cell, which draws from the same streams until it has noticed its end."""
         if self._walk is not None:
             self._walk.stop()
-        self._walk = None
+        self._walk = self._prefilled = None
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the parties say, in the order of arrival, up to the last word of each."""
@@ -102,6 +103,14 @@ class Dealer:
                 courier.check()
             if self._walk is not None:
                 self._walk.check()
+                self._part_prompt(self._walk)
+
+    def _part_prompt(self, walk: Walk) -> None:
+        """Once all that the prompt took is sent and counted, what follows is accounted for apart."""
+        if self._prefilled is not None and walk.through and all(courier.idle for courier in self._couriers.values()):
+            self._prefilled()
+            self._prefilled = None
+            walk.prompted()
 
     def _answer(self, role: str, request: dict[str, Any], prefilled: Callable[[], None]) -> None:
         do, walk = request["do"], self._walk
@@ -114,8 +123,7 @@ class Dealer:
         elif do == "go" and walk is not None:
             walk.forget(request["index"])
         elif do == "prefilled" and walk is not None:
-            prefilled()
-            walk.prompted()
+            self._prefilled = prefilled
         elif do == "again" and walk is not None:
             walk.again(request["index"], request["attempt"])
         else:

@@ -38,6 +38,7 @@ class Walk:
         self._attempts: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
+        self._through = threading.Event()
         if plan.offline == "stored" or plan.prefill is None:
             self._prompted.set()
 
@@ -57,6 +58,11 @@ class Walk:
         """
         self._couriers[role].put(frame, self._stop)
 
+    @property
+    def through(self) -> bool:
+        """Whether all that the prompt takes has been put."""
+        return self._through.is_set()
+
     def prompted(self) -> None:
         """The prompt is through: from now on, what is sent is for decoding, and accounted for apart."""
         self._prompted.set()
@@ -71,6 +77,7 @@ class Walk:
         if not least <= index <= most:
             raise BadRequest("client", "again request's index", index, f"a piece under way, from {least} to {most}")
         self.stop()
+        self._through.clear()
         for courier in self._couriers.values():
             courier.drop()
         for later in [known for known in self._restores if known > index]:
@@ -129,6 +136,7 @@ class Walk:
                 courier.put(END, self._stop)
 
     def _await_prompt(self) -> None:
+        self._through.set()
         while not self._prompted.wait(0.1):
             if self._stop.is_set():
                 raise Stopped
