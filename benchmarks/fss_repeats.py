@@ -29,6 +29,20 @@ LAYERS = 30
 
 
 @contextmanager
+def replaced(truncate: Any) -> Iterator[None]:
+    """While it is open, programs truncate with this function."""
+    honest = gates.truncate
+    users = [m for name, m in sys.modules.items() if name.startswith("parties.") and vars(m).get("truncate") is honest]
+    for module in users:
+        vars(module)["truncate"] = truncate
+    try:
+        yield
+    finally:
+        for module in users:
+            vars(module)["truncate"] = honest
+
+
+@contextmanager
 def watched(expected: Counter[str], seen: Counter[str]) -> Iterator[None]:
     """While it is open, truncations count the danger that they are in: exactly, and in a wider zone."""
     honest = gates.truncate
@@ -42,14 +56,8 @@ def watched(expected: Counter[str], seen: Counter[str]) -> Iterator[None]:
             seen[x.source.meter.current] += found / 2**WIDER
         return honest(x, scale)
 
-    users = [m for name, m in sys.modules.items() if name.startswith("parties.") and vars(m).get("truncate") is honest]
-    for module in users:
-        vars(module)["truncate"] = truncate
-    try:
+    with replaced(truncate):
         yield
-    finally:
-        for module in users:
-            vars(module)["truncate"] = honest
 
 
 def step(policy: Policy, layers: int, tokens: int) -> tuple[Counter[str], Counter[str]]:

@@ -1,4 +1,4 @@
-"""The dealer's part of a cell: correlated randomness for the two computing parties, from shapes alone."""
+"""The dealer's part of a cell: correlated randomness for the two computing parties, from public numbers."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ class DealingParty:
 
     def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
-        self._dealer: tuple[tuple[str, str, str, str], Dealer] | None = None
+        self._dealer: tuple[tuple[str, str, str, bool, str], Dealer] | None = None
 
     def run(self, job: Job) -> dict[str, Any]:
         """One cell."""
         self.state.enter("loading")
-        wanted = (job.model, job.engine, job.randomness, job.head)
+        wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
         if self._dealer is None or self._dealer[0] != wanted:
             self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness))
         result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": 0.0}

@@ -109,29 +109,36 @@ class Link:
         """
         self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
 
-    def receive(self, account: Aside | None = None) -> bytearray:
-        """Receives one frame of any length; half a round.
+    def receive(self, account: Aside | None = None, *, at_most: int | None = None) -> bytearray:
+        """Receives one frame; half a round.
 
         Args:
             account: where the call is counted instead of the current stage.
+            at_most: the longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
+                one is refused by its header, before memory is taken for it.
 
         Raises:
             PeerLost: the connection is closed or reset.
             PeerTimeout: no byte moved for `timeout_s`.
-            OutOfStep: the frame has another sequence number than the next, or is longer than `max_frame_bytes`.
+            OutOfStep: the frame has another sequence number than the next, or is too long.
             CorruptFrame: the frame is not what the peer sent.
         """
-        incoming = IncomingFrame(self._check_bounded, None)
+        incoming = IncomingFrame(partial(self._check_bounded, at_most), None)
         self._transfer([], incoming, rounds=0.5, account=account)
         return incoming.payload
 
-    def exchange(self, buffer: "ReadableBuffer") -> bytearray:
-        """Sends one frame and receives one, each of any length, at the same time; one round.
+    def exchange(self, buffer: "ReadableBuffer", *, alike: bool = False) -> bytearray:
+        """Sends one frame and receives one at the same time; one round.
+
+        Args:
+            buffer: the payload.
+            alike: the peer's must be as long; otherwise each is of any length.
 
         Raises:
             PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: as `send` and `receive` do.
         """
-        incoming = IncomingFrame(self._check_bounded, None)
+        expected = partial(self._check_exact, bytes_of(buffer).nbytes) if alike else partial(self._check_bounded, None)
+        incoming = IncomingFrame(expected, None)
         self._transfer(self._frame(buffer), incoming, rounds=1.0)
         return incoming.payload
 
@@ -159,13 +166,16 @@ class Link:
         """Sends a value as JSON; half a round."""
         self.send(json.dumps(value).encode())
 
-    def receive_json(self) -> Any:
+    def receive_json(self, *, at_most: int | None = None) -> Any:
         """Receives a value sent by `send_json`; half a round.
+
+        Args:
+            at_most: as in `receive`.
 
         Raises:
             OutOfStep: also when the frame is not JSON.
         """
-        payload = self.receive()
+        payload = self.receive(at_most=at_most)
         try:
             return json.loads(payload)
         except (ValueError, RecursionError):
@@ -276,8 +286,9 @@ class Link:
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
         return ready[0][1] if ready else 0
 
-    def _check_bounded(self, length: int, number: int) -> None:
-        self._check(length, number, length <= self._max_frame_bytes, f"at most {self._max_frame_bytes}")
+    def _check_bounded(self, at_most: int | None, length: int, number: int) -> None:
+        most = self._max_frame_bytes if at_most is None else min(at_most, self._max_frame_bytes)
+        self._check(length, number, length <= most, f"at most {most}")
 
     def _check_exact(self, expected: int, length: int, number: int) -> None:
         self._check(length, number, length == expected, f"{expected}")

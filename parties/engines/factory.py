@@ -17,7 +17,7 @@ class Dealer(Protocol):
     """Hands out correlated randomness until a run ends."""
 
     def serve(self, prefilled: Callable[[], None]) -> None:
-        """Answers requests until the client says that the run needs nothing more.
+        """Answers requests until the parties say that the run needs nothing more.
 
         Args:
             prefilled: called when the client says that the prompt is through.

@@ -126,7 +126,7 @@ class ModelSpec:
         try:
             lists = {name: tuple(fields.get(name, ())) for name in ("eos_ids", "rope_divisors")}
             return cls(**{**fields, **lists})
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ModelError(f"these are not the facts of a model: {error}") from error
 
     def _check_divisors(self) -> None:

@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,15 +14,9 @@ from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
 from parties.frame import HEADER_BYTES
 from parties.link import MAX_FRAME_BYTES, Link
 from parties.meter import StageMeter
-from tests.parties.wires import PATIENCE_S, child, frame, later, link_and_wire, linked
+from tests.parties.wires import PATIENCE_S, announced, child, frame, later, link_and_wire, linked
 
 MEGABYTES = 1 << 20
-
-
-def _header_of(length: int) -> bytes:
-    """An undamaged header of a payload that does not follow."""
-    fields = struct.pack("!QIQ", length, 0, 0)
-    return fields + struct.pack("!I", xxhash.xxh32_intdigest(fields))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +243,7 @@ def test_a_frame_that_is_too_long_is_refused_before_a_byte_is_sent() -> None:
 
 def test_the_largest_frame_is_bounded_by_default() -> None:
     with link_and_wire() as (link, wire, _):
-        wire.sendall(_header_of(MAX_FRAME_BYTES + 1))
+        wire.sendall(announced(MAX_FRAME_BYTES + 1))
         with pytest.raises(OutOfStep, match=f"at most {MAX_FRAME_BYTES} bytes"):
             link.receive()
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
+
+import xxhash
 
 from parties.frame import header
 from parties.link import Link
@@ -57,6 +60,12 @@ def link_and_wire(timeout_s: float = PATIENCE_S, **options: Any) -> Iterator[tup
 
 def frame(number: int, payload: bytes) -> bytes:
     return header(payload, number) + payload
+
+
+def announced(length: int, number: int = 0) -> bytes:
+    """An undamaged header of a payload that does not follow."""
+    fields = struct.pack("!QIQ", length, number, 0)
+    return fields + struct.pack("!I", xxhash.xxh32_intdigest(fields))
 
 
 def later(work: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-MISS_BITS = 32  # each of three ways to miss has probability 2^-32 at most, so a row below 2^-30
+MISS_BITS = 32  # each of three ways to miss has probability 2^-32 at most
+MISSED_BITS = MISS_BITS - 2  # so a row misses with less than 2^-30
 _SHARES = range(2, 33)  # samples of n / 2 to n / 32 are tried
 
 

@@ -20,6 +20,7 @@ def negative(x: Masked) -> Program[Bits]:
     `carry`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
     """
     source, width = x.source, min(x.bits, 63)
+    source.note(width)
     flat, mask = x.public.reshape(-1), x.mask.reshape(-1)
     top = source.shared_bits(flat.shape, lambda: _bit(mask, width))
     if source.comparison == "dcf":
@@ -35,12 +36,15 @@ def negative(x: Masked) -> Program[Bits]:
 def _by_function(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Bits:
     count = public.numel()
     seeds = source.seeds(count)
-    key = source.told((dcf.key_blocks(width), count, 16), lambda: dcf.generate(_words(mask, width), width, *seeds))
+    key = source.told(
+        (dcf.key_blocks(width), count, 16),
+        lambda: dcf.generate(source.permutation, _words(mask, width), width, *seeds),
+    )
     if source.rank == DEALER:
         return np.zeros(count, dtype=np.uint8)
     if public.is_cuda:
-        return dcf.evaluate_on(source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
-    return dcf.evaluate(source.rank, _words(public, width), width, seeds[0], key)
+        return dcf.evaluate_on(source.permutation, source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
+    return dcf.evaluate(source.permutation, source.rank, _words(public, width), width, seeds[0], key)
 
 
 def _by_carry(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:

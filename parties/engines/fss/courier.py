@@ -35,7 +35,7 @@ class Courier:
         self._link, self._account = link, account
         self._frames: deque[bytes] = deque()
         self._queued = self._sent = self._granted = 0
-        self._closed = False
+        self._closed = self._sending = False
         self._failure: PartyError | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"courier-{link.peer}", daemon=True)
@@ -60,6 +60,12 @@ class Courier:
     def queued_bytes(self) -> int:
         """What waits to be sent."""
         return self._queued
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was put is sent, and counted."""
+        with self._changed:
+            return not self._frames and not self._sending
 
     def grant(self, upto: int) -> None:
         """The party has room for so many bytes since the cell began."""
@@ -103,6 +109,8 @@ class Courier:
         try:
             while (frame := self._next()) is not None:
                 self._link.send(frame, self._account)
+                with self._changed:
+                    self._sending = False
         except PartyError as error:
             with self._changed:
                 self._failure = error
@@ -116,6 +124,7 @@ class Courier:
             frame = self._frames.popleft()
             self._queued -= len(frame)
             self._sent += len(frame)
+            self._sending = True
             self._changed.notify_all()
             return frame
 

@@ -1,10 +1,13 @@
 """The dealer: walks the parties' programs with shapes alone, ahead of them, and sends what they need."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from parties.engines.base import Shapes
 from parties.engines.fss.courier import WITHOUT_LIMIT, Courier
+from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.inbox import Outbox
 from parties.engines.fss.intake import MATERIAL
@@ -13,11 +16,15 @@ from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.opening import dealers
 from parties.engines.fss.party import is_matrix
 from parties.engines.fss.plan import Plan, epoch
+from parties.engines.fss.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest, checked
+from parties.engines.fss.seeds import DealersToss
 from parties.engines.fss.source import DealerSource
 from parties.engines.fss.walk import Walk
 from parties.errors import OutOfStep
+from parties.folding import folded_shapes
 from parties.link import Link, await_any
 from parties.meter import StageMeter
+from parties.models.spec import ModelSpec
 from parties.program import run
 
 _PATIENCE_S = 0.1  # how soon a failure of another thread is seen
@@ -33,26 +40,32 @@ class Dealer:
 
     def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
         self.links, self.meter = {"client": client, "server": server}, meter
-        seeds = {role: os.urandom(32) for role in self.links}
+        permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
         with meter.stage("setup.seeds"):
-            for role, link in self.links.items():
-                link.send(seeds[role])
+            tosses = {role: DealersToss(link) for role, link in self.links.items()}
+            seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}
         self._server_stream = Keystream(seeds["server"])
         outboxes = [Outbox(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
+        self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
+        self._installed: Shapes = {}
         self._walk: Walk | None = None
         self._couriers: dict[str, Courier] = {}
+        self._prefilled: Callable[[], None] | None = None
 
     def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
-        """Answers the parties until the client says that the run needs nothing more.
+        """Answers the parties until both say that the run needs nothing more.
 
         Args:
             prefilled: called when the client says that the prompt is through.
 
         Raises:
-            OutOfStep: a request that does not exist.
+            BadRequest: a request that does not exist, or asks for what cannot be.
+            OutOfStep: a request that does not come next.
+            MaterialReused: an epoch was asked for again.
         """
+        self._settle()
         account = self.meter.aside(MATERIAL)
         self._couriers = couriers = {role: Courier(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in couriers.values()))
@@ -62,50 +75,71 @@ class Dealer:
                     self._answer(role, request, prefilled)
             for courier in self._couriers.values():
                 courier.finish()
+            self._settle()
         finally:
             for courier in self._couriers.values():
                 courier.abandon()
             if self._walk is not None:
                 self._walk.abandon()
-            self._walk = None
             self.meter.put("mpcbench_dealer_backlog_bytes", None)
 
+    def _settle(self) -> None:
+        """Waits for the walk of an earlier cell, which draws from the same streams until it has noticed its end."""
+        if self._walk is not None:
+            self._walk.stop()
+        self._walk = self._prefilled = None
+
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What the parties say, in the order of arrival, up to the client's last word."""
-        while True:
-            for link in await_any(list(self.links.values()), _PATIENCE_S):
-                request = link.receive_json()
-                if link.peer == "client" and request["do"] == "end":
-                    return
-                yield link.peer, request
+        """What the parties say, in the order of arrival, up to the last word of each."""
+        talking = dict(self.links)
+        while talking:
+            for link in await_any(list(talking.values()), _PATIENCE_S):
+                request = checked(link.peer, link.receive_json(at_most=REQUEST_BYTES))
+                if request["do"] == "end":
+                    del talking[link.peer]
+                else:
+                    yield link.peer, request
             for courier in self._couriers.values():
                 courier.check()
             if self._walk is not None:
                 self._walk.check()
+                self._part_prompt(self._walk)
+
+    def _part_prompt(self, walk: Walk) -> None:
+        """Once all that the prompt took is sent and counted, what follows is accounted for apart."""
+        if self._prefilled is not None and walk.through and all(courier.idle for courier in self._couriers.values()):
+            self._prefilled()
+            self._prefilled = None
+            walk.prompted()
 
     def _answer(self, role: str, request: dict[str, Any], prefilled: Callable[[], None]) -> None:
         do, walk = request["do"], self._walk
         if do == "grant":
             self._couriers[role].grant(request["upto"])
-        elif do == "install" and role == "client":
+        elif do == "install" and walk is None:
             self._install(request["shapes"])
-        elif do == "decode" and role == "client":
-            plan = Plan(**request["plan"])
-            self._source.comparison = plan.comparison
-            if plan.offline == "stored":
-                for courier in self._couriers.values():
-                    courier.grant(WITHOUT_LIMIT)
-            self._walk = Walk(self.engine, self._source, plan, self._couriers)
-            self._walk.begin(request["attempt"])
-        elif do == "go" and role == "client" and walk is not None:
+        elif do == "decode" and walk is None:
+            self._decode(Plan.from_json(request["plan"]), request["attempt"])
+        elif do == "go" and walk is not None:
             walk.forget(request["index"])
-        elif do == "prefilled" and role == "client" and walk is not None:
-            prefilled()
-            walk.prompted()
-        elif do == "again" and role == "client" and walk is not None:
+        elif do == "prefilled" and walk is not None:
+            self._prefilled = prefilled
+        elif do == "again" and walk is not None:
             walk.again(request["index"], request["attempt"])
         else:
-            raise OutOfStep(role, self.meter.current, "a request for correlated randomness", "something else")
+            after = "that a cell has begun" if walk is None else "that the cell has ended"
+            raise OutOfStep(role, self.meter.current, after, f"the request {do}")
+
+    def _decode(self, plan: Plan, attempt: int) -> None:
+        spec = ModelSpec.from_json(plan.spec)
+        if missing := [n for n, shape in folded_shapes(spec).items() if self._installed.get(n) != shape]:
+            raise BadRequest("client", "plan's spec", plan.spec, f"the installed model, which has another {missing[0]}")
+        self._source.comparison = plan.comparison
+        if plan.offline == "stored":
+            for courier in self._couriers.values():
+                courier.grant(WITHOUT_LIMIT)
+        self._walk = Walk(self.engine, self._source, plan, self._couriers)
+        self._walk.begin(attempt)
 
     def _deliver(self, role: str, frame: bytes) -> None:
         if self._walk is None:
@@ -114,10 +148,18 @@ class Dealer:
             self._walk.put(role, frame)
 
     def _install(self, shapes: dict[str, list[int]]) -> None:
-        """The masks of the server's matrices, and the fixed mask of its positions."""
-        for name, shape in shapes.items():
-            if is_matrix(name, tuple(shape)):
+        """The masks of the server's matrices, and the fixed mask of its positions.
+
+        Raises:
+            BadRequest: more numbers than any model has.
+            MaterialReused: a model was installed before; its masks would be dealt twice.
+        """
+        if (numbers := sum(map(math.prod, shapes.values()))) > MOST_NUMBERS:
+            raise BadRequest("client", "install request's shapes", f"{numbers} numbers", f"at most {MOST_NUMBERS}")
+        self._installed = {name: tuple(shape) for name, shape in shapes.items()}
+        for name, shape in self._installed.items():
+            if is_matrix(name, shape):
                 self.engine.matrices[name] = ServerMatrix(self._server_stream.words((shape[1], shape[0])))
         self._source.begin(epoch(0, 1))
-        run(self.engine.install({name: tuple(shape) for name, shape in shapes.items()}, None), dealers)
+        run(self.engine.install(self._installed, None), dealers)
         self._source.flush()

@@ -40,7 +40,9 @@ class Computation(Engine):
     name = "fss"
     trust_model = (
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
-        "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons"
+        "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons; "
+        "the dealer is told which segments are run again, which tells it x from x' with probability |x - x'| / 2^63 "
+        "for each truncated number"
     )
     devices = ("cpu", "cuda")
     tolerance = 0.5

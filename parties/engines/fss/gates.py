@@ -19,7 +19,7 @@ from parties.program import Program
 
 
 class DangerZone(Exception):  # noqa: N818 - a place, not a fault
-    """An opened number lies so close to +-2^63 that cutting it could be wrong: both parties see it and start again."""
+    """An opened number lies so close to +-2^63 that cutting it could be wrong: both computing parties see it."""
 
 
 def open_(x: Additive) -> Program[Masked]:
@@ -58,8 +58,10 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
     """Drops fraction bits: no round, 8 offline bytes an element, to the server.
 
     y = (X >> t) - (r >> t), off by less than one unit in the last place, and without bias since X is uniform. It is
-    wrong only if x + r crossed +-2^63. With |x| < 2^k that needs |X| >= 2^63 - 2^k, which everybody sees, and which
-    says nothing about x. (Mohassel, Zhang, SecureML, IEEE S&P 2017, truncate shares locally and fail unseen.)
+    wrong only if x + r crossed +-2^63. With |x| < 2^k that needs |X| >= 2^63 - 2^k, which client and server see, and
+    which says nothing about x to them: X is uniform. To the dealer, who knows r and is told of the retry, it is a
+    comparison of x with a number it knows; total variation |x - x'| / 2^63 between x and x' (docs/protocols.md).
+    (Mohassel, Zhang, SecureML, IEEE S&P 2017, truncate shares locally and fail unseen.)
 
     Who meets the zone starts its piece of the token again with fresh material. To open just the element again would not
     do: what the dealer dealt for the steps that follow hangs on the mask r >> t, so y would have to be opened under it;
@@ -73,7 +75,10 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
         return x.upscaled(scale)
     source = x.source
     if source.rank != DEALER:
-        edge = 2**63 - 2 ** min(x.bits, 62)
+        bits = min(x.bits, 62)
+        source.note(bits)
+        source.retries.risk(x.public.numel(), 2.0 ** (bits - 63))
+        edge = 2**63 - 2**bits
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
             if int(least) < -edge or int(largest) >= edge:

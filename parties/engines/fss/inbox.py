@@ -12,6 +12,8 @@ from parties.errors import PartyError
 _MARK = struct.Struct("<Q")
 MARK_BYTES = _MARK.size
 FRAME_BYTES = 1 << 20
+LONGEST_BYTES = MARK_BYTES + FRAME_BYTES
+"""Of a frame with its mark: a party believes no longer one."""
 
 
 class MaterialReused(PartyError):  # noqa: N818 - named for what happened
@@ -40,7 +42,12 @@ class Outbox:
 
     def begin(self, epoch: int) -> None:
         """What follows belongs to `epoch`; what was not yet flushed of the one before is dropped."""
-        self._epoch, self._parts, self.size = epoch, [], 0
+        self._epoch = epoch
+        self.drop()
+
+    def drop(self) -> None:
+        """Forgets what has gathered."""
+        self._parts, self.size = [], 0
 
     def put(self, array: NDArray[Any]) -> None:
         """Appends the bytes of an array."""
@@ -95,6 +102,8 @@ class Inbox:
 
     def _next_frame(self) -> None:
         frame = memoryview(self._receive())
+        if len(frame) <= _MARK.size:
+            raise MaterialOutOfStep(f"a frame of {len(frame)} bytes holds no material: its mark takes {_MARK.size}")
         (epoch,) = _MARK.unpack(frame[: _MARK.size])
         if epoch > self._epoch:
             raise MaterialOutOfStep(f"the dealer's material of epoch {self._epoch} is used up; it went on to {epoch}")

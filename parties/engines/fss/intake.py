@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parties.engines.fss.courier import END
-from parties.engines.fss.inbox import MaterialOutOfStep
+from parties.engines.fss.inbox import LONGEST_BYTES, MaterialOutOfStep
 from parties.errors import PartyError, PeerTimeout
 from parties.link import Link
 from parties.meter import StageMeter
@@ -16,8 +16,24 @@ AHEAD_BYTES = 256 << 20
 """Room for frames that wait to be used: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
 
 
+class MaterialUnasked(PartyError):  # noqa: N818 - named for what happened
+    """The dealer sends more than this party has granted room for."""
+
+    def __init__(self, granted: int) -> None:
+        super().__init__(granted)
+
+    def __str__(self) -> str:
+        return (
+            f"the dealer sends material beyond the {self.args[0]} bytes that it was granted in this cell, and is not "
+            f"believed any more; check that all parties run the same version"
+        )
+
+
 class Intake:
     """Receives in a thread of its own and tells the dealer how much room there is.
+
+    A dealer that does not keep to it cannot fill this party's memory: the link is closed at the first frame that begins
+    beyond what was granted.
 
     Bytes are counted when they arrive; seconds only where the party waits for a frame that is not there yet.
 
@@ -29,7 +45,7 @@ class Intake:
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self._dealer, self._meter = dealer, meter
         self._frames: deque[bytearray] = deque()
-        self._taken = self._granted = 0
+        self._taken = self._granted = self._received = 0
         self._ended = False
         self._failure: PartyError | None = None
         self._changed = threading.Condition()
@@ -43,6 +59,7 @@ class Intake:
 
         Raises:
             MaterialOutOfStep: the dealer has nothing more.
+            MaterialUnasked: the dealer sent more than there is room for.
             PartyError: the link's own errors.
         """
         with self._meter.stage(MATERIAL):
@@ -71,7 +88,12 @@ class Intake:
 
     def _grant(self) -> None:
         self._granted = self._taken + AHEAD_BYTES
-        self._dealer.send_json({"do": "grant", "upto": self._granted})
+        try:
+            self._dealer.send_json({"do": "grant", "upto": self._granted})
+        except PartyError:
+            if self._failure is not None:  # why the link was closed
+                raise self._failure from None
+            raise
 
     def _wait(self, enough: Callable[[], bool]) -> None:
         dealer = self._dealer
@@ -93,7 +115,10 @@ class Intake:
         try:
             while True:
                 self._dealer.await_peer()
-                frame = self._dealer.receive(account)
+                frame = self._dealer.receive(account, at_most=LONGEST_BYTES)
+                if frame != END and self._received >= self._granted:
+                    raise MaterialUnasked(self._granted)
+                self._received += len(frame)
                 with self._changed:
                     self._ended = frame == END
                     if self._ended:
@@ -104,3 +129,4 @@ class Intake:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
+            self._dealer.close()

@@ -1,8 +1,8 @@
 """What a program wants opened, and who opens it: over a link, in one process, or, at the dealer, nobody.
 
-A round's openings are one message each way: eight bytes that say where in the program a party is, then ring elements,
-then packed bits. The round belongs to the stage of its first opening, where a program is `staged`; with `parallel`
-that is the stage of the first program.
+A round's openings are one message each way: four bytes that say where in the program a party is and four that name the
+public constants it has used so far, then ring elements, then packed bits. The round belongs to the stage of its first
+opening, where a program is `staged`; with `parallel` that is the stage of the first program.
 """
 
 import hashlib
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parties.engines.fss.constants import DIGEST_BYTES, Constants, ConstantsDiffer
 from parties.engines.fss.inbox import MaterialReused
 from parties.engines.fss.source import Bits, Dealt, Source
-from parties.errors import OutOfStep
+from parties.errors import OutOfStep, PartyError
 from parties.link import Link
 from parties.meter import StageMeter
 
 PLACE_BYTES = 8
+PROGRAM_BYTES = PLACE_BYTES - DIGEST_BYTES
 Exchange = Callable[[Sequence[Any]], Sequence[Any]]
 
 
@@ -67,7 +69,7 @@ class Opening:
 
 
 def dealers(wanted: Sequence[Opening]) -> list[Any]:
-    """The dealer sees nothing; it goes on with its own stand-ins."""
+    """The dealer sees no opening; it goes on with its own stand-ins."""
     return [opening.hidden for opening in wanted]
 
 
@@ -77,27 +79,37 @@ class Opener:
     Args:
         peer: the other computing party.
         meter: the party's stage meter.
+        constants: the public constants that the party has used.
     """
 
-    def __init__(self, peer: Link, meter: StageMeter) -> None:
-        self.peer, self.meter = peer, meter
-        self._place = hashlib.blake2b(digest_size=PLACE_BYTES)
+    def __init__(self, peer: Link, meter: StageMeter, constants: Constants) -> None:
+        self.peer, self.meter, self._constants = peer, meter, constants
+        self._program = hashlib.blake2b(digest_size=PROGRAM_BYTES)
 
     def __call__(self, wanted: Sequence[Opening]) -> list[Any]:
         """One round.
 
         Raises:
             OutOfStep: the other party is at another place of the program.
+            ConstantsDiffer: it is at the same one, but has used other public constants.
         """
         with self.meter.stage(wanted[0].stage):
-            self._place.update("".join(opening.kind for opening in wanted).encode())
-            place = self._place.digest()
+            for opening in wanted:
+                self._program.update(opening.kind.encode())
+                self._constants.note(opening.limit_bits)
+            place = self._program.digest() + self._constants.digest()
             mine = place + b"".join(_octets(opening.hidden) for opening in wanted)
-            theirs = self.peer.exchange(mine)
-            if len(theirs) != len(mine) or theirs[:PLACE_BYTES] != place:
+            theirs = self.peer.exchange(mine, alike=True)
+            if theirs[:PLACE_BYTES] != place:
                 self.peer.close()
-                raise OutOfStep(self.peer.peer, self.meter.current, f"place {place.hex()}", "another place")
+                raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
             return _combined(wanted, memoryview(theirs)[PLACE_BYTES:])
+
+    def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
+        peer, stage = self.peer.peer, self.meter.current
+        if mine[:PROGRAM_BYTES] == theirs[:PROGRAM_BYTES]:
+            return ConstantsDiffer(peer, stage)
+        return OutOfStep(peer, stage, f"place {mine.hex()}", f"place {theirs.hex()}")
 
 
 def _octets(hidden: Tensor | Bits) -> bytes:

@@ -13,14 +13,16 @@ from parties.cache import Cache
 from parties.decoder import Decoder
 from parties.engines.base import Shapes
 from parties.engines.fss import ring
+from parties.engines.fss.dcf import Permutation
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.gates import DangerZone
-from parties.engines.fss.inbox import Inbox
+from parties.engines.fss.inbox import LONGEST_BYTES, Inbox
 from parties.engines.fss.intake import MATERIAL, Intake
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.matrices import ServerMatrix
 from parties.engines.fss.opening import Opener
 from parties.engines.fss.plan import Plan, epoch
+from parties.engines.fss.seeds import drawn_seed
 from parties.engines.fss.source import ClientSource, ServerSource
 from parties.engines.fss.stock import Stock
 from parties.engines.fss.values import Additive, Masked
@@ -55,31 +57,34 @@ class FssEngine(Computation):
         mesh: links to the other party and to the dealer.
         meter: the party's stage meter.
         device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
-
-    Attributes:
-        repeats: pieces that were started again because a number fell into the danger zone.
     """
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
         with meter.stage("setup.seeds"):
-            self.dealer.await_peer()
-            self._seed = bytes(self.dealer.receive())
-        self.stream = Keystream(self._seed)
-        super().__init__((ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material)))
+            seed, permutation_key = drawn_seed(self.dealer, role)
+        self.stream = Keystream(seed)
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material))
+        super().__init__(source)
         self.source.device = torch.device(device)
+        self.source.permutation = Permutation(permutation_key)
+        self.source.note(permutation_key)
         self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
-        self.exchange = Opener(self.peer, meter)
-        self.repeats = 0
+        self.exchange = Opener(self.peer, meter, source.constants)
         self._index = 0
+
+    @property
+    def repeats(self) -> int:
+        """Pieces that were started again because a number fell into the danger zone."""
+        return self.source.retries.count
 
     def _material(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
         with self.meter.stage(MATERIAL):
-            return self.dealer.receive()
+            return self.dealer.receive(at_most=LONGEST_BYTES)
 
     def _ask(self, request: dict[str, Any]) -> None:
         if self.client:
@@ -122,8 +127,8 @@ class FssEngine(Computation):
         plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
         self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
         if self._offline == "stored":
-            self._supply = Stock(self.dealer, self.meter, self._seed)
-            self._supply.lay_in(epoch(self.repeats, first))
+            self._supply = Stock(self.dealer, self.meter)
+            self._supply.lay_in()
         else:
             self._supply = Intake(self.dealer, self.meter)
         if prefill is None:
@@ -133,29 +138,33 @@ class FssEngine(Computation):
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
         """Runs a piece, from the start again if a number falls into the danger zone.
 
-        Both parties see that alike, in a number that is uniformly random; what was dealt for the failed attempt is
-        given up, so nothing is masked twice.
+        Both parties see that alike, in a number that is uniformly random to them; what was dealt for the failed attempt
+        is given up, so nothing is masked twice. The dealer knows the mask, so a retry tells it how a secret number
+        compares with one that it knows (docs/protocols.md): therefore there are few, and no more than chance explains.
 
         Raises:
+            RetriesImprobable: it fell there more often than the declared bounds let be expected.
             DangerStays: it fell there time after time.
         """
         restore = snapshot(cache)
         index = self._begin()
+        self.source.retries.begin()
         self._ask({"do": "go", "index": index})
-        for _ in range(MOST_ATTEMPTS):
+        for attempt in range(MOST_ATTEMPTS):
+            if attempt:
+                self._again(index)
             try:
                 return run(program(), self.exchange)
             except DangerZone:
                 restore()
-                self._again(index)
+                self.source.retries.failed(self.meter.current)
         raise DangerStays(MOST_ATTEMPTS, self.meter.current)
 
     def _again(self, index: int) -> None:
-        self.repeats += 1
         self.meter.add("mpcbench_repeats_total")
         self._ask({"do": "again", "index": index, "attempt": self.repeats})
         if isinstance(self._supply, Stock):
-            self._supply.lay_in(epoch(self.repeats, index))
+            self._supply.lay_in()
         self.source.begin(epoch(self.repeats, index))
 
     def tell_client(self, value: Additive) -> Tensor | None:
@@ -178,8 +187,9 @@ class FssEngine(Computation):
         self._ask({"do": "prefilled"})
 
     def finish(self) -> None:
-        """Lets the dealer go, and hears its last word."""
-        self._ask({"do": "end"})
+        """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""
+        with self.meter.stage(MATERIAL):
+            self.dealer.send_json({"do": "end"})
         if self._supply is not None:
             self._supply.finish()
             self._supply = None

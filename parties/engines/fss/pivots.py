@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from parties.engines.fss.caps import Caps
+from parties.engines.fss.caps import MISSED_BITS, Caps
 from parties.engines.fss.compare import negative
 from parties.engines.fss.gates import DangerZone, open_, reveal_bits
 from parties.engines.fss.ranking import Places, ranked
@@ -42,6 +42,7 @@ def highest(x: Masked, sizes: Caps) -> Program[Places]:
     if x.source.rank == DEALER:
         classes = np.zeros(x.shape, dtype=np.int64)
     else:
+        x.source.retries.risk(x.shape[0], 2.0**-MISSED_BITS)
         classes = _classes(order, below, sizes)
         _check(classes, sizes)
     rivals: Places = np.not_equal(classes, 0).argsort(1, kind="stable")[:, : sizes.between]

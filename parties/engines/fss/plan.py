@@ -8,14 +8,34 @@ from typing import Any, Literal, Self
 from parties.cache import Cache
 from parties.decoder import Decoder, token_pieces
 from parties.engines.fss.engine import Computation
+from parties.engines.fss.requests import MOST_EPOCHS, BadRequest, check_keys, one_of, shapes, whole
 from parties.models.spec import ModelSpec
-from parties.policies import make
+from parties.policies import POLICIES, make
 from parties.prefill import Prefill
 from parties.program import Program
 
 ATTEMPT_BITS = 32
+MOST_PIECES = 1 << 24
+"""Of a cell."""
 
 Piece = Callable[[], Program[Any]]
+
+
+def _sizes(value: Any) -> str:
+    fits = isinstance(value, list) and len(value) == 2 and not any(map(whole(1, 1 << 31), value))
+    return "" if value is None or fits else "null, or tokens and chunk"
+
+
+def _named(value: Any) -> str:
+    return "" if isinstance(value, dict) else "an object"
+
+
+_CHECKS = {
+    "spec": _named, "policy": one_of(*POLICIES), "parameters": _named, "shapes": shapes,
+    "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "argmax": one_of("private", "client"),
+    "first": whole(1, MOST_EPOCHS - 1 - MOST_PIECES), "prefill": _sizes,
+    "offline": one_of("streamed", "stored"), "comparison": one_of("dcf", "carry"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,36 @@ class Plan:
         policy, sizes = decoder.policy, astuple(prefill) if prefill else None
         card = (decoder.spec.to_json(), policy.name, asdict(policy))
         return cls(*card, shapes, cache.position, steps, argmax, first, sizes, **how)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `asdict`, of a plan that a client sent: each field is checked in type and size.
+
+        Raises:
+            BadRequest: a field is missing, unknown or impossible; the message names it.
+            ModelError: the model is.
+        """
+        check_keys("client", "plan", value, _CHECKS)
+        spec = ModelSpec.from_json(value["spec"])
+        try:
+            make(value["policy"], **value["parameters"])
+        except (TypeError, ValueError) as error:
+            raise BadRequest("client", "plan's parameters", value["parameters"], f"the policy's: {error}") from None
+        plan = cls(**value)
+        tokens, chunk = plan.prefill or (0, 1)
+        for key, number, most in (
+            ("position", plan.position, spec.max_positions),
+            ("prefill", tokens, spec.max_positions),
+            ("steps", plan.steps, spec.max_positions),
+            ("steps", (-(-tokens // chunk) + plan.steps) * (spec.n_layers + 2), MOST_PIECES),
+        ):
+            if number > most:
+                raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")
+        for name in plan.shapes:
+            layer, dot, _ = name.partition(".")
+            if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
+                raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
+        return plan
 
     def programs(self, engine: Computation, cache: Cache) -> tuple[list[Piece], list[Piece]]:
         """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import ring
+from parties.engines.fss.constants import Constants, ConstantsDiffer
+from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, Outbox
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.opening import Opening, dealers
@@ -56,11 +58,13 @@ class Simulation:
         first, second = (self._inbox(queue) for queue in self.queues)
         outboxes = [Outbox(queue.append) for queue in self.queues]
         meter = StageMeter()
-        self.client: Source = ClientSource(meter, Keystream(secrets[0]), first)
-        self.server: Source = ServerSource(meter, Keystream(secrets[1]), second)
-        self.dealer: Source = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
+        self.client = ClientSource(meter, Keystream(secrets[0]), first)
+        self.server = ServerSource(meter, Keystream(secrets[1]), second)
+        self.dealer = DealerSource(meter, Keystream(secrets[0]), Keystream(secrets[1]), *outboxes)
         self.outboxes = outboxes
-        self.sources = (self.dealer, self.client, self.server)
+        self.sources: tuple[Source, ...] = (self.dealer, self.client, self.server)
+        for source in self.sources:
+            source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
         self.epoch = 0
         self.cost = Cost()
         self.opened: list[list[Any]] = []
@@ -81,6 +85,7 @@ class Simulation:
 
         Raises:
             BeyondBound: a value is larger than declared, where it is opened or its bound is declared (`bounded`).
+            ConstantsDiffer: the two have used different public constants.
             MaterialOutOfStep: the parties used less or more material than the dealer dealt.
         """
         self.epoch += 1
@@ -88,6 +93,8 @@ class Simulation:
             source.begin(self.epoch)
         for queue in (*self.queues, self._declared):
             queue.clear()
+        for party in (self.client, self.server):  # a program that failed has not come as far at both
+            party.constants = Constants()
         run(program(self.dealer), dealers)
         for outbox in self.outboxes:
             outbox.flush()
@@ -119,6 +126,8 @@ class Simulation:
     def _exchange(self, first: Sequence[Opening], second: Sequence[Opening]) -> tuple[list[Any], list[Any]]:
         if [o.kind for o in first] != [o.kind for o in second]:
             raise MaterialOutOfStep("client and server want different things opened")
+        if self.client.constants.digest() != self.server.constants.digest():
+            raise ConstantsDiffer("server", first[0].stage)
         self.cost.rounds += 1
         opened: list[Any] = []
         for mine, theirs in zip(first, second, strict=True):

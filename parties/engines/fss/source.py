@@ -16,8 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.inbox import FRAME_BYTES, Inbox, Outbox
+from parties.engines.fss.constants import Constant, Constants
+from parties.engines.fss.dcf import Permutation
+from parties.engines.fss.inbox import FRAME_BYTES, Inbox, MaterialReused, Outbox
 from parties.engines.fss.keystream import Keystream
+from parties.engines.fss.retries import Retries
 from parties.meter import StageMeter
 
 Shape = Sequence[int]
@@ -44,6 +47,9 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: knows the stage that a program is in.
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
+        permutation: of the comparison keys' generator; the session's, the same at all three. There is none before it is
+            set.
+        retries: counts truncation failures and the public chances of them.
         device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
             the CPU.
         declared: hears of each value of which a bound was declared; a simulation, which has both parties' parts, checks
@@ -51,16 +57,22 @@ class Source(ABC):
     """
 
     rank: ClassVar[int]
+    permutation: Permutation
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.comparison: Literal["dcf", "carry"] = "dcf"
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
+        self.retries = Retries()
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
         """Starts an epoch: randomness of other epochs is neither used nor used again."""
+
+    @abstractmethod
+    def note(self, constant: Constant) -> None:
+        """Is told of each public constant where it is used: both computing parties must use the same."""
 
     def stand_in(self, shape: Shape) -> Tensor:
         """At the dealer, who has no additive shares, what stands for one: zeros, in no memory."""
@@ -120,11 +132,18 @@ class ComputingSource(Source):
         meter: knows the stage that a program is in.
         own: the stream whose seed this party shares with the dealer.
         inbox: what the dealer sends.
+
+    Attributes:
+        constants: the public constants that this party has used.
     """
 
     def __init__(self, meter: StageMeter, own: Keystream, inbox: Inbox) -> None:
         super().__init__(meter)
-        self.own, self.inbox = own, inbox
+        self.own, self.inbox, self.constants = own, inbox, Constants()
+
+    def note(self, constant: Constant) -> None:
+        """See `Source`."""
+        self.constants.note(constant)
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
@@ -190,6 +209,9 @@ class DealerSource(Source):
         server: stream shared with the server.
         to_client: takes what the client must be told.
         to_server: takes what the server must be told, and its corrections.
+
+    Attributes:
+        silent: nothing is sent: what is dealt was dealt before, and only its masks are needed.
     """
 
     rank = DEALER
@@ -200,18 +222,36 @@ class DealerSource(Source):
         super().__init__(meter)
         self.client, self.server = client, server
         self.to_client, self.to_server = to_client, to_server
+        self.silent = False
+        self._last = 0
 
     def begin(self, epoch: int) -> None:
-        """See `Source`."""
+        """See `Source`. What is sent is sent once: permutations are fresh each time, and two would tell the first.
+
+        Raises:
+            MaterialReused: the epoch is not later than all that were sent.
+        """
+        if not self.silent:
+            if epoch <= self._last:
+                raise MaterialReused(
+                    f"epoch {epoch} was about to be dealt after epoch {self._last}; deal each epoch once"
+                )
+            self._last = epoch
         for stream in (self.client, self.server):
             stream.begin(epoch)
         for outbox in (self.to_client, self.to_server):
             outbox.begin(epoch)
 
+    def note(self, constant: Constant) -> None:
+        """Nothing: the dealer sees no opening, where constants are compared."""
+
     def flush(self) -> None:
         """Sends what has gathered; the server first, so that it never waits for what the client's link holds up."""
-        self.to_server.flush()
-        self.to_client.flush()
+        for outbox in (self.to_server, self.to_client):
+            if self.silent:
+                outbox.drop()
+            else:
+                outbox.flush()
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""

@@ -87,8 +87,9 @@ def _cipher() -> float:
 def _comparisons() -> float:
     count, width = 20_000, 30
     x, seeds = np.zeros(count, dtype=np.uint64), np.zeros((count, 16), dtype=np.uint8)
-    key = dcf.generate(x, width, seeds, seeds)
-    return _rate(count * dcf.key_blocks(width), lambda: dcf.evaluate(0, x, width, seeds, key))
+    permutation = dcf.Permutation(bytes(dcf.PERMUTATION_KEY_BYTES))
+    key = dcf.generate(permutation, x, width, seeds, seeds)
+    return _rate(count * dcf.key_blocks(width), lambda: dcf.evaluate(permutation, 0, x, width, seeds, key))
 
 
 def _look_ups() -> float:

@@ -1,8 +1,9 @@
 """A party's stock of the dealer's material: all of a cell, on its own disk, before the cell begins."""
 
 from parties.engines.fss.courier import END
+from parties.engines.fss.inbox import LONGEST_BYTES
 from parties.engines.fss.intake import MATERIAL
-from parties.engines.fss.stored import StoredMaterial, new_file, tag_of, write
+from parties.engines.fss.stored import StoredMaterial, new_file, write
 from parties.errors import OutOfStep
 from parties.link import Link
 from parties.meter import StageMeter
@@ -16,31 +17,30 @@ class Stock:
     Args:
         dealer: link to the dealer.
         meter: the party's stage meter.
-        seed: what this party shares with the dealer.
     """
 
-    def __init__(self, dealer: Link, meter: StageMeter, seed: bytes) -> None:
-        self._dealer, self._meter, self._seed = dealer, meter, seed
+    def __init__(self, dealer: Link, meter: StageMeter) -> None:
+        self._dealer, self._meter = dealer, meter
         self._stored: StoredMaterial | None = None
 
-    def lay_in(self, epoch: int) -> None:
-        """Writes what the dealer sends now, from this epoch to the end of the cell; what is left of before is dropped.
+    def lay_in(self) -> None:
+        """Writes what the dealer sends now, up to the end of the cell; what is left of before is dropped.
 
         Raises:
             MaterialFile: it cannot be written.
             PartyError: the link's own errors.
         """
         self._drop()
-        path, tag = new_file(), tag_of(self._seed, f"from epoch {epoch}")
+        file = new_file()
         with self._meter.stage(WRITE):
-            write(path, tag, self._receive)
-            self._stored = StoredMaterial(path, tag)
+            write(file, self._receive)
+            self._stored = StoredMaterial(file)
 
     def next(self) -> bytes:
         """The next frame from disk.
 
         Raises:
-            MaterialFile: the file is not what was written.
+            MaterialFile: the file is not what was written, or is used up.
         """
         if self._stored is None:
             raise AssertionError("a stock is laid in before it is used")
@@ -59,7 +59,7 @@ class Stock:
 
     def _receive(self) -> bytearray:
         with self._meter.stage(MATERIAL):
-            return self._dealer.receive()
+            return self._dealer.receive(at_most=LONGEST_BYTES)
 
     def _drop(self) -> None:
         if self._stored is not None:

@@ -7,10 +7,11 @@ its tree cut to the leaves. s u is opened under a mask; s itself goes into the p
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +37,11 @@ class Tables:
     def width(self) -> int:
         """Log2 of a table's length."""
         return int(self.values.shape[2]).bit_length() - 1
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Names the values."""
+        return xxhash.xxh3_128_digest(self.values.tobytes())
 
     def sums(self, turn: Tensor, bits: Bits) -> Tensor:
         """Sum over j of bit j times T[turn - j], for each table: [tables, n], where `turn` is.
@@ -88,6 +94,7 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
     shape = torch.Size(public.shape)
     octets = (shape.numel(), length // 8)
     place = public if source.rank != DEALER else mask
+    source.note(tables.digest)
     turn = ring.low_bits(place, start, tables.width).reshape(-1)
     bits, first = source.shared_octets(octets, lambda: _one_hot(turn.numpy(), length))
     if source.rank == DEALER:

@@ -54,6 +54,7 @@ class Number(ABC):
     def times(self, integer: int | Tensor) -> Self:
         """Product with public integers; the scale stays."""
         largest = integer.abs().max().item() if isinstance(integer, Tensor) and integer.numel() else integer
+        self.source.note(integer)
         factor = float(abs(1 if isinstance(largest, Tensor) else largest))
         return self.map(lambda t: t * _on(integer, t), self.scale, max(self.limit * factor, 2.0**-ring.FRACTION_BITS))
 
@@ -70,6 +71,7 @@ class Number(ABC):
     def __mul__(self, public: float | Tensor) -> Self:
         factor = public if isinstance(public, Tensor) else torch.tensor(float(public))
         encoded = ring.encode(factor)
+        self.source.note(encoded)
         limit = self.limit * max(float(factor.abs().max()) if factor.numel() else 0.0, 2.0**-ring.FRACTION_BITS)
         return self.map(lambda t: t * _on(encoded, t), self.scale + ring.FRACTION_BITS, limit)
 
@@ -138,13 +140,9 @@ class Masked(Number):
         moved = self.map(lambda t: t.expand(shape), self.scale, limit)
         if self.source.rank == DEALER:
             return moved
-        return Masked(
-            self.source,
-            moved.public + _on(ring.encode(constant, self.scale), moved.public),
-            moved.mask,
-            self.scale,
-            limit,
-        )
+        encoded = ring.encode(constant, self.scale)
+        self.source.note(encoded)
+        return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit)
 
     def additive(self) -> "Additive":
         """The same numbers as additive shares."""

@@ -9,6 +9,7 @@ from parties.engines.fss.courier import END, Courier, Stopped
 from parties.engines.fss.engine import Computation, snapshot
 from parties.engines.fss.opening import dealers
 from parties.engines.fss.plan import Plan, epoch
+from parties.engines.fss.requests import BadRequest
 from parties.engines.fss.source import DealerSource
 from parties.program import run
 
@@ -35,9 +36,9 @@ class Walk:
         self._programs, self._prompt_pieces = [*before, *steps], len(before)
         self._restores: dict[int, Callable[[], None]] = {plan.first: snapshot(self._cache)}
         self._attempts: dict[int, int] = {}
-        self._silent = False
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
+        self._through = threading.Event()
         if plan.offline == "stored" or plan.prefill is None:
             self._prompted.set()
 
@@ -55,16 +56,28 @@ class Walk:
         Raises:
             Stopped: the walk is not wanted any more.
         """
-        if not self._silent:
-            self._couriers[role].put(frame, self._stop)
+        self._couriers[role].put(frame, self._stop)
+
+    @property
+    def through(self) -> bool:
+        """Whether all that the prompt takes has been put."""
+        return self._through.is_set()
 
     def prompted(self) -> None:
         """The prompt is through: from now on, what is sent is for decoding, and accounted for apart."""
         self._prompted.set()
 
     def again(self, index: int, attempt: int) -> None:
-        """Gives up what was walked from epoch `index` on, and walks it anew."""
+        """Gives up what was walked from epoch `index` on, and walks it anew.
+
+        Raises:
+            BadRequest: the piece was never walked, or is through.
+        """
+        least, most = min(list(self._restores)), self._plan.first + len(self._programs) - 1
+        if not least <= index <= most:
+            raise BadRequest("client", "again request's index", index, f"a piece under way, from {least} to {most}")
         self.stop()
+        self._through.clear()
         for courier in self._couriers.values():
             courier.drop()
         for later in [known for known in self._restores if known > index]:
@@ -83,7 +96,7 @@ class Walk:
             raise self._failure
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and waits for its end: from then on nobody draws from the source."""
         self.abandon()
         self._thread.join()
         self._stop.clear()
@@ -108,8 +121,8 @@ class Walk:
         base, first = max(known for known in self._restores if known <= start), self._plan.first
         self._restores[base]()
         for index, program in enumerate(self._programs[base - first :], base):
-            self._silent = index < start
-            if not self._silent:
+            self._source.silent = index < start
+            if not self._source.silent:
                 self._attempts[index] = attempt
             if self._plan.offline == "streamed":
                 self._restores[index] = snapshot(self._cache)
@@ -123,6 +136,7 @@ class Walk:
                 courier.put(END, self._stop)
 
     def _await_prompt(self) -> None:
+        self._through.set()
         while not self._prompted.wait(0.1):
             if self._stop.is_set():
                 raise Stopped

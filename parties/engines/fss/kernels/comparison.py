@@ -1,10 +1,10 @@
 """`dcf.evaluate` on a GPU: one thread walks the whole tree of a key, with AES-128 by tables.
 
-The permutation is the one of `dcf`, AES with a public fixed key, so that a key evaluates alike wherever. Look-ups at
-secret places leave traces in a cache, as in every AES by tables; what is hashed here are seeds of one-time keys.
+The permutation is the one of `dcf`, AES with the session's public key, so that a key evaluates alike wherever. Look-ups
+at secret places leave traces in a cache, as in every AES by tables; what is hashed here are seeds of one-time keys.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ def _evaluated(  # type: ignore[no-untyped-def]
 
 
 def evaluate(
-    party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, fixed_key: bytes, leaf_levels: int
+    party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes, leaf_levels: int
 ) -> Tensor:
     """This party's XOR share of [x < alpha], [n] bytes of 0 or 1; see `dcf.evaluate`.
 
@@ -98,12 +98,12 @@ def evaluate(
         width: bits compared.
         seed: this party's seeds, [n, 2], int64.
         key: correction words, [key blocks, n, 2], int64.
-        fixed_key: of the permutation, 16 bytes.
+        permutation_key: 16 bytes.
         leaf_levels: levels of the tree that a leaf holds.
     """
     n = x.shape[0]
     out = torch.empty(n, dtype=torch.uint8, device=x.device)
-    table, keys = _constants(fixed_key, str(x.device))
+    table, keys = _constants(permutation_key, str(x.device))
     if n:
         _evaluated[(triton.cdiv(n, _LANES),)](
             x, seed, key, out, table, keys, n, party, width, leaf_levels, ROUNDS, _LANES
@@ -111,10 +111,10 @@ def evaluate(
     return out
 
 
-@cache
-def _constants(fixed_key: bytes, device: str) -> tuple[Tensor, Tensor]:
-    """The table of a column, [256], and the round keys, [44], int32, on a device."""
-    return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(fixed_key)).to(device)
+@lru_cache(maxsize=8)
+def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
+    """The table of a column, [256], and the round keys, [44], int32, on a device; those of the latest sessions."""
+    return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
 
 
 def column_table() -> "np.ndarray[tuple[int], np.dtype[np.int32]]":

@@ -11,16 +11,17 @@ from parties.engines.fss.tables import Tables, _mirrored
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
     dice = np.random.default_rng(0)
-    for width in (1, 5, 7, 8, 33, 63):
+    for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
+        permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
         alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))
         x[:5] = alpha[:5]
         seeds = [dice.integers(0, 256, (20, 16), dtype=np.uint8) for _ in range(2)]
-        key = dcf.generate(alpha, width, *seeds)
+        key = dcf.generate(permutation, alpha, width, *seeds)
         for party, seed in enumerate(seeds):
             share = comparison.evaluate(
-                party, words(x), width, words(seed), words(key), dcf._FIXED_KEY, dcf.LEAF_LEVELS
+                party, words(x), width, words(seed), words(key), permutation.key, dcf.LEAF_LEVELS
             )
-            assert np.array_equal(share.numpy(), dcf.evaluate(party, x, width, seed, key))
+            assert np.array_equal(share.numpy(), dcf.evaluate(permutation, party, x, width, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(products.vector_matrix(left, right), left @ right.T)

@@ -16,6 +16,8 @@ from parties.engines.fss.simulation import Simulation, share
 from parties.engines.fss.source import Source
 from parties.program import Program
 
+PERMUTATION = dcf.Permutation(b"a session's key!")
+
 How = Literal["dcf", "carry"]
 
 
@@ -30,9 +32,9 @@ def test_every_pair_of_small_numbers(width: int) -> None:
     alpha = np.repeat(np.arange(size, dtype=np.uint64), size)
     x = np.tile(np.arange(size, dtype=np.uint64), size)
     first, second = seeds(len(x))
-    key = dcf.generate(alpha, width, first, second)
+    key = dcf.generate(PERMUTATION, alpha, width, first, second)
     assert key.shape == (dcf.key_blocks(width), len(x), 16)
-    shares = [dcf.evaluate(party, x, width, seed, key) for party, seed in enumerate((first, second))]
+    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
     assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
 
 
@@ -46,8 +48,8 @@ def test_large_numbers_and_their_neighbours(width: int, data: st.DataObject) -> 
     ]
     alpha, x = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
     first, second = seeds(len(x))
-    key = dcf.generate(alpha, width, first, second)
-    shares = [dcf.evaluate(party, x, width, seed, key) for party, seed in enumerate((first, second))]
+    key = dcf.generate(PERMUTATION, alpha, width, first, second)
+    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
     assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
 
 
@@ -55,8 +57,8 @@ def test_a_share_of_the_result_and_the_key_look_random() -> None:
     count = 40_000
     alpha = np.full(count, 5, dtype=np.uint64)
     first, second = seeds(count)
-    key = dcf.generate(alpha, 20, first, second)
-    share_of_one = dcf.evaluate(0, np.full(count, 3, dtype=np.uint64), 20, first, key)
+    key = dcf.generate(PERMUTATION, alpha, 20, first, second)
+    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full(count, 3, dtype=np.uint64), 20, first, key)
     for bits in (share_of_one, np.unpackbits(key[0].reshape(-1)), np.unpackbits(key[-1].reshape(-1))):
         assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 

@@ -1,5 +1,6 @@
 """Whole models in real processes: client, server and dealer over loopback, against the plain engine."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from torch import Tensor
 
 from parties.cache import Cache
 from parties.decoder import Decoder, decode_in_pieces
-from parties.engines.fss import gates
+from parties.engines.fss import gates, retries
 from parties.engines.fss.dealer import Dealer
 from parties.engines.fss.party import DangerStays, FssEngine
+from parties.engines.fss.retries import RetriesImprobable
 from parties.errors import PeerLost
 from parties.folding import folded_shapes
 from parties.mesh import Mesh
@@ -62,9 +64,17 @@ def decode(
     return logits, tokens, meter.snapshot(), engine.repeats
 
 
-def stumble(at: int, *, ever_after: bool = False) -> None:
-    """Makes this process see the danger zone at the given truncation, once or ever after: as both parties would."""
+def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
+    """Makes this process see the danger zone at the given truncation, once or ever after: as both parties would.
+
+    Args:
+        at: which truncation.
+        ever_after: all that follow, too.
+        by_chance: the party believes that it was bad luck.
+    """
     honest, calls = gates.truncate, 0
+    if by_chance:
+        retries.SIGNIFICANCE = 0.0
 
     def truncate(x: Any, scale: int = 16) -> Any:
         nonlocal calls
@@ -138,6 +148,36 @@ def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
     for role in ("client", "server"):
         assert "12 times in a row" in results[role]
         assert "narrow the bounds" in results[role]
+
+
+def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+    """Truncation failures more often than chance gives them, as an active dealer could bring them about."""
+    if role == "dealer":
+        dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
+        honest = dealer._answer
+
+        def answer(role: str, request: dict[str, Any], prefilled: Any) -> None:
+            told.append(request["do"])
+            honest(role, request, prefilled)
+
+        dealer._answer = answer  # type: ignore[method-assign]
+        with pytest.raises(PeerLost):
+            dealer.serve()
+        return told.count("again")
+    stumble(10, ever_after=True, by_chance=False)
+    with pytest.raises(RetriesImprobable) as caught:
+        decode(role, mesh, meter, "llama", policy, parts[role], token)
+    mesh["server" if role == "client" else "client"].exchange(b"")
+    return str(caught.value)
+
+
+def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_told_again() -> None:
+    _, _, parts, token = prefilled("llama", POLICIES["full"])
+    results = together(provoked, POLICIES["full"], parts, token)
+    assert results["client"] == results["server"]
+    found = re.match(r"truncation failure (\d) of (one segment|the session), in stage", results["client"])
+    assert found, results
+    assert results["dealer"] == int(found[1]) - 1 <= 2
 
 
 def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.engines.fss import gates
+from parties.engines.fss.constants import Constants
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, MaterialReused
 from parties.engines.fss.keystream import Keystream
 from parties.engines.fss.opening import Opener, Pad
@@ -209,7 +210,7 @@ def differ(role: str, mesh: Mesh, meter: StageMeter, same_length: bool) -> str:
     source = Simulation().client if role == "client" else Simulation().server
     shape = (6,) if role == "client" else ((2, 3) if same_length else (5,))
     try:
-        run(gates.open_(share(source, torch.zeros(shape), 1.0)), Opener(peer, meter))
+        run(gates.open_(share(source, torch.zeros(shape), 1.0)), Opener(peer, meter, Constants()))
     except OutOfStep as error:
         return str(error)
     return "nothing noticed"

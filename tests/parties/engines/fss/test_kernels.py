@@ -16,6 +16,7 @@ from parties.engines.fss import dcf
 from tests.needs import needs
 
 CUDA = torch.cuda.is_available()
+PERMUTATION = dcf.Permutation(os.urandom(dcf.PERMUTATION_KEY_BYTES))
 HERE = Path(__file__).parent
 EDGES = [0, 1, -1, 2**63 - 1, -(2**63), 2**62, -(2**62)]
 # SmolLM2-135M and GPT-2, and what fits no tile
@@ -62,12 +63,13 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     x[:200] = alpha[:200]
     x[200:204], alpha[204:208] = 0, 2**width - 1
     seeds = [dice.integers(0, 256, (1000, 16), dtype=np.uint8) for _ in range(2)]
-    key = dcf.generate(alpha, width, *seeds)
+    key = dcf.generate(PERMUTATION, alpha, width, *seeds)
     shares = [
-        dcf.evaluate_on(party, torch.from_numpy(x.view(np.int64)).cuda(), width, seeds[party], key) for party in (0, 1)
+        dcf.evaluate_on(PERMUTATION, party, torch.from_numpy(x.view(np.int64)).cuda(), width, seeds[party], key)
+        for party in (0, 1)
     ]
     for party, share in enumerate(shares):
-        assert np.array_equal(share, dcf.evaluate(party, x, width, seeds[party], key))
+        assert np.array_equal(share, dcf.evaluate(PERMUTATION, party, x, width, seeds[party], key))
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)
 
 

@@ -66,7 +66,7 @@ def test_the_dealers_traffic_is_offline_and_arrives(cells: Any) -> None:
     taken = [stages(cells["full"][role], "offline")["offline.material"] for role in ("client", "server")]
     asked = taken[0]["sent_bytes"]
     assert dealt["sent_bytes"] == sum(side["received_bytes"] for side in taken) > 1e6
-    assert asked < 5000, "the client tells the dealer public numbers only"
+    assert asked < 5000, "the client tells the dealer public numbers, and which pieces are run again"
     assert taken[1]["sent_bytes"] < 200, "the server says how much room it has"
     assert not stages(cells["full"]["dealer"], "online")
 

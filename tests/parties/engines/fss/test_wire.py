@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parties.engines.fss.opening import PLACE_BYTES
+from parties.engines.fss.keystream import SEED_BYTES
+from parties.engines.fss.opening import PLACE_BYTES, PROGRAM_BYTES
 from parties.frame import HEADER_BYTES
 from tests.parties.four import Four
 
@@ -74,9 +75,15 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
 
 
 def test_counters_between_the_parties_are_the_same_whatever_the_secrets(runs: Any) -> None:
-    """The only bytes of an opening that are not masked say where in the program a party is."""
+    """The only bytes of an opening that are not masked say where in the program a party is, and name public constants,
+    among them the session's key, so that these differ between sessions and not between the two parties."""
+    for frames, _ in runs.values():
+        ways = [
+            [frame[:PLACE_BYTES] for frame in way if len(frame) > PLACE_BYTES] for way in frames["server", "client"]
+        ]
+        assert set(ways[1]) <= set(ways[0])
     places = [
-        [frame[:PLACE_BYTES] for frame in runs[name][0]["server", "client"][1] if len(frame) > PLACE_BYTES]
+        [frame[:PROGRAM_BYTES] for frame in runs[name][0]["server", "client"][1] if len(frame) > PLACE_BYTES]
         for name in SECRETS
     ]
     shorter = min(map(len, places))
@@ -99,19 +106,19 @@ def test_what_the_parties_tell_each_other_looks_uniform(runs: Any, name: str, wa
         assert abs(correlation) * math.sqrt(octets.size) < 6
 
 
-def test_the_dealer_hears_public_numbers_only_and_the_same_whatever_the_secrets(runs: Any) -> None:
+def test_the_dealer_hears_halves_of_seeds_public_numbers_and_which_pieces_are_repeated(runs: Any) -> None:
+    """A repeat is the one thing that may differ with the secrets: what it tells the dealer is in docs/protocols.md."""
     heard: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for name in SECRETS:
         frames = runs[name][0]
-        heard[name] = {
-            pair: [json.loads(frame) for frame in frames[pair][way]]
-            for pair, way in ((("dealer", "client"), 1), (("dealer", "server"), 1))
-        }
+        said = {pair: frames[pair][1] for pair in (("dealer", "client"), ("dealer", "server"))}
+        assert {len(half) for (half, *_) in said.values()} == {SEED_BYTES}
+        heard[name] = {pair: [json.loads(frame) for frame in requests] for pair, (_, *requests) in said.items()}
     keys = {"install": {"shapes"}, "decode": {"plan", "attempt"}, "go": {"index"}, "again": {"index", "attempt"},
             "grant": {"upto"}, "end": set()}  # fmt: skip
     for requests in heard["some"].values():
         for request in requests:
             assert set(request) - {"do"} == keys[request["do"]]
-    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"grant"}
+    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"grant", "end"}
     plans = [[r for r in heard[name]["dealer", "client"] if r["do"] in ("install", "decode")] for name in SECRETS]
     assert plans[0] == plans[1]

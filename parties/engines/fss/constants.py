@@ -1,0 +1,51 @@
+"""A digest of every public constant that a party has computed with: tables, rotary angles, masks, declared bounds.
+
+Each host computes them itself, in floating point, and processors and libraries differ in the last place. If one encoded
+constant ever differed, X would differ between the parties and everything after it be random. So the digest goes into
+each opening, and the parties stop where the constant was first used.
+"""
+
+import xxhash
+from torch import Tensor
+
+from parties.errors import PartyError
+
+DIGEST_BYTES = 4
+"""Honest hosts may differ by accident; nobody looks for a collision."""
+
+
+Constant = Tensor | bytes | int
+
+
+class ConstantsDiffer(PartyError):  # noqa: N818 - named for what happened
+    """The peer has computed with other public constants."""
+
+    def __init__(self, peer: str, stage: str) -> None:
+        super().__init__(peer, stage)
+
+    def __str__(self) -> str:
+        peer, stage = self.args
+        return (
+            f"{peer} computes with other public constants than this party (tables, rotary angles, masks, bounds or the "
+            f"session's permutation key), in or before stage {stage}: results would be random numbers; run the same "
+            f"version with the same torch and numpy on both hosts, and the same kind of processor"
+        )
+
+
+class Constants:
+    """The constants so far, in the order of their use."""
+
+    def __init__(self) -> None:
+        self._state = xxhash.xxh3_64()
+
+    def note(self, constant: Constant) -> None:
+        """Adds an encoded constant; of a tensor the numbers, and not the shape."""
+        if isinstance(constant, Tensor):
+            constant = constant.cpu().numpy().tobytes()
+        elif isinstance(constant, int):
+            constant = b"%d;" % constant
+        self._state.update(constant)
+
+    def digest(self) -> bytes:
+        """4 bytes."""
+        return self._state.digest()[:DIGEST_BYTES]

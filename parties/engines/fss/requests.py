@@ -1,0 +1,113 @@
+"""What the parties may ask of the dealer: JSON objects of public numbers, checked before anything is done for them.
+
+A request that fails a check ends the cell with an error that names the key, before any memory is taken for it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parties.errors import PartyError
+
+REQUEST_BYTES = 1 << 22
+"""The longest request: shapes of all parameters, or of a whole cache, of a model of a thousand layers."""
+
+MOST_NUMBERS = 1 << 33
+"""In the matrices of a model, or in one tensor of a cache: 64 GiB of masks."""
+
+MOST_EPOCHS = 1 << 32
+"""Attempts, and indices of epochs: both share the 64 bits of an epoch's number."""
+
+_WORDS = 200  # of a value that is quoted, which may be of any length
+
+
+class BadRequest(PartyError):  # noqa: N818 - named for what it is
+    """A party has asked the dealer for something that cannot be."""
+
+    def __init__(self, peer: str, key: str, value: object, allowed: str) -> None:
+        said = value if isinstance(value, str) else repr(value)
+        super().__init__(peer, key, said if len(said) <= _WORDS else f"{said[:_WORDS]}...", allowed)
+
+    def __str__(self) -> str:
+        peer, key, value, allowed = self.args
+        return (
+            f"{peer} sent the dealer a request whose {key} is {value}; it must be {allowed}; "
+            f"check that all parties run the same version"
+        )
+
+
+Check = Callable[[Any], str]
+"""Returns what a value must be, or nothing if it is that."""
+
+
+def whole(least: int, most: int) -> Check:
+    """A whole number in a range; neither a float nor a bool."""
+    return lambda value: (
+        "" if type(value) is int and least <= value <= most else f"a whole number from {least} to {most}"
+    )
+
+
+def one_of(*names: str) -> Check:
+    """One of some words."""
+    return lambda value: "" if isinstance(value, str) and value in names else f"one of {', '.join(names)}"
+
+
+def shapes(value: Any) -> str:
+    """Names and shapes of tensors, none of more than MOST_NUMBERS numbers."""
+    fits = isinstance(value, dict) and all(isinstance(shape, list) and _is_shape(shape) for shape in value.values())
+    return "" if fits else f"an object of shapes, each a list of at most 8 sizes and {MOST_NUMBERS} numbers"
+
+
+def _is_shape(shape: list[Any]) -> bool:
+    sizes = all(type(size) is int and 0 <= size <= MOST_NUMBERS for size in shape)
+    return sizes and len(shape) <= 8 and int(math.prod(shape)) <= MOST_NUMBERS
+
+
+def _object(value: Any) -> str:
+    return "" if isinstance(value, dict) else "an object"
+
+
+_INDEX, _ATTEMPT = whole(1, MOST_EPOCHS - 1), whole(0, MOST_EPOCHS - 1)
+_CLIENTS: Mapping[str, Mapping[str, Check]] = {
+    "install": {"shapes": shapes},
+    "decode": {"plan": _object, "attempt": _ATTEMPT},
+    "go": {"index": _INDEX},
+    "again": {"index": _INDEX, "attempt": _ATTEMPT},
+    "prefilled": {},
+    "grant": {"upto": whole(0, 1 << 62)},
+    "end": {},
+}
+_SERVERS = {do: _CLIENTS[do] for do in ("grant", "end")}
+
+
+def checked(role: str, request: Any) -> dict[str, Any]:
+    """A request of `client` or `server` that has the keys it needs, no other, and values of their types and ranges.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    known = _CLIENTS if role == "client" else _SERVERS
+    if not isinstance(request, dict):
+        raise BadRequest(role, "whole", request, "an object")
+    do = request.get("do")
+    if wrong := one_of(*known)(do):
+        raise BadRequest(role, "do", do, wrong)
+    check_keys(role, f"{do} request", request, {"do": _nothing_more, **known[do]})  # type: ignore[index]
+    return request
+
+
+def check_keys(role: str, what: str, value: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
+    """Checks that an object has exactly these keys, and each value.
+
+    Raises:
+        BadRequest: it has not; the message says what is wrong with which.
+    """
+    if set(value) != set(checks):
+        raise BadRequest(role, f"{what}'s keys", sorted(value), f"{', '.join(sorted(checks))}")
+    for key, check in checks.items():
+        if wrong := check(value[key]):
+            raise BadRequest(role, f"{what}'s {key}", value[key], wrong)
+
+
+def _nothing_more(_: Any) -> str:
+    return ""
