@@ -200,8 +200,8 @@ class _Walk:
         self._ledger.counts.clear()
         source = self._source
         drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
-        for index, piece in enumerate(pieces):
-            self._source.begin(index)
+        for piece in pieces:
+            self._source.begin(self._source.epoch + 1)
             run(piece(), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))

@@ -15,7 +15,7 @@ from parties.engines.fss.compare import negative
 from parties.engines.fss.inputs import owned
 from parties.engines.fss.keeping import Kept
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import inverse_root, normalise
+from parties.engines.fss.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.products import product
 from parties.engines.fss.selection import OneHot
 from parties.engines.fss.smooth import smooth
@@ -82,7 +82,7 @@ class Computation(Engine):
         """Masked by zero, everywhere."""
         zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
         least = 2.0**-ring.FRACTION_BITS
-        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least).plus(tensor)
+        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
 
     def bounded(self, value: Masked, limit: float) -> Masked:
         """The declared bound, which comparisons and the danger zone go by."""
@@ -166,9 +166,13 @@ class Computation(Engine):
         """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
         return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
 
-    def normalise(self, x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
-        """RMS norm or layer norm. 4 rounds."""
-        return normalise(x, eps, centre=centre)
+    def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
+        """Rows less their mean, and what their squares are computed from; see `norm.to_norm`."""
+        return to_norm(x, centre=centre)
+
+    def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
+        """RMS norm. 4 rounds."""
+        return normalise(rows, eps)
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
         """SiLU or GELU. 2 rounds."""

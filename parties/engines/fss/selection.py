@@ -225,7 +225,7 @@ def compact(flags: Additive, count: int, rows: Sequence[Masked]) -> Program[list
     places = torch.arange(n, dtype=torch.int64)
     before = flags.map(lambda t: t.cumsum(0) - t, 0, float(n))
     zeros = torch.zeros(n, dtype=torch.int64, device=source.device)
-    public = Masked(source, zeros, zeros, 0, 1.0)
+    public = Masked(source, zeros, zeros, 0, 1.0, Masked.CONSTANT)
     target = yield from _targets(flags, before, public.plus(places.double()).bounded(float(n)), count)
     shuffle = draw(source, 1, n)
     moved = [shuffle.apply(row.bounded(row.limit)) for row in rows]

@@ -46,6 +46,7 @@ class Source(ABC):
         comparison: how signs are found, `dcf` or `carry`; the same at all three.
         device: where a party's numbers are and what is done to them is done; results do not depend on it. Bits stay on
             the CPU.
+        epoch: the one that was begun last.
     """
 
     rank: ClassVar[int]
@@ -54,6 +55,7 @@ class Source(ABC):
         self.meter = meter
         self.comparison: Literal["dcf", "carry"] = "dcf"
         self.device = torch.device("cpu")
+        self.epoch = 0
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
@@ -125,6 +127,7 @@ class ComputingSource(Source):
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
+        self.epoch = epoch
         self.inbox.begin(epoch)
         self.own.begin(epoch)
 
@@ -200,6 +203,7 @@ class DealerSource(Source):
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
+        self.epoch = epoch
         for stream in (self.client, self.server):
             stream.begin(epoch)
         for outbox in (self.to_client, self.to_server):

@@ -13,7 +13,7 @@ from parties.engines.fss.compare import negative
 from parties.engines.fss.embedding import parts_of
 from parties.engines.fss.embedding import rows as embedded_rows
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import normalise, to_norm
 from parties.engines.fss.products import product, switched
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import CLIENT
@@ -163,7 +163,7 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
         Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],
-            lambda x: normalise(x, 1e-5, centre=False),
+            lambda x: normalise(to_norm(x, centre=False), 1e-5),
             lambda how: norm_cost(n, d, how),
         ),
         Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(total, count, how)),

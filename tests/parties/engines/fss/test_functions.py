@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import gates, order, softmax
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import normalise, to_norm
 from parties.engines.fss.octaves import Octaves
 from parties.engines.fss.simulation import Simulation, share, value_of
 from parties.engines.fss.smooth import smooth
@@ -64,7 +64,7 @@ def rows(mean_square: float, d: int) -> Tensor:
 @pytest.mark.parametrize("mean_square", [0.005, 0.5, 1300.0, 1e6])
 def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> None:
     x = rows(mean_square, d)
-    first, second, simulation = computed(lambda v: normalise(v, 1e-5, centre=False), x, 2.0**16)
+    first, second, simulation = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
     expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
     error = (value_of(first, second) - expected).abs()
     assert (error <= 2e-4 + expected.abs() * 2.0**-11).all()
@@ -79,14 +79,14 @@ def test_not_one_of_thousands_of_rows_goes_wrong() -> None:
     generator = torch.Generator().manual_seed(1)
     size = 10 ** (torch.rand(1500, 1, generator=generator) * 3.4 - 1)
     x = (torch.randn(1500, 8, generator=generator) * size).double()
-    first, second, _ = computed(lambda v: normalise(v, 1e-5, centre=False), x, 2.0**16)
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
     expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
     assert (value_of(first, second) - expected).abs().max() <= 5e-3
 
 
 def test_layer_norm_and_rows_of_zeros() -> None:
     x = torch.cat([rows(9.0, 768)[1:] + 3.0, torch.zeros(1, 768)])
-    first, second, _ = computed(lambda v: normalise(v, 1e-5, centre=True), x, 2.0**10)
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=True), 1e-5), x, 2.0**10)
     centred = x - x.mean(1, keepdim=True)
     expected = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
     assert (value_of(first, second) - expected).abs().max() <= 3e-3
