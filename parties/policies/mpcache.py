@@ -151,7 +151,7 @@ class MPCache(Policy):
     ) -> Program[tuple[Any, Any]]:
         """Similarities q . r of the rivals, in one product: coarse [heads, rivals] and fine [heads, rivals].
 
-        q . (alpha max + (1 - alpha) min) = q . min + alpha q . (max - min): the query is scaled, which is short and new.
+        q . (alpha max + (1 - alpha) min) = q . min + alpha q . (max - min): the query is scaled, short and new.
         """
         rivals = {"coarse": clusters.coarse_rivals, "fine": clusters.fine_rivals}
         boxes = engine.cat([self._ends(engine, here, level, rivals[level]) for level in self._levels()], dim=1)

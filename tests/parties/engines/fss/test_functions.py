@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,16 +105,17 @@ SCORES = {
 }
 
 
+def exponentials(scores: Masked) -> Program[Any]:
+    """Weights, their sums, and the inverse of these."""
+    weights = yield from softmax.exponentials(scores)
+    total = weights.sum(-1).bounded(softmax.TOTAL_LIMIT)
+    return weights, total, (yield from softmax.reciprocal(total))
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_softmax(name: str) -> None:
     x = SCORES[name].double().clamp(-63, 44)
-
-    def function(scores: Masked) -> Program[Any]:
-        weights = yield from softmax.exponentials(scores)
-        total = weights.sum(-1).bounded(softmax.TOTAL_LIMIT)
-        return weights, total, (yield from softmax.reciprocal(total))
-
-    first, second, simulation = computed(function, x, 64.0, scale=32)
+    first, second, simulation = computed(exponentials, x, 64.0, scale=32)
     weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
     assert 0.03 < total.min() <= total.max() < 3.7
     expected = x.softmax(1) * total.unsqueeze(1)
@@ -123,6 +125,40 @@ def test_softmax(name: str) -> None:
     n = x.numel()
     per_row = simulation.cost.online_bytes - 8 * n - 48 * n
     assert 0 < per_row <= 9 * 130
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
+@pytest.mark.parametrize("n", [1024, 1025, 4096, 4097, 5000, 8192, 32_768])
+def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
+    peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
+    noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
+    x = (noise - noise.logsumexp(1, keepdim=True) + peaks).clamp(-63, 63)
+    first, second, _ = computed(exponentials, x, 64.0, scale=32)
+    weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    assert 0.04 < total.min() <= total.max() < 3.7
+    assert (total * inverse - 1).abs().max() < 2.0**-13
+    expected = x.softmax(1)
+    relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01, 2.0**-17)
+    scaled = expected * total.unsqueeze(1)
+    assert ((weights - scaled).abs() <= relative * scaled + absolute).all()
+    off = weights * inverse.unsqueeze(1) - expected
+    assert (off.unsqueeze(1) @ cells_of(x)).abs().max() < 0.03, "no neighbourhood of scores weighs too much"
+
+
+def cells_of(x: Tensor) -> Tensor:
+    """Which scores have which whole part: [rows, n, 128] of 0 and 1."""
+    return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
+
+
+def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="a row of 32,769 attention scores: fss takes at most 32,768 tokens"):
+        softmax.ladder_of(softmax.LONGEST_ROW + 1)
+    with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
+        replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
+    with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
+        replace(softmax.LADDERS[2], coarse_bits=13)  # many small scores would round to nothing
+    with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 45"):
+        replace(softmax.LADDERS[0], floors=2)
 
 
 def test_masked_scores_weigh_nothing() -> None:
