@@ -15,6 +15,7 @@ from parties.engines.fss import ring
 from parties.engines.fss.opening import Opening, Pad
 from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.values import Additive, Masked
+from parties.errors import PartyError
 from parties.program import Program
 
 
@@ -25,7 +26,7 @@ class DangerZone(Exception):  # noqa: N818 - a place, not a fault
     """
 
 
-class StaleMask(RuntimeError):  # noqa: N818 - named for what is wrong
+class StaleMask(PartyError):  # noqa: N818 - named for what is wrong
     """A truncation of numbers that no retry would mask anew: a fault of the program, found at every party alike."""
 
 
@@ -74,19 +75,22 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
 
     Raises:
         DangerZone: an element fell there, with probability 2^(k - 63) each; nothing wrong was computed.
+        ValueError: the declared bound leaves no room for a zone.
         StaleMask: x was opened in an earlier epoch, so that X would be the same in each attempt, and so its zone.
     """
     drop = x.scale - scale
     if drop <= 0:
         return x.upscaled(scale)
     source = x.source
+    if x.bits > 62:
+        raise ValueError(f"numbers below 2^{x.bits} are truncated; beyond 2^62 nobody would see what wraps")
     if x.epoch != source.epoch and x.public.numel():
         raise StaleMask(
             f"stage {source.meter.current}: numbers {tuple(x.shape)} that were opened in epoch {x.epoch} are truncated "
             f"in epoch {source.epoch}, where no retry would change them; truncate them in the segment that opens them"
         )
     if source.rank != DEALER:
-        edge = 2**63 - 2 ** min(x.bits, 62)
+        edge = 2**63 - 2**x.bits
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
             if int(least) < -edge or int(largest) >= edge:

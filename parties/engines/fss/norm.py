@@ -12,6 +12,7 @@ from parties.engines.fss.octaves import HIGHEST, Octaves, Reals
 from parties.engines.fss.products import product
 from parties.engines.fss.tables import digit
 from parties.engines.fss.values import Masked
+from parties.engines.limits import WIDEST_CENTRED
 from parties.program import Program, parallel
 
 LEAST, LARGEST = 2.0**-10, 2.0**20  # mean squares: SmolLM2-135M has 0.007 to 9e5
@@ -68,8 +69,11 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
     Raises:
         DangerZone: see `truncate`.
         StaleMask: the rows come from an earlier segment.
+        ValueError: centred rows are so wide that 1/d rounds too much.
     """
     d = x.shape[1]
+    if centre and d > (most := WIDEST_CENTRED["fss"]):
+        raise ValueError(f"rows of {d:,} numbers to be centred; at most {most:,}")
     if centre:
         total = x.sum(1, keepdim=True).times(round(2**_MEAN_BITS / d))
         mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, _MEAN_LIMIT)), x.scale)

@@ -23,6 +23,7 @@ from parties.engines.fss.octaves import HIGHEST, Octaves
 from parties.engines.fss.products import product
 from parties.engines.fss.tables import Tables, digit, look_up
 from parties.engines.fss.values import Additive, Masked
+from parties.engines.limits import LONGEST_ROW
 from parties.program import Program
 
 SCORE_LIMIT = 64.0
@@ -89,9 +90,8 @@ class Ladder:
 LADDERS = (
     Ladder(1 << 10, 3, 11, 4, coarse_bits=11, high_scale=18, low_scale=9, rest_scale=9),
     Ladder(1 << 12, 4, 9, 4, coarse_bits=17, high_scale=20, low_scale=8, rest_scale=8),
-    Ladder(1 << 15, 4, 17, 2, coarse_bits=14, high_scale=20, low_scale=8, rest_scale=8),
+    Ladder(LONGEST_ROW["fss"], 4, 17, 2, coarse_bits=14, high_scale=20, low_scale=8, rest_scale=8),
 )
-LONGEST_ROW = LADDERS[-1].longest
 
 
 def ladder_of(n: int) -> Ladder:
@@ -103,7 +103,8 @@ def ladder_of(n: int) -> Ladder:
     for ladder in LADDERS:
         if n <= ladder.longest:
             return ladder
-    raise ValueError(f"a row of {n:,} attention scores: fss takes at most {LONGEST_ROW:,} tokens; shorten the sequence")
+    most = LADDERS[-1].longest
+    raise ValueError(f"a row of {n:,} attention scores: fss takes at most {most:,} tokens; shorten the sequence")
 
 
 def _signed(width: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
@@ -172,7 +173,7 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         mask: public, broadcasts, True where a score counts.
 
     Raises:
-        ValueError: rows are longer than `LONGEST_ROW`.
+        ValueError: rows are longer than the last ladder takes.
     """
     ladder = ladder_of(scores.shape[-1])
     scores = scores.bounded(SCORE_LIMIT)

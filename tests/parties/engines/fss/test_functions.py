@@ -152,7 +152,7 @@ def cells_of(x: Tensor) -> Tensor:
 
 def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match="a row of 32,769 attention scores: fss takes at most 32,768 tokens"):
-        softmax.ladder_of(softmax.LONGEST_ROW + 1)
+        softmax.ladder_of(32_769)
     with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
         replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
     with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
