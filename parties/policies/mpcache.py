@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.policies.base import Policy
 from parties.policies.boxes import Levels, box_all, grow
 from parties.policies.checks import share, whole
+from parties.policies.prompt_scores import attention_of
 from parties.program import Program, staged
 from parties.selection import Clustering, Selection
 
@@ -142,9 +143,7 @@ class MPCache(Policy):
         """Attention that each prompt token gets from the last queries, summed over queries and heads: [n]."""
         n = here.tokens
         first = n - max(1, int(self.window * n))
-        scores = yield from engine.scores(q[:, first:], here.k)
-        weights = yield from engine.softmax(scores, engine.causal_mask(first, n))
-        return weights.sum(0).sum(0)
+        return (yield from attention_of(engine, q, here.k, first, lambda weights: weights.sum(0).sum(0), rows=n))
 
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any

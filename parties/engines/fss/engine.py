@@ -1,6 +1,6 @@
 """The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
@@ -36,6 +36,7 @@ PRODUCT_LIMIT = 2.0**10
 CACHE_LIMIT = 2.0**6
 STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
 _MIXED_LIMIT = 2.0**7
+OPENED_AT_ONCE = 1 << 27  # numbers of a cache, a gigabyte: a link takes frames of four
 
 
 class Computation(Engine):
@@ -93,10 +94,15 @@ class Computation(Engine):
         return Additive(self.source, share, ring.FRACTION_BITS, CACHE_LIMIT)
 
     def fix(self, cache: Cache) -> Program[None]:
-        """Puts an adopted cache under masks that stay: each value is opened once and never again. 1 round."""
-        named = cache.values()
-        opened = yield from parallel(*(gates.open_(value.bounded(STATE_LIMIT)) for value in named.values()))
-        masked = {name: value.bounded(CACHE_LIMIT) for name, value in zip(named, opened, strict=True)}
+        """Puts an adopted cache under masks that stay: each value is opened once and never again.
+
+        1 round for each 2^27 numbers, so that no frame exceeds what a link takes.
+        """
+        named: dict[str, Additive] = cache.values()
+        masked: dict[str, Masked] = {}
+        for names in _batches({name: value.shape.numel() for name, value in named.items()}):
+            opened = yield from parallel(*(gates.open_(named[name].bounded(STATE_LIMIT)) for name in names))
+            masked |= {name: value.bounded(CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
         cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
     def export(self, value: Masked) -> Tensor:
@@ -292,6 +298,18 @@ class Computation(Engine):
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
         return (yield from self.softmax_weigh(cat(parts, 2), combine))
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in order, in runs whose sizes add up to `OPENED_AT_ONCE` at most, or of one name."""
+    batch: list[str] = []
+    for name, size in sizes.items():
+        if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch
 
 
 def snapshot(cache: Cache) -> Callable[[], None]:
