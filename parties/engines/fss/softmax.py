@@ -42,7 +42,7 @@ class Ladder:
 
     With c coarse bits a score adds at most 2^(c + step_bits (steps - 1)) to the sum of a scale, the highest power that
     it is compared with, and its rounding at most 1/2. So sums stay below 2^62, and the rounding of a whole row is at
-    most longest / 2^(c + 1) of the lowest power: 1/4, 1/64 and 1, which widens what rows sum to as much, and leaves
+    most longest / 2^(c + 1) of the lowest power: 1/4, 1, 1/64 and 1. It widens what rows sum to as much, and leaves
     each single exponential below 4. That is why long rows have more scales. They also have smaller steps and finer
     factors: many small exponentials must not round to few multiples of the smallest one.
 
@@ -89,6 +89,7 @@ class Ladder:
 
 LADDERS = (
     Ladder(1 << 10, 3, 11, 4, coarse_bits=11, high_scale=18, low_scale=9, rest_scale=9),
+    Ladder(1 << 11, 3, 11, 4, coarse_bits=10, high_scale=20, low_scale=8, rest_scale=8),
     Ladder(1 << 12, 4, 9, 4, coarse_bits=17, high_scale=20, low_scale=8, rest_scale=8),
     Ladder(LONGEST_ROW["fss"], 4, 17, 2, coarse_bits=14, high_scale=20, low_scale=8, rest_scale=8),
 )
@@ -162,11 +163,11 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
 
     Range: |score| < 64, log sum exp of a row within 45 of zero, rows of at most 32,768. Error: relative 2^-7 and
     absolute 2^-15; for rows of more than 1,024 relative 0.01 and absolute 2^-17. In the worst case of the rounding that
-    `Ladder` speaks of rows sum to between 0.02 and 4.6, those of more than 4,096 to between 0.06 and 7.4.
+    `Ladder` speaks of rows sum to between 0.015 and 7.4.
 
     6 rounds and those of a sign. With f scales and s steps 24 + 8 f online and 160 + 8 f offline bytes, to the server,
     per score; per row 8 f + 8 + f s / 8 online bytes, 8 f s offline bytes, to the server, and f s signs of 62 bits.
-    f x s is 3 x 11 up to 1,024 scores, 4 x 9 up to 4,096 and 4 x 17 beyond.
+    f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096 and 4 x 17 beyond.
 
     Args:
         scores: [..., n].
