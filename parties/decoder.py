@@ -150,8 +150,9 @@ class Decoder:
         if spec.family == "llama":
             with engine.meter.stage("rope"):
                 qk = self._rotate(qk, position)
-        qk = engine.to_cache(qk)
-        here.append(engine, qk[spec.n_heads :], engine.to_cache(v))
+        with engine.meter.stage("qkv"):
+            qk, v = engine.to_cache(qk), engine.to_cache(v)
+        here.append(engine, qk[spec.n_heads :], v)
         return qk[: spec.n_heads]
 
     def _rotate(self, x: Any, position: int) -> Any:
