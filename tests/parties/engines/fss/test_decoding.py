@@ -64,17 +64,24 @@ def decode(
 
 
 def stumble(at: int, *, ever_after: bool = False) -> None:
-    """Makes this process see the danger zone at the given truncation, once or ever after: as both parties would.
+    """Makes this process see the danger zone at the given truncation, as both parties would.
 
-    The bound there is declared so wide that each number falls into the zone with probability 1/2.
+    Args:
+        at: the truncation, counted from 1.
+        ever_after: from there on bounds are declared so wide that each opened number is in the zone with probability
+            1/2; otherwise it is met once, for certain.
     """
     honest, calls = gates.truncate, 0
 
     def truncate(x: Any, scale: int = 16) -> Any:
         nonlocal calls
-        calls += x.scale > scale
-        if (calls == at or (ever_after and calls > at)) and x.scale > scale:
+        if x.scale <= scale:
+            return honest(x, scale)
+        calls += 1
+        if ever_after and calls >= at:
             x = x.bounded(2.0 ** (62 - x.scale))
+        elif calls == at:
+            raise gates.DangerZone("a truncation that a test chose")
         return honest(x, scale)
 
     gates.truncate = truncate
