@@ -22,7 +22,7 @@ from parties.decoder import Decoder, decode_token
 from parties.engines.fss import gates, order, softmax
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import normalise, to_norm
 from parties.engines.fss.products import product
 from parties.engines.fss.simulation import Cost, Simulation, share
 from parties.engines.fss.smooth import smooth
@@ -43,7 +43,7 @@ GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] 
     "product, opened": ((1000,), 16, lambda x: gates.open_(product([x, x], limit=64.0))),
     "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: order.larger(x[0], x[1])),
     "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
-    "RMS norm of 576": ((1, 576), 16, lambda x: normalise(x, 1e-5, centre=False)),
+    "RMS norm of 576": ((1, 576), 16, lambda x: normalise(to_norm(x, centre=False), 1e-5)),
     "exponentials of 9 x 112": ((9, 112), 32, softmax.exponentials),
     "exponentials of 9 x 1,024": ((9, 1024), 32, softmax.exponentials),
     "argmax of 49,152": ((49_152,), 16, order.argmax),

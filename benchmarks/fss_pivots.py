@@ -36,7 +36,7 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
     with Hollow():
         source = HollowSource(StageMeter(), dealt.append, dealt.append)
         source.comparison = how
-        keys = distinct(Masked(source, hollow((1, n)), hollow((1, n)), 16, 8.0))
+        keys = distinct(Masked(source, hollow((1, n)), hollow((1, n)), 16, 8.0, Masked.CONSTANT))
         run(program(keys), exchange)
         source.flush()
     return len(sent), sum(sent), sum(dealt)

@@ -114,7 +114,7 @@ def selection(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
         return boxes
     coarse, fine = len(clusters.coarse_rivals), len(clusters.fine_rivals)
     candidates = clusters.parents.count(None) + k_coarse * (policy.coarse_size // policy.fine_size)
-    similarity = product(h * d, g * (coarse + fine) * d, h * (coarse + fine))
+    similarity = product(h * 2 * d, g * (coarse + fine) * 2 * d, h * (coarse + fine))
     fetch = product(h * candidates * fine, h * fine, h * candidates)
     compose = product(h * k_fine * candidates, h * candidates * fine, h * k_fine * fine)
     chosen = ranking(h, coarse, k_coarse) if k_coarse else Cost()

@@ -18,11 +18,12 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.axes import Condition, check_exclude, check_linked
+from orchestrator.axes import Condition, check_exclude, check_linked, points
 from orchestrator.choices import Engine, PolicyChoice, Prompt, located
 from orchestrator.documents import read_mapping
 from orchestrator.networks import Network, parse_network
 from orchestrator.problems import ConfigError, Problem, Rejected, join, problems_of
+from parties.engines.limits import beyond
 from parties.errors import ModelError
 
 if TYPE_CHECKING:
@@ -180,7 +181,25 @@ class Experiment(BaseModel):
         for key, check in (("linked", check_linked), ("exclude", check_exclude)):
             if problems := check(self):
                 raise Rejected(*(replace(problem, path=join(key, problem.path)) for problem in problems))
+        if problems := self._beyond_engines():
+            raise Rejected(*problems)
         return self
+
+    def _beyond_engines(self) -> list[Problem]:
+        """Lengths and models that an engine of the sweep does not take."""
+        found, spec = {}, model_spec(self.model)
+        for engine, seq_len in sorted({(point.engine.name, point.seq_len) for point in points(self)}):
+            over = beyond(engine, spec, seq_len + self.new_tokens)
+            if over is None:
+                continue
+            if over.parameter == "tokens":
+                path, most = f"seq_lens[{self.seq_lens.index(seq_len)}]", over.most - self.new_tokens
+                fix = f"shorten the prompt, lower new_tokens, or exclude engine {engine} at this length"
+                found[path] = Problem(path, seq_len, f"at most {most}: with engine {engine}, {over}", fix)
+            else:
+                fix = f"take another model, or leave out engine {engine}"
+                found["model"] = Problem("model", self.model, f"other models: with engine {engine}, {over}", fix)
+        return list(found.values())
 
     @field_validator("seq_lens")
     @classmethod

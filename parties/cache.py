@@ -11,6 +11,24 @@ if TYPE_CHECKING:
     from parties.engines.base import Engine
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the residual stream, and what a norm needs of them.
+
+    Attributes:
+        x: the rows, [n, hidden].
+        for_norm: the same as the engine's `normalise` takes them (`Engine.to_norm`).
+    """
+
+    x: Any
+    for_norm: Any
+
+    @property
+    def shape(self) -> Any:
+        """Public shape."""
+        return self.x.shape
+
+
 @dataclass
 class LayerCache:
     """Keys and values of one layer, and what its policy remembers.
@@ -22,7 +40,7 @@ class LayerCache:
         state: the policy's secret values by name.
         kept: at prefill, the engine's handle on which prompt tokens stayed.
         selection: what the current step attends to.
-        rows: what is about to enter the layer, [tokens, hidden] for each chunk of a prompt, or for a token.
+        rows: what is about to enter the layer, for each chunk of a prompt, or for a token.
         queries: while the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 
@@ -32,7 +50,7 @@ class LayerCache:
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
     selection: Selection | None = None
-    rows: tuple[Any, ...] = ()
+    rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
 
     @property

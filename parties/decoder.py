@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from parties.cache import Cache, LayerCache
+from parties.cache import Cache, LayerCache, Rows
 from parties.engines.base import Engine
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
@@ -32,7 +32,7 @@ class Decoder:
         """
         size = self.policy.chunk or x.shape[0]
         chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
-        cache.layers[0].rows = chunks
+        cache.layers[0].rows = tuple(map(self.rows, chunks))
         for layer in range(self.spec.n_layers):
             for chunk in range(len(chunks)):
                 yield from self.advance(cache, layer, chunk)
@@ -46,15 +46,15 @@ class Decoder:
         comes after its chunk is not even scored.
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
-        x, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
-        normal, qkv = yield from self._project(layer, x)
+        rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
+        normal, qkv = yield from self._project(layer, rows)
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
         q = self._take_in(qkv, here, position)
         here.queries += (q,)
         if layer + 1 < self.spec.n_layers:
             mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
-            cache.layers[layer + 1].rows += ((yield from self._finish(layer, x, mixed)),)
-        yield from policy.after_chunk(engine, cache, layer, position + x.shape[0])
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, mixed)),)
+        yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])
 
     def settle(self, cache: Cache, layer: int) -> Program[None]:
         """Lets the policy compress a layer that holds the whole prompt."""
@@ -74,15 +74,15 @@ class Decoder:
         Returns:
             Logits of the token after each, [n, vocab].
         """
+        rows = self.rows(x)
         for layer, here in enumerate(cache.layers):
             held = here.tokens
-            _, qkv = yield from self._project(layer, x)
+            _, qkv = yield from self._project(layer, rows)
             q = self._take_in(qkv, here, cache.position)
             mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
-            x = yield from self._finish(layer, x, mixed)
+            rows = yield from self._finish(layer, rows.x, mixed)
         cache.position += x.shape[0]
-        x = yield from self._normalise(x)
-        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(x, "lm_head")))
+        return (yield from self._logits(rows))
 
     def step(self, x: Any, cache: Cache) -> Program[Any]:
         """Decodes one token.
@@ -94,7 +94,7 @@ class Decoder:
         Returns:
             Logits of the next token, [1, vocab].
         """
-        cache.layers[0].rows = (x,)
+        cache.layers[0].rows = (self.rows(x),)
         for layer in range(self.spec.n_layers):
             yield from self.step_layer(cache, layer)
         return (yield from self.predict(cache))
@@ -102,8 +102,8 @@ class Decoder:
     def step_layer(self, cache: Cache, layer: int) -> Program[None]:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
-        (x,), here.rows = here.rows, ()
-        _, qkv = yield from self._project(layer, x)
+        (rows,), here.rows = here.rows, ()
+        _, qkv = yield from self._project(layer, rows)
         q, weights = self._take_in(qkv, here, cache.position), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -113,16 +113,20 @@ class Decoder:
         else:
             mixed = yield from self.engine.attend(q, here)
         row, _ = yield from parallel(
-            self._finish(layer, x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, rows.x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
         after.rows = (row,)
 
     def predict(self, cache: Cache) -> Program[Any]:
         """Logits of the next token from what left the last layer, [1, vocab]."""
-        (x,), cache.layers[0].rows = cache.layers[0].rows, ()
+        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
         cache.position += 1
-        x = yield from self._normalise(x)
-        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(x, "lm_head")))
+        return (yield from self._logits(rows))
+
+    def rows(self, x: Any) -> Rows:
+        """Rows [n, hidden] as they enter a layer; in the program that makes them (`Engine.to_norm`)."""
+        with self.engine.meter.stage("norm"):
+            return Rows(x, self.engine.to_norm(x, centre=self.spec.family == "gpt2"))
 
     def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
@@ -131,9 +135,9 @@ class Decoder:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
-    def _project(self, layer: int, x: Any) -> Program[tuple[Any, Any]]:
+    def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
         """The normalised rows, [n, hidden], and their queries, keys and values side by side, before positions."""
-        normal = yield from self._normalise(x)
+        normal = yield from self._normalise(rows)
         qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
         return normal, qkv
 
@@ -146,7 +150,9 @@ class Decoder:
         if spec.family == "llama":
             with engine.meter.stage("rope"):
                 qk = self._rotate(qk, position)
-        here.append(engine, engine.to_cache(qk[spec.n_heads :]), engine.to_cache(v))
+        with engine.meter.stage("qkv"):
+            qk, v = engine.to_cache(qk), engine.to_cache(v)
+        here.append(engine, qk[spec.n_heads :], v)
         return qk[: spec.n_heads]
 
     def _rotate(self, x: Any, position: int) -> Any:
@@ -158,14 +164,14 @@ class Decoder:
         swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
         return x * cos + swapped * sin
 
-    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Any]:
-        """Output projection and feed-forward part of a layer, with both residuals: [n, hidden]."""
+    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Rows]:
+        """Output projection and feed-forward part of a layer, with both residuals."""
         engine, at = self.engine, f"layers.{layer}"
         joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
         x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
-        normal = yield from self._normalise(x)
+        normal = yield from self._normalise(self.rows(x))
         inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
-        return x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down")))
+        return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
 
     def _swiglu(self, at: str, x: Any) -> Program[Any]:
         engine, inner = self.engine, self.spec.intermediate
@@ -177,11 +183,12 @@ class Decoder:
         up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
         return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
 
-    def _normalise(self, x: Any) -> Program[Any]:
-        centre = self.spec.family == "gpt2"
-        return (
-            yield from staged(self.engine.meter, "norm", self.engine.normalise(x, self.spec.norm_eps, centre=centre))
-        )
+    def _normalise(self, rows: Rows) -> Program[Any]:
+        return staged(self.engine.meter, "norm", self.engine.normalise(rows.for_norm, self.spec.norm_eps))
+
+    def _logits(self, rows: Rows) -> Program[Any]:
+        normal = yield from self._normalise(rows)
+        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
 Step = tuple[Any, int | None]
@@ -222,7 +229,7 @@ def decode_in_pieces(decoder: Decoder, cache: Cache, token: Sequence[int] | None
 
 
 def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
-    cache.layers[0].rows = ((yield from decoder.embed(token, 1, cache.position)),)
+    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(token, 1, cache.position))),)
 
 
 def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:

@@ -64,7 +64,7 @@ class Prefill:
         count = min(self.chunk, self.tokens - start)
         own = None if prompt is None else prompt[start : start + count]
         rows = yield from decoder.embed(own, count, start)
-        cache.layers[0].rows += (rows,)
+        cache.layers[0].rows += (decoder.rows(rows),)
 
 
 def protocol(stages: Sequence[StageReading]) -> tuple[StageReading, ...]:

@@ -72,8 +72,15 @@ class Operations(ABC):
         """Batched matrix product: [..., a, b] @ [..., b, c]."""
 
     @abstractmethod
-    def normalise(self, x: Any, eps: float, *, centre: bool) -> Program[Any]:
-        """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
+    def to_norm(self, x: Any, *, centre: bool) -> Any:
+        """Rows [n, d], less their mean if `centre`, in the form that `normalise` takes.
+
+        Local. It belongs to the program that makes the rows: an engine that rounds here may rely on fresh masks.
+        """
+
+    @abstractmethod
+    def normalise(self, rows: Any, eps: float) -> Program[Any]:
+        """Each row of [n, d], as `to_norm` made it, over sqrt(mean square + eps).
 
         Gains and biases of the model's norms are folded into the matrices that follow (`parties.folding`).
         """

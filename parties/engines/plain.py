@@ -106,12 +106,14 @@ class PlainEngine(Engine):
         """Batched matrix product."""
         return x @ y
 
+    def to_norm(self, x: Tensor, *, centre: bool) -> Tensor:
+        """Rows, less their mean if `centre`."""
+        return x - x.mean(-1, keepdim=True) if centre else x
+
     @eager
-    def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Tensor:
-        """RMS norm, or layer norm if `centre`, without gain and bias."""
-        if centre:
-            x = x - x.mean(-1, keepdim=True)
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    def normalise(self, rows: Tensor, eps: float) -> Tensor:
+        """RMS norm, without gain and bias."""
+        return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + eps)
 
     @eager
     def activation(self, x: Tensor, kind: str) -> Tensor:

@@ -40,12 +40,17 @@ class WatchedEngine(PlainEngine):
         self._see(matrix, y)
         return y
 
-    def normalise(self, x: Tensor, eps: float, *, centre: bool) -> Program[Tensor]:
-        """`mean` and `mean square` of each row."""
+    def to_norm(self, x: Tensor, *, centre: bool) -> Tensor:
+        """`mean` of each row, where it is taken off."""
+        if self.watch.bounds and centre:
+            self._rows["mean"] = x.mean(-1, keepdim=True)
+        return super().to_norm(x, centre=centre)
+
+    def normalise(self, rows: Tensor, eps: float) -> Program[Tensor]:
+        """`mean square` of each row."""
         if self.watch.bounds:
-            self._rows = {"mean": x.mean(-1, keepdim=True)} if centre else {}
-            self._rows["mean square"] = (x - self._rows.get("mean", 0.0)).square().mean(-1)
-        return (yield from super().normalise(x, eps, centre=centre))
+            self._rows["mean square"] = rows.square().mean(-1)
+        return (yield from super().normalise(rows, eps))
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
         """Its input."""

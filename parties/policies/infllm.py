@@ -78,20 +78,24 @@ class InfLLM(Policy):
         """First, local and chosen tokens."""
         return tokens - (self._blocks(tokens) - self._chosen(tokens)) * self.block_size
 
-    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+    def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
+        """Takes in the chunk's queries, in the program that makes them, since it rounds them."""
+        here = cache.layers[layer]
+        q = here.queries[-1]
+        self._remember(engine, here, q, position - q.shape[1])
+        return
+        yield
+
+    def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
         """Forms the prompt's blocks."""
         here = cache.layers[layer]
-        if here.tokens > self.n_init:
-            here.state["queries"] = self._by_group(engine, q[:, self.n_init :], here.k.shape[0])
         yield from staged(engine.meter, "similarity", self._form(engine, here, 0))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
         """Forms a block if one is complete, and chooses among all by the query."""
         here = cache.layers[layer]
         formed = self._blocks(here.tokens - 1)
-        if here.tokens > self.n_init:
-            query, known = self._by_group(engine, q, here.k.shape[0]), here.state.get("queries")
-            here.state["queries"] = query if known is None else engine.cat([known, query], dim=1)
+        self._remember(engine, here, q, here.tokens - 1)
         yield from staged(engine.meter, "similarity", self._form(engine, here, formed))
         blocks, count, relevance = self._blocks(here.tokens), self._chosen(here.tokens), None
         if count:
@@ -101,11 +105,17 @@ class InfLLM(Policy):
         always = ((0, first), (end, here.tokens))
         return (yield from select(engine, relevance, count, first, self.block_size, always))
 
-    def _by_group(self, engine: "Engine", q: Any, kv_heads: int) -> Any:
-        """Queries [heads, n, d] summed over the heads of a group, by the length of a representative's window."""
-        heads, n, d = q.shape
-        summed = engine.to_cache(q).reshape(kv_heads, heads // kv_heads, n, d).sum(1)
-        return engine.to_cache(summed * (1 / self.n_local))
+    def _remember(self, engine: "Engine", here: "LayerCache", q: Any, position: int) -> None:
+        """Queries [heads, n, d] from `position` on, those of the first `n_init` tokens aside.
+
+        They are summed over the heads of a group and divided by the length of a representative's window.
+        """
+        q = q[:, max(0, self.n_init - position) :]
+        (heads, n, d), kv_heads = q.shape, here.k.shape[0]
+        if n:
+            summed = q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (1 / self.n_local)
+            query, known = engine.to_cache(summed), here.state.get("queries")
+            here.state["queries"] = query if known is None else engine.cat([known, query], dim=1)
 
     def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
         """Represents the blocks after the first `formed` ones, and forgets the queries that this took."""

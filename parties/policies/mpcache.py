@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.policies.base import Policy
 from parties.policies.boxes import Levels, box_all, grow
 from parties.policies.checks import share, whole
+from parties.policies.prompt_scores import attention_of
 from parties.program import Program, staged
 from parties.selection import Clustering, Selection
 
@@ -142,24 +143,25 @@ class MPCache(Policy):
         """Attention that each prompt token gets from the last queries, summed over queries and heads: [n]."""
         n = here.tokens
         first = n - max(1, int(self.window * n))
-        scores = yield from engine.scores(q[:, first:], here.k)
-        weights = yield from engine.softmax(scores, engine.causal_mask(first, n))
-        return weights.sum(0).sum(0)
+        return (yield from attention_of(engine, q, here.k, first, lambda weights: weights.sum(0).sum(0), rows=n))
 
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any
     ) -> Program[tuple[Any, Any]]:
-        """Similarities q . r of the rivals, in one product: coarse [heads, rivals] and fine [heads, rivals]."""
+        """Similarities q . r of the rivals, in one product: coarse [heads, rivals] and fine [heads, rivals].
+
+        q . (alpha max + (1 - alpha) min) = q . min + alpha q . (max - min): the query is scaled, short and new.
+        """
         rivals = {"coarse": clusters.coarse_rivals, "fine": clusters.fine_rivals}
-        boxes = [self._representatives(here, level, rivals[level]) for level in self._levels()]
-        similarity = yield from engine.scores(q, engine.cat(boxes, dim=1))
+        boxes = engine.cat([self._ends(engine, here, level, rivals[level]) for level in self._levels()], dim=1)
+        similarity = yield from engine.scores(engine.cat([q, q * self.alpha], dim=2), boxes)
         cut = len(clusters.coarse_rivals)
         return similarity[:, 0, :cut], similarity[:, 0, cut:]
 
-    def _representatives(self, here: "LayerCache", level: str, rivals: range) -> Any:
-        """The rivals' alpha * max + (1 - alpha) * min, [kv_heads, rivals, head_dim]."""
+    def _ends(self, engine: "Engine", here: "LayerCache", level: str, rivals: range) -> Any:
+        """The rivals' min and max - min, side by side, [kv_heads, rivals, 2 head_dim]."""
         high, low = (here.state[f"{end}_{level}"][:, rivals.start : rivals.stop] for end in ("high", "low"))
-        return (high - low) * self.alpha + low
+        return engine.cat([low, high - low], dim=2)
 
     def _levels(self) -> Levels:
         return {"coarse": self.coarse_size, "fine": self.fine_size}

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 ROWS = 256
 """Queries whose attention is computed at once."""
 
+SCORES = 1 << 23
+"""Scores that are computed at once: an engine may take half a kilobyte for each."""
+
 
 def attention_of(
     engine: "Engine", q: Any, k: Any, first: int, reduce: Callable[[Any], Any], rows: int = ROWS
@@ -23,9 +26,10 @@ def attention_of(
         k: its keys, [kv_heads, n, head_dim].
         first: the first query that counts.
         reduce: from weights [heads, queries, n] to something of one shape, linear.
-        rows: queries of a piece.
+        rows: queries of a piece, fewer where they would have more than `SCORES` scores.
     """
     n, total = k.shape[1], None
+    rows = max(1, min(rows, SCORES // (q.shape[0] * n)))
     for start in range(first, n, rows):
         stop = min(start + rows, n)
         scores = yield from engine.scores(q[:, start:stop], k)

@@ -42,6 +42,8 @@ def quantised(engine: "Engine", x: Any, bits: int, group: int) -> Program[Any]:
 def _rounded(engine: "Engine", numbers: Any, size: int, steps: int) -> Program[Any]:
     """Numbers [heads, rows, m] to the nearest of steps + 1 levels of each `size` adjacent ones."""
     heads, rows, m = numbers.shape
+    if size == 1:
+        return numbers  # alone, each number is the lowest level of its group
     x = numbers.reshape(heads, rows * m // size, size)
     ends = yield from engine.largest(engine.cat([x, -x], dim=0), dim=2)
     low = -ends[heads:]

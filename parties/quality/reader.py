@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from parties.cache import Cache, LayerCache
+from parties.cache import Cache, LayerCache, Rows
 from parties.decoder import Decoder
 from parties.engines.plain import PlainEngine
 from parties.errors import ModelError
@@ -146,9 +146,10 @@ class Reader:
         for layer, here in enumerate(cache.layers):
             run(policy.on_projection(engine, cache, layer, prefix.normal[layer], prefix.qkv[layer]))
             here.append(engine, prefix.cache.layers[layer].k, prefix.cache.layers[layer].v)
-            here.rows = (prefix.normal[layer],)  # a policy counts the prompt's rows, and looks at none
+            here.rows = (Rows(prefix.normal[layer], None),)  # a policy counts the prompt's rows, and looks at none
+            here.queries = (prefix.queries[layer],)
             run(policy.after_chunk(engine, cache, layer, n))
-            here.rows = ()
+            here.rows = here.queries = ()
             cache.position = cache.prompt = n
             run(policy.after_prefill(engine, cache, layer, prefix.queries[layer]))
         return cache

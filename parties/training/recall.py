@@ -91,8 +91,8 @@ class _Rivals(Policy):
     def after_chunk(self, engine: "Engine", cache: Cache, layer: int, position: int) -> Program[None]:
         """Gives each policy the layer as it is."""
         for policy, own in self.rivals:
-            here = own.layers[layer]
-            here.k, here.v, here.rows = cache.layers[layer].k, cache.layers[layer].v, cache.layers[layer].rows
+            here, seen = own.layers[layer], cache.layers[layer]
+            here.k, here.v, here.rows, here.queries = seen.k, seen.v, seen.rows, seen.queries
             yield from policy.after_chunk(engine, own, layer, position)
 
     def after_prefill(self, engine: "Engine", cache: Cache, layer: int, q: Any) -> Program[None]:

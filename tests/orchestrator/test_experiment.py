@@ -179,6 +179,22 @@ def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
     assert load(tmp_path, seq_lens=[2046], new_tokens=2).seq_lens == (2046,)
 
 
+def test_a_length_or_a_width_beyond_an_engine_names_it_unless_it_is_left_out(tmp_path: Path) -> None:
+    long = {"model": "random:llama?positions=65536", "engines": ["plain", "fss"], "seq_lens": [30_000, 32_767]}
+    found = problems(tmp_path, **long, new_tokens=2)["seq_lens[1]"]
+    assert "at most 32766: with engine fss, seq_len and new_tokens are 32,769 together" in found.allowed
+    assert "exclude engine fss" in found.fix
+    assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 32_767)
+    left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 32_767}])
+    assert left_out.seq_lens == (30_000, 32_767)
+    wide = {"model": "random:gpt2?hidden=20480&heads=64&intermediate=64&vocab=64"}
+    assert (
+        "hidden size of 20,480, and it takes at most 16,384"
+        in problems(tmp_path, **wide, engines=["fss"])["model"].allowed
+    )
+    assert load(tmp_path, **wide, engines=["plain"]).model
+
+
 def test_relative_paths_start_at_the_file_then_at_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,12 +183,14 @@ class CrypTenEngine(Engine):
         """Beaver product."""
         return x.matmul(y)
 
+    def to_norm(self, x: MPCTensor, *, centre: bool) -> MPCTensor:
+        """Rows, less their mean if `centre`."""
+        return x - x.sum(1, keepdim=True) * (1 / x.shape[1]) if centre else x
+
     @eager
-    def normalise(self, x: MPCTensor, eps: float, *, centre: bool) -> MPCTensor:
-        """RMS norm or layer norm over seven orders of magnitude; see `functions.normalise_rows`."""
-        if centre:
-            x = x - x.sum(1, keepdim=True) * (1 / x.shape[1])
-        return f.normalise_rows(x, eps)
+    def normalise(self, rows: MPCTensor, eps: float) -> MPCTensor:
+        """RMS norm over seven orders of magnitude; see `functions.normalise_rows`."""
+        return f.normalise_rows(rows, eps)
 
     @eager
     def activation(self, x: MPCTensor, kind: str) -> MPCTensor:

@@ -28,7 +28,7 @@ LINEAR: Mapping[str, Bound] = {
 }
 PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
-MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 4 at most
+MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
@@ -45,7 +45,8 @@ DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # th
 SCORE_LIMIT = SCORE.limit
 CACHE_LIMIT = 2.0**6  # keys and values; policies that compare keys declare it themselves
 STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
-WEIGHT_LIMIT = TOTAL_LIMIT = 4.0  # of exponentials and of their sum; follows from the bounds of scores
+WEIGHT_LIMIT = 4.0  # of exponentials; follows from the bounds of scores
+TOTAL_LIMIT = 8.0  # of their sum, in the worst case of rounding in long rows (`softmax.Ladder`)
 
 BOUNDS: Mapping[str, Bound] = {
     **LINEAR,

@@ -18,8 +18,13 @@ def negative(x: Masked) -> Program[Bits]:
 
     `dcf`: no round; 16 max(1, k - 6) offline bytes to each party and 1/8 more to the server.
     `carry`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
+
+    Raises:
+        ValueError: the declared bound is beyond the ring.
     """
-    source, width = x.source, min(x.bits, 63)
+    source, width = x.source, x.bits
+    if width > 63:
+        raise ValueError(f"signs of numbers below 2^{width}; the ring has room for 2^63; declare a smaller bound")
     source.note(width)
     flat, mask = x.public.reshape(-1), x.mask.reshape(-1)
     top = source.shared_bits(flat.shape, lambda: _bit(mask, width))

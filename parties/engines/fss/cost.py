@@ -176,7 +176,6 @@ class _Walk:
     def __init__(self, shapes: Shapes, comparison: Literal["dcf", "carry"]) -> None:
         self.meter = StageMeter()
         self._ledger = _Ledger()
-        self._epoch = 0
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
         self._source = HollowSource(self.meter, to_client, to_server)
         self._source.comparison = comparison
@@ -202,8 +201,7 @@ class _Walk:
         source = self._source
         drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
         for piece in pieces:
-            self._epoch += 1
-            self._source.begin(self._epoch)
+            self._source.begin(self._source.epoch + 1)
             run(piece(), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))

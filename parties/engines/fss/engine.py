@@ -1,6 +1,6 @@
 """The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
@@ -15,7 +15,7 @@ from parties.engines.fss.compare import negative
 from parties.engines.fss.inputs import owned
 from parties.engines.fss.keeping import Kept
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import inverse_root, normalise
+from parties.engines.fss.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.products import product
 from parties.engines.fss.selection import OneHot
 from parties.engines.fss.smooth import smooth
@@ -28,6 +28,7 @@ from parties.selection import Selection
 T = TypeVar("T")
 
 _RIVAL_BITS = 12  # fraction bits of logits that are compared: width spent on their range instead
+OPENED_AT_ONCE = 1 << 27  # numbers of a cache, a gigabyte: a link takes frames of four
 
 
 class Computation(Engine):
@@ -77,7 +78,7 @@ class Computation(Engine):
         """Masked by zero, everywhere."""
         zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
         least = 2.0**-ring.FRACTION_BITS
-        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least).plus(tensor)
+        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
 
     def bounded(self, value: Masked, limit: float) -> Masked:
         """The declared bound, which comparisons and the danger zone go by."""
@@ -88,10 +89,15 @@ class Computation(Engine):
         return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
 
     def fix(self, cache: Cache) -> Program[None]:
-        """Puts an adopted cache under masks that stay: each value is opened once and never again. 1 round."""
-        named = cache.values()
-        opened = yield from parallel(*(gates.open_(value.bounded(bounds.STATE_LIMIT)) for value in named.values()))
-        masked = {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(named, opened, strict=True)}
+        """Puts an adopted cache under masks that stay: each value is opened once and never again.
+
+        1 round for each 2^27 numbers, so that no frame exceeds what a link takes.
+        """
+        named: dict[str, Additive] = cache.values()
+        masked: dict[str, Masked] = {}
+        for names in _batches({name: value.shape.numel() for name, value in named.items()}):
+            opened = yield from parallel(*(gates.open_(named[name].bounded(bounds.STATE_LIMIT)) for name in names))
+            masked |= {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
         cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
     def export(self, value: Masked) -> Tensor:
@@ -162,9 +168,13 @@ class Computation(Engine):
         """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
         return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
 
-    def normalise(self, x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
-        """RMS norm or layer norm. 4 rounds."""
-        return normalise(x, eps, centre=centre)
+    def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
+        """Rows less their mean, and what their squares are computed from; see `norm.to_norm`."""
+        return to_norm(x, centre=centre)
+
+    def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
+        """RMS norm. 4 rounds."""
+        return normalise(rows, eps)
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
         """SiLU or GELU. 2 rounds."""
@@ -284,6 +294,18 @@ class Computation(Engine):
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
         return (yield from self.softmax_weigh(cat(parts, 2), combine))
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in order, in runs whose sizes add up to `OPENED_AT_ONCE` at most, or of one name."""
+    batch: list[str] = []
+    for name, size in sizes.items():
+        if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch
 
 
 def snapshot(cache: Cache) -> Callable[[], None]:

@@ -15,11 +15,19 @@ from parties.engines.fss import ring
 from parties.engines.fss.opening import Opening, Pad
 from parties.engines.fss.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.values import Additive, Masked
+from parties.errors import PartyError
 from parties.program import Program
 
 
 class DangerZone(Exception):  # noqa: N818 - a place, not a fault
-    """An opened number lies so close to +-2^63 that cutting it could be wrong: both computing parties see it."""
+    """An opened number lies so close to +-2^63 that cutting it could be wrong: both computing parties see it.
+
+    Its text says what failed, and in which stage.
+    """
+
+
+class StaleMask(PartyError):  # noqa: N818 - named for what is wrong
+    """A truncation of numbers that no retry would mask anew: a fault of the program, found at every party alike."""
 
 
 def open_(x: Additive) -> Program[Masked]:
@@ -30,7 +38,7 @@ def open_(x: Additive) -> Program[Masked]:
     pad = Pad(x.source, x.shape)
     hidden = pad.dealt.first if x.source.rank == DEALER else pad.hide(x.share)
     (public,) = yield [Opening(hidden, x.source.meter.current, x.bits, pad.dealt.share)]
-    return Masked(x.source, public, pad.dealt.share, x.scale, x.limit)
+    return Masked(x.source, public, pad.dealt.share, x.scale, x.limit, x.source.epoch)
 
 
 def xor_bits(source: Source, shares: Bits) -> Program[tuple[Bits, Bits]]:
@@ -69,23 +77,32 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
 
     Raises:
         DangerZone: an element fell there, with probability 2^(k - 63) each; nothing wrong was computed.
+        ValueError: the declared bound leaves no room for a zone.
+        StaleMask: x was opened in an earlier epoch, so that X would be the same in each attempt, and so its zone.
     """
     drop = x.scale - scale
     if drop <= 0:
         return x.upscaled(scale)
     source = x.source
+    if x.bits > 62:
+        raise ValueError(f"numbers below 2^{x.bits} are truncated; beyond 2^62 nobody would see what wraps")
+    if x.epoch != source.epoch and x.public.numel():
+        raise StaleMask(
+            f"stage {source.meter.current}: numbers {tuple(x.shape)} that were opened in epoch {x.epoch} are truncated "
+            f"in epoch {source.epoch}, where no retry would change them; truncate them in the segment that opens them"
+        )
     if source.rank != DEALER:
-        bits = min(x.bits, 62)
-        source.note(bits)
-        source.retries.risk(x.public.numel(), 2.0 ** (bits - 63))
-        edge = 2**63 - 2**bits
+        source.note(x.bits)
+        source.retries.risk(x.public.numel(), 2.0 ** (x.bits - 63))
+        edge = 2**63 - 2**x.bits
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
             if int(least) < -edge or int(largest) >= edge:
-                raise DangerZone
+                size = f"{x.public.numel():,} numbers below 2^{x.bits}"
+                raise DangerZone(f"stage {source.meter.current}, where {size} are truncated")
     cut = source.shared(x.shape, lambda: x.mask >> drop)
     public = cut.first if source.rank == DEALER else x.public >> drop
-    return Masked(source, public, cut.share, scale, x.limit)
+    return Masked(source, public, cut.share, scale, x.limit, x.epoch)
 
 
 def matmul(x: Masked, y: Masked, limit: float | None = None) -> Additive:

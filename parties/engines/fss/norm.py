@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from parties.engines.fss.octaves import HIGHEST, Octaves, Reals
 from parties.engines.fss.products import product
 from parties.engines.fss.tables import digit
 from parties.engines.fss.values import Masked
+from parties.engines.limits import WIDEST_CENTRED
 from parties.program import Program, parallel
 
 _LEAST = 2.0**-10  # mean squares from which on roots are as exact as stated
@@ -47,26 +49,53 @@ def inverse_root(x: Masked) -> Program[Masked]:
     return truncate((yield from open_((yield from octaves.apply(x.upscaled(octaves.scale))))))
 
 
-def normalise(x: Masked, eps: float, *, centre: bool) -> Program[Masked]:
-    """Each row of [n, d] over sqrt(mean square + eps); if `centre`, its mean is taken off first.
+class NormInput(NamedTuple):
+    """What `normalise` takes.
 
-    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
-    bits of x; the inverse root itself has 26 fraction bits, opened as a high and a low part so that neither product
-    comes near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows, and 16 d + 16
-    online and 32 d + 24 offline bytes, to the server; 8 d more for each truncation that x needs, one above d = 512.
+    Attributes:
+        x: rows [n, d], centred if they should be, 16 fraction bits.
+        narrow: the same with so few fraction bits that the sum of a row's squares fits the ring.
+    """
+
+    x: Masked
+    narrow: Masked
+
+
+def to_norm(x: Masked, *, centre: bool) -> NormInput:
+    """Rows [n, d] for `normalise`; if `centre`, their mean is taken off.
+
+    Local, in the segment that opens the rows: it truncates them. 8 offline bytes, to the server, for each mean, and for
+    each number that has more than 16 fraction bits or stands in a row of more than 512.
 
     Raises:
         DangerZone: see `truncate`.
+        StaleMask: the rows come from an earlier segment.
+        ValueError: centred rows are so wide that 1/d rounds too much.
     """
     d = x.shape[1]
+    if centre and d > (most := WIDEST_CENTRED["fss"]):
+        raise ValueError(f"rows of {d:,} numbers to be centred; at most {most:,}")
     if centre:
         total = x.sum(1, keepdim=True).times(round(2**_MEAN_BITS / d))
         mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, MEAN.limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
-    narrow = x
-    if (over := 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * MEAN_SQUARE.high)) - HIGHEST) > 0:
-        narrow = truncate(x, ring.FRACTION_BITS - (over + 1) // 2)
+    over = 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * MEAN_SQUARE.high)) - HIGHEST
+    return NormInput(x, truncate(x, ring.FRACTION_BITS - (over + 1) // 2) if over > 0 else x)
+
+
+def normalise(rows: NormInput, eps: float) -> Program[Masked]:
+    """Each row of [n, d] over sqrt(mean square + eps).
+
+    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
+    of x; the inverse root itself has 26 fraction bits, opened as a high and a low part so that neither product comes
+    near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows, and 16 d + 16 online and
+    32 d + 24 offline bytes, to the server.
+
+    Raises:
+        DangerZone: see `truncate`.
+    """
+    (x, narrow), d = rows, rows.x.shape[1]
     squares = yield from open_(
         bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
     )

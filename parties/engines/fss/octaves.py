@@ -91,7 +91,7 @@ class Octaves:
         source, windows = x.source, len(self.starts)
         shifts = torch.tensor(self.starts, device=source.device) - _REST_BITS
         public, mask = (part.unsqueeze(-1) >> shifts for part in (x.public, x.mask))
-        shifted = Masked(source, public, mask, 0, 1.0)
+        shifted = Masked(source, public, mask, 0, 1.0, x.epoch)
         found = look_up(source, public, mask, _REST_BITS, self.tables)
         rest = digit(shifted, 0, _REST_BITS)
         spread = x.reshape(*x.shape, 1).expand(*x.shape, windows - 1)

@@ -34,7 +34,7 @@ def argmax(x: Masked) -> Program[Additive]:
     source = x.source
     places = torch.arange(n, dtype=torch.int64, device=source.device)
     zeros = torch.zeros_like(places)
-    index = Masked(source, zeros if source.rank == DEALER else places, zeros, 0, float(n))
+    index = Masked(source, zeros if source.rank == DEALER else places, zeros, 0, float(n), Masked.CONSTANT)
     while (n := x.shape[0]) > 1:
         half = n // 2
         even, odd = (slice(start, 2 * half, 2) for start in (0, 1))
@@ -43,7 +43,7 @@ def argmax(x: Masked) -> Program[Additive]:
         bits = yield from xor_bits(source, (yield from negative(-gap)))
         steps = torch.stack([gap.public, (index[odd] - index[even]).public])
         masks = torch.stack([gap.mask, (index[odd] - index[even]).mask])
-        both = Masked(source, steps, masks, 0, 2.0**40)
+        both = Masked(source, steps, masks, 0, 2.0**40, gap.epoch)
         first = torch.stack([x[even].additive().share, index[even].additive().share])
         won = Additive(source, first, 0, 2.0**40) + switched(bits, [[both]])
         opened = yield from open_(won)

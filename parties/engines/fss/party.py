@@ -42,10 +42,11 @@ class DangerStays(PartyError):  # noqa: N818 - named for what happened
     """A piece met the danger zone in each of so many attempts."""
 
     def __str__(self) -> str:
-        attempts, stage = self.args
+        attempts, where = self.args
         return (
-            f"a number fell into the danger zone {attempts} times in a row, in stage {stage}: a bound is declared so "
-            f"wide that cutting is left to luck; narrow the bounds that parties/engines/fss/bounds.py declares"
+            f"a segment failed in each of {attempts} attempts, the last time in {where}. Each attempt has new masks, "
+            f"and a number below 2^k fails with probability 2^(k - 63): so many numbers with such wide bounds are "
+            f"truncated in one segment that retries do not help; a shorter prompt, or prefill: shared, truncates fewer"
         )
 
 
@@ -150,15 +151,17 @@ class FssEngine(Computation):
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
+        where = ""
         for attempt in range(MOST_ATTEMPTS):
             if attempt:
                 self._again(index)
             try:
                 return run(program(), self.exchange)
-            except DangerZone:
+            except DangerZone as zone:
+                where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)
-        raise DangerStays(MOST_ATTEMPTS, self.meter.current)
+        raise DangerStays(MOST_ATTEMPTS, where)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")

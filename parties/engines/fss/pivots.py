@@ -44,7 +44,7 @@ def highest(x: Masked, sizes: Caps) -> Program[Places]:
     else:
         x.source.retries.risk(x.shape[0], 2.0**-MISSED_BITS)
         classes = _classes(order, below, sizes)
-        _check(classes, sizes)
+        _check(classes, sizes, x.source.meter.current)
     rivals: Places = np.not_equal(classes, 0).argsort(1, kind="stable")[:, : sizes.between]
     ranking = yield from ranked((yield from open_(_at(x, rivals))))
     if x.source.rank == DEALER:
@@ -73,10 +73,10 @@ def _classes(order: Places, below: NDArray[np.uint8], sizes: Caps) -> Places:
     return classes
 
 
-def _check(classes: Places, sizes: Caps) -> None:
+def _check(classes: Places, sizes: Caps, stage: str) -> None:
     wins, between = (classes == 1).sum(1), (classes == 0).sum(1)
     if ((wins > sizes.count) | (wins + between < sizes.count) | (between > sizes.between)).any():
-        raise Missed
+        raise Missed(f"stage {stage}, where the best are found by pivots")
 
 
 def _chosen(classes: Places, rivals: Places, ranking: Places, count: int) -> Places:

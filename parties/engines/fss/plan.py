@@ -9,6 +9,8 @@ from parties.cache import Cache
 from parties.decoder import Decoder, token_pieces
 from parties.engines.fss.engine import Computation
 from parties.engines.fss.requests import MOST_EPOCHS, BadRequest, check_keys, one_of, shapes, whole
+from parties.engines.limits import beyond
+from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
 from parties.policies import POLICIES, make
 from parties.prefill import Prefill
@@ -69,7 +71,13 @@ class Plan:
         """The plan of a decoder with a prefilled cache, or with an empty one and a prompt to run.
 
         `how` is `offline` and `comparison`.
+
+        Raises:
+            Unsupported: the sequence is longer, or the model wider, than the engine takes.
         """
+        tokens = (prefill.tokens if prefill else cache.position) + steps
+        if (over := beyond(Computation.name, decoder.spec, tokens)) is not None:
+            raise Unsupported(f"engine {Computation.name}: {over}; shorten the sequence, or take another engine")
         shapes = {} if prefill else {name: list(value.shape) for name, value in cache.values().items()}
         policy, sizes = decoder.policy, astuple(prefill) if prefill else None
         card = (decoder.spec.to_json(), policy.name, asdict(policy))

@@ -14,6 +14,14 @@ def encode(numbers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
     return (numbers.double() * 2.0**bits).round().long()
 
 
+def shortest(number: float) -> tuple[int, int]:
+    """The same multiple of 2^-16 as `encode` gives, as an integer with the fewest fraction bits that hold it."""
+    integer, bits = round(number * SCALE), FRACTION_BITS
+    while bits and not integer % 2:
+        integer, bits = integer // 2, bits - 1
+    return integer, bits
+
+
 def decode(integers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
     """The real numbers, float64."""
     return integers.double() / 2.0**bits

@@ -86,9 +86,18 @@ def _permutations(heads: int, n: int) -> Tensor:
 
 
 def distinct(x: Masked) -> Masked:
-    """Keys that order x [..., n] with the lower index first among equals: 2^b x + (n - 1 - index), never equal."""
+    """Keys that order x [..., n] with the lower index first among equals: 2^b x + (n - 1 - index), never equal.
+
+    Raises:
+        ValueError: differences of the keys would not fit the ring.
+    """
     n = x.shape[-1]
     shift = max(1, (n - 1).bit_length())
+    if (bits := x.bits + shift + 2) > 63:
+        raise ValueError(
+            f"{n:,} candidates with scores below {x.limit:g}: their keys take {bits} bits, and the ring has 63; "
+            f"rate fewer candidates, or bound their scores"
+        )
     keys = x.upscaled(x.scale + shift).rescaled(0)
     return keys.plus(torch.arange(n - 1, -1, -1).double())
 
@@ -225,7 +234,7 @@ def compact(flags: Additive, count: int, rows: Sequence[Masked]) -> Program[list
     places = torch.arange(n, dtype=torch.int64)
     before = flags.map(lambda t: t.cumsum(0) - t, 0, float(n))
     zeros = torch.zeros(n, dtype=torch.int64, device=source.device)
-    public = Masked(source, zeros, zeros, 0, 1.0)
+    public = Masked(source, zeros, zeros, 0, 1.0, Masked.CONSTANT)
     target = yield from _targets(flags, before, public.plus(places.double()).bounded(float(n)), count)
     shuffle = draw(source, 1, n)
     moved = [shuffle.apply(row.bounded(row.limit)) for row in rows]

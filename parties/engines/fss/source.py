@@ -54,6 +54,7 @@ class Source(ABC):
             the CPU.
         declared: hears of each value of which a bound was declared; a simulation, which has both parties' parts, checks
             it.
+        epoch: the one that was begun last.
     """
 
     rank: ClassVar[int]
@@ -65,6 +66,7 @@ class Source(ABC):
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
         self.retries = Retries()
+        self.epoch = 0
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
@@ -147,6 +149,7 @@ class ComputingSource(Source):
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
+        self.epoch = epoch
         self.inbox.begin(epoch)
         self.own.begin(epoch)
 
@@ -231,6 +234,7 @@ class DealerSource(Source):
         Raises:
             MaterialReused: the epoch is not later than all that were sent.
         """
+        self.epoch = epoch
         if not self.silent:
             if epoch <= self._last:
                 raise MaterialReused(

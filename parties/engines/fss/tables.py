@@ -118,7 +118,7 @@ def digit(x: Masked, start: int, width: int) -> Masked:
     source = x.source
     dealt = source.shared(x.shape, lambda: ring.low_bits(x.mask, start, width))
     public = dealt.first if source.rank == DEALER else ring.low_bits(x.public, start, width)
-    return Masked(source, public, dealt.share, x.scale - start, 2.0 ** (start + width - x.scale))
+    return Masked(source, public, dealt.share, x.scale - start, 2.0 ** (start + width - x.scale), x.epoch)
 
 
 def _one_hot(places: Integers, length: int) -> Bits:

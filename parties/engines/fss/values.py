@@ -69,10 +69,14 @@ class Number(ABC):
         return self.map(torch.neg, self.scale, self.limit)
 
     def __mul__(self, public: float | Tensor) -> Self:
-        factor = public if isinstance(public, Tensor) else torch.tensor(float(public))
-        encoded = ring.encode(factor)
+        if not isinstance(public, Tensor):
+            integer, bits = ring.shortest(public)
+            self.source.note(integer)
+            limit = self.limit * max(abs(public), 2.0**-ring.FRACTION_BITS)
+            return self.map(lambda t: t * integer, self.scale + bits, limit)
+        encoded = ring.encode(public)
         self.source.note(encoded)
-        limit = self.limit * max(float(factor.abs().max()) if factor.numel() else 0.0, 2.0**-ring.FRACTION_BITS)
+        limit = self.limit * max(float(public.abs().max()) if public.numel() else 0.0, 2.0**-ring.FRACTION_BITS)
         return self.map(lambda t: t * _on(encoded, t), self.scale + ring.FRACTION_BITS, limit)
 
     def __getitem__(self, index: Any) -> Self:
@@ -111,13 +115,21 @@ class Number(ABC):
 class Masked(Number):
     """Numbers x of which X = x + r is public; the mask r is shared, and the dealer knows it.
 
+    A retry draws new masks for what its segment opens and for nothing else. So each value knows from which epoch on its
+    elements are masked afresh, and `gates.truncate` refuses what a retry would find unchanged. The newest mask in a sum
+    counts, and the oldest part of a concatenation. (A difference in which the new masks cancel is not seen.)
+
     Attributes:
         public: X; at the dealer, who sees no public number, the client's share of r, which linear work treats alike.
         mask: this party's share of r; at the dealer r.
+        epoch: every element holds the mask of an opening in this epoch or a later one; `CONSTANT` without a mask.
     """
 
-    def __init__(self, source: Source, public: Tensor, mask: Tensor, scale: int, limit: float) -> None:
+    CONSTANT = 0
+
+    def __init__(self, source: Source, public: Tensor, mask: Tensor, scale: int, limit: float, epoch: int) -> None:
         self.source, self.public, self.mask, self.scale, self.limit = source, public, mask, scale, limit
+        self.epoch = epoch
 
     @property
     def shape(self) -> torch.Size:
@@ -126,11 +138,12 @@ class Masked(Number):
 
     def map(self, function: Local, scale: int, limit: float) -> "Masked":
         """See `Number.map`; X and the mask move alike."""
-        return Masked(self.source, function(self.public), function(self.mask), scale, limit)
+        return Masked(self.source, function(self.public), function(self.mask), scale, limit, self.epoch)
 
     def _with(self, other: "Masked", function: Callable[[Tensor, Tensor], Tensor]) -> "Masked":
         public, mask = function(self.public, other.public), function(self.mask, other.mask)
-        return Masked(self.source, public, mask, self.scale, self.limit + other.limit)
+        epoch = max(self.epoch, other.epoch)
+        return Masked(self.source, public, mask, self.scale, self.limit + other.limit, epoch)
 
     def plus(self, constant: float | Tensor) -> "Masked":
         """Sum with public real numbers."""
@@ -142,7 +155,7 @@ class Masked(Number):
             return moved
         encoded = ring.encode(constant, self.scale)
         self.source.note(encoded)
-        return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit)
+        return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit, self.epoch)
 
     def additive(self) -> "Additive":
         """The same numbers as additive shares."""
@@ -184,7 +197,8 @@ def cat(values: Sequence[Any], dim: int) -> Any:
     source = values[0].source
     if isinstance(values[0], Masked):
         public, mask = (torch.cat(parts, dim) for parts in zip(*((v.public, v.mask) for v in values), strict=True))
-        return Masked(source, public, mask, scale, limit)
+        epoch = min((v.epoch for v in values if v.public.numel()), default=Masked.CONSTANT)
+        return Masked(source, public, mask, scale, limit, epoch)
     return Additive(source, torch.cat([v.share for v in values], dim), scale, limit)
 
 

@@ -44,8 +44,8 @@ MASK = torch.arange(20) < torch.tensor([[1], [5], [20]])
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "mul": lambda e, x, y: run(e.mul(x, y)),
     "matmul": lambda e, x, y: run(e.matmul(x, y)),
-    "rms_norm": lambda e, x: run(e.normalise(x, 1e-5, centre=False)),
-    "layer_norm": lambda e, x: run(e.normalise(x, 1e-5, centre=True)),
+    "rms_norm": lambda e, x: run(e.normalise(e.to_norm(x, centre=False), 1e-5)),
+    "layer_norm": lambda e, x: run(e.normalise(e.to_norm(x, centre=True), 1e-5)),
     "softmax": lambda e, x: run(e.softmax(x)),
     "masked_softmax": lambda e, x: run(e.softmax(x, MASK)),
     "silu": lambda e, x: run(e.activation(x, "silu")),

@@ -13,7 +13,7 @@ from parties.engines.fss.compare import negative
 from parties.engines.fss.embedding import parts_of
 from parties.engines.fss.embedding import rows as embedded_rows
 from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import normalise, to_norm
 from parties.engines.fss.products import product, switched
 from parties.engines.fss.smooth import smooth
 from parties.engines.fss.source import CLIENT
@@ -157,16 +157,16 @@ def switch(x: Masked) -> Program[Any]:
 
 def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     """Non-linear functions; `count` rows of n scores, n rows of d columns."""
-    scores, total = ((count, n), 32, 64.0), count * n
+    scores = ((count, n), 32, 64.0)
     return [
         Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: smooth(x, "silu"), lambda _: smooth_cost(n)),
         Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],
-            lambda x: normalise(x, 1e-5, centre=False),
+            lambda x: normalise(to_norm(x, centre=False), 1e-5),
             lambda how: norm_cost(n, d, how),
         ),
-        Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(total, count, how)),
+        Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
         Protocol(
             "reciprocal",
             [((n,), 18, 4.0)],
@@ -195,9 +195,11 @@ def norm_cost(n: int, d: int, how: How) -> Count:
 
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
-    """For n scores in all: coarse look-ups and their sums, 33 comparisons a row, the fine pass."""
-    shift = Count(1, 24 * n, 0, 64 * n) + opened(3 * rows) + sign(33 * rows, 62, how)
-    passed = Count(1, bits(33 * rows), 0, 8 * 33 * rows) + opened(rows)
+    """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
+    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68)
+    n, signs = n * rows, edges * rows
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
+    passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
 

@@ -85,6 +85,13 @@ def test_declarations_hold_at_every_size(n: int, d: int, count: int, how: How) -
         assert walked(protocol, how) == protocol.cost(how), protocol.name
 
 
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("n", [2048, 2049, 4096, 4097, 32_768])
+def test_exponentials_cost_what_they_declare_for_rows_of_any_length(n: int, how: How) -> None:
+    (protocol,) = [p for p in of_sizes(n, 1, 2) if p.name == "exponentials"]
+    assert walked(protocol, how) == protocol.cost(how)
+
+
 def row(protocol: Protocol) -> str:
     """The protocol's line in docs/protocols.md."""
     numbers = [getattr(protocol.cost(how), field) for how in HOWS for field in ("rounds", "online", "client", "server")]

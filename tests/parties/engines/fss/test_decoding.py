@@ -11,7 +11,7 @@ from parties.cache import Cache
 from parties.decoder import Decoder, decode_in_pieces
 from parties.engines.fss import gates, retries
 from parties.engines.fss.dealer import Dealer
-from parties.engines.fss.party import DangerStays, FssEngine
+from parties.engines.fss.party import MOST_ATTEMPTS, DangerStays, FssEngine
 from parties.engines.fss.retries import RetriesImprobable
 from parties.errors import PeerLost
 from parties.folding import folded_shapes
@@ -65,12 +65,13 @@ def decode(
 
 
 def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
-    """Makes this process see the danger zone at the given truncation, once or ever after: as both parties would.
+    """Makes this process see the danger zone at the given truncation, as both parties would.
 
     Args:
-        at: which truncation.
-        ever_after: all that follow, too.
-        by_chance: the party believes that it was bad luck.
+        at: the truncation, counted from 1.
+        ever_after: at all that follow, too.
+        by_chance: the party believes that it was bad luck; ever after, bounds are then declared so wide that each
+            opened number is in the zone with probability 1/2.
     """
     honest, calls = gates.truncate, 0
     if by_chance:
@@ -78,9 +79,13 @@ def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> Non
 
     def truncate(x: Any, scale: int = 16) -> Any:
         nonlocal calls
-        calls += x.scale > scale
-        if (calls == at or (ever_after and calls > at)) and x.scale > scale:
-            raise gates.DangerZone
+        if x.scale <= scale:
+            return honest(x, scale)
+        calls += 1
+        if ever_after and by_chance and calls >= at:
+            x = x.bounded(2.0 ** (62 - x.scale))
+        elif calls == at or (ever_after and calls > at):
+            raise gates.DangerZone("a truncation that a test chose")
         return honest(x, scale)
 
     gates.truncate = truncate
@@ -146,8 +151,9 @@ def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     results = together(unlucky, POLICIES["full"], parts, token)
     for role in ("client", "server"):
-        assert "12 times in a row" in results[role]
-        assert "narrow the bounds" in results[role]
+        assert f"failed in each of {MOST_ATTEMPTS} attempts" in results[role]
+        assert re.search(r"in stage [a-z_]+, where [\d,]+ numbers below 2\^62 are truncated", results[role])
+        assert "in one segment" in results[role]
 
 
 def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss import bounds, gates, order, softmax
-from parties.engines.fss.norm import normalise
+from parties.engines.fss.norm import normalise, to_norm
 from parties.engines.fss.octaves import Octaves
 from parties.engines.fss.simulation import Simulation, share, value_of
 from parties.engines.fss.smooth import smooth
@@ -70,7 +71,7 @@ def rows(mean_square: float, d: int) -> Tensor:
 @pytest.mark.parametrize("mean_square", [0.005, 0.5, 1300.0, bounds.MEAN_SQUARE.high])
 def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> None:
     x = rows(mean_square, d)
-    first, second, simulation = computed(lambda v: normalise(v, 1e-5, centre=False), x, 2.0**16)
+    first, second, simulation = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
     expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
     error = (value_of(first, second) - expected).abs()
     assert (error <= 2e-4 + expected.abs() * 2.0**-11).all()
@@ -85,14 +86,14 @@ def test_not_one_of_thousands_of_rows_goes_wrong() -> None:
     generator = torch.Generator().manual_seed(1)
     size = 10 ** (torch.rand(1500, 1, generator=generator) * 3.4 - 1)
     x = (torch.randn(1500, 8, generator=generator) * size).double()
-    first, second, _ = computed(lambda v: normalise(v, 1e-5, centre=False), x, 2.0**16)
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
     expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
     assert (value_of(first, second) - expected).abs().max() <= 5e-3
 
 
 def test_layer_norm_and_rows_of_zeros() -> None:
     x = torch.cat([rows(9.0, 768)[1:] + 3.0, torch.zeros(1, 768)])
-    first, second, _ = computed(lambda v: normalise(v, 1e-5, centre=True), x, 2.0**10)
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=True), 1e-5), x, 2.0**10)
     centred = x - x.mean(1, keepdim=True)
     expected = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
     assert (value_of(first, second) - expected).abs().max() <= 3e-3
@@ -114,16 +115,17 @@ SCORES = {
 }
 
 
+def exponentials(scores: Masked) -> Program[Any]:
+    """Weights, their sums, and the inverse of these."""
+    weights = yield from softmax.exponentials(scores)
+    total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+    return weights, total, (yield from softmax.reciprocal(total))
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_softmax(name: str) -> None:
     x = SCORES[name].double().clamp(bounds.SCORE.low, bounds.PEAK.high)
-
-    def function(scores: Masked) -> Program[Any]:
-        weights = yield from softmax.exponentials(scores)
-        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
-        return weights, total, (yield from softmax.reciprocal(total))
-
-    first, second, simulation = computed(function, x, bounds.SCORE_LIMIT, scale=32)
+    first, second, simulation = computed(exponentials, x, bounds.SCORE_LIMIT, scale=32)
     weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
     assert 0.03 < total.min() <= total.max() < 3.7
     expected = x.softmax(1) * total.unsqueeze(1)
@@ -133,6 +135,41 @@ def test_softmax(name: str) -> None:
     n = x.numel()
     per_row = simulation.cost.online_bytes - 8 * n - 48 * n
     assert 0 < per_row <= 9 * 130
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
+@pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768])
+def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
+    peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
+    noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
+    x = (noise - noise.logsumexp(1, keepdim=True) + peaks).clamp(-63, 63)
+    first, second, _ = computed(exponentials, x, 64.0, scale=32)
+    weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    assert 0.04 < total.min() <= total.max() < bounds.TOTAL_LIMIT
+    assert weights.max() < softmax.WEIGHT_LIMIT
+    assert (total * inverse - 1).abs().max() < 2.0**-13
+    expected = x.softmax(1)
+    relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01, 2.0**-17)
+    scaled = expected * total.unsqueeze(1)
+    assert ((weights - scaled).abs() <= relative * scaled + absolute).all()
+    off = weights * inverse.unsqueeze(1) - expected
+    assert (off.unsqueeze(1) @ cells_of(x)).abs().max() < 0.03, "no neighbourhood of scores weighs too much"
+
+
+def cells_of(x: Tensor) -> Tensor:
+    """Which scores have which whole part: [rows, n, 128] of 0 and 1."""
+    return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
+
+
+def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="a row of 32,769 attention scores: fss takes at most 32,768 tokens"):
+        softmax.ladder_of(32_769)
+    with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
+        replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
+    with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
+        replace(softmax.LADDERS[3], coarse_bits=13)  # many small scores would round to nothing
+    with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 45"):
+        replace(softmax.LADDERS[0], floors=2)
 
 
 def test_masked_scores_weigh_nothing() -> None:

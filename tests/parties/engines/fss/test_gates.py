@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.engines.fss import gates
+from parties.engines.fss import gates, ring
 from parties.engines.fss.constants import Constants
 from parties.engines.fss.inbox import Inbox, MaterialOutOfStep, MaterialReused
 from parties.engines.fss.keystream import Keystream
@@ -220,3 +220,13 @@ def differ(role: str, mesh: Mesh, meter: StageMeter, same_length: bool) -> str:
 def test_parties_at_different_places_of_a_program_notice(same_length: bool) -> None:
     for text in together(differ, same_length, roles=("client", "server")).values():
         assert "out of step" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0.5, (1, 1)), (-0.75, (-3, 2)), (3.0, (3, 0)), (128.0, (128, 0)), (0.0, (0, 0)), (0.6, (39_322 // 2, 15))],
+)
+def test_a_public_factor_has_as_few_fraction_bits_as_hold_it(number: float, expected: tuple[int, int]) -> None:
+    integer, bits = ring.shortest(number)
+    assert (integer, bits) == expected
+    assert integer * 2.0**-bits == float(ring.decode(ring.encode(torch.tensor(number))))
