@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "benchmarks"
 LONGEST_S = 300
 TOYS = {
+    "crypten_draws": ["--numbers", "1000"],
+    "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2"],
+    "fss_retries": ["--tokens", "64", "--prompt", "16"],
     "exporter": ["--pairs", "2"],
     "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
     "fss_gates": ["--tokens", "64"],

@@ -168,7 +168,7 @@ def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit(
         replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
     with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
         replace(softmax.LADDERS[3], coarse_bits=13)  # many small scores would round to nothing
-    with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 45"):
+    with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 47"):
         replace(softmax.LADDERS[0], floors=2)
 
 
