@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "benchmarks"
 LONGEST_S = 300
+
+pytestmark = pytest.mark.slow
 TOYS = {
     "crypten_draws": ["--numbers", "1000"],
     "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2"],

@@ -74,6 +74,7 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @needs("drawing")
 def test_the_boards_keep_to_the_schema_of_the_sdks_grafana() -> None:
     done = subprocess.run(["node", "check-schema.mjs"], cwd=RENDER, capture_output=True, text=True, check=False)

@@ -37,7 +37,7 @@ def test_the_commands_are_those_of_the_golden_file(name):
 links = st.builds(
     Link,
     rate_mbit=st.none() | st.floats(0.1, 400_000),
-    delay_ms=st.floats(1, 10_000) | st.just(0.0),
+    delay_ms=st.floats(1, 2_000) | st.just(0.0),
     loss_pct=st.floats(0, 50),
 )
 

@@ -35,7 +35,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
     [
         (["run", "a.yaml"], "Missing option '--out'"),
         (["run", "a.yaml", "--out", "o", "--fast"], "No such option"),
-        (["run", "a.yaml", "--out", "o", "--limit", "many"], "a valid integer"),
+        (["run", "a.yaml", "--out", "o", "--limit", "many"], "Invalid value for '--limit'"),
         (["walk"], "no command walk"),
     ],
 )

@@ -133,7 +133,7 @@ def test_what_is_too_large_for_ray_is_refused_with_its_size_and_the_largest_file
     (tmp_path / "mine.yaml").write_text("prompt: {text_file: long.txt}\n")
     with (tmp_path / "long.txt").open("wb") as file:
         file.truncate(LIMIT_BYTES)
-    told = r"what is to be shipped has 10\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
+    told = r"what is to be shipped has 1\d\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
     with pytest.raises(JobError, match=f"{told} with 104.9 MB"):
         ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     with (tmp_path / "long.txt").open("r+b") as file:

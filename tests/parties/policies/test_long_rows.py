@@ -9,7 +9,8 @@ from torch import Tensor
 
 from parties.cache import Cache
 from parties.decoder import Decoder
-from parties.engines.fss.engine import CACHE_LIMIT, Computation
+from parties.engines.fss.bounds import CACHE_LIMIT
+from parties.engines.fss.engine import Computation
 from parties.engines.fss.gates import DangerZone
 from parties.engines.fss.simulation import Simulation, share, value_of
 from parties.engines.fss.source import CLIENT, SERVER, Source

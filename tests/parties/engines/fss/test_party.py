@@ -89,6 +89,7 @@ def test_weights_are_masked_once_for_all_cells_of_a_model(cells: Any) -> None:
     assert "setup.weights" in stages(cells["other_model"]["server"], "setup")
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.timeout(600)
 def test_smollm2_decodes_like_the_plain_engine(tmp_path: Any) -> None:
