@@ -118,8 +118,9 @@ class ComputingParty:
         cache = engine.prepare(decoder, Cache.empty(decoder.spec.n_layers), job.new_tokens, job.argmax, sizes)
         for piece in sizes.pieces(decoder, cache, prompt):
             engine.attempt(piece, cache)
+        took = {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
         engine.prefilled()
-        return cache, {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
+        return cache, took
 
     def _decode(
         self, job: Job, decoder: Decoder, cache: Cache, token: int | None

@@ -14,6 +14,7 @@ EXPERIMENT = "submitted/experiment.yaml"
 """Path of the experiment file in the shipped folder; prompt files keep their place beside it."""
 
 _PACKAGES = ("orchestrator", "parties", "netem", "dashboards")
+_NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone gathers beside the code
 LIMIT_BYTES = 100 * 2**20
 """Ray's limit for the body of a request, `ray_constants.DASHBOARD_CLIENT_MAX_SIZE`."""
 
@@ -76,7 +77,7 @@ def _code() -> list[Path]:
             raise JobError(f"git cannot list the code that is to be shipped: {' '.join(done.stderr.split())}")
         return [Path(name) for name in done.stdout.split("\0") if name and (_ROOT / name).is_file()]
     found = (path for package in _PACKAGES for path in (_ROOT / package).rglob("*") if path.is_file())
-    return [path.relative_to(_ROOT) for path in found if "__pycache__" not in path.parts]
+    return [path.relative_to(_ROOT) for path in found if not _NOT_CODE & set(path.parts)]
 
 
 def _text_files(told: Any) -> set[str]:

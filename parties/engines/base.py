@@ -85,7 +85,10 @@ class Engine(Operations):
         return run(program(), self.exchange)
 
     def prefilled(self) -> None:
-        """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart."""
+        """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart.
+
+        This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
+        """
 
     def finish(self) -> None:
         """Called once a run needs no more correlated randomness."""

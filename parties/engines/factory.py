@@ -20,7 +20,7 @@ class Dealer(Protocol):
         """Answers requests until the parties say that the run needs nothing more.
 
         Args:
-            prefilled: called when the client says that the prompt is through.
+            prefilled: called once the prompt is through, and accounted for by the parties.
         """
 
 

@@ -169,7 +169,8 @@ def test_without_git_the_packages_are_shipped_as_from_an_installation(
     monkeypatch.setenv("PATH", str(tmp_path))
     ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     assert (tmp_path / "shipped/orchestrator/cli.py").is_file()
-    assert not list((tmp_path / "shipped").rglob("__pycache__"))
+    for gathered in ("__pycache__", "node_modules"):
+        assert not list((tmp_path / "shipped").rglob(gathered))
 
 
 @pytest.mark.parametrize(

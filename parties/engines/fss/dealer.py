@@ -52,13 +52,14 @@ class Dealer:
         self._installed: Shapes = {}
         self._walk: Walk | None = None
         self._couriers: dict[str, Courier] = {}
-        self._prefilled: Callable[[], None] | None = None
+        self._prompted: set[str] = set()  # who has said that the prompt is through
+        self._prefilled: Callable[[], None] = lambda: None
 
     def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
         """Answers the parties until both say that the run needs nothing more.
 
         Args:
-            prefilled: called when the client says that the prompt is through.
+            prefilled: called once the prompt is through, and accounted for, at both parties and here.
 
         Raises:
             BadRequest: a request that does not exist, or asks for what cannot be.
@@ -66,13 +67,14 @@ class Dealer:
             MaterialReused: an epoch was asked for again.
         """
         self._settle()
+        self._prefilled = prefilled
         account = self.meter.aside(MATERIAL)
         self._couriers = couriers = {role: Courier(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in couriers.values()))
         try:
             for role, request in self._requests():
                 with self.meter.stage(MATERIAL):
-                    self._answer(role, request, prefilled)
+                    self._answer(role, request)
             for courier in self._couriers.values():
                 courier.finish()
             self._settle()
@@ -87,7 +89,8 @@ class Dealer:
         """Waits for the walk of an earlier cell, which draws from the same streams until it has noticed its end."""
         if self._walk is not None:
             self._walk.stop()
-        self._walk = self._prefilled = None
+        self._walk = None
+        self._prompted.clear()
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the parties say, in the order of arrival, up to the last word of each."""
@@ -106,13 +109,15 @@ class Dealer:
                 self._part_prompt(self._walk)
 
     def _part_prompt(self, walk: Walk) -> None:
-        """Once all that the prompt took is sent and counted, what follows is accounted for apart."""
-        if self._prefilled is not None and walk.through and all(courier.idle for courier in self._couriers.values()):
+        """Once all that the prompt took is sent, and counted at all three, what follows is accounted for apart."""
+        if len(self._prompted) < len(self.links) or not walk.through:
+            return
+        if all(courier.idle for courier in self._couriers.values()):
+            self._prompted.clear()
             self._prefilled()
-            self._prefilled = None
             walk.prompted()
 
-    def _answer(self, role: str, request: dict[str, Any], prefilled: Callable[[], None]) -> None:
+    def _answer(self, role: str, request: dict[str, Any]) -> None:
         do, walk = request["do"], self._walk
         if do == "grant":
             self._couriers[role].grant(request["upto"])
@@ -123,7 +128,7 @@ class Dealer:
         elif do == "go" and walk is not None:
             walk.forget(request["index"])
         elif do == "prefilled" and walk is not None:
-            self._prefilled = prefilled
+            self._prompted.add(role)
         elif do == "again" and walk is not None:
             walk.again(request["index"], request["attempt"])
         else:

@@ -187,7 +187,8 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Tells the dealer that what follows is decoding."""
-        self._ask({"do": "prefilled"})
+        with self.meter.stage(MATERIAL):
+            self.dealer.send_json({"do": "prefilled"})
 
     def finish(self) -> None:
         """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""

@@ -77,7 +77,7 @@ _CLIENTS: Mapping[str, Mapping[str, Check]] = {
     "grant": {"upto": whole(0, 1 << 62)},
     "end": {},
 }
-_SERVERS = {do: _CLIENTS[do] for do in ("grant", "end")}
+_SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "grant", "end")}
 
 
 def checked(role: str, request: Any) -> dict[str, Any]:

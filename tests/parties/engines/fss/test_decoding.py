@@ -162,9 +162,9 @@ def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: An
         dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
         honest = dealer._answer
 
-        def answer(role: str, request: dict[str, Any], prefilled: Any) -> None:
+        def answer(role: str, request: dict[str, Any]) -> None:
             told.append(request["do"])
-            honest(role, request, prefilled)
+            honest(role, request)
 
         dealer._answer = answer  # type: ignore[method-assign]
         with pytest.raises(PeerLost):

@@ -14,6 +14,7 @@ import pytest
 from parties import dealing
 from parties.blank import prefilled
 from parties.engines.fss import seeds
+from parties.engines.fss.courier import END
 from parties.engines.fss.dealer import Dealer
 from parties.engines.fss.inbox import MaterialReused
 from parties.engines.fss.plan import Plan
@@ -95,9 +96,9 @@ def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) ->
     assert "it must be" in str(error)
 
 
-@pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}, {"do": "prefilled"}], ids=str)
+@pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}], ids=str)
 def test_what_the_client_asks_for_the_server_may_not(request_: Any) -> None:
-    assert "it must be one of grant, end" in str(refusal(request_, role="server"))
+    assert "it must be one of prefilled, grant, end" in str(refusal(request_, role="server"))
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,32 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     for gpu in (False, False, True, False):
         party.run(Job.model_validate({**cell, "gpu": gpu}))
     assert len(made) == 3
+
+
+def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> None:
+    plan = {**PLAN, "shapes": {}, "position": 0, "prefill": [4, 4]}
+    with dealers() as (dealer, mine, _):
+        through = Event()
+        served = later(dealer.serve, through.set)
+        for request in (INSTALL, {**DECODE, "plan": plan}):
+            mine["client"].send_json(request)
+        drained = {role: later(drain, link) for role, link in mine.items()}
+        for link in mine.values():
+            link.send_json(ROOM)
+        mine["client"].send_json({"do": "prefilled"})
+        assert not through.wait(1.0)
+        before = {role: link.received_bytes for role, link in mine.items()}
+        mine["server"].send_json({"do": "prefilled"})
+        assert through.wait(PATIENCE_S)
+        for link in mine.values():
+            link.send_json({"do": "end"})
+        served.result(PATIENCE_S)
+        for role, whole in drained.items():
+            assert whole.result(PATIENCE_S) > before[role] > 0
+
+
+def drain(link: Link) -> int:
+    """Bytes received up to the dealer's last word."""
+    while link.receive() != END:
+        pass
+    return link.received_bytes
