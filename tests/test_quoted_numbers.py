@@ -116,3 +116,17 @@ def test_the_rounds_that_the_comparison_with_the_paper_quotes_are_predicted() ->
     page = (ROOT / "docs" / "paper.md").read_text()
     full, mpcache = (predicted(policy, 1024).rounds for policy in ("full", "mpcache"))
     assert f"| {full:g} over {mpcache:g}: MPCache needs {100 * (mpcache / full - 1):.0f} % *more* |" in page
+
+
+def test_the_seconds_beside_crypten_are_those_of_the_records() -> None:
+    seconds = {
+        (str(record.cell.engine), record.cell.network.name): record.seconds_per_token or 0.0
+        for record in RecordStore(ROOT / "docs" / "reports" / "speedup").latest().values()
+    }
+    table = [row for row in rows((ROOT / "docs" / "reports" / "README.md").read_text(), 5) if re.match("[lw]an,", row[0])]
+    assert [row[0].partition(",")[0] for row in table] == ["lan", "wan"]
+    for row in table:
+        link = row[0].partition(",")[0]
+        found = [seconds.get((engine, link)) for engine in ("crypten", "crypten-stock", "fss")]
+        assert row[1:4] == [f"{value:.3g} s" if value else "" for value in found]
+        assert row[4] == f"{seconds['crypten', link] / seconds['fss', link]:.1f}"

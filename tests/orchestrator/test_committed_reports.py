@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from orchestrator.cells import Cell, expand
 from orchestrator.experiment import load_experiment
 from orchestrator.record import Status
@@ -11,6 +13,7 @@ from orchestrator.report import render
 from orchestrator.store import RecordStore
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "reports").glob("*/records.jsonl"))
 NETWORKS = ROOT / "docs" / "reports" / "networks"
 
 
@@ -18,12 +21,14 @@ def measurement(cell: Cell) -> tuple[object, ...]:
     return (cell.engine.name, str(cell.policy), cell.seq_len, cell.network.name, cell.new_tokens, cell.repeat)
 
 
-def test_the_sweep_over_networks_has_cells_of_its_example_each_once_and_whole() -> None:
-    records = RecordStore(NETWORKS).latest().values()
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_report_has_cells_of_its_example_each_once_and_whole(folder: Path) -> None:
+    records = RecordStore(folder).latest().values()
+    assert records
     assert {record.status for record in records} == {Status.OK}
-    measured = [measurement(record.cell) for record in records]
-    assert len(measured) == len(set(measured))
-    assert set(measured) <= {measurement(cell) for cell in expand(load_experiment(ROOT / "examples" / "networks.yaml"))}
+    assert len({record.id for record in records}) == len(records)
+    asked = {measurement(cell) for cell in expand(load_experiment(ROOT / "examples" / f"{folder.name}.yaml"))}
+    assert {measurement(record.cell) for record in records} <= asked
 
 
 def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None:
@@ -35,8 +40,9 @@ def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None
     assert {record.id for record in records.values()} == {json.loads(line)["id"] for line in text.splitlines()}
 
 
-def test_its_report_is_what_its_records_give(tmp_path: Path) -> None:
-    shutil.copy(NETWORKS / "records.jsonl", tmp_path)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_its_report_is_what_its_records_give(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "records.jsonl", tmp_path)
     _, markdown = render(tmp_path)
-    again = "render it again: mpcache-bench report docs/reports/networks"
-    assert markdown.read_text() == (NETWORKS / "report.md").read_text(), again
+    again = f"render it again: mpcache-bench report docs/reports/{folder.name}"
+    assert markdown.read_text() == (folder / "report.md").read_text(), again
