@@ -18,17 +18,17 @@ from typing import Self
 
 import torch
 
-from parties.cache import Cache
-from parties.collector import PartyCollector
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
-from parties.exposition import exposition
-from parties.folding import fold, folded_shapes
-from parties.meter import STAGES
+from parties.metering.collector import PartyCollector
+from parties.metering.exposition import exposition
+from parties.metering.meter import STAGES
 from parties.models import load_spec, load_weights
-from parties.party import Party
+from parties.models.folding import fold, folded_shapes
 from parties.policies import make
-from parties.program import run
+from parties.roles.party import Party
 
 MODEL = "random:tiny-llama"
 PROMPT = 128

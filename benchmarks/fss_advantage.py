@@ -16,19 +16,20 @@ from typing import Any
 import fss_repeats
 import torch
 
-from parties.cache import Cache
-from parties.decoder import Decoder, token_pieces
-from parties.engines.fss import gates, ring, simulation
-from parties.engines.fss.engine import Computation, snapshot
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.party import is_matrix
-from parties.engines.fss.simulation import Simulation
-from parties.engines.fss.source import CLIENT, DEALER, SERVER
-from parties.engines.fss.values import Masked
-from parties.folding import fold
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.prefill import Prefill
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.cost.cost import simulation
+from parties.engines.fss.cost.simulation import Simulation
+from parties.engines.fss.engine import is_matrix
+from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER
 from parties.models import load_spec, load_tokenizer, load_weights
+from parties.models.folding import fold
 from parties.policies import Full
-from parties.prefill import Prefill
 
 MODEL = "smollm2-135m"
 

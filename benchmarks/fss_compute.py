@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from fss_gates import SMOLLM2, _cache, _matrix
 
-from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
-from parties.engines.fss import gates, ring
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.simulation import Simulation
-from parties.engines.fss.source import CLIENT, DEALER, Source
-from parties.folding import folded_shapes
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import Program
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Simulation
+from parties.engines.fss.randomness.source import CLIENT, DEALER, Source
+from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import make
 from parties.policies.base import Policy
-from parties.prefill import Prefill
-from parties.program import Program
 
 ROLES = ("client", "server")
 GIGA = 1e9

@@ -17,22 +17,24 @@ from typing import Any
 
 import torch
 
-from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
-from parties.engines.fss import gates, order, softmax
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import normalise, to_norm
-from parties.engines.fss.products import product
-from parties.engines.fss.simulation import Cost, Simulation, share
-from parties.engines.fss.smooth import smooth
-from parties.engines.fss.source import CLIENT, DEALER, SERVER, Source
-from parties.engines.fss.values import Masked
-from parties.folding import folded_shapes
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.program import Program, parallel
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Cost, Simulation, share
+from parties.engines.fss.functions import softmax
+from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
+from parties.engines.fss.topk import maximum
+from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.program import Program, parallel
 
 SMOLLM2 = ModelSpec(
     family="llama", n_layers=2, hidden=576, n_heads=9, n_kv_heads=3, head_dim=64, intermediate=1536, vocab=1024,
@@ -41,12 +43,12 @@ SMOLLM2 = ModelSpec(
 GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] = {
     "truncation": ((1000,), 32, lambda x: parallel(_done(gates.truncate(x)))),
     "product, opened": ((1000,), 16, lambda x: gates.open_(product([x, x], limit=64.0))),
-    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: order.larger(x[0], x[1])),
+    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: maximum.larger(x[0], x[1])),
     "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
     "RMS norm of 576": ((1, 576), 16, lambda x: normalise(to_norm(x, centre=False), 1e-5)),
     "exponentials of 9 x 112": ((9, 112), 32, softmax.exponentials),
     "exponentials of 9 x 1,024": ((9, 1024), 32, softmax.exponentials),
-    "argmax of 49,152": ((49_152,), 16, order.argmax),
+    "argmax of 49,152": ((49_152,), 16, maximum.argmax),
 }
 
 

@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from parties.engines.fss.caps import caps
-from parties.engines.fss.counting import HollowSource
-from parties.engines.fss.opening import Opening, dealers
-from parties.engines.fss.pivots import highest
-from parties.engines.fss.ranking import ranked
-from parties.engines.fss.selection import distinct
-from parties.engines.fss.values import Masked
-from parties.hollow import Hollow, hollow
-from parties.meter import StageMeter
-from parties.program import Program, run
+from parties.decoding.program import Program, run
+from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.topk.pivots import highest
+from parties.engines.fss.topk.ranking import ranked
+from parties.engines.fss.topk.sample_sizes import caps
+from parties.engines.fss.topk.selection import distinct
+from parties.metering.meter import StageMeter
 
 
 def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:

@@ -18,9 +18,9 @@ from typing import Any
 import fss_gates
 import torch
 
-from parties.engines.fss import gates, ring
-from parties.engines.fss.source import CLIENT, DEALER
-from parties.engines.fss.values import Masked
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.randomness.source import CLIENT, DEALER
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 

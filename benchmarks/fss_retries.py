@@ -16,25 +16,25 @@ from typing import Any
 
 import fss_repeats
 
-from parties.blank import prefilled
-from parties.cache import Cache
-from parties.decoder import Decoder
-from parties.engines.fss import gates, ring
-from parties.engines.fss.counting import HollowSource
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.opening import Opening, dealers
-from parties.engines.fss.party import is_matrix
-from parties.engines.fss.plan import Piece, Plan
-from parties.engines.fss.values import Masked
-from parties.folding import folded_shapes
-from parties.hollow import Hollow, hollow
-from parties.meter import StageMeter
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import run
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.shapes import prefilled
+from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.engine import is_matrix
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.prefill import Prefill
-from parties.program import run
 
 SMOLLM2 = ModelSpec(
     family="llama", n_layers=30, hidden=576, n_heads=9, n_kv_heads=3, head_dim=64, intermediate=1536, vocab=49_152,

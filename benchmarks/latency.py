@@ -13,8 +13,8 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-from orchestrator.record import Record, Totals
-from orchestrator.store import RecordStore
+from orchestrator.records.record import Record, Totals
+from orchestrator.records.store import RecordStore
 
 HEADER = (
     "| engine | policy | prompt | network | turns | MB | seconds predicted | measured | ratio | of it blocked |",

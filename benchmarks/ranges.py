@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from parties.cache import Cache
-from parties.decoder import Decoder, decode_token
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.program import run
 from parties.engines.bounds import Watch
 from parties.engines.factory import engine_class
 from parties.engines.watched import WatchedEngine
-from parties.folding import fold, folded_shapes
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
 from parties.models import load_spec, load_tokenizer, load_weights
+from parties.models.folding import fold, folded_shapes
 from parties.policies import make
-from parties.program import run
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/targets.py [--tokens 1024] [--longer 2048]
 
-Counts are those of a run, framing included, from the walk of `parties.engines.fss.cost`. The seconds are a model:
+Counts are those of a run, framing included, from the walk of `parties.engines.fss.cost.cost`. The seconds are a model:
 compute at this machine's speeds, measured at the start, plus rounds x one-way delay plus bytes / rate, or what the
 dealer's link takes if that is more.
 """
@@ -11,8 +11,8 @@ import argparse
 from dataclasses import dataclass
 
 from netem import preset
-from parties.engines.fss.cost import Prediction, predict
-from parties.engines.fss.speeds import Speeds, measure
+from parties.engines.fss.cost.cost import Prediction, predict
+from parties.engines.fss.cost.speeds import Speeds, measure
 from parties.models import load_spec
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parties.mesh import Listener, connect
-from parties.meter import StageMeter
-from parties.tls import Authority, Identity
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Listener, connect
+from parties.transport.tls import Authority, Identity
 
 ROLES = ("client", "server")
 SIZES = (1, 1_000, 100_000, 3_000_000)  # elements of 8 bytes

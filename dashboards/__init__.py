@@ -1,1 +1,1 @@
-"""What watches a run: the Prometheus configuration; boards come with the metric registry of `parties.metrics`."""
+"""What watches a run: the Prometheus configuration; boards come from the registry, `parties.metering.registry`."""

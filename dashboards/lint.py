@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from parties.metrics import BY_NAME
+from parties.metering.registry import BY_NAME
 
 Board = dict[str, Any]
 

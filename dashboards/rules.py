@@ -5,7 +5,7 @@ A rate over 5 s holds four scrapes or more at the pace of one a second.
 
 from typing import Any
 
-from parties.metrics import BY_NAME, PREFIX
+from parties.metering.registry import BY_NAME, PREFIX
 
 STALL_SECONDS = 60.0
 """No token for so long, while a party decodes, is worth a look."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.needs import REQUIRE, needs, unmet
+from tests.helpers.needs import REQUIRE, needs, unmet
 
 # No test depends on speed, and the same tests draw the same examples on every machine. `make fuzz` draws others.
 settings.register_profile("same everywhere", deadline=None, derandomize=True, database=None)
@@ -56,3 +56,10 @@ def targets_of_tests_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
         yield folder
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for leases of links that is the test's own."""
+    monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ ROOMS = {
     "orchestrator": Room(
         ours=("orchestrator", "netem", "parties", "dashboards"), never=("crypten", "pyroute2", "grafana_client")
     ),
-    "dashboards": Room(ours=("dashboards", "parties.metrics"), never=("ray", "torch", "crypten", "pyroute2")),
+    "dashboards": Room(ours=("dashboards", "parties.metering.registry"), never=("ray", "torch", "crypten", "pyroute2")),
 }
 OUR_ROOTS = (*ROOMS, "tests", "benchmarks")
 UNPICKLERS = ("pickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "torch.load")
@@ -114,29 +114,47 @@ ALLOWED = {
     "a room of itself": ("netem/lab/a.py", "from netem.profile import Profile"),
     "a room of itself, relatively": ("parties/engines/a.py", "from ..link import Link\nfrom . import base"),
     "torch in parties": ("parties/a.py", "import torch\ntorch.save(1, 2)\njson.load(3)"),
-    "parties in the orchestrator": ("orchestrator/a.py", "from parties.party import Party\nimport ray, netem.profile"),
+    "parties in the orchestrator": (
+        "orchestrator/a.py",
+        "from parties.roles.party import Party\nimport ray, netem.profile",
+    ),
     "dashboards in the orchestrator": ("orchestrator/a.py", "from dashboards.rules import rules"),
-    "the registry in dashboards": ("dashboards/a.py", "from parties.metrics import METRICS\nimport parties.metrics"),
-    "the registry by its package": ("dashboards/a.py", "from parties import metrics"),
+    "the registry in dashboards": (
+        "dashboards/a.py",
+        "from parties.metering.registry import METRICS\nimport parties.metering.registry",
+    ),
+    "the registry by its package": ("dashboards/a.py", "from parties.metering import registry"),
     "a module that only begins like a forbidden one": ("parties/a.py", "import rayon\nimport pickleball"),
 }
 FORBIDDEN = {
     "torch in netem": ("netem/a.py", "import torch", "torch"),
     "a package in netem": ("netem/a.py", "from pydantic import BaseModel", "pydantic"),
-    "parties in netem": ("netem/a.py", "from parties.link import Link", "parties.link"),
+    "parties in netem": ("netem/a.py", "from parties.transport.link import Link", "parties.transport.link"),
     "ray in parties": ("parties/a.py", "import ray", "ray"),
     "part of ray in parties": ("parties/a.py", "from ray.util import metrics", "ray.util"),
     "netem in parties": ("parties/a.py", "import netem", "netem"),
-    "orchestrator in parties": ("parties/engines/a.py", "from orchestrator.cells import Cell", "orchestrator"),
+    "orchestrator in parties": (
+        "parties/engines/a.py",
+        "from orchestrator.experiment.cells import Cell",
+        "orchestrator",
+    ),
     "a lazy import": ("parties/a.py", "def f():\n    import ray\n", "ray"),
     "an import for types": ("parties/a.py", "if TYPE_CHECKING:\n    from ray import ObjectRef", "ray"),
     "an import by name": ("parties/a.py", "importlib.import_module('ray')", "ray"),
     "an import out of the room": ("parties/engines/a.py", "from ...orchestrator import cells", "orchestrator"),
     "CrypTen in the orchestrator": ("orchestrator/a.py", "import crypten.mpc", "crypten"),
     "the orchestrator in dashboards": ("dashboards/a.py", "from orchestrator import cli", "orchestrator"),
-    "more of parties in dashboards": ("dashboards/a.py", "from parties.meter import STAGES", "parties.meter"),
+    "more of parties in dashboards": (
+        "dashboards/a.py",
+        "from parties.metering.meter import STAGES",
+        "parties.metering.meter",
+    ),
     "all of parties in dashboards": ("dashboards/a.py", "import parties", "parties"),
-    "beside the registry in dashboards": ("dashboards/a.py", "from parties import metrics, link", "parties.link"),
+    "beside the registry in dashboards": (
+        "dashboards/a.py",
+        "from parties.metering import registry, meter",
+        "parties.metering.meter",
+    ),
     "tests anywhere": ("orchestrator/a.py", "from tests.parties import wires", "tests"),
     "pickle in parties": ("parties/a.py", "import pickle", "pickle"),
     "loads in parties": ("parties/a.py", "from pickle import loads", "pickle.loads"),
@@ -161,6 +179,6 @@ def test_what_a_room_must_not_do_is_found_and_named(path: str, source: str, name
 
 def test_the_registry_of_metrics_brings_no_torch_along() -> None:
     heavy = "{'torch', 'ray', 'crypten', 'transformers'}"
-    script = f"import sys, parties.metrics; print(*{heavy} & set(sys.modules))"
+    script = f"import sys, parties.metering.registry; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -1,17 +1,16 @@
 """What the documents show is what the program takes: YAML blocks are read, lists of fields are complete."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from orchestrator.experiment import Experiment
+from orchestrator.experiment.experiment import Experiment
 from orchestrator.quality.study import Study
-from parties.job import Job
+from parties.roles.job import Job
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```ya?ml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

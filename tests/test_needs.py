@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests import needs as module
-from tests.needs import NEEDS, REQUIRE, Need, needs, unmet
+from tests.helpers.needs import NEEDS, REQUIRE, Need, needs, unmet
+from tests.helpers.paths import ROOT
 
 
 def test_the_reason_of_a_skip_names_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,12 +21,11 @@ def test_the_reason_of_a_skip_names_what_is_missing_and_how_to_get_it(monkeypatc
 
 
 def test_a_run_that_requires_what_is_missing_ends_before_its_first_test() -> None:
-    here = Path(module.__file__).parents[1]
     missing = "gpu" if unmet("gpu") else "no-gpu"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "tests/test_needs.py"],
         env=os.environ | {REQUIRE: f"root {missing}" if os.geteuid() == 0 else missing},
-        cwd=here,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

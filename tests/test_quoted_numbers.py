@@ -2,18 +2,17 @@
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cells import expand
-from orchestrator.experiment import Experiment
-from orchestrator.forecast import PhaseCost, forecast
-from orchestrator.record import Record
-from orchestrator.store import RecordStore
+from orchestrator.experiment.cells import expand
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.predict.forecast import PhaseCost, forecast
+from orchestrator.records.record import Record
+from orchestrator.records.store import RecordStore
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 ATTENTION = ("similarity", "topk", "gather", "scores", "softmax", "attend")
 
 

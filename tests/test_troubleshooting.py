@@ -3,11 +3,11 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 PAGE = ROOT / "docs/troubleshooting.md"
 ROOMS = ("orchestrator", "parties", "netem", "dashboards")
 

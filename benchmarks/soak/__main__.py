@@ -24,7 +24,7 @@ from benchmarks.soak import checks
 from benchmarks.soak.driver import COMMAND, Driver, Traces
 from benchmarks.soak.strikes import PARTY, Strike, faults, strike, tear, words
 from benchmarks.soak.sweeps import sweep
-from orchestrator.record import Record, Status
+from orchestrator.records.record import Record, Status
 
 _CODE = Path(__file__).resolve().parents[2]  # the code beside this file runs, whatever is installed
 _CALM = 0.2  # share of calls that nothing strikes

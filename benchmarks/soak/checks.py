@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.soak.driver import Traces, network_of
 from benchmarks.soak.strikes import Strike
-from orchestrator.record import Record, Status
+from orchestrator.records.record import Record, Status
 
 # A machine that others use may miss a link's tolerance without any fault of ours; the record says so.
 _WEATHER = {Status.SHAPING_FAILED, Status.SHAPING_DRIFTED}

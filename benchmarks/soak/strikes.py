@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.record import Status
+from orchestrator.records.record import Status
 
 _FAILED = {Status.PARTY_DIED, Status.TIMEOUT}
 _LINKS = _FAILED | {Status.SHAPING_FAILED, Status.SHAPING_DRIFTED}

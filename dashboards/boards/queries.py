@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from parties.metrics import BY_NAME, RUN_INFO
+from parties.metering.registry import BY_NAME, RUN_INFO
 
 _HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")
 _CELL = ("engine", "policy", "network")

@@ -8,7 +8,7 @@ from dashboards.boards.look import BAD, GOOD, NEUTRAL, WARNING, Limit
 from dashboards.boards.panels import Column, Facts, Panel, graph, number, rows
 from dashboards.boards.queries import Query, chosen, largest, of_cell, quantile, rate, series, total
 from dashboards.boards.stages import stages
-from parties.metrics import CELL_STATES, RUN_INFO
+from parties.metering.registry import CELL_STATES, RUN_INFO
 
 _STATE_COLORS = ("text", "purple", WARNING, GOOD, NEUTRAL, BAD)
 

@@ -7,7 +7,7 @@ from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
 from dashboards.boards.panels import Column, Facts, Panel, bars, graph, number, rows
 from dashboards.boards.queries import Query, of_cell, series
-from parties.metrics import RUN_INFO
+from parties.metering.registry import RUN_INFO
 
 _FINISHED = "mpcbench_cells_finished_total"
 _CELL = ("cell", "engine", "policy", "parameters", "seq_len", "network", "repeat")

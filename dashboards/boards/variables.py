@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from parties.metrics import BY_NAME, RUN_INFO
+from parties.metering.registry import BY_NAME, RUN_INFO
 
 STATE = BY_NAME["mpcbench_cell_state"]
 """The metric that every party serves from its start."""

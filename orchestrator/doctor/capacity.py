@@ -8,15 +8,15 @@ from typing import Any
 
 import ray
 
-from orchestrator.cells import Cell
 from orchestrator.doctor.finding import Finding, fine, note, wrong
 from orchestrator.doctor.hosts import Host
-from orchestrator.experiment import Experiment
-from orchestrator.frozen import require_prompt, require_same
-from orchestrator.placement import Placement
-from orchestrator.preflight import needed_bytes, usable_memory
-from orchestrator.record import Record
-from orchestrator.store import RecordStore, StoreError
+from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.records.record import Record
+from orchestrator.records.snapshot import require_prompt, require_same
+from orchestrator.records.store import RecordStore, StoreError
+from orchestrator.run.placement import Placement
+from orchestrator.run.preflight import needed_bytes, usable_memory
 
 _ASK_S = 60.0
 RECORD_BYTES = 50_000  # three times what a record of a two-token cell of SmolLM2-135M takes

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cells import Cell, expand
 from orchestrator.doctor.capacity import disk, gpus, memory, records
 from orchestrator.doctor.clocks import clock, exchanges, offset
 from orchestrator.doctor.finding import Finding, fine, wrong
@@ -14,11 +13,12 @@ from orchestrator.doctor.hosts import Host, Unanswered, doctors
 from orchestrator.doctor.reach import doors_of, reach
 from orchestrator.doctor.shaping import shaping
 from orchestrator.doctor.software import software
-from orchestrator.experiment import Experiment
-from orchestrator.failures import CellFailure
-from orchestrator.placement import Placement, PlacementError, place
-from orchestrator.record import Record
-from orchestrator.runner import gpu_roles, weights_of
+from orchestrator.experiment.cells import Cell, expand
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.records.record import Record
+from orchestrator.run.failures import CellFailure
+from orchestrator.run.placement import Placement, PlacementError, place
+from orchestrator.run.runner import gpu_roles, weights_of
 
 _SEATS_S = 15.0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from netem.errors import NetemError
 from netem.prober import Address, ProbeServer, measure_rtt
-from orchestrator.versions import host_versions
+from orchestrator.records.versions import host_versions
 
 _CODE = ("dashboards", "netem", "orchestrator", "parties")
 _DIGITS = 12

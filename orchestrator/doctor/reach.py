@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from orchestrator.doctor.finding import Finding, fine, wrong
 from orchestrator.doctor.hosts import Host, Unanswered
-from orchestrator.group import data_hosts
-from orchestrator.placement import Placement
+from orchestrator.run.group import data_hosts
+from orchestrator.run.placement import Placement
 
 _LOOPBACK = "127.0.0.1"
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 from netem import BackendUnavailable, NetemError
-from orchestrator.cells import Cell
 from orchestrator.doctor.finding import Finding, fine, note, wrong
-from orchestrator.group import data_hosts
-from orchestrator.links import shaper
-from orchestrator.networks import Network, parse_network
-from orchestrator.placement import Placement
+from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.run.group import data_hosts
+from orchestrator.run.links import shaper
+from orchestrator.run.placement import Placement
 
 _EXAMPLE = "wan"  # has delay: what `tc` finds hardest
 _FIX = (

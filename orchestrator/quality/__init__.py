@@ -1,1 +1,1 @@
-"""`mpcache-bench eval`: what each cache policy does to the model's answers, and what it costs in private."""
+"""Quality of the policies in the clear: tasks, metrics, studies, and the frontier against private cost."""

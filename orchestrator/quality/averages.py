@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from orchestrator.choices import PolicyChoice
+from orchestrator.experiment.choices import PolicyChoice
 from orchestrator.quality.results import Result
 from parties.policies import make
 

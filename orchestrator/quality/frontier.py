@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.cells import Cell, expand
-from orchestrator.choices import PolicyChoice
-from orchestrator.estimate import estimate
-from orchestrator.experiment import Experiment
-from orchestrator.record import Record
+from orchestrator.experiment.cells import Cell, expand
+from orchestrator.experiment.choices import PolicyChoice
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.predict.estimate import estimate
+from orchestrator.records.record import Record
 
 NETWORKS = ("lan", "wan")
 

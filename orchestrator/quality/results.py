@@ -8,9 +8,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.choices import PolicyChoice
+from orchestrator.experiment.choices import PolicyChoice
 from orchestrator.quality.study import Study
-from orchestrator.store import StoreError
+from orchestrator.records.store import StoreError
 
 _RESULTS, _STUDY = "results.jsonl", "study.json"
 _SAME = ("model", "seed", "continuation")

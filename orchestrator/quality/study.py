@@ -14,10 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.choices import PolicyChoice, named, readable_file
-from orchestrator.documents import read_mapping
-from orchestrator.experiment import model_spec
-from orchestrator.problems import ConfigError, Problem, Rejected, problems_of, unknown
+from orchestrator.experiment.choices import PolicyChoice, named, readable_file
+from orchestrator.experiment.experiment import model_spec
+from orchestrator.experiment.problems import ConfigError, Problem, Rejected, problems_of, unknown
+from orchestrator.experiment.yaml_files import read_mapping
 from parties.errors import ModelError
 
 FIDELITY, LONGBENCH, LONGEVAL = "fidelity", "longbench", "longeval"

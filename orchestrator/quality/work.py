@@ -7,17 +7,17 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
+from orchestrator.quality.answering import Sample, answer, asked
+from orchestrator.quality.fidelity import fidelity
+from orchestrator.quality.files import longeval, text_of
+from orchestrator.quality.longbench import longbench
+from orchestrator.quality.press import PressedModel, make_press
+from orchestrator.quality.reader import Prefix, Reader, Step
 from orchestrator.quality.results import FORM, Point, Result, ResultStore
 from orchestrator.quality.study import FIDELITY, LONGBENCH, LONGEVAL, Study, TaskChoice
+from orchestrator.quality.tasks import TASKS
 from parties.errors import PromptError
 from parties.policies import make
-from parties.quality.answering import Sample, answer, asked
-from parties.quality.fidelity import fidelity
-from parties.quality.files import longeval, text_of
-from parties.quality.longbench import longbench
-from parties.quality.press import PressedModel, make_press
-from parties.quality.reader import Prefix, Reader, Step
-from parties.quality.tasks import TASKS
 
 _FILES = {LONGBENCH: longbench, LONGEVAL: longeval}
 

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from orchestrator.record import Record
+from orchestrator.records.record import Record
+from orchestrator.records.store import RECORDS, RecordStore, StoreError
 from orchestrator.report import words
 from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length, by_link
@@ -22,7 +23,6 @@ from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.summary import summarise
 from orchestrator.report.timelines import draw_timelines
-from orchestrator.store import RECORDS, RecordStore, StoreError
 
 _SECONDS = Panel(
     "Decode time, online + offline", "seconds a token", lambda row: row.seconds, lambda row: (row.low, row.high)

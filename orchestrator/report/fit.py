@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from netem import presets
-from orchestrator.record import LinkReading
+from orchestrator.records.record import LinkReading
 from orchestrator.report.rows import Row
 
 _LEAST_SPREAD = 2.0  # delays this far apart, as a ratio, tell waiting from computing

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from orchestrator.record import LinkReading, Record
+from orchestrator.records.record import LinkReading, Record
 from orchestrator.report.words import digits
 
 _QUANTITIES = {  # as it is called, its unit

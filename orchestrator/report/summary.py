@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.record import Record
+from orchestrator.records.record import Record
 from parties.engines import STOCK_IS_INSECURE
 
 

@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.observe.timeline import Sample, load
-from orchestrator.record import Record
+from orchestrator.records.record import Record
+from orchestrator.records.timeline import Sample, load
 from orchestrator.report.figures import COLOURS, LINES, STYLE
 
 MOST_CELLS = 40

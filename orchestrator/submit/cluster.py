@@ -33,7 +33,7 @@ def connect(address: str) -> "JobSubmissionClient":
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient  # seconds to import
 
-    from orchestrator.ray_address import token_advice
+    from orchestrator.run.ray_address import token_advice
 
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -66,7 +66,7 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
         ConfigError: A prompt file cannot be shipped.
     """
     job = f"mpcache-bench-{uuid4().hex[:12]}"
-    run = f"exec python -m orchestrator.cli run {EXPERIMENT} --out {_folder(job)}"
+    run = f"exec python -m orchestrator.cli.main run {EXPERIMENT} --out {_folder(job)}"
     with tempfile.TemporaryDirectory(prefix="mpcache-bench-") as folder:
         ship(file, Path(folder))
         told = {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S), "PYTHONUNBUFFERED": "1"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.problems import ConfigError, Problem
+from orchestrator.experiment.problems import ConfigError, Problem
 from orchestrator.submit.follow import JobError
 
 EXPERIMENT = "submitted/experiment.yaml"

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 
-from parties.cache import Cache, LayerCache
+from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.engines.bounds import Bound
 from parties.engines.operations import Operations
-from parties.meter import StageMeter
-from parties.program import Openings, Program, parallel, run, staged
-from parties.selection import Selection
+from parties.metering.meter import StageMeter
 
 if TYPE_CHECKING:
-    from parties.decoder import Decoder
-    from parties.prefill import Prefill
+    from parties.decoding.decoder import Decoder
+    from parties.decoding.prefill import Prefill
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]

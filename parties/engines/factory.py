@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 from parties.engines import ENGINES, Randomness
 from parties.engines.base import Engine
 from parties.errors import Unsupported
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Mesh
 
 if TYPE_CHECKING:
     from parties.engines.crypten.engine import CrypTenEngine
@@ -41,7 +41,7 @@ def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
     if name == "crypten":
         return _crypten(randomness)
     if name == "fss":
-        from parties.engines.fss.party import FssEngine
+        from parties.engines.fss.engine import FssEngine
 
         return FssEngine
     raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
@@ -60,7 +60,7 @@ def make_engine(
     if name == "crypten":
         return _crypten(randomness)(role, mesh, meter)
     if name == "fss":
-        from parties.engines.fss.party import FssEngine
+        from parties.engines.fss.engine import FssEngine
 
         return FssEngine(role, mesh, meter, device)
     raise Unsupported(f"engine {name!r} does not run between parties")
@@ -73,7 +73,7 @@ def make_dealer(name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness
 
         return CrypTenDealer(mesh["client"], mesh["server"], meter, randomness)
     if name == "fss":
-        from parties.engines.fss.dealer import Dealer as FssDealer
+        from parties.engines.fss.dealing.dealer import Dealer as FssDealer
 
         return FssDealer(mesh["client"], mesh["server"], meter)
     raise Unsupported(f"engine {name!r} has no dealer")

@@ -2,7 +2,7 @@
 
 A *value* is whatever the engine computes on: a float tensor, a CrypTen tensor, a masked value. Linear work with public
 numbers is done on values directly, through the operators of `Value`; it never talks to a peer. Everything else is a
-method that returns a program (see `parties.program`).
+method that returns a program (see `parties.decoding.program`).
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
-from parties.program import Program
+from parties.decoding.program import Program
 
 
 class Value(Protocol):
@@ -82,7 +82,7 @@ class Operations(ABC):
     def normalise(self, rows: Any, eps: float) -> Program[Any]:
         """Each row of [n, d], as `to_norm` made it, over sqrt(mean square + eps).
 
-        Gains and biases of the model's norms are folded into the matrices that follow (`parties.folding`).
+        Gains and biases of the model's norms are folded into the matrices that follow (`parties.models.folding`).
         """
 
     @abstractmethod

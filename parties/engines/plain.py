@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from parties.decoding.program import eager
 from parties.engines.base import Engine, Shapes
-from parties.meter import StageMeter
-from parties.program import eager
+from parties.metering.meter import StageMeter
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,

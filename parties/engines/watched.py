@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parties.cache import LayerCache
+from parties.decoding.cache import LayerCache
+from parties.decoding.program import Program
 from parties.engines.bounds import Watch
 from parties.engines.plain import Picks, PlainEngine
-from parties.meter import StageMeter
-from parties.program import Program
+from parties.metering.meter import StageMeter
 
 
 class WatchedEngine(PlainEngine):

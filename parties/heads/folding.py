@@ -33,8 +33,8 @@ def fold_head(head: Head, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dic
     """`layers.<l>.head_in` and `.head_out`, with biases where there are any, float32.
 
     The queries that an engine gives to a policy are scaled by 1/sqrt(head_dim), and its normalised rows lack the norm's
-    gain and bias; both are made up for here, as `parties.folding` does for the model's own matrices. A gate's queries
-    are scaled by 1/sqrt(width).
+    gain and bias; both are made up for here, as `parties.models.folding` does for the model's own matrices. A gate's
+    queries are scaled by 1/sqrt(width).
 
     Args:
         head: the heads.

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from parties.cgroup import memory
 from parties.errors import NotEnoughMemory
+from parties.metering.cgroup import memory
 from parties.models.sources import open_source
 
 

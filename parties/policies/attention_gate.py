@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from parties.decoding.program import Program, staged
 from parties.policies.checks import number, one_of
 from parties.policies.eviction import Eviction
 from parties.policies.prompt_scores import ROWS
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 LOGIT_LIMIT = 64.0

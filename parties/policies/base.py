@@ -5,12 +5,12 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from parties.program import Program
+from parties.decoding.program import Program
 
 if TYPE_CHECKING:
-    from parties.cache import Cache
+    from parties.decoding.cache import Cache
+    from parties.decoding.clusters import Selection
     from parties.engines.base import Engine
-    from parties.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from parties.program import Program, staged
-from parties.selection import Selection
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Program, staged
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine

@@ -5,12 +5,12 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from parties.decoding.program import Program, staged
 from parties.policies.checks import whole
 from parties.policies.eviction import Eviction
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from parties.decoding.program import Program
 from parties.policies.base import Policy, kept_share
 from parties.policies.checks import one_of, share
 from parties.policies.lowest import lowest
-from parties.program import Program
 
 if TYPE_CHECKING:
-    from parties.cache import LayerCache
+    from parties.decoding.cache import LayerCache
     from parties.engines.base import Engine
 
 

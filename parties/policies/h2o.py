@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from parties.decoding.program import Program, staged
 from parties.policies.checks import share
 from parties.policies.decoding import DecodingEviction
 from parties.policies.eviction import by_key_head
 from parties.policies.prompt_scores import attention_of
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Program, staged
 from parties.policies.base import Policy, kept_share
 from parties.policies.checks import share, whole
 from parties.policies.clusters import best_of, select
-from parties.program import Program, staged
-from parties.selection import Selection
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parties.decoding.program import Program, parallel, staged
 from parties.policies.base import Policy
 from parties.policies.checks import whole
 from parties.policies.quantise import quantised
-from parties.program import Program, parallel, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from parties.decoding.program import Program
 from parties.policies.checks import number, whole
 from parties.policies.decoding import DecodingEviction
-from parties.program import Program
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 UNITS = 512

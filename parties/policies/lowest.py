@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parties.program import Program
+from parties.decoding.program import Program
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine

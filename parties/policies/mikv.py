@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from parties.decoding.program import Program, parallel, staged
 from parties.policies.base import Policy, kept_share
 from parties.policies.checks import share, whole
 from parties.policies.eviction import by_key_head
 from parties.policies.prompt_scores import attention_of
 from parties.policies.quantise import quantised
-from parties.program import Program, parallel, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 _LEAST = 2.0**-5

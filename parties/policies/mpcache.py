@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parties.decoding.clusters import Clustering, Selection
+from parties.decoding.program import Program, staged
 from parties.policies.base import Policy
-from parties.policies.boxes import Levels, box_all, grow
 from parties.policies.checks import share, whole
+from parties.policies.page_bounds import Levels, box_all, grow
 from parties.policies.prompt_scores import attention_of
-from parties.program import Program, staged
-from parties.selection import Clustering, Selection
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from parties.policies import POLICIES
 from parties.policies.base import Policy
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "policies.md"
+PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 
 _HEAD = """\
 # Cache policies

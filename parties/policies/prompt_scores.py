@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from parties.program import Program
+from parties.decoding.program import Program
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine

@@ -9,7 +9,7 @@ narrower ring would make products cheaper is not shown.
 
 from typing import TYPE_CHECKING, Any
 
-from parties.program import Program, parallel
+from parties.decoding.program import Program, parallel
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine

@@ -4,15 +4,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Program, staged
 from parties.policies.base import Policy, kept_share
-from parties.policies.boxes import Levels, box_all, grow, upper_bounds
 from parties.policies.checks import share, whole
 from parties.policies.clusters import select
-from parties.program import Program, staged
-from parties.selection import Selection
+from parties.policies.page_bounds import Levels, box_all, grow, upper_bounds
 
 if TYPE_CHECKING:
-    from parties.cache import Cache
+    from parties.decoding.cache import Cache
     from parties.engines.base import Engine
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from parties.decoding.program import Program, staged
 from parties.policies.checks import one_of, whole
 from parties.policies.eviction import Eviction, by_key_head
 from parties.policies.prompt_scores import attention_of
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

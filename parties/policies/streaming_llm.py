@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from parties.decoding.program import Program, staged
 from parties.policies.checks import whole
 from parties.policies.decoding import DecodingEviction
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

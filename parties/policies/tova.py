@@ -4,12 +4,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parties.decoding.program import Program, staged
 from parties.policies.decoding import DecodingEviction
 from parties.policies.prompt_scores import attention_of
-from parties.program import Program, staged
 
 if TYPE_CHECKING:
-    from parties.cache import Cache, LayerCache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 

@@ -16,10 +16,10 @@ from dashboards.boards import BOARDS, MAY_BE_EMPTY, board, documents, queries, v
 from dashboards.lint import faults
 from dashboards.names import FOLDER_TITLE, FOLDER_UID, GENERATED
 from dashboards.push import boards, data_source
-from parties.metrics import METRICS
-from tests.needs import needs
+from parties.metering.registry import METRICS
+from tests.helpers.needs import needs
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RENDER = ROOT / "dashboards/render"
 NAMES = list(BOARDS)
 

@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from dashboards.boards import BOARDS, MAY_BE_EMPTY, board
-from orchestrator.observe.prometheus import Prometheus, stop
-from orchestrator.targets import FOLDER_VARIABLE
-from tests.needs import needs
+from orchestrator.watch.prometheus import Prometheus, stop
+from orchestrator.watch.targets import FOLDER_VARIABLE
+from tests.helpers.needs import needs
+from tests.helpers.paths import ROOT
 
 pytestmark = [
     pytest.mark.ray,
@@ -27,7 +28,7 @@ pytestmark = [
     needs("prometheus"),
 ]
 
-RENDER = Path(__file__).parents[2] / "dashboards/render"
+RENDER = ROOT / "dashboards/render"
 
 EXPERIMENT = {
     "name": "watched",
@@ -77,7 +78,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         process = server.start(detach=False)
         try:
             begin = time.time()
-            run = [sys.executable, "-m", "orchestrator.cli", "run", "experiment.yaml", "--out", "out"]
+            run = [sys.executable, "-m", "orchestrator.cli.main", "run", "experiment.yaml", "--out", "out"]
             done = subprocess.run(
                 run, cwd=folder, capture_output=True, text=True, check=False, timeout=500, env=os.environ
             )

@@ -8,7 +8,7 @@ import yaml
 
 from dashboards.prometheus import configuration
 from dashboards.rules import rules
-from tests.needs import needs
+from tests.helpers.needs import needs
 
 
 def test_the_runs_target_file_is_read_every_second(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dashboards.annotations import Region, push_regions
 from dashboards.grafana import Grafana, GrafanaError
 from dashboards.names import DATA_SOURCE_UID, FOLDER_UID
 from dashboards.push import boards, push_board, push_data_source, push_folder
-from tests.dashboards.stand_in import TOKEN, Fault, StandIn, html, no_json, reset, slow, standing_in, status
+from tests.helpers.grafana_stand_in import TOKEN, Fault, StandIn, html, no_json, reset, slow, standing_in, status
 
 PROMETHEUS = "http://127.0.0.1:9090"
 

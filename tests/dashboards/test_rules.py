@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dashboards.rules import _m, rules
-from tests.needs import needs
+from tests.helpers.needs import needs
 
 needs_promtool = needs("prometheus")
 

@@ -9,8 +9,8 @@ import pytest
 
 from netem import NetemError, preset, shape
 from netem.lab import DATA_PORTS, Lab, attached, labs
-from tests.netem.conftest import eventually
-from tests.netem.labs import TOLERANCE, endpoints, out, profile, python
+from tests.helpers.labs import TOLERANCE, endpoints, out, profile, python
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

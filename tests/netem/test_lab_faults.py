@@ -15,8 +15,8 @@ import pytest
 from netem import preset, shape
 from netem.lab import Lab, labs
 from netem.process import environment
-from tests.netem.conftest import eventually
-from tests.netem.labs import endpoints, out, python, relays, seen_by_the_machine
+from tests.helpers.labs import endpoints, out, python, relays, seen_by_the_machine
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.netns
 

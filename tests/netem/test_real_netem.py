@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.needs import needs
-from tests.netem.uml import boot
+from tests.helpers.needs import needs
+from tests.helpers.uml import boot
 
 ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
     "wan": (40, 400, 400),

@@ -17,7 +17,7 @@ from netem.process import environment
 from netem.state import started
 from netem.tc import execute, remove, root_of
 from netem.tc_apply import apply
-from tests.netem.conftest import eventually
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

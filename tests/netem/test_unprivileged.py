@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
+
 pytestmark = pytest.mark.links
 
 NOBODY = 65534
-ROOT = Path(__file__).parents[2]
 
 
 def as_nobody(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +70,7 @@ def test_a_lab_is_refused_by_naming_root(home, command):
         str(ROOT / word) if word.startswith("examples") else str(home / "out") if word == "OUT" else word
         for word in command
     ]
-    done = as_nobody(sys.executable, "-m", "orchestrator.cli", *words, home=home)
+    done = as_nobody(sys.executable, "-m", "orchestrator.cli.main", *words, home=home)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "root" in done.stderr
     assert "Traceback" not in done.stderr

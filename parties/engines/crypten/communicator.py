@@ -2,8 +2,8 @@
 
 CrypTen's own (torch.distributed with gloo) picks its ports by itself, so that its flows cannot be shaped by address
 and port; pickles objects; waits 30 minutes for a dead peer; and counts bytes by assumption. Here every call is one or
-more frames of `parties.link`: exact bytes, rounds and blocked time by stage, time-outs, and errors that name the
-peer. What the protocols send is unchanged, except that a batched call is one message instead of several.
+more frames of `parties.transport.link`: exact bytes, rounds and blocked time by stage, time-outs, and errors that name
+the peer. What the protocols send is unchanged, except that a batched call is one message instead of several.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed import ReduceOp
 
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
-from parties.link import Link
+from parties.transport.link import Link
 
 import crypten.communicator as crypten_communicator  # isort: skip
 from crypten.communicator import Communicator  # isort: skip

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from parties.decoding.program import Program, eager, staged
 from parties.engines import STOCK_IS_INSECURE, Randomness
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
@@ -15,10 +16,9 @@ from parties.engines.crypten.bounds import BOUNDS, MASKED_SCORE
 from parties.engines.crypten.communicator import LinkCommunicator
 from parties.engines.crypten.provider import DealerClient
 from parties.engines.crypten.randomness import seed_shares
-from parties.mesh import Mesh
-from parties.meter import StageMeter
-from parties.program import Program, eager, staged
+from parties.metering.meter import StageMeter
 from parties.randomness import uniform
+from parties.transport.mesh import Mesh
 
 from crypten.mpc import MPCTensor  # isort: skip
 

@@ -16,8 +16,8 @@ from parties.engines import Randomness
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten.randomness import Generator, dealt_seed, generator_of
 from parties.errors import OutOfStep
-from parties.link import Link
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.transport.link import Link
 
 from crypten.mpc.provider import ttp_provider  # isort: skip
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from parties.engines import Randomness
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
-from parties.engines.fss.keystream import SEED_BYTES, Keystream
+from parties.engines.keystream import SEED_BYTES, Keystream
 from parties.randomness import seed
 
 import crypten  # isort: skip

@@ -1,322 +1,198 @@
-"""The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
+"""One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from parties.cache import Cache, LayerCache
-from parties.engines.base import Engine, Shapes
-from parties.engines.fss import bounds, embedding, gates, keeping, order, ring, selection, softmax
-from parties.engines.fss.compare import negative
-from parties.engines.fss.inputs import owned
-from parties.engines.fss.keeping import Kept
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import NormInput, inverse_root, normalise, to_norm
-from parties.engines.fss.products import product
-from parties.engines.fss.selection import OneHot
-from parties.engines.fss.smooth import smooth
-from parties.engines.fss.source import Source
-from parties.engines.fss.values import Additive, Masked, cat
-from parties.program import Program, parallel, staged
-from parties.randomness import uniform
-from parties.selection import Selection
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import Program, run
+from parties.engines.base import Shapes
+from parties.engines.fss.arithmetic import ring
+from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.opening import Opener
+from parties.engines.fss.arithmetic.values import Additive, Masked
+from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.dealing.plan import Plan, epoch
+from parties.engines.fss.dealing.receiver import MATERIAL, Intake
+from parties.engines.fss.dealing.stored_receiver import Stock
+from parties.engines.fss.randomness.dcf import Permutation
+from parties.engines.fss.randomness.inbox import LONGEST_BYTES, Inbox
+from parties.engines.fss.randomness.seeds import drawn_seed
+from parties.engines.fss.randomness.source import ClientSource, ServerSource
+from parties.engines.keystream import Keystream
+from parties.errors import PartyError
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Mesh
 
 T = TypeVar("T")
 
-_RIVAL_BITS = 12  # fraction bits of logits that are compared: width spent on their range instead
-OPENED_AT_ONCE = 1 << 27  # numbers of a cache, a gigabyte: a link takes frames of four
+MOST_ATTEMPTS = 12
+"""At one repeat in hundreds of pieces, this many in a row are no bad luck."""
 
 
-class Computation(Engine):
-    """The engine's programs, the same at client, server and dealer.
+class DangerStays(PartyError):  # noqa: N818 - named for what happened
+    """A piece met the danger zone in each of so many attempts."""
+
+    def __str__(self) -> str:
+        attempts, where = self.args
+        return (
+            f"a segment failed in each of {attempts} attempts, the last time in {where}. Each attempt has new masks, "
+            f"and a number below 2^k fails with probability 2^(k - 63): so many numbers with such wide bounds are "
+            f"truncated in one segment that retries do not help; a shorter prompt, or prefill: shared, truncates fewer"
+        )
+
+
+class FssEngine(Computation):
+    """Client or server.
 
     Args:
-        source: this party's correlated randomness.
+        role: `client` or `server`.
+        mesh: links to the other party and to the dealer.
+        meter: the party's stage meter.
+        device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
     """
 
-    name = "fss"
-    trust_model = (
-        "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
-        "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons; "
-        "the dealer is told which segments are run again, which tells it x from x' with probability |x - x'| / 2^63 "
-        "for each truncated number"
-    )
-    devices = ("cpu", "cuda")
-    tolerance = 0.5
-    bounds = bounds.BOUNDS
-    masked_score = softmax.MASKED_SCORE
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
+        self.client = role == "client"
+        self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
+        with meter.stage("setup.seeds"):
+            seed, permutation_key = drawn_seed(self.dealer, role)
+        self.stream = Keystream(seed)
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material))
+        super().__init__(source)
+        self.source.device = torch.device(device)
+        self.source.permutation = Permutation(permutation_key)
+        self.source.note(permutation_key)
+        self._offline: Literal["streamed", "stored"] = "streamed"
+        self._supply: Intake | Stock | None = None
+        self.exchange = Opener(self.peer, meter, source.constants)
+        self._index = 0
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source.meter)
-        self.source = source
-        self.matrices: dict[str, ServerMatrix] = {}
-        self.parameters: dict[str, Masked] = {}
-        self.biases: dict[str, Additive] = {}
+    @property
+    def repeats(self) -> int:
+        """Pieces that were started again because a number fell into the danger zone."""
+        return self.source.retries.count
 
-    # -- values in and out ---------------------------------------------------------------------------------------------
+    def _material(self) -> bytes | bytearray:
+        if self._supply is not None:
+            return self._supply.next()
+        with self.meter.stage(MATERIAL):
+            return self.dealer.receive(at_most=LONGEST_BYTES)
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        if self.client:
+            with self.meter.stage(MATERIAL):
+                self.dealer.send_json(request)
+
+    def _begin(self) -> int:
+        self._index += 1
+        self.source.begin(epoch(self.repeats, self._index))
+        return self._index
+
+    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
+        """See `Engine`."""
+        self._offline, self.source.comparison = offline, comparison
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
-        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
+        self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
         for name, shape in shapes.items():
-            integers = None if weights is None else ring.encode(weights[name])
-            if name.endswith(".bias"):
-                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
-            elif name == "positions":
-                self.parameters[name] = yield from gates.open_(
-                    owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
+            if is_matrix(name, shape):
+                self.matrices[name] = ServerMatrix(
+                    self._masked_matrix(shape, None if weights is None else weights[name])
                 )
+        self._begin()
+        yield from super().install(shapes, weights)
 
-    def public(self, tensor: Tensor) -> Tensor:
-        """The tensor itself: values encode what they are multiplied with."""
-        return tensor
+    def _masked_matrix(self, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
+        """[out, in]: W at the server, which sends W - b; W - b at the client."""
+        turned = (shape[1], shape[0])
+        if weight is None:
+            self.peer.await_peer()
+            return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
+        plain = ring.encode(weight.T.contiguous())
+        self.peer.send_tensor(plain - self.stream.words(turned))
+        return plain.to(self.source.device)
 
-    def constant(self, tensor: Tensor) -> Masked:
-        """Masked by zero, everywhere."""
-        zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
-        least = 2.0**-ring.FRACTION_BITS
-        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
+    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
+        """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""
+        first, how = self._index + 1, {"offline": self._offline, "comparison": self.source.comparison}
+        plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
+        self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
+        if self._offline == "stored":
+            self._supply = Stock(self.dealer, self.meter)
+            self._supply.lay_in()
+        else:
+            self._supply = Intake(self.dealer, self.meter)
+        if prefill is None:
+            self.attempt(partial(self.fix, cache), cache)
+        return cache
 
-    def bounded(self, value: Masked, limit: float) -> Masked:
-        """The declared bound, which comparisons and the danger zone go by."""
-        return value.bounded(limit)
+    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
+        """Runs a piece, from the start again if a number falls into the danger zone.
+
+        Both parties see that alike, in a number that is uniformly random to them; what was dealt for the failed attempt
+        is given up, so nothing is masked twice. The dealer knows the mask, so a retry tells it how a secret number
+        compares with one that it knows (docs/protocols.md): therefore there are few, and no more than chance explains.
+
+        Raises:
+            RetriesImprobable: it fell there more often than the declared bounds let be expected.
+            DangerStays: it fell there time after time.
+        """
+        restore = snapshot(cache)
+        index = self._begin()
+        self.source.retries.begin()
+        self._ask({"do": "go", "index": index})
+        where = ""
+        for attempt in range(MOST_ATTEMPTS):
+            if attempt:
+                self._again(index)
+            try:
+                return run(program(), self.exchange)
+            except DangerZone as zone:
+                where = str(zone)
+                restore()
+                self.source.retries.failed(self.meter.current)
+        raise DangerStays(MOST_ATTEMPTS, where)
+
+    def _again(self, index: int) -> None:
+        self.meter.add("mpcbench_repeats_total")
+        self._ask({"do": "again", "index": index, "attempt": self.repeats})
+        if isinstance(self._supply, Stock):
+            self._supply.lay_in()
+        self.source.begin(epoch(self.repeats, index))
+
+    def tell_client(self, value: Additive) -> Tensor | None:
+        """One message from the server to the client."""
+        if not self.client:
+            self.peer.send_tensor(value.share.cpu())
+            return None
+        return value.share.cpu() + self.peer.receive_tensor(value.shape, value.share.dtype)
 
     def adopt(self, share: Tensor) -> Additive:
-        """Additive shares of a value; `fix` makes masked values of a whole cache."""
-        return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
-
-    def fix(self, cache: Cache) -> Program[None]:
-        """Puts an adopted cache under masks that stay: each value is opened once and never again.
-
-        1 round for each 2^27 numbers, so that no frame exceeds what a link takes.
-        """
-        named: dict[str, Additive] = cache.values()
-        masked: dict[str, Masked] = {}
-        for names in _batches({name: value.shape.numel() for name, value in named.items()}):
-            opened = yield from parallel(*(gates.open_(named[name].bounded(bounds.STATE_LIMIT)) for name in names))
-            masked |= {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
-        cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
+        """See `Computation.adopt`; the share goes where the party computes."""
+        return super().adopt(share.to(self.source.device))
 
     def export(self, value: Masked) -> Tensor:
-        """An additive share, with 16 fraction bits."""
-        return gates.truncate(value).additive().share
+        """See `Computation.export`; on the CPU."""
+        return super().export(value).cpu()
 
-    @classmethod
-    def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Additive shares of the fixed-point encoding, from a cryptographic generator."""
-        mask = uniform(*tensor.shape)
-        return mask, ring.encode(tensor) - mask
+    def prefilled(self) -> None:
+        """Tells the dealer that what follows is decoding."""
+        with self.meter.stage(MATERIAL):
+            self.dealer.send_json({"do": "prefilled"})
 
-    @classmethod
-    def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
-        """The sum of the shares over the scale."""
-        return ring.decode(parts[0] + parts[1])
-
-    def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
-        """Rows of the server's embedding at the client's tokens. 3 rounds."""
-        return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
-
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the winner's index goes to the client alone."""
-        rivals = gates.truncate(logits, _RIVAL_BITS).bounded(bounds.RIVAL.limit)
-        index = yield from order.argmax(rivals.reshape(-1))
-        told = self.tell_client(index)
-        return None if told is None else int(told)
-
-    def reveal(self, value: Masked) -> Program[Tensor | None]:
-        """The value, at the client."""
-        told = self.tell_client(gates.truncate(value).additive())
-        return None if told is None else ring.decode(told)
-        yield
-
-    def tell_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - nobody is told by the dealer
-        """Integers for the client; None elsewhere."""
-        return None
-
-    # -- products and functions ----------------------------------------------------------------------------------------
-
-    def linear(self, x: Masked, name: str) -> Program[Masked]:
-        """Product with the server's matrix. 1 round."""
-        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
-        y = self.matrices[name].apply(gates.truncate(x), limit)
-        if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
-        return gates.truncate((yield from gates.open_(y)))
-
-    def parameter(self, name: str) -> Masked:
-        """An installed parameter."""
-        return self.parameters[name]
-
-    def mul(self, x: Masked, y: Masked) -> Program[Masked]:
-        """Elementwise product. 1 round."""
-        limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
-        return gates.truncate((yield from gates.open_(product(self._cut(x, y), limit=limit))))
-
-    def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
-        """Batched matrix product. 1 round."""
-        return gates.truncate((yield from self._matmul(x, y, bounds.PRODUCT.limit)))
-
-    def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
-        x, y = self._cut(x, y)
-        return (yield from gates.open_(gates.matmul(x, y, limit)))
-
-    @staticmethod
-    def _cut(*values: Masked) -> list[Masked]:
-        """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
-        return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
-
-    def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
-        """Rows less their mean, and what their squares are computed from; see `norm.to_norm`."""
-        return to_norm(x, centre=centre)
-
-    def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
-        """RMS norm. 4 rounds."""
-        return normalise(rows, eps)
-
-    def activation(self, x: Masked, kind: str) -> Program[Masked]:
-        """SiLU or GELU. 2 rounds."""
-        return smooth(x, kind)
-
-    def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 9 rounds."""
-        weights = yield from softmax.exponentials(scores, mask)
-        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
-        return (yield from self._divide(weights, inverse, 1.5))
-
-    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        return gates.truncate((yield from gates.open_(product([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
-
-    def softmax_weigh(
-        self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
-    ) -> Program[Masked]:
-        """Combines the exponentials and divides the result; the reciprocal comes beside. 9 rounds."""
-        weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
-        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
-        mixed, inverse = yield from parallel(
-            staged(self.meter, "attend", combine(weights)),
-            staged(self.meter, "softmax", softmax.reciprocal(total)),
-        )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
-
-    def scores(self, q: Masked, k: Masked) -> Program[Masked]:
-        """Q . k for grouped heads, with 32 fraction bits. 1 round."""
-        heads, n, d = q.shape
-        grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
-        scores = yield from self._matmul(grouped, k.transpose(1, 2), bounds.SCORE_LIMIT)
-        return scores.reshape(heads, n, k.shape[1])
-
-    def weigh(self, weights: Masked, v: Masked) -> Program[Masked]:
-        """Weighted sum of values for grouped heads. 1 round."""
-        heads, n, t = weights.shape
-        grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
-        mixed = yield from self._matmul(grouped, v, bounds.MIXED.limit * bounds.TOTAL_LIMIT)
-        return gates.truncate(mixed).reshape(heads, n, v.shape[2])
-
-    def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
-        """Elementwise maximum. 2 rounds."""
-        return order.larger(gates.truncate(x), gates.truncate(y))
-
-    def negative(self, x: Masked) -> Program[Masked]:
-        """Signs, opened under a mask as integers. 2 rounds."""
-        bits = yield from gates.xor_bits(self.source, (yield from negative(gates.truncate(x))))
-        return (yield from gates.open_(gates.arithmetic(self.source, bits)))
-
-    def inverse_root(self, x: Masked) -> Program[Masked]:
-        """1 / sqrt(x). 2 rounds."""
-        return inverse_root(x)
-
-    def to_cache(self, value: Masked) -> Masked:
-        """16 fraction bits: what is multiplied again and again is cut once."""
-        return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
-
-    def cat(self, values: Sequence[Masked], dim: int) -> Masked:
-        """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
-        scale = values[0].scale
-        return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
-
-    # -- selection -----------------------------------------------------------------------------------------------------
-
-    def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
-        """Flags of the kept and their number. 2 rounds, and what pivots take more."""
-        return keeping.keep_top(scores, count)
-
-    def kept_from(self, flags: Masked, count: int) -> Program[Kept]:
-        """The flags themselves."""
-        return keeping.kept_from(flags, count)
-
-    def flags(self, kept: Kept, n: int) -> Program[Masked]:  # noqa: ARG002 - the flags know
-        """The flags, masked. 1 round."""
-        return keeping.open_flags(kept)
-
-    def compact(self, kept: Kept, rows: Sequence[Masked]) -> Program[list[Masked]]:
-        """The kept rows, in order. 4 rounds."""
-        return keeping.compact(kept, rows)
-
-    def top_clusters(
-        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
-    ) -> Program[OneHot]:
-        """Masked one-hot rows of the chosen clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
-        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
-
-    def pick(self, picks: OneHot, blocks: Masked) -> Program[Masked]:
-        """The chosen blocks. 1 round."""
-        group = torch.arange(picks.rows.shape[0]) // (picks.rows.shape[0] // blocks.shape[0])
-        return (yield from gates.open_(picks.fetch(blocks[group])))
-
-    def attend_selected(self, q: Masked, layer: LayerCache, selected: Selection) -> Program[Masked]:
-        """Attention over a selection by fetching chosen *scores* and putting their weights back: [heads, 1, d].
-
-        Rows of keys and values stay where they are: a score is one number, a row is head_dim of them.
-        """
-        meter, heads = self.meter, q.shape[0]
-        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
-        parts = [scores[:, :, a:b] for a, b in selected.always]
-        a, b = selected.rivals
-        if selected.count:
-            blocks = scores[:, :, a:b].reshape(heads, -1, selected.size)
-            picked = yield from staged(meter, "gather", self.pick(selected.picks, blocks))
-            parts.append(picked.reshape(heads, 1, -1))
-
-        def combine(weights: Masked) -> Program[Masked]:
-            lengths = [stop - start for start, stop in selected.always]
-            cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
-            placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
-            values = [layer.v[:, start:stop] for start, stop in selected.always]
-            if selected.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads, selected.count, selected.size)
-                back = staged(meter, "gather", gates.open_(selected.picks.put_back(chosen)))
-                placed.append((yield from back).reshape(heads, 1, -1))
-                values.append(layer.v[:, a:b])
-            return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
-
-        return (yield from self.softmax_weigh(cat(parts, 2), combine))
-
-
-def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Names in order, in runs whose sizes add up to `OPENED_AT_ONCE` at most, or of one name."""
-    batch: list[str] = []
-    for name, size in sizes.items():
-        if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(name)
-    if batch:
-        yield batch
-
-
-def snapshot(cache: Cache) -> Callable[[], None]:
-    """Remembers what a cache holds; the function puts it back."""
-    position, kept = cache.position, _copies(cache.layers)
-
-    def restore() -> None:
-        cache.position, cache.layers = position, _copies(kept)
-
-    return restore
-
-
-def _copies(layers: Sequence[LayerCache]) -> list[LayerCache]:
-    return [replace(layer, state=dict(layer.state)) for layer in layers]
+    def finish(self) -> None:
+        """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""
+        with self.meter.stage(MATERIAL):
+            self.dealer.send_json({"do": "end"})
+        if self._supply is not None:
+            self._supply.finish()
+            self._supply = None

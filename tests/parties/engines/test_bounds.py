@@ -5,25 +5,26 @@ from typing import Any
 import pytest
 import torch
 
-from parties import referee as refereeing
+from parties.decoding.program import Program
 from parties.engines.bounds import Bound, Kind, Watch, certain, rare
 from parties.engines.crypten.engine import CrypTenEngine
-from parties.engines.fss import bounds, gates
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.simulation import BeyondBound, Simulation, share, value_of
-from parties.engines.fss.smooth import smooth
-from parties.engines.fss.source import Source
+from parties.engines.fss import bounds
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import BeyondBound, Simulation, share, value_of
+from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.randomness.source import Source
 from parties.engines.plain import ACTIVATIONS
 from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
-from parties.job import Job
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.progress import State
 from parties.models import load_weights
-from parties.program import Program
-from parties.referee import Referee
-from parties.state import State
-from tests.parties.engines.tiny import GPT2
-from tests.parties.policies.cases import SPEC, VARIANTS, case, decode, plain, tokens
+from parties.roles import referee as refereeing
+from parties.roles.job import Job
+from parties.roles.referee import Referee
+from tests.helpers.policy_cases import SPEC, VARIANTS, case, decode, plain, tokens
+from tests.helpers.tiny import GPT2
 
 ENGINES = {"fss": Computation, "crypten": CrypTenEngine}
 
@@ -77,7 +78,7 @@ def test_beyond_a_certain_bound_the_private_result_is_wrong_whatever_the_randomn
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the word promises, at the activation: right at both ends, and wrong just beyond with every seed."""
-    monkeypatch.setattr("parties.engines.fss.simulation._require", lambda *_: None)  # between hosts nobody checks
+    monkeypatch.setattr("parties.engines.fss.cost.simulation._require", lambda *_: None)  # between hosts nobody checks
 
     def error(value: float, seed: int) -> float:
         def program(source: Source) -> Program[Any]:

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache, LayerCache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.clusters import Clustering
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
-from parties.frame import HEADER_BYTES
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.program import run
-from parties.selection import Clustering
-from tests.parties.engines.tiny import SPECS, folded, plain_decoder, random_tokens
-from tests.parties.together import together
+from parties.transport.frame import HEADER_BYTES
+from parties.transport.mesh import Mesh
+from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.helpers.together import together
 
 pytestmark = pytest.mark.slow
 
@@ -210,7 +210,7 @@ def decode(role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy
     """Prefill and decoding, both on shares: the whole interface of the engine."""
     from parties.engines.crypten.engine import CrypTenEngine
     from parties.engines.crypten.provider import Dealer
-    from parties.folding import folded_shapes
+    from parties.models.folding import folded_shapes
 
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()

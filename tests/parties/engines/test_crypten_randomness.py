@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines import Randomness
 from parties.engines.factory import make_dealer, make_engine
-from parties.folding import folded_shapes
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.policies import MPCache
-from parties.program import run
-from tests.parties.engines.tiny import LLAMA, folded, random_tokens
-from tests.parties.engines.twister import continued
-from tests.parties.four import Four
-from tests.parties.together import together
+from parties.transport.mesh import Mesh
+from tests.helpers.four import Four
+from tests.helpers.tiny import LLAMA, folded, random_tokens
+from tests.helpers.together import together
+from tests.helpers.twister import continued
 
 pytestmark = pytest.mark.slow
 

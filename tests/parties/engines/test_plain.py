@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
-from parties.folding import folded_shapes
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.program import run
-from tests.parties.engines.tiny import SPECS, folded, random_tokens
+from tests.helpers.tiny import SPECS, folded, random_tokens
 
 
 def decode(device: str, family: str, policy: Policy) -> torch.Tensor:

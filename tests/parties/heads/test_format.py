@@ -8,18 +8,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
-from parties.folding import fold
 from parties.heads import Head, HeadError, fingerprint, load_head, save_head
 from parties.heads.folding import fold_head, head_of, shapes_of
 from parties.heads.untrained import random_head
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.models.folding import fold
 from parties.policies import make
-from parties.program import run
-from tests.parties.engines.tiny import GPT2, LLAMA, random_tokens, random_weights
-from tests.parties.models.naive import norm
+from tests.helpers.naive_decoder import norm
+from tests.helpers.tiny import GPT2, LLAMA, random_tokens, random_weights
 
 SPEC = replace(LLAMA, n_layers=2)
 WEIGHTS = random_weights(SPEC)

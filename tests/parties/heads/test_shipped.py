@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from parties.blank import installed_shapes
+from orchestrator.training.backbone import Backbone
+from orchestrator.training.recall import SHARES, measure
+from parties.engines.fss.cost.shapes import installed_shapes
 from parties.heads import HeadError, load_head
 from parties.heads.format import read_head
 from parties.heads.shipped import FOLDER, find, shipped
 from parties.models import load_spec
 from parties.policies import make
-from parties.training.backbone import Backbone
-from parties.training.recall import SHARES, measure
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
 KINDS: Any = ("locret", "attention_gate")
 MODEL = "smollm2-135m"
-TEXT = Path(__file__).parents[3] / "docs" / "architecture.md"  # nothing like it was trained with
+TEXT = ROOT / "docs" / "architecture.md"  # nothing like it was trained with
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from parties.errors import ModelError
 from parties.models import load_spec, load_tokenizer, load_weights
-from tests.parties.models.naive import forward
-from tests.parties.models.saved import TOKENS, logits, save, tiny_gpt2, tiny_llama
+from tests.helpers.naive_decoder import forward
+from tests.helpers.saved_models import TOKENS, logits, save, tiny_gpt2, tiny_llama
 
 MODELS = {
     "llama-tied": lambda: tiny_llama(tied=True),

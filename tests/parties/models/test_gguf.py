@@ -13,8 +13,8 @@ from transformers import GPT2LMHeadModel
 from parties.errors import ModelError, NotEnoughMemory
 from parties.models import load_spec, load_tokenizer, load_weights
 from parties.models.gguf_file import read_header
-from tests.parties.models.naive import forward
-from tests.parties.models.saved import TOKENS, logits, save, tiny_gpt2, write_gguf
+from tests.helpers.naive_decoder import forward
+from tests.helpers.saved_models import TOKENS, logits, save, tiny_gpt2, write_gguf
 
 SHAPES = {
     "llama": "random:llama?layers=2&hidden=32&heads=4&kv_heads=2&intermediate=40&vocab=20&positions=64&tied=false",

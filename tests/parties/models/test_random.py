@@ -6,7 +6,7 @@ from torch import Tensor
 
 from parties.errors import ModelError
 from parties.models import load_spec, load_weights
-from tests.parties.models.naive import forward
+from tests.helpers.naive_decoder import forward
 
 TINY = ["random:tiny-llama", "random:tiny-gpt2", "random:llama?qkv_bias=true&tied=false"]
 

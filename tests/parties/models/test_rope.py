@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from orchestrator.quality.press import PressedModel
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.errors import ModelError
-from parties.folding import fold, folded_shapes
 from parties.heads.format import fingerprint
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
 from parties.models import ModelSpec, load_spec, load_weights
+from parties.models.folding import fold, folded_shapes
 from parties.policies import make
-from parties.program import run
-from parties.quality.press import PressedModel
-from tests.parties.models.saved import logits, save, write_gguf
+from tests.helpers.saved_models import logits, save, write_gguf
 
 LLAMA3 = {
     "rope_type": "llama3",

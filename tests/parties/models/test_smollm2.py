@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from parties.models import ModelSpec, load_spec, load_tokenizer, load_weights
-from tests.parties.models.naive import forward
-from tests.parties.models.saved import logits
+from tests.helpers.naive_decoder import forward
+from tests.helpers.saved_models import logits
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]
 

@@ -10,9 +10,9 @@ from huggingface_hub import constants
 
 from parties.errors import ModelError, NotEnoughMemory
 from parties.models import load_spec, load_tokenizer, load_weights
-from tests.needs import needs
-from tests.parties.models.naive import forward
-from tests.parties.models.saved import TOKENS, logits, save, tiny_llama
+from tests.helpers.naive_decoder import forward
+from tests.helpers.needs import needs
+from tests.helpers.saved_models import TOKENS, logits, save, tiny_llama
 
 LOADERS = [load_spec, load_weights, load_tokenizer]
 

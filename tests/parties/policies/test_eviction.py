@@ -8,16 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parties.cache import Cache, LayerCache
+from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
 from parties.policies import POLICIES
 from parties.policies.lazy_eviction import LazyEviction
 from parties.policies.lowest import lowest
-from parties.program import run
-from tests.parties.engines.tiny import random_tokens
-from tests.parties.policies.cases import SPEC, VARIANTS, case, decode, plain, small, tokens
-from tests.parties.policies.naive_eviction import (
+from tests.helpers.naive_eviction import (
     Choice,
     CurrentQuery,
     HeavyHitters,
@@ -28,6 +26,8 @@ from tests.parties.policies.naive_eviction import (
     Streaming,
     recurrence_score,
 )
+from tests.helpers.policy_cases import SPEC, VARIANTS, case, decode, plain, small, tokens
+from tests.helpers.tiny import random_tokens
 from tests.parties.policies.test_policies import precise_weights
 
 WEIGHTS = precise_weights(SPEC)

@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import Program, run
+from parties.engines.fss.arithmetic.gates import DangerZone
 from parties.engines.fss.bounds import CACHE_LIMIT
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.gates import DangerZone
-from parties.engines.fss.simulation import Simulation, share, value_of
-from parties.engines.fss.source import CLIENT, SERVER, Source
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Simulation, share, value_of
+from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
 from parties.policies import POLICIES, make
 from parties.policies.base import Policy
-from parties.prefill import Prefill
-from parties.program import Program, run
-from tests.parties.engines.fss.test_embedding import table_of
-from tests.parties.engines.tiny import LLAMA, random_tokens
-from tests.parties.policies.cases import parameters, plain
+from tests.helpers.policy_cases import parameters, plain
+from tests.helpers.tiny import LLAMA, random_tokens
+from tests.parties.engines.fss.arithmetic.test_embedding import table_of
 
 SPEC = replace(
     LLAMA, n_layers=1, hidden=16, n_heads=2, n_kv_heads=1, head_dim=8, intermediate=16, vocab=32, max_positions=16_384

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder
-from parties.engines.fss import selection
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.gates import DangerZone
-from parties.engines.fss.simulation import Simulation, value_of
-from parties.engines.fss.source import CLIENT, SERVER, Source
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import Openings, Program, run
+from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Simulation, value_of
+from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
+from parties.engines.fss.topk import selection
+from parties.metering.meter import StageMeter
 from parties.policies import POLICIES
-from parties.program import Openings, Program, run
-from tests.parties.engines.fss.test_embedding import table_of
-from tests.parties.policies.cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain, tokens
-from tests.parties.together import together
+from parties.transport.mesh import Mesh
+from tests.helpers.policy_cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain, tokens
+from tests.helpers.together import together
+from tests.parties.engines.fss.arithmetic.test_embedding import table_of
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.cache import Cache
+from parties.decoding.cache import Cache
+from parties.decoding.clusters import Selection
 from parties.models.spec import ModelSpec
 from parties.policies.full import Full
 from parties.policies.mpcache import MPCache
-from parties.selection import Selection
-from tests.parties.engines.tiny import random_tokens
-from tests.parties.policies.naive_mpcache import NaiveMPCache, Settings
+from tests.helpers.naive_mpcache import NaiveMPCache, Settings
+from tests.helpers.tiny import random_tokens
 from tests.parties.policies.test_policies import SPECS, decoder_of, generate, precise_weights, prefilled, step
 
 SMALL: dict[str, Any] = {"fine_size": 4, "coarse_size": 8}

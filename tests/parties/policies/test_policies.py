@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder
+from parties.decoding.cache import Cache
+from parties.decoding.clusters import Selection
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import Program, run
 from parties.engines.plain import PlainEngine
-from parties.folding import fold, folded_shapes
 from parties.heads.folding import fold_head
 from parties.heads.untrained import random_head
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.models.folding import fold, folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import POLICIES, make
 from parties.policies.base import Policy
 from parties.policies.full import Full
 from parties.policies.page import PAGE, page
-from parties.program import Program, run
-from parties.selection import Selection
-from tests.parties.engines.tiny import GPT2, LLAMA, random_tokens, random_weights
-from tests.parties.models.naive import forward
+from tests.helpers.naive_decoder import forward
+from tests.helpers.tiny import GPT2, LLAMA, random_tokens, random_weights
 
 SPECS = {
     "llama": LLAMA,

@@ -1,6 +1,5 @@
 """Each protocol costs what it says, in a simulation of all three parties, in a walk with shapes, and on its page."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.engines.fss import gates
-from parties.engines.fss.counting import HollowSource
-from parties.engines.fss.opening import dealers
-from parties.engines.fss.simulation import Simulation, share
-from parties.engines.fss.source import Source
-from parties.hollow import Hollow
-from parties.meter import StageMeter
-from parties.program import Program, parallel, run
-from tests.parties.engines.fss.declared import Count, How, Protocol, of_sizes
+from parties.decoding.program import Program, parallel, run
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.meta_tensors import Hollow
+from parties.engines.fss.cost.simulation import Simulation, share
+from parties.engines.fss.randomness.source import Source
+from parties.metering.meter import StageMeter
+from tests.helpers.declared import Count, How, Protocol, of_sizes
+from tests.helpers.paths import ROOT
 
 SIZES = (6, 4, 2)
 STATED = (64, 64, 8)
@@ -99,7 +99,7 @@ def row(protocol: Protocol) -> str:
 
 
 def test_the_page_of_protocols_states_these_counts() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "protocols.md").read_text().splitlines()
+    page = (ROOT / "docs" / "protocols.md").read_text().splitlines()
     expected = [row(protocol) for protocol in of_sizes(*STATED)]
     start = page.index(expected[0]) if expected[0] in page else 0
     assert page[start : start + len(expected)] == expected, "the table should be:\n" + "\n".join(expected)

@@ -7,21 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder, decode_in_pieces
-from parties.engines.fss import gates, retries
-from parties.engines.fss.dealer import Dealer
-from parties.engines.fss.party import MOST_ATTEMPTS, DangerStays, FssEngine
-from parties.engines.fss.retries import RetriesImprobable
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.program import run
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.engine import MOST_ATTEMPTS, DangerStays, FssEngine
+from parties.engines.fss.randomness import retries
+from parties.engines.fss.randomness.retries import RetriesImprobable
 from parties.errors import PeerLost
-from parties.folding import folded_shapes
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.program import run
-from tests.parties.engines.tiny import SPECS, folded, plain_decoder, random_tokens
-from tests.parties.together import together
+from parties.transport.mesh import Mesh
+from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.helpers.together import together
 
 SCALE = 2.0**16
 STEPS = 3

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from parties.engines.fss import party as fss_party
-from parties.engines.fss import walk as fss_walk
-from parties.engines.fss.dealer import Dealer
+from parties.engines.fss import engine as fss_party
+from parties.engines.fss.dealing import dry_run as fss_walk
+from parties.engines.fss.dealing.dealer import Dealer
 from parties.errors import PartyError
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Mesh
+from tests.helpers.four import Four, Job
+from tests.helpers.together import start
 from tests.parties.engines.fss.test_decoding import POLICIES, decode, prefilled
-from tests.parties.four import Four, Job
-from tests.parties.together import start
 
 ROLES = ("client", "server", "dealer")
 TIMEOUT_S = 5.0

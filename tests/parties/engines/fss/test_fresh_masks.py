@@ -9,29 +9,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder, token_pieces
-from parties.engines.fss import gates, ring
-from parties.engines.fss.dcf import PERMUTATION_KEY_BYTES, Permutation
-from parties.engines.fss.engine import Computation, snapshot
-from parties.engines.fss.gates import StaleMask
-from parties.engines.fss.inbox import Outbox
-from parties.engines.fss.keystream import Keystream
-from parties.engines.fss.matrices import ServerMatrix
-from parties.engines.fss.norm import to_norm
-from parties.engines.fss.opening import dealers
-from parties.engines.fss.party import is_matrix
-from parties.engines.fss.plan import epoch
-from parties.engines.fss.simulation import Simulation, share
-from parties.engines.fss.source import DEALER, DealerSource, Source
-from parties.engines.fss.values import Masked, cat
-from parties.meter import StageMeter
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import Program, run
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.gates import StaleMask
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.values import Masked, cat
+from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.cost.simulation import Simulation, share
+from parties.engines.fss.dealing.plan import epoch
+from parties.engines.fss.engine import is_matrix
+from parties.engines.fss.functions.norm import to_norm
+from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
+from parties.engines.fss.randomness.inbox import Outbox
+from parties.engines.fss.randomness.source import DEALER, DealerSource, Source
+from parties.engines.keystream import Keystream
+from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
-from parties.prefill import Prefill
-from parties.program import Program, run
-from tests.parties.engines.tiny import SPECS
-from tests.parties.policies.cases import VARIANTS, case, parameters, plain, tokens
+from tests.helpers.policy_cases import VARIANTS, case, parameters, plain, tokens
+from tests.helpers.tiny import SPECS
 
 PROMPT, CHUNK, STEPS = 17, 7, 4
 """Clusters of four then end in one of a single token, whose bounds are the token's own key."""

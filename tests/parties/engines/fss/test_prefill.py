@@ -8,26 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder, decode_in_pieces
-from parties.engines.fss.dealer import Dealer
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.gates import DangerZone
-from parties.engines.fss.party import FssEngine
-from parties.engines.fss.simulation import Simulation, value_of
-from parties.engines.fss.source import CLIENT, Source
-from parties.folding import folded_shapes
-from parties.mesh import Mesh
-from parties.meter import StageMeter
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import Program, run
+from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Simulation, value_of
+from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.engine import FssEngine
+from parties.engines.fss.randomness.source import CLIENT, Source
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from parties.prefill import Prefill
-from parties.program import Program, run
+from parties.transport.mesh import Mesh
+from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.helpers.together import together
+from tests.parties.engines.fss.arithmetic.test_embedding import table_of
 from tests.parties.engines.fss.test_decoding import stumble
-from tests.parties.engines.fss.test_embedding import table_of
-from tests.parties.engines.tiny import SPECS, folded, plain_decoder, random_tokens
-from tests.parties.together import together
 
 BOUND = 0.06
 STEPS = 2

@@ -8,26 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from parties.cache import Cache
-from parties.decoder import Decoder
-from parties.engines.fss import engine as fss_engine
-from parties.engines.fss import gates, selection
-from parties.engines.fss.compare import negative
-from parties.engines.fss.cost import predict
-from parties.engines.fss.engine import Computation
-from parties.engines.fss.norm import normalise, to_norm
-from parties.engines.fss.plan import Plan
-from parties.engines.fss.simulation import Simulation, share, value_of
-from parties.engines.fss.source import Source
-from parties.engines.fss.values import Masked
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import Program, run
+from parties.engines.fss import computation as fss_engine
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.cost import predict
+from parties.engines.fss.cost.simulation import Simulation, share, value_of
+from parties.engines.fss.dealing.plan import Plan
+from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.topk import selection
 from parties.engines.limits import LONGEST_ROW
 from parties.engines.plain import PlainEngine
 from parties.errors import Unsupported
-from parties.meter import StageMeter
+from parties.metering.meter import StageMeter
 from parties.policies import Full, prompt_scores
-from parties.program import Program, run
-from tests.parties.engines.fss.test_functions import computed
-from tests.parties.engines.tiny import GPT2, LLAMA
+from tests.helpers.tiny import GPT2, LLAMA
+from tests.parties.engines.fss.functions.test_functions import computed
 
 
 @pytest.mark.parametrize("centre", [False, True])

@@ -1,0 +1,1 @@
+"""The command line, `mpcache-bench`: one module a command."""

@@ -1,0 +1,83 @@
+"""What the command line prints: the plan of a sweep, and how it went."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.predict.estimate import estimate
+from orchestrator.records.record import Record
+from orchestrator.report.words import byte_count, digits, duration
+
+_CELL = ("engine", "policy", "prompt tokens", "network", "repeat")
+
+
+def plan(name: str, cells: Sequence[Cell], todo: Sequence[Cell], past: Sequence[Record]) -> Table:
+    """The cells of a sweep with an estimate of each, and of all that are still to run.
+
+    Args:
+        name: Of the experiment.
+        cells: All of them.
+        todo: Those that would run; the others are done.
+        past: What estimates learn from.
+    """
+    table = _table(
+        f"{name}: {len(cells)} cells", ("id", *_CELL, "time, about", "online bytes", "offline bytes", "from")
+    )
+    left = {cell.id for cell in todo}
+    seconds, online, offline = 0.0, 0.0, 0.0
+    for cell in cells:
+        if cell.id not in left:
+            table.add_row(cell.id, *_words(cell), "", "", "", "done")
+            continue
+        guess = estimate(cell, past)
+        seconds += guess.seconds
+        online += guess.online_bytes or 0
+        offline += guess.offline_bytes or 0
+        amounts = (duration(guess.seconds), byte_count(guess.online_bytes), byte_count(guess.offline_bytes))
+        table.add_row(cell.id, *_words(cell), *amounts, guess.source)
+    table.add_section()
+    table.add_row("still to run", *[""] * 5, duration(seconds), byte_count(online), byte_count(offline), "")
+    return table
+
+
+def summary(records: Sequence[Record]) -> Table:
+    """How each cell went; all amounts per decoded token."""
+    columns = ("time a token, online + offline", "online bytes", "online rounds", "offline bytes", "max logit error")
+    table = _table("", ("status", *_CELL, *columns))
+    for record in records:
+        table.add_row(record.status.value, *_words(record.cell), *_amounts(record))
+    failures = [f"{record.cell}: {record.error.message}" for record in records if record.error is not None]
+    table.caption = Text("\n".join(failures)) if failures else None
+    return table
+
+
+def _amounts(record: Record) -> tuple[str, ...]:
+    if record.totals is None:
+        return ("",) * 5
+    online, offline, n = record.totals.online, record.totals.offline, record.tokens
+    return (
+        duration(record.seconds_per_token),
+        byte_count(sum(online.sent_bytes.values()) / n),
+        digits(online.rounds / n),
+        byte_count(sum(offline.sent_bytes.values()) / n),
+        digits(record.check.max_abs_logit_error if record.check else None),
+    )
+
+
+def _words(cell: Cell) -> tuple[Text, ...]:
+    repeat = f"warm-up {cell.repeat}" if cell.warmup else cell.repeat
+    values = (cell.engine, cell.policy, cell.seq_len, cell.network.name, repeat)
+    return tuple(Text(str(value)) for value in values)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE, caption_justify="left")
+    for column in columns:
+        text = column in ("id", "status", "engine", "policy", "network", "from")
+        table.add_column(
+            column, justify="left" if text else "right", no_wrap=column in ("id", "status"), overflow="fold"
+        )
+    return table

@@ -1,0 +1,144 @@
+"""The axes of a sweep: which points there are, which belong together, which are left out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from orchestrator.experiment.problems import Problem, Rejected, unknown
+
+if TYPE_CHECKING:
+    from orchestrator.experiment.choices import EngineChoice, PolicyChoice
+    from orchestrator.experiment.networks import Network
+
+AXES: Final = ("networks", "engines", "seq_lens", "policies")
+"""Keys whose values are combined, outermost first: links are made and parties started as rarely as possible."""
+
+
+class Point(NamedTuple):
+    """Where on the axes a cell lies."""
+
+    network: "Network"
+    engine: "EngineChoice"
+    seq_len: int
+    policy: "PolicyChoice"
+    repeat: int
+    warmup: bool
+
+
+class Axes(Protocol):
+    """What an experiment says of its axes."""
+
+    @property
+    def linked(self) -> Sequence[Sequence[str]]:
+        """Axes that walk together."""
+
+    @property
+    def exclude(self) -> "Sequence[Condition]":
+        """What is left out."""
+
+    @property
+    def repeats(self) -> int:
+        """Counted runs of each measurement."""
+
+    @property
+    def warmup(self) -> int:
+        """Runs before them."""
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+_Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+_Numbers = Annotated[tuple[Annotated[int, Field(strict=True)], ...], BeforeValidator(_listed)]
+
+
+class Condition(BaseModel):
+    """Some cells of a sweep: those that have one of the values given on every axis that is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: _Names = Field(default=(), description="Names of networks.")
+    engine: _Names = Field(default=(), description="Engines: a name, or `crypten-stock`.")
+    seq_len: _Numbers = Field(default=(), description="Prompt lengths.")
+    policy: _Names = Field(default=(), description="Policies: a name, or a name with its changed parameters.")
+    repeat: _Numbers = Field(default=(), description="Repeats, from 0.")
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            known = ", ".join(type(self).model_fields)
+            raise Rejected(Problem("", {}, f"a mapping with at least one of {known}", "name what is meant"))
+        return self
+
+    def matches(self, point: Point) -> bool:
+        """Whether a point is meant."""
+        has: Mapping[str, set[Any]] = {
+            "network": {point.network.name},
+            "engine": {point.engine.name, str(point.engine)},
+            "seq_len": {point.seq_len},
+            "policy": {point.policy.name, str(point.policy)},
+            "repeat": {point.repeat},
+        }
+        return all(not getattr(self, name) or has[name] & set(getattr(self, name)) for name in has)
+
+
+def points(axes: Axes) -> Iterator[Point]:
+    """All points that are not excluded; the runs of one measurement stand together, its warm-up first."""
+    return (point for point in _every(axes) if not any(condition.matches(point) for condition in axes.exclude))
+
+
+def _every(axes: Axes) -> Iterator[Point]:
+    runs = [(i, True) for i in range(axes.warmup)] + [(i, False) for i in range(axes.repeats)]
+    for at in _combinations(axes):
+        for repeat, warmup in runs:
+            yield Point(at["networks"], at["engines"], at["seq_lens"], at["policies"], repeat, warmup)
+
+
+def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:
+    """The product of the axes, those linked to each other taken as one that stands where its first member does."""
+    together = {name: tuple(group) for group in axes.linked for name in group}
+    groups = list(dict.fromkeys(together.get(axis, (axis,)) for axis in AXES))
+    steps = [list(zip(*(getattr(axes, name) for name in group), strict=True)) for group in groups]
+    for chosen in product(*steps):
+        yield {
+            name: value
+            for group, values in zip(groups, chosen, strict=True)
+            for name, value in zip(group, values, strict=True)
+        }
+
+
+def check_linked(axes: Axes) -> list[Problem]:
+    """What is wrong with `linked`."""
+    found, seen = [], set()
+    for i, group in enumerate(axes.linked):
+        for j, name in enumerate(group):
+            if name not in AXES:
+                found.append(unknown(f"[{i}][{j}]", name, AXES, "axis"))
+            elif name in seen:
+                found.append(Problem(f"[{i}][{j}]", name, "each axis once", "take it out of one of the two"))
+            seen.add(name)
+        lengths = {name: len(getattr(axes, name)) for name in group if name in AXES}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            found.append(
+                Problem(f"[{i}]", list(group), f"axes with as many values as each other: {told}", "even them out")
+            )
+    return found
+
+
+def check_exclude(axes: Axes) -> list[Problem]:
+    """Exclusions that leave out nothing, or everything."""
+    every = list(_every(axes))
+    idle = [
+        Problem(
+            f"[{i}]", condition.model_dump(exclude_defaults=True), "something that the axes have", "correct the values"
+        )
+        for i, condition in enumerate(axes.exclude)
+        if not any(condition.matches(point) for point in every)
+    ]
+    if not idle and not any(True for _ in points(axes)):
+        idle.append(Problem("", len(axes.exclude), "exclusions that leave some cell", "take one out"))
+    return idle

@@ -1,0 +1,238 @@
+"""The parts of an experiment that are named: its prompt, engines and policies."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any, Self, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
+from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
+from parties.policies import POLICIES, make
+from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
+
+_CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
+_PASTED = NotShown("a path is expected, this looks like the text itself")
+_FIX = "correct the value, or take it out for the default"
+
+
+def folders(info: ValidationInfo) -> list[Path]:
+    """Where relative paths start: the experiment file's folder, then the working directory."""
+    own = (info.context or {}).get("folder")
+    return [Path(own).resolve(), Path.cwd()] if own else [Path.cwd()]
+
+
+def located(path: str, info: ValidationInfo) -> Path | None:
+    """The absolute path of an existing file or folder, or None.
+
+    Raises:
+        Rejected: It cannot be looked up: an unknown user's `~`, no home, a folder that may not be searched, a name that
+            is too long or holds a NUL.
+    """
+    try:
+        places = [folder / Path(path).expanduser() for folder in folders(info)]
+        return next((place.resolve() for place in places if place.exists()), None)
+    except RuntimeError:  # of `expanduser`
+        reason, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+    except OSError as error:
+        reason, fix = f"a path that can be looked up (this one: {error.strerror})", "correct the path"
+    except ValueError:
+        reason, fix = "a path without a NUL character", "correct the path"
+    raise Rejected(Problem("", path, reason, fix))
+
+
+def readable_file(path: str, info: ValidationInfo) -> str:
+    """The absolute path of a file that can be read.
+
+    Raises:
+        Rejected: There is none; the value is repeated only if it looks like a path, since a prompt may stand there.
+    """
+    try:
+        found = located(path, info)
+    except Rejected:
+        if looks_like_path(path):
+            raise
+        found = None
+    if found is not None and found.is_file():
+        try:
+            with found.open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            allowed = f"a file that may be read (this one: {error.strerror})"
+            raise Rejected(Problem("", path, allowed, "correct its permissions, or name another file")) from None
+        if is_lfs_pointer(found):
+            raise Rejected(Problem("", path, "a text", LFS_POINTER))
+        return str(found)
+    allowed = f"a file that exists, absolute or below {' or '.join(map(str, folders(info)))}"
+    if found is None and not looks_like_path(path):
+        raise Rejected(Problem("", _PASTED, allowed, "write it to a file, and name that"))
+    raise Rejected(Problem("", path, allowed, "correct the path"))
+
+
+class Prompt(BaseModel):
+    """Where the client finds its prompt: exactly one of the two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text_file: str | None = Field(
+        default=None,
+        min_length=1,
+        repr=False,
+        description="Path of a UTF-8 text on the client's host, of any length: no more of it is tokenised than the "
+        "longest of `seq_lens` needs. A relative path starts at the experiment file's folder or, failing that, at the "
+        "working directory.",
+        examples=["prompts/article.txt"],
+    )
+    random_tokens: bool = Field(
+        default=False, strict=True, description="Tokens drawn from the seed instead of a text.", examples=["true"]
+    )
+
+    @field_validator("text_file")
+    @classmethod
+    def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if path is None or not info.context:  # a record outlives its prompt, and is read on other machines
+            return path
+        return readable_file(path, info)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.text_file is None) == (not self.random_tokens):
+            given = "both" if self.random_tokens else "neither"
+            fix = "write {text_file: PATH} or {random_tokens: true}"
+            raise Rejected(Problem("", given, "exactly one of text_file and random_tokens", fix))
+        return self
+
+
+class EngineChoice(BaseModel):
+    """A secure computation, by name; `crypten` with what it draws from.
+
+    In an experiment `crypten` is `private` unless it says `stock` (see `Engine`). Records of earlier versions have no
+    `randomness`, and were made with stock. So a choice that names none is stock here, and an id, which was made of the
+    name alone, goes on to leave stock out: cells of the past keep their ids, and private ones have ids of their own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description=f"One of {', '.join(ENGINES)}.", examples=["crypten"])
+    randomness: Randomness | None = Field(
+        default=None,
+        description="What `crypten` draws its random numbers from. `private`: our keystream, AES-256 in counter mode. "
+        "`stock`: CrypTen's own generator, which is insecure: " + STOCK_IS_INSECURE + ".",
+        examples=["private"],
+    )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a cell's id holds of it."""
+        return {"name": self.name} if self.randomness != "private" else self.model_dump()
+
+    def __str__(self) -> str:
+        """The name, with the randomness where it is not the default of an experiment."""
+        return f"{self.name}-stock" if self.randomness == "stock" else self.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stock_unless_named(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("name") == _CHOOSES:
+            return {"name": _CHOOSES, **given, "randomness": given.get("randomness") or "stock"}
+        return given
+
+    @model_validator(mode="after")
+    def _one_that_chooses(self) -> Self:
+        if self.randomness is not None and self.name != _CHOOSES:
+            fix = f"take it out: {self.name} has one way only"
+            raise Rejected(Problem("randomness", self.randomness, f"given for {_CHOOSES} alone", fix))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, str]:
+        return {key: value for key, value in dump(self).items() if value is not None}
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ENGINES:
+            raise Rejected(unknown("", name, list(ENGINES), "engine"))
+        return name
+
+
+class PolicyChoice(BaseModel):
+    """A cache policy by name; its parameters stand beside the name, all of them filled in."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The policy's parameters, without its name."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        """The name, with those parameters that are not the defaults."""
+        defaults = asdict(make(self.name))
+        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, given: object) -> object:
+        given = named(given)
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+            raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
+        if given["name"] not in POLICIES:
+            raise Rejected(unknown("name", given["name"], list(POLICIES), "policy name"))
+        return _with_defaults(given["name"], {key: value for key, value in given.items() if key != "name"})
+
+
+def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The policy's name and all parameters; tries again without each bad one, so that all are found."""
+    known = [field.name for field in fields(POLICIES[name])]
+    problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
+    hints = get_type_hints(POLICIES[name])
+    good: dict[str, Any] = {}
+    for key in set(parameters) & set(known):
+        try:
+            good[key] = TypeAdapter(hints[key]).validate_python(parameters[key], strict=True)
+        except ValidationError as error:
+            allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
+            problems.append(Problem(key, parameters[key], allowed, _FIX))
+    while True:
+        try:
+            policy = make(name, **good)
+        except ValueError as error:
+            key, _, message = str(error).partition(": ")
+            problems.append(Problem(key, parameters.get(key), message, _FIX))
+            if good.pop(key, None) is None:
+                break
+        else:
+            break
+    if problems:
+        raise Rejected(*problems)
+    return {"name": name, **asdict(policy)}
+
+
+def named(value: object) -> object:
+    """A bare name as a mapping."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _private_unless_named(value: object) -> object:
+    given = named(value)
+    return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
+
+
+Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
+"""An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""

@@ -1,0 +1,249 @@
+"""Experiment files: what to measure, as YAML, checked in full before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
+from orchestrator.experiment.choices import Engine, PolicyChoice, Prompt, located
+from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
+from orchestrator.experiment.yaml_files import read_mapping
+from parties.engines.limits import beyond
+from parties.errors import ModelError
+
+if TYPE_CHECKING:
+    from parties.models.spec import ModelSpec
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+RoleName = Literal["client", "server", "dealer", "referee"]
+
+
+def _different(values: Sequence[object]) -> Sequence[object]:
+    """Refuses a list that names the same thing twice: its cells would have the same id."""
+    again = [i for i, value in enumerate(values) if value in values[:i]]
+    if again:
+        raise Rejected(
+            *(Problem(f"[{i}]", str(values[i]), "each value once", "take it out; use repeats to repeat") for i in again)
+        )
+    return values
+
+
+_Listed = [Field(min_length=1), AfterValidator(_different)]
+
+
+class Experiment(BaseModel):
+    """What to measure: the cells of the sweep are the product of engines, policies, seq_lens and networks.
+
+    Axes may be linked, points left out, and each one is measured several times.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Letters, digits, `.`, `_` and `-`, up to 64. One output folder holds one experiment.",
+        examples=["quickstart"],
+    )
+    model: str = Field(
+        min_length=1,
+        description="`smollm2-135m`, a folder or hub id of a Llama- or GPT-2-type model, or `random:<config>` for runs "
+        "where only shapes matter.",
+        examples=["smollm2-135m"],
+    )
+    prompt: Prompt = Field(
+        repr=False, description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"]
+    )
+    engines: Annotated[tuple[Engine, ...], *_Listed] = Field(
+        description="Secure computations to compare.", examples=["[crypten]"]
+    )
+    policies: Annotated[tuple[PolicyChoice, ...], *_Listed] = Field(
+        description="Cache policies to compare: a name, or a mapping with `name` and parameters.",
+        examples=["[full, {name: mpcache, static_keep: 0.4, select: 0.2}]"],
+    )
+    new_tokens: Count = Field(default=2, description="Tokens to decode in each cell.", examples=["2"])
+    seq_lens: Annotated[tuple[Annotated[int, Field(strict=True, ge=2)], ...], *_Listed] = Field(
+        description="Prompt lengths in tokens, at least 2. All but the last token are prefilled; the last one is the "
+        "first private step, so every new token is decoded privately.",
+        examples=["[128, 256]"],
+    )
+    networks: Annotated[tuple[Annotated[Network, BeforeValidator(parse_network)], ...], *_Listed] = Field(
+        default=(Network(name="none"),),
+        validate_default=True,
+        description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
+        examples=["[none]"],
+    )
+    linked: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="Axes that walk together instead of being combined, such as each length with a network of its own; "
+        "`networks`, `engines`, `seq_lens` or `policies`, with as many values each.",
+        examples=["[[networks, seq_lens]]"],
+    )
+    exclude: tuple[Condition, ...] = Field(
+        default=(),
+        description="Cells to leave out: those that have one of the values on each axis named. Axes are `network`, "
+        "`engine`, `seq_len`, `policy` and `repeat`, with a value or a list.",
+        examples=["[{engine: crypten, seq_len: [512, 1024]}]"],
+    )
+    repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
+    warmup: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
+        default=0,
+        description="Runs of each measurement before its repeats; recorded, and left out of every average.",
+        examples=["1"],
+    )
+    order: Literal["seeded", "listed"] = Field(
+        default="seeded",
+        description="`seeded`: cells with the same network and engine run together, shuffled by the seed, so that a "
+        "slow drift of the machine does not look like an effect of length or policy. `listed`: as written.",
+        examples=["seeded"],
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
+        default=0, description="Seed of public random choices, such as a prompt of random tokens.", examples=["0"]
+    )
+    shaping: Literal["auto", "tc", "relay", "proxy"] = Field(
+        default="auto",
+        description="What makes the links as asked: `auto` takes the first back end that can; see networks.md.",
+        examples=["auto"],
+    )
+    prefill: Literal["shared", "mpc"] = Field(
+        default="shared",
+        description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
+        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` does as ever.",
+        examples=["shared"],
+    )
+    argmax: Literal["private", "client"] = Field(
+        default="private",
+        description="`private`: the client learns the next token and nothing else. `client`: all logits are opened to "
+        "the client, which is cheaper and tells it more about the weights; the report says so.",
+        examples=["private"],
+    )
+    offline: Literal["streamed", "stored"] = Field(
+        default="streamed",
+        description="When the dealer's material reaches the parties of the engine `fss`. `streamed`: while they "
+        "decode, ahead of them. `stored`: all of a cell before, on each party's own disk (`MPCBENCH_OFFLINE_DIR`, or "
+        "the folder for temporary files), and they decode without the dealer.",
+        examples=["streamed"],
+    )
+    comparison: Literal["auto", "dcf", "carry"] = Field(
+        default="auto",
+        description="How the engine `fss` finds signs. `dcf`: no round, long keys from the dealer. `carry`: hardly any "
+        "material, a round for each doubling of the width. `auto`: whichever takes less time on the cell's links.",
+        examples=["auto"],
+    )
+    gpu: bool = Field(default=False, strict=True, description="Whether each party asks for a GPU.", examples=["false"])
+    timeout_s: Seconds = Field(
+        default=60.0, description="Seconds without a byte after which a peer counts as hanging.", examples=["60"]
+    )
+    cell_timeout_s: Seconds = Field(
+        default=3600.0, description="Seconds after which a whole cell is given up.", examples=["3600"]
+    )
+    data_ports: dict[RoleName, Port] = Field(
+        default={},
+        description="Fixed data ports by role; free ports are taken where none is named.",
+        examples=["{client: 7101, server: 7102, dealer: 7103, referee: 7104}"],
+    )
+    show_text: bool = Field(
+        default=False,
+        strict=True,
+        description="Show the decoded text, the client's secret, in the terminal.",
+        examples=["false"],
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _resolve_model(cls, model: str, info: ValidationInfo) -> str:
+        found = None if model.startswith("random:") else located(model, info)
+        source = model if found is None else str(found)
+        try:
+            model_spec(source)
+        except ModelError as error:
+            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
+        return source
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Self:
+        for key, check in (("linked", check_linked), ("exclude", check_exclude)):
+            if problems := check(self):
+                raise Rejected(*(replace(problem, path=join(key, problem.path)) for problem in problems))
+        if problems := self._beyond_engines():
+            raise Rejected(*problems)
+        return self
+
+    def _beyond_engines(self) -> list[Problem]:
+        """Lengths and models that an engine of the sweep does not take."""
+        found, spec = {}, model_spec(self.model)
+        for engine, seq_len in sorted({(point.engine.name, point.seq_len) for point in points(self)}):
+            over = beyond(engine, spec, seq_len + self.new_tokens)
+            if over is None:
+                continue
+            if over.parameter == "tokens":
+                path, most = f"seq_lens[{self.seq_lens.index(seq_len)}]", over.most - self.new_tokens
+                fix = f"shorten the prompt, lower new_tokens, or exclude engine {engine} at this length"
+                found[path] = Problem(path, seq_len, f"at most {most}: with engine {engine}, {over}", fix)
+            else:
+                fix = f"take another model, or leave out engine {engine}"
+                found["model"] = Problem("model", self.model, f"other models: with engine {engine}, {over}", fix)
+        return list(found.values())
+
+    @field_validator("seq_lens")
+    @classmethod
+    def _fits_model(cls, seq_lens: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if "model" not in info.data or "new_tokens" not in info.data:
+            return seq_lens
+        model, new_tokens = info.data["model"], info.data["new_tokens"]
+        most = model_spec(model).max_positions
+        too_long = [
+            Problem(
+                f"[{i}]",
+                seq_len,
+                f"at most {most - new_tokens}: {model} has {most} positions, and {seq_len} prompt tokens and "
+                f"{new_tokens} new tokens need {seq_len + new_tokens}",
+                "shorten the prompt, or lower new_tokens",
+            )
+            for i, seq_len in enumerate(seq_lens)
+            if seq_len + new_tokens > most
+        ]
+        if too_long:
+            raise Rejected(*too_long)
+        return seq_lens
+
+
+@lru_cache(maxsize=16)
+def model_spec(model: str) -> "ModelSpec":
+    """The public facts of a model.
+
+    Raises:
+        ModelError: The model cannot be found or is of an unknown kind.
+    """
+    from parties.models import load_spec  # torch comes with it, and most commands do without
+
+    return load_spec(model)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Reads and checks an experiment file.
+
+    Raises:
+        ConfigError: With everything that is wrong with the file.
+    """
+    data = read_mapping(path, Experiment.model_fields, "docs/experiments.md")
+    try:
+        return Experiment.model_validate(data, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError(str(path), problems_of(error, Experiment)) from None

@@ -1,0 +1,1 @@
+"""What a cell will take before it runs: counts, seconds on the links, local work."""

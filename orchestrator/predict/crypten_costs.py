@@ -1,0 +1,168 @@
+"""What CrypTen's protocols cost on paper: bytes, rounds and dealer bytes of one decoded token, from public shapes.
+
+Every number is opened as 8 bytes each way. A Beaver product opens both operands in one round and takes the product's
+correction from the dealer (`crypten/mpc/primitives/beaver.py`); a comparison is an addition circuit of seven levels on
+64-bit words (`circuit.py`) and one conversion of a bit. Weights are an operand like any other, so a matrix is opened
+again for every token: that, not the cache, is most of a short prompt's bytes.
+"""
+
+from dataclasses import dataclass, fields
+
+from parties.decoding.clusters import Clustering
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+from parties.policies.mpcache import MPCache
+
+WORD = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some protocols cost, one after another.
+
+    Attributes:
+        sent: Numbers that each of client and server sends, online.
+        dealt: Numbers that the dealer sends, offline.
+        rounds: Online rounds.
+    """
+
+    sent: float = 0
+    dealt: float = 0
+    rounds: float = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def __mul__(self, times: float) -> "Cost":
+        return Cost(*(getattr(self, field.name) * times for field in fields(self)))
+
+
+def product(x: float, y: float, out: float) -> Cost:
+    """Beaver product of operands with x and y numbers that gives `out` numbers."""
+    return Cost(sent=x + y, dealt=out, rounds=1)
+
+
+def square(n: float) -> Cost:
+    """Squares: one operand to open."""
+    return Cost(sent=n, dealt=n, rounds=1)
+
+
+def compare(n: float) -> Cost:
+    """[x < 0]: one AND, six levels of the carry tree with one operand of n and one of 2n words, one bit conversion."""
+    return Cost(sent=2 * n + 6 * 3 * n + n, dealt=n + 6 * 2 * n + n, rounds=8)
+
+
+def equal(n: float) -> Cost:
+    """[x = 0]: six ANDs and one bit conversion."""
+    return Cost(sent=6 * 2 * n + n, dealt=6 * n + n, rounds=7)
+
+
+def maximum(n: float) -> Cost:
+    """Larger of two: a comparison and a product."""
+    return compare(n) + product(n, n, n)
+
+
+def largest(rows: int, n: int) -> Cost:
+    """Tournament over n columns: n - 1 maxima a row in log2 n levels."""
+    levels = max(0, (n - 1).bit_length())
+    width = rows * max(0, n - 1)
+    return Cost(maximum(width).sent, maximum(width).dealt, levels * maximum(1).rounds)
+
+
+def one_of_powers(rows: int, powers: int) -> Cost:
+    """Finds the leading power by comparing with all, and scales by it."""
+    return compare(rows * (powers - 1)) + product(rows * powers, rows * powers, rows * powers)
+
+
+def divide(rows: int, width: int, bound: int) -> Cost:
+    """Rows over their totals: leading power of two, three Newton steps, two scalings."""
+    scalings = product(rows * width, rows, rows * width) * 2
+    return one_of_powers(rows, bound.bit_length()) + product(rows, rows, rows) * 6 + scalings
+
+
+def normalise(width: int) -> Cost:
+    """One row over its root mean square: leading power of four of 19, four Newton steps, two scalings."""
+    newton = (square(1) + product(1, 1, 1) * 2) * 4
+    return square(width) + one_of_powers(1, 19) + newton + product(width, 1, width) * 2
+
+
+def activation(n: int) -> Cost:
+    """SiLU by CrypTen's sigmoid: sign, exponential (8 squares), reciprocal (3 steps), two sides, product with x."""
+    return compare(n) + product(n, n, n) * 4 + square(n) * 8 + (square(n) + product(n, n, n)) * 3
+
+
+def attention(spec: ModelSpec, tokens: int) -> Cost:
+    """One query against `tokens` keys and values: scores, exponentials, weighted sum, division."""
+    h, g, d = spec.n_heads, spec.n_kv_heads, spec.head_dim
+    scores = product(h * d, g * tokens * d, h * tokens)
+    softmax = largest(h, tokens) + square(h * tokens) * 8
+    return scores + softmax + product(h * tokens, g * tokens * d, h * d) + divide(h, d, tokens)
+
+
+def ranking(rows: int, n: int, winners: int) -> Cost:
+    """All pairs compared, and a one-hot row for each winner."""
+    return compare(rows * n * (n - 1) / 2) + equal(rows * winners * n)
+
+
+def selection(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
+    """MPCache's choice of clusters in a layer that decides: boxes, similarities, two rankings."""
+    h, g, d = spec.n_heads, spec.n_kv_heads, spec.head_dim
+    clusters = Clustering(tokens, policy.fine_size, policy.coarse_size)
+    k_coarse, k_fine = clusters.winners(policy.coarse, policy.select)
+    boxes = maximum(4 * g * d)
+    if not k_fine:
+        return boxes
+    coarse, fine = len(clusters.coarse_rivals), len(clusters.fine_rivals)
+    candidates = clusters.parents.count(None) + k_coarse * (policy.coarse_size // policy.fine_size)
+    similarity = product(h * 2 * d, g * (coarse + fine) * 2 * d, h * (coarse + fine))
+    fetch = product(h * candidates * fine, h * fine, h * candidates)
+    compose = product(h * k_fine * candidates, h * candidates * fine, h * k_fine * fine)
+    chosen = ranking(h, coarse, k_coarse) if k_coarse else Cost()
+    return boxes + similarity + chosen + fetch + ranking(h, candidates, k_fine) + compose
+
+
+def gather(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
+    """MPCache's fetching of the chosen rows of keys and values."""
+    clusters = Clustering(tokens, policy.fine_size, policy.coarse_size)
+    _, k_fine = clusters.winners(policy.coarse, policy.select)
+    rivals, block = len(clusters.fine_rivals), policy.fine_size * 2 * spec.head_dim
+    if not k_fine:
+        return Cost()
+    h = spec.n_heads
+    return product(h * k_fine * rivals, spec.n_kv_heads * rivals * block, h * k_fine * block)
+
+
+def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
+    """All layers with their attention over a cache of `tokens`."""
+    hidden, inner = spec.hidden, spec.intermediate
+    heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
+    first = 2 * inner if spec.family == "llama" else inner
+    cost = normalise(hidden) * 2 + activation(inner) + attention(spec, policy.attended(tokens))
+    if spec.family == "llama":
+        cost += product(inner, inner, inner)
+    for width, out in ((hidden, heads), (spec.n_heads * spec.head_dim, hidden), (hidden, first), (inner, hidden)):
+        cost += product(width, width * out, out)
+    total = cost * spec.n_layers
+    if isinstance(policy, MPCache):
+        deciding = sum(policy.leader(layer) == layer for layer in range(spec.n_layers))
+        total += selection(spec, policy, tokens) * deciding + gather(spec, policy, tokens) * spec.n_layers
+    return total
+
+
+def crypten_token(spec: ModelSpec, policy: Policy, tokens: int, *, private_argmax: bool) -> Cost:
+    """One decoded token, from its embedding to the choice of the next.
+
+    Args:
+        spec: The model.
+        policy: The cache policy.
+        tokens: Cached tokens, the new one included.
+        private_argmax: Whether the choice is made on shares, by a tournament over the vocabulary.
+    """
+    table = spec.vocab * spec.hidden
+    ends = product(spec.vocab, table, spec.hidden) + normalise(spec.hidden) + product(spec.hidden, table, spec.vocab)
+    choice = Cost()
+    if private_argmax:
+        n = spec.vocab - 1
+        pairs = compare(n) + product(n, 2 * n, 2 * n)
+        choice = Cost(pairs.sent, pairs.dealt, n.bit_length() * pairs.rounds)
+    return layers(spec, policy, tokens) + ends + choice

@@ -1,0 +1,1 @@
+"""What was measured: records, the store that holds them, and what a run was started with."""

@@ -1,0 +1,234 @@
+"""From what the parties say to the record of a cell."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.choices import EngineChoice
+from orchestrator.records.record import (
+    CellError,
+    Check,
+    LinkReading,
+    PartyReading,
+    PhaseTotal,
+    PrefillTotals,
+    Record,
+    StageReading,
+    Status,
+    Totals,
+)
+from orchestrator.records.versions import host_versions
+from parties.policies import make
+
+Results = Mapping[str, Mapping[str, Any]]
+
+_PREFILL = {
+    "shared": "shared: the bench's referee ran the prompt in the clear and gave client and server uniformly random "
+    "shares of the cache; this took no part in the protocol and is in no total",
+    "mpc": "mpc: client and server ran the prompt themselves, without showing it or the weights to each other or to "
+    "the dealer; the bench's referee has both in the clear to check the run; what the prompt took stands apart from "
+    "decoding",
+}
+_CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
+_HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
+_TLS_BYTES = 22  # of a record: its own header, type and tag; a long message has one more for each 16 KiB, 0.13 %
+_OTHER_BYTES = 5_000_000  # Ray's own traffic and scrapes during a cell
+_OTHER_BYTES_A_SECOND = 64_000  # the same on the host of Ray's head: 40,000 to 48,000 in cells of six minutes
+# The protocol's parties first: the client's clock is the one a user waits by. `plain` runs at the referee alone.
+_CLOCKS = ("client", "server", "referee")
+
+
+def build_record(
+    cell: Cell,
+    results: Results,
+    links: Sequence[Mapping[str, Any] | LinkReading],
+    started: datetime,
+    finished: datetime,
+    *,
+    experiment: str = "",
+    shaping: str = "none",
+    shaping_details: Mapping[str, str | float] = MappingProxyType({}),
+    warnings: Sequence[str] = (),
+) -> Record:
+    """The record of a cell that ran to its end.
+
+    Args:
+        cell: The cell.
+        results: Each role's result, as `Party.run` returns it.
+        links: Fields of `LinkReading`, one an ordered pair.
+        started: When the cell began, UTC.
+        finished: When it ended, UTC.
+        experiment: Name of the experiment.
+        shaping: The back end that shaped the links.
+        shaping_details: How it ran.
+        warnings: What the driver has to say, before the parties' own.
+    """
+    stages = _stages(results)
+    clock = _clock(results)
+    tokens = int(results[clock]["tokens"])
+    check = _check(results)
+    said = [f"{role}: {text}" for role, result in results.items() for text in result.get("warnings", ())]
+    if check is None and cell.engine.name != "plain":
+        said.append("the referee sent no check, so that the result counts as incorrect")
+    correct = cell.engine.name == "plain" if check is None else check.passed
+    return Record(
+        **_common(cell, links, started, finished, experiment, (shaping, shaping_details)),
+        status=Status.OK if correct else Status.INCORRECT,
+        tokens=tokens,
+        seconds_per_token=float(results[clock]["decode_seconds"]) / tokens,
+        totals=Totals(online=_total(stages, "online", clock), offline=_total(stages, "offline", clock)),
+        stages=stages,
+        prefill_totals=_prefill_totals(results, clock),
+        check=check,
+        parties={role: _party(result) for role, result in results.items()},
+        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping, tls=cell.network.tls)),
+    )
+
+
+def failed_record(
+    cell: Cell,
+    error: Mapping[str, Any] | CellError,
+    links: Sequence[Mapping[str, Any] | LinkReading],
+    started: datetime,
+    finished: datetime,
+    *,
+    experiment: str = "",
+    shaping: str = "none",
+    shaping_details: Mapping[str, str | float] = MappingProxyType({}),
+    warnings: Sequence[str] = (),
+) -> Record:
+    """The record of a cell that did not run to its end.
+
+    Args:
+        cell: The cell.
+        error: Fields of `CellError`: status and message, and what is known of role, stage and bytes.
+        links: Fields of `LinkReading`, as far as they were measured.
+        started: When the cell began, UTC.
+        finished: When it ended, UTC.
+        experiment: Name of the experiment.
+        shaping: The back end that shaped the links.
+        shaping_details: How it ran.
+        warnings: What the driver has to say.
+    """
+    known = error if isinstance(error, CellError) else CellError.model_validate(error)
+    common = _common(cell, links, started, finished, experiment, (shaping, shaping_details))
+    return Record(**common, status=known.status, error=known, warnings=tuple(warnings))
+
+
+def _common(
+    cell: Cell,
+    links: Sequence[Mapping[str, Any] | LinkReading],
+    started: datetime,
+    finished: datetime,
+    experiment: str,
+    shaping: tuple[str, Mapping[str, str | float]],
+) -> dict[str, Any]:
+    leaks = [make(cell.policy.name, **cell.policy.parameters).leaks]
+    return {
+        "id": cell.id,
+        "experiment": experiment,
+        "cell": cell,
+        "started": started,
+        "finished": finished,
+        "trust_model": trust_model(cell.engine),
+        "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
+        "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
+        "shaping": shaping[0],
+        "shaping_details": dict(shaping[1]),
+        "links": tuple(LinkReading.model_validate(link) for link in links),
+        "versions": host_versions(),
+    }
+
+
+def trust_model(engine: EngineChoice) -> str:
+    """What an engine says about who must not collude with whom."""
+    from parties.engines.factory import engine_class  # torch comes with it, and most commands do without
+
+    return engine_class(engine.name, engine.randomness or "private").trust_model
+
+
+def _clock(results: Results) -> str:
+    return next(role for role in _CLOCKS if results.get(role, {}).get("tokens"))
+
+
+def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal:
+    readings = [stage for stage in stages if stage.phase == phase]
+    by_party = {role: [stage for stage in readings if stage.party == role] for role in {s.party for s in readings}}
+    own = by_party.get(clock, [])
+    return PhaseTotal(
+        rounds=max((sum(stage.rounds for stage in party) for party in by_party.values()), default=0),
+        seconds=sum(stage.seconds for stage in own),
+        blocked_seconds=sum(stage.blocked_seconds for stage in own),
+        sent_bytes={role: sum(stage.sent_bytes for stage in by_party[role]) for role in sorted(by_party)},
+    )
+
+
+def _stages(results: Results) -> tuple[StageReading, ...]:
+    return tuple(
+        StageReading(party=role, **stage) for role, result in results.items() for stage in result.get("stages", ())
+    )
+
+
+def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:
+    parts = {role: result["prefill"] for role, result in results.items() if result.get("prefill")}
+    if clock not in parts:
+        return None
+    stages = _stages(parts)
+    return PrefillTotals(
+        seconds=float(parts[clock]["seconds"]),
+        online=_total(stages, "online", clock),
+        offline=_total(stages, "offline", clock),
+        stages=stages,
+    )
+
+
+def _check(results: Results) -> Check | None:
+    found = next((result["check"] for result in results.values() if result.get("check")), None)
+    if found is None:
+        return None
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+    return Check.model_validate(finite)
+
+
+def _party(result: Mapping[str, Any]) -> PartyReading:
+    return PartyReading(**{name: result[name] for name in PartyReading.model_fields if name in result})
+
+
+def kernel_mismatches(results: Results, shaping: str, *, tls: bool = False) -> list[str]:
+    """Hosts whose kernel counted other bytes sent than their parties did, by more than 5 %, in words.
+
+    The kernel also counts headers and acknowledgements, about 66 bytes for each message sent or received, what TLS
+    adds, and whatever else uses the interfaces. The back end `proxy` sends everything twice.
+    """
+    found = []
+    for host in sorted({str(result.get("host", "")) for result in results.values()} - {""}):
+        here = [result for result in results.values() if result.get("host") == host]
+        parts = [part for result in here for part in (result, result.get("prefill") or {})]
+        stages = [stage for part in parts for stage in part.get("stages", ())]
+        own = sum(stage["sent_bytes"] for stage in stages)
+        headers = (_HEADER_BYTES + _TLS_BYTES * tls) * sum(stage.get("messages", 0) for stage in stages)
+        kernel = max(result.get("interface_sent_bytes", 0) for result in here)
+        seconds = max(sum(stage.get("seconds", 0) for stage in part.get("stages", ())) for part in parts)
+        other = _OTHER_BYTES + _OTHER_BYTES_A_SECOND * seconds
+        most = (own + headers) * (2 if shaping == "proxy" else 1) + other
+        if not 0.95 * own <= kernel <= 1.05 * most:
+            found.append(
+                f"the kernel of {host} counted {kernel:,} bytes sent, its parties {own:,} and about {headers:,} of "
+                "headers; something else used the network, or a count is wrong"
+            )
+    return found
+
+
+def _differences(results: Results) -> list[str]:
+    """Versions in which the parties differ."""
+    stated = {role: result.get("versions", {}) for role, result in results.items()}
+    packages = sorted({package for versions in stated.values() for package in versions})
+    found = []
+    for package in packages:
+        by_role = {role: versions[package] for role, versions in stated.items() if package in versions}
+        if len(set(by_role.values())) > 1:
+            found.append(f"the parties differ in {package}: " + ", ".join(f"{r} {v}" for r, v in by_role.items()))
+    return found

@@ -1,0 +1,181 @@
+"""One party as a Ray actor: a process of its own that wraps one `Party` and answers while the party works.
+
+Through Ray go paths, public values and counters. Shares, weights and prompts travel over the parties' own links; the
+one text that may come back is the client's own, when the job asks for it.
+"""
+
+import errno
+import faulthandler
+import os
+import pkgutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parties.errors import OutOfRange, PartyError
+from parties.metering.cgroup import oom_kills, usable_cpus
+from parties.transport.tls import Identity
+
+PARTY_CLASS = "parties.roles.party:Party"
+
+# Exceptions whose text describes the program or the system. The text of the others (ValueError, KeyError, ...) often
+# quotes the data at fault, and the data here is secret.
+_SPEAKABLE = (OSError, RuntimeError, ImportError, AttributeError, TypeError, NotImplementedError, AssertionError)
+_LONGEST_MESSAGE = 500
+
+
+class PartyActor:
+    """One role's process. Every method returns plain values; failures come back as `{"error": {...}}`.
+
+    Run it with `max_concurrency` of at least 3, so that `progress` and `stacks` answer while `run` blocks.
+
+    Args:
+        role: `client`, `server`, `dealer` or `referee`.
+        parties_here: How many parties share this machine's cores.
+        party_class: Import path `module:Class` of what does the work, with the interface of
+            `parties.roles.party.Party`.
+    """
+
+    def __init__(self, role: str, parties_here: int, party_class: str = PARTY_CLASS) -> None:
+        self._role = role
+        self._party: Any = None
+        self._identity = Identity()
+        self._party_class = party_class
+        self._threads = threads_for(parties_here)
+
+    def hello(self) -> dict[str, Any]:
+        """Says that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
+        kills = oom_kills()
+        return {"pid": os.getpid(), "oom_kills": None if kills is None else asdict(kills)}
+
+    def open(self, host: str, port: int, session: str, timeout_s: float) -> dict[str, Any]:
+        """Bind the party's data port and its exporter.
+
+        Returns:
+            `address` and `metrics_address`, each host and port; or `error`.
+        """
+
+        def work() -> dict[str, Any]:
+            torch.set_num_threads(self._threads)
+            party_class = pkgutil.resolve_name(self._party_class)
+            self._party = party_class(self._role, host, session, port=port, timeout_s=timeout_s)
+            return {
+                "address": tuple(self._party.address),
+                "metrics_address": tuple(self._party.metrics_address),
+            }
+
+        return self._told(work)
+
+    def request_certificate(self) -> dict[str, Any]:
+        """What the run's authority is to sign: `request`. The key stays in this process."""
+        return self._told(lambda: {"request": self._identity.request()})
+
+    def take_certificate(self, certificate: bytes, authority: bytes) -> dict[str, Any]:
+        """Have what the authority signed, and its own certificate to know the peers by; `{}`, or `error`."""
+
+        def work() -> dict[str, Any]:
+            self._identity.certify(certificate, authority)
+            return {}
+
+        return self._told(work)
+
+    def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
+        """Connect the data links to every other role, under TLS if there is a certificate; `{}`, or `error`."""
+
+        def work() -> dict[str, Any]:
+            self._party.connect(addresses, *([self._identity] if self._identity.certified else []))
+            return {}
+
+        return self._told(work)
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one cell; what `Party.run` returns, or `error`."""
+
+        def work() -> dict[str, Any]:
+            torch.set_num_threads(self._threads)  # OpenMP keeps this per thread, and Ray may run us on any of its own
+            result: dict[str, Any] = self._party.run(job)
+            return result
+
+        return self._told(work)
+
+    def progress(self) -> dict[str, Any]:
+        """What `Party.progress` says now; empty before `open`."""
+        progress: dict[str, Any] = {} if self._party is None else self._party.progress()
+        return progress
+
+    def stacks(self) -> str:
+        """The stacks of all threads of this process: files, lines and function names, no values."""
+        with tempfile.TemporaryFile("w+") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            return file.read()
+
+    def close(self) -> dict[str, Any]:
+        """Close links, data port and exporter; `{}` when done, or `error`."""
+
+        def work() -> dict[str, Any]:
+            if self._party is not None:
+                self._party.close()
+            return {}
+
+        return self._told(work)
+
+    def _told(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - the edge of the process: whatever went wrong goes into the record
+            return {"error": describe(error, self._role, self._last_progress())}
+
+    def _last_progress(self) -> dict[str, Any]:
+        try:
+            return self.progress()
+        except Exception:  # noqa: BLE001 - a broken party must not hide the error that broke it
+            return {}
+
+
+def threads_for(parties_here: int) -> int:
+    """Torch threads of one of `parties_here` parties on this machine: an equal share of its CPUs, at least one."""
+    return max(1, int(usable_cpus() / max(1, parties_here)))
+
+
+def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str, Any]:
+    """The error dictionary of one party: status, message, role, stage, bytes so far, and the peer it names, if any."""
+    return {
+        "status": _status(error),
+        "message": str(error) if isinstance(error, PartyError) else _safe_message(error),
+        "role": role,
+        "stage": getattr(error, "stage", None) or progress.get("stage") or "",
+        "sent_bytes": int(progress.get("sent_bytes", 0)),
+        "received_bytes": int(progress.get("received_bytes", 0)),
+        "peer": getattr(error, "peer", None) or next(iter(getattr(error, "missing", ())), None),
+        "out_of_range": error.number if isinstance(error, OutOfRange) else None,
+    }
+
+
+def _status(error: Exception) -> str:
+    if isinstance(error, PartyError):
+        return error.status
+    return "oom" if _out_of_memory(error) else "party_died"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the host or the GPU had no memory left; torch says so of the host by a plain RuntimeError."""
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
+
+
+def _safe_message(error: Exception) -> str:
+    """Type and place of an unexpected error, with its text only where that cannot quote secret data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    text = f": {error}"[:_LONGEST_MESSAGE] if isinstance(error, _SPEAKABLE) else ""
+    advice = "; out of memory: use a smaller model or seq_len, or a larger machine" if _out_of_memory(error) else ""
+    return f"{type(error).__name__}{place}{text}{advice}"

@@ -1,0 +1,46 @@
+"""Cells that must fail as one before them did, because the referee cannot read what both name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.records.assemble import failed_record
+from orchestrator.records.record import CellError, Record, Status
+
+_Inputs = tuple[Any, ...]
+
+
+class Alike:
+    """Remembers what the referee could not read; each further cell that names it is failed without being run.
+
+    The referee reads model, prompt and heads in the same way whatever the engine, the network and the repeat. Other
+    errors of the status `config_error`, such as a port in use, may be gone by the next cell.
+    """
+
+    def __init__(self) -> None:
+        self._failed: dict[_Inputs, CellError] = {}
+
+    def note(self, record: Record) -> None:
+        """A cell is over."""
+        error = record.error
+        if error is not None and error.status is Status.CONFIG_ERROR and error.role == "referee":
+            self._failed.setdefault(_inputs(record.cell), error)
+
+    def record(self, cell: Cell, experiment: str) -> Record | None:
+        """The record of a cell that must fail; None if it may run."""
+        error = self._failed.get(_inputs(cell))
+        if error is None:
+            return None
+        now = datetime.now(UTC)
+        return failed_record(cell, _repeated(error), (), now, now, experiment=experiment)
+
+
+def _inputs(cell: Cell) -> _Inputs:
+    trained = cell.policy.name if "head" in cell.policy.parameters else ""
+    head = cell.policy.parameters.get("head")
+    return cell.model, cell.prompt.model_dump_json(), cell.seq_len, cell.new_tokens, trained, head
+
+
+def _repeated(error: CellError) -> CellError:
+    message = f"not run, since a cell before it failed of the same cause: {error.message}"
+    return CellError(status=error.status, message=message, role=error.role)

@@ -1,0 +1,117 @@
+"""Why a cell failed: one failure, of the party that caused it and not of the ones that noticed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import ray.exceptions
+
+from parties.metering.meter import IDLE
+
+
+@dataclass(eq=False)
+class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its parties'
+    """What ended a cell early.
+
+    Attributes:
+        status: One of the record's statuses.
+        message: What happened and what to do.
+        role: The party at fault, or empty when it was none of them.
+        stage: What that party last said it was doing.
+        sent_bytes: What it had sent by then, all links together.
+        received_bytes: What it had received by then.
+        peer: The party that this one blames; a failure with a peer is a symptom.
+        out_of_range: With the status of that name, the number: fields of the record's `RangeReading`.
+    """
+
+    status: str
+    message: str
+    role: str = ""
+    stage: str = ""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    peer: str | None = None
+    out_of_range: Mapping[str, Any] | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The fields of the record's error."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "peer"}
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"
+
+
+def reported(error: Mapping[str, Any], progress: Mapping[str, Any]) -> CellFailure:
+    """The failure that a party told of itself, from its error dictionary.
+
+    The stage may have been left by the time the error was told; the last one seen stands in then.
+    """
+    stage = error["stage"] if error["stage"] not in ("", IDLE) else progress.get("stage", "")
+    return CellFailure(**{**error, "stage": stage})
+
+
+def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = "") -> CellFailure:
+    """The failure of a party whose actor did not answer any more.
+
+    Args:
+        role: The party.
+        error: What Ray says.
+        progress: The party's last.
+        oom: What the kernel says of processes that it killed for want of memory since the party started, if it does.
+    """
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        status, what = "oom", "was killed by Ray because its machine ran out of memory; use a smaller model or seq_len"
+    elif isinstance(error, ray.exceptions.RayActorError) and oom:
+        status, what = "oom", f"is gone, and {oom}; use a smaller model or seq_len, or raise the limit"
+    elif isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+        status = "config_error"
+        what = f"could not start: {_last_line(error)}; install this same version of mpcache-bench on every node"
+    elif isinstance(error, ray.exceptions.RayActorError):
+        status, what = "party_died", f"is gone: {_reason(error)}"
+    else:
+        status, what = "party_died", f"could not be asked: {type(error).__name__}"
+    return blamed(role, progress, status=status, message=f"{role} {what}")
+
+
+def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str, Any]]) -> CellFailure:
+    """The failure to record, of all that came in.
+
+    A party that failed of itself comes first. If all who spoke blame a peer, the silent peer is at fault: it hangs, or
+    its machine is out of reach.
+
+    Args:
+        failures: At least one, in order of arrival.
+        progress: Last progress of each role.
+    """
+    for failure in failures:
+        if failure.peer is None:
+            return failure
+    speakers = {failure.role for failure in failures}
+    for failure in failures:
+        if failure.peer is not None and failure.peer not in speakers:
+            message = f"{failure.role} says: {failure.message}"
+            return blamed(failure.peer, progress.get(failure.peer, {}), status=failure.status, message=message)
+    return failures[0]
+
+
+def blamed(role: str, progress: Mapping[str, Any], *, status: str, message: str) -> CellFailure:
+    """A failure of a party with what its last progress said of it; of nobody if `role` is empty."""
+    return CellFailure(
+        status=status,
+        message=message,
+        role=role,
+        stage=str(progress.get("stage") or ""),
+        sent_bytes=int(progress.get("sent_bytes", 0)),
+        received_bytes=int(progress.get("received_bytes", 0)),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Ray's own words on the end of an actor's process, without its ids and general advice."""
+    words = _last_line(error).split("Some common causes")[0].strip()
+    return f"{words} Look for the kernel's OOM killer in dmesg, and at the node in `ray status`."
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,312 @@
+"""The parties of one or more cells: four actors on their seats, connected to each other, stopped as one."""
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import psutil
+import ray
+from ray.actor import ActorHandle
+
+from orchestrator.experiment.networks import Network
+from orchestrator.run.actors import PARTY_CLASS, PartyActor
+from orchestrator.run.deadline import Patience
+from orchestrator.run.failures import CellFailure, blamed, culprit, lost, reported
+from orchestrator.run.links import Links, links_between
+from orchestrator.run.nodes import on_node
+from orchestrator.run.placement import ROLES, Placement
+from parties.metering.cgroup import OomKills, read_oom_kills
+from parties.metering.meter import IDLE
+from parties.transport.tls import Authority
+
+Address = tuple[str, int]
+Answers = dict[str, Any]
+Progress = Mapping[str, Mapping[str, Any]]
+
+POLL_S = 0.33
+# How long to listen for the cause once a party has reported a symptom (its peer is gone).
+_GRACE_S = 3.0
+_STACKS_S = 5.0
+_SILENT_S = 5.0  # a party that works tells its progress three times a second
+_CLOSE_S = 5.0
+_OOM_S = 5.0
+_EXIT_S = 10.0  # Ray ends a stopped process after 5 s
+
+
+@dataclass
+class PartyGroup:
+    """Four connected parties.
+
+    Attributes:
+        placement: Where they sit.
+        exporters: Address of each party's Prometheus exporter.
+        pids: Process id of each party, on its own machine.
+        progress: Last progress of each role.
+        stages_seen: Last stage of each role, idling aside.
+        heard: When each role last told its progress, by the monotonic clock.
+        oom_kills: The kernel's count of processes killed for want of memory where each role started.
+        links: The links between them.
+        timeout_s: What the parties allow a peer to be silent, in seconds.
+    """
+
+    placement: Placement
+    actors: dict[str, ActorHandle]
+    exporters: dict[str, Address]
+    pids: dict[str, int]
+    progress: dict[str, Mapping[str, Any]]
+    stages_seen: dict[str, str]
+    timeout_s: float
+    heard: dict[str, float] = field(default_factory=dict, init=False)
+    oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
+    links: Links = field(init=False)
+    _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+
+    @classmethod
+    def start(
+        cls,
+        placement: Placement,
+        patience: Patience,
+        timeout_s: float,
+        ports: Mapping[str, int],
+        network: Network,
+        shaping: str,
+        party_class: str = PARTY_CLASS,
+    ) -> Self:
+        """Start the actors on their seats and connect them.
+
+        Args:
+            placement: The seats; released again if this fails.
+            patience: Bounds the whole start.
+            timeout_s: What the parties allow a peer to be silent, in seconds.
+            ports: Data ports of the roles that want a fixed one.
+            network: What the links between them should be like, for as long as they live.
+            shaping: The back end that makes them so, or `auto`.
+            party_class: See `PartyActor`.
+
+        Raises:
+            CellFailure: If a party could not start or connect.
+            Interrupted: If the user wants to stop.
+            Overdue: If it takes too long.
+        """
+        remote = ray.remote(PartyActor)
+        actors = {
+            role: remote.options(**placement.options(role), max_concurrency=4, max_restarts=0).remote(
+                role, placement.parties_beside(role), party_class
+            )
+            for role in ROLES
+        }
+        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {}, timeout_s)
+        try:
+            group._connect(patience, ports, network, shaping)
+        except BaseException:
+            group.kill()
+            raise
+        return group
+
+    def run(self, job: dict[str, Any], patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+        """Run one job on all parties at once.
+
+        Args:
+            job: `parties.roles.job.Job` as a dictionary.
+            patience: Bounds the run.
+            watch: Called about three times a second with the progress of all roles.
+
+        Returns:
+            The result of each role.
+
+        Raises:
+            CellFailure: Of the party at fault. The others may still be running: `kill` the group.
+            Interrupted: If the user wants to stop.
+            Overdue: If it takes too long.
+        """
+
+        def told(progress: Progress) -> None:
+            watch(progress)
+            self._require_news()
+
+        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, told)
+
+    def overdue(self, message: str) -> CellFailure:
+        """The failure of a cell that took too long; a party that alone no longer tells its progress is at fault."""
+        silent = self._silent(_SILENT_S)
+        role = silent[0] if len(silent) == 1 else ""
+        return blamed(role, self._seen(role) if role else {}, status="timeout", message=message)
+
+    def stacks(self) -> str:
+        """Stacks of all threads of all parties, as far as they answer within a few seconds."""
+        asked = {role: actor.stacks.remote() for role, actor in self.actors.items()}
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_STACKS_S)
+        return "\n".join(f"== {role} ==\n{self._stack(role, ref)}" for role, ref in asked.items())
+
+    def close(self) -> None:
+        """Let the parties close their links and ports, then end them."""
+        asked = [actor.close.remote() for actor in self.actors.values()]
+        ray.wait(asked, num_returns=len(asked), timeout=_CLOSE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all parties at once, whatever they do, and give their seats back."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+        self.placement.release()
+        self._await_exit()
+        with contextlib.suppress(CellFailure):  # what a host does not undo now, its janitor does
+            self._undo.close()
+
+    def _await_exit(self) -> None:
+        """Wait until the processes on this machine are gone, with their memory and ports."""
+        here = [pid for role, pid in self.pids.items() if self._is_here(role) and psutil.pid_exists(pid)]
+        psutil.wait_procs([psutil.Process(pid) for pid in here], timeout=_EXIT_S)
+
+    def _is_here(self, role: str) -> bool:
+        return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
+
+    def _connect(self, patience: Patience, ports: Mapping[str, int], network: Network, shaping: str) -> None:
+        session = secrets.token_hex(16)
+        hosts = data_hosts(self.placement)
+        hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
+        self.pids = {role: answer["pid"] for role, answer in hello.items()}
+        counted = {role: answer["oom_kills"] for role, answer in hello.items()}
+        self.oom_kills = {role: OomKills(**before) for role, before in counted.items() if before is not None}
+        opened = self._all(
+            {
+                role: actor.open.remote(hosts[role], ports.get(role, 0), session, self.timeout_s)
+                for role, actor in self.actors.items()
+            },
+            patience,
+        )
+        self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
+        bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
+        self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
+        if network.tls:
+            self._certify(patience)
+        self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, patience)
+
+    def _certify(self, patience: Patience) -> None:
+        """A certificate for each party, from an authority that nobody keeps."""
+        asked = self._all({role: actor.request_certificate.remote() for role, actor in self.actors.items()}, patience)
+        authority = Authority()
+        signed = {role: authority.sign(role, answer["request"]) for role, answer in asked.items()}
+        self._all(
+            {
+                role: actor.take_certificate.remote(signed[role], authority.certificate)
+                for role, actor in self.actors.items()
+            },
+            patience,
+        )
+
+    def _all(
+        self, refs: dict[str, Any], patience: Patience, watch: Callable[[Progress], None] = lambda _: None
+    ) -> Answers:
+        """The answers of all roles; the first failure ends the wait, once its cause is known."""
+        answers: Answers = {}
+        failures: list[CellFailure] = []
+        settle_at = math.inf
+        pending = {ref: role for role, ref in refs.items()}
+        poll = _ProgressPoll(self.actors)
+        self.stages_seen = {}
+        self.heard = dict.fromkeys(refs, time.monotonic())
+        while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
+            patience.check()
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, patience.left))
+            self._note(poll.latest())
+            for ref in ready:
+                role = pending.pop(ref)
+                try:
+                    answers[role] = self._answer(role, ref)
+                except CellFailure as failure:
+                    failures.append(failure)
+                    settle_at = min(settle_at, time.monotonic() + _GRACE_S)
+            watch(self.progress)
+        if failures:
+            raise culprit(failures, {role: self._seen(role) for role in self.actors})
+        return answers
+
+    def _require_news(self) -> None:
+        """Fail where parties are out of the driver's reach, also if no peer waits for them.
+
+        Their peers, who know more, are given the time to say it first.
+        """
+        limit = self.timeout_s + _SILENT_S
+        if silent := self._silent(limit):
+            raise self.overdue(f"no news from {', '.join(silent)} for {limit:g} s: gone with its host, or cut off")
+
+    def _silent(self, seconds: float) -> list[str]:
+        """The roles that told no progress for so long."""
+        now = time.monotonic()
+        return [role for role, heard in self.heard.items() if now - heard > seconds]
+
+    def _note(self, news: Progress) -> None:
+        self.progress.update(news)
+        self.heard |= dict.fromkeys(news, time.monotonic())
+        self.stages_seen |= {role: told["stage"] for role, told in news.items() if told.get("stage", IDLE) != IDLE}
+
+    def _seen(self, role: str) -> Mapping[str, Any]:
+        return {**self.progress[role], "stage": self.stages_seen.get(role, "")}
+
+    def _answer(self, role: str, ref: Any) -> Any:
+        try:
+            answer = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            raise lost(role, error, self._seen(role), self._oom(role)) from error
+        if "error" in answer:
+            raise reported(answer["error"], self._seen(role))
+        return answer
+
+    def _oom(self, role: str) -> str:
+        """What the kernel says of processes that it killed for want of memory since a party started; empty if none."""
+        before, node = self.oom_kills.get(role), self.placement.nodes[role]
+        if before is None or not any(known["Alive"] for known in ray.nodes() if known["NodeID"] == node):
+            return ""
+        try:
+            now = on_node(node, _OOM_S, read_oom_kills, before.file)
+        except ray.exceptions.RayError:  # its host has gone meanwhile
+            return ""
+        killed = 0 if now is None else now.count - before.count
+        who = "a process" if killed == 1 else f"{killed} processes"
+        return f"the kernel has since killed {who} for want of memory ({before.file})" if killed else ""
+
+    def _stack(self, role: str, ref: Any) -> str:
+        try:
+            return str(ray.get(ref, timeout=0))
+        except ray.exceptions.RayError as error:
+            return f"no stack: {type(error).__name__}; process {self.pids.get(role)} is {self._state(role)}"
+
+    def _state(self, role: str) -> str:
+        """What the system says of a party's process, where that process is on this machine."""
+        if not self._is_here(role):
+            return "on another machine"
+        try:
+            return str(psutil.Process(self.pids[role]).status())
+        except (psutil.Error, KeyError):
+            return "gone"
+
+
+class _ProgressPoll:
+    """Asks every party for its progress, never twice before it answered."""
+
+    def __init__(self, actors: Mapping[str, ActorHandle]) -> None:
+        self._actors = actors
+        self._asked = {role: actor.progress.remote() for role, actor in actors.items()}
+
+    def latest(self) -> dict[str, Mapping[str, Any]]:
+        """What has come in since the last call; parties that did not answer are left out."""
+        came: dict[str, Mapping[str, Any]] = {}
+        ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=0)
+        for role, ref in list(self._asked.items()):
+            if ref in ready:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    came[role] = ray.get(ref)
+                self._asked[role] = self._actors[role].progress.remote()
+        return came
+
+
+def data_hosts(placement: Placement) -> dict[str, str]:
+    """The address on which each party binds its data port: loopback if they share one machine, its node's otherwise."""
+    if len(set(placement.nodes.values())) == 1:
+        return dict.fromkeys(placement.hosts, "127.0.0.1")
+    return placement.hosts

@@ -1,0 +1,82 @@
+"""What cells read, looked at on this machine before the first of them: weights, tokenizer, prompt, heads.
+
+The parties read the same on their own hosts. On a cluster, what is not found here is left to them.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.problems import ConfigError, Problem
+from parties.errors import ModelError, PromptError
+from parties.roles.job import Job
+
+_MODEL_FIX = "fetch the model again, or name another one"
+_PROMPT_FIX = "shorten seq_lens, or name another text"
+_HEAD_FIX = "name heads that fit, or leave the policy out"
+
+
+def require_inputs(cells: Sequence[Cell], file: Path, *, elsewhere: bool) -> None:
+    """Refuse cells that no party can run from the files that are here.
+
+    Args:
+        cells: Cells of one experiment, at least one.
+        file: The experiment file, for the message.
+        elsewhere: Whether the parties run on a cluster, whose hosts may hold a model and heads that are not here.
+
+    Raises:
+        ConfigError: With all that is missing, damaged or too short, each thing once.
+    """
+    files = [*_weights(cells[0]), *_heads(cells)]
+    problems = [*([] if elsewhere else files), *_tokens(cells, elsewhere=elsewhere)]
+    if problems:
+        raise ConfigError(str(file), problems)
+
+
+def _weights(cell: Cell) -> Iterator[Problem]:
+    """Weights that are missing, torn or of another model."""
+    from parties.models import check_weights  # torch comes with it, and most commands do without
+
+    try:
+        check_weights(cell.model)
+    except ModelError as error:
+        yield Problem("model", cell.model, str(error), _MODEL_FIX)
+
+
+def _tokens(cells: Sequence[Cell], *, elsewhere: bool) -> Iterator[Problem]:
+    """A tokenizer that cannot be used, or a prompt with too few tokens for the longest of the cells."""
+    from parties.models import load_spec, load_tokenizer
+    from parties.roles.prompt import prompt_tokens
+
+    longest = max(cells, key=lambda cell: cell.seq_len + cell.new_tokens)
+    try:
+        prompt_tokens(_job(longest), load_tokenizer(longest.model), load_spec(longest.model))
+    except ModelError as error:
+        if not elsewhere:
+            yield Problem("model", longest.model, str(error), _MODEL_FIX)
+    except PromptError as error:
+        path = "prompt.text_file"
+        yield Problem(path, longest.prompt.text_file, str(error).removeprefix(f"{path}: "), _PROMPT_FIX)
+
+
+def _heads(cells: Sequence[Cell]) -> Iterator[Problem]:
+    """Trained heads that are missing, damaged or of another model's shape, as far as no weights are needed."""
+    from parties.heads import load_head, read_head
+    from parties.models import load_spec
+    from parties.policies import make
+
+    for choice in dict.fromkeys(str(cell.policy) for cell in cells):
+        policy = next(cell.policy for cell in cells if str(cell.policy) == choice)
+        kind, head = make(policy.name, **policy.parameters).trained, str(policy.parameters.get("head", ""))
+        if kind is None:
+            continue
+        try:
+            load_head(head, kind, load_spec(cells[0].model), read_head(head, kind).fingerprint)
+        except ModelError as error:
+            yield Problem(f"policies.{policy.name}.head", head, str(error).removeprefix("head: "), _HEAD_FIX)
+
+
+def _job(cell: Cell) -> Job:
+    """The part of a cell's job that its prompt depends on."""
+    values = cell.model_dump(include={"model", "prompt", "seq_len", "new_tokens", "seed"})
+    return Job.model_validate({**values, "engine": cell.engine.name, "policy": {"name": cell.policy.name}})

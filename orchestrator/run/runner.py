@@ -1,0 +1,264 @@
+"""The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import ray
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.records.assemble import build_record, failed_record
+from orchestrator.records.record import LinkReading, Record, Status
+from orchestrator.run.actors import PARTY_CLASS
+from orchestrator.run.deadline import Interrupted, Overdue, Patience
+from orchestrator.run.failures import CellFailure
+from orchestrator.run.group import Answers, PartyGroup, Progress
+from orchestrator.run.links import Survey
+from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
+from orchestrator.run.preflight import require_memory
+from orchestrator.run.stopwatch import Stopwatch
+from orchestrator.watch.targets import TargetFile
+from parties.errors import ModelError
+from parties.roles.job import Job
+
+_PLACE_S = 60.0
+_STACKS = "stacks"
+
+
+class Outcome(NamedTuple):
+    """A cell's record, and the client's text if the run is to show it; the text is in no record."""
+
+    record: Record
+    text: str | None = None
+
+
+class Runner:
+    """Runs cells one after the other; parties stay up between cells that can share them.
+
+    Use it in a `with` statement: on leaving, the parties are stopped.
+
+    Args:
+        experiment: Name of the experiment.
+        folder: The run's folder; stacks of hung parties go below it.
+        targets: Told about the exporters of each new group of parties.
+        stop: Set when the user wants to stop.
+        show_text: Whether the client hands out the decoded text.
+        party_class: Import path `module:Class` of what the actors wrap.
+        links_seen: Told what the links of a cell were asked and measured to be.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        folder: Path,
+        targets: TargetFile,
+        stop: threading.Event,
+        *,
+        show_text: bool = False,
+        party_class: str = PARTY_CLASS,
+        links_seen: Callable[[Sequence[LinkReading]], None] = lambda _: None,
+    ) -> None:
+        self._experiment = experiment
+        self._folder = folder
+        self._targets = targets
+        self._stop = stop
+        self._show_text = show_text
+        self._party_class = party_class
+        self._links_seen = links_seen
+        self._group: PartyGroup | None = None
+        self._group_key: tuple[Any, ...] = ()
+        self._survey = Survey()
+        self._refused: dict[str, CellFailure] = {}
+
+    def run(
+        self, cell: Cell, watch: Callable[[Progress], None], note: Callable[[str], None] = lambda _: None
+    ) -> Outcome:
+        """Run one cell; whatever happens to it becomes its record.
+
+        Args:
+            cell: The cell.
+            watch: Called about three times a second with the progress of all roles.
+            note: Called with what the driver does itself, in words.
+        """
+        stopwatch = Stopwatch()
+        patience = Patience(cell.cell_timeout_s, self._stop)
+        self._survey = Survey()
+        if (known := self._refused.get(numbers_of(cell))) is not None:
+            return Outcome(failed_record(cell, known.told, (), *stopwatch.read(), **self._noted))
+        try:
+            answers = self._answers(cell, patience, watch, note)
+        except BaseException as error:
+            try:
+                failure = self._failure(cell, error)
+            finally:
+                self._kill()
+            if failure is None:
+                raise
+            if failure.status == Status.OUT_OF_RANGE:
+                seen = f"{failure.message}; seen in cell {cell.id}, which computes the same numbers"
+                self._refused[numbers_of(cell)] = replace(failure, message=seen)
+            record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
+            return Outcome(record)
+        record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
+        return Outcome(record, answers["client"].get("text") if self._show_text else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._group is not None:
+            self._group.close()
+            self._group = None
+        self._kill()
+
+    def _answers(
+        self, cell: Cell, patience: Patience, watch: Callable[[Progress], None], note: Callable[[str], None]
+    ) -> Answers:
+        """The cell, between the measurements of its links."""
+
+        def measuring(what: str) -> None:
+            patience.check()
+            note(what)
+
+        group = self._group_for(cell, patience)
+        self._survey = Survey(group.links, measuring)
+        self._survey.before()
+        self._links_seen(self._survey.readings)
+        answers = group.run(job_of(cell, show_text=self._show_text), patience, watch)
+        self._survey.after()
+        self._links_seen(self._survey.readings)
+        return answers
+
+    @property
+    def _noted(self) -> dict[str, Any]:
+        """What the driver adds to a record."""
+        survey = self._survey
+        noted = {"experiment": self._experiment, "warnings": survey.warnings}
+        return noted | {"shaping": survey.backend, "shaping_details": survey.details}
+
+    def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
+        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
+        if self._group is not None and key == self._group_key:
+            return self._group
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+        weights = weights_of(cell.model)
+        placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=patience.check)
+        try:
+            require_memory(weights, placement, patience)
+        except BaseException:
+            placement.release()
+            raise
+        self._group = PartyGroup.start(
+            placement, patience, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
+        )
+        self._group_key = key
+        self._targets.write(self._group.exporters)
+        return self._group
+
+    def _failure(self, cell: Cell, error: BaseException) -> CellFailure | None:
+        """What to record of an error; None if it is not the cell's but a bug or the user's second Ctrl-C."""
+        match error:
+            case CellFailure(status=Status.TIMEOUT):
+                error.message += self._stacks(cell)
+                return error
+            case CellFailure():
+                return error
+            case Interrupted():
+                return CellFailure(Status.INTERRUPTED, "stopped by the user; run the same command again to resume")
+            case PlacementError():
+                return CellFailure(Status.UNSUPPORTED, str(error))
+            case ray.exceptions.RayError():
+                return CellFailure(Status.PARTY_DIED, f"Ray failed: {type(error).__name__}; see `ray status`")
+            case Overdue():
+                overdue = self._overdue(cell)
+                overdue.message += self._stacks(cell)
+                return overdue
+        return None
+
+    def _overdue(self, cell: Cell) -> CellFailure:
+        progress = {} if self._group is None else self._group.progress
+        seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
+        message = (
+            f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
+            f"give it more time, or look where it hangs"
+        )
+        return CellFailure(Status.TIMEOUT, message) if self._group is None else self._group.overdue(message)
+
+    def _stacks(self, cell: Cell) -> str:
+        """Save the stacks of all parties; where they are, in words."""
+        if self._group is None:
+            return ""
+        path = self._folder / _STACKS / f"{cell.id}.txt"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._group.stacks(), encoding="utf-8")
+        except OSError as error:  # the record matters more, and says itself if the disk is full
+            return f"; stacks of all parties could not be written to {path}: {error.strerror}"
+        return f"; stacks of all parties: {_STACKS}/{path.name}"
+
+    def _kill(self) -> None:
+        if self._group is not None:
+            self._group.kill()
+            self._group = None
+        self._targets.remove()
+
+
+def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
+    """The cell as every party sees it."""
+    job = Job.model_validate(
+        {
+            "engine": cell.engine.name,
+            "model": cell.model,
+            "policy": {"name": cell.policy.name, "parameters": cell.policy.parameters},
+            "prompt": cell.prompt.model_dump(),
+            "seq_len": cell.seq_len,
+            "new_tokens": cell.new_tokens,
+            "prefill": cell.prefill,
+            "argmax": cell.argmax,
+            "offline": cell.offline,
+            "comparison": cell.comparison,
+            "randomness": cell.engine.randomness or "private",
+            "gpu": cell.gpu,
+            "seed": cell.seed,
+            "show_text": show_text,
+        }
+    )
+    return job.model_dump()
+
+
+def numbers_of(cell: Cell) -> str:
+    """What decides which numbers a cell computes: its job without what only changes how, in words that can be compared.
+
+    Cells that are alike in it leave an engine's ranges alike, so the second one need not be run to know.
+    """
+    how = ("offline", "comparison", "gpu", "show_text")
+    return json.dumps({k: v for k, v in job_of(cell, show_text=False).items() if k not in how}, sort_keys=True)
+
+
+def weights_of(model: str) -> int:
+    """Number of parameters of a model.
+
+    Raises:
+        CellFailure: If the model cannot be found or is of an unknown kind.
+    """
+    from parties.models import load_spec  # reads files of the model; not needed to import this module
+
+    try:
+        return load_spec(model).parameters
+    except ModelError as error:
+        raise CellFailure(Status.CONFIG_ERROR, str(error)) from error
+
+
+def gpu_roles(cell: Cell) -> tuple[str, ...]:
+    """Who computes on a GPU: nobody, the protocol's parties, or the referee, where `plain` runs."""
+    if not cell.gpu:
+        return ()
+    return ("referee",) if cell.engine.name == "plain" else PROTOCOL_ROLES

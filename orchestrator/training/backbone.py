@@ -1,0 +1,126 @@
+"""The model that heads are trained for: frozen, on the plain engine, watched from inside."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from orchestrator.training.gated import GatedEngine
+from orchestrator.training.settings import TrainingError
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import Program, run
+from parties.heads.folding import fold_head
+from parties.heads.format import Head, fingerprint
+from parties.metering.meter import StageMeter
+from parties.models import load_spec, load_tokenizer, load_weights
+from parties.models.folding import fold
+from parties.policies.base import Policy
+
+if TYPE_CHECKING:
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one layer computes for a text of n tokens.
+
+    Attributes:
+        normal: its normalised input with the norm's gain and bias, [n, hidden].
+        qkv: queries, keys and values side by side before positions, unscaled, [n, (heads + 2 kv_heads) head_dim].
+        q: queries with position, scaled by 1/sqrt(head_dim), [heads, n, head_dim].
+        k: keys with position, [kv_heads, n, head_dim].
+        v: values, [kv_heads, n, head_dim].
+    """
+
+    normal: Tensor
+    qkv: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
+class _Watch(Policy):
+    """Keeps everything, and a record of each layer."""
+
+    name: ClassVar[str] = "watch"
+    keeps: ClassVar[str] = "every token"
+    source: ClassVar[str] = "-"
+
+    inputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    queries: list[Tensor] = field(default_factory=list)
+
+    def on_projection(self, engine: "Engine", cache: Cache, layer: int, normal: Any, qkv: Any) -> Program[None]:  # noqa: ARG002
+        """Notes what the layer multiplies with."""
+        self.inputs.append((normal, qkv))
+        return
+        yield
+
+    def after_prefill(self, engine: "Engine", cache: Cache, layer: int, q: Any) -> Program[None]:  # noqa: ARG002
+        """Notes the queries."""
+        self.queries.append(q)
+        return
+        yield
+
+
+class Backbone:
+    """A frozen model.
+
+    Attributes:
+        model: its name, as it was asked for.
+        spec: its facts.
+        fingerprint: as in a file of heads.
+        tokenizer: its tokenizer.
+        engine: with the model installed, float32.
+    """
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        """Loads the model.
+
+        Args:
+            model: a model source.
+            device: where it computes, `cpu` or `cuda`.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be read.
+            TrainingError: there is no such device.
+        """
+        if device not in GatedEngine.devices or (device == "cuda" and not torch.cuda.is_available()):
+            raise TrainingError(f"device: {device!r} is not there; use cpu, or cuda on a machine with a GPU")
+        self.model, self.device, self.spec = model, device, load_spec(model)
+        self.tokenizer, weights = load_tokenizer(model), load_weights(model)
+        self.fingerprint = fingerprint(self.spec, weights)
+        self.engine = GatedEngine(StageMeter(), torch.float32, device)
+        self._folded = fold(self.spec, weights)
+        self._norms = {name: tensor for name, tensor in weights.items() if ".attn_norm." in name}
+        run(self.engine.install({}, self._folded))
+
+    def install(self, head: Head) -> None:
+        """Puts heads beside the model, for the policy that uses them."""
+        run(self.engine.install({}, self._folded | fold_head(head, self.spec, self._norms)))
+
+    def watch(self, tokens: list[int]) -> list[Seen]:
+        """What each layer computes for a text; no gradients."""
+        watch, cache = _Watch(), Cache.empty(self.spec.n_layers)
+        with torch.no_grad():
+            decoder = Decoder(self.engine, self.spec, watch)
+            run(decoder.prefill(run(decoder.embed(tokens, len(tokens), 0)), cache))
+            return [
+                Seen(*self._unfolded(layer, *watch.inputs[layer]), watch.queries[layer], here.k, here.v)
+                for layer, here in enumerate(cache.layers)
+            ]
+
+    def gain(self, layer: int) -> float:
+        """Root mean square of a layer's normalised input, from its norm's gain."""
+        return float(self._norms[f"layers.{layer}.attn_norm.weight"].square().mean().sqrt())
+
+    def _unfolded(self, layer: int, normal: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
+        """Undoes what `parties.models.folding` does, since heads are kept for the model as published."""
+        gain = self._norms[f"layers.{layer}.attn_norm.weight"].to(normal.device)
+        shift = self._norms.get(f"layers.{layer}.attn_norm.bias")
+        moved = normal * gain if shift is None else normal * gain + shift.to(normal.device)
+        queries = self.spec.n_heads * self.spec.head_dim
+        scaled = torch.cat([qkv[:, :queries] * self.spec.head_dim**0.5, qkv[:, queries:]], dim=1)
+        return moved, scaled

@@ -1,0 +1,74 @@
+"""An unfinished training in a file: parameters, moments of the optimiser, and what the losses were so far."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from orchestrator.training.files import write_whole
+from orchestrator.training.loop import Run
+from orchestrator.training.settings import TrainingError
+
+FORMAT = "mpcache-bench.training.1"
+
+
+def save_checkpoint(run: Run, identity: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+        run: the training between two blocks.
+        identity: settings, model and texts, of which none may change.
+        path: the file.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in run.parameters.items():
+        moments = run.optimiser.state[parameter]
+        parts = {"value": parameter.detach(), "first": moments["exp_avg"], "second": moments["exp_avg_sq"]}
+        tensors |= {f"{part}.{name}": tensor.contiguous().cpu() for part, tensor in parts.items()}
+    told = {"step": run.step, "seconds": run.seconds, "history": run.history, "identity": identity}
+    metadata = {"format": FORMAT, "told": json.dumps(told)}
+    write_whole(path, lambda fresh: save_file(tensors, fresh, metadata=metadata))
+
+
+def restore(run: Run, identity: dict[str, Any], path: Path) -> None:
+    """Puts a training to where its checkpoint was written.
+
+    Args:
+        run: the training, as it begins.
+        identity: what `save_checkpoint` was given.
+        path: the file.
+
+    Raises:
+        TrainingError: there is no checkpoint, it is damaged, or of another training; the message names the difference.
+    """
+    if not path.exists():
+        raise TrainingError(f"resume: there is no checkpoint {path}; leave --resume out to begin")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        told = json.loads(metadata["told"]) if metadata.get("format") == FORMAT else None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise TrainingError(f"resume: {path} cannot be read: {error}; remove it to begin again") from None
+    if told is None:
+        raise TrainingError(f"resume: {path} is no checkpoint of this version; remove it to begin again")
+    for key, value in identity.items():
+        if (then := told["identity"].get(key)) != value:
+            raise TrainingError(f"resume: {path} was trained with {key} {then!r}, not {value!r}; use the same command")
+    for name, parameter in run.parameters.items():
+        parameter.data.copy_(tensors[f"value.{name}"])
+        moments = {"exp_avg": tensors[f"first.{name}"], "exp_avg_sq": tensors[f"second.{name}"]}
+        on_device = {key: tensor.to(parameter.device) for key, tensor in moments.items()}
+        run.optimiser.state[parameter] = {"step": _count(run, told["step"]), **on_device}
+    run.step, run.seconds, run.history = told["step"], told["seconds"], told["history"]
+
+
+def _count(run: Run, step: int) -> Tensor:
+    """The optimiser's own count of steps."""
+    return next(iter(run.parameters.values())).new_tensor(float(step)).cpu()

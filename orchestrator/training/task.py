@@ -1,0 +1,68 @@
+"""What a kind of heads has to say to be trained."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from orchestrator.training.backbone import Backbone
+from orchestrator.training.settings import Settings
+from parties.heads.format import Head, Kind
+
+Parameters = dict[str, Tensor]
+"""By the part of the name after `layers.<l>.` in a file of heads, all layers stacked."""
+
+Observed = dict[str, Tensor]
+"""What training needs of a window, all layers stacked; real numbers in half precision."""
+
+
+class Task(ABC):
+    """Heads of one kind for one model.
+
+    Attributes:
+        kind: the policy that uses them.
+        objective: what the parts of the loss are called, in order.
+    """
+
+    kind: ClassVar[Kind]
+    objective: ClassVar[tuple[str, ...]]
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        self.backbone, self.settings = backbone, settings
+
+    @abstractmethod
+    def observe(self, window: list[int]) -> Observed:
+        """Runs a window through the frozen model, and keeps what the loss needs of it."""
+
+    @abstractmethod
+    def loss(self, parameters: Mapping[str, Tensor], seen: Observed) -> dict[str, Tensor]:
+        """The parts of the loss by name; training descends their sum."""
+
+    def start(self) -> Parameters:
+        """Parameters to begin with: normal numbers, biases of nothing."""
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        stacked: dict[str, list[Tensor]] = {}
+        for name, shape in self._empty().shapes(self.backbone.spec).items():
+            _, layer, part = name.split(".", 2)
+            size = 0.0 if part.endswith("bias") else shape[0] ** -0.5 * self.size(int(layer), part)
+            stacked.setdefault(part, []).append(torch.randn(shape, generator=generator) * size)
+        return {name: torch.stack(tensors).to(self.backbone.device) for name, tensors in stacked.items()}
+
+    def size(self, layer: int, part: str) -> float:  # noqa: ARG002 - one size fits most heads
+        """How large a layer's products with a part are at the start, beside what they multiply."""
+        return 1.0
+
+    def head(self, parameters: Mapping[str, Tensor]) -> Head:
+        """The heads as they are saved: float16, which no trained number leaves."""
+        empty = self._empty()
+        tensors = {
+            f"layers.{layer}.{name}": tensor.detach().half().cpu()
+            for name, stacked in parameters.items()
+            for layer, tensor in enumerate(stacked)
+        }
+        return Head(empty.kind, empty.model, empty.fingerprint, empty.width, tensors)
+
+    def _empty(self) -> Head:
+        return Head(self.kind, self.backbone.model, self.backbone.fingerprint, self.settings.width, {})

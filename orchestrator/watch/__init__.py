@@ -1,0 +1,1 @@
+"""A run as it goes: terminal, live page, Prometheus targets, pushed dashboards."""

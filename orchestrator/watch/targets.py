@@ -1,0 +1,164 @@
+"""The Prometheus target files of a run: which exporters to scrape, for `file_sd_configs`."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from netem.state import state_dir
+from parties.metering.registry import DRIVER
+
+Address = tuple[str, int]
+
+FOLDER_VARIABLE = "MPCACHE_BENCH_TARGETS"
+READABLE = 0o644
+"""Mode of the files that a Prometheus of another user reads, whatever the umask is."""
+
+_KNOCK_S = 1.0
+_READ, _ENTER = 0o004, 0o001  # what users other than the owner and its group may do
+
+log = logging.getLogger(__name__)
+
+
+def targets_dir() -> Path:
+    """Where all runs of this user on this machine name their exporters, for `mpcache-bench observe up`.
+
+    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`. All users may read the latter: a
+    system's Prometheus is a user of its own. The files name runs and ports, and hold no secret.
+    """
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    folder = state_dir("targets")
+    for path, mode in ((folder, 0o755), (folder.parent, 0o711)):
+        with contextlib.suppress(PermissionError):  # of another user, whose matter it is
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+    return folder
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """What keeps other users from reading a file, or those of a folder: it, or a folder above it; None if nothing."""
+    asked = _READ | _ENTER if path.is_dir() else _READ
+    for place, needed in ((path, asked), *((above, _ENTER) for above in path.absolute().parents)):
+        if place.exists() and place.stat().st_mode & needed != needed:
+            return place
+    return None
+
+
+class TargetFile:
+    """`file_sd` files, all alike, that name the exporters while a run lasts, and are gone afterwards.
+
+    Prometheus reads a file whenever it changes, so each version replaces the last one in a single rename. A file that
+    cannot be written is warned of once and goes without: a run never fails because nobody can watch it.
+
+    Args:
+        paths: The files; Prometheus wants the suffix `.json`. Their folders are made if need be.
+        run: Value of the label `run`, a unique name.
+        driver: The driver's exporter; None if there is none.
+        relayed: Whether the driver serves the metrics of each role below `/ROLE`, for hosts that nobody else reaches.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], run: str, driver: Address | None = None, *, relayed: bool = False
+    ) -> None:
+        self._paths = list(paths)
+        self._run = run
+        self._driver = driver
+        self._relayed = relayed
+        self.exporters: Mapping[str, Address] = {}
+
+    def write(self, exporters: Mapping[str, Address]) -> None:
+        """Name the exporters of all parties: role to host and port."""
+        self.exporters = dict(exporters)
+        groups = [self._group(role, *address) for role, address in self.exporters.items()]
+        if self._driver is not None:
+            groups.append({"targets": [_authority(*self._driver)], "labels": self._labels(DRIVER)})
+        text = json.dumps(groups, indent=2) + "\n"
+        for path in list(self._paths):
+            try:
+                _replace(path, text)
+            except OSError as error:
+                self._paths.remove(path)
+                log.warning("Prometheus is not told of this run by %s: %s", path, error.strerror)
+
+    def remove(self) -> None:
+        """The parties are gone: the driver is left to scrape, if there is one."""
+        if self._driver is not None:
+            self.write({})
+        else:
+            self._unlink()
+
+    def __enter__(self) -> Self:
+        if self._driver is not None:
+            self.write({})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._unlink()
+
+    def _unlink(self) -> None:
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _group(self, role: str, host: str, port: int) -> dict[str, Any]:
+        if self._relayed and self._driver is not None:
+            path = {"__metrics_path__": f"/{role}/metrics"}
+            return {"targets": [_authority(*self._driver)], "labels": self._labels(role) | path}
+        return {"targets": [_authority(host, port)], "labels": self._labels(role)}
+
+    def _labels(self, party: str) -> dict[str, str]:
+        return {"run": self._run, "party": party}
+
+
+def forget_ended(folder: Path) -> list[str]:
+    """Remove the target files of runs whose driver was killed: nobody answers there any more.
+
+    Returns:
+        Names of the runs that were forgotten.
+    """
+    ended = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            groups = json.loads(path.read_text(encoding="utf-8"))
+            (driver,) = (group for group in groups if group["labels"]["party"] == DRIVER)
+            alive = _answers(driver["targets"][0])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it has just gone, or is not ours
+        if not alive:
+            path.unlink(missing_ok=True)
+            ended.append(str(driver["labels"]["run"]))
+    return ended
+
+
+def _answers(authority: str) -> bool:
+    host, _, port = authority.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # a host that cannot be reached now may come back
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(READABLE)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,182 @@
+"""What the driver knows of its run while it lasts: for its exporter, the live page and the files of time series."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.records.record import LinkReading, Record
+from orchestrator.records.timeline import Progress, Sample, Timeline
+from orchestrator.watch.terminal import Course
+from parties.metering.collector import Sample as MetricSample
+from parties.metering.registry import RUN_INFO
+
+_BYTES = 1e6 / 8  # of a megabit
+_FINISHED = 200  # how many finished cells the live page lists
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Follows the cells of a run; written by the thread that drives them, read by any.
+
+    Args:
+        run: Name of the run, unique.
+        folder: The run's folder; time series go below it.
+        course: How far the sweep is.
+        clock: Source of time, in seconds.
+    """
+
+    def __init__(self, run: str, folder: Path, course: Course, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run = run
+        self._folder, self._course, self._clock = folder, course, clock
+        self._lock = threading.Lock()
+        self._cell: Cell | None = None
+        self._links: tuple[LinkReading, ...] = ()
+        self._timeline = Timeline("", clock)
+        self._before: tuple[Timeline, tuple[LinkReading, ...]] = self._timeline, ()
+        self._statuses: Counter[str] = Counter()
+        self._finished: list[dict[str, Any]] = []
+
+    def begin(self, cell: Cell) -> None:
+        """A cell starts."""
+        with self._lock:
+            if self._timeline.samples:
+                self._before = self._timeline, self._links
+            self._cell, self._links = cell, ()
+            self._timeline = Timeline(cell.id, self._clock)
+
+    def links(self, readings: Sequence[LinkReading]) -> None:
+        """The links of the cell, once they are measured."""
+        with self._lock:
+            self._links = tuple(readings)
+
+    def update(self, progress: Progress) -> None:
+        """The parties' progress, by role."""
+        with self._lock:
+            self._timeline.add(progress)
+
+    def note(self, what: str) -> None:
+        """What the driver does itself is for the terminal alone."""
+
+    def end(self, record: Record, text: str | None) -> None:  # noqa: ARG002 - the text is the client's secret
+        """A cell is over: its time series is saved; where that fails, the run goes on without."""
+        with self._lock:
+            self._cell = None
+            self._statuses[record.status.value] += 1
+            self._finished = [*self._finished, _told(record)][-_FINISHED:]
+        try:
+            self._timeline.save(self._folder)
+        except OSError as error:
+            log.warning("the time series of cell %s is not kept: %s", record.id, error.strerror)
+
+    def samples(self) -> Iterator[MetricSample]:
+        """The driver's metrics."""
+        with self._lock:
+            cell, links, statuses, last = self._cell, self._links, dict(self._statuses), self._timeline.samples[-2:]
+        for status, count in statuses.items():
+            yield "mpcbench_cells_finished_total", {"status": status}, count
+        yield "mpcbench_cells_left", {}, self._course.total - sum(statuses.values())
+        yield "mpcbench_remaining_seconds", {}, self._course.seconds_left
+        if cell is not None:
+            yield RUN_INFO, info(cell), 1.0
+            yield "mpcbench_cell_elapsed_seconds", {}, self._course.cell_seconds
+        for link in links:
+            yield from _link_samples(link, last)
+
+    def page(self, cell: str, generation: int, seen: int) -> dict[str, Any]:
+        """What the live page does not know yet; of the cell before as long as the current one has no samples.
+
+        Args:
+            cell: Id of the cell that it shows.
+            generation: Of that cell's time series.
+            seen: How many of its samples the page has.
+        """
+        with self._lock:
+            line, links = (self._timeline, self._links) if self._timeline.samples else self._before
+            now, finished = self._cell, list(self._finished)
+            fresh = (line.cell, line.generation) != (cell, generation)
+            samples = list(line.samples[0 if fresh else seen :])
+            statuses = dict(self._statuses)
+        return {
+            "run": self.run,
+            "name": self._course.name,
+            "total": self._course.total,
+            "statuses": statuses,
+            "elapsed": self._course.seconds,
+            "left": self._course.seconds_left,
+            "now": None if now is None else {**info(now), "title": str(now)},
+            "links": [_capacity(link) for link in links],
+            "finished": finished,
+            "cell": line.cell,
+            "generation": line.generation,
+            "fresh": fresh,
+            "samples": samples,
+        }
+
+
+def info(cell: Cell) -> dict[str, str]:
+    """The labels of `mpcbench_run_info`."""
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(cell.policy.parameters.items()))
+    plain = ("model", "seq_len", "new_tokens", "prefill", "argmax", "seed", "repeat")
+    return {
+        "cell": cell.id,
+        "engine": str(cell.engine),
+        "policy": cell.policy.name,
+        "parameters": parameters,
+        "network": cell.network.name,
+        **{name: str(getattr(cell, name)) for name in plain},
+    }
+
+
+def used(pair: str, samples: Sequence[Sample], bytes_per_second: float) -> float:
+    """Share of a link's rate that was used between the last two samples; 0 where there are no two."""
+    if len(samples) < 2 or bytes_per_second <= 0:
+        return 0.0
+    first, last = samples[-2:]
+    passed = last["t"] - first["t"]
+    sent = last["pairs"].get(pair, 0) - first["pairs"].get(pair, 0)
+    return max(0.0, sent / (passed * bytes_per_second)) if passed > 0 else 0.0
+
+
+def _capacity(link: LinkReading) -> dict[str, Any]:
+    """A link as the page shows it: bytes a second and seconds; None where nothing was asked or measured."""
+    asked, measured = link.asked or {}, link.measured_after or link.measured_before or {}
+    rate = asked.get("rate_mbit")
+    return {
+        "pair": f"{link.src}>{link.dst}",
+        "asked_rate": None if rate is None else rate * _BYTES,
+        "asked_rtt": None if link.asked is None else asked["rtt_ms"] / 1000,
+        "asked_loss": None if link.asked is None else asked["loss_pct"] / 100,
+        "measured_rate": measured["rate_mbit"] * _BYTES if measured else None,
+        "measured_rtt": measured["rtt_ms"] / 1000 if measured else None,
+    }
+
+
+def _link_samples(link: LinkReading, last: Sequence[Sample]) -> Iterator[MetricSample]:
+    pair, told = {"party": link.src, "peer": link.dst}, _capacity(link)
+    names = {
+        "asked_rate": "mpcbench_link_asked_bytes_per_second",
+        "asked_rtt": "mpcbench_link_asked_rtt_seconds",
+        "asked_loss": "mpcbench_link_asked_loss_ratio",
+        "measured_rate": "mpcbench_link_measured_bytes_per_second",
+        "measured_rtt": "mpcbench_link_measured_rtt_seconds",
+    }
+    yield from ((name, pair, told[key]) for key, name in names.items() if told[key] is not None)
+    if told["measured_rate"]:
+        yield "mpcbench_link_used_ratio", pair, used(told["pair"], last, told["measured_rate"])
+
+
+def _told(record: Record) -> dict[str, Any]:
+    return {
+        "title": str(record.cell),
+        "status": record.status.value,
+        "measured": record.status.measured,
+        "seconds": (record.finished - record.started).total_seconds(),
+        "seconds_per_token": record.seconds_per_token,
+        "error": None if record.error is None else record.error.message,
+    }

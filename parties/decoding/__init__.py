@@ -1,0 +1,1 @@
+"""What every engine runs: programs, the key-value cache, the decoder."""

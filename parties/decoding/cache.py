@@ -1,0 +1,110 @@
+"""The key-value cache of one decoder: secret values, public sizes."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from parties.decoding.clusters import Selection
+
+if TYPE_CHECKING:
+    from parties.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the residual stream, and what a norm needs of them.
+
+    Attributes:
+        x: the rows, [n, hidden].
+        for_norm: the same as the engine's `normalise` takes them (`Engine.to_norm`).
+    """
+
+    x: Any
+    for_norm: Any
+
+    @property
+    def shape(self) -> Any:
+        """Public shape."""
+        return self.x.shape
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer, and what its policy remembers.
+
+    Attributes:
+        k: keys with position, [kv_heads, tokens, head_dim].
+        v: values, the same shape.
+        alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
+        state: the policy's secret values by name.
+        kept: at prefill, the engine's handle on which prompt tokens stayed.
+        selection: what the current step attends to.
+        rows: what is about to enter the layer, for each chunk of a prompt, or for a token.
+        queries: while the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
+    """
+
+    k: Any = None
+    v: Any = None
+    alive: Any = None
+    state: dict[str, Any] = field(default_factory=dict)
+    kept: Any = None
+    selection: Selection | None = None
+    rows: tuple[Rows, ...] = ()
+    queries: tuple[Any, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Cached tokens. Public."""
+        return 0 if self.k is None else int(self.k.shape[1])
+
+    def append(self, engine: "Engine", k: Any, v: Any) -> None:
+        """Takes in keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
+        if self.k is None:
+            self.k, self.v = k, v
+            return
+        self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
+        if self.alive is not None:
+            self.alive = engine.cat([self.alive, engine.constant(torch.ones(self.alive.shape[0], k.shape[1]))], dim=1)
+
+
+@dataclass
+class Cache:
+    """All layers, the public position of the next token, and the public length of the prompt."""
+
+    layers: list[LayerCache]
+    position: int = 0
+    prompt: int = 0
+
+    @classmethod
+    def empty(cls, n_layers: int) -> "Cache":
+        """A cache without tokens."""
+        return cls([LayerCache() for _ in range(n_layers)])
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Cached tokens of each layer. Public."""
+        return tuple(layer.tokens for layer in self.layers)
+
+    def values(self) -> dict[str, Any]:
+        """Every secret value by a public name: what has to be shared when a cache changes hands."""
+        named = {}
+        for index, layer in enumerate(self.layers):
+            for name, value in {"k": layer.k, "v": layer.v, "alive": layer.alive, **layer.state}.items():
+                if value is not None:
+                    named[f"{index}.{name}"] = value
+        return named
+
+    @classmethod
+    def from_values(cls, n_layers: int, position: int, named: dict[str, Any]) -> "Cache":
+        """The inverse of `values`, for a cache that holds a prompt up to `position` and nothing else."""
+        cache = cls.empty(n_layers)
+        cache.position = cache.prompt = position
+        for path, value in named.items():
+            index, name = path.split(".", 1)
+            layer = cache.layers[int(index)]
+            if name in ("k", "v", "alive"):
+                setattr(layer, name, value)
+            else:
+                layer.state[name] = value
+        return cache

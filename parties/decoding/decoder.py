@@ -1,0 +1,240 @@
+"""A decoder-only transformer, written once for all engines and policies.
+
+Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 type: layer norm, learned positions, GELU.
+Parameters are those of `parties.models.folding`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from parties.decoding.cache import Cache, LayerCache, Rows
+from parties.decoding.program import Program, parallel, staged
+from parties.engines.base import Engine
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+
+
+class Decoder:
+    """One model on one engine with one policy."""
+
+    def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
+        self.engine, self.spec, self.policy = engine, spec, policy
+
+    def prefill(self, x: Any, cache: Cache) -> Program[None]:
+        """Runs the prompt's n tokens into an empty cache, at once or as the policy cuts them, and lets it compress.
+
+        Args:
+            x: embedded tokens (`embed`), [n, hidden].
+            cache: an empty cache; filled in place.
+        """
+        size = self.policy.chunk or x.shape[0]
+        chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
+        cache.layers[0].rows = tuple(map(self.rows, chunks))
+        for layer in range(self.spec.n_layers):
+            for chunk in range(len(chunks)):
+                yield from self.advance(cache, layer, chunk)
+            yield from self.settle(cache, layer)
+
+    def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
+        """Takes the next chunk of the prompt through a layer.
+
+        Its keys and values join the cache, its queries wait for the policy, and its rows go on to the next layer: what
+        leaves the last one is needed by nobody, so it is not computed. A query sees the tokens up to its own; what
+        comes after its chunk is not even scored.
+        """
+        here, policy, engine = cache.layers[layer], self.policy, self.engine
+        rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
+        normal, qkv = yield from self._project(layer, rows)
+        yield from policy.on_projection(engine, cache, layer, normal, qkv)
+        q = self._take_in(qkv, here, position)
+        here.queries += (q,)
+        if layer + 1 < self.spec.n_layers:
+            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, mixed)),)
+        yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])
+
+    def settle(self, cache: Cache, layer: int) -> Program[None]:
+        """Lets the policy compress a layer that holds the whole prompt."""
+        here = cache.layers[layer]
+        q = self.engine.cat(here.queries, dim=1)
+        here.rows = here.queries = ()
+        cache.position = cache.prompt = q.shape[1]
+        yield from self.policy.after_prefill(self.engine, cache, layer, q)
+
+    def follow(self, x: Any, cache: Cache) -> Program[Any]:
+        """Takes several known tokens at once through a cache that holds the prompt; the policy does not see them.
+
+        Args:
+            x: embedded tokens, [n, hidden].
+            cache: grows by them.
+
+        Returns:
+            Logits of the token after each, [n, vocab].
+        """
+        rows = self.rows(x)
+        for layer, here in enumerate(cache.layers):
+            held = here.tokens
+            _, qkv = yield from self._project(layer, rows)
+            q = self._take_in(qkv, here, cache.position)
+            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
+            rows = yield from self._finish(layer, rows.x, mixed)
+        cache.position += x.shape[0]
+        return (yield from self._logits(rows))
+
+    def step(self, x: Any, cache: Cache) -> Program[Any]:
+        """Decodes one token.
+
+        Args:
+            x: the embedded token, [1, hidden].
+            cache: grows by the token.
+
+        Returns:
+            Logits of the next token, [1, vocab].
+        """
+        cache.layers[0].rows = (self.rows(x),)
+        for layer in range(self.spec.n_layers):
+            yield from self.step_layer(cache, layer)
+        return (yield from self.predict(cache))
+
+    def step_layer(self, cache: Cache, layer: int) -> Program[None]:
+        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
+        here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
+        (rows,), here.rows = here.rows, ()
+        _, qkv = yield from self._project(layer, rows)
+        q, weights = self._take_in(qkv, here, cache.position), None
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+        if selection is not None:
+            mixed = yield from self.engine.attend_selected(q, here, selection)
+        elif self.policy.observes:
+            mixed, weights = yield from self.engine.attend_observed(q, here)
+        else:
+            mixed = yield from self.engine.attend(q, here)
+        row, _ = yield from parallel(
+            self._finish(layer, rows.x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+        )
+        after.rows = (row,)
+
+    def predict(self, cache: Cache) -> Program[Any]:
+        """Logits of the next token from what left the last layer, [1, vocab]."""
+        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
+        cache.position += 1
+        return (yield from self._logits(rows))
+
+    def rows(self, x: Any) -> Rows:
+        """Rows [n, hidden] as they enter a layer; in the program that makes them (`Engine.to_norm`)."""
+        with self.engine.meter.stage("norm"):
+            return Rows(x, self.engine.to_norm(x, centre=self.spec.family == "gpt2"))
+
+    def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
+        """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
+        x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
+        if self.spec.family == "gpt2":
+            x = x + self.engine.parameter("positions")[position : position + count]
+        return x
+
+    def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
+        """The normalised rows, [n, hidden], and their queries, keys and values side by side, before positions."""
+        normal = yield from self._normalise(rows)
+        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
+        return normal, qkv
+
+    def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
+        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
+        spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
+        turned = spec.n_heads + spec.n_kv_heads
+        qk, v = heads[:turned], heads[turned:]
+        if spec.family == "llama":
+            with engine.meter.stage("rope"):
+                qk = self._rotate(qk, position)
+        with engine.meter.stage("qkv"):
+            qk, v = engine.to_cache(qk), engine.to_cache(v)
+        here.append(engine, qk[spec.n_heads :], v)
+        return qk[: spec.n_heads]
+
+    def _rotate(self, x: Any, position: int) -> Any:
+        """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
+        half = self.spec.head_dim // 2
+        positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
+        angle = positions.unsqueeze(1) * self.spec.rope_frequencies()
+        cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
+        swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
+        return x * cos + swapped * sin
+
+    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Rows]:
+        """Output projection and feed-forward part of a layer, with both residuals."""
+        engine, at = self.engine, f"layers.{layer}"
+        joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
+        x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
+        normal = yield from self._normalise(self.rows(x))
+        inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
+        return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
+
+    def _swiglu(self, at: str, x: Any) -> Program[Any]:
+        engine, inner = self.engine, self.spec.intermediate
+        both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
+        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
+        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+
+    def _mlp(self, at: str, x: Any) -> Program[Any]:
+        up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
+        return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
+
+    def _normalise(self, rows: Rows) -> Program[Any]:
+        return staged(self.engine.meter, "norm", self.engine.normalise(rows.for_norm, self.spec.norm_eps))
+
+    def _logits(self, rows: Rows) -> Program[Any]:
+        normal = yield from self._normalise(rows)
+        return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
+
+
+Step = tuple[Any, int | None]
+"""Logits of a token, [1, vocab], and, at the client, the next token."""
+
+
+def token_pieces(
+    decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
+) -> list[Callable[[], Program[Step | None]]]:
+    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
+
+    What one leaves to the next is in the cache, so each can be repeated for itself.
+
+    Args:
+        decoder: the model.
+        cache: grows by the token.
+        token: the token to decode, at its owner, in a list; None elsewhere.
+        argmax: `private`, or `client` if the logits are opened to the client.
+    """
+    layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
+    return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
+
+
+def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
+    """All of `token_pieces`, one after the other, as one program."""
+    step: Any = None
+    for piece in token_pieces(decoder, cache, token, argmax):
+        step = yield from piece()
+    return step  # type: ignore[no-any-return]
+
+
+def decode_in_pieces(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+    """Runs `token_pieces`; an engine that must repeat something repeats one piece."""
+    step: Any = None
+    for piece in token_pieces(decoder, cache, token, argmax):
+        step = decoder.engine.attempt(piece, cache)
+    return step  # type: ignore[no-any-return]
+
+
+def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
+    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(token, 1, cache.position))),)
+
+
+def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:
+    engine, logits = decoder.engine, (yield from decoder.predict(cache))
+    if argmax == "client":
+        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
+        return logits, None if opened is None else int(opened.argmax())
+    return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

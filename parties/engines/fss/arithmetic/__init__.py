@@ -1,0 +1,1 @@
+"""The ring, masked values, and the gates that everything is built of."""

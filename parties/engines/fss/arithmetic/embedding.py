@@ -1,0 +1,57 @@
+"""Rows of a table that only the server knows, at places that only the client knows.
+
+A one-hot vector over the vocabulary costs one opened number a token of the vocabulary. Cut into a few parts of equal
+length it costs much less: a one-hot vector of the place within a part fetches that place's row of *every* part, and a
+second one says which part was meant. (Two dimensions instead of one, as in Kushilevitz, Ostrovsky, FOCS 1997.)
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from parties.decoding.program import Program, parallel
+from parties.engines.fss.arithmetic.gates import matmul, open_
+from parties.engines.fss.arithmetic.inputs import owned
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.values import Additive, Masked
+from parties.engines.fss.randomness.source import Source
+
+
+def parts_of(vocab: int, width: int) -> int:
+    """Into how many parts of equal length a table is cut: the divisor of `vocab` that opens the fewest numbers."""
+    divisors = [parts for parts in range(1, vocab + 1) if vocab % parts == 0]
+    return min(divisors, key=lambda parts: vocab // parts + parts * (1 + width))
+
+
+def rows(
+    source: Source, table: ServerMatrix, tokens: Sequence[int] | None, count: int, limit: float
+) -> Program[Masked]:
+    """Rows [count, width] of a table [vocab, width], exact. 3 rounds.
+
+    With p parts 8 (vocab / p + p + (p + 1) width) online bytes each way and 8 (p + 1) width offline bytes, to the
+    server, a row: 91 and 41 kB for 49,152 rows of 576 numbers.
+
+    Args:
+        source: correlated randomness.
+        table: the server's.
+        tokens: places of the rows, at the client; None elsewhere.
+        count: how many.
+        limit: bound of the table's numbers.
+    """
+    width, vocab = table.transposed.shape
+    parts = parts_of(vocab, width)
+    length = vocab // parts
+    places = None if tokens is None else torch.tensor(tokens)
+    within, part = yield from parallel(
+        open_(_one_hot(source, None if places is None else places % length, count, length)),
+        open_(_one_hot(source, None if places is None else places // length, count, parts)),
+    )
+    cut = ServerMatrix(table.transposed.reshape(width * parts, length))
+    candidates = yield from open_(cut.apply(within, limit))
+    chosen = matmul(candidates.reshape(count, width, parts), part.reshape(count, parts, 1), limit)
+    return (yield from open_(chosen.reshape(count, width)))
+
+
+def _one_hot(source: Source, places: torch.Tensor | None, count: int, length: int) -> Additive:
+    hot = None if places is None else torch.nn.functional.one_hot(places, length)
+    return owned(source, (count, length), hot, 0, 2.0)

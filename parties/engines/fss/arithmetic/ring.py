@@ -1,0 +1,89 @@
+"""The ring Z_2^64 as int64 tensors, and fixed-point numbers in it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+FRACTION_BITS = 16
+SCALE = 2.0**FRACTION_BITS
+
+
+def encode(numbers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
+    """Real numbers to the nearest multiple of 2^-bits, as integers."""
+    return (numbers.double() * 2.0**bits).round().long()
+
+
+def shortest(number: float) -> tuple[int, int]:
+    """The same multiple of 2^-16 as `encode` gives, as an integer with the fewest fraction bits that hold it."""
+    integer, bits = round(number * SCALE), FRACTION_BITS
+    while bits and not integer % 2:
+        integer, bits = integer // 2, bits - 1
+    return integer, bits
+
+
+def decode(integers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
+    """The real numbers, float64."""
+    return integers.double() / 2.0**bits
+
+
+def magnitude_bits(limit: float, scale: int) -> int:
+    """The least k with |x| * 2^scale < 2^k for all |x| < limit."""
+    return max(1, math.ceil(math.log2(limit)) + scale)
+
+
+def low_bits(x: Tensor, start: int, width: int) -> Tensor:
+    """Bits start .. start + width - 1 of each element, as a number from 0 to 2^width - 1."""
+    return (x >> start) & ((1 << width) - 1) if width < 64 else x >> start
+
+
+def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
+    """[n, in] times the transpose of a contiguous [out, in]: for one row it runs at the speed of memory.
+
+    It is computed where the matrix is, and comes back to where x is.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check_inner(x.shape[1], transposed.shape[1])
+    if transposed.is_cuda:
+        from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
+
+        return products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
+    from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
+
+    product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
+    loops.products_by_columns(x.contiguous().numpy()[None], transposed.numpy()[None], product.numpy())
+    return product[0]
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Product of integer matrices, [b, n, k] @ [b, k, m], where they are; a batch of one serves all of the other's.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _check_inner(x.shape[2], y.shape[1])
+    if x.is_cuda:
+        from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
+
+        return products.matmul(x, y)
+    if x.is_meta:
+        return torch.matmul(x, y)  # who counts needs the shape alone
+    from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
+
+    if len(x) != len(y):
+        batch = len(y) if len(x) == 1 else len(x)
+        x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
+    columns = y.transpose(1, 2)
+    product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
+    if columns.is_contiguous():
+        loops.products_by_columns(x.contiguous().numpy(), columns.numpy(), product.numpy())
+    else:
+        loops.products_by_rows(x.contiguous().numpy(), y.contiguous().numpy(), product.numpy())
+    return product
+
+
+def _check_inner(first: int, second: int) -> None:
+    if first != second:  # compiled loops do not look
+        raise ValueError(f"a product over {first} and {second} elements; both must have as many")

@@ -1,0 +1,206 @@
+"""What the engine computes on: masked values and additive values, with local linear work on both."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parties.engines.fss.arithmetic import ring
+from parties.engines.fss.randomness.source import CLIENT, DEALER, Source
+
+Local = Callable[[Tensor], Tensor]
+
+
+class Number(ABC):
+    """A tensor of secret fixed-point numbers: linear work with public numbers needs nobody else.
+
+    Attributes:
+        source: this party's correlated randomness.
+        scale: fraction bits.
+        limit: all |x| are declared to stay below this.
+    """
+
+    source: Source
+    scale: int
+    limit: float
+
+    @property
+    @abstractmethod
+    def shape(self) -> torch.Size:
+        """Public shape."""
+
+    @abstractmethod
+    def map(self, function: Local, scale: int, limit: float) -> Self:
+        """The value after a function that is linear over Z_2^64 and the same at every party."""
+
+    @abstractmethod
+    def _with(self, other: Self, function: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """Sum or difference of values of the same scale."""
+
+    @property
+    def bits(self) -> int:
+        """The least k with |integer| < 2^k."""
+        return ring.magnitude_bits(self.limit, self.scale)
+
+    def upscaled(self, scale: int) -> Self:
+        """The same numbers with more fraction bits."""
+        if scale == self.scale:
+            return self
+        return self.map(lambda t: t << (scale - self.scale), scale, self.limit)
+
+    def times(self, integer: int | Tensor) -> Self:
+        """Product with public integers; the scale stays."""
+        largest = integer.abs().max().item() if isinstance(integer, Tensor) and integer.numel() else integer
+        self.source.note(integer)
+        factor = float(abs(1 if isinstance(largest, Tensor) else largest))
+        return self.map(lambda t: t * _on(integer, t), self.scale, max(self.limit * factor, 2.0**-ring.FRACTION_BITS))
+
+    def __add__(self, other: Self) -> Self:
+        scale = max(self.scale, other.scale)
+        return self.upscaled(scale)._with(other.upscaled(scale), torch.add)
+
+    def __sub__(self, other: Self) -> Self:
+        return self + -other
+
+    def __neg__(self) -> Self:
+        return self.map(torch.neg, self.scale, self.limit)
+
+    def __mul__(self, public: float | Tensor) -> Self:
+        if not isinstance(public, Tensor):
+            integer, bits = ring.shortest(public)
+            self.source.note(integer)
+            limit = self.limit * max(abs(public), 2.0**-ring.FRACTION_BITS)
+            return self.map(lambda t: t * integer, self.scale + bits, limit)
+        encoded = ring.encode(public)
+        self.source.note(encoded)
+        limit = self.limit * max(float(public.abs().max()) if public.numel() else 0.0, 2.0**-ring.FRACTION_BITS)
+        return self.map(lambda t: t * _on(encoded, t), self.scale + ring.FRACTION_BITS, limit)
+
+    def __getitem__(self, index: Any) -> Self:
+        return self._moved(lambda t: t[index])
+
+    def reshape(self, *shape: int) -> Self:
+        """The same elements in another shape."""
+        return self._moved(lambda t: t.reshape(*shape))
+
+    def transpose(self, first: int, second: int) -> Self:
+        """Two axes swapped."""
+        return self._moved(lambda t: t.transpose(first, second))
+
+    def expand(self, *shape: int) -> Self:
+        """Elements repeated along axes of length 1."""
+        return self._moved(lambda t: t.expand(*shape))
+
+    def sum(self, dim: int, keepdim: bool = False) -> Self:
+        """Sum over one axis."""
+        return self.map(lambda t: t.sum(dim, keepdim=keepdim), self.scale, self.limit * max(1, self.shape[dim]))
+
+    def bounded(self, limit: float) -> Self:
+        """The same value with another declared bound."""
+        value = self.map(lambda t: t, self.scale, limit)
+        self.source.declared(value)
+        return value
+
+    def rescaled(self, scale: int) -> Self:
+        """The same integers read with other fraction bits: a division by a power of two that costs nothing."""
+        return self.map(lambda t: t, scale, self.limit * 2.0 ** (self.scale - scale))
+
+    def _moved(self, function: Local) -> Self:
+        return self.map(function, self.scale, self.limit)
+
+
+class Masked(Number):
+    """Numbers x of which X = x + r is public; the mask r is shared, and the dealer knows it.
+
+    A retry draws new masks for what its segment opens and for nothing else. So each value knows from which epoch on its
+    elements are masked afresh, and `gates.truncate` refuses what a retry would find unchanged. The newest mask in a sum
+    counts, and the oldest part of a concatenation. (A difference in which the new masks cancel is not seen.)
+
+    Attributes:
+        public: X; at the dealer, who sees no public number, the client's share of r, which linear work treats alike.
+        mask: this party's share of r; at the dealer r.
+        epoch: every element holds the mask of an opening in this epoch or a later one; `CONSTANT` without a mask.
+    """
+
+    CONSTANT = 0
+
+    def __init__(self, source: Source, public: Tensor, mask: Tensor, scale: int, limit: float, epoch: int) -> None:
+        self.source, self.public, self.mask, self.scale, self.limit = source, public, mask, scale, limit
+        self.epoch = epoch
+
+    @property
+    def shape(self) -> torch.Size:
+        """Public shape."""
+        return self.public.shape
+
+    def map(self, function: Local, scale: int, limit: float) -> "Masked":
+        """See `Number.map`; X and the mask move alike."""
+        return Masked(self.source, function(self.public), function(self.mask), scale, limit, self.epoch)
+
+    def _with(self, other: "Masked", function: Callable[[Tensor, Tensor], Tensor]) -> "Masked":
+        public, mask = function(self.public, other.public), function(self.mask, other.mask)
+        epoch = max(self.epoch, other.epoch)
+        return Masked(self.source, public, mask, self.scale, self.limit + other.limit, epoch)
+
+    def plus(self, constant: float | Tensor) -> "Masked":
+        """Sum with public real numbers."""
+        constant = constant if isinstance(constant, Tensor) else torch.tensor(float(constant))
+        limit = self.limit + float(constant.abs().max())
+        shape = np.broadcast_shapes(self.shape, constant.shape)
+        moved = self.map(lambda t: t.expand(shape), self.scale, limit)
+        if self.source.rank == DEALER:
+            return moved
+        encoded = ring.encode(constant, self.scale)
+        self.source.note(encoded)
+        return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit, self.epoch)
+
+    def additive(self) -> "Additive":
+        """The same numbers as additive shares."""
+        rank = self.source.rank
+        if rank == DEALER:
+            share = self.source.stand_in(self.shape)
+        else:
+            share = (self.public if rank == CLIENT else 0) - self.mask
+        return Additive(self.source, share, self.scale, self.limit)
+
+
+class Additive(Number):
+    """Numbers z = z_0 + z_1.
+
+    Attributes:
+        share: z_i; at the dealer, who has none, what stands for it.
+    """
+
+    def __init__(self, source: Source, share: Tensor, scale: int, limit: float) -> None:
+        self.source, self.share, self.scale, self.limit = source, share, scale, limit
+
+    @property
+    def shape(self) -> torch.Size:
+        """Public shape."""
+        return self.share.shape
+
+    def map(self, function: Local, scale: int, limit: float) -> "Additive":
+        """See `Number.map`."""
+        return Additive(self.source, function(self.share), scale, limit)
+
+    def _with(self, other: "Additive", function: Callable[[Tensor, Tensor], Tensor]) -> "Additive":
+        return Additive(self.source, function(self.share, other.share), self.scale, self.limit + other.limit)
+
+
+def cat(values: Sequence[Any], dim: int) -> Any:
+    """Concatenation of masked, or of additive, values; the result has the largest scale of its parts."""
+    scale, limit = max(v.scale for v in values), max(v.limit for v in values)
+    values = [v.upscaled(scale) for v in values]
+    source = values[0].source
+    if isinstance(values[0], Masked):
+        public, mask = (torch.cat(parts, dim) for parts in zip(*((v.public, v.mask) for v in values), strict=True))
+        epoch = min((v.epoch for v in values if v.public.numel()), default=Masked.CONSTANT)
+        return Masked(source, public, mask, scale, limit, epoch)
+    return Additive(source, torch.cat([v.share for v in values], dim), scale, limit)
+
+
+def _on(number: int | Tensor, like: Tensor) -> int | Tensor:
+    return number.to(like.device) if isinstance(number, Tensor) else number

@@ -1,0 +1,1 @@
+"""Signs of masked values, by either protocol."""

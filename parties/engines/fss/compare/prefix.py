@@ -1,0 +1,52 @@
+"""Comparison of a public x with a shared r by a prefix tree over XOR-shared bits: few offline bytes, log2 rounds.
+
+The carry of a parallel-prefix adder (Kogge, Stone 1973) as in ABY2.0 and CrypTen's set-propagate-kill, over bits that
+the dealer shares, with bit triples (Beaver 1991).
+"""
+
+import numpy as np
+
+from parties.decoding.program import Program
+from parties.engines.fss.arithmetic.gates import xor_bits
+from parties.engines.fss.randomness.source import CLIENT, Bits, Source
+
+
+def less_than(source: Source, x: Bits, r: Bits) -> Program[Bits]:
+    """XOR shares of [x < r], [n].
+
+    ceil(log2 k) rounds. Each halves the width w: floor(w/2) pairs open 3 bits each way and are dealt 2 bits, to the
+    server; the last pair opens 2 and is dealt 1. Together about 3k/8 and 2k/8 bytes an element.
+
+    Args:
+        source: correlated randomness.
+        x: public bits, lowest first, [n, k], one a byte.
+        r: XOR shares of bits, the same shape.
+    """
+    client = source.rank == CLIENT
+    greater = r * (1 - x)
+    equal = r ^ (1 - x) if client else r
+    while greater.shape[1] > 1:
+        pairs = greater.shape[1] // 2
+        rest = slice(2 * pairs, None)
+        last = greater.shape[1] == 2
+        high_equal, low_greater, low_equal = (
+            equal[:, 1 : 2 * pairs : 2],
+            greater[:, 0 : 2 * pairs : 2],
+            equal[:, 0 : 2 * pairs : 2],
+        )
+        seconds = [low_greater] if last else [low_greater, low_equal]
+        anded = yield from _and_all(source, high_equal, seconds)
+        greater = np.concatenate([greater[:, 1 : 2 * pairs : 2] ^ anded[0], greater[:, rest]], axis=1)
+        equal = np.concatenate([anded[-1], equal[:, rest]], axis=1)
+    return greater[:, 0]
+
+
+def _and_all(source: Source, first: Bits, seconds: list[Bits]) -> Program[list[Bits]]:
+    """`first` and each of `seconds`: 1 round."""
+    opened, masks = yield from xor_bits(source, np.stack([first, *seconds]))
+    result = []
+    for public, mask in zip(opened[1:], masks[1:], strict=True):
+        both = source.shared_bits(first.shape, lambda mask=mask: masks[0] & mask)  # type: ignore[misc]
+        share = (opened[0] & mask) ^ (masks[0] & public) ^ both
+        result.append(share ^ (opened[0] & public) if source.rank == CLIENT else share)
+    return result

@@ -1,0 +1,325 @@
+"""The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Program, parallel, staged
+from parties.engines.base import Engine, Shapes
+from parties.engines.fss import bounds
+from parties.engines.fss.arithmetic import embedding, gates, ring
+from parties.engines.fss.arithmetic.inputs import owned
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.values import Additive, Masked, cat
+from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.functions import softmax
+from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.topk import kept_rows, maximum, selection
+from parties.engines.fss.topk.kept_rows import Kept
+from parties.engines.fss.topk.selection import OneHot
+from parties.randomness import uniform
+
+T = TypeVar("T")
+
+_RIVAL_BITS = 12  # fraction bits of logits that are compared: width spent on their range instead
+OPENED_AT_ONCE = 1 << 27  # numbers of a cache, a gigabyte: a link takes frames of four
+
+
+class Computation(Engine):
+    """The engine's programs, the same at client, server and dealer.
+
+    Args:
+        source: this party's correlated randomness.
+    """
+
+    name = "fss"
+    trust_model = (
+        "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
+        "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons; "
+        "the dealer is told which segments are run again, which tells it x from x' with probability |x - x'| / 2^63 "
+        "for each truncated number"
+    )
+    devices = ("cpu", "cuda")
+    tolerance = 0.5
+    bounds = bounds.BOUNDS
+    masked_score = softmax.MASKED_SCORE
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.meter)
+        self.source = source
+        self.matrices: dict[str, ServerMatrix] = {}
+        self.parameters: dict[str, Masked] = {}
+        self.biases: dict[str, Additive] = {}
+
+    # -- values in and out ---------------------------------------------------------------------------------------------
+
+    def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
+        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        for name, shape in shapes.items():
+            integers = None if weights is None else ring.encode(weights[name])
+            if name.endswith(".bias"):
+                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
+            elif name == "positions":
+                self.parameters[name] = yield from gates.open_(
+                    owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
+                )
+
+    def public(self, tensor: Tensor) -> Tensor:
+        """The tensor itself: values encode what they are multiplied with."""
+        return tensor
+
+    def constant(self, tensor: Tensor) -> Masked:
+        """Masked by zero, everywhere."""
+        zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
+        least = 2.0**-ring.FRACTION_BITS
+        return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
+
+    def bounded(self, value: Masked, limit: float) -> Masked:
+        """The declared bound, which comparisons and the danger zone go by."""
+        return value.bounded(limit)
+
+    def adopt(self, share: Tensor) -> Additive:
+        """Additive shares of a value; `fix` makes masked values of a whole cache."""
+        return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
+
+    def fix(self, cache: Cache) -> Program[None]:
+        """Puts an adopted cache under masks that stay: each value is opened once and never again.
+
+        1 round for each 2^27 numbers, so that no frame exceeds what a link takes.
+        """
+        named: dict[str, Additive] = cache.values()
+        masked: dict[str, Masked] = {}
+        for names in _batches({name: value.shape.numel() for name, value in named.items()}):
+            opened = yield from parallel(*(gates.open_(named[name].bounded(bounds.STATE_LIMIT)) for name in names))
+            masked |= {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
+        cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
+
+    def export(self, value: Masked) -> Tensor:
+        """An additive share, with 16 fraction bits."""
+        return gates.truncate(value).additive().share
+
+    @classmethod
+    def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Additive shares of the fixed-point encoding, from a cryptographic generator."""
+        mask = uniform(*tensor.shape)
+        return mask, ring.encode(tensor) - mask
+
+    @classmethod
+    def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
+        """The sum of the shares over the scale."""
+        return ring.decode(parts[0] + parts[1])
+
+    def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
+        """Rows of the server's embedding at the client's tokens. 3 rounds."""
+        return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
+
+    def argmax(self, logits: Masked) -> Program[int | None]:
+        """A tournament; the winner's index goes to the client alone."""
+        rivals = gates.truncate(logits, _RIVAL_BITS).bounded(bounds.RIVAL.limit)
+        index = yield from maximum.argmax(rivals.reshape(-1))
+        told = self.tell_client(index)
+        return None if told is None else int(told)
+
+    def reveal(self, value: Masked) -> Program[Tensor | None]:
+        """The value, at the client."""
+        told = self.tell_client(gates.truncate(value).additive())
+        return None if told is None else ring.decode(told)
+        yield
+
+    def tell_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - nobody is told by the dealer
+        """Integers for the client; None elsewhere."""
+        return None
+
+    # -- products and functions ----------------------------------------------------------------------------------------
+
+    def linear(self, x: Masked, name: str) -> Program[Masked]:
+        """Product with the server's matrix. 1 round."""
+        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
+        y = self.matrices[name].apply(gates.truncate(x), limit)
+        if (bias := self.biases.get(f"{name}.bias")) is not None:
+            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+        return gates.truncate((yield from gates.open_(y)))
+
+    def parameter(self, name: str) -> Masked:
+        """An installed parameter."""
+        return self.parameters[name]
+
+    def mul(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Elementwise product. 1 round."""
+        limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
+        return gates.truncate((yield from gates.open_(product(self._cut(x, y), limit=limit))))
+
+    def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Batched matrix product. 1 round."""
+        return gates.truncate((yield from self._matmul(x, y, bounds.PRODUCT.limit)))
+
+    def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
+        x, y = self._cut(x, y)
+        return (yield from gates.open_(gates.matmul(x, y, limit)))
+
+    @staticmethod
+    def _cut(*values: Masked) -> list[Masked]:
+        """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
+        return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
+
+    def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
+        """Rows less their mean, and what their squares are computed from; see `norm.to_norm`."""
+        return to_norm(x, centre=centre)
+
+    def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
+        """RMS norm. 4 rounds."""
+        return normalise(rows, eps)
+
+    def activation(self, x: Masked, kind: str) -> Program[Masked]:
+        """SiLU or GELU. 2 rounds."""
+        return smooth(x, kind)
+
+    def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
+        """Softmax over the last axis. 9 rounds."""
+        weights = yield from softmax.exponentials(scores, mask)
+        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
+        return (yield from self._divide(weights, inverse, 1.5))
+
+    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
+        return gates.truncate((yield from gates.open_(product([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
+
+    def softmax_weigh(
+        self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
+    ) -> Program[Masked]:
+        """Combines the exponentials and divides the result; the reciprocal comes beside. 9 rounds."""
+        weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
+        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+        mixed, inverse = yield from parallel(
+            staged(self.meter, "attend", combine(weights)),
+            staged(self.meter, "softmax", softmax.reciprocal(total)),
+        )
+        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
+
+    def scores(self, q: Masked, k: Masked) -> Program[Masked]:
+        """Q . k for grouped heads, with 32 fraction bits. 1 round."""
+        heads, n, d = q.shape
+        grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
+        scores = yield from self._matmul(grouped, k.transpose(1, 2), bounds.SCORE_LIMIT)
+        return scores.reshape(heads, n, k.shape[1])
+
+    def weigh(self, weights: Masked, v: Masked) -> Program[Masked]:
+        """Weighted sum of values for grouped heads. 1 round."""
+        heads, n, t = weights.shape
+        grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
+        mixed = yield from self._matmul(grouped, v, bounds.MIXED.limit * bounds.TOTAL_LIMIT)
+        return gates.truncate(mixed).reshape(heads, n, v.shape[2])
+
+    def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
+        """Elementwise maximum. 2 rounds."""
+        return maximum.larger(gates.truncate(x), gates.truncate(y))
+
+    def negative(self, x: Masked) -> Program[Masked]:
+        """Signs, opened under a mask as integers. 2 rounds."""
+        bits = yield from gates.xor_bits(self.source, (yield from negative(gates.truncate(x))))
+        return (yield from gates.open_(gates.arithmetic(self.source, bits)))
+
+    def inverse_root(self, x: Masked) -> Program[Masked]:
+        """1 / sqrt(x). 2 rounds."""
+        return inverse_root(x)
+
+    def to_cache(self, value: Masked) -> Masked:
+        """16 fraction bits: what is multiplied again and again is cut once."""
+        return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
+
+    def cat(self, values: Sequence[Masked], dim: int) -> Masked:
+        """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
+        scale = values[0].scale
+        return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
+
+    # -- selection -----------------------------------------------------------------------------------------------------
+
+    def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
+        """Flags of the kept and their number. 2 rounds, and what pivots take more."""
+        return kept_rows.keep_top(scores, count)
+
+    def kept_from(self, flags: Masked, count: int) -> Program[Kept]:
+        """The flags themselves."""
+        return kept_rows.kept_from(flags, count)
+
+    def flags(self, kept: Kept, n: int) -> Program[Masked]:  # noqa: ARG002 - the flags know
+        """The flags, masked. 1 round."""
+        return kept_rows.open_flags(kept)
+
+    def compact(self, kept: Kept, rows: Sequence[Masked]) -> Program[list[Masked]]:
+        """The kept rows, in order. 4 rounds."""
+        return kept_rows.compact(kept, rows)
+
+    def top_clusters(
+        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    ) -> Program[OneHot]:
+        """Masked one-hot rows of the chosen clusters. 6 rounds."""
+        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
+        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
+
+    def pick(self, picks: OneHot, blocks: Masked) -> Program[Masked]:
+        """The chosen blocks. 1 round."""
+        group = torch.arange(picks.rows.shape[0]) // (picks.rows.shape[0] // blocks.shape[0])
+        return (yield from gates.open_(picks.fetch(blocks[group])))
+
+    def attend_selected(self, q: Masked, layer: LayerCache, selected: Selection) -> Program[Masked]:
+        """Attention over a selection by fetching chosen *scores* and putting their weights back: [heads, 1, d].
+
+        Rows of keys and values stay where they are: a score is one number, a row is head_dim of them.
+        """
+        meter, heads = self.meter, q.shape[0]
+        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
+        parts = [scores[:, :, a:b] for a, b in selected.always]
+        a, b = selected.rivals
+        if selected.count:
+            blocks = scores[:, :, a:b].reshape(heads, -1, selected.size)
+            picked = yield from staged(meter, "gather", self.pick(selected.picks, blocks))
+            parts.append(picked.reshape(heads, 1, -1))
+
+        def combine(weights: Masked) -> Program[Masked]:
+            lengths = [stop - start for start, stop in selected.always]
+            cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
+            placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
+            values = [layer.v[:, start:stop] for start, stop in selected.always]
+            if selected.count:
+                chosen = weights[:, :, cuts[-1] :].reshape(heads, selected.count, selected.size)
+                back = staged(meter, "gather", gates.open_(selected.picks.put_back(chosen)))
+                placed.append((yield from back).reshape(heads, 1, -1))
+                values.append(layer.v[:, a:b])
+            return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
+
+        return (yield from self.softmax_weigh(cat(parts, 2), combine))
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in order, in runs whose sizes add up to `OPENED_AT_ONCE` at most, or of one name."""
+    batch: list[str] = []
+    for name, size in sizes.items():
+        if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch
+
+
+def snapshot(cache: Cache) -> Callable[[], None]:
+    """Remembers what a cache holds; the function puts it back."""
+    position, kept = cache.position, _copies(cache.layers)
+
+    def restore() -> None:
+        cache.position, cache.layers = position, _copies(kept)
+
+    return restore
+
+
+def _copies(layers: Sequence[LayerCache]) -> list[LayerCache]:
+    return [replace(layer, state=dict(layer.state)) for layer in layers]

@@ -1,0 +1,1 @@
+"""What a cell costs, counted on shapes alone."""

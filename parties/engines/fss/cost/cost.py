@@ -1,0 +1,219 @@
+"""What a cell costs, without running it: the dealer's walk with shapes alone, counting what the links would count.
+
+The walk is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted is
+what depends on chance, the pieces that are run again because a number fell into the danger zone, and what parties say
+to the dealer: a few hundred bytes of requests.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import compress
+from typing import Any, Literal
+
+from torch import Tensor
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.prefill import Prefill
+from parties.decoding.program import run, staged
+from parties.engines.base import Shapes
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealers
+from parties.engines.fss.arithmetic.values import Additive
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.shapes import installed_shapes, prefilled
+from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.dealing.receiver import MATERIAL
+from parties.engines.fss.dealing.sender import END
+from parties.metering.meter import StageMeter, phase_of
+from parties.metering.readings import Counts
+from parties.models.folding import folded_shapes
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+from parties.transport.frame import HEADER_BYTES
+
+BLOCK_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What crosses the links.
+
+    Attributes:
+        counts: by role and stage, with framing, as the meters of a run count them.
+    """
+
+    counts: Mapping[tuple[str, str], Counts]
+
+    def total(self, role: str, phase: str) -> Counts:
+        """All stages of a phase, `online` or `offline`."""
+        chosen = ((party, phase_of(stage)) == (role, phase) for party, stage in self.counts)
+        return sum(compress(self.counts.values(), chosen), start=Counts())
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        merged = defaultdict(Counts, self.counts)
+        for key, counts in other.counts.items():
+            merged[key] += counts
+        return Traffic(dict(merged))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Local work of the client, in units whose speed can be measured.
+
+    Attributes:
+        weight_bytes: of the server's matrices, streamed once a token.
+        drawn_bytes: of keystream.
+        comparison_levels: levels of comparison trees: a call of the block cipher each, and a few words of arithmetic.
+        look_up_bytes: of one-hot vectors of look-ups, summed over a table.
+        rounds: openings, each with a handful of small tensor operations around it.
+    """
+
+    weight_bytes: int
+    drawn_bytes: int
+    comparison_levels: int
+    look_up_bytes: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A cell.
+
+    Attributes:
+        prefill: of a prompt that client and server run themselves; None if the cache comes shared.
+        decode: of all tokens together.
+        work: for all tokens together, without the prompt.
+    """
+
+    prefill: Traffic | None
+    decode: Traffic
+    work: Work
+
+
+def predict(
+    spec: ModelSpec,
+    policy: Policy,
+    *,
+    seq_len: int,
+    new_tokens: int,
+    prefill: Literal["shared", "mpc"] = "shared",
+    argmax: Literal["private", "client"] = "private",
+    comparison: Literal["dcf", "carry"] = "dcf",
+    offline: Literal["streamed", "stored"] = "streamed",
+) -> Prediction:
+    """Counts of a cell, exact but for what the module says.
+
+    Args:
+        spec: the model.
+        policy: the cache policy.
+        seq_len: prompt tokens, the last of which is the first private step.
+        new_tokens: tokens to decode.
+        prefill: how the prompt gets into the cache.
+        argmax: how the next token is chosen.
+        comparison: how signs are found.
+        offline: whether the dealer's material is sent beside the run or before it.
+
+    Raises:
+        HeadError: the policy rates tokens with trained heads whose file cannot be read.
+    """
+    with Hollow():
+        walk = _Walk(installed_shapes(spec, policy) if prefill == "mpc" else folded_shapes(spec), comparison)
+        decoder = Decoder(walk.engine, spec, policy)
+        sizes = Prefill.of(decoder, seq_len - 1) if prefill == "mpc" else None
+        begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
+        plan = Plan.of(decoder, begun, new_tokens, argmax, 1, sizes, comparison=comparison)
+        before, steps = plan.programs(walk.engine, plan.cache(walk.engine))
+        prompt, _ = walk.count(before if sizes else map(walk.off_the_clock, before))
+        decode, work = walk.count(steps)
+        decode += walk.last_words(2 if offline == "stored" else 1)
+        if not sizes:
+            decode += prompt
+    weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
+    return Prediction(prompt if sizes else None, decode, replace(work, weight_bytes=weights))
+
+
+class _Ledger:
+    """Counts frames on both ends of a link, as a link does."""
+
+    def __init__(self) -> None:
+        self.counts: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
+
+    def send(self, sender: str, receiver: str, stage: str, size: int) -> None:
+        """One frame of `size` bytes of payload: half a round at either end."""
+        size += HEADER_BYTES
+        self.counts[sender, stage] += Counts(sent_bytes=size, messages=1, rounds=0.5)
+        self.counts[receiver, stage] += Counts(received_bytes=size, messages=1, rounds=0.5)
+
+    def exchange(self, stage: str, size: int) -> None:
+        """A frame each way between client and server: one round."""
+        self.send("client", "server", stage, size)
+        self.send("server", "client", stage, size)
+
+
+class _Counted(Computation):
+    """The dealer's side of the computation; what the server would tell the client is counted."""
+
+    def __init__(self, source: HollowSource, ledger: _Ledger) -> None:
+        super().__init__(source)
+        self._ledger = ledger
+
+    def tell_client(self, value: Additive) -> Tensor | None:
+        """One message from the server to the client."""
+        self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
+        return None
+
+
+class _Walk:
+    """A walk through programs, with parameters of the given shapes installed."""
+
+    def __init__(self, shapes: Shapes, comparison: Literal["dcf", "carry"]) -> None:
+        self.meter = StageMeter()
+        self._ledger = _Ledger()
+        to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
+        self._source = HollowSource(self.meter, to_client, to_server)
+        self._source.comparison = comparison
+        self.engine = _Counted(self._source, self._ledger)
+        matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
+        self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
+        run(self.engine.install(shapes, None), dealers)
+
+    def off_the_clock(self, piece: Piece) -> Piece:
+        """The piece as the parties run it before they start to decode."""
+        return lambda: staged(self.meter, "bench.prefill", piece())
+
+    def last_words(self, times: int) -> Traffic:
+        """What the dealer says where the material ends, and where the cell does."""
+        self._ledger.counts.clear()
+        for role in ("client", "server") * times:
+            self._ledger.send("dealer", role, MATERIAL, len(END))
+        return Traffic(dict(self._ledger.counts))
+
+    def count(self, pieces: Iterable[Piece]) -> tuple[Traffic, Work]:
+        """Walks one piece of a cell after the other, each in an epoch of its own; `Work` without the weights."""
+        self._ledger.counts.clear()
+        source = self._source
+        drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
+        for piece in pieces:
+            self._source.begin(self._source.epoch + 1)
+            run(piece(), self._exchange)
+            self._source.flush()
+        traffic = Traffic(dict(self._ledger.counts))
+        work = Work(
+            weight_bytes=0,
+            drawn_bytes=source.drawn.size - drawn,
+            comparison_levels=(source.told_bytes - told) // BLOCK_BYTES,
+            look_up_bytes=source.shared_bytes - shared,
+            rounds=int(traffic.total("client", "online").rounds),
+        )
+        return traffic, work
+
+    def _exchange(self, wanted: Sequence[Opening]) -> list[Any]:
+        size = sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted)
+        self._ledger.exchange(wanted[0].stage, PLACE_BYTES + size)
+        return dealers(wanted)

@@ -1,0 +1,47 @@
+"""What is public of a model and of a cache before anything is loaded or run: shapes."""
+
+from dataclasses import replace
+
+import torch
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import run
+from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.plain import PlainEngine
+from parties.heads.folding import fold_head, shapes_of
+from parties.heads.format import read_head
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+
+
+def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what an engine installs, the policy's trained heads included.
+
+    Raises:
+        HeadError: the policy's file of heads cannot be read.
+    """
+    if policy.trained is None:
+        return folded_shapes(spec)
+    head = read_head(getattr(policy, "head", ""), policy.trained)
+    with Hollow():
+        head = replace(head, tensors={name: hollow(shape, torch.float64) for name, shape in head.shapes(spec).items()})
+        folded = fold_head(head, spec, {name: hollow(shape, torch.float64) for name, shape in spec.shapes().items()})
+    return folded_shapes(spec) | shapes_of(folded)
+
+
+def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
+    """The cache as the policy leaves it after a prompt that is run in the clear, of tensors without elements.
+
+    Raises:
+        HeadError: as `installed_shapes`.
+    """
+    weights = {name: hollow(shape, torch.float64) for name, shape in installed_shapes(spec, policy).items()}
+    engine, cache = PlainEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)
+    with Hollow():
+        run(engine.install({}, weights))
+        decoder = Decoder(engine, spec, policy)
+        run(decoder.prefill(run(decoder.embed([0] * tokens, tokens, 0)), cache))
+    return cache

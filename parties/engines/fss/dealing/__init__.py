@@ -1,0 +1,1 @@
+"""The dealer, and how its correlated randomness reaches the parties."""

@@ -1,0 +1,132 @@
+"""A party's way from the dealer: frames are received ahead, while earlier ones are used, as far as there is room."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from parties.engines.fss.dealing.sender import END
+from parties.engines.fss.randomness.inbox import LONGEST_BYTES, MaterialOutOfStep
+from parties.errors import PartyError, PeerTimeout
+from parties.metering.meter import StageMeter
+from parties.transport.link import Link
+
+MATERIAL = "offline.material"
+
+AHEAD_BYTES = 256 << 20
+"""Room for frames that wait to be used: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
+
+
+class MaterialUnasked(PartyError):  # noqa: N818 - named for what happened
+    """The dealer sends more than this party has granted room for."""
+
+    def __init__(self, granted: int) -> None:
+        super().__init__(granted)
+
+    def __str__(self) -> str:
+        return (
+            f"the dealer sends material beyond the {self.args[0]} bytes that it was granted in this cell, and is not "
+            f"believed any more; check that all parties run the same version"
+        )
+
+
+class Intake:
+    """Receives in a thread of its own and tells the dealer how much room there is.
+
+    A dealer that does not keep to it cannot fill this party's memory: the link is closed at the first frame that begins
+    beyond what was granted.
+
+    Bytes are counted when they arrive; seconds only where the party waits for a frame that is not there yet.
+
+    Args:
+        dealer: link to the dealer; this object's thread is the only one that receives on it until `finish`.
+        meter: the party's stage meter.
+    """
+
+    def __init__(self, dealer: Link, meter: StageMeter) -> None:
+        self._dealer, self._meter = dealer, meter
+        self._frames: deque[bytearray] = deque()
+        self._taken = self._granted = self._received = 0
+        self._ended = False
+        self._failure: PartyError | None = None
+        self._changed = threading.Condition()
+        with meter.stage(MATERIAL):
+            self._grant()
+        meter.put("mpcbench_dealer_backlog_bytes", self._waiting_bytes)
+        threading.Thread(target=self._receive, name="intake", daemon=True).start()
+
+    def next(self) -> bytearray:
+        """The next frame; waits for it.
+
+        Raises:
+            MaterialOutOfStep: the dealer has nothing more.
+            MaterialUnasked: the dealer sent more than there is room for.
+            PartyError: the link's own errors.
+        """
+        with self._meter.stage(MATERIAL):
+            if not self._frames:
+                self._wait(lambda: bool(self._frames))
+            if not self._frames:
+                raise MaterialOutOfStep("the dealer's material is used up; check that all parties run one version")
+            frame = self._frames.popleft()
+            self._taken += len(frame)
+            if self._taken + AHEAD_BYTES - self._granted >= AHEAD_BYTES // 8:
+                self._grant()
+        return frame
+
+    def finish(self) -> None:
+        """Waits for the dealer's last word; from then on, others may receive from it.
+
+        Raises:
+            PartyError: the link's own errors.
+        """
+        with self._meter.stage(MATERIAL):
+            self._wait(lambda: False)
+        self._meter.put("mpcbench_dealer_backlog_bytes", None)
+
+    def _waiting_bytes(self) -> int:
+        return sum(map(len, tuple(self._frames)))
+
+    def _grant(self) -> None:
+        self._granted = self._taken + AHEAD_BYTES
+        try:
+            self._dealer.send_json({"do": "grant", "upto": self._granted})
+        except PartyError:
+            if self._failure is not None:  # why the link was closed
+                raise self._failure from None
+            raise
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
+        dealer = self._dealer
+        self._meter.begin_call(dealer.peer)
+        try:
+            with self._changed:
+                while not enough() and not self._ended and self._failure is None:
+                    before = dealer.received_bytes
+                    if not self._changed.wait(dealer.timeout_s) and dealer.received_bytes == before:
+                        so_far = (dealer.sent_bytes, dealer.received_bytes)
+                        raise PeerTimeout(dealer.peer, MATERIAL, *so_far, dealer.timeout_s)
+        finally:
+            self._meter.count(dealer.peer)
+        if self._failure is not None and not enough():
+            raise self._failure
+
+    def _receive(self) -> None:
+        account = self._meter.aside(MATERIAL)
+        try:
+            while True:
+                self._dealer.await_peer()
+                frame = self._dealer.receive(account, at_most=LONGEST_BYTES)
+                if frame != END and self._received >= self._granted:
+                    raise MaterialUnasked(self._granted)
+                self._received += len(frame)
+                with self._changed:
+                    self._ended = frame == END
+                    if self._ended:
+                        return self._changed.notify_all()
+                    self._frames.append(frame)
+                    self._changed.notify_all()
+        except PartyError as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+            self._dealer.close()

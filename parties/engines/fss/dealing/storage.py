@@ -1,0 +1,125 @@
+"""A cell's material on a party's own disk: written while the dealer walks ahead, read once while the party decodes.
+
+The file has no name (`O_TMPFILE`, open(2)): nobody else can open, copy or link it, and the system frees it with the
+process that wrote it, however that ends. Where a file system cannot do that, the file is made with a name that is taken
+away before the first byte is written, so that at worst an empty file stays behind. Frames follow each other, each with
+length and checksum, and an empty one at the end. Material is used once because it is read once, from its first frame to
+its last, in the call that wrote it, and because an `Inbox` refuses the epochs of another attempt or cell.
+"""
+
+import contextlib
+import errno
+import os
+import struct
+import tempfile
+from collections.abc import Callable
+from typing import IO, Any
+
+import xxhash
+
+from parties.engines.fss.dealing.sender import END
+from parties.errors import PartyError
+
+FOLDER_VARIABLE = "MPCBENCH_OFFLINE_DIR"
+"""Environment variable: where each party keeps its material; the system's folder for temporary files if unset."""
+
+_FRAME = struct.Struct("<QQ")  # length, checksum; the last frame is empty
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class MaterialFile(PartyError):  # noqa: N818 - named for what is wrong
+    """Stored material cannot be written or must not be used; the message names the folder and the fix."""
+
+    status = "config_error"
+
+
+def folder() -> str:
+    """Where material is kept."""
+    return os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir()
+
+
+def new_file() -> IO[bytes]:
+    """A file without a name in `folder()`.
+
+    Raises:
+        MaterialFile: it cannot be made there.
+    """
+    try:
+        return tempfile.TemporaryFile(dir=folder(), prefix="mpcbench-material-")
+    except OSError as error:
+        fix = f"set {FOLDER_VARIABLE} to a folder that exists and may be written"
+        raise MaterialFile(f"cannot keep material in {folder()}: {error.strerror}; {fix}") from error
+
+
+def write(file: IO[bytes], receive: Callable[[], bytes | bytearray]) -> None:
+    """Writes frames up to the empty one, and goes back to the first. A file that could not be finished is closed.
+
+    Args:
+        file: of `new_file`.
+        receive: returns the next frame.
+
+    Raises:
+        MaterialFile: the disk is full, or refuses.
+    """
+    written = 0
+    try:
+        frame: bytes | bytearray | None = None
+        while frame != END:
+            frame = receive()
+            written += file.write(_FRAME.pack(len(frame), xxhash.xxh3_64_intdigest(frame)))
+            written += file.write(frame)
+        file.flush()
+        file.seek(0)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what is still in the buffer meets the same disk
+            file.close()
+        if not isinstance(error, OSError):
+            raise
+        more = f"free space there, or set {FOLDER_VARIABLE} to a folder with more"
+        fix = more if error.errno in _FULL else "check that disk"
+        raise MaterialFile(
+            f"cannot write material to {folder()} beyond {written} bytes: {error.strerror}; {fix}"
+        ) from error
+
+
+class StoredMaterial:
+    """A file that is read once, from its first frame to its last.
+
+    Args:
+        file: what `write` wrote.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frames = 0
+
+    def next(self) -> bytes:
+        """The next frame.
+
+        Raises:
+            MaterialFile: the file is damaged or at its end.
+        """
+        length, checksum = self._unpack(_FRAME)
+        if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
+            raise self._wrong(f"ends within frame {self._frames}: it was cut off")
+        frame = self._file.read(length)
+        if xxhash.xxh3_64_intdigest(frame) != checksum:
+            raise self._wrong(f"is damaged in frame {self._frames}")
+        if frame == END:
+            raise self._wrong(f"holds only {self._frames} frames, and all of them were used")
+        self._frames += 1
+        return frame
+
+    def close(self) -> None:
+        """Frees what was not read, and the space on disk."""
+        self._file.close()
+
+    def _unpack(self, fields: struct.Struct) -> tuple[Any, ...]:
+        data = self._file.read(fields.size)
+        if len(data) < fields.size:
+            raise self._wrong(f"ends before frame {self._frames}: it was cut off")
+        return fields.unpack(data)
+
+    def _wrong(self, what: str) -> MaterialFile:
+        self._file.close()
+        return MaterialFile(f"material stored in {folder()} {what}; check that disk and run the cell again")

@@ -1,0 +1,1 @@
+"""Nonlinear functions: table look-ups, softmax, norms, activations."""

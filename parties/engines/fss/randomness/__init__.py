@@ -1,0 +1,1 @@
+"""Correlated randomness as each party draws or receives it."""

@@ -1,0 +1,1 @@
+"""Maximum, ranking and selection of the best of many."""

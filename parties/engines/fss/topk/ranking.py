@@ -1,0 +1,30 @@
+"""Ranking shuffled values in the open, by all pairs."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from parties.decoding.program import Program
+from parties.engines.fss.arithmetic.gates import reveal_bits
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.randomness.source import DEALER
+from parties.engines.fss.topk.maximum import ranks
+
+Places = NDArray[np.int64]
+
+
+def ranked(x: Masked) -> Program[Places]:
+    """Places of shuffled distinct keys x [heads, n], n above 1, highest first: public, [heads, n].
+
+    1 round, 1 bit a pair; `dcf` needs no other. The dealer, who sees no bit, gets the places in order.
+    """
+    heads, n = x.shape
+    below = yield from reveal_bits(x.source, (yield from ranks(x)))
+    if x.source.rank == DEALER:
+        return np.tile(np.arange(n), (heads, 1))
+    loses = np.zeros((heads, n, n), dtype=np.int64)
+    first, second = torch.triu_indices(n, n, offset=1).numpy()
+    loses[:, first, second] = below
+    loses[:, second, first] = 1 - below
+    places: Places = loses.sum(2).argsort(1, kind="stable")
+    return places

@@ -1,0 +1,1 @@
+"""Where seconds, bytes and rounds go, and how Prometheus reads them."""

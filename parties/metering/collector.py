@@ -1,0 +1,94 @@
+"""Reads meter, state and process at the moment Prometheus asks, so that being watched costs a party nothing else."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from parties.metering.meter import Histogram, StageMeter, phase_of
+from parties.metering.process import process_readings
+from parties.metering.progress import State
+from parties.metering.registry import BY_NAME
+
+Sample = tuple[str, Mapping[str, str], float]  # metric, labels beside that of the party, value
+
+
+class PartyCollector(Collector):
+    """Everything one party serves to Prometheus.
+
+    Args:
+        role: value of the label `party`.
+        meter: where stage and link numbers come from.
+
+    Attributes:
+        state: where the party stands; None until it has one.
+    """
+
+    def __init__(self, role: str, meter: StageMeter) -> None:
+        self._role = role
+        self._meter = meter
+        self.state: State | None = None
+
+    def collect(self) -> Iterable[Family]:
+        """All metrics that have a value now."""
+        yield from families(self._samples(), self._role)
+        exchanges = [({"peer": peer}, times) for peer, times in self._meter.exchange_times().items()]
+        yield from histogram("mpcbench_exchange_seconds", exchanges, self._role)
+        steps = [({"stage": name, "phase": phase_of(name)}, times) for name, times in self._meter.step_times().items()]
+        yield from histogram("mpcbench_stage_duration_seconds", steps, self._role)
+
+    def _samples(self) -> Iterator[Sample]:
+        yield from self._meter_samples()
+        yield from ((name, {}, value) for name, value in self._meter.numbers().items())
+        if self.state is not None and (age := self.state.token_age) is not None:
+            yield "mpcbench_token_age_seconds", {}, age
+        yield from ((name, {}, value) for name, value in process_readings())
+
+    def _meter_samples(self) -> Iterator[Sample]:
+        for reading in self._meter.lifetime():
+            stage = {"stage": reading.stage, "phase": reading.phase}
+            yield "mpcbench_stage_seconds_total", stage, reading.seconds
+            yield "mpcbench_compute_seconds_total", stage, reading.compute_seconds
+            for peer, counts in reading.peers.items():
+                link = {**stage, "peer": peer}
+                yield "mpcbench_sent_bytes_total", link, counts.sent_bytes
+                yield "mpcbench_received_bytes_total", link, counts.received_bytes
+                yield "mpcbench_messages_total", link, counts.messages
+                yield "mpcbench_rounds_total", link, counts.rounds
+                yield "mpcbench_blocked_seconds_total", link, counts.blocked_seconds
+
+
+def families(samples: Iterable[Sample], party: str) -> Iterator[Family]:
+    """Counters and gauges of the registry, each with all of its samples.
+
+    Args:
+        samples: in any order.
+        party: value of the label `party` where a sample has none.
+    """
+    found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    for name, labels, value in samples:
+        metric = BY_NAME[name]
+        if name not in found:
+            family = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+            found[name] = family(name, metric.help, labels=metric.labels)
+        found[name].add_metric([labels.get(label, party if label == "party" else "") for label in metric.labels], value)
+    yield from found.values()
+
+
+def histogram(name: str, series: Iterable[tuple[Mapping[str, str], Histogram]], party: str) -> Iterator[Family]:
+    """A histogram of the registry; nothing if it has no series."""
+    metric = BY_NAME[name]
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, times in series:
+        values = [{**labels, "party": party}[label] for label in metric.labels]
+        family.add_metric(values, buckets=_cumulative(times), sum_value=times.seconds)
+    if family.samples:
+        yield family
+
+
+def _cumulative(times: Histogram) -> list[tuple[str, float]]:
+    """Prometheus wants each bucket to hold all that is at most its bound."""
+    bounds = [*map(str, times.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(times.buckets), strict=True))

@@ -1,0 +1,82 @@
+"""Memory, CPU time, interface counters and GPU of this process and its host, as the kernel and the driver have them."""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from parties.metering.cgroup import memory
+from parties.metering.interfaces import INTERFACES
+
+Reading = tuple[str, float]  # metric, value
+
+
+def process_readings() -> Iterator[Reading]:
+    """What every process of a run serves of itself."""
+    process = psutil.Process()
+    with process.oneshot():
+        cpu = process.cpu_times()
+        yield "mpcbench_resident_bytes", process.memory_info().rss
+    yield "mpcbench_peak_resident_bytes", peak_resident_bytes()
+    yield "mpcbench_cpu_seconds_total", cpu.user + cpu.system
+    yield from _host_readings()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # asking more would take GPU memory
+        yield from _gpu_readings(torch.cuda.current_device())
+
+
+def peak_resident_bytes() -> float:
+    """Most memory this process ever held.
+
+    Unlike `ru_maxrss`, this does not inherit the peak of the process that started us.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else math.nan
+
+
+def _host_readings() -> Iterator[Reading]:
+    usable = memory()
+    yield "mpcbench_memory_limit_bytes", usable.limit
+    yield "mpcbench_memory_available_bytes", usable.available
+    cpu = psutil.cpu_times()
+    # guest time is part of user time, and waiting for a disk is idling
+    busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
+    yield "mpcbench_host_cpu_seconds_total", busy
+    yield "mpcbench_host_cores", psutil.cpu_count() or 1
+    sent, received = INTERFACES.read()
+    yield "mpcbench_interface_sent_bytes_total", sent
+    yield "mpcbench_interface_received_bytes_total", received
+
+
+def _gpu_readings(device: int) -> Iterator[Reading]:
+    yield "mpcbench_gpu_allocated_bytes", torch.cuda.memory_allocated()
+    yield "mpcbench_gpu_peak_allocated_bytes", torch.cuda.max_memory_allocated()
+    if (nvml := _nvml()) is None:
+        return
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        device_memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    except nvml.NVMLError:  # a virtual or partitioned GPU may not tell
+        return
+    yield "mpcbench_gpu_memory_used_bytes", device_memory.used
+    yield "mpcbench_gpu_memory_limit_bytes", device_memory.total
+    yield "mpcbench_gpu_busy_ratio", busy
+
+
+@cache
+def _nvml() -> Any:
+    """NVIDIA's management library, started; None where `nvidia-ml-py` or the driver is missing."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml

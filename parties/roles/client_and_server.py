@@ -1,0 +1,147 @@
+"""The two computing parties: the client, who owns the prompt, and the server, who owns the weights."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.prefill import Prefill, protocol
+from parties.decoding.program import run, staged
+from parties.engines.base import Engine
+from parties.engines.factory import engine_class, make_engine
+from parties.errors import Unsupported
+from parties.heads.folding import Shapes, head_of, shapes_of
+from parties.metering.meter import StageMeter
+from parties.metering.progress import State
+from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
+from parties.models.folding import fold, folded_shapes
+from parties.policies import make
+from parties.roles.job import Job
+from parties.roles.prompt import prompt_tokens
+from parties.transport.mesh import Mesh
+
+
+@dataclass
+class Session:
+    """What outlives a cell: the model on an engine."""
+
+    key: tuple[str, str, str, bool, str]
+    engine: Engine
+    spec: ModelSpec
+    tokenizer: Tokenizer
+
+
+class ComputingParty:
+    """Client or server of any private engine."""
+
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: State) -> None:
+        self.role, self.mesh, self.meter, self.state = role, mesh, meter, state
+        self._session: Session | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Decodes one cell; returns this party's part of the result."""
+        self.state.enter("loading")
+        session = self._open(job)
+        tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
+        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        session.engine.choose(job.offline, job.comparison)
+        self.state.enter("prefill")
+        result: dict[str, Any] = {"tokens": job.new_tokens}
+        if job.prefill == "mpc":
+            cache, result["prefill"] = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
+        else:
+            cache = self._receive_cache(session)
+            with self.meter.stage("bench.prefill"):
+                cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
+        self.state.enter("decode")
+        start = time.perf_counter()
+        logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
+        result["decode_seconds"] = time.perf_counter() - start
+        session.engine.finish()
+        self.state.enter("check")
+        self._report(session.engine, logits, generated)
+        if job.show_text and self.role == "client":
+            result["text"] = session.tokenizer.decode([token for token in generated if token is not None])
+        return result
+
+    def _open(self, job: Job) -> Session:
+        """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
+        if job.gpu and "cuda" not in engine_class(job.engine).devices:
+            raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
+        wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
+        if self._session is None or self._session.key != wanted:
+            self._session = None  # frees the old model before the new one comes
+            with self.meter.stage("bench.load"):
+                spec, tokenizer, shapes, weights = self._model(job)
+            device = "cuda" if job.gpu else "cpu"
+            engine = make_engine(job.engine, self.role, self.mesh, self.meter, device, job.randomness)
+            installing = engine.install(folded_shapes(spec) | shapes, weights)
+            run(staged(self.meter, "setup.weights", installing), engine.exchange)
+            self._session = Session(wanted, engine, spec, tokenizer)
+        return self._session
+
+    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
+        """The server loads model and heads and publishes what is public of them; the client never opens them."""
+        if self.role == "server":
+            spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
+            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights) if job.head else {}
+            shapes = shapes_of(heads)
+            card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
+            self.mesh["client"].send_json(card)
+            return spec, tokenizer, shapes, fold(spec, weights) | heads
+        self.mesh["server"].await_peer()
+        card = self.mesh["server"].receive_json()
+        shapes = {name: tuple(shape) for name, shape in card["heads"].items()}
+        spec = ModelSpec.from_json(card["spec"])
+        return spec, Tokenizer.from_json(card["tokenizer"], spec.vocab), shapes, None
+
+    def _receive_cache(self, session: Session) -> Cache:
+        """This party's shares of the cache that the referee prefilled."""
+        referee, named = self.mesh["referee"], {}
+        with self.meter.stage("bench.prefill"):
+            referee.await_peer()
+            card = referee.receive_json()
+            for name, shape in card["shapes"].items():
+                named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
+        return Cache.from_values(session.spec.n_layers, card["position"], named)
+
+    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, dict[str, Any]]:
+        """The prompt inside the computation, piece by piece: the cache, and what it took."""
+        engine, sizes = decoder.engine, Prefill.of(decoder, job.seq_len - 1)
+        with self.meter.stage("bench.prefill"):
+            self.mesh["referee"].await_peer()
+            self.mesh["referee"].receive_json()
+        start = time.perf_counter()
+        cache = engine.prepare(decoder, Cache.empty(decoder.spec.n_layers), job.new_tokens, job.argmax, sizes)
+        for piece in sizes.pieces(decoder, cache, prompt):
+            engine.attempt(piece, cache)
+        took = {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
+        engine.prefilled()
+        return cache, took
+
+    def _decode(
+        self, job: Job, decoder: Decoder, cache: Cache, token: int | None
+    ) -> tuple[list[Any], list[int | None]]:
+        """The private part: every new token is decoded through the compressed cache."""
+        kept: list[Any] = []
+        generated: list[int | None] = []
+        self.state.prefilled(cache.tokens)
+        for _ in range(job.new_tokens):
+            own = None if token is None else [token]
+            logits, token = decode_in_pieces(decoder, cache, own, job.argmax)
+            kept.append(logits)
+            generated.append(token)
+            self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+        return kept, generated
+
+    def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:
+        """Gives the referee, off the clock, what it needs to check the run."""
+        referee = self.mesh["referee"]
+        with self.meter.stage("bench.check"):
+            for value in logits:
+                referee.send_tensor(engine.export(value))
+            if self.role == "client":
+                referee.send_json({"tokens": generated})

@@ -1,0 +1,187 @@
+"""One party as a process sees it: its links, its exporter, and the cells it runs."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import torch
+
+from parties.address import Address
+from parties.errors import PartyError
+from parties.metering.exporter import Exporter
+from parties.metering.interfaces import INTERFACES
+from parties.metering.meter import Counts, StageMeter, StageReading
+from parties.metering.process import peak_resident_bytes, process_readings
+from parties.metering.progress import State
+from parties.roles.client_and_server import ComputingParty
+from parties.roles.dealer import DealingParty
+from parties.roles.job import Job
+from parties.roles.referee import Referee
+from parties.transport.mesh import Listener, Mesh, connect
+from parties.transport.tls import Identity
+
+
+class Role(Protocol):
+    """What a role does with a cell."""
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Runs one cell; returns the role's own part of the result."""
+
+
+class Party:
+    """One role of a run, in a process of its own.
+
+    Args:
+        role: `client`, `server`, `dealer` or `referee`.
+        host: the data address; links and the exporter are bound to it.
+        session: a random string that all parties of a run were given.
+        port: data port; 0 takes a free one.
+        metrics_port: port of the exporter; 0 takes a free one.
+        timeout_s: seconds without a byte after which a peer counts as hanging.
+
+    Raises:
+        AddressInUse: a port is taken.
+    """
+
+    def __init__(
+        self, role: str, host: str, session: str, port: int = 0, metrics_port: int = 0, timeout_s: float = 60.0
+    ) -> None:
+        self.role, self.session, self.timeout_s = role, session, timeout_s
+        self._born = time.perf_counter()
+        self.meter = StageMeter()
+        self._listener = Listener(host, port)
+        self._exporter = Exporter(role, self.meter, host, metrics_port)
+        self.state = State(self.meter)
+        self._exporter.observe(self.state)
+        self._mesh: Mesh | None = None
+        self._worker: Role | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where peers dial: (host, port)."""
+        return self._listener.address
+
+    @property
+    def metrics_address(self) -> Address:
+        """Where Prometheus scrapes: (host, port)."""
+        return self._exporter.address
+
+    def connect(self, addresses: Mapping[str, Address], identity: Identity | None = None) -> None:
+        """Links to every other role, under TLS if this party has an identity.
+
+        Raises:
+            PartyError: a role did not come, or a stranger did.
+        """
+        self._mesh = connect(
+            self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s, identity
+        )
+        if self.role == "dealer":
+            self._worker = DealingParty(self._mesh, self.meter, self.state)
+        elif self.role == "referee":
+            self._worker = Referee(self._mesh, self.meter, self.state)
+        else:
+            self._worker = ComputingParty(self.role, self._mesh, self.meter, self.state)
+
+    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs one cell, after `connect`; see docs/architecture.md for the result.
+
+        Raises:
+            PartyError: what stopped the cell, with its status.
+        """
+        wanted = Job.model_validate(job)
+        if self._worker is None:
+            raise PartyError("run was called before connect")
+        self.meter.reset()
+        before = INTERFACES.read()
+        idle = wanted.engine == "plain" and self.role != "referee"
+        result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
+        after = INTERFACES.read()
+        stages = [_stage(reading) for reading in result.pop("stages", None) or self.meter.snapshot()]
+        if prefill := result.get("prefill"):
+            prefill["stages"] = [_stage(reading) for reading in prefill["stages"]]
+            stages = _without(stages, prefill["stages"])
+        self.state.enter("idle")
+        return {
+            "role": self.role,
+            "stages": stages,
+            "host": self.address[0],
+            "peak_rss_bytes": int(peak_resident_bytes()),
+            "gpu_peak_bytes": gpu_peak_bytes(),
+            "interface_sent_bytes": after[0] - before[0],
+            "interface_received_bytes": after[1] - before[1],
+            "versions": versions(),
+            "warnings": [],
+            **result,
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Where this party stands; cheap, from any thread."""
+        readings = self.meter.snapshot()
+        protocol = [reading for reading in readings if reading.phase in ("online", "offline")]
+        totals = sum((Counts() + reading for reading in protocol), start=Counts())
+        process = dict(process_readings())
+        return {
+            "role": self.role,
+            "state": self.state.name,
+            "stage": self.meter.current,
+            "tokens": self.state.tokens,
+            "sent_bytes": totals.sent_bytes,
+            "received_bytes": totals.received_bytes,
+            "rounds": totals.rounds,
+            "blocked_seconds": totals.blocked_seconds,
+            "rss_bytes": process["mpcbench_resident_bytes"],
+            "uptime_seconds": time.perf_counter() - self._born,
+            "compute_seconds": sum(reading.compute_seconds for reading in protocol),
+            "cpu_seconds": process["mpcbench_cpu_seconds_total"],
+            "memory_limit_bytes": process["mpcbench_memory_limit_bytes"],
+            "memory_available_bytes": process["mpcbench_memory_available_bytes"],
+            "gpu_bytes": process.get("mpcbench_gpu_allocated_bytes"),
+            "stages": {r.stage: [r.seconds, r.rounds, r.sent_bytes + r.received_bytes] for r in readings},
+            "peers": _sent(readings),
+        }
+
+    def close(self) -> None:
+        """Frees links, ports and the exporter."""
+        self.state.enter("closed")
+        if self._mesh is not None:
+            self._mesh.close()
+        self._listener.close()
+        self._exporter.close()
+
+
+def gpu_peak_bytes() -> int | None:
+    """Most GPU memory that this process's tensors ever held; None if it has used no GPU."""
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if used else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a number depends on."""
+    packages = {name: version(name) for name in ("torch", "crypten", "transformers", "numpy")}
+    return {"python": platform.python_version(), "kernel": platform.release(), **packages}
+
+
+def _sent(readings: Sequence[StageReading]) -> dict[str, int]:
+    """Bytes sent to each peer, in all phases."""
+    sent: dict[str, int] = {}
+    for reading in readings:
+        for peer, counts in reading.peers.items():
+            sent[peer] = sent.get(peer, 0) + counts.sent_bytes
+    return sent
+
+
+def _stage(reading: StageReading) -> dict[str, Any]:
+    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
+    return {field: getattr(reading, field) for field in fields}
+
+
+def _without(stages: list[dict[str, Any]], part: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was spent on stages beside a part of it; those where nothing is left are taken out."""
+    spent = {stage["stage"]: stage for stage in part}
+    return [_less(stage, spent.get(stage["stage"], {})) for stage in stages if stage != spent.get(stage["stage"])]
+
+
+def _less(stage: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    return {name: v - part.get(name, 0) if isinstance(v, int | float) else v for name, v in stage.items()}

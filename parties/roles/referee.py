@@ -1,0 +1,184 @@
+"""The referee: the bench's own process, which sees everything and checks the private run.
+
+Not part of the protocol. It runs what the bench does in the clear (`prefill: shared`, the `plain` reference), so that
+the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
+start their clocks or after they stopped them.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.program import run
+from parties.engines.bounds import Kind, Watch
+from parties.engines.factory import engine_class
+from parties.engines.plain import PlainEngine
+from parties.engines.watched import WatchedEngine
+from parties.errors import OutOfRange
+from parties.heads.folding import head_of, shapes_of
+from parties.metering.meter import StageMeter
+from parties.metering.progress import State
+from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
+from parties.models.folding import fold, folded_shapes
+from parties.policies import make
+from parties.roles.job import Job
+from parties.roles.prompt import prompt_tokens
+from parties.transport.mesh import Mesh
+
+
+@dataclass
+class Reference:
+    """What the plain engine decodes: for each new token the logits, [1, vocab], and the greedy choice."""
+
+    logits: list[torch.Tensor]
+    tokens: list[int]
+    seconds: float
+
+
+@dataclass
+class Session:
+    """What outlives a cell: the model on the plain engine, with a meter of its own."""
+
+    key: tuple[str, str, str | None]
+    engine: WatchedEngine
+    spec: ModelSpec
+    tokenizer: Tokenizer
+
+
+class Referee:
+    """Prefills in the clear, shares the cache, and judges."""
+
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+        self.mesh, self.meter, self.state = mesh, meter, state
+        self._session: Session | None = None
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """One cell: prefill and reference first, then shares or the word to begin, then the check.
+
+        A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
+
+        Raises:
+            OutOfRange: a number leaves the range over which the cell's engine is right; nobody has computed anything
+                private by then.
+        """
+        self.state.enter("loading")
+        with self.meter.stage("bench.load"):
+            session = self._open(job)
+        tokens = prompt_tokens(job, session.tokenizer, session.spec)
+        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        self.state.enter("prefill")
+        bounds = engine_class(job.engine).bounds
+        # a shared prompt is private to nobody, but for what policies keep of it to compare with later
+        inside = bounds if job.prefill == "mpc" else {key: bounds[key] for key in ("declared",) if key in bounds}
+        session.engine.watch = watch = Watch(inside)
+        with self.meter.stage("bench.prefill"):
+            cache = Cache.empty(session.spec.n_layers)
+            run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
+        _refuse(job.engine, watch)
+        prefilled, position = cache.values(), cache.position
+        with self.meter.stage("bench.reference"):
+            session.engine.meter.reset()
+            watch.bounds = bounds
+            reference = self._decode(job, decoder, cache, tokens[-1], watch)
+        _refuse(job.engine, watch)
+        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
+        if job.engine == "plain":
+            result["stages"] = session.engine.meter.snapshot()
+            if job.show_text:
+                result["text"] = session.tokenizer.decode(reference.tokens)
+        else:
+            if job.prefill == "shared":
+                self._share(job, prefilled, position)
+            else:
+                self._start()
+            self.state.enter("check")
+            result["check"] = self._check(job, session.spec, reference)
+            if (left := watch.first.get(Kind.RARE)) is not None:
+                result["check"]["out_of_range"] = {**left.told(), "chance": watch.chance}
+                result["warnings"] = [_warning(job.engine, str(left), watch.chance)]
+        return result
+
+    def _open(self, job: Job) -> Session:
+        device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
+        wanted = (job.model, device, job.policy.parameters.get("head"))
+        if self._session is None or self._session.key != wanted:
+            self._session = None  # frees the old model before the new one comes
+            spec, weights = load_spec(job.model), load_weights(job.model)
+            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
+            engine = WatchedEngine(StageMeter(), device=device)
+            run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
+            self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
+        return self._session
+
+    def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int, watch: Watch) -> Reference:
+        start, kept, generated = time.perf_counter(), [], []
+        if job.engine == "plain":
+            self.state.prefilled(cache.tokens)
+        for index in range(job.new_tokens):
+            watch.token = index + 1
+            logits, chosen = run(decode_token(decoder, cache, [token], job.argmax))
+            token = chosen or 0
+            kept.append(logits)
+            generated.append(token)
+            if job.engine == "plain":
+                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+        return Reference(kept, generated, time.perf_counter() - start)
+
+    def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
+        """Cuts the prefilled cache into uniformly random shares, one for each computing party."""
+        split = engine_class(job.engine).split
+        card = {"position": position, "shapes": {name: list(value.shape) for name, value in values.items()}}
+        with self.meter.stage("bench.prefill"):
+            for role in ("client", "server"):
+                self.mesh[role].send_json(card)
+            for value in values.values():
+                for role, share in zip(("client", "server"), split(value), strict=True):
+                    self.mesh[role].send_tensor(share)
+
+    def _start(self) -> None:
+        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        with self.meter.stage("bench.prefill"):
+            for role in ("client", "server"):
+                self.mesh[role].send_json({"start": True})
+
+    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> dict[str, Any]:
+        """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
+        engine = engine_class(job.engine)
+        with self.meter.stage("bench.check"):
+            for role in ("client", "server"):
+                self.mesh[role].await_peer()
+            parts = {
+                role: [self.mesh[role].receive_tensor((1, spec.vocab), torch.int64) for _ in reference.logits]
+                for role in ("client", "server")
+            }
+            generated = self.mesh["client"].receive_json()["tokens"]
+        errors = []
+        for step, expected in enumerate(reference.logits):
+            if generated[:step] != reference.tokens[:step]:
+                break
+            private = engine.combine((parts["client"][step], parts["server"][step]))
+            errors.append(float((private - expected).abs().max()))
+        return {
+            "max_abs_logit_error": max(errors),
+            "median_abs_logit_error": statistics.median(errors),
+            "tokens_match": generated == reference.tokens,
+            "tokens_compared": len(errors),
+            "tolerance": engine.tolerance,
+        }
+
+
+def _refuse(engine: str, watch: Watch) -> None:
+    if (left := watch.first.get(Kind.CERTAIN)) is not None:
+        raise OutOfRange(engine, str(left), left.told())
+
+
+def _warning(engine: str, left: str, chance: float) -> str:
+    return (
+        f"{left}, which {engine} truncates; beyond that range a truncation may be wrong, unseen: in this cell with "
+        f"probability {chance:.1e}"
+    )

@@ -1,5 +1,0 @@
-"""Training of the heads that some policies rate tokens with; the model itself stays as it is."""
-
-from parties.training.settings import Settings, TrainingError
-
-__all__ = ["Settings", "TrainingError"]

@@ -1,0 +1,1 @@
+"""Bytes between parties: framed TCP links, how parties meet, mutual TLS."""

@@ -1,0 +1,99 @@
+"""Frames: a fixed header, then the payload, with as few copies as there can be, and a checksum over each.
+
+The header is payload length, sequence number, XXH3 of the payload, and XXH32 of those three: a damaged length is seen
+before it is believed. The checksums find damage, not forgery, against which the links have nothing.
+"""
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import xxhash
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from parties.transport.tls import TlsSocket
+
+_FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
+_CHECK = struct.Struct("!I")
+HEADER_BYTES = _FIELDS.size + _CHECK.size
+NUMBERS = 1 << 32
+
+
+class Damaged(Exception):  # noqa: N818 - named for what happened
+    """A checksum does not fit; the message is the damaged part, `header` or `payload`."""
+
+
+def bytes_of(buffer: "ReadableBuffer") -> memoryview:
+    """The bytes of any buffer, without a copy where it is contiguous."""
+    view = memoryview(buffer)
+    return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a CPU tensor of any dtype and shape, without a copy where it is contiguous."""
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def header(payload: memoryview | bytes, number: int) -> bytes:
+    """The header of a payload that is frame `number` in its direction, from 0."""
+    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
+    return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
+
+
+class IncomingFrame:
+    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none.
+
+    Args:
+        check: is given length and number of an undamaged header, and raises if they are not what comes next.
+        room: where the payload goes, as long as `check` says.
+    """
+
+    def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
+        self._check = check
+        self._room = room
+        self._header = bytearray(HEADER_BYTES)
+        self._left = memoryview(self._header)
+        self._checksum: int | None = None
+        self.payload = bytearray()
+
+    def pull(self, sock: "socket.socket | TlsSocket") -> int:
+        """Reads what has arrived; returns the number of bytes, 0 if there were none yet."""
+        try:
+            count = sock.recv_into(self._left)
+        except BlockingIOError:
+            return 0
+        if count == 0:
+            raise ConnectionResetError
+        self._left = self._left[count:]
+        return count
+
+    def advance(self) -> bool:
+        """Turns from a full header to the payload, if the header is right; returns whether the frame is whole.
+
+        Raises:
+            Damaged: header or payload is not what was sent.
+        """
+        if not self._left and self._checksum is None:
+            self._left = self._begin_payload()
+        if self._left or self._room is None:
+            return False
+        if xxhash.xxh3_64_intdigest(self._room) != self._checksum:
+            raise Damaged("payload")
+        return True
+
+    def _begin_payload(self) -> memoryview:
+        fields, (check,) = self._header[: _FIELDS.size], _CHECK.unpack(self._header[_FIELDS.size :])
+        if xxhash.xxh32_intdigest(fields) != check:
+            raise Damaged("header")
+        length, number, self._checksum = _FIELDS.unpack(fields)
+        self._check(length, number)
+        if self._room is None:
+            self.payload = bytearray(length)
+            self._room = memoryview(self.payload)
+        return self._room

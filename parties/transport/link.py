@@ -1,0 +1,311 @@
+"""Framed TCP between two parties. Everything that crosses from one party to another goes through a `Link`."""
+
+import contextlib
+import json
+import select
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
+from parties.metering.background import Aside
+from parties.metering.meter import StageMeter
+from parties.transport.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    from parties.transport.tls import TlsSocket
+
+MAX_FRAME_BYTES = 1 << 32  # a length beyond this is no message
+
+
+class _Stalled(Exception):  # noqa: N818 - named for what happened
+    """Not a byte moved for `timeout_s`."""
+
+
+class Link:
+    """A connection to one peer. One thread at a time sends and one receives; the two may differ.
+
+    Calls return when their bytes have been handed to the kernel or have arrived. Each call is counted on the current
+    stage of `meter`, or on the account that it is given: that of a thread beside the one that works in stages. After
+    any exception the connection is closed, for the next frame would begin in the middle of the last; the peer then sees
+    `PeerLost` at once.
+
+    Args:
+        sock: a connected TCP socket, or a TLS session on one; the link owns it from now on.
+        peer: the role at the other end.
+        meter: counts bytes (with framing), messages, rounds and blocked seconds.
+        timeout_s: how long not one byte may move before `PeerTimeout`.
+        max_frame_bytes: the longest payload that is believed.
+
+    Attributes:
+        timeout_s: as given.
+        sent_bytes: bytes sent so far, with framing.
+        received_bytes: bytes received so far, with framing.
+    """
+
+    def __init__(
+        self,
+        sock: "socket.socket | TlsSocket",
+        peer: str,
+        meter: StageMeter,
+        timeout_s: float,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+    ) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(timeout_s / 2)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(timeout_s / 6)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        self.peer = peer
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self._socket = sock
+        self._meter = meter
+        self.timeout_s = timeout_s
+        self._max_frame_bytes = max_frame_bytes
+        self._sent_frames = 0
+        self._received_frames = 0
+        self._fd = sock.fileno()
+
+    @property
+    def fileno(self) -> int:
+        """The file descriptor of the socket."""
+        return self._fd
+
+    def await_peer(self) -> None:
+        """Waits, however long it takes, until the peer has sent something: while it computes and owes us nothing yet.
+
+        Whoever drives the parties bounds this wait. A host that vanishes is noticed by TCP's keep-alive.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+        """
+        try:
+            events = self._ready(select.POLLIN | select.POLLRDHUP, None)
+            if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError
+        except OSError as error:
+            self.close()
+            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
+
+    def send(self, buffer: "ReadableBuffer", account: Aside | None = None) -> None:
+        """Sends one frame; half a round.
+
+        Args:
+            buffer: the payload.
+            account: where the call is counted instead of the current stage.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+            PeerTimeout: no byte moved for `timeout_s`.
+            ValueError: the buffer is longer than `max_frame_bytes`.
+        """
+        self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
+
+    def receive(self, account: Aside | None = None, *, at_most: int | None = None) -> bytearray:
+        """Receives one frame; half a round.
+
+        Args:
+            account: where the call is counted instead of the current stage.
+            at_most: the longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
+                one is refused by its header, before memory is taken for it.
+
+        Raises:
+            PeerLost: the connection is closed or reset.
+            PeerTimeout: no byte moved for `timeout_s`.
+            OutOfStep: the frame has another sequence number than the next, or is too long.
+            CorruptFrame: the frame is not what the peer sent.
+        """
+        incoming = IncomingFrame(partial(self._check_bounded, at_most), None)
+        self._transfer([], incoming, rounds=0.5, account=account)
+        return incoming.payload
+
+    def exchange(self, buffer: "ReadableBuffer", *, alike: bool = False) -> bytearray:
+        """Sends one frame and receives one at the same time; one round.
+
+        Args:
+            buffer: the payload.
+            alike: the peer's must be as long; otherwise each is of any length.
+
+        Raises:
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: as `send` and `receive` do.
+        """
+        expected = partial(self._check_exact, bytes_of(buffer).nbytes) if alike else partial(self._check_bounded, None)
+        incoming = IncomingFrame(expected, None)
+        self._transfer(self._frame(buffer), incoming, rounds=1.0)
+        return incoming.payload
+
+    def send_tensor(self, tensor: Tensor) -> None:
+        """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
+        self.send(tensor_bytes(tensor.cpu()))
+
+    def receive_tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Receives a CPU tensor of known shape and dtype; half a round.
+
+        Raises:
+            OutOfStep: also when the frame has not the length of such a tensor.
+        """
+        tensor = torch.empty(tuple(shape), dtype=dtype)
+        self._transfer([], self._into(tensor), rounds=0.5)
+        return tensor
+
+    def exchange_tensor(self, tensor: Tensor) -> Tensor:
+        """Sends a tensor and receives one of the same shape, dtype and device at the same time; one round."""
+        theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self._transfer(self._frame(tensor_bytes(tensor.cpu())), self._into(theirs), rounds=1.0)
+        return theirs.to(tensor.device)
+
+    def send_json(self, value: Any) -> None:
+        """Sends a value as JSON; half a round."""
+        self.send(json.dumps(value).encode())
+
+    def receive_json(self, *, at_most: int | None = None) -> Any:
+        """Receives a value sent by `send_json`; half a round.
+
+        Args:
+            at_most: as in `receive`.
+
+        Raises:
+            OutOfStep: also when the frame is not JSON.
+        """
+        payload = self.receive(at_most=at_most)
+        try:
+            return json.loads(payload)
+        except (ValueError, RecursionError):
+            self.close()
+            raise self._out_of_step("JSON", f"{len(payload)} bytes of something else") from None
+
+    def close(self) -> None:
+        """Closes the connection; the peer notices at once. Any thread may, and a call under way raises `PeerLost`."""
+        with contextlib.suppress(OSError):  # the peer may have closed first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _frame(self, buffer: "ReadableBuffer") -> list[memoryview]:
+        payload = bytes_of(buffer)
+        if len(payload) > self._max_frame_bytes:
+            raise ValueError(f"a frame holds at most {self._max_frame_bytes} bytes, not {len(payload)}; send parts")
+        return [memoryview(header(payload, self._sent_frames)), payload]
+
+    def _into(self, tensor: Tensor) -> IncomingFrame:
+        room = tensor_bytes(tensor)
+        return IncomingFrame(partial(self._check_exact, len(room)), room)
+
+    def _transfer(
+        self,
+        outgoing: list[memoryview],
+        incoming: IncomingFrame | None,
+        *,
+        rounds: float,
+        account: Aside | None = None,
+    ) -> None:
+        """Sends a frame, receives a frame, or does both at the same time, and counts it."""
+        meter = account or self._meter
+        sending, receiving, done = bool(outgoing), incoming is not None, False
+        sent_before, received_before = self.sent_bytes, self.received_bytes
+        meter.begin_call(self.peer)
+        try:
+            self._stream(outgoing, incoming)
+            done = True
+        except Damaged as error:
+            raise CorruptFrame(*self._so_far(meter), self._received_frames, str(error)) from error
+        except _Stalled as error:
+            raise PeerTimeout(*self._so_far(meter), self.timeout_s) from error
+        except OSError as error:
+            raise PeerLost(*self._so_far(meter)) from error
+        finally:
+            if not done:
+                self.close()
+            meter.count(
+                self.peer,
+                sent=self.sent_bytes - sent_before if sending else 0,
+                received=self.received_bytes - received_before if receiving else 0,
+                messages=sending + receiving if done else 0,
+                rounds=rounds if done else 0.0,
+            )
+
+    def _so_far(self, meter: StageMeter | Aside) -> tuple[str, str, int, int]:
+        return self.peer, meter.current, self.sent_bytes, self.received_bytes
+
+    def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
+        if outgoing:
+            self._sent_frames += 1
+            if incoming is None:
+                self._raise_if_hung_up()
+        while outgoing or incoming is not None:
+            moved = self._push(outgoing) if outgoing else 0
+            if incoming is not None:
+                count = incoming.pull(self._socket)
+                self.received_bytes += count
+                moved += count
+                if incoming.advance():
+                    self._received_frames += 1
+                    incoming = None
+            if not moved:
+                self._wait(sending=bool(outgoing), receiving=incoming is not None)
+
+    def _push(self, outgoing: list[memoryview]) -> int:
+        """Sends what the kernel takes of `outgoing` and drops it from there; returns the number of bytes."""
+        try:
+            count = self._socket.sendmsg(outgoing)
+        except BlockingIOError:
+            return 0
+        self.sent_bytes += count
+        left = count
+        while outgoing and left >= len(outgoing[0]):
+            left -= len(outgoing.pop(0))
+        if left:
+            outgoing[0] = outgoing[0][left:]
+        return count
+
+    def _raise_if_hung_up(self) -> None:
+        """A lone send to a peer that has left would succeed into the kernel's buffer, so look first."""
+        if self._ready(select.POLLRDHUP, 0):
+            raise ConnectionResetError
+
+    def _wait(self, *, sending: bool, receiving: bool) -> None:
+        # a peer that hung up takes no more of what is left to send, but what it sent before is still to be read
+        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
+        ready = self._ready(events, self.timeout_s)
+        if not ready:
+            raise _Stalled
+        if ready & select.POLLRDHUP:
+            raise ConnectionResetError
+
+    def _ready(self, events: int, timeout_s: float | None) -> int:
+        """Which of the events there are after so many seconds at most; a poll of its own, for two threads may wait."""
+        poll = select.poll()
+        poll.register(self._fd, events)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return ready[0][1] if ready else 0
+
+    def _check_bounded(self, at_most: int | None, length: int, number: int) -> None:
+        most = self._max_frame_bytes if at_most is None else min(at_most, self._max_frame_bytes)
+        self._check(length, number, length <= most, f"at most {most}")
+
+    def _check_exact(self, expected: int, length: int, number: int) -> None:
+        self._check(length, number, length == expected, f"{expected}")
+
+    def _check(self, length: int, number: int, fits: bool, expected: str) -> None:
+        following = self._received_frames % NUMBERS
+        if not fits or number != following:
+            raise self._out_of_step(f"frame {following} of {expected} bytes", f"frame {number} of {length} bytes")
+
+    def _out_of_step(self, expected: str, got: str) -> OutOfStep:
+        return OutOfStep(self.peer, self._meter.current, expected, got)
+
+
+def await_any(links: Sequence[Link], timeout_s: float) -> list[Link]:
+    """Those of some links on which something has arrived or that were closed, after so many seconds at most."""
+    poll = select.poll()
+    by_file = {link.fileno: link for link in links}
+    for number in by_file:
+        poll.register(number, select.POLLIN | select.POLLRDHUP)
+    return [by_file[number] for number, _ in poll.poll(timeout_s * 1000)]

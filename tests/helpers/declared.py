@@ -1,0 +1,274 @@
+"""What each protocol of the engine says that it costs, and a program to count it by."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from parties.decoding.program import Program
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic.embedding import parts_of
+from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.products import product, switched
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.functions import softmax, tables
+from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.randomness.source import CLIENT
+from parties.engines.fss.topk import maximum, selection
+
+How = Literal["dcf", "carry"]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Rounds, payload bytes that each party sends online, and offline bytes to the client and to the server."""
+
+    rounds: int = 0
+    online: int = 0
+    client: int = 0
+    server: int = 0
+
+    def __add__(self, other: "Count") -> "Count":
+        mine, theirs = ((c.rounds, c.online, c.client, c.server) for c in (self, other))
+        return Count(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+def bits(n: int) -> int:
+    """Bytes of n packed bits."""
+    return -(-n // 8)
+
+
+def opened(n: int) -> Count:
+    """Ring elements opened in a round."""
+    return Count(1, 8 * n)
+
+
+def sign(n: int, k: int, how: How) -> Count:
+    """Signs of n numbers below 2^k."""
+    if how == "dcf":
+        key = 16 * max(1, k - 6) * n
+        return Count(0, 0, key, key + bits(n))
+    total, width = Count(server=bits(n * k) + bits(n)), k
+    while width > 1:
+        pairs, seconds = width // 2, 1 if width == 2 else 2
+        total += Count(1, bits(n * pairs * (1 + seconds)), 0, seconds * bits(n * pairs))
+        width -= pairs
+    return total
+
+
+def octaves(n: int, windows: int, how: How) -> Count:
+    """A function over many orders of magnitude, of n numbers."""
+    inner = n * (windows - 1)
+    dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
+    return dealt + sign(inner, 62, how)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One row of docs/protocols.md.
+
+    Attributes:
+        name: of the row.
+        inputs: shape, scale and limit of each number that goes in.
+        program: what is counted; its inputs are open already.
+        cost: what it declares.
+    """
+
+    name: str
+    inputs: Sequence[tuple[tuple[int, ...], int, float]]
+    program: Callable[..., Program[Any]]
+    cost: Callable[[How], Count]
+
+
+def local(function: Callable[..., Any]) -> Callable[..., Program[Any]]:
+    """A program that only deals and computes."""
+
+    def program(*values: Masked) -> Program[Any]:
+        return function(*values)
+        yield
+
+    return program
+
+
+def of_sizes(n: int, d: int, count: int) -> list[Protocol]:
+    """All protocols, each at these sizes.
+
+    Args:
+        n: elements; scores of a row, tokens of a cache or candidates where those are meant.
+        d: columns.
+        count: how many are chosen, below n; rows of a batch.
+    """
+    return [*gates_of(n, d, count), *functions_of(n, d, count), *choices_of(n, d, count)]
+
+
+def gates_of(n: int, d: int, count: int) -> list[Protocol]:
+    """What everything is built of."""
+    row = ((n,), 16, 8.0)
+    return [
+        Protocol("opening", [row], lambda x: gates.open_(x.additive()), lambda _: opened(n)),
+        Protocol("truncation", [((n,), 32, 8.0)], local(gates.truncate), lambda _: Count(server=8 * n)),
+        Protocol("digit", [row], local(lambda x: tables.digit(x, 4, 8)), lambda _: Count(server=8 * n)),
+        Protocol("product", [row, row], local(lambda x, y: product([x, y])), lambda _: Count(server=8 * n)),
+        Protocol(
+            "product of three",
+            [row] * 3,
+            local(lambda x, y, z: product([x, y, z])),
+            lambda _: Count(server=32 * n),
+        ),
+        Protocol(
+            "matrix product",
+            [((3, n, d), 16, 8.0), ((3, d, count), 16, 8.0)],
+            local(gates.matmul),
+            lambda _: Count(server=24 * n * count),
+        ),
+        Protocol(
+            "product with the server's matrix",
+            [((n, d), 16, 8.0)],
+            local(lambda x: ServerMatrix(torch.zeros(count, d, dtype=torch.int64)).apply(x, 8.0)),
+            lambda _: Count(server=8 * n * count),
+        ),
+        Protocol("sign", [row], negative, lambda how: sign(n, 19, how)),
+        Protocol(
+            "bit times number",
+            [row],
+            lambda x: switch(x),
+            lambda how: sign(n, 19, how) + Count(1, bits(n), 0, 16 * n),
+        ),
+        Protocol(
+            "look-up of eight bits",
+            [row],
+            local(lambda x: tables.look_up(x.source, x.public, x.mask, 8, EIGHT_BITS)),
+            lambda _: Count(server=32 * n),
+        ),
+    ]
+
+
+EIGHT_BITS = tables.Tables(np.ones((1, 1, 256), dtype=np.int64))
+
+
+def switch(x: Masked) -> Program[Any]:
+    """A number where it is negative, else zero."""
+    return switched((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
+
+
+def functions_of(n: int, d: int, count: int) -> list[Protocol]:
+    """Non-linear functions; `count` rows of n scores, n rows of d columns."""
+    scores = ((count, n), 32, 64.0)
+    return [
+        Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: smooth(x, "silu"), lambda _: smooth_cost(n)),
+        Protocol(
+            "RMS norm",
+            [((n, d), 16, 2.0**10)],
+            lambda x: normalise(to_norm(x, centre=False), 1e-5),
+            lambda how: norm_cost(n, d, how),
+        ),
+        Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
+        Protocol(
+            "reciprocal",
+            [((n,), 18, 4.0)],
+            softmax.reciprocal,
+            lambda how: octaves(n, 5, how) + opened(n) + Count(server=8 * n),
+        ),
+        Protocol(
+            "row of the server's table",
+            [((1,), 16, 8.0)],
+            lambda x: looked_up(x, n, d, count),
+            lambda _: embedding_cost(n, d, count),
+        ),
+    ]
+
+
+def smooth_cost(n: int) -> Count:
+    """A look-up of eleven bits in two tables, a digit, a sum of two products with the sign, one truncation."""
+    return Count(2, 24 * n, 0, 256 * n + 8 * n + 40 * n + 8 * n)
+
+
+def norm_cost(n: int, d: int, how: How) -> Count:
+    """Sum of squares, inverse root, two parts of it, two products of each element and their truncations."""
+    windows = 16
+    root = opened(n) + Count(server=8 * n) + octaves(n, windows, how) + opened(n) + Count(server=16 * n)
+    return root + Count(1, 16 * n * d, 0, 32 * n * d)
+
+
+def exponentials_cost(n: int, rows: int, how: How) -> Count:
+    """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
+    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68)
+    n, signs = n * rows, edges * rows
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
+    passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
+    fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
+    return shift + passed + fine
+
+
+def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:
+    """Rows of a table at places that only the client knows."""
+    table = ServerMatrix(torch.zeros(width, vocab, dtype=torch.int64))
+    return embedded_rows(x.source, table, [0] * count if x.source.rank == CLIENT else None, count, 8.0)
+
+
+def embedding_cost(vocab: int, width: int, count: int) -> Count:
+    """Two one-hot vectors, a row of each part, the row of the part that is meant."""
+    parts = parts_of(vocab, width)
+    online = 8 * (vocab // parts + parts + (parts + 1) * width)
+    return Count(3, count * online, 0, count * 8 * (parts + 1) * width)
+
+
+def choices_of(n: int, d: int, count: int) -> list[Protocol]:
+    """What is ordered, chosen and moved; of three heads where there are heads."""
+    keys, pairs = ((3, n), 16, 8.0), n * (n - 1) // 2
+    return [
+        Protocol(
+            "maximum",
+            [((n,), 16, 8.0)] * 2,
+            maximum.larger,
+            lambda how: sign(n, 20, how) + Count(1, bits(n), 0, 16 * n) + opened(n),
+        ),
+        Protocol("argmax", [((n,), 16, 8.0)], maximum.argmax, lambda how: argmax_cost(n, how)),
+        Protocol(
+            "one-hot rows of the best",
+            [keys],
+            lambda x: selection.top(selection.distinct(x), count),
+            lambda how: (
+                Count(server=24 * n * n + 24 * n)
+                + opened(3 * n)
+                + sign(3 * pairs, key_bits(n), how)
+                + Count(1, bits(3 * pairs))
+                + opened(3 * count * n)
+            ),
+        ),
+        Protocol(
+            "flags of the best",
+            [((n,), 16, 8.0)],
+            lambda x: selection.kept_flags(selection.distinct(x), count),
+            lambda how: (
+                Count(server=8 * n * n + 8 * n) + opened(n) + sign(pairs, key_bits(n), how) + Count(1, bits(pairs))
+            ),
+        ),
+        Protocol(
+            "compaction in order",
+            [((n,), 0, 2.0), ((3, n, d), 16, 8.0)],
+            lambda flags, rows: selection.compact(flags.additive(), count, [rows]),
+            lambda _: Count(4, 32 * n + 24 * count * d, 0, 8 * n + 8 * n * n + 24 * n * d + 8 * n),
+        ),
+    ]
+
+
+def key_bits(n: int) -> int:
+    """Bits of a difference of two of n distinct keys made of numbers below 8 with 16 fraction bits."""
+    return math.ceil(math.log2(2 * (8 * 2 ** (16 + max(1, (n - 1).bit_length())) + n - 1)))
+
+
+def argmax_cost(n: int, how: How) -> Count:
+    """A level for each halving: signs, their bits, the winners and their indices."""
+    total = Count()
+    while n > 1:
+        half = n // 2
+        total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
+        n -= half
+    return total

@@ -1,0 +1,135 @@
+"""A party without cryptography: real links, real process, and faults on order.
+
+The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
+in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on, and with
+`alone` nobody but the bench can notice that the party has stopped.
+"""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Listener, Mesh, connect
+from parties.transport.tls import Identity
+
+STATES = ("loading", "prefill", "decode", "check")
+STEPS = 4
+
+
+class FakeParty:
+    """The interface of `parties.roles.party.Party`."""
+
+    def __init__(self, role: str, host: str, session: str, port: int = 0, timeout_s: float = 60.0) -> None:
+        self.role, self.session, self.timeout_s = role, session, timeout_s
+        self.meter = StageMeter()
+        self.listener, self.exporter = Listener(host, port), Listener(host)
+        self.address, self.metrics_address = self.listener.address, self.exporter.address
+        self.mesh: Mesh | None = None
+        self.state, self.tokens = "idle", 0
+
+    def connect(self, addresses: dict[str, tuple[str, int]], identity: Identity | None = None) -> None:
+        self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s, identity)
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert self.mesh is not None
+        fault, role, state = (Path(job["prompt"]["text_file"]).name + "--").split("-")[:3]
+        alone = fault == "alone"  # like the parties that have no part in `plain`
+        self.meter.reset()
+        self.tokens = 0
+        started = time.monotonic()
+        for self.state in STATES:
+            with self.meter.stage("softmax" if self.state == "decode" else f"bench.{self.state}"):
+                for _ in range(STEPS):
+                    for peer in () if alone else self.mesh.values():
+                        peer.exchange(b"x" * 100)
+                    time.sleep(0.05)
+                if self.role == role and self.state == state:
+                    time.sleep(0.5)  # the bench looks three times a second
+                    fail(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep")
+            self.tokens += self.state == "decode"
+        self.state = "idle"
+        return {
+            "role": self.role,
+            "tokens": self.tokens,
+            "decode_seconds": time.monotonic() - started,
+            "stages": [stage_dict(reading) for reading in self.meter.snapshot()],
+            "peak_rss_bytes": 1,
+            "gpu_peak_bytes": None,
+            "interface_sent_bytes": 0,
+            "interface_received_bytes": 0,
+            "versions": {"python": "3", "threads": str(torch.get_num_threads())},
+            "model": {"layers": 1} if self.role == "server" else {},
+            "warnings": [],
+        } | self.extras(job)
+
+    def extras(self, job: dict[str, Any]) -> dict[str, Any]:
+        if self.role == "referee":
+            check = {"max_abs_logit_error": 0.001, "median_abs_logit_error": 0.0005}
+            return {"check": {**check, "tokens_match": True, "tokens_compared": self.tokens}}
+        return {"text": "a word"} if self.role == "client" and job.get("show_text") else {}
+
+    def progress(self) -> dict[str, Any]:
+        totals = self.meter.totals("online")
+        return {
+            "role": self.role,
+            "state": self.state,
+            "stage": self.meter.current,
+            "tokens": self.tokens,
+            "sent_bytes": totals.sent_bytes,
+            "received_bytes": totals.received_bytes,
+            "rounds": totals.rounds,
+            "blocked_seconds": totals.blocked_seconds,
+            "rss_bytes": 1,
+        }
+
+    def close(self) -> None:
+        self.state = "closed"
+        if self.mesh is not None:
+            self.mesh.close()
+        self.listener.close()
+        self.exporter.close()
+
+
+def fail(fault: str) -> None:
+    if fault == "sigkill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault in ("sigstop", "alone"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif fault in ("sleep", "pause"):
+        time.sleep(600 if fault == "sleep" else 1)
+    elif fault == "unsupported":
+        raise Unsupported("this engine cannot do that; use another one")
+    elif fault == "range":
+        number = {"number": "mean square", "low": 0.0, "high": 1.0, "kind": "certain", "value": 2.0}
+        raise OutOfRange("fss", "mean square of layer 3 is 2", {**number, "layer": 3, "token": 1})
+    elif fault == "oom":
+        raise MemoryError
+    elif fault == "hog":
+        in_use = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**26, resource.RLIM_INFINITY))
+        torch.empty(2**33, dtype=torch.uint8)
+    elif fault == "eat":
+        held = []
+        while True:
+            held.append(b"x" * 2**26)  # written, so that it is taken
+    elif fault == "gpuoom":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
+    elif fault == "partyerror":
+        raise PartyError("the party said no")
+    elif fault == "prompterror":
+        raise PromptError("prompt.text_file: the prompt is too short")
+    elif fault == "bug":
+        raise KeyError("secret token orange-otter")
+
+
+def stage_dict(reading: Any) -> dict[str, Any]:
+    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
+    return {field: getattr(reading, field) for field in fields}

@@ -1,0 +1,123 @@
+"""Runs several parties as real processes that talk over loopback, and brings their results back."""
+
+import multiprocessing
+import pickle
+import random
+import secrets
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from parties.engines.crypten import randomness
+from parties.metering.meter import StageMeter
+from parties.transport.mesh import Listener, Mesh, connect
+
+import crypten  # isort: skip - after what makes it importable
+
+Part = Callable[[str, Mesh, StageMeter], Any]
+
+PATIENCE_S = 3.0  # for a process that has said all it has to say
+PRELOAD = [
+    "torch",
+    "transformers",
+    "parties.roles.party",
+    "parties.engines.crypten.engine",
+    "parties.engines.fss.dealing.dealer",
+]
+
+
+def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "server", "dealer")) -> dict[str, Any]:
+    """Calls `part(role, mesh, meter, *arguments)` in one process a role; returns what each returned.
+
+    Raises:
+        AssertionError: a party failed; the message is its traceback.
+    """
+    with start(part, *arguments, roles=roles) as (pipes, _):
+        outcomes = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items()}  # noqa: S301 - our own child
+    failures = [f"{role}:\n{text}" for role, (ok, text) in outcomes.items() if not ok]
+    assert not failures, "\n".join(failures)
+    return {role: result for role, (_, result) in outcomes.items()}
+
+
+@contextmanager
+def start(
+    part: Part, *arguments: Any, roles: tuple[str, ...], timeout_s: float = 60.0
+) -> Iterator[tuple[dict[str, Connection], dict[str, Any]]]:
+    """Starts the processes of `together`; gives a pipe and a process for each role, and ends them all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    listeners = {role: Listener("127.0.0.1") for role in roles}
+    addresses = {role: listener.address for role, listener in listeners.items()}
+    session = secrets.token_hex(8)
+    pipes: dict[str, Connection] = {}
+    processes: dict[str, Any] = {}
+    for role in roles:
+        pipes[role], theirs = context.Pipe()
+        process = context.Process(
+            target=_run, args=(part, role, listeners[role].socket, addresses, session, theirs, arguments, timeout_s)
+        )
+        process.start()
+        theirs.close()
+        processes[role] = process
+        listeners[role].close()
+    try:
+        yield pipes, processes
+    finally:
+        for process in processes.values():
+            process.join(PATIENCE_S)
+            process.kill()
+            process.join()
+        for pipe in pipes.values():
+            pipe.close()
+
+
+def _run(
+    part: Part,
+    role: str,
+    sock: Any,
+    addresses: Any,
+    session: str,
+    pipe: Connection,
+    arguments: tuple[Any, ...],
+    timeout_s: float,
+) -> None:
+    torch.set_num_threads(1)
+    repeat_crypten(role)
+    hasten_crypten()
+    listener = Listener.__new__(Listener)
+    listener.socket = sock
+    meter = StageMeter()
+    try:
+        with connect(role, listener, addresses, session, meter, timeout_s) as mesh:
+            pipe.send_bytes(pickle.dumps((True, part(role, mesh, meter, *arguments))))
+    except BaseException:  # noqa: BLE001 - the parent shows it
+        pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))
+    finally:
+        listener.close()
+        pipe.close()
+
+
+def repeat_crypten(role: str) -> None:
+    """Makes CrypTen in this process draw the same numbers at every run.
+
+    Its local truncation is wrong with probability |x| / 2^32 for each product, which is one run of a whole model in
+    some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
+    """
+    chance = random.Random(role)
+    randomness.os = SimpleNamespace(urandom=chance.randbytes)
+    crypten.os = SimpleNamespace(urandom=chance.randbytes)
+    randomness.seed = lambda: chance.getrandbits(62)
+
+
+def hasten_crypten() -> None:
+    """Spares CrypTen in this process most of what its settings cost, and changes nothing else.
+
+    It asks a parsed YAML file whether to validate at every access to an attribute of a tensor, 26,000 times in a token
+    of a tiny model: two thirds of a party's time there.
+    """
+    crypten.debug.cfg = SimpleNamespace(debug=SimpleNamespace(validation_mode=False))

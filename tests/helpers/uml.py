@@ -1,0 +1,68 @@
+"""Boots Debian's user-mode-linux, a stock kernel with netem, and runs a lab on it.
+
+    python -m tests.helpers.uml
+
+prints the relay beside real netem for every preset that one emulated processor can carry. Needs the package
+`user-mode-linux`, but neither root nor a kernel of one's own. `UML_MODULES` is the folder of the kernel's modules.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from netem import preset
+
+KERNEL = shutil.which("linux.uml")
+MODULES = os.environ.get("UML_MODULES") or next(map(str, Path("/usr/lib/uml/modules").glob("*")), "")
+PRESETS = ("wan", "wan-100m-80ms", "mp-spdz-wan", "cheetah-wan", "wan-1g-10ms")
+HERE = Path(__file__).parent
+
+
+def boot(profiles, timeout_s):
+    """Measures profiles by `tc` and by `relay` under user-mode-linux; see `real_netem` for the results."""
+    words = {
+        "mem": "1024M",
+        "root": "/dev/root",
+        "rootfstype": "hostfs",
+        "rootflags": "/",
+        "init": str(HERE / "uml_init.sh"),
+        "con": "null",
+        "con0": "null,fd:1",
+        "ssl": "null",
+        "PYTHON": sys.executable,
+        "MODULES": MODULES,
+        "FOLDER": str(HERE.parents[1]),
+        "JOB": "tests.helpers.real_netem",
+        "PROFILES": ",".join(profiles),
+    }
+    argv = [KERNEL, "ro", "quiet", *(f"{key}={value}" for key, value in words.items())]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    if "JOB ENDED 0" not in done.stdout:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return [json.loads(line) for line in lines]
+
+
+def main():
+    """Prints the table."""
+    tell("| preset | RTT asked | `tc` | `relay` | Mbit/s asked | `tc` | `relay` |", "|---|---|---|---|---|---|---|")
+    found = {(one.get("profile"), one.get("backend")): one for one in boot(PRESETS, 900)}
+    for name in PRESETS:
+        link = preset(name).link("a", "b")
+        tc, relay = (found[name, backend]["links"]["a>b"] for backend in ("tc", "relay"))
+        trips = f"{2 * link.delay_ms:g} | {tc['rtt_ms']:.1f} | {relay['rtt_ms']:.1f}"
+        tell(f"| `{name}` | {trips} | {link.rate_mbit:g} | {tc['rate_mbit']:.0f} | {relay['rate_mbit']:.0f} |")
+
+
+def tell(*lines):
+    """Prints lines."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

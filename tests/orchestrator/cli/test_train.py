@@ -1,0 +1,104 @@
+"""The command `train`: a real Ctrl-C, going on, and what it says of bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from orchestrator.cli.main import BAD_INPUT, INTERRUPTED, OK, app
+
+pytestmark = pytest.mark.slow
+
+MODEL = "random:tiny-llama?layers=2"
+
+
+def words(folder: Path, *more: Any, **changes: Any) -> list[str]:
+    text = folder / "text.txt"
+    text.write_text(" ".join(f"word{i * 37 % 101}" for i in range(9000)))
+    options = {"model": MODEL, "text": text, "out": folder / "heads.safetensors", "device": "cpu", "windows": 24}
+    options |= {"context": 24, "answer": 8, **changes}
+    return ["train", "locret", *(str(w) for name, value in options.items() for w in (f"--{name}", value)), *more]
+
+
+def said(arguments: list[str], code: int) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
+    held_out = tmp_path / "held.txt"
+    held_out.write_text("some other words " * 40)
+    text = said(words(tmp_path, "--held-out", str(held_out), "--seed", "3", "--width", "4"), OK)
+    assert "snapkv" in text
+    assert "locret" in text
+    assert "48 steps in " in text
+    assert "seed 3" in (tmp_path / "heads.md").read_text()
+    assert load_file(tmp_path / "heads.safetensors")["layers.1.out"].shape == (4, 2)
+
+
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Path) -> None:
+    (tmp_path / "cut").mkdir()
+    long = {"windows": 1500}
+    said(words(tmp_path, **long), OK)
+    arguments = words(tmp_path / "cut", **long)
+    program = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as training:
+        limit = time.monotonic() + 120
+        while not (tmp_path / "cut/heads.checkpoint").exists() and time.monotonic() < limit:
+            time.sleep(0.02)
+        training.send_signal(signal.SIGINT)
+        _, told = training.communicate(timeout=120)
+    assert training.returncode == INTERRUPTED, told
+    assert "--resume goes on from the last checkpoint" in told
+    assert "Traceback" not in told
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["heads.checkpoint", "text.txt"]
+    said([*arguments, "--resume"], OK)
+    one, other = (load_file(folder / "heads.safetensors") for folder in (tmp_path, tmp_path / "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"model": "no-such-model.gguf"}, "'no-such-model.gguf' does not exist"),
+    "text": ({"text": "nowhere.txt"}, "text: nowhere.txt cannot be read"),
+    "long": ({"context": 99_999}, "windows of 100007 tokens, the model knows 2048 positions"),
+    "windows": ({"windows": 99_999}, "are more than the texts hold"),
+    "keep": ({"keep": 1.5}, "keep: 1.5 is not possible; it must be a share between 0 and 1"),
+    "repeats": ({"repeats": 0}, "repeats: 0 is not possible"),
+    "rate": ({"learning-rate": -1}, "learning_rate: -1.0 is not possible"),
+    "out": ({"out": "heads.bin"}, "out: heads.bin must end in .safetensors"),
+    "device": ({"device": "tpu"}, "'tpu' is not one of"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_by_name_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    changes, expected = BAD[name]
+    told = said(words(tmp_path, **changes), BAD_INPUT)
+    assert expected in " ".join(told.replace("│", " ").split())
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"a few words", b"\xff\xfe"])
+def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    arguments = words(tmp_path)
+    (tmp_path / "text.txt").write_bytes(content)
+    told = said(arguments, BAD_INPUT)
+    assert (
+        "text.txt cannot be read: it is not UTF-8" in told
+        if content[:1] == b"\xff"
+        else f"text.txt has {len(content)} tokens" in told
+    )
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    assert "'quest' is not one of" in said(["train", "quest", "--model", "m", "--text", "t", "--out", "o"], BAD_INPUT)

@@ -1,0 +1,83 @@
+"""The way of comparing follows from the links, is resolved in the cell, and reaches every party."""
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.experiment.cells import expand
+from orchestrator.experiment.comparison import COSTS, Comparison, choose_comparison
+from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.problems import ConfigError
+from orchestrator.run.runner import job_of
+from parties.engines.fss.cost.cost import predict
+from parties.models import load_spec
+from parties.policies.mpcache import MPCache
+from tests.helpers.samples import experiment
+
+
+def links(delay_ms: float, dealer_mbit: float) -> Network:
+    thin = {"rate_mbit": dealer_mbit, "delay_ms": delay_ms}
+    network: Any = parse_network(
+        {"name": "mine", "rate_mbit": 10_000, "delay_ms": delay_ms, "pairs": {"dealer>server": thin}}
+    )
+    return network
+
+
+@pytest.mark.parametrize("preset", ["none", "lan", "wan", "wan-1g-10ms", "wan-100m-80ms"])
+@pytest.mark.parametrize("offline", ["streamed", "stored"])
+def test_usual_links_are_slow_by_their_delay(preset: str, offline: str) -> None:
+    network: Any = parse_network(preset)
+    assert choose_comparison(network, offline) == "dcf"
+
+
+def test_a_thin_link_from_the_dealer_asks_for_little_material() -> None:
+    assert choose_comparison(links(0.1, 50), "streamed") == "carry"
+    assert choose_comparison(links(20.0, 50), "streamed") == "dcf"
+
+
+@given(st.floats(0, 200), st.floats(1, 10_000), st.sampled_from(["streamed", "stored"]))
+def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more_material(
+    delay_ms: float, mbit: float, offline: str
+) -> None:
+    rounds = [COSTS[choose_comparison(links(delay, mbit), offline)].rounds for delay in (delay_ms, delay_ms + 5)]
+    material = [COSTS[choose_comparison(links(delay_ms, rate), offline)].offline_bytes for rate in (mbit, mbit / 4)]
+    assert rounds[0] >= rounds[1]
+    assert material[0] >= material[1]
+
+
+@pytest.mark.parametrize("comparison", get_args(Comparison))
+def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
+    token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, comparison=comparison).decode
+    assert COSTS[comparison].rounds == token.total("client", "online").rounds
+    assert COSTS[comparison].offline_bytes == pytest.approx(token.total("server", "offline").received_bytes, rel=1e-3)
+
+
+def test_auto_is_resolved_for_each_network_before_the_cell_has_its_id() -> None:
+    thin = links(0.1, 50).model_dump()
+    cells = expand(experiment(engines=["fss"], seq_lens=[128], policies=["full"], networks=["wan", thin]))
+    assert [cell.comparison for cell in cells] == ["dcf", "carry"]
+    assert [job_of(cell, show_text=False)["comparison"] for cell in cells] == ["dcf", "carry"]
+    forced = expand(
+        experiment(engines=["fss"], seq_lens=[128], policies=["full"], networks=["wan"], comparison="carry")
+    )
+    assert forced[0].comparison == "carry"
+    assert forced[0].id != cells[0].id
+
+
+def test_stored_material_is_another_cell_of_fss_and_nothing_to_crypten() -> None:
+    fss, crypten = (
+        [expand(experiment(engines=[engine], offline=offline))[0] for offline in ("streamed", "stored")]
+        for engine in ("fss", "crypten")
+    )
+    assert fss[0].id != fss[1].id
+    assert job_of(fss[1], show_text=False)["offline"] == "stored"
+    assert crypten[0].id == crypten[1].id
+    assert crypten[1].offline == "streamed"
+
+
+@pytest.mark.parametrize("key", ["offline", "comparison"])
+def test_a_bad_choice_is_named(key: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=key):
+        experiment(**{key: "sideways"})

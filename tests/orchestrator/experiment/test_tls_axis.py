@@ -1,0 +1,121 @@
+"""Networks with `+tls`: the same links and counts, other cells, and parties that take nobody without a certificate."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from orchestrator.experiment.cells import expand
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.run.actors import PartyActor
+from orchestrator.run.placement import ROLES
+from orchestrator.run.sweep import run_sweep
+from parties.transport.tls import Authority
+from tests.helpers import samples
+from tests.helpers.fake_party import FakeParty
+
+
+def network(given: object) -> Network:
+    parsed = parse_network(given)
+    assert isinstance(parsed, Network)
+    return parsed
+
+
+def test_tls_changes_the_cell_and_not_its_links() -> None:
+    plain, secured = network("wan"), network("wan+tls")
+    assert (secured.name, secured.tls, secured.pairs) == ("wan+tls", True, plain.pairs)
+    assert samples.cell(networks=["wan"]).id != samples.cell(networks=["wan+tls"]).id
+    assert network("none+tls").profile().shaped is False
+    own = network({"name": "mine", "rate_mbit": 100, "delay_ms": 5, "tls": True})
+    assert own.tls
+    assert own.profile() == network({"name": "mine", "rate_mbit": 100, "delay_ms": 5}).profile()
+
+
+def test_cells_without_tls_keep_the_ids_of_earlier_versions() -> None:
+    assert network({"name": "mine", "rate_mbit": 100, "delay_ms": 5, "tls": False}).model_dump().keys() == {
+        "name",
+        "pairs",
+    }
+
+
+@pytest.mark.parametrize("name", ["none", "none+tls", "lan", "wan+tls"])
+def test_a_network_is_read_as_it_was_written(name: str) -> None:
+    assert network(network(name).model_dump(mode="json")) == network(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("lam+tls", r"write lan\+tls"),
+        ({"name": "mine", "delay_ms": 5, "tls": 1}, "true or false"),
+        ({"name": "lan", "tls": True}, "a name that no preset has"),
+        ({"name": "lan+tls", "delay_ms": 5, "tls": True}, "a name that no preset has"),
+    ],
+)
+def test_a_bad_network_is_refused_by_what_is_wrong(given: object, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        samples.experiment(networks=[given])
+
+
+def joined(stranger: str = "") -> dict[str, dict[str, Any]]:
+    """What the actors tell who connect with certificates of one run, but for a stranger."""
+    actors = {role: PartyActor(role, 4, f"{FakeParty.__module__}:FakeParty") for role in ROLES}
+    authority = Authority()
+    for role, actor in actors.items():
+        signer = Authority() if role == stranger else authority
+        signed = signer.sign(role, actor.request_certificate()["request"])
+        assert actor.take_certificate(signed, signer.certificate) == {}
+    addresses = {role: actor.open("127.0.0.1", 0, "session", 5.0)["address"] for role, actor in actors.items()}
+    peers = {role: {peer: at for peer, at in addresses.items() if peer != role} for role in ROLES}
+    with ThreadPoolExecutor(len(ROLES)) as pool:
+        told = dict(zip(ROLES, pool.map(lambda role: actors[role].connect(peers[role]), ROLES), strict=True))
+    for actor in actors.values():
+        assert actor.close() == {}
+    return told
+
+
+def test_parties_of_one_run_connect() -> None:
+    assert joined() == {role: {} for role in ROLES}
+
+
+def test_a_party_with_another_runs_certificate_joins_nobody() -> None:
+    told = joined(stranger="dealer")
+    assert all("error" in answer for answer in told.values())
+    assert told["dealer"]["error"]["status"] == "config_error"
+    assert "no TLS with" in told["dealer"]["error"]["message"]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cell_sends_and_waits_for_the_same_with_tls(tmp_path: Path) -> None:
+    experiment = Experiment.model_validate(
+        {
+            "name": "tls",
+            "model": "random:tiny-llama",
+            "prompt": {"random_tokens": True},
+            "engines": ["fss"],
+            "policies": ["full"],
+            "networks": ["none", "none+tls"],
+            "seq_lens": [16],
+            "new_tokens": 1,
+        }
+    )
+    console = Console(file=io.StringIO())
+    plain, secured = run_sweep(experiment, expand(experiment), tmp_path / "out", console=console).records
+    for record in (plain, secured):
+        assert record.error is None
+        assert record.check is not None
+        assert record.check.max_abs_logit_error < 0.1  # a random model's best two tokens may be nearer to each other
+    # the kernel counts what others send over loopback, too
+    one, other = ([w for w in record.warnings if "the kernel of" not in w] for record in (plain, secured))
+    assert one == other
+    assert plain.totals is not None
+    assert secured.totals is not None
+    for phase in ("online", "offline"):
+        one, other = getattr(plain.totals, phase), getattr(secured.totals, phase)
+        assert (one.rounds, one.sent_bytes) == (other.rounds, other.sent_bytes)

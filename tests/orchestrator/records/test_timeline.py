@@ -1,0 +1,98 @@
+"""The time series of a cell: bounded, whole, readable or not there."""
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.records import timeline
+from orchestrator.records.timeline import MOST_SAMPLES, Timeline, load, path_of, sample_of
+from tests.helpers.watching import Clock, said
+
+CELL = "0123456789abcdef"
+
+
+def filled(seconds: int, per_second: int = 3) -> Timeline:
+    """A time series of a cell that the driver asked about several times a second."""
+    clock = Clock()
+    line = Timeline(CELL, clock)
+    for step in range(seconds * per_second):
+        line.add(said(step / per_second))
+        clock.now += 1 / per_second
+    return line
+
+
+def test_about_one_sample_a_second_is_kept_however_often_it_is_told() -> None:
+    times = [sample["t"] for sample in filled(30).samples]
+    assert len(times) == 30
+    assert all(0.9 <= later - earlier <= 1.4 for earlier, later in pairwise(times))
+
+
+@given(st.integers(1, 20 * MOST_SAMPLES))
+@settings(max_examples=15, deadline=None)
+def test_a_long_cell_loses_resolution_but_neither_its_begin_nor_its_end(seconds: int) -> None:
+    line = filled(seconds, per_second=1)
+    times = [sample["t"] for sample in line.samples]
+    assert len(times) <= MOST_SAMPLES
+    assert times[0] == 0
+    assert times == sorted(times)
+    assert seconds - times[-1] <= 2 ** (line.generation + 1)
+    assert line.generation == 0 or seconds > MOST_SAMPLES
+
+
+def test_a_silent_party_is_left_out_until_it_speaks_again() -> None:
+    clock = Clock()
+    line = Timeline(CELL, clock)
+    for t in range(5):
+        frozen = {"uptime_seconds": 11.0} if 1 <= t < 4 else {}
+        line.add(said(t, server=frozen))
+        clock.now += 1
+    assert ["server" in sample["parties"] for sample in line.samples] == [True, True, False, False, True]
+    assert all("client" in sample["parties"] for sample in line.samples)
+
+
+def test_parties_that_have_not_begun_to_speak_are_no_error() -> None:
+    line = Timeline(CELL)
+    assert line.add({"client": {}, "server": {}}) == {"t": 0.0, "parties": {}, "stages": {}, "pairs": {}}
+
+
+def test_the_stages_of_a_plain_cell_are_those_of_the_referee() -> None:
+    own = {"tokens": 3, "stages": {"bench.reference": [2.0, 0.0, 0]}}
+    assert sample_of(1.0, said(1.0))["stages"]["softmax"][1] == 60.0
+    assert sample_of(1.0, said(1.0, referee=own))["stages"] == {"bench.reference": [2.0, 0.0, 0]}
+
+
+def test_what_is_saved_is_what_is_loaded_and_it_is_small(tmp_path: Path) -> None:
+    line = filled(600)
+    line.save(tmp_path)
+    assert load(tmp_path, CELL) == line.samples
+    assert [path.name for path in (tmp_path / timeline.FOLDER).iterdir()] == [f"{CELL}.json.gz"]
+    assert path_of(tmp_path, CELL).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(b"{"),
+        gzip.compress(b"[]"),
+        gzip.compress(json.dumps({"format": 99, "samples": []}).encode()),
+        gzip.compress(b'{"format": 1}'),
+        gzip.compress(b"x" * 1000)[:50],
+    ],
+    ids=["empty", "no gzip", "torn", "a list", "another format", "no samples", "cut"],
+)
+def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, content: bytes) -> None:
+    path = path_of(tmp_path, CELL)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert load(tmp_path, CELL) == []
+
+
+def test_where_there_is_no_file_there_are_no_samples(tmp_path: Path) -> None:
+    assert load(tmp_path, CELL) == []

@@ -1,0 +1,123 @@
+"""The actor's class, used directly: what it tells, and what it never tells."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.run import actors
+from orchestrator.run.actors import PartyActor, describe, threads_for
+from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
+from tests.helpers.fake_party import FakeParty
+
+FAKE = f"{FakeParty.__module__}:FakeParty"
+
+
+class Failing:
+    """A party whose every method raises what it was told to."""
+
+    error: Exception = PartyError("unset")
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.address = self.metrics_address = ("127.0.0.1", 1)
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        raise self.error
+
+    def progress(self) -> dict[str, Any]:
+        return {"stage": "softmax", "sent_bytes": 7, "received_bytes": 8}
+
+
+def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(Failing, "error", error)
+    actor = PartyActor("server", 1, f"{__name__}:Failing")
+    assert "error" not in actor.open("127.0.0.1", 0, "s", 1.0)
+    told: dict[str, Any] = actor.run({})["error"]
+    assert json.loads(json.dumps(told)) == told
+    return told
+
+
+def test_open_tells_where_to_dial_and_scrape() -> None:
+    actor = PartyActor("client", 1, FAKE)
+    opened = actor.open("127.0.0.1", 0, "session", 1.0)
+    assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
+    assert opened["address"][1] != opened["metrics_address"][1]
+    assert actor.hello()["pid"] == os.getpid()
+    assert actor.progress()["state"] == "idle"
+    assert actor.close() == {}
+
+
+def test_a_port_in_use_is_told_with_its_number() -> None:
+    first, second = PartyActor("client", 1, FAKE), PartyActor("server", 1, FAKE)
+    host, port = first.open("127.0.0.1", 0, "session", 1.0)["address"]
+    told = second.open(host, port, "session", 1.0)["error"]
+    first.close()
+    assert told["status"] == "config_error"
+    assert str(port) in told["message"]
+    assert told["role"] == "server"
+
+
+def test_progress_and_close_before_open_are_harmless() -> None:
+    actor = PartyActor("client", 1, FAKE)
+    assert actor.progress() == {}
+    assert actor.close() == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "stage", "peer"),
+    [
+        (PeerLost("client", "topk", 1, 2), "party_died", "topk", "client"),
+        (PeerTimeout("dealer", "gather", 1, 2, 9.0), "timeout", "gather", "dealer"),
+        (OutOfStep("client", "topk", "3", "4"), "party_died", "topk", "client"),
+        (PeersMissing({"dealer": "connection refused"}, 5.0), "timeout", "softmax", "dealer"),
+        (Unsupported("not here; use plain"), "unsupported", "softmax", None),
+        (MemoryError(), "oom", "softmax", None),
+        (RuntimeError("shape mismatch"), "party_died", "softmax", None),
+    ],
+)
+def test_an_error_becomes_status_stage_and_bytes(
+    error: Exception, status: str, stage: str, peer: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = failure_of(error, monkeypatch)
+    assert (told["status"], told["stage"], told["peer"]) == (status, stage, peer)
+    assert (told["role"], told["sent_bytes"], told["received_bytes"]) == ("server", 7, 8)
+    assert str(error) in told["message"]
+
+
+def test_unexpected_errors_name_their_type_and_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = failure_of(RuntimeError("shape mismatch"), monkeypatch)
+    assert "RuntimeError" in told["message"]
+    assert Path(__file__).name in told["message"]
+
+
+@given(secret=st.integers(10**9, 10**12), kind=st.sampled_from([ValueError, KeyError, IndexError, ArithmeticError]))
+def test_errors_that_quote_data_do_not_leave_the_process(secret: int, kind: type[Exception]) -> None:
+    told = describe(kind(f"token {secret} is out of range"), "client", {})
+    assert str(secret) not in json.dumps(told)
+    assert kind.__name__ in told["message"]
+
+
+def test_stacks_show_code_and_no_values() -> None:
+    secret = "the-prompt-of-the-client"  # noqa: S105 - stands for one
+    stacks = PartyActor("client", 1, FAKE).stacks()
+    assert "test_stacks_show_code_and_no_values" in stacks
+    assert secret not in stacks
+
+
+@pytest.mark.parametrize(("cpus", "parties", "threads"), [(0.25, 4, 1), (6, 4, 1), (8, 4, 2), (8, 1, 8)])
+def test_a_quota_of_cpu_time_counts_as_fewer_cores(
+    cpus: float, parties: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors, "usable_cpus", lambda: cpus)
+    assert threads_for(parties) == threads
+
+
+@given(st.integers(1, 64))
+def test_parties_of_a_machine_never_take_more_threads_than_cores_unless_they_outnumber_them(parties: int) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert threads_for(parties) >= 1
+    assert threads_for(parties) * parties <= max(cores, parties)

@@ -1,0 +1,168 @@
+"""A cluster that loses a node, or its head, under a sweep."""
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group
+from rich.console import Console
+
+from orchestrator.experiment.cells import expand
+from orchestrator.records.record import Status
+from orchestrator.records.store import RecordStore
+from orchestrator.run.placement import CPU_SHARE
+from orchestrator.run.sweep import run_sweep
+from tests.helpers.emulated_cluster import emulated_cluster
+from tests.helpers.fake_cells import FAKE, fake_experiment
+from tests.helpers.paths import HELPERS, ROOT
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray leaves its own sockets and log files to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+STORE = 80_000_000
+LONG_S = 150.0
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head, and a second node that alone offers a seat for the server, and none for another party."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with emulated_cluster({"num_cpus": 2}, {"num_cpus": 1, "resources": {"server": 1, "rest": 1}}) as cluster:
+        assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)
+        yield cluster
+
+
+def raylet_of(node: object) -> psutil.Process:
+    """The process of a node of the cluster."""
+    (told,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
+    return psutil.Process(told.process.pid)
+
+
+def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+    (second,) = cluster.worker_nodes
+    experiment = fake_experiment(tmp_path, "second-server-decode", seq_lens=[16, 17])
+    out = tmp_path / "out"
+
+    def strike() -> None:
+        wait_until(lambda: RecordStore(out).read())
+        time.sleep(3)  # the second cell hangs by then
+        raylet_of(second).kill()
+
+    striking = threading.Thread(target=strike)
+    striking.start()
+    console = Console(file=io.StringIO())
+    first, lost = run_sweep(experiment, expand(experiment), out, console=console, party_class=FAKE).records
+    striking.join()
+    assert first.status is Status.OK
+    assert lost.status is Status.PARTY_DIED
+    assert lost.error is not None
+    assert (lost.error.role, lost.error.stage) == ("server", "softmax")
+    assert lost.error.sent_bytes > 0
+
+    more = fake_experiment(tmp_path, seq_lens=[18])
+    (after,) = run_sweep(more, expand(more), tmp_path / "more", console=console, party_class=FAKE).records
+    assert after.status is Status.OK, after.error
+
+
+class Head:
+    """`ray start --head` on this machine, as an administrator would start and lose it."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.address = f"127.0.0.1:{port}"
+        ray_script = Path(sys.executable).with_name("ray")
+        options = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=4", "--block"]
+        options += [f"--object-store-memory={STORE}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+        self.log = (folder / "head.log").open("wb")
+        self.process = psutil.Popen(
+            [ray_script, "start", *options, "--disable-usage-stats"],
+            env=environment,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def kill(self) -> None:
+        """All its processes at once."""
+        everyone = [self.process, *self.process.children(recursive=True)] if self.process.is_running() else []
+        for process in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(everyone, timeout=LONG_S)
+        self.log.close()
+
+    @property
+    def told(self) -> str:
+        """What it printed."""
+        return Path(self.log.name).read_text()
+
+
+def sweep(out: Path, address: str, fault: str) -> subprocess.Popen[bytes]:
+    told = {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, str(HELPERS / "sweep_program.py"), str(out), fault, "16", "17"]
+    # Ray itself waits a minute for a head to come back before it gives up.
+    environment = os.environ | told | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    out, port = tmp_path / "out", free_port()
+    folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
+    head = Head(port, folder)
+    try:
+        wait_until(lambda: answers(port) or head.process.poll() is not None)
+        assert head.process.poll() is None, head.told
+        with sweep(out, head.address, "pause-server-decode") as driver:
+            wait_until(lambda: RecordStore(out).read() or driver.poll() is not None)
+            assert driver.poll() is None, driver.communicate()[0]
+            head.kill()
+            finished = (out / "records.jsonl").read_bytes()
+            said, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode != 0, said
+        assert (out / "records.jsonl").read_bytes().startswith(finished)
+
+        head = Head(port, folder)
+        wait_until(lambda: answers(port) or head.process.poll() is not None)
+        assert head.process.poll() is None, head.told
+        with sweep(out, head.address, "pause-server-decode") as driver:
+            said, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode == 0, said
+        assert (out / "records.jsonl").read_bytes().startswith(finished)
+        assert Status.OK in {record.status for record in RecordStore(out).latest().values()}
+    finally:
+        head.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False

@@ -1,0 +1,20 @@
+"""A GPU whose memory is full, for real; `test_runner.py` shows what becomes of the cell."""
+
+import pytest
+import torch
+
+from orchestrator.run.actors import describe
+from tests.helpers.needs import needs
+
+pytestmark = needs("gpu")
+
+
+def test_a_gpu_without_memory_left_is_out_of_memory_in_torchs_own_words() -> None:
+    free, total = torch.cuda.mem_get_info()
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(free, dtype=torch.uint8, device="cuda"), torch.empty(total, dtype=torch.uint8, device="cuda")
+    error = describe(caught.value, "client", {"stage": "softmax", "sent_bytes": 7})
+    assert error["status"] == "oom"
+    assert "out of memory: use a smaller model or seq_len" in error["message"]
+    assert (error["role"], error["stage"], error["sent_bytes"]) == ("client", "softmax", 7)
+    torch.empty(1, device="cuda")  # the next cell's can be had

@@ -1,0 +1,84 @@
+"""A party that the kernel kills for want of memory is `oom`, and no puzzle."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.records.record import Status
+from orchestrator.records.store import RecordStore
+from orchestrator.run import preflight
+from orchestrator.run.deadline import Patience
+from orchestrator.run.failures import CellFailure, lost
+from orchestrator.run.placement import ROLES, Placement
+from parties.metering.cgroup import Memory
+from tests.helpers.paths import HELPERS, ROOT
+
+MEMORY = Path("/sys/fs/cgroup/memory")
+LIMIT = 4 * 10**9
+LONG_S = 200.0
+
+
+def died() -> ray.exceptions.RayActorError:
+    return ray.exceptions.RayActorError()
+
+
+def test_what_the_kernel_says_of_killed_processes_makes_it_oom() -> None:
+    found = lost("server", died(), {}, "the kernel has since killed a process for want of memory (FILE)")
+    assert (found.status, found.role) == ("oom", "server")
+    assert "killed a process for want of memory (FILE)" in found.message
+    assert lost("server", died(), {}).status == "party_died"
+
+
+def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "usable_memory", lambda _: Memory(3 * 10**9, 2 * 10**9, "the cgroup /a/b"))
+    nowhere = dict.fromkeys(ROLES, "n1")
+    placement = Placement("PACK", nowhere, dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
+    asked: Any = Patience(60, threading.Event())
+    with pytest.raises(CellFailure, match=r"2\.0 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
+        preflight.require_memory(135 * 10**6, placement, asked)
+    assert refused.value.status == "oom"
+    preflight.require_memory(10**6, placement, asked)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of 4 GB, version 1."""
+    group = MEMORY / f"mpcbench-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made in {MEMORY}: {error.strerror} (needs root and the controller memory of v1)")
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(LIMIT))
+        yield group
+    finally:
+        deadline = time.monotonic() + LONG_S
+        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+@pytest.mark.ray
+def test_a_party_that_a_limit_ends_is_oom_and_the_sweep_goes_on(group: Path, tmp_path: Path) -> None:
+    program = [sys.executable, str(HELPERS / "sweep_program.py"), str(tmp_path / "out"), "eat-server-decode", "16"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(group)]
+    done = subprocess.run(
+        [*join, *program], env=environment, capture_output=True, text=True, timeout=LONG_S, check=False
+    )
+    (record,) = RecordStore(tmp_path / "out").read()
+    assert record.status is Status.OOM, done.stdout + done.stderr
+    assert record.error is not None
+    assert record.error.role == "server"
+    assert f"killed a process for want of memory ({group}/memory.oom_control)" in record.error.message
+    assert done.returncode == 0, done.stderr

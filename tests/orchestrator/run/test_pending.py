@@ -1,0 +1,77 @@
+"""Which cells run now, and when a budget says no."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.experiment.cells import expand
+from orchestrator.experiment.problems import ConfigError
+from orchestrator.predict.estimate import Estimate
+from orchestrator.records.record import Status
+from orchestrator.run.pending import Budget, Purse, parse_only, unfinished, wanted
+from orchestrator.run.retry import Retry
+from tests.helpers import samples
+
+CELLS = expand(samples.experiment(engines=["plain", "crypten"]))
+
+
+def test_only_takes_names_and_lists() -> None:
+    assert wanted(CELLS, []) == CELLS
+    chosen = wanted(CELLS, [parse_only("engine=crypten seq_len=128,512"), parse_only("engine=plain policy=full")])
+    assert [(cell.engine.name, cell.seq_len, cell.policy.name) for cell in chosen] == [
+        ("plain", 128, "full"), ("plain", 256, "full"), ("plain", 512, "full"),
+        ("crypten", 128, "full"), ("crypten", 128, "mpcache"), ("crypten", 512, "full"), ("crypten", 512, "mpcache"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "at least one of"), ("speed=3", "speed"), ("seq_len=long", "seq_len")])
+def test_an_only_that_means_nothing_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_only(text)
+
+
+def test_failed_cells_run_again_only_if_asked_and_interrupted_ones_always() -> None:
+    ok, died, cut, fresh, *_ = CELLS
+    known = {
+        ok.id: samples.record(ok),
+        died.id: samples.failure(died),
+        cut.id: samples.failure(cut, Status.INTERRUPTED),
+    }
+    assert unfinished([ok, died, cut, fresh], known, Retry.NONE) == (cut, fresh)
+    assert unfinished([ok, died, cut, fresh], known, Retry.FAILED) == (died, cut, fresh)
+
+
+def test_an_incorrect_result_counts_as_failed() -> None:
+    known = {CELLS[0].id: samples.record(CELLS[0], status=Status.INCORRECT)}
+    assert unfinished(CELLS[:1], known, Retry.NONE) == ()
+    assert unfinished(CELLS[:1], known, Retry.FAILED) == CELLS[:1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(cells=1), "--limit 1 is reached"),
+        (Budget(seconds=50), "expected to take 30 s, and 36 s of --max-seconds 50"),
+        (Budget(sent_bytes=3.2e9), "expected to send 0.50 GB, and 3.06 GB of --max-gigabytes 3.20"),
+    ],
+)
+def test_a_budget_says_no_before_the_cell_that_would_exceed_it(budget: Budget, said: str) -> None:
+    purse, expected = Purse(budget), Estimate(30, 10, 4e8, 1e8, 9)
+    assert not purse.refusal(expected)
+    record = samples.record(CELLS[0], seconds=8.0)
+    assert record.finished - record.started == timedelta(seconds=36)
+    purse.pay(record)
+    assert said in purse.refusal(expected)
+
+
+def test_bytes_of_a_failed_cell_are_paid_too() -> None:
+    purse = Purse(Budget(sent_bytes=900))
+    purse.pay(samples.failure(CELLS[0]))
+    assert "--max-gigabytes" in purse.refusal(Estimate(1, 1, None, None, None))
+
+
+def test_without_a_budget_everything_runs() -> None:
+    purse = Purse(Budget())
+    for _ in range(3):
+        purse.pay(samples.record(CELLS[0]))
+    assert purse.refusal(Estimate(1e9, 1, 1e15, 1e15, 1)) == ""

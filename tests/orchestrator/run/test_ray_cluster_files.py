@@ -1,0 +1,55 @@
+"""The cluster files, held against Ray's own schema and the placement's roles."""
+
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from orchestrator.run.placement import PROTOCOL_ROLES
+from tests.helpers.paths import ROOT
+
+NAMES = ("ray_cluster.yaml", "ray_cluster.aws.yaml")
+
+
+def document(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_accepts_the_file(name: str) -> None:
+    validate_config(prepare_config(document(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_refuses_a_misspelt_key(name: str) -> None:
+    with pytest.raises(jsonschema.ValidationError, match="setup_comands"):
+        validate_config(prepare_config(document(name) | {"setup_comands": []}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_role_of_the_protocol_has_a_machine(name: str) -> None:
+    told = document(name)
+    typed = {role for kind in told.get("available_node_types", {}).values() for role in kind["resources"]}
+    started = " ".join(told["head_start_ray_commands"] + told["worker_start_ray_commands"])
+    offered = typed | set(re.findall(r'(?:ROLE=|\{")(client|server|dealer)', started))
+    assert offered == set(PROTOCOL_ROLES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_set_up_installs_what_the_project_names(name: str) -> None:
+    told = document(name)
+    installed = set(re.findall(r"~/mpcache-bench/(\S+)", " ".join(told["setup_commands"])))
+    assert installed == {"constraints.txt", "requirements-nodeps.txt"}
+    assert all((ROOT / path).is_file() for path in installed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_starts_with_the_capability_to_shape_links(name: str) -> None:
+    told = document(name)
+    for command in (told["head_start_ray_commands"][-1], told["worker_start_ray_commands"][-1]):
+        assert "--ambient-caps=+net_admin,+sys_admin" in command
+        assert "--metrics-export-port=" in command

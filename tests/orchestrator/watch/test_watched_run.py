@@ -1,0 +1,109 @@
+"""Real runs that are watched, by a Prometheus that is killed and by scrapers that hang."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator.records.timeline import load
+from orchestrator.watch.observation import observing
+from orchestrator.watch.prometheus import down, running
+from orchestrator.watch.terminal import Course
+from tests.orchestrator.watch.test_watching_prometheus import (
+    LONG_S,
+    free_port,
+    needs_prometheus,
+    observe,
+    query,
+    wait_until,
+)
+
+pytestmark = pytest.mark.ray
+
+EXPERIMENT = """
+name: {name}
+model: random:tiny-llama
+prompt: {{random_tokens: true}}
+engines: [fss]
+policies: [full]
+networks: [{{name: slow, rate_mbit: 100, delay_ms: 10}}]
+seq_lens: [16]
+new_tokens: 8
+"""
+
+
+def start(folder: Path, name: str) -> "subprocess.Popen[str]":
+    """A run of one cell, in a process of its own."""
+    (folder / f"{name}.yaml").write_text(EXPERIMENT.format(name=name))
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.cli.main",
+        "run",
+        str(folder / f"{name}.yaml"),
+        "--out",
+        str(folder / name),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def targets(folder: Path) -> list[dict[str, Any]]:
+    """Every target of every run."""
+    return [group for path in folder.glob("*.json") for group in json.loads(path.read_text())]
+
+
+def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "targets"
+    monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
+    monkeypatch.setattr("orchestrator.watch.observation._own_host", lambda: "127.0.0.1")
+    course = Course("same", 1)
+    with observing("same", tmp_path / "one", course) as one, observing("same", tmp_path / "two", course) as two:
+        one.targets.write({"client": ("127.0.0.1", 1)})
+        two.targets.write({"client": ("127.0.0.1", 2)})
+        found = targets(folder)
+        assert len({group["labels"]["run"] for group in found}) == 2
+        assert len({tuple(group["targets"]) for group in found}) == 4
+        one.linger()  # nobody watches, so nobody is waited for
+    assert targets(folder) == []
+
+
+@needs_prometheus
+def test_a_run_does_not_mind_that_prometheus_is_killed_and_scrapers_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, port = tmp_path / "targets", free_port()
+    folder.mkdir()
+    monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
+    assert observe("up", "--detach", "--port", str(port), "--folder", str(tmp_path / "prom"), "--ray", "")[0] == 0
+    with contextlib.ExitStack() as stack:
+        stack.callback(down, tmp_path / "prom")
+        run = stack.enter_context(start(tmp_path, "watched"))
+        wait_until(lambda: len(query(port, "mpcbench_tokens_total > 1")) == 2 or run.poll() is not None)
+        assert len(query(port, "mpcbench_run_info")) == 1
+        assert len(query(port, "mpcbench_link_measured_rtt_seconds")) == 6
+        busy = query(port, "sum by (run, party) (rate(mpcbench_stage_seconds_total[5s]))")
+        assert busy
+        assert all(float(found["value"][1]) < 1.5 for found in busy)  # a second of stages a second, set-up included
+        for group in targets(folder):  # scrapers that ask for half a page and stay
+            host, _, number = group["targets"][0].rpartition(":")
+            hung = stack.enter_context(socket.create_connection((host, int(number)), LONG_S))
+            hung.sendall(b"GET /metrics HTTP/1.1\r\n")
+        told = running(tmp_path / "prom")
+        assert told is not None
+        psutil.Process(told["pid"]).kill()
+        output, _ = run.communicate(timeout=2 * LONG_S)
+    assert run.returncode in (0, 1), output
+    (record,) = map(json.loads, (tmp_path / "watched" / "records.jsonl").read_text().splitlines())
+    assert record["seconds_per_token"] > 0, output  # it ran to its end; a random model may tie, and then be `incorrect`
+    assert load(tmp_path / "watched", record["id"])[-1]["parties"]["client"]["tokens"] >= 6
+    assert "<h2>Time series</h2>" in (tmp_path / "watched" / "report.html").read_text()
+    assert not (tmp_path / "watched" / "targets.json").exists()
+    assert targets(folder) == []

@@ -1,0 +1,210 @@
+"""`observe up`, `down` and `status` with a real Prometheus, and a real run that does not care about it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from orchestrator.cli.observe import app
+from orchestrator.watch.prometheus import Prometheus, default_folder, down, running, to_add
+from orchestrator.watch.targets import TargetFile
+from parties.metering.exporter import Exporter
+from parties.metering.meter import StageMeter
+from parties.metering.progress import State
+from tests.helpers.needs import needs
+
+pytestmark = pytest.mark.slow
+
+needs_prometheus = needs("prometheus")
+LONG_S = 90.0
+
+
+@pytest.fixture(autouse=True)
+def own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs of this test alone."""
+    folder = tmp_path / "targets"
+    folder.mkdir()
+    monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "prometheus"
+    down(tmp_path / "prometheus")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def observe(*words: str) -> tuple[int, str]:
+    """The command, in a process of its own so that what it starts is not this one's; exit status and output."""
+    command = [sys.executable, "-m", "orchestrator.cli.main", "observe", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def query(port: int, expression: str) -> list[dict[str, Any]]:
+    url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.request.quote(expression)}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+@needs_prometheus
+def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path, own_targets: Path) -> None:
+    port = free_port()
+    status, told = observe("up", "--detach", "--port", str(port), "--folder", str(folder), "--ray", "")
+    assert (status, f"http://127.0.0.1:{port}" in told) == (0, True), told
+    assert observe("status", "--folder", str(folder))[0] == 0
+    meters = {role: StageMeter() for role in ("client", "server")}
+    exporters = {role: Exporter(role, meter, "127.0.0.1") for role, meter in meters.items()}
+    exporters["client"].observe(State(meters["client"]))
+    with TargetFile([own_targets / "r.json"], "r", exporters["client"].address) as targets:
+        targets.write({role: exporter.address for role, exporter in exporters.items()})
+        wait_until(lambda: len(query(port, 'up{job="mpcbench", run="r"} == 1')) == 3)
+        assert {found["metric"]["party"] for found in query(port, "mpcbench_resident_bytes")} == {"client", "server"}
+        wait_until(lambda: query(port, 'mpcbench:memory_used:ratio{run="r", party="client"} > 0'))
+        exporters["server"].close()  # the party is dead
+        wait_until(lambda: query(port, 'ALERTS{alertname="MpcbenchPartySilent", party="server", alertstate="firing"}'))
+        assert "down" in observe("status", "--folder", str(folder))[1]
+    wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are gone, not stuck
+    assert not query(port, "mpcbench_resident_bytes")
+    exporters["client"].close()
+    assert observe("down", "--folder", str(folder)) == (0, "it has ended\n")
+    assert running(folder) is None
+    assert "no Prometheus of ours runs" in observe("down", "--folder", str(folder))[1]
+    assert observe("status", "--folder", str(folder))[0] == 1
+
+
+@needs_prometheus
+def test_in_the_foreground_ctrl_c_ends_it_whole(folder: Path) -> None:
+    port = str(free_port())
+    command = [sys.executable, "-m", "orchestrator.cli.main", "observe", "up", "--port", port, "--folder", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert f":{port}" in process.stdout.readline()
+        server = psutil.Process(process.pid).children()[0]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(LONG_S) == 0
+    assert not server.is_running()
+
+
+@needs_prometheus
+def test_a_second_one_and_a_taken_port_are_refused_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    assert observe("up", "--detach", "--port", str(port), "--folder", str(folder))[0] == 0
+    status, told = observe("up", "--detach", "--port", str(free_port()), "--folder", str(folder))
+    assert (status, "up already" in told, "observe down" in told) == (2, True, True)
+    status, told = observe("up", "--detach", "--port", str(port), "--folder", str(tmp_path / "other"))
+    assert (status, f"port {port}" in told, "--port" in told, "--no-start" in told) == (2, True, True, True)
+
+
+@needs_prometheus
+def test_a_killed_one_can_be_started_again(folder: Path) -> None:
+    port = free_port()
+    assert observe("up", "--detach", "--port", str(port), "--folder", str(folder))[0] == 0
+    told = running(folder)
+    assert told is not None
+    psutil.Process(told["pid"]).kill()
+    wait_until(lambda: running(folder) is None)
+    status, output = observe("up", "--detach", "--port", str(port), "--folder", str(folder))
+    assert status == 0, output
+
+
+@needs_prometheus
+def test_what_prometheus_says_when_it_cannot_start_is_passed_on(folder: Path) -> None:
+    server = Prometheus(folder, free_port())
+    server.write("", 60.0)
+    server.configuration.write_text("nonsense: true")
+    with pytest.raises(Exception, match=r"ended at once:\n(.|\n)*nonsense"):
+        server.start(detach=True)
+    assert running(folder) is None
+
+
+def test_without_prometheus_it_prints_what_an_existing_one_needs(
+    folder: Path, own_targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(own_targets))
+    status, told = observe("up", "--folder", str(folder))
+    assert (status, "apt-get install prometheus" in told) == (2, True)
+    assert f"{own_targets}/*.json" in told
+    status, told = observe("up", "--no-start", "--folder", str(folder))
+    assert status == 0
+    added = yaml.safe_load(told)
+    assert added["rule_files"] == [str(folder / "rules.yml")]
+    assert added["scrape_configs"][0]["honor_labels"] is True
+
+
+def test_what_another_user_cannot_read_is_told_with_the_ways_out(own_targets: Path, tmp_path: Path) -> None:
+    own_targets.chmod(0o700)
+    rules = tmp_path / "prometheus" / "rules.yml"
+    before = os.umask(0o077)
+    try:
+        Prometheus(rules.parent).write("", 60.0)
+    finally:
+        os.umask(before)
+    assert (rules.stat().st_mode & 0o777, rules.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+    rules.parent.chmod(0o700)
+    told = to_add(rules)
+    assert f"# {own_targets} is closed to other users: run that Prometheus as uid {os.geteuid()}" in told
+    assert f"# {rules.parent} is closed to other users" in told
+    assert "--folder" in told
+    assert "MPCACHE_BENCH_TARGETS" in told
+    assert yaml.safe_load(told)["rule_files"] == [str(rules)]
+
+
+def test_bad_values_are_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words, told in (
+        (["--stall-seconds", "0"], "stall_seconds"),
+        (["--ray", "head:8265"], "must begin with http://"),
+        (["--folder", str(tmp_path / "file" / "below")], "cannot be written"),
+    ):
+        status, output = observe("up", "--folder", str(folder), *words)
+        assert (status, told in output) == (2, True), output
+
+
+def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "mpcache-bench" / "prometheus"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert default_folder().is_relative_to(Path.home())
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
+    for command in ("up", "down", "status"):
+        done = CliRunner().invoke(app, [command])
+        assert done.exit_code == 2
+        assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    status, output = observe("down", "--folder", str(tmp_path / ("x" * 300)))
+    assert (status, "File name too long; look at --folder" in output) == (2, True), output

@@ -1,0 +1,121 @@
+"""Comparisons: exhaustive at small widths, at random and at the edges of large ones, both ways of comparing."""
+
+import math
+import random
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parties.decoding.program import Program
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.cost.simulation import Simulation, share
+from parties.engines.fss.randomness import dcf
+from parties.engines.fss.randomness.source import Source
+
+PERMUTATION = dcf.Permutation(b"a session's key!")
+
+How = Literal["dcf", "carry"]
+
+
+def seeds(count: int) -> list[Any]:
+    generator = np.random.default_rng(count)
+    return [generator.integers(0, 256, (count, 16), dtype=np.uint8) for _ in range(2)]
+
+
+@pytest.mark.parametrize("width", range(1, 10))
+def test_every_pair_of_small_numbers(width: int) -> None:
+    size = 2**width
+    alpha = np.repeat(np.arange(size, dtype=np.uint64), size)
+    x = np.tile(np.arange(size, dtype=np.uint64), size)
+    first, second = seeds(len(x))
+    key = dcf.generate(PERMUTATION, alpha, width, first, second)
+    assert key.shape == (dcf.key_blocks(width), len(x), 16)
+    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
+    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(10, 63), st.data())
+def test_large_numbers_and_their_neighbours(width: int, data: st.DataObject) -> None:
+    top = 2**width - 1
+    alphas = [0, top, *data.draw(st.lists(st.integers(0, top), min_size=1, max_size=8))]
+    pairs = [(a, min(top, max(0, a + d))) for a in alphas for d in (-1, 0, 1)] + [
+        (a, data.draw(st.integers(0, top))) for a in alphas
+    ]
+    alpha, x = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
+    first, second = seeds(len(x))
+    key = dcf.generate(PERMUTATION, alpha, width, first, second)
+    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
+    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+
+
+def test_a_share_of_the_result_and_the_key_look_random() -> None:
+    count = 40_000
+    alpha = np.full(count, 5, dtype=np.uint64)
+    first, second = seeds(count)
+    key = dcf.generate(PERMUTATION, alpha, 20, first, second)
+    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full(count, 3, dtype=np.uint64), 20, first, key)
+    for bits in (share_of_one, np.unpackbits(key[0].reshape(-1)), np.unpackbits(key[-1].reshape(-1))):
+        assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
+
+
+def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[list[int], Simulation]:
+    simulation = Simulation(seed)
+    for source in simulation.sources:
+        source.comparison = how
+
+    def program(source: Source) -> Program[Any]:
+        numbers = torch.tensor(integers, dtype=torch.int64)
+        additive = share(source, torch.zeros(len(integers)), 2.0**limit_bits, scale=0)
+        if source.rank == 0:
+            additive.share = additive.share + numbers
+        x = yield from gates.open_(additive)
+        return (yield from negative(x))
+
+    first, second = simulation.run(program)
+    return (first ^ second).tolist(), simulation
+
+
+@pytest.mark.parametrize("how", ["dcf", "carry"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8])
+def test_signs_of_all_small_numbers_under_many_masks(how: How, bits: int) -> None:
+    integers = list(range(-(2**bits) + 1, 2**bits))
+    for seed in range(5):
+        assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
+@pytest.mark.parametrize("how", ["dcf", "carry"])
+@pytest.mark.parametrize("bits", range(1, 64))
+def test_signs_at_every_width_on_edges_and_at_random(how: How, bits: int) -> None:
+    edge, dice = 2**bits - 1, random.Random(bits)
+    near = [place + step for place in (0, edge, -edge, 2 ** (bits - 1), -(2 ** (bits - 1))) for step in (-1, 0, 1)]
+    integers = [x for x in near if abs(x) <= edge] + [dice.randint(-edge, edge) for _ in range(20)]
+    for seed in range(3):
+        assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["dcf", "carry"]), st.integers(2, 63), st.integers(0, 999), st.data())
+def test_signs_of_large_numbers(how: How, bits: int, seed: int, data: st.DataObject) -> None:
+    edge = 2**bits - 1
+    integers = [0, -1, 1, edge, -edge, *data.draw(st.lists(st.integers(-edge, edge), max_size=10))]
+    assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
+@pytest.mark.parametrize("bits", [4, 20, 45, 62])
+def test_cost_is_as_stated(bits: int) -> None:
+    count = 64
+    cost = signs([1] * count, bits, "dcf", 0)[1].cost
+    assert (cost.rounds, cost.online_bytes) == (1, 8 * count)  # the input's
+    key = 16 * max(1, bits - 6) * count
+    assert cost.offline_bytes == (key, key + count // 8)
+    cost = signs([1] * count, bits, "carry", 0)[1].cost
+    assert cost.rounds == 1 + math.ceil(math.log2(bits))
+    assert cost.online_bytes - 8 * count <= (3 * bits / 8 + 2) * count
+    assert cost.offline_bytes[0] == 0
+    assert cost.offline_bytes[1] <= (3 * bits / 8 + 2) * count

@@ -1,0 +1,192 @@
+"""Where the dealer's material waits: ahead in memory or on disk, and what happens to it when something goes wrong."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.program import run
+from parties.engines.fss.dealing import receiver
+from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile
+from parties.engines.fss.engine import FssEngine
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
+from parties.policies.base import Policy
+from parties.transport.mesh import Mesh
+from tests.helpers.tiny import SPECS, folded
+from tests.helpers.together import together
+from tests.parties.engines.fss.test_decoding import POLICIES, STEPS, check, prefilled, stumble
+
+ROLES = ("client", "server", "dealer")
+
+
+def open_engine(role: str, mesh: Mesh, meter: StageMeter) -> FssEngine:
+    spec = SPECS["llama"]
+    engine = FssEngine(role, mesh, meter)
+    run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
+    return engine
+
+
+def begin(engine: FssEngine, policy: Policy, named: dict[str, Any], **how: Any) -> tuple[Decoder, Cache]:
+    """Prepares a cell from this party's part of a prefilled cache."""
+    spec, named = SPECS["llama"], dict(named)
+    position = int(named.pop("position").item())
+    engine.choose(**{"offline": "stored", "comparison": "dcf", **how})
+    cache = Cache.from_values(spec.n_layers, position, {name: engine.adopt(t) for name, t in named.items()})
+    decoder = Decoder(engine, spec, policy)
+    return decoder, engine.prepare(decoder, cache, STEPS, "private")
+
+
+def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tuple[Any, ...]:
+    logits, tokens = [], []
+    own = [token] if engine.client else None
+    for _ in range(STEPS):
+        out, found = decode_in_pieces(decoder, cache, own, "private")
+        logits.append(engine.export(out))
+        tokens.append(found)
+        own = None if found is None else [found]
+    return logits, tokens
+
+
+def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, token: int, how: dict[str, Any]) -> Any:
+    """A cell whose dealer is stopped while it is decoded, if it is stored."""
+    pid = Path(folder, "dealer")
+    if role == "dealer":
+        pid.write_text(str(os.getpid()))
+        Dealer(mesh["client"], mesh["server"], meter).serve()
+        return None, None, meter.snapshot()
+    os.environ[FOLDER_VARIABLE] = folder
+    if how.get("stumble"):
+        stumble(how["stumble"])
+    engine = open_engine(role, mesh, meter)
+    options = {"offline": how["offline"], "comparison": how["comparison"]}
+    decoder, cache = begin(engine, POLICIES["mpcache"], parts[role], **options)
+    left, sent = sorted(path.name for path in Path(folder).iterdir()), mesh["dealer"].received_bytes
+    alone = role == "client" and how["offline"] == "stored" and not how.get("stumble")
+    if alone:
+        os.kill(int(pid.read_text()), signal.SIGSTOP)
+    logits, tokens = decode(engine, decoder, cache, token)
+    if alone:
+        os.kill(int(pid.read_text()), signal.SIGCONT)
+    used = mesh["dealer"].received_bytes - sent
+    engine.finish()
+    return logits, tokens, meter.snapshot(), engine.repeats, left, used
+
+
+CELLS = {
+    "stored, dcf": {"offline": "stored", "comparison": "dcf"},
+    "stored, carry": {"offline": "stored", "comparison": "carry"},
+    "streamed, carry": {"offline": "streamed", "comparison": "carry"},
+    "stored, danger early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
+    "stored, danger late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_decodes_from_disk_as_from_the_link(name: str, tmp_path: Path) -> None:
+    how = CELLS[name]
+    decoder, cache, parts, token = prefilled("llama", POLICIES["mpcache"])
+    results = together(cell, str(tmp_path), parts, token, how)
+    check({role: (*results[role][:2], None, None) for role in ("client", "server")}, decoder, cache, token)
+    assert [path.name for path in tmp_path.iterdir()] == ["dealer"], "nothing stays on disk"
+    offline = {role: {s.stage: s for s in results[role][2] if s.phase == "offline"} for role in results}
+    received = sum(offline[role]["offline.material"].received_bytes for role in ("client", "server"))
+    assert received == offline["dealer"]["offline.material"].sent_bytes > 1e5
+    for role in ("client", "server"):
+        _, _, _, repeats, left, used = results[role]
+        assert left == ["dealer"], "the file has no name"
+        assert ("offline.write" in offline[role]) == (how["offline"] == "stored")
+        if how["offline"] == "stored":
+            assert offline[role]["offline.write"].seconds > 0
+            assert (used > 0) == (repeats > 0), "the dealer is asked again only for what must be repeated"
+            if role == "server" or how["comparison"] == "dcf":  # with carry, the client draws all it needs
+                assert offline[role]["offline.read"].seconds > 0
+        assert repeats >= bool(how.get("stumble"))
+
+
+def full_disk(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any) -> Any:
+    os.environ[FOLDER_VARIABLE] = folder
+    if role == "dealer":
+        try:
+            return Dealer(mesh["client"], mesh["server"], meter).serve()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            return type(error).__name__
+    engine = open_engine(role, mesh, meter)
+    if role == "server":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+    try:
+        begin(engine, POLICIES["full"], parts[role])
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def test_a_full_disk_ends_the_cell_and_names_the_file(tmp_path: Path) -> None:
+    _, _, parts, _ = prefilled("llama", POLICIES["full"])
+    results = together(full_disk, str(tmp_path), parts)
+    name, text = results["server"]
+    assert name == MaterialFile.__name__
+    assert f"cannot write material to {tmp_path}" in text
+    assert results["client"][0] == "PeerLost"
+    assert results["dealer"] == "PeerLost"
+    assert list(tmp_path.iterdir()) == []
+
+
+def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
+    """A streamed cell with room for a few kilobytes at a time."""
+    receiver.AHEAD_BYTES = 40_000
+    if role == "dealer":
+        Dealer(mesh["client"], mesh["server"], meter).serve()
+        return None
+    engine = open_engine(role, mesh, meter)
+    decoder, cache = begin(engine, POLICIES["full"], parts[role], offline="streamed")
+    result = decode(engine, decoder, cache, token)
+    engine.finish()
+    return result
+
+
+def test_a_party_with_little_room_is_sent_no_more_than_it_grants() -> None:
+    decoder, cache, parts, token = prefilled("llama", POLICIES["full"])
+    results = together(hurried, parts, token)
+    check({role: (*results[role], None, None) for role in ("client", "server")}, decoder, cache, token)
+
+
+def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str, int]) -> Any:
+    """Prepares a streamed cell and then waits for nearly all of its material, without beginning a single token."""
+    if role == "dealer":
+        try:
+            Dealer(mesh["client"], mesh["server"], meter).serve()
+        except Exception:  # noqa: BLE001 - the parties leave in the middle
+            return None
+    engine = open_engine(role, mesh, meter)
+    begin(engine, POLICIES["full"], parts[role], offline="streamed")
+    give_up = time.monotonic() + 60
+    while mesh["dealer"].received_bytes < 0.9 * whole[role] and time.monotonic() < give_up:
+        time.sleep(0.05)
+    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
+    return mesh["dealer"].received_bytes
+
+
+def test_the_dealer_sends_the_next_tokens_before_they_begin() -> None:
+    _, _, parts, token = prefilled("llama", POLICIES["full"])
+    whole = together(_whole, parts, token)
+    early = together(ahead, parts, whole)
+    for role in ("client", "server"):
+        assert early[role] >= 0.9 * whole[role], "the whole cell fits into the room that there is"
+
+
+def _whole(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
+    if role == "dealer":
+        return Dealer(mesh["client"], mesh["server"], meter).serve()
+    engine = open_engine(role, mesh, meter)
+    decoder, cache = begin(engine, POLICIES["full"], parts[role], offline="streamed")
+    decode(engine, decoder, cache, token)
+    engine.finish()
+    return mesh["dealer"].received_bytes

@@ -1,0 +1,195 @@
+"""Stored material: in no folder, whatever happens to the party; read once, whole, or not at all."""
+
+import errno
+import os
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parties.engines.fss.dealing.sender import END
+from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile, StoredMaterial, new_file, write
+from parties.engines.fss.randomness.inbox import Inbox, Outbox
+from parties.errors import PeerLost
+from tests.helpers.wires import PATIENCE_S, child
+
+FRAMES = [b"one", bytes(5000), b"three"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(params=["without a name", "with a name at first"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that knows O_TMPFILE, and one that does not."""
+    if request.param != "without a name":
+        honest = os.open
+
+        def without(path: str, flags: int, *more: int, **named: int) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            return honest(path, flags, *more, **named)
+
+        monkeypatch.setattr(tempfile._os, "open", without)  # type: ignore[attr-defined]
+    return str(request.param)
+
+
+def written(frames: list[bytes] = FRAMES) -> IO[bytes]:
+    file, left = new_file(), [*frames, END]
+    write(file, lambda: left.pop(0))
+    return file
+
+
+def everything(material: StoredMaterial) -> list[bytes]:
+    """All frames; the end, and whatever is wrong, is an error."""
+    frames: list[bytes] = []
+    try:
+        while True:
+            frames.append(material.next())
+    except MaterialFile as error:
+        if f"holds only {len(frames)} frames" not in str(error):
+            assert frames == FRAMES[: len(frames)]
+            raise
+    return frames
+
+
+@settings(max_examples=30)
+@given(st.lists(st.binary(min_size=1, max_size=3000), max_size=6))
+def test_frames_come_back_in_order(frames: list[bytes]) -> None:
+    assert everything(StoredMaterial(written(frames))) == frames
+
+
+@pytest.mark.usefixtures("file_system")
+def test_the_file_is_in_no_folder_while_it_is_written_and_read(folder: Path) -> None:
+    seen, left = [], [*FRAMES, END]
+
+    def receive() -> bytes:
+        seen.append(list(folder.iterdir()))
+        return left.pop(0)
+
+    file = new_file()
+    write(file, receive)
+    material = StoredMaterial(file)
+    while len(seen) < 2 * len(FRAMES):
+        assert material.next()
+        seen.append(list(folder.iterdir()))
+    assert not any(seen)
+    assert os.fstat(file.fileno()).st_nlink == 0
+    assert os.fstat(file.fileno()).st_dev == folder.stat().st_dev
+    material.close()
+
+
+@pytest.mark.parametrize("when", ["writes", "reads"])
+@pytest.mark.usefixtures("file_system")
+def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
+    reached = folder.parent / "reached"
+
+    def party() -> None:
+        left = [*FRAMES, END]
+
+        def receive() -> bytes:
+            if when == "writes" and len(left) == 2:
+                wait()
+            return left.pop(0)
+
+        file = new_file()
+        write(file, receive)
+        StoredMaterial(file).next()
+        wait()
+
+    def wait() -> None:
+        reached.touch()
+        signal.pause()
+
+    with child(party) as pid:
+        give_up = time.monotonic() + PATIENCE_S
+        while not reached.exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert reached.exists()
+    assert list(folder.iterdir()) == []
+
+
+def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
+    frames: list[bytes] = []
+    dealt = Outbox(frames.append)
+    for epoch in (7, 8):
+        dealt.begin(epoch)
+        dealt.put(np.full(4, epoch, dtype=np.uint8))
+        dealt.flush()
+    material = StoredMaterial(written(frames))
+    inbox = Inbox(material.next)
+    inbox.begin(8)
+    assert inbox.take((4,), np.uint8).tolist() == [8] * 4
+    material.close()
+    again = Inbox(StoredMaterial(written(frames)).next)
+    again.begin(9)
+    with pytest.raises(MaterialFile, match="all of them were used"):
+        again.take((4,), np.uint8)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_a_torn_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+    file = written()
+    os.ftruncate(file.fileno(), data.draw(st.integers(0, os.fstat(file.fileno()).st_size - 1)))
+    with pytest.raises(MaterialFile, match=r"ends (before|within) frame \d: it was cut off"):
+        everything(StoredMaterial(file))
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_a_flipped_bit_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+    file = written()
+    bit = data.draw(st.integers(0, 8 * os.fstat(file.fileno()).st_size - 1))
+    (octet,) = os.pread(file.fileno(), 1, bit // 8)
+    os.pwrite(file.fileno(), bytes([octet ^ 1 << bit % 8]), bit // 8)
+    with pytest.raises(MaterialFile, match="run the cell again"):
+        everything(StoredMaterial(file))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_named_with_the_fix(folder: Path) -> None:
+    words = rf"cannot write material to {folder} beyond \d+ bytes: .*free space there, or set {FOLDER_VARIABLE}"
+    with largest_file(1 << 20), pytest.raises(MaterialFile, match=words) as caught:
+        written([bytes(1 << 19)] * 4)
+    assert caught.value.status == "config_error"
+
+
+def test_an_error_of_the_link_comes_through_and_the_file_is_freed() -> None:
+    file = new_file()
+
+    def broken() -> bytes:
+        raise PeerLost("dealer", "offline.material", 0, 9)
+
+    with pytest.raises(PeerLost):
+        write(file, broken)
+    assert file.closed
+
+
+def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere/at/all")
+    with pytest.raises(MaterialFile, match=rf"/nowhere/at/all.*set {FOLDER_VARIABLE}"):
+        new_file()

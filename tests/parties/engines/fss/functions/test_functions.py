@@ -1,0 +1,218 @@
+"""Non-linear functions: each is held to the range, the error, the rounds and the bytes that it states."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.decoding.program import Program
+from parties.engines.fss import bounds
+from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.cost.simulation import Simulation, share, value_of
+from parties.engines.fss.functions import softmax
+from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.functions.windowed import Octaves
+from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.topk import maximum
+from parties.engines.plain import ACTIVATIONS
+
+Function = Callable[[Masked], Program[Any]]
+
+
+def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tuple[Any, Any, Simulation]:
+    """Both parties' results; the danger zone is met now and then, and then another seed is taken."""
+    for seed in range(20):
+        simulation = Simulation(seed)
+
+        def program(source: Source) -> Program[Any]:
+            return (yield from function((yield from gates.open_(share(source, x, limit, scale)))))
+
+        try:
+            return (*simulation.run(program), simulation)
+        except gates.DangerZone:
+            continue
+    raise AssertionError("the danger zone was met twenty times in a row")
+
+
+def costs(simulation: Simulation, inputs: int) -> tuple[int, int, tuple[int, int]]:
+    """Rounds, online bytes and offline bytes without the opening of the input."""
+    cost = simulation.cost
+    return cost.rounds - 1, cost.online_bytes - 8 * inputs, cost.offline_bytes
+
+
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_tanh"])
+def test_activations(kind: str) -> None:
+    x = torch.cat(
+        [
+            torch.linspace(bounds.ACTIVATION.low, bounds.ACTIVATION.high - 1e-3, 3000),
+            torch.randn(3000) * 3,
+            torch.tensor([0.0, 49.0, -49.0]),
+        ]
+    ).double()
+    first, second, simulation = computed(lambda v: smooth(v, kind), x, 64.0)
+    error = value_of(first, second) - ACTIVATIONS[kind](x)
+    assert error.abs().max() <= 4e-3
+    assert error[3000:].square().mean().sqrt() <= 4e-4
+    n = len(x)
+    assert costs(simulation, n) == (2, 24 * n, (0, 312 * n))
+
+
+def rows(mean_square: float, d: int) -> Tensor:
+    """A flat row, one with an outlier that holds nearly all of it, and a normal one."""
+    drawn = torch.randn(3, d, generator=torch.Generator().manual_seed(int(mean_square * 1000) % 1000)).double()
+    drawn[0], drawn[1, 5] = 1.0, 40 * math.sqrt(d)
+    return drawn / drawn.square().mean(1, keepdim=True).sqrt() * math.sqrt(mean_square)
+
+
+@pytest.mark.parametrize("d", [48, 576, 768, 2048])
+@pytest.mark.parametrize("mean_square", [0.005, 0.5, 1300.0, bounds.MEAN_SQUARE.high])
+def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> None:
+    x = rows(mean_square, d)
+    first, second, simulation = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
+    expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
+    error = (value_of(first, second) - expected).abs()
+    assert (error <= 2e-4 + expected.abs() * 2.0**-11).all()
+    rounds, online, _ = costs(simulation, x.numel())
+    assert rounds == 4
+    windows = 16
+    # two parts of each element; a sum, a root and two look-ups a window for each of three rows; a bit for each edge
+    assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
+
+
+def test_not_one_of_thousands_of_rows_goes_wrong() -> None:
+    generator = torch.Generator().manual_seed(1)
+    size = 10 ** (torch.rand(1500, 1, generator=generator) * 3.4 - 1)
+    x = (torch.randn(1500, 8, generator=generator) * size).double()
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=False), 1e-5), x, 2.0**16)
+    expected = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-5)
+    assert (value_of(first, second) - expected).abs().max() <= 5e-3
+
+
+def test_layer_norm_and_rows_of_zeros() -> None:
+    x = torch.cat([rows(9.0, 768)[1:] + 3.0, torch.zeros(1, 768)])
+    first, second, _ = computed(lambda v: normalise(to_norm(v, centre=True), 1e-5), x, 2.0**10)
+    centred = x - x.mean(1, keepdim=True)
+    expected = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+    assert (value_of(first, second) - expected).abs().max() <= 3e-3
+
+
+NORMAL = torch.randn(9, 1024, generator=torch.Generator().manual_seed(4))
+SCORES = {
+    "one": torch.zeros(9, 1),
+    "flat": torch.zeros(9, 1024),
+    "nearly flat": NORMAL[:, :1000] * 0.01,
+    "usual": NORMAL[:, :300] * 6,
+    "low": NORMAL - 38,
+    "high": NORMAL[:, 300:600] * 5 + 20,
+    "far below the peak": torch.cat([torch.full((9, 1), 20.0), torch.full((9, 30), -110.0), NORMAL[:, :60] - 87], 1),
+    "ends of the range": torch.tensor([[bounds.SCORE.low], [0.0], [bounds.PEAK.high], [bounds.PEAK.low]])
+    .repeat(1, 9)
+    .T,
+    "two peaks": torch.cat([torch.full((9, 2), 40.0), torch.full((9, 200), -60.0)], 1),
+}
+
+
+def exponentials(scores: Masked) -> Program[Any]:
+    """Weights, their sums, and the inverse of these."""
+    weights = yield from softmax.exponentials(scores)
+    total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+    return weights, total, (yield from softmax.reciprocal(total))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_softmax(name: str) -> None:
+    x = SCORES[name].double().clamp(bounds.SCORE.low, bounds.PEAK.high)
+    first, second, simulation = computed(exponentials, x, bounds.SCORE_LIMIT, scale=32)
+    weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    assert 0.03 < total.min() <= total.max() < 3.7
+    expected = x.softmax(1) * total.unsqueeze(1)
+    assert ((weights - expected).abs() <= 2.0**-7 * expected + 2.0**-15).all()
+    assert (total * inverse - 1).abs().max() < 2.0**-13
+    assert simulation.cost.rounds - 1 == 6 + 2
+    n = x.numel()
+    per_row = simulation.cost.online_bytes - 8 * n - 48 * n
+    assert 0 < per_row <= 9 * 130
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
+@pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768])
+def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
+    peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
+    noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
+    x = (noise - noise.logsumexp(1, keepdim=True) + peaks).clamp(-63, 63)
+    first, second, _ = computed(exponentials, x, 64.0, scale=32)
+    weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    assert 0.04 < total.min() <= total.max() < bounds.TOTAL_LIMIT
+    assert weights.max() < softmax.WEIGHT_LIMIT
+    assert (total * inverse - 1).abs().max() < 2.0**-13
+    expected = x.softmax(1)
+    relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01, 2.0**-17)
+    scaled = expected * total.unsqueeze(1)
+    assert ((weights - scaled).abs() <= relative * scaled + absolute).all()
+    off = weights * inverse.unsqueeze(1) - expected
+    assert (off.unsqueeze(1) @ cells_of(x)).abs().max() < 0.03, "no neighbourhood of scores weighs too much"
+
+
+def cells_of(x: Tensor) -> Tensor:
+    """Which scores have which whole part: [rows, n, 128] of 0 and 1."""
+    return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
+
+
+def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="a row of 32,769 attention scores: fss takes at most 32,768 tokens"):
+        softmax.ladder_of(32_769)
+    with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
+        replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
+    with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
+        replace(softmax.LADDERS[3], coarse_bits=13)  # many small scores would round to nothing
+    with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 47"):
+        replace(softmax.LADDERS[0], floors=2)
+
+
+def test_masked_scores_weigh_nothing() -> None:
+    x, mask = torch.randn(3, 20).double() * 5, torch.arange(20) < torch.tensor([[1], [5], [20]])
+    first, second, _ = computed(lambda v: softmax.exponentials(v, mask), x, 64.0, scale=32)
+    weights = value_of(first, second)
+    assert (weights[~mask] == 0).all()
+    shares = weights / weights.sum(1, keepdim=True)
+    assert (shares - x.masked_fill(~mask, -torch.inf).softmax(1)).abs().max() < 5e-3
+
+
+def test_reciprocal_over_its_range() -> None:
+    octaves = Octaves(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
+    x = torch.logspace(-5, 4.9, 400, base=2.0).double()
+
+    def function(v: Masked) -> Program[Any]:
+        return (yield from gates.open_((yield from octaves.apply(v))))
+
+    first, second, simulation = computed(function, x, 32.0, scale=29)
+    assert (value_of(first, second) * x - 1).abs().max() < 2.0**-15
+    assert simulation.cost.rounds - 1 == 2
+
+
+def test_a_range_that_does_not_fit_the_ring_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"2\^40 to 2\^63"):
+        Octaves(lambda x: x, 40, 63, 16, 16, 1.0)
+
+
+def test_maximum_is_exact_also_of_equals() -> None:
+    x = torch.tensor([[1.0, -2.0, 3.0, 0.0], [1.0, 5.0, -3.0, 0.0]]).double()
+    first, second, simulation = computed(lambda v: maximum.larger(v[0], v[1]), x, 8.0)
+    assert torch.equal(value_of(first, second), torch.tensor([1.0, 5.0, 3.0, 0.0]).double())
+    assert costs(simulation, 8)[:2] == (2, 8 * 4 + 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 49_152])
+def test_argmax_is_the_lowest_index_of_the_largest(n: int) -> None:
+    x = torch.randint(-30, 31, (n,), generator=torch.Generator().manual_seed(n)).double()
+    first, second, simulation = computed(maximum.argmax, x, 64.0)
+    assert int(first.share + second.share) == int((x == x.max()).nonzero()[0])
+    rounds, online, _ = costs(simulation, n)
+    assert rounds == 2 * math.ceil(math.log2(n))
+    assert 16.125 * (n - 1) <= online <= 16.125 * (n - 1) + rounds / 2

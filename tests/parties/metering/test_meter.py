@@ -1,0 +1,356 @@
+import contextlib
+import threading
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parties.metering.meter import EXCHANGE_BUCKETS, IDLE, STAGES, StageMeter, StageReading, phase_of
+
+NAMES = ("softmax", "topk", "offline.triples", "bench.check")
+
+
+class Clock:
+    """Stands still until told; whole seconds, so that sums are exact."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def by_stage(meter: StageMeter) -> dict[str, StageReading]:
+    readings = meter.snapshot()
+    assert len({reading.stage for reading in readings}) == len(readings), "a stage appears twice"
+    return {reading.stage: reading for reading in readings}
+
+
+# a tree of stages: seconds to wait, bytes to count, or a stage with what happens inside
+events = st.recursive(
+    st.one_of(
+        st.tuples(st.just("wait"), st.integers(0, 9)),
+        st.tuples(st.just("count"), st.sampled_from(["server", "dealer"]), st.integers(0, 999)),
+        st.just(("snapshot",)),
+    ),
+    lambda inner: st.tuples(st.just("stage"), st.sampled_from(NAMES), st.lists(inner, max_size=4)),
+    max_leaves=30,
+)
+
+
+@given(st.lists(events, max_size=8))
+def test_every_second_and_byte_lands_on_the_innermost_stage(program: list) -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    seconds, sent = Counter(), Counter()
+
+    def play(steps: list, current: str) -> None:
+        for step in steps:
+            match step:
+                case ("wait", wait):
+                    clock.now += wait
+                    seconds[current] += wait
+                case ("count", peer, size):
+                    meter.count(peer, sent=size)
+                    sent[current, peer] += size
+                case ("snapshot",):
+                    assert sum(reading.seconds for reading in meter.snapshot()) == clock.now - 1000
+                case ("stage", name, inner):
+                    with meter.stage(name):
+                        assert meter.current == name
+                        play(inner, name)
+                    assert meter.current == current
+
+    play(program, IDLE)
+    readings = by_stage(meter)
+    assert sum(reading.seconds for reading in readings.values()) == clock.now - 1000
+    assert {name: reading.seconds for name, reading in readings.items() if reading.seconds} == dict(+seconds)
+    counted = {(name, peer): c.sent_bytes for name, r in readings.items() for peer, c in r.peers.items()}
+    assert counted == dict(sent)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["server", "dealer"]), st.integers(0, 99))))
+def test_sums_agree_by_stage_by_peer_and_by_phase(counts: list[tuple[str, str, int]]) -> None:
+    meter = StageMeter(Clock())
+    for name, peer, n in counts:
+        with meter.stage(name):
+            meter.count(peer, sent=n, received=2 * n, messages=2, rounds=0.5, blocked=n)
+    for reading in meter.snapshot():
+        of_stage = [n for name, _, n in counts if name == reading.stage]
+        assert reading.sent_bytes == sum(of_stage) == sum(c.sent_bytes for c in reading.peers.values())
+        assert reading.rounds == 0.5 * len(of_stage)
+    for phase in ("online", "offline", "bench"):
+        of_phase = [n for name, _, n in counts if phase_of(name) == phase]
+        totals = meter.totals(phase)
+        assert (totals.sent_bytes, totals.received_bytes) == (sum(of_phase), 2 * sum(of_phase))
+        assert (totals.messages, totals.rounds) == (2 * len(of_phase), 0.5 * len(of_phase))
+        assert totals.blocked_seconds == sum(of_phase)
+
+
+def test_a_running_stage_shows_its_time_so_far() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        clock.now += 3
+        assert by_stage(meter)["softmax"].seconds == 3
+        assert meter.totals("online").seconds == 3
+        clock.now += 4
+    clock.now += 5
+    readings = by_stage(meter)
+    assert (readings["softmax"].seconds, readings[IDLE].seconds) == (7, 5)
+
+
+def test_interleaved_programs_keep_their_own_stages() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+
+    def program(name: str, wait: int):
+        for _ in range(3):
+            with meter.stage(name):
+                clock.now += wait
+            yield
+
+    for _ in zip(program("softmax", 1), program("topk", 10), strict=True):
+        clock.now += 100
+    readings = by_stage(meter)
+    assert (readings["softmax"].seconds, readings["topk"].seconds, readings[IDLE].seconds) == (3, 30, 300)
+
+
+def test_a_stage_left_out_of_order_is_told() -> None:
+    meter = StageMeter()
+    outer, inner = meter.stage("softmax"), meter.stage("topk")
+    outer.__enter__()
+    inner.__enter__()
+    with pytest.raises(RuntimeError, match=r"softmax was left while topk"):
+        outer.__exit__(None, None, None)
+
+
+def test_an_exception_leaves_its_stages_in_whatever_order_generators_are_closed() -> None:
+    meter = StageMeter()
+
+    def program(name: str):
+        with meter.stage(name):
+            yield
+
+    first, second = program("softmax"), program("topk")
+    next(first)
+    next(second)
+    first.close()
+    assert meter.current == IDLE
+    second.close()
+    assert meter.current == IDLE
+
+
+def test_an_error_inside_a_stage_passes_through_and_is_timed() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+
+    def fail() -> None:
+        with meter.stage("softmax"):
+            clock.now += 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert meter.current == IDLE
+    assert by_stage(meter)["softmax"].seconds == 2
+
+
+def test_reset_forgets_everything_but_the_open_stages() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("topk"):
+        clock.now += 1
+    with meter.stage("softmax"):
+        clock.now += 2
+        meter.count("server", sent=5, rounds=1, blocked=0.1)
+        meter.reset()
+        clock.now += 4
+    clock.now += 8
+    readings = by_stage(meter)
+    assert {name: reading.seconds for name, reading in readings.items()} == {"softmax": 4, IDLE: 8}
+    assert readings["softmax"].peers == {}
+    assert readings["softmax"].compute_seconds == 4
+
+
+@pytest.mark.parametrize("name", ["", "Softmax", "softmax ", "prefill", "offline", "onlinee.x", "server"])
+def test_a_stage_that_is_not_in_the_list_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"softmax.*offline\.\*"):
+        StageMeter().stage(name)
+
+
+def test_every_listed_stage_is_online_and_prefixes_tell_the_other_phases() -> None:
+    assert {phase_of(stage) for stage in STAGES} == {"online"}
+    assert phase_of("offline.triples") == "offline"
+    assert phase_of("bench.check") == phase_of(IDLE) == "bench"
+    meter = StageMeter()
+    for stage in (*STAGES, "offline.triples", "bench.check"):
+        with meter.stage(stage):
+            pass
+    assert {(r.stage, r.phase) for r in meter.snapshot()} >= {(stage, "online") for stage in STAGES}
+
+
+def test_an_unknown_phase_is_refused() -> None:
+    with pytest.raises(ValueError, match="'onlin' is unknown; use one of online, offline, setup, bench"):
+        StageMeter().totals("onlin")
+
+
+def test_readings_cannot_be_changed() -> None:
+    meter = StageMeter()
+    reading = meter.snapshot()[0]
+    with pytest.raises(FrozenInstanceError):
+        reading.seconds = 0  # type: ignore[misc]
+
+
+def test_a_reading_does_not_change_afterwards() -> None:
+    meter = StageMeter()
+    meter.count("server", sent=1)
+    before = by_stage(meter)[IDLE]
+    meter.count("dealer", sent=1)
+    assert before.sent_bytes == 1
+    assert set(before.peers) == {"server"}
+
+
+@given(st.lists(st.one_of(st.sampled_from(EXCHANGE_BUCKETS), st.floats(0, 10))))
+def test_exchange_times_put_each_exchange_into_the_bucket_that_bounds_it(times: list[float]) -> None:
+    meter = StageMeter()
+    for blocked in times:
+        meter.count("server", rounds=1, blocked=blocked)
+        meter.count("server", rounds=0.5, blocked=7.0)  # one-way: no exchange
+    if not times:
+        assert "server" not in meter.exchange_times()
+        return
+    found = meter.exchange_times()["server"]
+    expected = Counter(bisect_left(EXCHANGE_BUCKETS, blocked) for blocked in times)
+    assert found.buckets == [expected[i] for i in range(len(EXCHANGE_BUCKETS) + 1)]
+    assert found.seconds == pytest.approx(sum(times))
+
+
+def test_a_call_is_blocked_on_its_peer_while_it_still_lasts() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        clock.now += 1
+        meter.begin_call("server")
+        clock.now += 2
+        reading = by_stage(meter)["softmax"]
+        assert (reading.compute_seconds, reading.blocked_seconds, reading.seconds) == (1, 2, 3)
+        assert meter.exchange_times() == {}
+        clock.now += 4
+        meter.count("server", sent=1, rounds=1)
+        clock.now += 8
+    reading = by_stage(meter)["softmax"]
+    assert (reading.compute_seconds, reading.blocked_seconds, reading.seconds) == (9, 6, 15)
+    assert meter.exchange_times()["server"].seconds == 6
+
+
+actions = st.one_of(
+    st.tuples(st.just("stage"), st.sampled_from(["softmax", "topk", "offline.x"])),
+    st.tuples(st.just("wait"), st.floats(0, 1e3)),
+    st.tuples(st.just("call"), st.sampled_from(["server", "dealer"])),
+    st.tuples(st.just("reset"), st.none()),
+)
+
+
+@given(st.lists(actions, max_size=40))
+def test_what_is_served_over_a_lifetime_never_falls_whatever_happens(actions: list[tuple[str, Any]]) -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    before: dict[str, StageReading] = {}
+
+    def look() -> None:
+        nonlocal before
+        now = {reading.stage: reading for reading in meter.lifetime()}
+        for name, old in before.items():
+            new = now[name]
+            assert (new.seconds, new.compute_seconds) >= (old.seconds, old.compute_seconds)
+            assert new.compute_seconds >= old.compute_seconds
+            for peer, counts in old.peers.items():
+                assert new.peers[peer].blocked_seconds >= counts.blocked_seconds
+                assert new.peers[peer].sent_bytes >= counts.sent_bytes
+        before = now
+
+    with contextlib.ExitStack() as stages:
+        for kind, value in actions:
+            if kind == "stage":
+                stages.enter_context(meter.stage(value))
+            elif kind == "wait":
+                clock.now += value
+            elif kind == "reset":
+                meter.reset()
+            else:
+                meter.begin_call(value)
+                clock.now += 0.1
+                look()
+                meter.count(value, sent=3, rounds=1)
+            look()
+    total = sum(reading.seconds for reading in meter.lifetime())
+    assert total == pytest.approx(clock.now - Clock().now)
+
+
+def test_each_decoding_step_gives_a_stage_one_duration() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        clock.now += 100  # prefill: no step yet
+    meter.begin_steps()
+    for _ in range(3):
+        for seconds in (0.5, 1.5):
+            with meter.stage("softmax"):
+                clock.now += seconds
+        meter.end_step()
+    times = meter.step_times()
+    assert times["softmax"].seconds == pytest.approx(6)
+    assert sum(times["softmax"].buckets) == 3
+    assert IDLE not in times
+
+
+def test_only_numbers_of_the_registry_can_be_added_or_put() -> None:
+    meter = StageMeter()
+    meter.add("mpcbench_repeats_total")
+    meter.add("mpcbench_repeats_total", 2)
+    meter.put("mpcbench_kept_tokens", 5)
+    assert meter.numbers() == {"mpcbench_repeats_total": 3, "mpcbench_kept_tokens": 5}
+    meter.put("mpcbench_dealer_backlog_bytes", lambda: 7)
+    assert meter.numbers()["mpcbench_dealer_backlog_bytes"] == 7
+    meter.put("mpcbench_kept_tokens", None)
+    assert "mpcbench_kept_tokens" not in meter.numbers()
+    for change in (meter.add, meter.put):
+        with pytest.raises(KeyError, match="mpcbench_nonsense"):
+            change("mpcbench_nonsense", 1)
+
+
+def test_snapshots_are_whole_while_another_thread_works() -> None:
+    meter = StageMeter()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            with meter.stage("softmax"):
+                meter.count("server", sent=3, received=3, messages=2, rounds=1)
+                with meter.stage("topk"):
+                    meter.count("dealer", sent=5, received=5, messages=2, rounds=1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    wall = 0.0
+    try:
+        for _ in range(300):
+            readings = by_stage(meter)
+            for reading in readings.values():  # no count is ever half there
+                assert reading.sent_bytes == reading.received_bytes == sum(c.sent_bytes for c in reading.peers.values())
+                assert reading.messages == 2 * reading.rounds
+                assert reading.seconds >= 0
+            so_far = sum(reading.seconds for reading in readings.values())
+            assert so_far >= wall - 1e-9
+            wall = so_far
+    finally:
+        stop.set()
+        worker.join()
+    readings = by_stage(meter)
+    assert readings["softmax"].sent_bytes == 3 * readings["softmax"].rounds
+    assert readings["topk"].rounds == readings["softmax"].rounds > 0
