@@ -9,7 +9,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -205,14 +204,10 @@ def no_json(handler: _Handler) -> None:
     handler.send(200, b'{"uid": ', "application/json")
 
 
-def slow(seconds: float) -> Fault:
-    """No answer for a while."""
-
-    def wait(handler: _Handler) -> None:
-        time.sleep(seconds)
-        handler.close_connection = True
-
-    return wait
+def silent(handler: _Handler) -> None:
+    """No answer until the client gives up and closes the connection."""
+    handler.rfile.read(1)
+    handler.close_connection = True
 
 
 def reset(handler: _Handler) -> None:
