@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,9 @@ from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknow
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
 from parties.policies import POLICIES, make
 from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
+
+Shaping = Literal["auto", "tc", "relay", "proxy"]
+RoleName = Literal["client", "server", "dealer", "referee"]
 
 _CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
 _PASTED = NotShown("a path is expected, this looks like the text itself")

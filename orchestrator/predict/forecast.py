@@ -16,6 +16,7 @@ from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import model_spec
 from orchestrator.experiment.networks import Network
 from orchestrator.predict.crypten_costs import WORD, Cost, crypten_token
+from parties.options import RunOptions
 from parties.policies import make
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def forecast(cell: Cell) -> Forecast:
         PartyError: The policy's trained heads cannot be read here.
     """
     policy = json.dumps({"name": cell.policy.name, **cell.policy.parameters}, sort_keys=True)
-    how = (cell.prefill, cell.argmax, cell.comparison, cell.offline)
-    return _ENGINES[cell.engine.name](cell.model, policy, cell.seq_len, cell.new_tokens, *how)
+    return _ENGINES[cell.engine.name](cell.model, policy, cell.seq_len, cell.new_tokens, cell.options)
 
 
 def network_seconds(cost: PhaseCost, cell: Cell) -> float:
@@ -122,9 +122,7 @@ def _rate(network: Network, src: str, dst: str) -> float:
 
 
 @lru_cache(maxsize=512)
-def _fss(
-    model: str, policy: str, seq_len: int, new_tokens: int, prefill: Any, argmax: Any, comparison: Any, offline: Any
-) -> Forecast:
+def _fss(model: str, policy: str, seq_len: int, new_tokens: int, options: RunOptions) -> Forecast:
     from parties.engines.fss.cost.cost import predict  # torch comes with it, and most commands do without
 
     prediction = predict(
@@ -132,10 +130,7 @@ def _fss(
         make(**json.loads(policy)),
         seq_len=seq_len,
         new_tokens=new_tokens,
-        prefill=prefill,
-        argmax=argmax,
-        comparison=comparison,
-        offline=offline,
+        options=options,
     )
     prompt = prediction.prefill
     return Forecast(_phase(prediction.decode), _phase(prompt) if prompt else None, exact=True, work=prediction.work)
@@ -156,11 +151,11 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 
 @lru_cache(maxsize=512)
-def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, _prefill: str, argmax: str, *_: Any) -> Forecast:
+def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, options: RunOptions) -> Forecast:
     spec, chosen, cost = model_spec(model), make(**json.loads(policy)), Cost()
     for step in range(new_tokens):
         cached = chosen.held(seq_len - 1, step + 1)
-        cost += crypten_token(spec, chosen, cached, private_argmax=argmax == "private")
+        cost += crypten_token(spec, chosen, cached, private_argmax=options.argmax == "private")
     sent = cost.sent * WORD
     decode = PhaseCost(cost.rounds, dict.fromkeys(PARTIES, sent), {"client": cost.dealt * WORD, "server": 0.0})
     return Forecast(decode, None, exact=False)

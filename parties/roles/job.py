@@ -1,10 +1,11 @@
 """What one cell asks of every party: public values and paths, never a secret."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from parties.engines import Randomness
+from parties.options import DEFAULTS, RunOptions
 
 
 class Prompt(BaseModel):
@@ -36,16 +37,7 @@ class Job(BaseModel):
     prompt: Prompt
     seq_len: int = Field(ge=2, description="prompt tokens; the last one is the first private step")
     new_tokens: int = Field(ge=1)
-    prefill: Literal["shared", "mpc"] = Field(
-        default="shared", description="mpc: client and server run the prompt themselves"
-    )
-    argmax: Literal["private", "client"] = Field(
-        default="private", description="client: logits are opened to the client"
-    )
-    offline: Literal["streamed", "stored"] = Field(
-        default="streamed", description="stored: the parties write the dealer's material to disk before they decode"
-    )
-    comparison: Literal["dcf", "carry"] = Field(default="dcf", description="how the engine `fss` finds signs")
+    options: RunOptions = DEFAULTS
     randomness: Randomness = Field(
         default="private", description="what the engine `crypten` draws from; stock is insecure"
     )
@@ -56,4 +48,4 @@ class Job(BaseModel):
     @property
     def head(self) -> str:
         """Trained heads that rate tokens inside the computation: a path on the server's host, empty for none."""
-        return str(self.policy.parameters.get("head", "")) if self.prefill == "mpc" else ""
+        return str(self.policy.parameters.get("head", "")) if self.options.prefill == "mpc" else ""

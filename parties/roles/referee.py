@@ -74,8 +74,8 @@ class Referee:
         self.state.enter("prefill")
         bounds = engine_class(job.engine).bounds
         # a shared prompt is private to nobody, but for what policies keep of it to compare with later
-        inside = bounds if job.prefill == "mpc" else {key: bounds[key] for key in ("declared",) if key in bounds}
-        session.engine.watch = watch = Watch(inside)
+        kept = {key: bound for key, bound in bounds.items() if key == "declared"}
+        session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"):
             cache = Cache.empty(session.spec.n_layers)
             run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
@@ -92,7 +92,7 @@ class Referee:
             if job.show_text:
                 result["text"] = session.tokenizer.decode(reference.tokens)
         else:
-            if job.prefill == "shared":
+            if job.options.prefill == "shared":
                 self._share(job, prefilled, position)
             else:
                 self._start()
@@ -121,7 +121,7 @@ class Referee:
             self.state.prefilled(cache.tokens)
         for index in range(job.new_tokens):
             watch.token = index + 1
-            logits, chosen = run(decode_token(decoder, cache, [token], job.argmax))
+            logits, chosen = run(decode_token(decoder, cache, [token], job.options.argmax))
             token = chosen or 0
             kept.append(logits)
             generated.append(token)

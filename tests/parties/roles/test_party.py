@@ -29,7 +29,7 @@ def cells() -> Any:
     wanted = {
         "full": job(),
         "mpcache": job(policy="mpcache"),
-        "logits_to_client": job(argmax="client", show_text=True),
+        "logits_to_client": job(options={"argmax": "client"}, show_text=True),
         "plain": job(engine="plain", policy="mpcache", show_text=True),
         "other_model": job(model="random:tiny-gpt2"),
     }
