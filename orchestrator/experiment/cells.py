@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from orchestrator.experiment.axes import points
-from orchestrator.experiment.choices import EngineChoice, PolicyChoice, Prompt, Shaping
+from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.networks import Network
@@ -32,12 +32,12 @@ class _Point(BaseModel):
 
     engine: EngineChoice = Field(description="The secure computation.")
     model: str = Field(description="The model, as in the experiment; local paths are absolute.")
-    policy: PolicyChoice = Field(description="The cache policy with all its parameters.")
+    policy: ChosenPolicy = Field(description="The cache policy with all its parameters.")
     seq_len: int = Field(description="Tokens of the prompt.")
     new_tokens: int = Field(description="Tokens to decode.")
     network: Network = Field(description="Links between the parties.")
     shaping: Shaping = Field(default="auto", description="What makes the links as asked.")
-    prompt: Prompt = Field(description="Where the client finds its prompt.")
+    prompt: ChosenPrompt = Field(description="Where the client finds its prompt.")
 
 
 class Cell(RunOptions, _Point):

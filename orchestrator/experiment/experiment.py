@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
-from orchestrator.experiment.choices import Engine, PolicyChoice, Prompt, RoleName, Shaping, located
+from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
 from orchestrator.experiment.networks import Network, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
@@ -68,13 +68,13 @@ class Sweep(BaseModel):
         "where only shapes matter.",
         examples=["smollm2-135m"],
     )
-    prompt: Prompt = Field(
+    prompt: ChosenPrompt = Field(
         repr=False, description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"]
     )
     engines: Annotated[tuple[Engine, ...], *_Listed] = Field(
         description="Secure computations to compare.", examples=["[crypten]"]
     )
-    policies: Annotated[tuple[PolicyChoice, ...], *_Listed] = Field(
+    policies: Annotated[tuple[ChosenPolicy, ...], *_Listed] = Field(
         description="Cache policies to compare: a name, or a mapping with `name` and parameters.",
         examples=["[full, {name: mpcache, static_keep: 0.4, select: 0.2}]"],
     )

@@ -18,7 +18,6 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import State
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
 from parties.transport.mesh import Mesh
@@ -46,7 +45,7 @@ class ComputingParty:
         self.state.enter("loading")
         session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         result: dict[str, Any] = {"tokens": job.new_tokens}
         if job.options.prefill == "mpc":
@@ -86,7 +85,7 @@ class ComputingParty:
         """The server loads model and heads and publishes what is public of them; the client never opens them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights) if job.head else {}
+            heads = head_of(job.policy.build(), spec, weights) if job.head else {}
             shapes = shapes_of(heads)
             card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
             self.mesh["client"].send_json(card)

@@ -25,7 +25,6 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import State
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
 from parties.transport.mesh import Mesh
@@ -70,7 +69,7 @@ class Referee:
         with self.meter.stage("bench.load"):
             session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         bounds = engine_class(job.engine).bounds
         # a shared prompt is private to nobody, but for what policies keep of it to compare with later
@@ -109,7 +108,7 @@ class Referee:
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             spec, weights = load_spec(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
+            heads = head_of(job.policy.build(), spec, weights)
             engine = WatchedEngine(StageMeter(), device=device)
             run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))

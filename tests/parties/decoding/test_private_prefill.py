@@ -19,8 +19,9 @@ SEED = 1  # a prompt whose choices of clusters are no near ties: a tie may fall 
 def job(engine: str = "fss", policy: str = "full", **changes: Any) -> dict[str, Any]:
     parameters = {"fine_size": 4, "coarse_size": 8} if policy == "mpcache" else {}
     return {
-        "engine": engine, "model": "random:tiny-llama", "policy": {"name": policy, "parameters": parameters},
-        "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, "options": {"prefill": "mpc"}, "seed": SEED, **changes,
+        "engine": engine, "model": "random:tiny-llama", "policy": {"name": policy, **parameters},
+        "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, "options": {"prefill": "mpc"},
+        "seed": SEED, **changes,
     }  # fmt: skip
 
 

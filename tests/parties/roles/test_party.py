@@ -18,7 +18,7 @@ MODEL = "random:tiny-llama"
 def job(engine: str = "crypten", policy: str = "full", **changes: Any) -> dict[str, Any]:
     parameters = {"fine_size": 4, "coarse_size": 8} if policy == "mpcache" else {}
     return {
-        "engine": engine, "model": MODEL, "policy": {"name": policy, "parameters": parameters},
+        "engine": engine, "model": MODEL, "policy": {"name": policy, **parameters},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, **changes,
     }  # fmt: skip
 

@@ -102,7 +102,7 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path.write_text(prompt)
     job = {
         "engine": request.param[0], "model": MODEL, "options": {"prefill": request.param[1]},
-        "policy": {"name": "mpcache", "parameters": {"fine_size": 4, "coarse_size": 8}},
+        "policy": {"name": "mpcache", "fine_size": 4, "coarse_size": 8},
         "prompt": {"text_file": str(path)}, "seq_len": SEQ_LEN, "new_tokens": NEW_TOKENS,
     }  # fmt: skip
     hidden = {"weights": weight_secrets(), "prompt": prompt_secrets(prompt)}

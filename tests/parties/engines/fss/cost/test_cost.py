@@ -19,33 +19,33 @@ PREFIX, INSIDE = {"comparison": "prefix"}, {"prefill": "mpc"}
 CELLS: dict[str, dict[str, Any]] = {
     "full": {},
     "short": {"seq_len": 2, "new_tokens": 1},
-    "mpcache": {"policy": {"name": "mpcache", "parameters": SMALL}},
-    "longer mpcache": {"policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 133, "new_tokens": 5},
+    "mpcache": {"policy": {"name": "mpcache", **SMALL}},
+    "longer mpcache": {"policy": {"name": "mpcache", **SMALL}, "seq_len": 133, "new_tokens": 5},
     "logits to client": {"options": {"argmax": "client"}},
     "gpt2": {"model": "random:tiny-gpt2", "seq_len": 70},
-    "gpt2 with mpcache": {"model": "random:tiny-gpt2", "policy": {"name": "mpcache", "parameters": SMALL}},
+    "gpt2 with mpcache": {"model": "random:tiny-gpt2", "policy": {"name": "mpcache", **SMALL}},
     "prefix": {"options": PREFIX},
-    "prefix and mpcache": {"options": PREFIX, "policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 61},
+    "prefix and mpcache": {"options": PREFIX, "policy": {"name": "mpcache", **SMALL}, "seq_len": 61},
     "prefix and gpt2": {"options": PREFIX, "model": "random:tiny-gpt2"},
     "stored": {"options": {"offline": "stored"}},
     "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
-    "h2o": {"policy": {"name": "h2o", "parameters": {}}},
-    "quest": {"policy": {"name": "quest", "parameters": {}}},
+    "h2o": {"policy": {"name": "h2o"}},
+    "quest": {"policy": {"name": "quest"}},
     "prompt inside": {"options": INSIDE, "seq_len": 14},
-    "prompt inside, compressed": {"options": INSIDE, "policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 20},
+    "prompt inside, compressed": {"options": INSIDE, "policy": {"name": "mpcache", **SMALL}, "seq_len": 20},
 }
 
 
 def job(changes: dict[str, Any]) -> dict[str, Any]:
     return {
-        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, **changes,
     }  # fmt: skip
 
 
 def predicted(cell: dict[str, Any]) -> Prediction:
     options = RunOptions(**cell.get("options", {}))
-    policy = make(cell["policy"]["name"], **cell["policy"]["parameters"])
+    policy = make(**cell["policy"])
     sizes = {name: cell[name] for name in ("seq_len", "new_tokens")}
     return predict(load_spec(cell["model"]), policy, **sizes, options=options)
 

@@ -229,7 +229,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
     meter = StageMeter()
     party = dealer.DealingParty({}, meter, State(meter))
-    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
         party.run(Job.model_validate({**cell, "gpu": gpu}))
