@@ -14,8 +14,8 @@ from orchestrator.records.assemble import build_record, failed_record
 from orchestrator.records.record import LinkReading, Record, Status
 from orchestrator.run.actors import PARTY_CLASS
 from orchestrator.run.deadline import Interrupted, Overdue, Patience
-from orchestrator.run.failures import CellFailure
-from orchestrator.run.group import Answers, PartyGroup, Progress
+from orchestrator.run.failures import CellFailure, Progress
+from orchestrator.run.group import PartyGroup, Results
 from orchestrator.run.links import Survey
 from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.run.preflight import require_memory
@@ -104,7 +104,7 @@ class Runner:
             record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
         record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
-        return Outcome(record, answers["client"].get("text") if self._show_text else None)
+        return Outcome(record, answers["client"].text if self._show_text else None)
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,7 @@ class Runner:
 
     def _answers(
         self, cell: Cell, patience: Patience, watch: Callable[[Progress], None], note: Callable[[str], None]
-    ) -> Answers:
+    ) -> Results:
         """The cell, between the measurements of its links."""
 
         def measuring(what: str) -> None:
@@ -184,8 +184,8 @@ class Runner:
         return None
 
     def _overdue(self, cell: Cell) -> CellFailure:
-        progress = {} if self._group is None else self._group.progress
-        seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
+        progress: Progress = {} if self._group is None else self._group.progress
+        seen = ", ".join(f"{role} in {last.state}/{last.stage}" for role, last in progress.items() if last is not None)
         message = (
             f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
             f"give it more time, or look where it hangs"
