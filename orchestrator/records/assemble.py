@@ -21,7 +21,7 @@ from orchestrator.records.record import (
     Totals,
 )
 from orchestrator.records.versions import host_versions
-from parties.roles.reports import PartyResult, StageCost
+from parties.roles.reports import PartyResult, StageReport
 
 Results = Mapping[str, PartyResult]
 
@@ -166,7 +166,7 @@ def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal
     )
 
 
-def _stages(costs: Mapping[str, Sequence[StageCost]]) -> tuple[StageReading, ...]:
+def _stages(costs: Mapping[str, Sequence[StageReport]]) -> tuple[StageReading, ...]:
     return tuple(StageReading(party=role, **stage.to_json()) for role, stages in costs.items() for stage in stages)
 
 

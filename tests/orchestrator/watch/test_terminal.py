@@ -80,7 +80,7 @@ def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) ->
     with view(screen, course) as shown:
         course.begin([10.0])
         shown.begin(fake_cell(tmp_path))
-        shown.update({role: None for role in ROLES})
+        shown.update(dict.fromkeys(ROLES))
     assert "starting" in output(screen)
 
 

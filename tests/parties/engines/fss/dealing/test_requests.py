@@ -21,7 +21,7 @@ from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.inbox import MaterialReused
 from parties.errors import ModelError, OutOfStep, PartyError
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models.folding import folded_shapes
 from parties.policies import Full
 from parties.roles import dealer
@@ -228,7 +228,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     stand_in = SimpleNamespace(serve=lambda _: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
     meter = StageMeter()
-    party = dealer.DealingParty({}, meter, State(meter))
+    party = dealer.DealingParty({}, meter, Progress(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
