@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -109,7 +109,7 @@ class ComputingParty:
         return Cache.from_values(session.spec.n_layers, card["position"], named)
 
     def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptReport]:
-        """The prompt inside the computation, piece by piece: the cache, and what it took."""
+        """The prompt inside the computation, segment by segment: the cache, and what it took."""
         engine, sizes = decoder.engine, chunked(decoder, job.seq_len - 1)
         with self.meter.stage("bench.prefill"):
             self.mesh["referee"].await_peer()
@@ -117,8 +117,8 @@ class ComputingParty:
         start = time.perf_counter()
         empty = Cache.empty(decoder.spec.n_layers)
         cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
-        for piece in prompt_segments(decoder, cache, prompt, sizes):
-            engine.attempt(piece, cache)
+        for segment in prompt_segments(decoder, cache, prompt, sizes):
+            engine.run_segment(segment, cache)
         stages = tuple(map(StageReport.of, protocol(self.meter.snapshot())))
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
@@ -133,7 +133,7 @@ class ComputingParty:
         self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            logits, token = decode_in_pieces(decoder, cache, own, job.options.argmax)
+            logits, token = decode_in_segments(decoder, cache, own, job.options.argmax)
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
