@@ -142,7 +142,7 @@ class Referee:
                     self.mesh[role].send_tensor(share)
 
     def _start(self) -> None:
-        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
         with self.meter.stage("bench.prefill"):
             for role in ("client", "server"):
                 self.mesh[role].send_json({"start": True})

@@ -163,7 +163,7 @@ class FssEngine(Computation):
             self._supply.fetch()
         self.source.begin(epoch(self.repeats, index))
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         if not self.client:
             self.peer.send_tensor(value.share.cpu())

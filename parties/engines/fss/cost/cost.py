@@ -159,7 +159,7 @@ class _Counted(Computation):
         super().__init__(source)
         self._ledger = ledger
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
         return None
