@@ -85,12 +85,7 @@ def build_record(
         prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(
-            *warnings,
-            *reported,
-            *_differences(results),
-            *kernel_mismatches(results, shaping, tls=cell.network.tls),
-        ),
+        warnings=(*warnings, *reported, *_differences(results), *mismatches),
     )
 
 
