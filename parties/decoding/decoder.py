@@ -42,11 +42,11 @@ class Decoder:
         return Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
 
     def prefill(self, x: Any, cache: Cache) -> Program[None]:
-        """Runs the prompt's n tokens into an empty cache, at once or as the policy cuts them, and lets it compress.
+        """Runs the prompt's n tokens into an empty cache, whole or in the policy's chunks, which it then compresses.
 
         Args:
-            x: embedded tokens (`embed`), [n, hidden].
-            cache: an empty cache; filled in place.
+            x: Embedded tokens (`embed`), [n, hidden].
+            cache: An empty cache; filled in place.
         """
         size = self.policy.chunk or x.shape[0]
         chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
@@ -59,9 +59,9 @@ class Decoder:
     def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
         """Takes the next chunk of the prompt through a layer.
 
-        Its keys and values join the cache, its queries wait for the policy, and its rows go on to the next layer: what
-        leaves the last one is needed by nobody, so it is not computed. A query sees the tokens up to its own; what
-        comes after its chunk is not even scored.
+        Its keys and values are appended to the cache, its queries are kept for the policy, and its rows become the
+        input of the next layer. The output of the last layer is not needed, so it is not computed. A query attends to
+        the tokens up to its own; tokens after its chunk are not scored at all.
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
@@ -83,11 +83,11 @@ class Decoder:
         yield from self.policy.after_prefill(self.engine, cache, layer, q)
 
     def follow(self, x: Any, cache: Cache) -> Program[Any]:
-        """Takes several known tokens at once through a cache that holds the prompt; the policy does not see them.
+        """Runs several known tokens at once through a cache that holds the prompt, without the policy.
 
         Args:
-            x: embedded tokens, [n, hidden].
-            cache: grows by them.
+            x: Embedded tokens, [n, hidden].
+            cache: Grows by them.
 
         Returns:
             Logits of the token after each, [n, vocab].
@@ -106,8 +106,8 @@ class Decoder:
         """Decodes one token.
 
         Args:
-            x: the embedded token, [1, hidden].
-            cache: grows by the token.
+            x: The embedded token, [1, hidden].
+            cache: Grows by the token.
 
         Returns:
             Logits of the next token, [1, vocab].
@@ -136,7 +136,7 @@ class Decoder:
         after.rows = (row,)
 
     def predict(self, cache: Cache) -> Program[Any]:
-        """Logits of the next token from what left the last layer, [1, vocab]."""
+        """Logits of the next token from the output of the last layer, [1, vocab]."""
         (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
         cache.position += 1
         return (yield from self._logits(rows))
@@ -154,7 +154,7 @@ class Decoder:
         return x
 
     def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
-        """The normalised rows, [n, hidden], and their queries, keys and values side by side, before positions."""
+        """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
         normal = yield from self._normalise(rows)
         qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
         return normal, qkv
@@ -221,9 +221,9 @@ def token_segments(
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
-        decoder: the model.
-        cache: grows by the token.
-        token: the token to decode, at its owner, in a list; None elsewhere.
+        decoder: The model.
+        cache: Grows by the token.
+        token: The token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
     layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]

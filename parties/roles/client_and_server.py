@@ -26,7 +26,7 @@ from parties.transport.mesh import Mesh
 
 @dataclass
 class Session:
-    """What outlives a cell: the model on an engine."""
+    """A model on an engine, kept from cell to cell."""
 
     key: tuple[str, str, str, bool, str]
     engine: Engine
@@ -68,7 +68,7 @@ class ComputingParty:
         return RoleResult(tokens=job.new_tokens, decode_seconds=decode_seconds, prefill=prompt, text=text)
 
     def _open(self, job: Job) -> Session:
-        """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
+        """The model on the engine, kept from an earlier cell, or loaded by the server and shared."""
         if job.gpu and "cuda" not in engine_class(job.engine).devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
         wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
@@ -84,7 +84,7 @@ class ComputingParty:
         return self._session
 
     def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
-        """The server loads model and heads and publishes what is public of them; the client never opens them."""
+        """The server loads model and heads and sends the client their public facts; the client never opens them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
             heads = head_of(job.policy.build(), spec, weights) if job.head else {}
@@ -140,7 +140,7 @@ class ComputingParty:
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:
-        """Gives the referee, off the clock, what it needs to check the run."""
+        """Sends the referee, off the clock, the logits and tokens that it checks."""
         referee = self.mesh["referee"]
         with self.meter.stage("bench.check"):
             for value in logits:

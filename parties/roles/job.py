@@ -1,4 +1,4 @@
-"""What one cell asks of every party: public values and paths, never a secret."""
+"""The job of a cell, the same for every party: public values and paths, never a secret."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

@@ -1,7 +1,7 @@
-"""The referee: the bench's own process, which sees everything and checks the private run.
+"""The referee: the bench's own process, which has everything in the clear and checks the private run.
 
-Not part of the protocol. It runs what the bench does in the clear (`prefill: shared`, the `plain` reference), so that
-the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
+It is not part of the protocol. It runs the bench's work in the clear (`prefill: shared`, the `plain` reference), so
+that the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
 start their clocks or after they stopped them.
 """
 
@@ -32,7 +32,7 @@ from parties.transport.mesh import Mesh
 
 @dataclass
 class Reference:
-    """What the plain engine decodes: for each new token the logits, [1, vocab], and the greedy choice."""
+    """The output of the plain engine: for each new token the logits, [1, vocab], and the greedy choice."""
 
     logits: list[torch.Tensor]
     tokens: list[int]
@@ -41,7 +41,7 @@ class Reference:
 
 @dataclass
 class Session:
-    """What outlives a cell: the model on the plain engine, with a meter of its own."""
+    """A model on the plain engine with a meter of its own, kept from cell to cell."""
 
     key: tuple[str, str, str | None]
     engine: WatchedEngine
@@ -50,14 +50,14 @@ class Session:
 
 
 class Referee:
-    """Prefills in the clear, shares the cache, and judges."""
+    """Prefills in the clear, shares the cache, and checks."""
 
     def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._session: Session | None = None
 
     def run(self, job: Job) -> RoleResult:
-        """One cell: prefill and reference first, then shares or the word to begin, then the check.
+        """Runs one cell: prefill and reference first, then shares or the start signal, then the check.
 
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
 
