@@ -1,8 +1,8 @@
 """`mpcache-bench policies`: every cache policy in a line."""
 
-import typer
-from rich.console import Console
 from rich.table import Table
+
+from orchestrator.cli.common import say, show
 
 
 def policies() -> None:
@@ -15,7 +15,5 @@ def policies() -> None:
         table.add_column(column, no_wrap=column == "policy")
     for name, policy in POLICIES.items():
         table.add_row(name, summary(policy), "trained heads" if policy.trained else "none")
-    console = Console(highlight=False)
-    # a pipe has no width of its own: make room for whole rows
-    Console(highlight=False, width=None if console.is_terminal else 200).print(table)
-    typer.echo("parameters: docs/experiments.md; costs, leaks and sources: docs/policies.md")
+    show(table)
+    say("parameters: docs/experiments.md; costs, leaks and sources: docs/policies.md")

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.cli.common import interruptible, refusing, say, show
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.training.recall import Recall
-
-BAD_INPUT, INTERRUPTED = 2, 130
 
 
 class Heads(StrEnum):
@@ -68,7 +68,8 @@ def train(
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    try:
+    interrupted = "interrupted; the same command with --resume continues from the last checkpoint"
+    with interruptible(interrupted), refusing(PartyError):
         settings = Settings.of(
             kind.value, width=width, learning_rate=learning_rate, repeats=repeats, keep=keep, **shared
         )
@@ -77,22 +78,16 @@ def train(
         with Progress(TextColumn("{task.description}"), *columns, console=shown) as progress:
             bars: dict[str, Any] = {}
 
-            def show(what: str, done: float, total: float, losses: dict[str, float]) -> None:
+            def progressed(what: str, done: float, total: float, losses: dict[str, float]) -> None:
                 words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
                 if what not in bars:
                     bars[what] = progress.add_task(what, total=total, losses="")
                 progress.update(bars[what], completed=int(done), losses=words)
 
-            run, recall = make_heads(request, settings, show)
-    except PartyError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command with --resume goes on from the last checkpoint", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+            run, recall = make_heads(request, settings, progressed)
     if recall:
-        Console(highlight=False).print(_table(recall))
-    typer.echo(f"{run.step} steps in {run.seconds:.0f} s: {out}, {out.with_suffix('.md')}")
+        show(_table(recall))
+    say(f"{run.step} steps in {run.seconds:.0f} s: {out}, {out.with_suffix('.md')}")
 
 
 def _table(recall: "Sequence[Recall]") -> Table:
