@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parties.decoding.program import Program, parallel, staged
-from parties.policies.checks import whole
+from parties.policies.checks import OutOfRange, whole
 from parties.policies.eviction import Eviction
 from parties.policies.quantise import quantised
 
@@ -70,9 +70,10 @@ class Locret(Eviction):
         for name in ("chunk_size", "stabilizers", "n_local", "nbits"):
             whole(name, getattr(self, name), 0)
         if self.nbits > 8:
-            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
         if self.nbits and self.mode == "mask":
-            raise ValueError(f"nbits: {self.nbits} needs mode compact: masked rows would share scales with kept ones")
+            allowed = "0, or in mode compact: masked rows would share scales with kept ones"
+            raise OutOfRange("nbits", self.nbits, allowed)
 
     @property
     def chunk(self) -> int | None:

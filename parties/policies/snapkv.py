@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from parties.decoding.program import Program, staged
-from parties.policies.checks import one_of, whole
+from parties.policies.checks import OutOfRange, one_of, whole
 from parties.policies.eviction import Eviction, by_key_head
 from parties.policies.prompt_scores import attention_of
 
@@ -55,7 +55,7 @@ class SnapKV(Eviction):
         whole("window_size", self.window_size, 1)
         whole("kernel_size", self.kernel_size, 1)
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: {self.kernel_size} is even; a token has as many neighbours on both sides")
+            raise OutOfRange("kernel_size", self.kernel_size, "odd: a token has as many neighbours on both sides")
         one_of("pooling", self.pooling, ("avg", "max"))
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
