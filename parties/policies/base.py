@@ -121,10 +121,6 @@ class Policy(ABC):
         """How many of `prompt` prefilled tokens stay in the cache; where layers differ, their mean. Public."""
         return prompt
 
-    def layer_sizes(self, prompt: int, n_layers: int) -> tuple[int, ...]:
-        """How many of `prompt` prefilled tokens stay in each layer. Public."""
-        return (self.cached(prompt),) * n_layers
-
     def held(self, prompt: int, generated: int) -> int:
         """How many tokens a layer holds while it decodes its `generated`-th token, that one included. Public."""
         return self.cached(prompt) + generated

@@ -61,11 +61,11 @@ class SnapKV(Eviction):
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Keeps the budget of the layer."""
         here = cache.layers[layer]
-        budget = self.layer_sizes_counted(here.tokens, len(cache.layers))[layer]
+        budget = self.layer_budgets(here.tokens, len(cache.layers))[layer]
         if budget < here.tokens:
             yield from staged(engine.meter, "evict", self._keep(engine, here, q, budget))
 
-    def layer_sizes_counted(self, prompt: int, n_layers: int) -> tuple[int, ...]:
+    def layer_budgets(self, prompt: int, n_layers: int) -> tuple[int, ...]:
         """Tokens of the prompt that count in each layer, masked ones aside."""
         return (self.budget(prompt),) * n_layers
 
