@@ -56,8 +56,8 @@ class HostService:
         Args:
             verb: `probe_open(host)` gives the `address` of a prober there, and `probe_close(port)` ends it;
                 `rtt(address)` gives `rtt_ms`; `measure(address, seconds, rate_mbit, limit_s)` gives the fields of
-                `Measured`; `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives a
-                `lease`, and `tc_remove(lease)` ends it.
+                `Measured`; `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives
+                a `lease`, and `tc_remove(lease)` ends it.
             given: The verb's arguments.
 
         Raises:
