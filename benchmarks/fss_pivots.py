@@ -24,7 +24,7 @@ from parties.engines.fss.topk.selection import distinct
 from parties.metering.meter import StageMeter
 
 
-def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
+def cost(n: int, how: Literal["dcf", "prefix"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
     """Rounds, online bytes each way and offline bytes to both parties, of a choice among n shuffled keys."""
     sent: list[int] = []
     dealt: list[int] = []
@@ -44,7 +44,7 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparison", choices=["dcf", "carry"], default="dcf")
+    parser.add_argument("--comparison", choices=["dcf", "prefix"], default="dcf")
     how = parser.parse_args().comparison
     print("| n | k | way | comparisons | rounds | online bytes each way | offline MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

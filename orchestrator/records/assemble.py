@@ -21,7 +21,6 @@ from orchestrator.records.record import (
     Totals,
 )
 from orchestrator.records.versions import host_versions
-from parties.policies import make
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -126,7 +125,7 @@ def _common(
     experiment: str,
     shaping: tuple[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
-    leaks = [make(cell.policy.name, **cell.policy.parameters).leaks]
+    leaks = [cell.policy.build().leaks]
     return {
         "id": cell.id,
         "experiment": experiment,

@@ -1,6 +1,5 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from orchestrator.run.preflight import require_memory
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
 from parties.errors import ModelError
+from parties.options import HOW
 from parties.roles.job import Job
 
 _PLACE_S = 60.0
@@ -217,14 +217,11 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
         {
             "engine": cell.engine.name,
             "model": cell.model,
-            "policy": {"name": cell.policy.name, "parameters": cell.policy.parameters},
-            "prompt": cell.prompt.model_dump(),
+            "policy": cell.policy,
+            "prompt": cell.prompt,
             "seq_len": cell.seq_len,
             "new_tokens": cell.new_tokens,
-            "prefill": cell.prefill,
-            "argmax": cell.argmax,
-            "offline": cell.offline,
-            "comparison": cell.comparison,
+            "options": cell.options,
             "randomness": cell.engine.randomness or "private",
             "gpu": cell.gpu,
             "seed": cell.seed,
@@ -239,8 +236,8 @@ def numbers_of(cell: Cell) -> str:
 
     Cells that are alike in it leave an engine's ranges alike, so the second one need not be run to know.
     """
-    how = ("offline", "comparison", "gpu", "show_text")
-    return json.dumps({k: v for k, v in job_of(cell, show_text=False).items() if k not in how}, sort_keys=True)
+    job = Job.model_validate(job_of(cell, show_text=False))
+    return job.model_dump_json(exclude={"gpu": True, "show_text": True, "options": set(HOW)})
 
 
 def weights_of(model: str) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_pieces
-from parties.decoding.prefill import Prefill, protocol
+from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
@@ -18,7 +18,6 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import State
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
 from parties.transport.mesh import Mesh
@@ -46,16 +45,15 @@ class ComputingParty:
         self.state.enter("loading")
         session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
-        session.engine.choose(job.offline, job.comparison)
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         result: dict[str, Any] = {"tokens": job.new_tokens}
-        if job.prefill == "mpc":
+        if job.options.prefill == "mpc":
             cache, result["prefill"] = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
         else:
             cache = self._receive_cache(session)
             with self.meter.stage("bench.prefill"):
-                cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
+                cache = session.engine.prepare(decoder.workload(cache, job.new_tokens, job.options), cache)
         self.state.enter("decode")
         start = time.perf_counter()
         logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
@@ -87,7 +85,7 @@ class ComputingParty:
         """The server loads model and heads and publishes what is public of them; the client never opens them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights) if job.head else {}
+            heads = head_of(job.policy.build(), spec, weights) if job.head else {}
             shapes = shapes_of(heads)
             card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
             self.mesh["client"].send_json(card)
@@ -110,13 +108,14 @@ class ComputingParty:
 
     def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, dict[str, Any]]:
         """The prompt inside the computation, piece by piece: the cache, and what it took."""
-        engine, sizes = decoder.engine, Prefill.of(decoder, job.seq_len - 1)
+        engine, sizes = decoder.engine, chunked(decoder, job.seq_len - 1)
         with self.meter.stage("bench.prefill"):
             self.mesh["referee"].await_peer()
             self.mesh["referee"].receive_json()
         start = time.perf_counter()
-        cache = engine.prepare(decoder, Cache.empty(decoder.spec.n_layers), job.new_tokens, job.argmax, sizes)
-        for piece in sizes.pieces(decoder, cache, prompt):
+        empty = Cache.empty(decoder.spec.n_layers)
+        cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
+        for piece in prompt_segments(decoder, cache, prompt, sizes):
             engine.attempt(piece, cache)
         took = {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
         engine.prefilled()
@@ -131,7 +130,7 @@ class ComputingParty:
         self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            logits, token = decode_in_pieces(decoder, cache, own, job.argmax)
+            logits, token = decode_in_pieces(decoder, cache, own, job.options.argmax)
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)

@@ -29,6 +29,6 @@ class DealingParty:
             result["prefill"] = {"seconds": 0.0, "stages": protocol(self.meter.snapshot())}
             self.state.enter("decode")
 
-        self.state.enter("prefill" if job.prefill == "mpc" else "decode")
+        self.state.enter("prefill" if job.options.prefill == "mpc" else "decode")
         self._dealer[1].serve(prefilled)
         return result

@@ -25,7 +25,6 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import State
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
 from parties.transport.mesh import Mesh
@@ -70,12 +69,12 @@ class Referee:
         with self.meter.stage("bench.load"):
             session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         bounds = engine_class(job.engine).bounds
         # a shared prompt is private to nobody, but for what policies keep of it to compare with later
-        inside = bounds if job.prefill == "mpc" else {key: bounds[key] for key in ("declared",) if key in bounds}
-        session.engine.watch = watch = Watch(inside)
+        kept = {key: bound for key, bound in bounds.items() if key == "declared"}
+        session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"):
             cache = Cache.empty(session.spec.n_layers)
             run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
@@ -92,7 +91,7 @@ class Referee:
             if job.show_text:
                 result["text"] = session.tokenizer.decode(reference.tokens)
         else:
-            if job.prefill == "shared":
+            if job.options.prefill == "shared":
                 self._share(job, prefilled, position)
             else:
                 self._start()
@@ -109,7 +108,7 @@ class Referee:
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             spec, weights = load_spec(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
+            heads = head_of(job.policy.build(), spec, weights)
             engine = WatchedEngine(StageMeter(), device=device)
             run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
@@ -121,7 +120,7 @@ class Referee:
             self.state.prefilled(cache.tokens)
         for index in range(job.new_tokens):
             watch.token = index + 1
-            logits, chosen = run(decode_token(decoder, cache, [token], job.argmax))
+            logits, chosen = run(decode_token(decoder, cache, [token], job.options.argmax))
             token = chosen or 0
             kept.append(logits)
             generated.append(token)

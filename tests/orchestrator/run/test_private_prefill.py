@@ -74,7 +74,7 @@ def test_a_failed_cell_carries_no_prompt() -> None:
 def test_the_cell_has_an_id_of_its_own_and_its_job_says_so() -> None:
     inside, outside = samples.cell(prefill="mpc"), samples.cell()
     assert inside.id != outside.id
-    assert job_of(inside, show_text=False)["prefill"] == "mpc"
+    assert job_of(inside, show_text=False)["options"]["prefill"] == "mpc"
 
 
 @pytest.mark.parametrize("engine", ["plain", "crypten", "fss"])
