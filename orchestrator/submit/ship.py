@@ -1,5 +1,6 @@
 """What a cluster needs of this machine to run an experiment: the code, the experiment file and its prompt files."""
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 def ship(file: Path, folder: Path) -> None:
     """Copy the code and the experiment into `folder`.
 
-    In a clone only what git tracks is copied; otherwise, or where there is no git, the installed packages are.
+    In a clone only what git tracks is copied; otherwise, or where there is no git, the installed packages are. A policy
+    named as `module:Class` brings its module along, or the whole package that the module is in; what these import in
+    turn must be installed on the cluster.
 
     Raises:
         ConfigError: A prompt file lies outside the folder of the experiment file, or is not there.
@@ -35,7 +38,10 @@ def ship(file: Path, folder: Path) -> None:
         _copy(_ROOT / path, folder / path)
     target = folder / EXPERIMENT
     _copy(file, target)
-    for name in _text_files(yaml.safe_load(file.read_text(encoding="utf-8"))):
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for source in map(_source_of, _modules(given)):
+        _copy_tree(source, folder / source.name)
+    for name in _text_files(given):
         source = file.parent / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not source.is_file():
             allowed = "a file in the folder of the experiment file, or below"
@@ -78,6 +84,37 @@ def _code() -> list[Path]:
         return [Path(name) for name in done.stdout.split("\0") if name and (_ROOT / name).is_file()]
     found = (path for package in _PACKAGES for path in (_ROOT / package).rglob("*") if path.is_file())
     return [path.relative_to(_ROOT) for path in found if not _NOT_CODE & set(path.parts)]
+
+
+def _modules(given: Any) -> set[str]:
+    """The top-level modules of policies named as `module:Class`, those of this project aside."""
+    policies = given.get("policies", ()) if isinstance(given, dict) else ()
+    names = [policy.get("name", "") if isinstance(policy, dict) else policy for policy in policies]
+    return {str(name).partition(":")[0].partition(".")[0] for name in names if ":" in str(name)} - {*_PACKAGES}
+
+
+def _source_of(module: str) -> Path:
+    """The file of a module, or the folder of a package.
+
+    Raises:
+        JobError: There is neither on this machine.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    if spec is None or not spec.has_location or spec.origin is None:
+        raise JobError(f"the policy's module {module} has no file to ship; install it on every node of the cluster")
+    return Path(spec.origin)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a file, or all of a folder that is code."""
+    if source.is_file():
+        _copy(source, target)
+        return
+    for path in source.rglob("*"):
+        if path.is_file() and not _NOT_CODE & set(path.parts):
+            _copy(path, target / path.relative_to(source))
 
 
 def _text_files(told: Any) -> set[str]:

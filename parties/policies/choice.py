@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from parties.policies import make
+from parties.policies import UnknownPolicy, make
 from parties.policies.base import Policy
 
 
@@ -31,6 +31,9 @@ class PolicyChoice(BaseModel):
 
     def __str__(self) -> str:
         """The name, with those parameters that are not the defaults."""
-        defaults = asdict(make(self.name))
+        try:
+            defaults = asdict(make(self.name))
+        except UnknownPolicy:  # a record of a policy that is not on this machine
+            defaults = {}
         changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

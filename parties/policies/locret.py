@@ -48,6 +48,10 @@ class Locret(Eviction):
         "the heads, on frozen weights: a regression to the largest logit that answers give a key; heads for "
         "`smollm2-135m` come with the project, `mpcache-bench train locret` makes others"
     )
+    experimental: ClassVar[str] = (
+        "its heads recall held-out attention best (docs/training.md), and yet it finds no needle and loses more KL "
+        "than `snapkv` at 4,096 tokens (docs/quality.md): they were trained on windows of 640 tokens of plain text"
+    )
     source: ClassVar[str] = (
         "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are of tokens (chunks of 1024, 2500 "
         "stabilizers, 100 local). Keys keep the positions they were cached with, where the code numbers kept "

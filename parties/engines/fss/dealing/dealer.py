@@ -52,11 +52,13 @@ class Dealer:
         self._couriers: dict[str, Courier] = {}
         self._prompted: set[str] = set()  # who has said that the prompt is through
         self._prefilled: Callable[[], None] = lambda: None
+        self._policy = ""  # of the dealer's own job
 
-    def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
+    def serve(self, prefilled: Callable[[], None] = lambda: None, policy: str = "full") -> None:
         """Answers the parties until both say that the run needs nothing more.
 
         Args:
+            policy: of the dealer's own job; see `Plan.from_json`.
             prefilled: called once the prompt is through, and accounted for, at both parties and here.
 
         Raises:
@@ -65,7 +67,7 @@ class Dealer:
             MaterialReused: an epoch was asked for again.
         """
         self._settle()
-        self._prefilled = prefilled
+        self._prefilled, self._policy = prefilled, policy
         account = self.meter.aside(MATERIAL)
         self._couriers = couriers = {role: Courier(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in couriers.values()))
@@ -122,7 +124,7 @@ class Dealer:
         elif do == "install" and walk is None:
             self._install(request["shapes"])
         elif do == "decode" and walk is None:
-            self._decode(Plan.from_json(request["plan"]), request["attempt"])
+            self._decode(Plan.from_json(request["plan"], self._policy), request["attempt"])
         elif do == "go" and walk is not None:
             walk.forget(request["index"])
         elif do == "prefilled" and walk is not None:
