@@ -32,14 +32,8 @@ def test_the_notebook_runs_and_draws(tmp_path: Path) -> None:
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     program = f"{code}\nfigure.savefig({str(tmp_path / 'figure.png')!r})\n"
     environment = {**os.environ, "MPLBACKEND": "agg", "MPLCONFIGDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=NOTEBOOK.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=NOTEBOOK.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figure.png").stat().st_size > 5_000
     assert not any(cell.get("outputs") for cell in cells), "outputs are not committed"

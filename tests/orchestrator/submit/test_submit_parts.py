@@ -129,9 +129,7 @@ def test_the_module_of_a_policy_is_shipped_to_where_it_is_imported_from(
         (package / name).write_text("")
     (tmp_path / "code/single.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
-    policies = (
-        "policies: [full, {name: 'mypackage.mypolicy:Mine', size: 3}, 'single:Mine', 'parties.policies.full:Full']"
-    )
+    policies = "policies: [full, {name: 'mypackage.mypolicy:Mine', size: 3}, 'single:Mine']"
     (tmp_path / "mine.yaml").write_text(f"prompt: {{random_tokens: true}}\n{policies}\n")
     ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     for name in ("mypackage/__init__.py", "mypackage/mypolicy.py", "mypackage/helper.py", "single.py"):
