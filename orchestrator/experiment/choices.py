@@ -222,8 +222,19 @@ def _private_unless_named(value: object) -> object:
     return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
 
 
-ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(chosen_policy)]
-"""A policy as an experiment file gives it."""
+def _policy(given: object, info: ValidationInfo) -> PolicyChoice:
+    """A policy of a file; of a record, which has no context, one from elsewhere is taken as it stands.
+
+    A record must be readable where its policy cannot be imported, and reading one must not run what it names.
+    """
+    outside = isinstance(given, dict) and ":" in str(given.get("name"))
+    if outside and not info.context:
+        return PolicyChoice.model_validate(given)
+    return chosen_policy(given)
+
+
+ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(_policy)]
+"""A policy as an experiment file or a record gives it."""
 
 Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
 """An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.experiment.cells import expand
+from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import load_experiment
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.predict.forecast import forecast
+from orchestrator.records.record import Record
 from parties.decoding.workload import Workload
 from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.policies import UnknownPolicy, make, policy_class
-from parties.policies.choice import PolicyChoice
+from tests.helpers import samples
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny import SPECS
 
@@ -93,9 +94,11 @@ def test_its_parameters_are_checked_when_the_experiment_is_loaded(tmp_path: Path
     assert [problem.path for problem in caught.value.problems] == [f"policies[1].{path}"]
 
 
-def test_a_record_of_it_can_be_read_where_it_cannot_be_imported() -> None:
-    choice = PolicyChoice(name="elsewhere:Policy", size=3)
-    assert str(choice) == "elsewhere:Policy(size=3)"
+def test_a_record_of_it_is_read_without_importing_it() -> None:
+    policy = {"name": "elsewhere:Policy", "size": 3}
+    cell = Cell.model_validate(samples.cell().model_dump(mode="json") | {"policy": policy})
+    record = Record.model_validate_json(samples.record(cell).model_dump_json())
+    assert str(record.cell.policy) == "elsewhere:Policy(size=3)"
 
 
 @pytest.mark.usefixtures("importable")
