@@ -17,7 +17,7 @@ import fss_repeats
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
@@ -90,7 +90,7 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
         decoder, own = Decoder(engine, spec, Full()), tokens if rank == CLIENT else None
         pieces[rank] = [
             *prompt_segments(decoder, caches[rank], own and own[:-1], size),
-            *token_pieces(decoder, caches[rank], own and own[-1:], "client"),
+            *token_segments(decoder, caches[rank], own and own[-1:], "client"),
         ]
     prompt = len(prompt_segments(Decoder(engines[0], spec, Full()), caches[0], None, size))
     moved: dict[str, dict[str, float]] = {"prompt": defaultdict(float), "token": defaultdict(float)}

@@ -25,8 +25,8 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.opening import Opening, dealers
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.plan import Piece, Plan
 from parties.engines.fss.engine import is_matrix
@@ -69,11 +69,11 @@ class Walker:
 
     def __init__(self) -> None:
         self._now = Segment()
-        source = HollowSource(StageMeter(), self._dealt, self._dealt)
+        source = CountingSource(StageMeter(), self._dealt, self._dealt)
         self._source, self.engine, self._epoch = source, Computation(source), 0
         shapes = folded_shapes(SMOLLM2)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
-        self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
+        self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealers)
 
     def segment(self, piece: Piece, cache: Cache) -> Segment:
@@ -110,7 +110,7 @@ TRUNCATE = gates.truncate
 
 def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
     """Those of a prompt that is run inside, or those of the token after `tokens` cached ones."""
-    with Hollow():
+    with MetaTensors():
         walker = Walker()
         decoder = Decoder(walker.engine, SMOLLM2, policy)
         sizes = chunked(decoder, tokens) if prompt else None

@@ -27,15 +27,15 @@ class Point(NamedTuple):
 
 
 class Axes(Protocol):
-    """What an experiment says of its axes."""
+    """The axes of an experiment."""
 
     @property
     def linked(self) -> Sequence[Sequence[str]]:
-        """Axes that walk together."""
+        """Groups of axes that vary together."""
 
     @property
     def exclude(self) -> "Sequence[Condition]":
-        """What is left out."""
+        """The points to leave out."""
 
     @property
     def repeats(self) -> int:

@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from parties.address import listen
 from parties.metering.collector import PartyCollector
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.serving import HttpServer
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,7 +35,7 @@ class Exporter:
         self._server = HttpServer(listen(host, port), _handler(self._collector))
         self.address = self._server.address
 
-    def observe(self, state: State) -> None:
+    def observe(self, state: Progress) -> None:
         """From now on the state is served too."""
         self._collector.state = state
 

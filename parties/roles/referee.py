@@ -8,7 +8,6 @@ start their clocks or after they stopped them.
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,11 +21,12 @@ from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
+from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
@@ -52,11 +52,11 @@ class Session:
 class Referee:
     """Prefills in the clear, shares the cache, and judges."""
 
-    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._session: Session | None = None
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> RoleResult:
         """One cell: prefill and reference first, then shares or the word to begin, then the check.
 
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
@@ -85,22 +85,24 @@ class Referee:
             watch.bounds = bounds
             reference = self._decode(job, decoder, cache, tokens[-1], watch)
         _refuse(job.engine, watch)
-        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
+        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
         if job.engine == "plain":
-            result["stages"] = session.engine.meter.snapshot()
-            if job.show_text:
-                result["text"] = session.tokenizer.decode(reference.tokens)
+            text = session.tokenizer.decode(reference.tokens) if job.show_text else None
+            stages = tuple(map(StageReport.of, session.engine.meter.snapshot()))
+            return result.model_copy(update={"stages": stages, "text": text})
+        if job.options.prefill == "shared":
+            self._share(job, prefilled, position)
         else:
-            if job.options.prefill == "shared":
-                self._share(job, prefilled, position)
-            else:
-                self._start()
-            self.state.enter("check")
-            result["check"] = self._check(job, session.spec, reference)
-            if (left := watch.first.get(Kind.RARE)) is not None:
-                result["check"]["out_of_range"] = {**left.told(), "chance": watch.chance}
-                result["warnings"] = [_warning(job.engine, str(left), watch.chance)]
-        return result
+            self._start()
+        self.state.enter("check")
+        check = self._check(job, session.spec, reference)
+        if (left := watch.first.get(Kind.RARE)) is None:
+            return result.model_copy(update={"check": check})
+        seen = RangeReport(**left.told(), chance=watch.chance)
+        warnings = (_warning(job.engine, str(left), watch.chance),)
+        return result.model_copy(
+            update={"check": check.model_copy(update={"out_of_range": seen}), "warnings": warnings}
+        )
 
     def _open(self, job: Job) -> Session:
         device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
@@ -140,12 +142,12 @@ class Referee:
                     self.mesh[role].send_tensor(share)
 
     def _start(self) -> None:
-        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
         with self.meter.stage("bench.prefill"):
             for role in ("client", "server"):
                 self.mesh[role].send_json({"start": True})
 
-    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> dict[str, Any]:
+    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> CheckReport:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
         engine = engine_class(job.engine)
         with self.meter.stage("bench.check"):
@@ -162,13 +164,13 @@ class Referee:
                 break
             private = engine.combine((parts["client"][step], parts["server"][step]))
             errors.append(float((private - expected).abs().max()))
-        return {
-            "max_abs_logit_error": max(errors),
-            "median_abs_logit_error": statistics.median(errors),
-            "tokens_match": generated == reference.tokens,
-            "tokens_compared": len(errors),
-            "tolerance": engine.tolerance,
-        }
+        return CheckReport(
+            max_abs_logit_error=max(errors),
+            median_abs_logit_error=statistics.median(errors),
+            tokens_match=generated == reference.tokens,
+            tokens_compared=len(errors),
+            tolerance=engine.tolerance,
+        )
 
 
 def _refuse(engine: str, watch: Watch) -> None:

@@ -35,7 +35,7 @@ from parties import options
 
 
 class MoreOptions(options.RunOptions):
-    ladder: Literal["short", "long"] = Field(default="short", description="How far a ladder reaches.", examples=["long"])
+    ladder: Literal["short", "long"] = Field(default="short", description="How far a ladder reaches.")
 
 
 options.RunOptions, options.DEFAULTS = MoreOptions, MoreOptions()
@@ -51,10 +51,10 @@ from parties.decoding.workload import Workload
 from parties.engines.fss.dealing.plan import Plan
 from parties.metering.registry import BY_NAME
 from parties.models import load_spec
-from tests.helpers.samples import LATER, NOW
+from tests.helpers.samples import START
 
 (cell,) = expand(load_experiment(Path(sys.argv[1])))
-record = failed_record(cell, CellError(status="interrupted", message="stopped"), (), NOW, LATER)
+record = failed_record(cell, CellError(status="interrupted", message="stopped"), (), START, START)
 job = job_of(cell, show_text=False)
 plan = Plan(Workload(load_spec(cell.model), "full", {}, 1, options=MoreOptions(**job["options"])), 2)
 print(json.dumps({

@@ -108,10 +108,10 @@ def test_metrics_are_served_while_a_party_lives() -> None:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         assert 'mpcbench_cell_state{party="dealer"} 0\n' in text
-        assert party.progress()["state"] == "idle"
+        assert party.progress().state == "idle"
     finally:
         party.close()
-    assert party.progress()["state"] == "closed"
+    assert party.progress().state == "closed"
 
 
 def test_a_taken_port_is_named() -> None:
