@@ -50,5 +50,5 @@ def compare(
 
 
 def _seconds(row: "Row") -> str:
-    """The median, and the ends if there are several runs."""
+    """The median, and the range if there are several runs."""
     return f"{row.seconds:.2f}" + (f" ({row.low:.2f} to {row.high:.2f})" if len(row.records) > 1 else "")

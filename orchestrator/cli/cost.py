@@ -15,7 +15,7 @@ def cost(
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also print rounds and bytes by stage, exact.")] = False,
     records: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that tell how long local work takes.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that show how long local work takes.")
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, and keep the result for later.")

@@ -34,12 +34,12 @@ def doctor(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder where the run's records will go.")] = Path(),
     records: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that tell how much memory cells take.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that show how much memory cells take.")
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="Check emulated hosts, made for this; needs root.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check every host before a run, and say what to fix; exits with 1 if there is anything."""
+    """Check every host before a run, and list what to fix; exits with 1 if there is anything."""
     from orchestrator.doctor.examine import examine  # heavier imports wait until they are needed
     from orchestrator.records.store import StoreError
     from orchestrator.run.ray_session import ClusterError, ray_session
@@ -80,7 +80,7 @@ def _show(findings: tuple[Finding, ...]) -> None:
         table.add_column(name, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(finding.check, Text(finding.where), verdict, Text(finding.told))
+        table.add_row(finding.check, Text(finding.where), verdict, Text(finding.found))
     show(table)
     wrong = [finding for finding in findings if finding.verdict is Verdict.FIX]
     for finding in wrong:

@@ -22,9 +22,9 @@ def evaluate(
         list[Path] | None, typer.Option(metavar="DIR", help="Past runs to take private costs from.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that share the prompts.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be evaluated, and stop.")] = False,
 ) -> None:
-    """Evaluate the quality of cache policies in the clear, and set it beside their private cost."""
+    """Evaluate the quality of cache policies in the clear, and compare it with their private cost."""
     from orchestrator.quality.results import ResultStore  # torch comes with these, and most commands do without
     from orchestrator.quality.study import load_study
     from orchestrator.quality.work import by_prompt, points_of, unfinished

@@ -55,11 +55,11 @@ def up(
         except NotInstalled:
             say(f"# or add this to the configuration of a Prometheus of your own\n{to_add(server.rules)}")
             raise
-    told = f"Prometheus is up at {server.url}; it watches the runs in {targets_dir()}"
+    message = f"Prometheus is up at {server.url}; it watches the runs in {targets_dir()}"
     if detach:
-        say(f"{told}\n`mpcache-bench observe down` ends it")
+        say(f"{message}\n`mpcache-bench observe down` ends it")
     else:
-        _stay(process, f"{told}\nCtrl-C ends it")
+        _stay(process, f"{message}\nCtrl-C ends it")
 
 
 @observe_app.command("down")
@@ -75,29 +75,29 @@ def status(folder: _Folder = None) -> None:
     """Show whether Prometheus is up, and what it scrapes."""
     with refusing(ObserveError):
         place = folder or default_folder()
-    told = running(place)
-    if told is None:
+    server = running(place)
+    if server is None:
         say(f"no Prometheus of ours runs in {place}")
         raise typer.Exit(ExitCode.FAILED)
-    say(f"Prometheus is up at {told['url']}, process {told['pid']}")
+    say(f"Prometheus is up at {server['url']}, process {server['pid']}")
     with refusing(ObserveError):
-        for target in scraped(told["url"]):
+        for target in scraped(server["url"]):
             labels = target["labels"]
             name = f"{labels['run']} {labels['party']}" if "run" in labels else labels["job"]
             say(f"  {target['health']:<7} {name}  {target['scrapeUrl']}  {target['lastError']}".rstrip())
 
 
-def _stay(process: "subprocess.Popen[bytes]", told: str) -> None:
-    """Say that the server is up, wait for it, and end it on Ctrl-C or SIGTERM."""
+def _stay(process: "subprocess.Popen[bytes]", message: str) -> None:
+    """Report that the server is up, wait for it, and end it on Ctrl-C or SIGTERM."""
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        say(told)  # from now on the user may press Ctrl-C
+        say(message)  # from now on the user may press Ctrl-C
         status = process.wait()
-        note(f"prometheus ended by itself, with status {status}")
+        note(f"prometheus ended on its own with status {status}")
         raise typer.Exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         end(process)

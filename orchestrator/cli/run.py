@@ -48,13 +48,13 @@ def run(
         float | None, typer.Option(min=0.0, help="Start no cell that is expected to end later than this.")
     ] = None,
     max_gigabytes: Annotated[
-        float | None, typer.Option(min=0.0, help="Start no cell that is expected to send more in all, setup aside.")
+        float | None, typer.Option(min=0.0, help="Start no cell that is expected to send more in all, setup excluded.")
     ] = None,
     records: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Other runs that estimates may learn from.")
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Go on in DIR although the experiment was edited since.")
+        bool, typer.Option("--update", help="Continue in DIR although the experiment was edited since.")
     ] = False,
     address: RayAddress = None,
     lab: Annotated[bool, typer.Option("--lab", help="Run on emulated hosts, made for this run; needs root.")] = False,
@@ -138,7 +138,9 @@ def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume
     show(summary(outcome.records))
     say(*paths)
     if outcome.refusal:
-        say(f"stopped before its end: {outcome.refusal}; {len(outcome.left)} cells are left, the same command goes on")
+        say(
+            f"stopped before its end: {outcome.refusal}; {len(outcome.left)} cells are left, the same command continues"
+        )
     if outcome.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     good = len(outcome.records) == len(cells) and all(record.status == "ok" for record in outcome.records)

@@ -38,17 +38,19 @@ def train(
     kind: Annotated[Heads, typer.Argument(metavar="POLICY", help="locret or attention_gate.")],
     model: Annotated[str, typer.Option(help="The model, as in an experiment file.")],
     text: Annotated[list[Path], typer.Option(metavar="FILE", help="UTF-8 text; may be given several times.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Heads to write, .safetensors; their card goes beside it.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Heads to write, .safetensors; their card is written next to it.")
+    ],
     held_out: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Other text to measure recall on, for the card.")
     ] = None,
     device: Annotated[Device, typer.Option(help="auto: the GPU where there is one.")] = Device.AUTO,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint next to --out.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same heads.")] = 0,
-    windows: Annotated[int, typer.Option(help="Pieces of text to train with.")] = 300,
-    context: Annotated[int, typer.Option(help="Tokens of a piece that the heads rate.")] = 512,
-    answer: Annotated[int, typer.Option(help="Tokens after them, which say what should have stayed.")] = 128,
-    repeats: Annotated[int, typer.Option(help="Steps with each piece.")] = 2,
+    windows: Annotated[int, typer.Option(help="Windows of text to train with.")] = 300,
+    context: Annotated[int, typer.Option(help="Tokens of a window that the heads rate.")] = 512,
+    answer: Annotated[int, typer.Option(help="Tokens after them, which show what should have stayed.")] = 128,
+    repeats: Annotated[int, typer.Option(help="Steps with each window.")] = 2,
     width: Annotated[int | None, typer.Option(help="Width of the heads: 32 for locret, 4 for a gate.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest one of the schedule.")] = None,
     keep: Annotated[float, typer.Option(help="Share that gates are to let through; attention_gate only.")] = 0.25,

@@ -36,7 +36,7 @@ def require_inputs(cells: Sequence[Cell], file: Path, *, elsewhere: bool) -> Non
 
 
 def _weights(cell: Cell) -> Iterator[Problem]:
-    """Weights that are missing, torn or of another model."""
+    """Weights that are missing, incomplete or of another model."""
     from parties.models import check_weights  # torch comes with it, and most commands do without
 
     try:

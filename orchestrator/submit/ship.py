@@ -12,10 +12,10 @@ from orchestrator.experiment.problems import ConfigError, Problem
 from orchestrator.submit.follow import JobError
 
 EXPERIMENT = "submitted/experiment.yaml"
-"""Path of the experiment file in the shipped folder; prompt files keep their place beside it."""
+"""Path of the experiment file in the shipped folder; prompt files keep their places relative to it."""
 
 _PACKAGES = ("orchestrator", "parties", "netem", "dashboards")
-_NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone gathers beside the code
+_NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone adds to the code
 LIMIT_BYTES = 100 * 2**20
 """Ray's limit for the body of a request, `ray_constants.DASHBOARD_CLIENT_MAX_SIZE`."""
 
@@ -32,7 +32,7 @@ def ship(file: Path, folder: Path) -> None:
 
     Raises:
         ConfigError: A prompt file lies outside the folder of the experiment file, or is not there.
-        JobError: Git does not say what it tracks, or all is more than a cluster takes.
+        JobError: Git does not list what it tracks, or all is more than a cluster takes.
     """
     for path in _code():
         _copy(_ROOT / path, folder / path)
@@ -117,9 +117,9 @@ def _copy_tree(source: Path, target: Path) -> None:
             _copy(path, target / path.relative_to(source))
 
 
-def _text_files(told: Any) -> set[str]:
+def _text_files(given: Any) -> set[str]:
     """Every `text_file` of an experiment, wherever it stands."""
-    if isinstance(told, dict):
-        own = {value for key, value in told.items() if key == "text_file" and isinstance(value, str)}
-        return own.union(*(_text_files(value) for value in told.values()))
-    return set().union(*map(_text_files, told)) if isinstance(told, list) else set()
+    if isinstance(given, dict):
+        own = {value for key, value in given.items() if key == "text_file" and isinstance(value, str)}
+        return own.union(*(_text_files(value) for value in given.values()))
+    return set().union(*map(_text_files, given)) if isinstance(given, list) else set()

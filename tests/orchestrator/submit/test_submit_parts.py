@@ -222,6 +222,6 @@ def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
-        with pytest.raises(JobError, match="it asks for a token: export RAY_AUTH_MODE=token"):
+        with pytest.raises(JobError, match="it requires a token: export RAY_AUTH_MODE=token"):
             connect(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
