@@ -101,7 +101,7 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
             try:
                 sim.run(lambda source, index=index: pieces[source.rank][index]())  # type: ignore[misc]
                 break
-            except gates.DangerZone:
+            except gates.TruncationFailure:
                 for restore in restores:
                     restore()
         for (a, stage), (b, _) in zip(parts[CLIENT], parts[SERVER], strict=True):

@@ -137,14 +137,14 @@ def compute(
                 yield from piece()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)
-        yield from engine.fix(cache)
+        yield from engine.mask_cache(cache)
         simulation.start(source.rank)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:
         try:
             simulation.run(program)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
         return
 

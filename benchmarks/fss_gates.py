@@ -22,12 +22,12 @@ from parties.decoding.decoder import Decoder, decode_token
 from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Cost, Simulation, share
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
@@ -42,9 +42,9 @@ SMOLLM2 = ModelSpec(
 )  # fmt: skip
 GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] = {
     "truncation": ((1000,), 32, lambda x: parallel(_done(gates.truncate(x)))),
-    "product, opened": ((1000,), 16, lambda x: gates.open_(product([x, x], limit=64.0))),
-    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: maximum.larger(x[0], x[1])),
-    "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
+    "product, opened": ((1000,), 16, lambda x: gates.open_(multiply([x, x], limit=64.0))),
+    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: maximum.elementwise_maximum(x[0], x[1])),
+    "SiLU of 1,536": ((1536,), 16, lambda x: activation(x, "silu")),
     "RMS norm of 576": ((1, 576), 16, lambda x: normalise(to_norm(x, centre=False), 1e-5)),
     "exponentials of 9 x 112": ((9, 112), 32, softmax.exponentials),
     "exponentials of 9 x 1,024": ((9, 1024), 32, softmax.exponentials),
@@ -91,13 +91,13 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
         engine = Computation(source)
         engine.matrices = {name: _matrix(source, name, shape) for name, shape in folded_shapes(spec).items()}
         decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
-        yield from engine.fix(cache)
+        yield from engine.mask_cache(cache)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:
         try:
             simulation.run(program)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             rounds.clear()
             continue
         return simulation.cost, rounds
@@ -116,7 +116,7 @@ def _cache(engine: Computation, policy: Policy, tokens: int, layers: int) -> Cac
     named: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         named |= {f"{layer}.{part}": (3, tokens, 64) for part in ("k", "v")}
-        if isinstance(policy, MPCache) and policy.leader(layer) == layer:
+        if isinstance(policy, MPCache) and policy.source_layer(layer) == layer:
             for level, size in (("coarse", policy.coarse_size), ("fine", policy.fine_size)):
                 named |= {f"{layer}.{end}_{level}": (3, -(-tokens // size), 64) for end in ("high", "low")}
     values = {}

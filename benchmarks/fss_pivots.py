@@ -13,13 +13,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from parties.decoding.program import Program, run
-from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.counting import HollowSource
 from parties.engines.fss.cost.meta_tensors import Hollow, hollow
-from parties.engines.fss.topk.pivots import highest
-from parties.engines.fss.topk.ranking import ranked
-from parties.engines.fss.topk.sample_sizes import caps
+from parties.engines.fss.topk.pivots import top_k_by_pivots
+from parties.engines.fss.topk.ranking import open_ranking
+from parties.engines.fss.topk.sample_sizes import sample_sizes
 from parties.engines.fss.topk.selection import distinct
 from parties.metering.meter import StageMeter
 
@@ -31,7 +31,7 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
 
     def exchange(wanted: Sequence[Opening]) -> list[Any]:
         sent.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     with Hollow():
         source = HollowSource(StageMeter(), dealt.append, dealt.append)
@@ -49,11 +49,11 @@ def main() -> None:
     print("| n | k | way | comparisons | rounds | online bytes each way | offline MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for n in (512, 1024, 4096):
-        pairs = cost(n, how, ranked)
+        pairs = cost(n, how, open_ranking)
         print(_row(n, "any", "all pairs", n * (n - 1) // 2, pairs))
         for k in (8, n // 10, 2 * n // 5):
-            sizes = caps(n, k)
-            by_pivots = cost(n, how, lambda x, sizes=sizes: highest(x, sizes))  # type: ignore[misc]
+            sizes = sample_sizes(n, k)
+            by_pivots = cost(n, how, lambda x, sizes=sizes: top_k_by_pivots(x, sizes))  # type: ignore[misc]
             print(_row(n, f"{k:,}", "pivots", sizes.comparisons, by_pivots))
 
 

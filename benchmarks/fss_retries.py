@@ -22,7 +22,7 @@ from parties.decoding.prefill import Prefill
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import HollowSource
@@ -74,7 +74,7 @@ class Walker:
         shapes = folded_shapes(SMOLLM2)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
-        run(self.engine.install(shapes, None), dealers)
+        run(self.engine.install(shapes, None), dealer_openings)
 
     def segment(self, piece: Piece, cache: Cache) -> Segment:
         """Counts one."""
@@ -99,7 +99,7 @@ class Walker:
     def _open(self, wanted: Sequence[Opening]) -> list[Any]:
         self._now.rounds += 1
         self._now.online += sum(math.prod(o.hidden.shape) * o.hidden.dtype.itemsize for o in wanted)
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     def _dealt(self, size: int) -> None:
         self._now.offline += size

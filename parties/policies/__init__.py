@@ -1,4 +1,9 @@
-"""KV-cache policies: which tokens stay, and which of them a step looks at."""
+"""KV-cache policies: which tokens are kept, and which of them a step attends to.
+
+Read in this order: `base` (what a policy is), `full`, `eviction` and `decoding` (eviction after the prompt and while
+decoding), `clusters` and `page_bounds` (selection at each step), `prompt_scores`, `lowest` and `quantise` (what several
+policies share), then one module per policy. `page` writes docs/policies.md.
+"""
 
 from dataclasses import fields
 from typing import Any
@@ -34,7 +39,8 @@ def make(name: str, **parameters: Any) -> Policy:
     """Builds a policy from its name and parameters.
 
     Raises:
-        ValueError: unknown name or parameter, or a value outside its range; the message says what is allowed.
+        ValueError: The name or a parameter is unknown, or a value is outside its range; the message says what is
+            allowed.
     """
     if name not in POLICIES:
         raise ValueError(f"name: no policy {name!r}; there are {', '.join(sorted(POLICIES))}")

@@ -1,13 +1,13 @@
-"""Ranges of policy parameters: every message starts with the parameter and says what is allowed."""
+"""Ranges of policy parameters; every message starts with the parameter and says what is allowed."""
 
 from collections.abc import Sequence
 
 
 def share(name: str, value: object, *, zero: bool = True, one: bool = True) -> None:
-    """A number from 0 to 1, the ends included or not.
+    """Checks that a value is a number from 0 to 1, with or without the ends.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     bounds = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -17,30 +17,30 @@ def share(name: str, value: object, *, zero: bool = True, one: bool = True) -> N
 
 
 def whole(name: str, value: object, least: int) -> None:
-    """A whole number of at least `least`.
+    """Checks that a value is a whole number of at least `least`.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     if type(value) is not int or value < least:
         raise ValueError(f"{name}: {value!r} is not a whole number of at least {least}")
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """One of a few values.
+    """Checks that a value is one of a few.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     if not any(value == known and type(value) is type(known) for known in allowed):
         raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(str, allowed))}")
 
 
 def number(name: str, value: object, least: float, largest: float) -> None:
-    """A number between two others.
+    """Checks that a value is a number from `least` to `largest`.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not least <= value <= largest:  # type: ignore[operator]

@@ -99,7 +99,7 @@ class Referee:
             self.state.enter("check")
             result["check"] = self._check(job, session.spec, reference)
             if (left := watch.first.get(Kind.RARE)) is not None:
-                result["check"]["out_of_range"] = {**left.told(), "chance": watch.chance}
+                result["check"]["out_of_range"] = {**left.to_json(), "chance": watch.chance}
                 result["warnings"] = [_warning(job.engine, str(left), watch.chance)]
         return result
 
@@ -174,7 +174,7 @@ class Referee:
 
 def _refuse(engine: str, watch: Watch) -> None:
     if (left := watch.first.get(Kind.CERTAIN)) is not None:
-        raise OutOfRange(engine, str(left), left.told())
+        raise OutOfRange(engine, str(left), left.to_json())
 
 
 def _warning(engine: str, left: str, chance: float) -> str:

@@ -14,7 +14,7 @@ from parties.decoding.prefill import Prefill
 from parties.decoding.program import Program, run
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
@@ -23,9 +23,9 @@ from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.receiver import MATERIAL, Intake
 from parties.engines.fss.dealing.stored_receiver import Stock
 from parties.engines.fss.randomness.dcf import Permutation
-from parties.engines.fss.randomness.inbox import LONGEST_BYTES, Inbox
+from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
+from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
-from parties.engines.fss.randomness.source import ClientSource, ServerSource
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
@@ -37,7 +37,7 @@ MOST_ATTEMPTS = 12
 """At one repeat in hundreds of pieces, this many in a row are no bad luck."""
 
 
-class DangerStays(PartyError):  # noqa: N818 - named for what happened
+class RetriesExhausted(PartyError):  # noqa: N818 - named for what happened
     """A piece met the danger zone in each of so many attempts."""
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class FssEngine(Computation):
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
-        source = (ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material))
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._material))
         super().__init__(source)
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
@@ -132,7 +132,7 @@ class FssEngine(Computation):
         else:
             self._supply = Intake(self.dealer, self.meter)
         if prefill is None:
-            self.attempt(partial(self.fix, cache), cache)
+            self.attempt(partial(self.mask_cache, cache), cache)
         return cache
 
     def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
@@ -144,7 +144,7 @@ class FssEngine(Computation):
 
         Raises:
             RetriesImprobable: it fell there more often than the declared bounds let be expected.
-            DangerStays: it fell there time after time.
+            RetriesExhausted: it fell there time after time.
         """
         restore = snapshot(cache)
         index = self._begin()
@@ -156,11 +156,11 @@ class FssEngine(Computation):
                 self._again(index)
             try:
                 return run(program(), self.exchange)
-            except DangerZone as zone:
+            except TruncationFailure as zone:
                 where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)
-        raise DangerStays(MOST_ATTEMPTS, where)
+        raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
@@ -169,7 +169,7 @@ class FssEngine(Computation):
             self._supply.lay_in()
         self.source.begin(epoch(self.repeats, index))
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         if not self.client:
             self.peer.send_tensor(value.share.cpu())

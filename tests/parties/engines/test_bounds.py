@@ -12,7 +12,7 @@ from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import BeyondBound, Simulation, share, value_of
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.randomness.source import Source
 from parties.engines.plain import ACTIVATIONS
 from parties.engines.watched import WatchedEngine
@@ -44,7 +44,7 @@ def test_no_policy_leaves_a_range_on_a_tiny_model_and_watching_changes_nothing(n
 
 
 def test_every_declared_number_is_seen() -> None:
-    seen = {"rival"}  # by the choice of a token, which `decode` leaves out
+    seen = {"compared logit"}  # by the choice of a token, which `decode` leaves out
     for spec, cases in ((SPEC, list(VARIANTS)), (GPT2, ["full"])):
         seen |= {key for name in cases for key in watched(name, spec)[0].seen}
     for engine in ENGINES.values():
@@ -83,7 +83,7 @@ def test_beyond_a_certain_bound_the_private_result_is_wrong_whatever_the_randomn
     def error(value: float, seed: int) -> float:
         def program(source: Source) -> Program[Any]:
             x = yield from gates.open_(share(source, torch.tensor([value]), 64.0))
-            return (yield from smooth(x, "silu"))
+            return (yield from activation(x, "silu"))
 
         found = value_of(*Simulation(seed).run(program))
         return float((found - ACTIVATIONS["silu"](torch.tensor([value]))).abs())

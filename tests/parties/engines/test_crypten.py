@@ -28,8 +28,8 @@ SCALE = 2.0**16
 
 
 def select(engine: Any, coarse: Any, fine: Any, blocks: Any) -> Any:
-    picks = run(engine.top_clusters(coarse, fine, CLUSTERS.parents, 3, 4))
-    return run(engine.pick(picks, blocks)).sum(1)  # picks come in any order
+    selected = run(engine.top_clusters(coarse, fine, CLUSTERS.parents, 3, 4))
+    return run(engine.pick(selected, blocks)).sum(1)  # selected come in any order
 
 
 def compact(engine: Any, scores: Any, rows: Any) -> Any:
@@ -98,9 +98,9 @@ CASES: list[tuple[str, tuple[Tensor, ...], float]] = [
     (
         "select",
         (
-            randn(4, len(CLUSTERS.coarse_rivals)),
-            randn(4, len(CLUSTERS.fine_rivals), seed=1),
-            randn(2, len(CLUSTERS.fine_rivals), 6, seed=2),
+            randn(4, len(CLUSTERS.coarse_candidates)),
+            randn(4, len(CLUSTERS.fine_candidates), seed=1),
+            randn(2, len(CLUSTERS.fine_candidates), 6, seed=2),
         ),
         1e-3,
     ),

@@ -33,8 +33,8 @@ class Decoded:
 def attended_by_head(selection: Selection, heads: int) -> list[list[int]]:
     """The cached tokens that each head was given."""
     always = [token for span in selection.always for token in range(*span)]
-    picked = selection.picks.index.tolist() if selection.count else [[]] * heads
-    start, size = selection.rivals[0], range(selection.size)
+    picked = selection.selected.index.tolist() if selection.count else [[]] * heads
+    start, size = selection.candidates[0], range(selection.size)
     return [sorted([*always, *(start + cluster * len(size) + i for cluster in row for i in size)]) for row in picked]
 
 
@@ -58,9 +58,9 @@ def agree(
     cache = prefilled(decoder, prompt)
     naive = NaiveMPCache(spec, weights, prompt[:-1], Settings(**parameters))
 
-    for layer, leader in enumerate(naive.leaders):
-        assert policy.leader(layer) == leader
-        assert cache.layers[leader].kept.tolist() == naive.kept[layer]
+    for layer, source_layer in enumerate(naive.leaders):
+        assert policy.source_layer(layer) == source_layer
+        assert cache.layers[source_layer].kept.tolist() == naive.kept[layer]
         assert len(naive.kept[layer]) == policy.cached(seq_len - 1)
 
     token = expected_token = prompt[-1]

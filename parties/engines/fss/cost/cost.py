@@ -21,7 +21,7 @@ from parties.decoding.prefill import Prefill
 from parties.decoding.program import run, staged
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
-from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealers
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import HollowSource
@@ -163,7 +163,7 @@ class _Counted(Computation):
         super().__init__(source)
         self._ledger = ledger
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
         return None
@@ -181,7 +181,7 @@ class _Walk:
         self.engine = _Counted(self._source, self._ledger)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
-        run(self.engine.install(shapes, None), dealers)
+        run(self.engine.install(shapes, None), dealer_openings)
 
     def off_the_clock(self, piece: Piece) -> Piece:
         """The piece as the parties run it before they start to decode."""
@@ -216,4 +216,4 @@ class _Walk:
     def _exchange(self, wanted: Sequence[Opening]) -> list[Any]:
         size = sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted)
         self._ledger.exchange(wanted[0].stage, PLACE_BYTES + size)
-        return dealers(wanted)
+        return dealer_openings(wanted)

@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from parties.engines.fss.cost.meta_tensors import hollow
-from parties.engines.fss.randomness.inbox import FRAME_BYTES, MARK_BYTES, Outbox
-from parties.engines.fss.randomness.source import Bits, DealerSource, Dealt, Shape
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter
+from parties.engines.fss.randomness.source import Bits, Dealt, Shape
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
@@ -38,7 +39,7 @@ class HollowStream(Keystream):
         return hollow(shape)
 
 
-class HollowOutbox(Outbox):
+class HollowOutbox(FrameWriter):
     """Counts frames as the dealer would cut them.
 
     Args:
@@ -79,17 +80,17 @@ class HollowSource(DealerSource):
         super().__init__(meter, self.drawn, HollowStream(), HollowOutbox(to_client), HollowOutbox(to_server))
         self.told_bytes = self.shared_bytes = 0
 
-    def stand_in(self, shape: Shape) -> Tensor:
+    def placeholder(self, shape: Shape) -> Tensor:
         """See `Source`."""
         return hollow(shape)
 
-    def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
+    def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
         """See `Source`."""
         whole = self.client.words(shape)
         self._correct(_nothing(shape, np.int64))
         return Dealt(whole, whole)
 
-    def shared_octets(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
+    def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
         whole = _nothing(shape, np.uint8)
         self.drawn.size += whole.nbytes
@@ -97,10 +98,10 @@ class HollowSource(DealerSource):
         self._correct(whole)
         return whole, whole
 
-    def told(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
+    def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
         """See `Source`."""
         self.told_bytes += math.prod(shape)
-        return super().told(shape, lambda: _nothing(shape, np.uint8))
+        return super().broadcast(shape, lambda: _nothing(shape, np.uint8))
 
 
 def _nothing(shape: Shape, dtype: type[np.generic]) -> Any:

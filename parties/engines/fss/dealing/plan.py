@@ -117,12 +117,14 @@ class Plan:
         """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""
         decoder = Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
         step = token_pieces(decoder, cache, None, self.argmax)
-        before = Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.fix, cache)]
+        before = (
+            Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.mask_cache, cache)]
+        )
         return list(before), step * self.steps
 
     def cache(self, engine: Computation) -> Cache:
         """The dealer's stand-in for the cache as the cell begins."""
-        named = {name: engine.adopt(engine.source.stand_in(shape)) for name, shape in self.shapes.items()}
+        named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in self.shapes.items()}
         return Cache.from_values(ModelSpec.from_json(self.spec).n_layers, self.position, named)
 
 

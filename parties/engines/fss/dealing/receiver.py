@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parties.engines.fss.dealing.sender import END
-from parties.engines.fss.randomness.inbox import LONGEST_BYTES, MaterialOutOfStep
+from parties.engines.fss.randomness.frames import LONGEST_BYTES, RandomnessOutOfStep
 from parties.errors import PartyError, PeerTimeout
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
@@ -58,7 +58,7 @@ class Intake:
         """The next frame; waits for it.
 
         Raises:
-            MaterialOutOfStep: the dealer has nothing more.
+            RandomnessOutOfStep: the dealer has nothing more.
             MaterialUnasked: the dealer sent more than there is room for.
             PartyError: the link's own errors.
         """
@@ -66,7 +66,7 @@ class Intake:
             if not self._frames:
                 self._wait(lambda: bool(self._frames))
             if not self._frames:
-                raise MaterialOutOfStep("the dealer's material is used up; check that all parties run one version")
+                raise RandomnessOutOfStep("the dealer's material is used up; check that all parties run one version")
             frame = self._frames.popleft()
             self._taken += len(frame)
             if self._taken + AHEAD_BYTES - self._granted >= AHEAD_BYTES // 8:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.cost.counting import HollowSource
 from parties.engines.fss.cost.meta_tensors import Hollow
 from parties.engines.fss.cost.simulation import Simulation, share
@@ -45,7 +45,7 @@ def simulated(protocol: Protocol, how: How) -> Count:
             source.comparison = how
         try:
             simulation.run(lambda source: on(source, protocol))
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
         cost = simulation.cost
         return without_inputs(protocol, Count(cost.rounds, cost.online_bytes, *cost.offline_bytes))
@@ -59,7 +59,7 @@ def walked(protocol: Protocol, how: How) -> Count:
 
     def exchange(wanted: Any) -> Any:
         rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     with Hollow():
         source = HollowSource(StageMeter(), frames["client"].append, frames["server"].append)

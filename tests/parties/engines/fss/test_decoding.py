@@ -12,7 +12,7 @@ from parties.decoding.decoder import Decoder, decode_in_pieces
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.engine import MOST_ATTEMPTS, DangerStays, FssEngine
+from parties.engines.fss.engine import MOST_ATTEMPTS, FssEngine, RetriesExhausted
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.randomness.retries import RetriesImprobable
 from parties.errors import PeerLost
@@ -86,7 +86,7 @@ def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> Non
         if ever_after and by_chance and calls >= at:
             x = x.bounded(2.0 ** (62 - x.scale))
         elif calls == at or (ever_after and calls > at):
-            raise gates.DangerZone("a truncation that a test chose")
+            raise gates.TruncationFailure("a truncation that a test chose")
         return honest(x, scale)
 
     gates.truncate = truncate
@@ -142,7 +142,7 @@ def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
             Dealer(mesh["client"], mesh["server"], meter).serve()
         return None
     stumble(10, ever_after=True)
-    with pytest.raises(DangerStays) as caught:
+    with pytest.raises(RetriesExhausted) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
     mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
     return str(caught.value)

@@ -16,7 +16,7 @@ from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked, cat
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.cost.simulation import Simulation, share
@@ -24,8 +24,9 @@ from parties.engines.fss.dealing.plan import epoch
 from parties.engines.fss.engine import is_matrix
 from parties.engines.fss.functions.norm import to_norm
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
-from parties.engines.fss.randomness.inbox import Outbox
-from parties.engines.fss.randomness.source import DEALER, DealerSource, Source
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FrameWriter
+from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
@@ -41,7 +42,7 @@ Segment = Callable[[], Program[Any]]
 
 def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSource, Cache, list[Segment]]:
     """The dealer's side of a cell."""
-    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (Outbox(lambda _: None) for _ in range(2))
+    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (FrameWriter(lambda _: None) for _ in range(2))
     source = DealerSource(StageMeter(), *streams, *outboxes)
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, shapes = Computation(source), {name: tuple(w.shape) for name, w in parameters(policy, spec).items()}
@@ -49,7 +50,7 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
         if is_matrix(name, shape):
             engine.matrices[name] = ServerMatrix(source.server.words((shape[1], shape[0])))
     source.begin(epoch(0, 1))
-    run(engine.install(shapes, None), dealers)
+    run(engine.install(shapes, None), dealer_openings)
     decoder = Decoder(engine, spec, policy)
     if prefill == "mpc":
         cache = Cache.empty(spec.n_layers)
@@ -57,9 +58,9 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
     else:
         clear, known = plain(policy, spec), Cache.empty(spec.n_layers)
         run(clear.prefill(run(clear.embed(tokens(spec, PROMPT)[0], PROMPT, 0)), known))
-        named = {name: engine.adopt(source.stand_in(value.shape)) for name, value in known.values().items()}
+        named = {name: engine.adopt(source.placeholder(value.shape)) for name, value in known.values().items()}
         cache = Cache.from_values(spec.n_layers, PROMPT, named)
-        before = [lambda: engine.fix(cache)]
+        before = [lambda: engine.mask_cache(cache)]
     return source, cache, [*before, *(token_pieces(decoder, cache, None, "private") * STEPS)]
 
 
@@ -93,7 +94,7 @@ def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
             restore()
             source.begin(epoch(2 * index + attempt, index))
             truncated.clear()
-            run(segment(), dealers)
+            run(segment(), dealer_openings)
             attempts.append(list(truncated))
         for (stage, first), (_, second) in zip(*attempts, strict=True):
             assert not ((first == second) & (first != 0)).any(), f"segment {index}: {stage} truncates {first.shape}"

@@ -12,7 +12,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_pieces
 from parties.decoding.prefill import Prefill
 from parties.decoding.program import Program, run
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, value_of
 from parties.engines.fss.dealing.dealer import Dealer
@@ -57,7 +57,7 @@ def simulated(
         simulation = Simulation(seed)
         try:
             first, second = simulation.run(program)
-        except DangerZone:
+        except TruncationFailure:
             continue
         return {name: value_of(first[name], second[name]) for name in first}, simulation
     raise AssertionError("the danger zone cannot be met twenty times in a row")

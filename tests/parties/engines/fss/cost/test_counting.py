@@ -9,7 +9,7 @@ import torch
 
 from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.randomness.source import DealerSource
+from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
 from parties.policies import POLICIES, Full, MPCache
@@ -28,9 +28,9 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
 
     source.begin(1)
     source.mask((1000,))
-    source.shared((100, 3), secret)
-    source.shared_bits((17,), secret)
-    source.told((5, 16), secret)
+    source.deal((100, 3), secret)
+    source.deal_bits((17,), secret)
+    source.broadcast((5, 16), secret)
     source.flush()
     assert frames == {"client": [8 + 5 * 16], "server": [8 + 8 * 300 + 3 + 5 * 16]}
     assert not secrets
@@ -42,7 +42,7 @@ def test_long_material_is_cut_into_frames() -> None:
     frames: list[int] = []
     source = HollowSource(StageMeter(), frames.append, frames.append)
     source.begin(1)
-    source.shared((2**17 + 1,), lambda: torch.empty(0))
+    source.deal((2**17 + 1,), lambda: torch.empty(0))
     source.flush()
     assert frames == [8 + 2**20, 8 + 8]
 
@@ -59,7 +59,7 @@ def test_a_model_that_fits_no_machine_is_predicted() -> None:
 
 def test_zeros_of_the_randomness_take_no_memory() -> None:
     source = HollowSource(StageMeter(), lambda _: None, lambda _: None)
-    octets, _ = source.shared_octets((2**20, 2**20), lambda: np.empty(0, np.uint8))
+    octets, _ = source.deal_bytes((2**20, 2**20), lambda: np.empty(0, np.uint8))
     assert octets.nbytes == 2**40
     assert octets.base is not None
 

@@ -11,7 +11,13 @@ from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.receiver import Intake, MaterialUnasked
 from parties.engines.fss.dealing.stored_receiver import Stock
 from parties.engines.fss.randomness.constants import Constants
-from parties.engines.fss.randomness.inbox import FRAME_BYTES, LONGEST_BYTES, MARK_BYTES, Inbox, MaterialOutOfStep
+from parties.engines.fss.randomness.frames import (
+    FRAME_BYTES,
+    LONGEST_BYTES,
+    MARK_BYTES,
+    FrameReader,
+    RandomnessOutOfStep,
+)
 from parties.errors import OutOfStep, PeerLost
 from parties.transport.link import Link
 from tests.helpers.wires import announced, later, link_and_wire, linked
@@ -46,9 +52,9 @@ def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: i
 
 @pytest.mark.parametrize("frame", [b"1234567", bytes(MARK_BYTES)], ids=["half a mark", "a mark alone"])
 def test_a_frame_without_material_is_refused(frame: bytes) -> None:
-    inbox = Inbox(lambda: frame)
+    inbox = FrameReader(lambda: frame)
     inbox.begin(1)
-    with pytest.raises(MaterialOutOfStep, match=f"a frame of {len(frame)} bytes holds no material"):
+    with pytest.raises(RandomnessOutOfStep, match=f"a frame of {len(frame)} bytes holds no correlated randomness"):
         inbox.take((1,), "u1")
 
 

@@ -18,7 +18,7 @@ from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.randomness import seeds
-from parties.engines.fss.randomness.inbox import MaterialReused
+from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.errors import ModelError, OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.metering.progress import State
@@ -182,7 +182,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
 )
 def test_no_epoch_is_dealt_twice(requests: tuple[Any, ...]) -> None:
     error = refusal(*requests)
-    assert isinstance(error, MaterialReused)
+    assert isinstance(error, RandomnessReused)
     assert "deal each epoch once" in str(error)
 
 
@@ -223,8 +223,8 @@ def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.Mo
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the parties make a new engine for them, which waits for a seed."""
     made: list[str] = []
-    stand_in = SimpleNamespace(serve=lambda _: None)
-    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
+    placeholder = SimpleNamespace(serve=lambda _: None)
+    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
     party = dealer.DealingParty({}, meter, State(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},

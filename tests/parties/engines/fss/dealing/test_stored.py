@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile, StoredMaterial, new_file, write
-from parties.engines.fss.randomness.inbox import Inbox, Outbox
+from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
 from tests.helpers.wires import PATIENCE_S, child
 
@@ -125,17 +125,17 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
 
 def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
     frames: list[bytes] = []
-    dealt = Outbox(frames.append)
+    dealt = FrameWriter(frames.append)
     for epoch in (7, 8):
         dealt.begin(epoch)
         dealt.put(np.full(4, epoch, dtype=np.uint8))
         dealt.flush()
     material = StoredMaterial(written(frames))
-    inbox = Inbox(material.next)
+    inbox = FrameReader(material.next)
     inbox.begin(8)
     assert inbox.take((4,), np.uint8).tolist() == [8] * 4
     material.close()
-    again = Inbox(StoredMaterial(written(frames)).next)
+    again = FrameReader(StoredMaterial(written(frames)).next)
     again.begin(9)
     with pytest.raises(MaterialFile, match="all of them were used"):
         again.take((4,), np.uint8)

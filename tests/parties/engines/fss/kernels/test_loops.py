@@ -55,12 +55,12 @@ def test_batched_products_wrap_however_the_second_lies_in_memory(
 
 @pytest.mark.parametrize("y", [(2, 4, 5), (3, 7, 5)])
 def test_products_of_other_shapes_are_refused(y: tuple[int, ...]) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=r"both must have as many|must match"):
+    with pytest.raises((ValueError, RuntimeError), match=r"they must be equal|must match"):
         ring.matmul(torch.zeros(2, 3, 7, dtype=torch.int64), torch.zeros(y, dtype=torch.int64))
 
 
 def test_a_vector_of_another_length_than_the_matrix_is_refused() -> None:
-    with pytest.raises(ValueError, match="over 7 and 8 elements"):
+    with pytest.raises(ValueError, match="inner dimensions of 7 and 8"):
         ring.vector_matrix(torch.zeros(1, 7, dtype=torch.int64), torch.zeros(5, 8, dtype=torch.int64))
 
 

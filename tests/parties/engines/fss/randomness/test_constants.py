@@ -15,7 +15,8 @@ from parties.engines.fss.functions import activation, softmax
 from parties.engines.fss.functions.tables import Tables
 from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.constants import Constants, ConstantsDiffer
-from parties.engines.fss.randomness.source import ComputingSource, Source
+from parties.engines.fss.randomness.party_sources import ComputingSource
+from parties.engines.fss.randomness.source import Source
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh

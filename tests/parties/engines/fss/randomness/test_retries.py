@@ -17,7 +17,7 @@ from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.randomness.retries import SIGNIFICANCE, Retries, RetriesImprobable, tail
 from parties.engines.fss.randomness.source import Source
-from parties.engines.fss.topk.pivots import Missed
+from parties.engines.fss.topk.pivots import PivotsMissed
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
@@ -65,9 +65,7 @@ def test_failures_spread_over_many_segments_are_counted_together() -> None:
             retries.failed("norm")
 
     fail_in_each(2)
-    with pytest.raises(
-        RetriesImprobable, match=r"failure 3 of the session, in stage norm.*0\.0066 were to be expected"
-    ):
+    with pytest.raises(RetriesImprobable, match=r"failure 3 of the session, in stage norm.*bounds predict 0\.0066"):
         fail_in_each(1)
 
 
@@ -122,11 +120,11 @@ def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
 
 
 def test_an_unlucky_sample_is_a_failure_like_others() -> None:
-    assert issubclass(Missed, gates.DangerZone)
+    assert issubclass(PivotsMissed, gates.TruncationFailure)
 
 
 def test_the_error_survives_the_way_to_another_process() -> None:
     error = RetriesImprobable(3, 0.0044, "one segment", "softmax")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - our own bytes
     assert "truncation failure 3 of one segment, in stage softmax" in str(error)
-    assert "0.0044 were to be expected" in str(error)
+    assert "bounds predict 0.0044" in str(error)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program, run
-from parties.engines.fss.arithmetic.gates import DangerZone, open_
+from parties.engines.fss.arithmetic.gates import TruncationFailure, open_
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness.source import Source
@@ -42,7 +42,7 @@ def computed(function: Function, *inputs: Tensor) -> tuple[Tensor, Simulation]:
 
         try:
             return value_of(*simulation.run(program)), simulation
-        except DangerZone:
+        except TruncationFailure:
             continue
     raise AssertionError("the danger zone was met twenty times in a row")
 
