@@ -1,11 +1,11 @@
-"""What the pieces of the `fss` engine cost: rounds, online and offline bytes (exact), and milliseconds on one core.
+"""The cost of the gates of the `fss` engine: rounds, online and offline bytes (exact), and milliseconds on one core.
 
     python benchmarks/fss_gates.py [--tokens 1024]
 
-Client, server and dealer run in one process and one thread, so the counts are those of a run between hosts and the
-milliseconds are local work without any network. The second table is one layer of a decode step with the shapes of
-SmolLM2-135M: the difference between a model of four layers and one of two, so that half of the layers choose their
-clusters and half use a neighbour's choice.
+Client, server and dealer run in one process and one thread: the counts are those of a run between hosts, and the
+milliseconds are local work without a network. The second table is one layer of a decode step with the shapes of
+SmolLM2-135M, from the difference between a model of four layers and one of two, so that half of the layers select their
+clusters and half use their source layer's.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def _done(value: Masked) -> Program[Masked]:
 
 
 def gate(shape: tuple[int, ...], scale: int, function: Callable[[Masked], Program[Any]]) -> tuple[Cost, float]:
-    """Cost of one gate without the opening of its input, and milliseconds of both parties and the dealer together."""
+    """Returns the cost of a gate without the opening of its input, and the milliseconds of all three parties."""
     numbers = torch.randn(shape, dtype=torch.float64)
     simulation = Simulation()
 
@@ -74,12 +74,12 @@ def gate(shape: tuple[int, ...], scale: int, function: Callable[[Masked], Progra
 
 
 def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
-    """One decode step on random weights: its cost, and the rounds by stage."""
+    """Runs one decode step on random weights; returns its cost, and the rounds by stage."""
     spec = replace(SMOLLM2, n_layers=layers)
     kept = policy.cached(tokens)
     rounds: Counter[str] = Counter()
     simulation = Simulation()
-    exchange = simulation._exchange  # noqa: SLF001 - to see which stage a round belongs to
+    exchange = simulation._exchange  # noqa: SLF001 - to count rounds by stage
 
     def watched(first: Any, second: Any) -> Any:
         rounds[first[0].stage] += 1
@@ -104,7 +104,7 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
 
 
 def _matrix(source: Source, name: str, shape: tuple[int, ...]) -> ServerMatrix:
-    """Random weights that keep activations as large as their inputs; the scores' 1 / sqrt(head_dim) is in them, too."""
+    """Draws weights that keep activations as large as their inputs, including the scores' 1 / sqrt(head_dim)."""
     generator = torch.Generator().manual_seed(shape[0] * 7919 + shape[1])
     size = (shape[0] * (SMOLLM2.head_dim if name.endswith("qkv") else 1)) ** -0.5
     mask = torch.randint(-(2**62), 2**62, (shape[1], shape[0]), generator=generator)
@@ -140,16 +140,16 @@ def main() -> None:
     for policy in (Full(), MPCache()):
         (few, stages), (many, more) = step(policy, 2, tokens), step(policy, 4, tokens)
         cached = [2 * 8 * 3 * policy.cached(tokens) * 64 * layers for layers in (2, 4)]
-        boxes = _box_bytes(policy, tokens)
-        online = (many.online_bytes - few.online_bytes - (cached[1] - cached[0]) - boxes) / 2
+        bounds = _bounds_bytes(policy, tokens)
+        online = (many.online_bytes - few.online_bytes - (cached[1] - cached[0]) - bounds) / 2
         offline = [(b - a) / 2 for a, b in zip(few.offline_bytes, many.offline_bytes, strict=True)]
         print(f"\n{policy.name}, {tokens} prompt tokens, one layer: {(many.rounds - few.rounds) / 2:g} rounds,")
         print(f"  {online / 1e3:.0f} kB online each way, {offline[0] / 1e3:.0f} + {offline[1] / 1e3:.0f} kB offline")
         print("  rounds by stage:", {stage: (more[stage] - stages[stage]) / 2 for stage in more if more[stage]})
 
 
-def _box_bytes(policy: Policy, tokens: int) -> int:
-    """What putting the boxes of the third layer under masks costs: part of the prefill, not of the step."""
+def _bounds_bytes(policy: Policy, tokens: int) -> int:
+    """Returns the bytes for masking the page bounds of the third layer, which are part of the prefill."""
     if not isinstance(policy, MPCache):
         return 0
     kept = policy.cached(tokens)

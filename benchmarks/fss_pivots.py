@@ -1,9 +1,9 @@
-"""What choosing the best by pivots costs beside comparing all pairs: comparisons, rounds and bytes, exact.
+"""The cost of top-k by pivots and of comparing all pairs: comparisons, rounds and bytes, exact.
 
     python benchmarks/fss_pivots.py [--comparison carry]
 
-The flags of the best k of n, without the shuffle's matrix, which both ways need: a walk of the protocol with shapes
-alone, which is what the dealer does and what `mpcache-bench cost` counts.
+Counts the flags of the top k of n, without the shuffle's matrix, which both need, in a dry run of the protocol on
+shapes, as the dealer and `mpcache-bench cost` do it.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from torch import Tensor
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
 from parties.engines.fss.topk.pivots import top_k_by_pivots
 from parties.engines.fss.topk.ranking import open_ranking
 from parties.engines.fss.topk.sample_sizes import sample_sizes
@@ -25,7 +25,7 @@ from parties.metering.meter import StageMeter
 
 
 def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
-    """Rounds, online bytes each way and offline bytes to both parties, of a choice among n shuffled keys."""
+    """Returns rounds, online bytes each way and offline bytes to both parties, for a top-k of n shuffled keys."""
     sent: list[int] = []
     dealt: list[int] = []
 
@@ -33,10 +33,10 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
         sent.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
         return dealer_openings(wanted)
 
-    with Hollow():
-        source = HollowSource(StageMeter(), dealt.append, dealt.append)
+    with MetaMode():
+        source = CountingSource(StageMeter(), dealt.append, dealt.append)
         source.comparison = how
-        keys = distinct(Masked(source, hollow((1, n)), hollow((1, n)), 16, 8.0, Masked.CONSTANT))
+        keys = distinct(Masked(source, meta_tensor((1, n)), meta_tensor((1, n)), 16, 8.0, Masked.CONSTANT))
         run(program(keys), exchange)
         source.flush()
     return len(sent), sum(sent), sum(dealt)

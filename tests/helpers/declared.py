@@ -137,7 +137,7 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
         Protocol(
             "bit times number",
             [row],
-            lambda x: switch(x),
+            lambda x: select_negative(x),
             lambda how: sign(n, 19, how) + Count(1, bits(n), 0, 16 * n),
         ),
         Protocol(
@@ -152,7 +152,7 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
 EIGHT_BITS = tables.Tables(np.ones((1, 1, 256), dtype=np.int64))
 
 
-def switch(x: Masked) -> Program[Any]:
+def select_negative(x: Masked) -> Program[Any]:
     """A number where it is negative, else zero."""
     return select((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
 
@@ -265,7 +265,7 @@ def key_bits(n: int) -> int:
 
 
 def argmax_cost(n: int, how: How) -> Count:
-    """A level for each halving: signs, their bits, the winners and their indices."""
+    """Counts a level for each halving: signs, their bits, the larger values and their indices."""
     total = Count()
     while n > 1:
         half = n // 2

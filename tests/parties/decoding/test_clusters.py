@@ -10,7 +10,7 @@ sizes = st.sampled_from([(16, 32), (4, 8), (1, 2), (16, 16), (4, 16)])
 
 
 @given(st.integers(1, 3000), sizes)
-def test_always_and_rivals_cover_every_token_once(tokens: int, size: tuple[int, int]) -> None:
+def test_always_and_candidates_cover_every_token_once(tokens: int, size: tuple[int, int]) -> None:
     clusters = Clustering(tokens, *size)
     covered = [token for start, stop in clusters.always for token in range(start, stop)]
     for cluster in clusters.fine_candidates:
@@ -19,7 +19,7 @@ def test_always_and_rivals_cover_every_token_once(tokens: int, size: tuple[int, 
 
 
 @given(st.integers(1, 3000), sizes)
-def test_every_coarse_rival_has_all_its_children(tokens: int, size: tuple[int, int]) -> None:
+def test_every_coarse_candidate_has_all_its_children(tokens: int, size: tuple[int, int]) -> None:
     clusters = Clustering(tokens, *size)
     parents = [parent for parent in clusters.parents if parent is not None]
     ratio = clusters.coarse // clusters.fine
@@ -27,7 +27,7 @@ def test_every_coarse_rival_has_all_its_children(tokens: int, size: tuple[int, i
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.floats(0, 1), sizes)
-def test_winners_never_outnumber_candidates(tokens: int, coarse: float, fine: float, size: tuple[int, int]) -> None:
+def test_no_more_are_selected_than_compete(tokens: int, coarse: float, fine: float, size: tuple[int, int]) -> None:
     clusters = Clustering(tokens, *size)
     k_coarse, k_fine = clusters.top_k(coarse, fine)
     assert 0 <= k_coarse <= len(clusters.coarse_candidates)

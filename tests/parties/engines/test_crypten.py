@@ -29,7 +29,7 @@ SCALE = 2.0**16
 
 def select(engine: Any, coarse: Any, fine: Any, blocks: Any) -> Any:
     selected = run(engine.top_clusters(coarse, fine, CLUSTERS.parents, 3, 4))
-    return run(engine.pick(selected, blocks)).sum(1)  # selected come in any order
+    return run(engine.pick(selected, blocks)).sum(1)  # blocks come in any order
 
 
 def compact(engine: Any, scores: Any, rows: Any) -> Any:

@@ -72,7 +72,7 @@ def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, li
         except TruncationFailure:
             continue
         return torch.cat([value_of(a, b) for a, b in zip(first[0], second[0], strict=True)]), first[1], trace
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -102,7 +102,7 @@ def opened(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]
         return [
             part.cpu() if isinstance(part, Tensor) else torch.from_numpy(part) for r in simulation.opened for part in r
         ]
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @pytest.mark.gpu

@@ -58,7 +58,7 @@ def agree(
     cache = prefilled(decoder, prompt)
     naive = NaiveMPCache(spec, weights, prompt[:-1], Settings(**parameters))
 
-    for layer, source_layer in enumerate(naive.leaders):
+    for layer, source_layer in enumerate(naive.source_layers):
         assert policy.source_layer(layer) == source_layer
         assert cache.layers[source_layer].kept.tolist() == naive.kept[layer]
         assert len(naive.kept[layer]) == policy.cached(seq_len - 1)
@@ -163,7 +163,7 @@ def test_among_equals_the_lower_index_wins(name: str) -> None:
     weights |= {key: torch.zeros_like(w) for key, w in weights.items() if ".q." in key}
     decoded = agree(spec, 51, 3, weights=weights, static_keep=0.8, select=0.3, **SMALL)
     assert decoded.kept == [list(range(40))] * spec.n_layers
-    # 41 tokens are 11 fine clusters: the first and the last, and int(11 * 0.3) = 3 winners
+    # 41 tokens are 11 fine clusters: the first and the last, and int(11 * 0.3) = 3 selected
     assert decoded.attended[0] == [[[*range(16), 40]] * spec.n_heads] * spec.n_layers
 
 

@@ -24,8 +24,8 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.computation import Computation
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
 from parties.engines.fss.cost.shapes import installed_shapes, prefilled
 from parties.engines.fss.dealing.plan import Piece, Plan
 from parties.engines.fss.dealing.receiver import MATERIAL
@@ -122,7 +122,7 @@ def predict(
     Raises:
         HeadError: the policy rates tokens with trained heads whose file cannot be read.
     """
-    with Hollow():
+    with MetaMode():
         walk = _Walk(installed_shapes(spec, policy) if prefill == "mpc" else folded_shapes(spec), comparison)
         decoder = Decoder(walk.engine, spec, policy)
         sizes = Prefill.of(decoder, seq_len - 1) if prefill == "mpc" else None
@@ -159,7 +159,7 @@ class _Ledger:
 class _Counted(Computation):
     """The dealer's side of the computation; what the server would tell the client is counted."""
 
-    def __init__(self, source: HollowSource, ledger: _Ledger) -> None:
+    def __init__(self, source: CountingSource, ledger: _Ledger) -> None:
         super().__init__(source)
         self._ledger = ledger
 
@@ -176,11 +176,11 @@ class _Walk:
         self.meter = StageMeter()
         self._ledger = _Ledger()
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
-        self._source = HollowSource(self.meter, to_client, to_server)
+        self._source = CountingSource(self.meter, to_client, to_server)
         self._source.comparison = comparison
         self.engine = _Counted(self._source, self._ledger)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
-        self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
+        self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)
 
     def off_the_clock(self, piece: Piece) -> Piece:
@@ -198,7 +198,7 @@ class _Walk:
         """Walks one piece of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
+        drawn, told, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
         for piece in pieces:
             self._source.begin(self._source.epoch + 1)
             run(piece(), self._exchange)
@@ -207,8 +207,8 @@ class _Walk:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.told_bytes - told) // BLOCK_BYTES,
-            look_up_bytes=source.shared_bytes - shared,
+            comparison_levels=(source.broadcast_bytes - told) // BLOCK_BYTES,
+            look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )
         return traffic, work

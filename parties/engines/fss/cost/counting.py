@@ -1,4 +1,4 @@
-"""The dealer's randomness without any: for walking a program to count what it takes."""
+"""A dealer's source that only counts, for dry runs of a program on shapes."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from parties.engines.fss.cost.meta_tensors import hollow
+from parties.engines.fss.cost.meta_tensors import meta_tensor
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter
 from parties.engines.fss.randomness.source import Bits, Dealt, Shape
@@ -15,35 +15,35 @@ from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
 
-class HollowStream(Keystream):
-    """A keystream that is counted and not drawn.
+class CountingStream(Keystream):
+    """A keystream that counts bytes instead of drawing them.
 
     Attributes:
-        size: bytes so far.
+        size: Bytes so far.
     """
 
     def __init__(self) -> None:
         self.size = 0
 
     def begin(self, epoch: int) -> None:
-        """Every epoch is alike."""
+        """Does nothing: the count goes on over epochs."""
 
     def octets(self, count: int) -> memoryview:
-        """Zeros."""
+        """Returns zeros."""
         self.size += count
         return memoryview(bytearray(count))
 
     def words(self, shape: Shape) -> Tensor:
-        """Elements that are nowhere."""
+        """Returns a meta tensor."""
         self.size += 8 * math.prod(shape)
-        return hollow(shape)
+        return meta_tensor(shape)
 
 
-class HollowOutbox(FrameWriter):
-    """Counts frames as the dealer would cut them.
+class CountingWriter(FrameWriter):
+    """Counts the frames that the dealer would send.
 
     Args:
-        count: is told the bytes of each frame.
+        count: Called with the bytes of each frame.
     """
 
     def __init__(self, count: Callable[[int], None]) -> None:
@@ -55,36 +55,36 @@ class HollowOutbox(FrameWriter):
         self.size += array.nbytes
 
     def flush(self) -> None:
-        """Counts what has gathered."""
+        """Counts the frames of the buffered bytes."""
         for start in range(0, self.size, FRAME_BYTES):
             self._count(MARK_BYTES + min(FRAME_BYTES, self.size - start))
         self.size = 0
 
 
-class HollowSource(DealerSource):
-    """The dealer's randomness without any: nothing is drawn, no secret is computed, all sizes are counted.
+class CountingSource(DealerSource):
+    """A dealer's source that draws nothing, evaluates no secret and counts all sizes.
 
     Args:
-        meter: knows the stage that a program is in.
-        to_client: is told the bytes of each frame to the client.
-        to_server: is told those to the server.
+        meter: Knows the current stage of a program.
+        to_client: Called with the bytes of each frame to the client.
+        to_server: Called with the bytes of each frame to the server.
 
     Attributes:
-        drawn: what the client draws, which is more than what the server does.
-        told_bytes: what the dealer has told both parties: keys of comparisons.
-        shared_bytes: what it has shared bit by bit: one-hot vectors of look-ups.
+        drawn: The client's keystream; the client draws more than the server.
+        broadcast_bytes: Bytes sent to both parties: comparison keys.
+        dealt_bytes: Bytes dealt as XOR shares: one-hot vectors of look-ups, and bits.
     """
 
     def __init__(self, meter: StageMeter, to_client: Callable[[int], None], to_server: Callable[[int], None]) -> None:
-        self.drawn = HollowStream()
-        super().__init__(meter, self.drawn, HollowStream(), HollowOutbox(to_client), HollowOutbox(to_server))
-        self.told_bytes = self.shared_bytes = 0
+        self.drawn = CountingStream()
+        super().__init__(meter, self.drawn, CountingStream(), CountingWriter(to_client), CountingWriter(to_server))
+        self.broadcast_bytes = self.dealt_bytes = 0
 
     def placeholder(self, shape: Shape) -> Tensor:
         """See `Source`."""
-        return hollow(shape)
+        return meta_tensor(shape)
 
-    def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
+    def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never evaluated
         """See `Source`."""
         whole = self.client.words(shape)
         self._correct(_nothing(shape, np.int64))
@@ -94,16 +94,16 @@ class HollowSource(DealerSource):
         """See `Source`."""
         whole = _nothing(shape, np.uint8)
         self.drawn.size += whole.nbytes
-        self.shared_bytes += whole.nbytes
+        self.dealt_bytes += whole.nbytes
         self._correct(whole)
         return whole, whole
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
         """See `Source`."""
-        self.told_bytes += math.prod(shape)
+        self.broadcast_bytes += math.prod(shape)
         return super().broadcast(shape, lambda: _nothing(shape, np.uint8))
 
 
 def _nothing(shape: Shape, dtype: type[np.generic]) -> Any:
-    """Zeros that take no memory."""
+    """Returns zeros that take no memory."""
     return np.broadcast_to(dtype(0), tuple(shape))

@@ -7,7 +7,7 @@ import torch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
 from parties.engines.plain import PlainEngine
 from parties.heads.folding import fold_head, shapes_of
 from parties.heads.format import read_head
@@ -26,9 +26,13 @@ def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ..
     if policy.trained is None:
         return folded_shapes(spec)
     head = read_head(getattr(policy, "head", ""), policy.trained)
-    with Hollow():
-        head = replace(head, tensors={name: hollow(shape, torch.float64) for name, shape in head.shapes(spec).items()})
-        folded = fold_head(head, spec, {name: hollow(shape, torch.float64) for name, shape in spec.shapes().items()})
+    with MetaMode():
+        head = replace(
+            head, tensors={name: meta_tensor(shape, torch.float64) for name, shape in head.shapes(spec).items()}
+        )
+        folded = fold_head(
+            head, spec, {name: meta_tensor(shape, torch.float64) for name, shape in spec.shapes().items()}
+        )
     return folded_shapes(spec) | shapes_of(folded)
 
 
@@ -38,9 +42,9 @@ def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
     Raises:
         HeadError: as `installed_shapes`.
     """
-    weights = {name: hollow(shape, torch.float64) for name, shape in installed_shapes(spec, policy).items()}
+    weights = {name: meta_tensor(shape, torch.float64) for name, shape in installed_shapes(spec, policy).items()}
     engine, cache = PlainEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)
-    with Hollow():
+    with MetaMode():
         run(engine.install({}, weights))
         decoder = Decoder(engine, spec, policy)
         run(decoder.prefill(run(decoder.embed([0] * tokens, tokens, 0)), cache))

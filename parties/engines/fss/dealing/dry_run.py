@@ -17,7 +17,7 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 class Walk:
     """Walks the pieces of a plan; what it puts goes to the couriers.
 
-    A piece that met the danger zone is walked again, and all that follow it: their masks hang on its own. Where the
+    A piece that met the danger zone is dry_run again, and all that follow it: their masks hang on its own. Where the
     walk begins again it needs what the cache held there. Streamed, it remembers that for each piece that the parties
     may still repeat; stored, all pieces are ahead of the parties and too many to remember, so it walks in silence from
     the first one.
@@ -68,10 +68,10 @@ class Walk:
         self._prompted.set()
 
     def again(self, index: int, attempt: int) -> None:
-        """Gives up what was walked from epoch `index` on, and walks it anew.
+        """Gives up what was dry_run from epoch `index` on, and walks it anew.
 
         Raises:
-            BadRequest: the piece was never walked, or is through.
+            BadRequest: the piece was never dry_run, or is through.
         """
         least, most = min(list(self._restores)), self._plan.first + len(self._programs) - 1
         if not least <= index <= most:

@@ -66,7 +66,7 @@ def decode(
 
 
 def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
-    """Makes this process see the danger zone at the given truncation, as both parties would.
+    """Makes a given truncation fail in this process, as it would at both parties.
 
     Args:
         at: the truncation, counted from 1.
@@ -128,7 +128,7 @@ def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -
 
 
 @pytest.mark.parametrize("at", [1, 70])
-def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(at: int) -> None:
+def test_a_token_with_a_truncation_failure_is_decoded_again_with_fresh_randomness(at: int) -> None:
     policy = POLICIES["mpcache"]
     decoder, cache, parts, token = prefilled("llama", policy)
     results = together(stumbling, at, policy, parts, token)
@@ -136,7 +136,7 @@ def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(a
     assert results["client"][3] == results["server"][3] >= 1
 
 
-def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
     if role == "dealer":
         with pytest.raises(PeerLost):
             Dealer(mesh["client"], mesh["server"], meter).serve()
@@ -148,9 +148,9 @@ def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
     return str(caught.value)
 
 
-def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
+def test_a_segment_that_fails_in_every_attempt_ends_the_cell_with_a_reason() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
-    results = together(unlucky, POLICIES["full"], parts, token)
+    results = together(failing, POLICIES["full"], parts, token)
     for role in ("client", "server"):
         assert f"failed in each of {MOST_ATTEMPTS} attempts" in results[role]
         assert re.search(r"in stage [a-z_]+, where [\d,]+ numbers below 2\^62 are truncated", results[role])

@@ -60,7 +60,7 @@ def simulated(
         except TruncationFailure:
             continue
         return {name: value_of(first[name], second[name]) for name in first}, simulation
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @settings(max_examples=6, deadline=None)
@@ -87,7 +87,7 @@ def test_messages_do_not_depend_on_the_prompt() -> None:
 def prompted(
     role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, sizes: Prefill, prompt: list[int], at: int
 ) -> Any:
-    """Prefills inside and decodes; meets the danger zone once, at the truncation `at`, if that is not 0."""
+    """Prefills inside and decodes; truncation `at` fails once, if that is not 0."""
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     if at:
@@ -118,7 +118,7 @@ def prompted(
         ("llama", "mpcache", 21, 5, 0),
         ("gpt2", "mpcache", 21, 8, 0),
         ("llama", "full", 1, 1, 0),
-        ("llama", "mpcache", 13, 4, 3),  # danger while the first chunk runs
+        ("llama", "mpcache", 13, 4, 3),  # a failure while the first chunk runs
         ("llama", "mpcache", 13, 4, 60),  # and when several are through
         ("llama", "full", 150, 150, 3),  # while the dealer has more to send than sockets hold
     ],

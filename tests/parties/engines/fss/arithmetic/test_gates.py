@@ -1,4 +1,4 @@
-"""Gates: exact arithmetic, the danger zone, and everything that must not happen with correlated randomness."""
+"""Gates: exact arithmetic, truncation failures, and all misuses of correlated randomness."""
 
 import math
 from typing import Any
@@ -112,7 +112,7 @@ def test_truncation_is_within_one_unit_and_unbiased(drop: int, seed: int) -> Non
     assert abs(float(error.mean())) < 0.1
 
 
-def test_a_number_in_the_danger_zone_is_seen_by_both_and_never_cut_wrongly() -> None:
+def test_a_truncation_failure_is_seen_by_both_and_nothing_is_truncated_wrongly() -> None:
     integers = torch.full((4000,), 2**55)
     outcomes = []
 
@@ -155,7 +155,7 @@ def test_a_mask_hides_one_value_only() -> None:
         pad.hide(torch.ones(3, dtype=torch.int64))
 
 
-def test_an_epochs_material_is_used_once() -> None:
+def test_an_epochs_randomness_is_used_once() -> None:
     simulation = Simulation()
     simulation.run(lambda source: masked(source, torch.zeros(2)))
     for source in (simulation.client, simulation.server):
@@ -172,16 +172,16 @@ def test_epochs_of_one_seed_share_no_block() -> None:
     assert len(torch.cat(drawn).unique()) == 3 * 4096
 
 
-def test_an_inbox_skips_what_was_given_up_and_refuses_what_comes_too_early() -> None:
+def test_a_reader_skips_abandoned_epochs_and_refuses_frames_that_come_too_early() -> None:
     frames = [bytes([epoch]) + bytes(7) + bytes([epoch] * 4) for epoch in (1, 2, 3)]
-    inbox = FrameReader(lambda: frames.pop(0))
-    inbox.begin(2)
-    assert inbox.take((4,), np.uint8).tolist() == [2] * 4
+    reader = FrameReader(lambda: frames.pop(0))
+    reader.begin(2)
+    assert reader.take((4,), np.uint8).tolist() == [2] * 4
     with pytest.raises(RandomnessOutOfStep, match="epoch 2 is used up"):
-        inbox.take((1,), np.uint8)
+        reader.take((1,), np.uint8)
 
 
-def test_a_dealer_that_walks_another_program_is_noticed() -> None:
+def test_a_dealer_that_runs_another_program_is_noticed() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.zeros(3 if source.rank == 2 else 4, 5))
         return multiply([x, x])

@@ -64,7 +64,7 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
     (some, first), (others, second) = runs["some"], runs["others"]
     rounds = [sum(stage[3] for stage in shapes(results, "client").values()) for results in (first, second)]
     if rounds[0] != rounds[1]:
-        pytest.skip("a piece met the danger zone in one of the two runs, as one in a thousand does")
+        pytest.skip("a truncation failed in one of the two runs, as in one of a thousand")
     for role in ("client", "server"):
         assert shapes(first, role) == shapes(second, role)
     pair = ("server", "client")

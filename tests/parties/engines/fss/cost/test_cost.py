@@ -12,7 +12,7 @@ from tests.helpers.four import Four
 
 SMALL = {"fine_size": 4, "coarse_size": 8}
 TRIES = 4
-"""A run in which a number met the danger zone did something twice; that is rare, and a prediction leaves it out."""
+"""A run with a truncation failure does something twice; that is rare, and a prediction does not include it."""
 
 CELLS: dict[str, dict[str, Any]] = {
     "full": {},

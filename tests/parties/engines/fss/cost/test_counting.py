@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from parties.engines.fss.cost.cost import predict
-from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
@@ -20,7 +20,7 @@ from tests.parties.engines.fss.cost.test_shapes import policy_of
 
 def test_its_randomness_costs_what_the_dealers_costs() -> None:
     frames: dict[str, list[int]] = {"client": [], "server": []}
-    source = HollowSource(StageMeter(), frames["client"].append, frames["server"].append)
+    source = CountingSource(StageMeter(), frames["client"].append, frames["server"].append)
     secrets: list[str] = []
 
     def secret() -> Any:
@@ -38,9 +38,9 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
     assert isinstance(source, DealerSource)
 
 
-def test_long_material_is_cut_into_frames() -> None:
+def test_long_streams_are_cut_into_frames() -> None:
     frames: list[int] = []
-    source = HollowSource(StageMeter(), frames.append, frames.append)
+    source = CountingSource(StageMeter(), frames.append, frames.append)
     source.begin(1)
     source.deal((2**17 + 1,), lambda: torch.empty(0))
     source.flush()
@@ -58,7 +58,7 @@ def test_a_model_that_fits_no_machine_is_predicted() -> None:
 
 
 def test_zeros_of_the_randomness_take_no_memory() -> None:
-    source = HollowSource(StageMeter(), lambda _: None, lambda _: None)
+    source = CountingSource(StageMeter(), lambda _: None, lambda _: None)
     octets, _ = source.deal_bytes((2**20, 2**20), lambda: np.empty(0, np.uint8))
     assert octets.nbytes == 2**40
     assert octets.base is not None

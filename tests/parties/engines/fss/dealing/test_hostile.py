@@ -26,7 +26,7 @@ HUGE = 3 << 30
 """A payload that no memory is taken for: its header alone is ever sent."""
 
 
-def test_material_beyond_what_was_granted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_beyond_the_credit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver, "AHEAD_BYTES", 3000)
     with linked() as (party, dealer, meter, _):
         taking = Intake(party, meter)
@@ -41,7 +41,7 @@ def test_material_beyond_what_was_granted_is_refused(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("length", [LONGEST_BYTES + 1, HUGE])
 @pytest.mark.parametrize("way", ["streamed", "stored"])
-def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: int, way: str) -> None:
+def test_a_frame_that_is_too_long_is_refused_by_its_header(length: int, way: str) -> None:
     assert LONGEST_BYTES == FRAME_BYTES + MARK_BYTES
     with link_and_wire() as (party, wire, meter):
         taking = Intake(party, meter) if way == "streamed" else Stock(party, meter)
@@ -51,11 +51,11 @@ def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: i
 
 
 @pytest.mark.parametrize("frame", [b"1234567", bytes(MARK_BYTES)], ids=["half a mark", "a mark alone"])
-def test_a_frame_without_material_is_refused(frame: bytes) -> None:
-    inbox = FrameReader(lambda: frame)
-    inbox.begin(1)
+def test_a_frame_without_payload_is_refused(frame: bytes) -> None:
+    reader = FrameReader(lambda: frame)
+    reader.begin(1)
     with pytest.raises(RandomnessOutOfStep, match=f"a frame of {len(frame)} bytes holds no correlated randomness"):
-        inbox.take((1,), "u1")
+        reader.take((1,), "u1")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, HUGE])

@@ -1,4 +1,4 @@
-"""Where the dealer's material waits: ahead in memory or on disk, and what happens to it when something goes wrong."""
+"""Preprocessing: streamed ahead or stored on disk, and its behaviour under faults."""
 
 import os
 import resource
@@ -84,8 +84,8 @@ CELLS = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, carry": {"offline": "stored", "comparison": "carry"},
     "streamed, carry": {"offline": "streamed", "comparison": "carry"},
-    "stored, danger early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
-    "stored, danger late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
+    "stored, failure early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
+    "stored, failure late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
 }
 
 
@@ -159,7 +159,7 @@ def test_a_party_with_little_room_is_sent_no_more_than_it_grants() -> None:
 
 
 def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str, int]) -> Any:
-    """Prepares a streamed cell and then waits for nearly all of its material, without beginning a single token."""
+    """Prepares a streamed cell and waits for nearly all of its correlated randomness before the first token."""
     if role == "dealer":
         try:
             Dealer(mesh["client"], mesh["server"], meter).serve()

@@ -1,4 +1,4 @@
-"""Stored material: in no folder, whatever happens to the party; read once, whole, or not at all."""
+"""Preprocessing on disk: its file has no name, and it is read once, whole, or not at all."""
 
 import errno
 import os
@@ -123,7 +123,7 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
+def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
     frames: list[bytes] = []
     dealt = FrameWriter(frames.append)
     for epoch in (7, 8):
@@ -131,9 +131,9 @@ def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
         dealt.put(np.full(4, epoch, dtype=np.uint8))
         dealt.flush()
     material = StoredMaterial(written(frames))
-    inbox = FrameReader(material.next)
-    inbox.begin(8)
-    assert inbox.take((4,), np.uint8).tolist() == [8] * 4
+    reader = FrameReader(material.next)
+    reader.begin(8)
+    assert reader.take((4,), np.uint8).tolist() == [8] * 4
     material.close()
     again = FrameReader(StoredMaterial(written(frames)).next)
     again.begin(9)

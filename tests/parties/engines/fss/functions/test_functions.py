@@ -26,7 +26,7 @@ Function = Callable[[Masked], Program[Any]]
 
 
 def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tuple[Any, Any, Simulation]:
-    """Both parties' results; the danger zone is met now and then, and then another seed is taken."""
+    """Both parties' results; truncation fails now and then, and then another seed is used."""
     for seed in range(20):
         simulation = Simulation(seed)
 
@@ -37,7 +37,7 @@ def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tu
             return (*simulation.run(program), simulation)
         except gates.TruncationFailure:
             continue
-    raise AssertionError("the danger zone was met twenty times in a row")
+    raise AssertionError("truncation failed twenty times in a row")
 
 
 def costs(simulation: Simulation, inputs: int) -> tuple[int, int, tuple[int, int]]:

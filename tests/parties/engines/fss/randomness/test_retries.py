@@ -119,7 +119,7 @@ def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
         assert all(0 <= s.spare <= s.offline + 16 for s in found)
 
 
-def test_an_unlucky_sample_is_a_failure_like_others() -> None:
+def test_pivots_that_miss_are_a_failure_like_others() -> None:
     assert issubclass(PivotsMissed, gates.TruncationFailure)
 
 

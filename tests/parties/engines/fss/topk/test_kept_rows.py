@@ -44,7 +44,7 @@ def computed(function: Function, *inputs: Tensor) -> tuple[Tensor, Simulation]:
             return value_of(*simulation.run(program)), simulation
         except TruncationFailure:
             continue
-    raise AssertionError("the danger zone was met twenty times in a row")
+    raise AssertionError("truncation failed twenty times in a row")
 
 
 def kept(engine: Any, scores: Any, rows: Any, count: int) -> Program[Any]:

@@ -1,4 +1,4 @@
-"""Choosing by pivots: the winners of all pairs, at a stated cost, and nothing opened that depends on the values."""
+"""Top-k by pivots: the result of comparing all pairs, at the stated cost; no opened bit depends on the values."""
 
 import math
 from fractions import Fraction
@@ -19,7 +19,7 @@ from parties.engines.fss.topk import selection
 from parties.engines.fss.topk.pivots import ROUNDS, PivotsMissed, _classes, top_k_by_pivots
 from parties.engines.fss.topk.sample_sizes import MISS_BITS, SampleSizes, hypergeometric_quantile, sample_sizes
 from tests.helpers.declared import Count, How, Protocol, bits, key_bits, opened, sign
-from tests.parties.engines.fss.test_declared import simulated, walked
+from tests.parties.engines.fss.test_declared import dry_run, simulated
 
 SMALL = SampleSizes(n=24, count=8, sample=8, high=2, low=5, between=12)
 ROOMY = SampleSizes(n=24, count=1, sample=8, high=0, low=5, between=24)
@@ -58,7 +58,7 @@ def test_few_candidates_are_compared_in_pairs_for_the_sake_of_rounds() -> None:
 
 
 def declared(sizes: SampleSizes, how: How) -> Count:
-    """Flags of the best by pivots: the shuffle, three batches of signs, pivots and candidates under fresh masks."""
+    """Counts the flags of the top k by pivots: the shuffle, three batches of signs, pivots and candidates remasked."""
     n, k = sizes.n, key_bits(sizes.n)
     batches = (math.comb(sizes.sample, 2), len(sizes.pivots) * (n - sizes.sample), math.comb(sizes.between, 2))
     total = Count(server=8 * n * n + 8 * n) + opened(n) + opened(len(sizes.pivots)) + opened(sizes.between)
@@ -78,7 +78,7 @@ def test_pivots_cost_what_they_declare(n: int, count: int, how: How) -> None:
         lambda x: selection.kept_flags(selection.distinct(x), count),
         lambda how: declared(sizes, how),
     )
-    assert walked(protocol, how) == protocol.cost(how)
+    assert dry_run(protocol, how) == protocol.cost(how)
     if n == 512:
         assert simulated(protocol, how) == protocol.cost(how)
         assert protocol.cost(how).rounds == 1 + ROUNDS
@@ -137,9 +137,9 @@ def of_random_ranking(heads: int, sizes: SampleSizes) -> np.ndarray[Any, Any]:
 def test_the_last_ranking_opens_what_a_simulator_draws(name: str) -> None:
     heads, pairs = 3000, math.comb(ROOMY.between, 2)
     _, seen = small(ROWS[name].double().expand(heads, 24), 6, ROOMY)
-    bits_of_rivals = np.unpackbits(seen[6][0], count=pairs * heads).reshape(heads, pairs)
+    bits_of_candidates = np.unpackbits(seen[6][0], count=pairs * heads).reshape(heads, pairs)
     expected = of_random_ranking(20 * heads, ROOMY).mean(0)
-    assert np.abs(bits_of_rivals.mean(0) - expected).max() < 6 * 0.5 * math.sqrt(1.05 / heads)
+    assert np.abs(bits_of_candidates.mean(0) - expected).max() < 6 * 0.5 * math.sqrt(1.05 / heads)
     assert np.ptp(expected) > 0.1, "bits that follow from earlier ones are not fair ones"
 
 
