@@ -1,4 +1,4 @@
-"""What each protocol of the engine says that it costs, and a program to count it by."""
+"""The declared cost of each protocol of the engine, and a program to measure it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ class Protocol:
 
 
 def local(function: Callable[..., Any]) -> Callable[..., Program[Any]]:
-    """A program that only deals and computes."""
+    """Makes a program of a local function."""
 
     def program(*values: Masked) -> Program[Any]:
         return function(*values)
@@ -108,7 +108,7 @@ def of_sizes(n: int, d: int, count: int) -> list[Protocol]:
 
 
 def gates_of(n: int, d: int, count: int) -> list[Protocol]:
-    """What everything is built of."""
+    """Returns the basic gates."""
     row = ((n,), 16, 8.0)
     return [
         Protocol("opening", [row], lambda x: gates.open_(x.additive()), lambda _: opened(n)),
@@ -153,7 +153,7 @@ EIGHT_BITS = tables.Tables(np.ones((1, 1, 256), dtype=np.int64))
 
 
 def select_negative(x: Masked) -> Program[Any]:
-    """A number where it is negative, else zero."""
+    """Selects negative numbers; others become zero."""
     return select((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
 
 
@@ -207,20 +207,20 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
 
 
 def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:
-    """Rows of a table at places that only the client knows."""
+    """Looks up rows of a table at indices that only the client knows."""
     table = ServerMatrix(torch.zeros(width, vocab, dtype=torch.int64))
     return embedded_rows(x.source, table, [0] * count if x.source.rank == CLIENT else None, count, 8.0)
 
 
 def embedding_cost(vocab: int, width: int, count: int) -> Count:
-    """Two one-hot vectors, a row of each part, the row of the part that is meant."""
+    """Two one-hot vectors, a row of each part, the row of the selected part."""
     parts = parts_of(vocab, width)
     online = 8 * (vocab // parts + parts + (parts + 1) * width)
     return Count(3, count * online, 0, count * 8 * (parts + 1) * width)
 
 
 def choices_of(n: int, d: int, count: int) -> list[Protocol]:
-    """What is ordered, chosen and moved; of three heads where there are heads."""
+    """Returns maximum, selection and compaction; with three heads where there are heads."""
     keys, pairs = ((3, n), 16, 8.0), n * (n - 1) // 2
     return [
         Protocol(

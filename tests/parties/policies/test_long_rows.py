@@ -1,4 +1,4 @@
-"""Caches of thousands of tokens: every policy decodes like the plain engine, where rows of scores are long."""
+"""Caches of thousands of tokens: every policy decodes like the plain engine with long rows of scores."""
 
 from dataclasses import fields, replace
 from typing import Any

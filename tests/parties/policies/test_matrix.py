@@ -1,4 +1,4 @@
-"""Every policy on every engine, prefill and decoding: what the plain engine decodes, by messages that say nothing."""
+"""Every policy on every engine, prefill and decoding: the plain engine's tokens, by messages that reveal nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"fine_size": 4, "coarse_size": 8}
 
 @dataclass(frozen=True)
 class Decoded:
-    """What project and reference agreed on: for each step, layer and head the attended tokens."""
+    """The common result of project and reference: the attended tokens of each step, layer and head."""
 
     tokens: list[int]
     kept: list[list[int]]
@@ -50,7 +50,7 @@ def agree(
     weights: dict[str, Tensor] | None = None,
     **parameters: Any,
 ) -> Decoded:
-    """Decodes with project and reference, each fed with its own tokens, and compares all there is."""
+    """Decodes with project and reference, each with its own tokens, and compares all results."""
     weights = weights or precise_weights(spec, seed)
     prompt = random_tokens(spec, seq_len, seed)
     policy = MPCache(**parameters)
@@ -144,7 +144,7 @@ def test_whatever_the_parameters(
 
 
 def test_choices_depend_on_head_step_and_layer() -> None:
-    """Without this, agreement on them would say little."""
+    """Otherwise an agreement of both would prove little."""
     decoded = agree(SPECS["llama"], 90, 6, seed=6, static_keep=0.7, share_from=0, share_layers=1, **SMALL)
     heads = decoded.attended[0][0]
     assert any(head != heads[0] for head in heads)
@@ -156,8 +156,8 @@ def test_choices_depend_on_head_step_and_layer() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_among_equals_the_lower_index_wins(name: str) -> None:
-    """Queries of zero look at everything alike: the prompt's start stays, and the first clusters win."""
+def test_among_equals_the_lower_index_is_selected(name: str) -> None:
+    """Queries of zero attend to everything equally: the prompt's start is kept, and the first clusters are selected."""
     spec = SPECS[name]
     weights = precise_weights(spec)
     weights |= {key: torch.zeros_like(w) for key, w in weights.items() if ".q." in key}

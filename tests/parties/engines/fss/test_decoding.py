@@ -144,7 +144,7 @@ def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
     stumble(10, ever_after=True)
     with pytest.raises(RetriesExhausted) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
-    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
+    mesh["server" if role == "client" else "client"].exchange(b"")  # the dealer ends with the first party that leaves
     return str(caught.value)
 
 
@@ -158,7 +158,7 @@ def test_a_segment_that_fails_in_every_attempt_ends_the_cell_with_a_reason() -> 
 
 
 def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
-    """Truncation failures more often than chance gives them, as an active dealer could bring them about."""
+    """Causes more truncation failures than chance explains, as an active dealer could."""
     if role == "dealer":
         dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
         honest = dealer._answer
@@ -178,7 +178,7 @@ def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: An
     return str(caught.value)
 
 
-def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_told_again() -> None:
+def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_learns_of_them() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     results = together(provoked, POLICIES["full"], parts, token)
     assert results["client"] == results["server"]
@@ -188,7 +188,7 @@ def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_tol
 
 
 def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
-    """A plain decoder with a cache, the cache in two parts, and the token to go on with."""
+    """Returns a plain decoder with a cache, the cache in two shares, and the next token."""
     spec = SPECS[family]
     prompt = random_tokens(spec, 40, seed=5)
     decoder, cache = plain_decoder(spec, policy), Cache.empty(spec.n_layers)

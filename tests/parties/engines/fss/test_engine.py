@@ -1,4 +1,4 @@
-"""Cells of the engine as the parties run them, through the same doors as every other engine."""
+"""Cells of the engine as the parties run them, through the interface of every engine."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def job(policy: str = "full", **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cells() -> Any:
-    """Several cells on the same parties: the model is installed once, the seeds serve them all."""
+    """Runs several cells on the same parties: the model is installed once, with one set of seeds."""
     wanted = {
         "full": job(),
         "again": job(),

@@ -1,4 +1,4 @@
-"""A retry helps: whatever a segment truncates is masked anew in each attempt, in every policy and model family."""
+"""A retry helps: all that a segment truncates is masked afresh in each attempt, for every policy and model family."""
 
 import sys
 from collections.abc import Callable
@@ -152,7 +152,7 @@ FRESH: dict[str, Callable[[Two], Any]] = {
 @pytest.mark.parametrize("how", STALE)
 def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
     def second(two: Two) -> None:
-        two.new.source.declared = lambda _: None  # one party alone declares bounds here, and has nothing to compare
+        two.new.source.declared = lambda _: None  # a single party declares bounds here and has nothing to compare
         if two.new.source.rank == rank:
             with pytest.raises(StaleMask, match=r"opened in epoch [01] are truncated in epoch 2"):
                 STALE[how](two)

@@ -1,4 +1,4 @@
-"""Prefill inside the computation: like the plain engine whatever the chunks, in one process and between processes."""
+"""Prefill inside the computation equals the plain engine for all chunks, in one process and between processes."""
 
 from typing import Any
 
@@ -119,7 +119,7 @@ def prompted(
         ("gpt2", "mpcache", 21, 8, 0),
         ("llama", "full", 1, 1, 0),
         ("llama", "mpcache", 13, 4, 3),  # a failure while the first chunk runs
-        ("llama", "mpcache", 13, 4, 60),  # and when several are through
+        ("llama", "mpcache", 13, 4, 60),  # and after several chunks
         ("llama", "full", 150, 150, 3),  # while the dealer has more to send than sockets hold
     ],
 )

@@ -54,7 +54,7 @@ def parties() -> Iterator[Four]:
 
 
 def online(stages: list[dict[str, Any]]) -> dict[str, tuple[float, int, int]]:
-    """Rounds, bytes sent and bytes received of each online stage that talks."""
+    """Returns rounds, bytes sent and bytes received of each online stage with traffic."""
     return {
         stage["stage"]: (stage["rounds"], stage["sent_bytes"], stage["received_bytes"])
         for stage in stages

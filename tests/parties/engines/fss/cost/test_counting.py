@@ -1,4 +1,4 @@
-"""What the dealer would deal, counted without a number of it."""
+"""The dealer's traffic, counted on shapes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Peers that send what the protocol does not allow: each is refused by name, and no memory is taken for it first."""
+"""Messages that the protocol does not allow are refused by name, before any memory is allocated for them."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from parties.transport.link import Link
 from tests.helpers.wires import announced, later, link_and_wire, linked
 
 HUGE = 3 << 30
-"""A payload that no memory is taken for: its header alone is ever sent."""
+"""A payload for which no memory is allocated: only its header is sent."""
 
 
 def test_frames_beyond_the_credit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_frames_beyond_the_credit_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with linked() as (party, dealer, meter, _):
         taking = Intake(party, meter)
         assert dealer.receive_json() == {"do": "grant", "upto": 3000}
-        for _ in range(4):  # three fill the room, and the fourth has none
+        for _ in range(4):  # three use up the credit, and the fourth has none
             dealer.send(bytes(1000))
         with pytest.raises(PeerLost):
             dealer.receive()
@@ -69,7 +69,7 @@ def test_an_opening_of_another_length_is_refused_by_its_header(length: int) -> N
             opened.result(30)
 
 
-def test_a_link_believes_no_longer_frame_than_it_is_told_to() -> None:
+def test_a_link_accepts_no_frame_beyond_its_limit() -> None:
     with link_and_wire() as (link, wire, _):
         wire.sendall(announced(HUGE))
         with pytest.raises(OutOfStep, match="at most 100 bytes"):

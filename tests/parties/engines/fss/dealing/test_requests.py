@@ -1,4 +1,4 @@
-"""Requests that a dealer cannot or must not answer: each ends its cell by name, and an epoch is dealt once."""
+"""Requests that a dealer cannot or must not answer end the cell with a named error, and an epoch is dealt once."""
 
 import copy
 import json
@@ -56,7 +56,7 @@ def dealers() -> Iterator[tuple[Dealer, dict[str, Link], dict[str, Any]]]:
 
 
 def refusal(*requests: Any, role: str = "client") -> PartyError:
-    """Why the dealer ends the cell when a party asks it for this."""
+    """Returns the dealer's error for a party's requests."""
     with dealers() as (dealer, mine, _):
         served = later(dealer.serve)
         for request in requests:
@@ -77,7 +77,7 @@ def changed(request: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("request_", ["again", 7, None, [], [{"do": "end"}], True])
-def test_what_is_no_object_is_refused(request_: Any) -> None:
+def test_a_request_that_is_not_an_object_is_refused(request_: Any) -> None:
     assert isinstance(refusal(request_), BadRequest)
 
 
@@ -174,7 +174,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
 @pytest.mark.parametrize(
     "requests",
     [
-        (INSTALL, INSTALL),  # the server's matrices would be masked twice alike
+        (INSTALL, INSTALL),  # the server's matrices would get the same masks twice
         (INSTALL, changed(DECODE, "plan/first", 1)),  # the epoch of the installation
         (INSTALL, ROOM, DECODE, {"do": "again", "index": 2, "attempt": 0}),  # an attempt that was dealt
     ],
@@ -187,11 +187,11 @@ def test_no_epoch_is_dealt_twice(requests: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("index", [1, 10**6])
-def test_a_piece_that_was_never_walked_is_not_repeated(index: int) -> None:
+def test_a_segment_that_was_never_dealt_is_not_repeated(index: int) -> None:
     assert "a piece under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
 
 
-def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both would draw from the same streams."""
     with dealers() as (dealer, mine, _):
         order: list[str] = []
@@ -221,7 +221,7 @@ def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.Mo
 
 
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the parties make a new engine for them, which waits for a seed."""
+    """Each party makes a new engine for them, which waits for a seed."""
     made: list[str] = []
     placeholder = SimpleNamespace(serve=lambda _: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
@@ -257,7 +257,7 @@ def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> 
 
 
 def drain(link: Link) -> int:
-    """Bytes received up to the dealer's last word."""
+    """Returns the bytes received up to the dealer's end frame."""
     while link.receive() != END:
         pass
     return link.received_bytes

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["without a name", "with a name at first"])
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One that knows O_TMPFILE, and one that does not."""
+    """A file system with O_TMPFILE, and one without."""
     if request.param != "without a name":
         honest = os.open
 
@@ -53,7 +53,7 @@ def written(frames: list[bytes] = FRAMES) -> IO[bytes]:
 
 
 def everything(material: StoredMaterial) -> list[bytes]:
-    """All frames; the end, and whatever is wrong, is an error."""
+    """Reads all frames; the end is an error, like any fault."""
     frames: list[bytes] = []
     try:
         while True:
@@ -143,7 +143,7 @@ def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
 
 @settings(max_examples=40)
 @given(st.data())
-def test_a_torn_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+def test_a_truncated_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
     file = written()
     os.ftruncate(file.fileno(), data.draw(st.integers(0, os.fstat(file.fileno()).st_size - 1)))
     with pytest.raises(MaterialFile, match=r"ends (before|within) frame \d: it was cut off"):

@@ -1,4 +1,4 @@
-"""Non-linear functions: each is held to the range, the error, the rounds and the bytes that it states."""
+"""Nonlinear functions: each has its stated range, error, rounds and bytes."""
 
 import math
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
     rounds, online, _ = costs(simulation, x.numel())
     assert rounds == 4
     windows = 16
-    # two parts of each element; a sum, a root and two look-ups a window for each of three rows; a bit for each edge
+    # two parts per element; a sum, a root and two look-ups per window for each of three rows; a bit per edge
     assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
 
 
@@ -160,7 +160,7 @@ def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> N
 
 
 def cells_of(x: Tensor) -> Tensor:
-    """Which scores have which whole part: [rows, n, 128] of 0 and 1."""
+    """One-hot integer parts of the scores: [rows, n, 128]."""
     return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
 
 

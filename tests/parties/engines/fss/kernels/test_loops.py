@@ -1,4 +1,4 @@
-"""The compiled loops against what they stand for, in plain numpy."""
+"""The compiled loops against references in plain numpy."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(3, 9), st.integers(0, 6), SEEDS)
-def test_turned_tables_are_summed_over_the_chosen_cells(
+def test_rotated_tables_are_summed_over_the_selected_cells(
     tables: int, rows: int, width: int, times: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def test_a_vector_of_another_length_than_the_matrix_is_refused() -> None:
 
 
 def wrapped(x: torch.Tensor, y: torch.Tensor) -> list[list[int]]:
-    """The product of two matrices in exact integers, brought back into the ring."""
+    """Multiplies two matrices in exact integers and reduces the result to the ring."""
     exact = x.numpy().astype(object) @ y.numpy().astype(object)
     return [[(int(number) + 2**63) % 2**64 - 2**63 for number in row] for row in exact]
 

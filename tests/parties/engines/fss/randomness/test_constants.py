@@ -1,4 +1,4 @@
-"""Hosts whose public constants differ, in the last place of one number: they stop by name, before a wrong result."""
+"""Hosts whose public constants differ in the last place of one number stop with an error before a wrong result."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ def other_bound() -> None:
 
 
 def other_permutation() -> None:
-    """The dealer tells the server another one than the client."""
+    """The dealer sends the server another key than the client."""
     honest = seeds.DealersToss.seed
 
     def seed(toss: seeds.DealersToss, key: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Rows kept head by head, signs, inverse roots, rows that do not count: like the plain engine, at a stated price."""
+"""Kept rows per head, signs, inverse roots, masked rows: like the plain engine, at the stated cost."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def drawn(*shape: int, seed: int = 0, ties: bool = False) -> Tensor:
 
 
 def computed(function: Function, *inputs: Tensor) -> tuple[Tensor, Simulation]:
-    """What the function gives on masked inputs; opening them takes a round for each."""
+    """Runs a function on masked inputs; each takes a round to open."""
     for seed in range(20):
         simulation = Simulation(seed)
 

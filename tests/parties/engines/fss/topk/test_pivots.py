@@ -23,7 +23,7 @@ from tests.parties.engines.fss.test_declared import dry_run, simulated
 
 SMALL = SampleSizes(n=24, count=8, sample=8, high=2, low=5, between=12)
 ROOMY = SampleSizes(n=24, count=1, sample=8, high=0, low=5, between=24)
-"""Room for all of them: nothing is missed."""
+"""All values fit between the pivots: nothing is missed."""
 
 
 def chosen_flags(scores: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def test_pivots_cost_what_they_declare(n: int, count: int, how: How) -> None:
 
 
 def small(scores: Tensor, seed: int, sizes: SampleSizes = SMALL) -> tuple[Any, list[Any]]:
-    """All that is opened in the open while the best of many rows are chosen, by what was shuffled before."""
+    """Returns all opened bits of a top-k of many rows, in the order of the shuffle."""
     heads = scores.shape[0]
 
     def program(source: Source) -> Program[Any]:
@@ -123,7 +123,7 @@ def test_opened_bits_and_misses_are_those_of_a_random_ranking(name: str) -> None
 
 
 def of_random_ranking(heads: int, sizes: SampleSizes) -> np.ndarray[Any, Any]:
-    """The bits of the last ranking as who knows no value draws them, [heads, pairs]."""
+    """Returns the bits of the last ranking as a simulator draws them, [heads, pairs]."""
     x = np.random.default_rng(8).permuted(np.tile(np.arange(sizes.n), (heads, 1)), axis=1)
     order = (-x[:, : sizes.sample]).argsort(1)
     pivots = np.take_along_axis(x, order[:, sizes.pivots], 1)
@@ -143,7 +143,7 @@ def test_the_last_ranking_opens_what_a_simulator_draws(name: str) -> None:
     assert np.ptp(expected) > 0.1, "bits that follow from earlier ones are not fair ones"
 
 
-def test_what_exceeds_the_room_or_the_pivots_is_missed_by_both() -> None:
+def test_more_values_than_the_sizes_allow_are_missed_by_both() -> None:
     outcomes = [small(ROWS["ties"].double().expand(1, 24), seed)[0] for seed in range(60)]
     missed = sum(outcome is None for outcome in outcomes)
     assert 0 < missed < 60

@@ -1,4 +1,4 @@
-"""Selection: equal to sorting in the clear, and what is opened on the way says nothing, ties or not."""
+"""Selection equals sorting in the clear, and what it opens can be simulated, with and without ties."""
 
 from collections import Counter
 from typing import Any
