@@ -1,6 +1,6 @@
 """The cost of top-k by pivots and of comparing all pairs: comparisons, rounds and bytes, exact.
 
-    python benchmarks/fss_pivots.py [--comparison carry]
+    python benchmarks/fss_pivots.py [--comparison prefix]
 
 Counts the flags of the top k of n, without the shuffle's matrix, which both need, in a dry run of the protocol on
 shapes, as the dealer and `mpcache-bench cost` do it.
@@ -24,7 +24,7 @@ from parties.engines.fss.topk.selection import distinct
 from parties.metering.meter import StageMeter
 
 
-def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
+def cost(n: int, how: Literal["dcf", "prefix"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
     """Returns rounds, online bytes each way and offline bytes to both parties, for a top-k of n shuffled keys."""
     sent: list[int] = []
     dealt: list[int] = []
@@ -44,7 +44,7 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparison", choices=["dcf", "carry"], default="dcf")
+    parser.add_argument("--comparison", choices=["dcf", "prefix"], default="dcf")
     how = parser.parse_args().comparison
     print("| n | k | way | comparisons | rounds | online bytes each way | offline MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -18,7 +18,7 @@ import fss_repeats
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import chunked
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
@@ -113,9 +113,9 @@ def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
     with MetaMode():
         dry_run = DryRun()
         decoder = Decoder(dry_run.engine, SMOLLM2, policy)
-        sizes = Prefill.of(decoder, tokens) if prompt else None
+        sizes = chunked(decoder, tokens) if prompt else None
         begun = Cache.empty(SMOLLM2.n_layers) if prompt else prefilled(SMOLLM2, policy, tokens - 1)
-        cache = (plan := Plan.of(decoder, begun, 1, "private", 1, sizes)).cache(dry_run.engine)
+        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(dry_run.engine)
         before, steps = plan.programs(dry_run.engine, cache)
         with fss_repeats.replaced(dry_run.truncate):
             found = [dry_run.segment(piece, cache) for piece in before]

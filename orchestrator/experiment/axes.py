@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.experiment.choices import EngineChoice
+from orchestrator.experiment.networks import Network
 from orchestrator.experiment.problems import Problem, Rejected, unknown
-
-if TYPE_CHECKING:
-    from orchestrator.experiment.choices import EngineChoice, PolicyChoice
-    from orchestrator.experiment.networks import Network
+from parties.policies.choice import PolicyChoice
 
 AXES: Final = ("networks", "engines", "seq_lens", "policies")
 """Keys whose values are combined, outermost first: links are made and parties started as rarely as possible."""
@@ -19,10 +18,10 @@ AXES: Final = ("networks", "engines", "seq_lens", "policies")
 class Point(NamedTuple):
     """Where on the axes a cell lies."""
 
-    network: "Network"
-    engine: "EngineChoice"
+    network: Network
+    engine: EngineChoice
     seq_len: int
-    policy: "PolicyChoice"
+    policy: PolicyChoice
     repeat: int
     warmup: bool
 

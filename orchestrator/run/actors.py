@@ -19,6 +19,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError
 from parties.metering.cgroup import oom_kills, usable_cpus
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.tls import Identity
 
 PARTY_CLASS = "parties.roles.party:Party"
@@ -94,18 +95,21 @@ class PartyActor:
         return self._told(work)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run one cell; what `Party.run` returns, or `error`."""
+        """Run one cell; the fields of its `PartyResult`, or `error`."""
 
         def work() -> dict[str, Any]:
             torch.set_num_threads(self._threads)  # OpenMP keeps this per thread, and Ray may run us on any of its own
-            result: dict[str, Any] = self._party.run(job)
-            return result
+            result: PartyResult = self._party.run(job)
+            return result.to_json()
 
         return self._told(work)
 
     def progress(self) -> dict[str, Any]:
-        """What `Party.progress` says now; empty before `open`."""
-        progress: dict[str, Any] = {} if self._party is None else self._party.progress()
+        """The fields of the party's `PartyProgress` now; empty before `open`."""
+        return {} if self._party is None else self._progress().to_json()
+
+    def _progress(self) -> PartyProgress:
+        progress: PartyProgress = self._party.progress()
         return progress
 
     def stacks(self) -> str:
@@ -131,11 +135,11 @@ class PartyActor:
         except Exception as error:  # noqa: BLE001 - the edge of the process: whatever went wrong goes into the record
             return {"error": describe(error, self._role, self._last_progress())}
 
-    def _last_progress(self) -> dict[str, Any]:
+    def _last_progress(self) -> PartyProgress | None:
         try:
-            return self.progress()
+            return None if self._party is None else self._progress()
         except Exception:  # noqa: BLE001 - a broken party must not hide the error that broke it
-            return {}
+            return None
 
 
 def threads_for(parties_here: int) -> int:
@@ -143,15 +147,16 @@ def threads_for(parties_here: int) -> int:
     return max(1, int(usable_cpus() / max(1, parties_here)))
 
 
-def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str, Any]:
+def describe(error: Exception, role: str, progress: PartyProgress | None) -> dict[str, Any]:
     """The error dictionary of one party: status, message, role, stage, bytes so far, and the peer it names, if any."""
+    last = progress or PartyProgress(role=role, state="")
     return {
         "status": _status(error),
         "message": str(error) if isinstance(error, PartyError) else _safe_message(error),
         "role": role,
-        "stage": getattr(error, "stage", None) or progress.get("stage") or "",
-        "sent_bytes": int(progress.get("sent_bytes", 0)),
-        "received_bytes": int(progress.get("received_bytes", 0)),
+        "stage": getattr(error, "stage", None) or last.stage,
+        "sent_bytes": last.sent_bytes,
+        "received_bytes": last.received_bytes,
         "peer": getattr(error, "peer", None) or next(iter(getattr(error, "missing", ())), None),
         "out_of_range": error.number if isinstance(error, OutOfRange) else None,
     }

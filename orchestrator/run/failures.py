@@ -7,6 +7,10 @@ from typing import Any
 import ray.exceptions
 
 from parties.metering.meter import IDLE
+from parties.roles.reports import PartyProgress
+
+Progress = Mapping[str, PartyProgress | None]
+"""The last progress of each role; None before its first."""
 
 
 @dataclass(eq=False)
@@ -42,16 +46,16 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
         return f"{self.status}: {self.message}"
 
 
-def reported(error: Mapping[str, Any], progress: Mapping[str, Any]) -> CellFailure:
+def reported(error: Mapping[str, Any], progress: PartyProgress | None) -> CellFailure:
     """The failure that a party told of itself, from its error dictionary.
 
     The stage may have been left by the time the error was told; the last one seen stands in then.
     """
-    stage = error["stage"] if error["stage"] not in ("", IDLE) else progress.get("stage", "")
+    stage = error["stage"] if error["stage"] not in ("", IDLE) else _last_stage(progress)
     return CellFailure(**{**error, "stage": stage})
 
 
-def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = "") -> CellFailure:
+def lost(role: str, error: Exception, progress: PartyProgress | None, oom: str = "") -> CellFailure:
     """The failure of a party whose actor did not answer any more.
 
     Args:
@@ -74,7 +78,7 @@ def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = ""
     return blamed(role, progress, status=status, message=f"{role} {what}")
 
 
-def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str, Any]]) -> CellFailure:
+def culprit(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
     """The failure to record, of all that came in.
 
     A party that failed of itself comes first. If all who spoke blame a peer, the silent peer is at fault: it hangs, or
@@ -91,20 +95,24 @@ def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str,
     for failure in failures:
         if failure.peer is not None and failure.peer not in speakers:
             message = f"{failure.role} says: {failure.message}"
-            return blamed(failure.peer, progress.get(failure.peer, {}), status=failure.status, message=message)
+            return blamed(failure.peer, progress.get(failure.peer), status=failure.status, message=message)
     return failures[0]
 
 
-def blamed(role: str, progress: Mapping[str, Any], *, status: str, message: str) -> CellFailure:
+def blamed(role: str, progress: PartyProgress | None, *, status: str, message: str) -> CellFailure:
     """A failure of a party with what its last progress said of it; of nobody if `role` is empty."""
     return CellFailure(
         status=status,
         message=message,
         role=role,
-        stage=str(progress.get("stage") or ""),
-        sent_bytes=int(progress.get("sent_bytes", 0)),
-        received_bytes=int(progress.get("received_bytes", 0)),
+        stage=_last_stage(progress),
+        sent_bytes=0 if progress is None else progress.sent_bytes,
+        received_bytes=0 if progress is None else progress.received_bytes,
     )
+
+
+def _last_stage(progress: PartyProgress | None) -> str:
+    return "" if progress is None else progress.stage
 
 
 def _reason(error: Exception) -> str:

@@ -15,17 +15,18 @@ from ray.actor import ActorHandle
 from orchestrator.experiment.networks import Network
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Patience
-from orchestrator.run.failures import CellFailure, blamed, culprit, lost, reported
+from orchestrator.run.failures import CellFailure, Progress, blamed, culprit, lost, reported
 from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import OomKills, read_oom_kills
 from parties.metering.meter import IDLE
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.tls import Authority
 
 Address = tuple[str, int]
 Answers = dict[str, Any]
-Progress = Mapping[str, Mapping[str, Any]]
+Results = dict[str, PartyResult]
 
 POLL_S = 0.33
 # How long to listen for the cause once a party has reported a symptom (its peer is gone).
@@ -57,7 +58,7 @@ class PartyGroup:
     actors: dict[str, ActorHandle]
     exporters: dict[str, Address]
     pids: dict[str, int]
-    progress: dict[str, Mapping[str, Any]]
+    progress: dict[str, PartyProgress | None]
     stages_seen: dict[str, str]
     timeout_s: float
     heard: dict[str, float] = field(default_factory=dict, init=False)
@@ -99,7 +100,7 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {}, timeout_s)
+        group = cls(placement, actors, {}, {}, dict.fromkeys(ROLES), {}, timeout_s)
         try:
             group._connect(patience, ports, network, shaping)
         except BaseException:
@@ -107,7 +108,7 @@ class PartyGroup:
             raise
         return group
 
-    def run(self, job: dict[str, Any], patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+    def run(self, job: dict[str, Any], patience: Patience, watch: Callable[[Progress], None]) -> Results:
         """Run one job on all parties at once.
 
         Args:
@@ -128,13 +129,14 @@ class PartyGroup:
             watch(progress)
             self._require_news()
 
-        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, told)
+        answers = self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, told)
+        return {role: PartyResult.model_validate(answer) for role, answer in answers.items()}
 
     def overdue(self, message: str) -> CellFailure:
         """The failure of a cell that took too long; a party that alone no longer tells its progress is at fault."""
         silent = self._silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
-        return blamed(role, self._seen(role) if role else {}, status="timeout", message=message)
+        return blamed(role, self._seen(role) if role else None, status="timeout", message=message)
 
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""
@@ -240,13 +242,15 @@ class PartyGroup:
         now = time.monotonic()
         return [role for role, heard in self.heard.items() if now - heard > seconds]
 
-    def _note(self, news: Progress) -> None:
+    def _note(self, news: Mapping[str, PartyProgress]) -> None:
         self.progress.update(news)
         self.heard |= dict.fromkeys(news, time.monotonic())
-        self.stages_seen |= {role: told["stage"] for role, told in news.items() if told.get("stage", IDLE) != IDLE}
+        self.stages_seen |= {role: last.stage for role, last in news.items() if last.stage not in ("", IDLE)}
 
-    def _seen(self, role: str) -> Mapping[str, Any]:
-        return {**self.progress[role], "stage": self.stages_seen.get(role, "")}
+    def _seen(self, role: str) -> PartyProgress | None:
+        """A role's last progress, with the last stage in which it was not idle."""
+        last = self.progress[role]
+        return None if last is None else last.model_copy(update={"stage": self.stages_seen.get(role, "")})
 
     def _answer(self, role: str, ref: Any) -> Any:
         try:
@@ -293,14 +297,15 @@ class _ProgressPoll:
         self._actors = actors
         self._asked = {role: actor.progress.remote() for role, actor in actors.items()}
 
-    def latest(self) -> dict[str, Mapping[str, Any]]:
+    def latest(self) -> dict[str, PartyProgress]:
         """What has come in since the last call; parties that did not answer are left out."""
-        came: dict[str, Mapping[str, Any]] = {}
+        came: dict[str, PartyProgress] = {}
         ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=0)
         for role, ref in list(self._asked.items()):
             if ref in ready:
                 with contextlib.suppress(ray.exceptions.RayError):
-                    came[role] = ray.get(ref)
+                    if answer := ray.get(ref):
+                        came[role] = PartyProgress.model_validate(answer)
                 self._asked[role] = self._actors[role].progress.remote()
         return came
 

@@ -63,11 +63,10 @@ def _heads(cells: Sequence[Cell]) -> Iterator[Problem]:
     """Trained heads that are missing, damaged or of another model's shape, as far as no weights are needed."""
     from parties.heads import load_head, read_head
     from parties.models import load_spec
-    from parties.policies import make
 
     for choice in dict.fromkeys(str(cell.policy) for cell in cells):
         policy = next(cell.policy for cell in cells if str(cell.policy) == choice)
-        kind, head = make(policy.name, **policy.parameters).trained, str(policy.parameters.get("head", ""))
+        kind, head = policy.build().trained, str(policy.parameters.get("head", ""))
         if kind is None:
             continue
         try:

@@ -1,6 +1,5 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,14 +14,15 @@ from orchestrator.records.assemble import build_record, failed_record
 from orchestrator.records.record import LinkReading, Record, Status
 from orchestrator.run.actors import PARTY_CLASS
 from orchestrator.run.deadline import Interrupted, Overdue, Patience
-from orchestrator.run.failures import CellFailure
-from orchestrator.run.group import Answers, PartyGroup, Progress
+from orchestrator.run.failures import CellFailure, Progress
+from orchestrator.run.group import PartyGroup, Results
 from orchestrator.run.links import Survey
 from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.run.preflight import require_memory
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
 from parties.errors import ModelError
+from parties.options import HOW
 from parties.roles.job import Job
 
 _PLACE_S = 60.0
@@ -104,7 +104,7 @@ class Runner:
             record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
         record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
-        return Outcome(record, answers["client"].get("text") if self._show_text else None)
+        return Outcome(record, answers["client"].text if self._show_text else None)
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,7 @@ class Runner:
 
     def _answers(
         self, cell: Cell, patience: Patience, watch: Callable[[Progress], None], note: Callable[[str], None]
-    ) -> Answers:
+    ) -> Results:
         """The cell, between the measurements of its links."""
 
         def measuring(what: str) -> None:
@@ -184,8 +184,8 @@ class Runner:
         return None
 
     def _overdue(self, cell: Cell) -> CellFailure:
-        progress = {} if self._group is None else self._group.progress
-        seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
+        progress: Progress = {} if self._group is None else self._group.progress
+        seen = ", ".join(f"{role} in {last.state}/{last.stage}" for role, last in progress.items() if last is not None)
         message = (
             f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
             f"give it more time, or look where it hangs"
@@ -217,14 +217,11 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
         {
             "engine": cell.engine.name,
             "model": cell.model,
-            "policy": {"name": cell.policy.name, "parameters": cell.policy.parameters},
-            "prompt": cell.prompt.model_dump(),
+            "policy": cell.policy,
+            "prompt": cell.prompt,
             "seq_len": cell.seq_len,
             "new_tokens": cell.new_tokens,
-            "prefill": cell.prefill,
-            "argmax": cell.argmax,
-            "offline": cell.offline,
-            "comparison": cell.comparison,
+            "options": cell.options,
             "randomness": cell.engine.randomness or "private",
             "gpu": cell.gpu,
             "seed": cell.seed,
@@ -239,8 +236,8 @@ def numbers_of(cell: Cell) -> str:
 
     Cells that are alike in it leave an engine's ranges alike, so the second one need not be run to know.
     """
-    how = ("offline", "comparison", "gpu", "show_text")
-    return json.dumps({k: v for k, v in job_of(cell, show_text=False).items() if k not in how}, sort_keys=True)
+    job = Job.model_validate(job_of(cell, show_text=False))
+    return job.model_dump_json(exclude={"gpu": True, "show_text": True, "options": set(HOW)})
 
 
 def weights_of(model: str) -> int:

@@ -1,14 +1,12 @@
 """The key-value cache of one decoder: secret values, public sizes."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from parties.decoding.clusters import Selection
-
-if TYPE_CHECKING:
-    from parties.engines.base import Engine
+from parties.engines.operations import Operations
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Rows:
 
     Attributes:
         x: the rows, [n, hidden].
-        for_norm: the same as the engine's `normalise` takes them (`Engine.to_norm`).
+        for_norm: the same as the engine's `normalise` takes them (`Operations.to_norm`).
     """
 
     x: Any
@@ -58,7 +56,7 @@ class LayerCache:
         """Cached tokens. Public."""
         return 0 if self.k is None else int(self.k.shape[1])
 
-    def append(self, engine: "Engine", k: Any, v: Any) -> None:
+    def append(self, engine: Operations, k: Any, v: Any) -> None:
         """Takes in keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
         if self.k is None:
             self.k, self.v = k, v

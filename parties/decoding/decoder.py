@@ -5,6 +5,7 @@ Parameters are those of `parties.models.folding`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 
 from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
+from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.models.spec import ModelSpec
+from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 
 
@@ -22,6 +25,21 @@ class Decoder:
 
     def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
         self.engine, self.spec, self.policy = engine, spec, policy
+
+    def workload(
+        self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
+    ) -> Workload:
+        """What this decoder will run: the prompt, if there is a `prefill`, then `steps` tokens.
+
+        Args:
+            cache: The prefilled cache, or an empty one and a `prefill`.
+            steps: Tokens to decode.
+            options: The cell's engine options.
+            prefill: Sizes of the prompt, if it is run.
+        """
+        shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
+        policy, parameters = self.policy.name, asdict(self.policy)
+        return Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
 
     def prefill(self, x: Any, cache: Cache) -> Program[None]:
         """Runs the prompt's n tokens into an empty cache, at once or as the policy cuts them, and lets it compress.

@@ -187,7 +187,7 @@ class StageMeter:
 
     def aside(self, stage: str) -> Aside:
         """An account for the calls of a thread beside the one that works in stages."""
-        return Aside(self, stage)
+        return Aside(self.count_aside, stage)
 
     def count_aside(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds to a stage, whatever the current one, what a call of another thread did."""

@@ -1,17 +1,15 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
 from parties.decoding.program import Program, run
+from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -70,7 +68,6 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._offline: Literal["streamed", "stored"] = "streamed"
         self._supply: Intake | Stock | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
         self._index = 0
@@ -96,10 +93,6 @@ class FssEngine(Computation):
         self.source.begin(epoch(self.repeats, self._index))
         return self._index
 
-    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
-        """See `Engine`."""
-        self._offline, self.source.comparison = offline, comparison
-
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
@@ -121,17 +114,17 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain.to(self.source.device)
 
-    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
-        """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""
-        first, how = self._index + 1, {"offline": self._offline, "comparison": self.source.comparison}
-        plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
-        self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
-        if self._offline == "stored":
+    def prepare(self, workload: Workload, cache: Cache) -> Cache:
+        """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
+        plan = Plan.of(workload, self._index + 1)
+        self.source.comparison = workload.options.comparison
+        self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
+        if workload.options.offline == "stored":
             self._supply = Stock(self.dealer, self.meter)
             self._supply.lay_in()
         else:
             self._supply = Intake(self.dealer, self.meter)
-        if prefill is None:
+        if workload.prefill is None:
             self.attempt(partial(self.mask_cache, cache), cache)
         return cache
 

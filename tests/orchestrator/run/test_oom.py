@@ -32,10 +32,10 @@ def died() -> ray.exceptions.RayActorError:
 
 
 def test_what_the_kernel_says_of_killed_processes_makes_it_oom() -> None:
-    found = lost("server", died(), {}, "the kernel has since killed a process for want of memory (FILE)")
+    found = lost("server", died(), None, "the kernel has since killed a process for want of memory (FILE)")
     assert (found.status, found.role) == ("oom", "server")
     assert "killed a process for want of memory (FILE)" in found.message
-    assert lost("server", died(), {}).status == "party_died"
+    assert lost("server", died(), None).status == "party_died"
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

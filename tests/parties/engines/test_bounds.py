@@ -130,7 +130,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, flo
 def test_scores_that_an_engine_cannot_take_are_refused_before_anything_private_runs(
     monkeypatch: pytest.MonkeyPatch, engine: str, number: str, prefill: str
 ) -> None:
-    error = verdict(monkeypatch, engine, {"layers.1.q.weight": 3000.0}, prefill=prefill)
+    error = verdict(monkeypatch, engine, {"layers.1.q.weight": 3000.0}, options={"prefill": prefill})
     assert error.number["number"].startswith(number)
     assert error.number["layer"] == 1
     assert error.number["token"] == (0 if prefill == "mpc" else 1)

@@ -19,7 +19,7 @@ def negative(x: Masked) -> Program[Bits]:
     """Computes XOR shares of [x < 0], uint8, one bit per byte, in the shape of x; k follows from the declared bound.
 
     `dcf`: no round; 16 max(1, k - 6) offline bytes to each party and 1/8 more to the server, per element.
-    `carry`, the prefix tree: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes per element.
+    `prefix`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes per element.
 
     Raises:
         ValueError: The declared bound is beyond the ring.

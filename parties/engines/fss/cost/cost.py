@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
@@ -27,13 +27,14 @@ from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
 from parties.engines.fss.cost.shapes import installed_shapes, prefilled
-from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.dealing.plan import Plan, Segment
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
 from parties.metering.meter import StageMeter, phase_of
 from parties.metering.readings import Counts
 from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
+from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
 
@@ -102,10 +103,7 @@ def predict(
     *,
     seq_len: int,
     new_tokens: int,
-    prefill: Literal["shared", "mpc"] = "shared",
-    argmax: Literal["private", "client"] = "private",
-    comparison: Literal["dcf", "carry"] = "dcf",
-    offline: Literal["streamed", "stored"] = "streamed",
+    options: RunOptions = DEFAULTS,
 ) -> Prediction:
     """Counts of a cell, exact but for what the module says.
 
@@ -114,24 +112,22 @@ def predict(
         policy: the cache policy.
         seq_len: prompt tokens, the last of which is the first private step.
         new_tokens: tokens to decode.
-        prefill: how the prompt gets into the cache.
-        argmax: how the next token is chosen.
-        comparison: how signs are found.
-        offline: whether the dealer's material is sent beside the run or before it.
+        options: the cell's engine options.
 
     Raises:
         HeadError: the policy rates tokens with trained heads whose file cannot be read.
     """
     with MetaMode():
-        walk = _Walk(installed_shapes(spec, policy) if prefill == "mpc" else folded_shapes(spec), comparison)
+        inside = options.prefill == "mpc"
+        walk = _Walk(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
         decoder = Decoder(walk.engine, spec, policy)
-        sizes = Prefill.of(decoder, seq_len - 1) if prefill == "mpc" else None
+        sizes = chunked(decoder, seq_len - 1) if inside else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
-        plan = Plan.of(decoder, begun, new_tokens, argmax, 1, sizes, comparison=comparison)
+        plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
         before, steps = plan.programs(walk.engine, plan.cache(walk.engine))
         prompt, _ = walk.count(before if sizes else map(walk.off_the_clock, before))
         decode, work = walk.count(steps)
-        decode += walk.last_words(2 if offline == "stored" else 1)
+        decode += walk.last_words(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
@@ -172,18 +168,18 @@ class _Counted(Computation):
 class _Walk:
     """A walk through programs, with parameters of the given shapes installed."""
 
-    def __init__(self, shapes: Shapes, comparison: Literal["dcf", "carry"]) -> None:
+    def __init__(self, shapes: Shapes, options: RunOptions) -> None:
         self.meter = StageMeter()
         self._ledger = _Ledger()
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
         self._source = CountingSource(self.meter, to_client, to_server)
-        self._source.comparison = comparison
+        self._source.comparison = options.comparison
         self.engine = _Counted(self._source, self._ledger)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)
 
-    def off_the_clock(self, piece: Piece) -> Piece:
+    def off_the_clock(self, piece: Segment) -> Segment:
         """The piece as the parties run it before they start to decode."""
         return lambda: staged(self.meter, "bench.prefill", piece())
 
@@ -194,7 +190,7 @@ class _Walk:
             self._ledger.send("dealer", role, MATERIAL, len(END))
         return Traffic(dict(self._ledger.counts))
 
-    def count(self, pieces: Iterable[Piece]) -> tuple[Traffic, Work]:
+    def count(self, pieces: Iterable[Segment]) -> tuple[Traffic, Work]:
         """Walks one piece of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source

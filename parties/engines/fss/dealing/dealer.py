@@ -23,7 +23,6 @@ from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
-from parties.models.spec import ModelSpec
 from parties.transport.link import Link, await_any
 
 _PATIENCE_S = 0.1  # how soon a failure of another thread is seen
@@ -135,11 +134,13 @@ class Dealer:
             raise OutOfStep(role, self.meter.current, after, f"the request {do}")
 
     def _decode(self, plan: Plan, attempt: int) -> None:
-        spec = ModelSpec.from_json(plan.spec)
+        spec, options = plan.workload.spec, plan.workload.options
         if missing := [n for n, shape in folded_shapes(spec).items() if self._installed.get(n) != shape]:
-            raise BadRequest("client", "plan's spec", plan.spec, f"the installed model, which has another {missing[0]}")
-        self._source.comparison = plan.comparison
-        if plan.offline == "stored":
+            raise BadRequest(
+                "client", "plan's spec", spec.to_json(), f"the installed model, which has another {missing[0]}"
+            )
+        self._source.comparison = options.comparison
+        if options.offline == "stored":
             for courier in self._couriers.values():
                 courier.grant(WITHOUT_LIMIT)
         self._walk = Walk(self.engine, self._source, plan, self._couriers)

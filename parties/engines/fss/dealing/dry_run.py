@@ -39,7 +39,8 @@ class Walk:
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
-        if plan.offline == "stored" or plan.prefill is None:
+        self._offline = plan.workload.options.offline
+        if self._offline == "stored" or plan.workload.prefill is None:
             self._prompted.set()
 
     def begin(self, attempt: int) -> None:
@@ -124,14 +125,14 @@ class Walk:
             self._source.silent = index < start
             if not self._source.silent:
                 self._attempts[index] = attempt
-            if self._plan.offline == "streamed":
+            if self._offline == "streamed":
                 self._restores[index] = snapshot(self._cache)
             if index - first >= self._prompt_pieces:
                 self._await_prompt()
             self._source.begin(epoch(self._attempts[index], index))
             run(program(), dealer_openings)
             self._source.flush()
-        if self._plan.offline == "stored":
+        if self._offline == "stored":
             for courier in self._couriers.values():
                 courier.put(END, self._stop)
 

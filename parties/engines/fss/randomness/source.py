@@ -9,7 +9,7 @@ call.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from parties.engines.fss.randomness.constants import Constant
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.retries import Retries
 from parties.metering.meter import StageMeter
+from parties.options import Comparison
 
 Shape = Sequence[int]
 Bits = NDArray[np.uint8]
@@ -44,7 +45,7 @@ class Source(ABC):
     Attributes:
         rank: CLIENT, SERVER or DEALER.
         meter: Knows the current stage of a program.
-        comparison: The comparison protocol, `dcf` or `carry`; the same at all three parties.
+        comparison: The comparison protocol, `dcf` or `prefix`; the same at all three parties.
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
@@ -59,7 +60,7 @@ class Source(ABC):
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
-        self.comparison: Literal["dcf", "carry"] = "dcf"
+        self.comparison: Comparison = "dcf"
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
         self.retries = Retries()

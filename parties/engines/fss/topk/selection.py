@@ -12,7 +12,6 @@ matrix of the selection. It fetches blocks (one product) and, transposed, puts t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,13 +27,14 @@ from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.fss.topk.pivots import top_k_by_pivots
 from parties.engines.fss.topk.ranking import Places, open_ranking
 from parties.engines.fss.topk.sample_sizes import SampleSizes, sample_sizes
+from parties.options import Comparison
 from parties.randomness import uniform
 
 # From these sizes on, pivots save more than their rounds cost, on a link of 100 Mbit/s and 40 ms one way, with two
 # fifths selected (`benchmarks/fss_pivots.py`). `dcf`: 4 more rounds, 0.16 s; at 512 they save 59 MB offline, 4.7 s.
-# They would pay off below, too, but rounds are online and keys are sent ahead. `carry`: 14 more rounds, as each batch
+# They would pay off below, too, but rounds are online and keys are sent ahead. `prefix`: 14 more rounds, as each batch
 # of signs takes its own, 0.56 s; at 1,024 they save 8.6 MB online and offline, 0.69 s, at 512 no more than 1.6 MB.
-PIVOTS_FROM = {"dcf": 512, "carry": 1024}
+PIVOTS_FROM = {"dcf": 512, "prefix": 1024}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def top_k_places(x: Masked, count: int) -> Program[Places]:
     return np.sort(places[:, :count], axis=1)
 
 
-def pivot_sizes(n: int, count: int, comparison: Literal["dcf", "carry"]) -> SampleSizes | None:
+def pivot_sizes(n: int, count: int, comparison: Comparison) -> SampleSizes | None:
     """Returns the sizes of a top-k by pivots, or None if all pairs are compared."""
     if n < PIVOTS_FROM[comparison] or count in (0, n):
         return None

@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 
 SIZES = (6, 4, 2)
 STATED = (64, 64, 8)
-HOWS: tuple[How, ...] = ("dcf", "carry")
+HOWS: tuple[How, ...] = ("dcf", "prefix")
 NAMES = [protocol.name for protocol in of_sizes(*SIZES)]
 
 

@@ -52,7 +52,7 @@ def decode(
     position = named.pop("position").item()
     cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
     decoder = Decoder(engine, spec, policy)
-    cache = engine.prepare(decoder, cache, STEPS, "private")
+    cache = engine.prepare(decoder.workload(cache, STEPS), cache)
     meter.reset()
     logits, tokens = [], []
     own = [token] if owns else None

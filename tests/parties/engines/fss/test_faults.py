@@ -84,7 +84,7 @@ def test_a_party_that_dies_or_stops_is_noticed_and_named(fallen: str, when: str,
 
 def job(engine: str) -> Job:
     return {
-        "engine": engine, "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+        "engine": engine, "model": "random:tiny-llama", "policy": {"name": "full"},
         "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1,
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
+from parties.options import RunOptions
 from parties.policies import POLICIES, Full, MPCache
 from parties.policies.base import Policy
 from tests.helpers.tiny import SPECS
@@ -67,7 +68,9 @@ def test_zeros_of_the_randomness_take_no_memory() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_can_be_predicted_with_the_prompt_inside(name: str, tmp_path: Path) -> None:
     spec = SPECS["llama"]
-    prediction = predict(spec, policy_of(name, spec, tmp_path), seq_len=20, new_tokens=2, prefill="mpc")
+    prediction = predict(
+        spec, policy_of(name, spec, tmp_path), seq_len=20, new_tokens=2, options=RunOptions(prefill="mpc")
+    )
     assert prediction.prefill is not None
     for traffic in (prediction.prefill, prediction.decode):
         client, server = (traffic.total(role, "online") for role in ("client", "server"))

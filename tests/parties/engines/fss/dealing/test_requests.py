@@ -4,13 +4,13 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from parties.decoding.workload import Workload
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import Walk
@@ -32,8 +32,8 @@ from tests.helpers.wires import PATIENCE_S, announced, later, tcp_pair
 
 SPEC = SPECS["llama"]
 INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in folded_shapes(SPEC).items()}}
-SHAPES = {name: list(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
-PLAN = asdict(Plan(SPEC.to_json(), "full", {}, SHAPES, 20, 2, "private", 2))
+SHAPES = {name: tuple(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
+PLAN = json.loads(json.dumps(Plan(Workload(SPEC, "full", {}, 2, position=20, shapes=SHAPES), 2).to_json()))
 DECODE = {"do": "decode", "plan": PLAN, "attempt": 0}
 ROOM = {"do": "grant", "upto": 1 << 40}
 
@@ -132,10 +132,12 @@ def test_many_matrices_that_no_memory_holds_together_are_refused() -> None:
         ("parameters", {"deep": 1}, "plan's parameters"), ("parameters", [], "plan's parameters"),
         ("shapes/0.k", [1 << 50], "plan's shapes"), ("shapes/99.k", [1], "a layer below"), ("shapes/k", [1], "a layer"),
         ("position", 1 << 30, "plan's position"), ("position", "20", "plan's position"), ("steps", 0, "plan's steps"),
-        ("steps", 1 << 30, "plan's steps"), ("argmax", "server", "plan's argmax"), ("first", 0, "plan's first"),
+        ("steps", 1 << 30, "plan's steps"), ("first", 0, "plan's first"),
+        ("options/argmax", "server", "plan's options's argmax"),
         ("first", 1 << 40, "plan's first"), ("prefill", [4], "plan's prefill"), ("prefill", [4, 0], "plan's prefill"),
-        ("prefill", [1 << 30, 1], "plan's prefill"), ("offline", "later", "plan's offline"),
-        ("comparison", None, "plan's comparison"),
+        ("prefill", [1 << 30, 1], "plan's prefill"), ("options/offline", "later", "plan's options's offline"),
+        ("options/comparison", None, "plan's options's comparison"),
+        ("options", None, "plan's options"), ("options/more", 1, "plan's options's keys"),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
@@ -227,7 +229,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
     party = dealer.DealingParty({}, meter, State(meter))
-    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
         party.run(Job.model_validate({**cell, "gpu": gpu}))
