@@ -17,7 +17,7 @@ import fss_repeats
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
@@ -85,22 +85,22 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
             for rank, matrix in ((DEALER, b), (SERVER, plain), (CLIENT, plain - b)):
                 engines[rank].matrices[name] = ServerMatrix(matrix)
     caches = {rank: Cache.empty(spec.n_layers) for rank in engines}
-    pieces: dict[int, list[Any]] = {}
+    segments: dict[int, list[Any]] = {}
     for rank, engine in engines.items():
         decoder, own = Decoder(engine, spec, Full()), tokens if rank == CLIENT else None
-        pieces[rank] = [
+        segments[rank] = [
             *prompt_segments(decoder, caches[rank], own and own[:-1], size),
-            *token_pieces(decoder, caches[rank], own and own[-1:], "client"),
+            *token_segments(decoder, caches[rank], own and own[-1:], "client"),
         ]
     prompt = len(prompt_segments(Decoder(engines[0], spec, Full()), caches[0], None, size))
     moved: dict[str, dict[str, float]] = {"prompt": defaultdict(float), "token": defaultdict(float)}
-    for index in range(len(pieces[0])):
+    for index in range(len(segments[0])):
         restores = [snapshot(cache) for cache in caches.values()]
         while True:
             for log in parts.values():
                 log.clear()
             try:
-                sim.run(lambda source, index=index: pieces[source.rank][index]())  # type: ignore[misc]
+                sim.run(lambda source, index=index: segments[source.rank][index]())  # type: ignore[misc]
                 break
             except gates.TruncationFailure:
                 for restore in restores:

@@ -134,8 +134,8 @@ def compute(
         if prefill:
             own = [1] * tokens if source.rank == CLIENT else None
             simulation.start(source.rank)
-            for piece in prompt_segments(decoder, Cache.empty(layers), own, Prefill(tokens, min(tokens, 113))):
-                yield from piece()
+            for segment in prompt_segments(decoder, Cache.empty(layers), own, Prefill(tokens, min(tokens, 113))):
+                yield from segment()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)
         yield from engine.mask_cache(cache)

@@ -16,7 +16,7 @@ from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.counting import CountingSource
-from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.topk.pivots import top_k_by_pivots
 from parties.engines.fss.topk.ranking import open_ranking
 from parties.engines.fss.topk.sample_sizes import sample_sizes
@@ -33,7 +33,7 @@ def cost(n: int, how: Literal["dcf", "prefix"], program: Callable[[Masked], Prog
         sent.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
         return dealer_openings(wanted)
 
-    with MetaMode():
+    with MetaTensors():
         source = CountingSource(StageMeter(), dealt.append, dealt.append)
         source.comparison = how
         keys = distinct(Masked(source, meta_tensor((1, n)), meta_tensor((1, n)), 16, 8.0, Masked.CONSTANT))

@@ -10,7 +10,7 @@ continue. The costs in docs/design/0008-retries.md follow from them. SmolLM2-135
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,16 @@ import fss_repeats
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
-from parties.decoding.program import run
+from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import CountingSource
-from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import prefilled
-from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.engine import is_matrix
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
@@ -76,12 +76,12 @@ class DryRun:
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)
 
-    def segment(self, piece: Piece, cache: Cache) -> Segment:
+    def segment(self, program: Callable[[], Program[Any]], cache: Cache) -> Segment:
         """Counts a segment."""
         self._now, self._epoch = Segment(), self._epoch + 1
         before = sum(value.shape.numel() for value in cache.values().values())
         self._source.begin(self._epoch)
-        run(piece(), self._open)
+        run(program(), self._open)
         self._source.flush()
         after = sum(value.shape.numel() for value in cache.values().values())
         rows = sum(rows.shape.numel() for layer in cache.layers for rows in layer.rows)
@@ -110,7 +110,7 @@ TRUNCATE = gates.truncate
 
 def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
     """Returns the segments of a prompt inside the computation, or of the token after `tokens` cached ones."""
-    with MetaMode():
+    with MetaTensors():
         dry_run = DryRun()
         decoder = Decoder(dry_run.engine, SMOLLM2, policy)
         sizes = chunked(decoder, tokens) if prompt else None
@@ -118,8 +118,8 @@ def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
         cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(dry_run.engine)
         before, steps = plan.programs(dry_run.engine, cache)
         with fss_repeats.replaced(dry_run.truncate):
-            found = [dry_run.segment(piece, cache) for piece in before]
-            return found if prompt else [dry_run.segment(piece, cache) for piece in steps]
+            found = [dry_run.segment(program, cache) for program in before]
+            return found if prompt else [dry_run.segment(program, cache) for program in steps]
 
 
 def poisson(mean: float, count: int) -> float:

@@ -27,15 +27,15 @@ class Point(NamedTuple):
 
 
 class Axes(Protocol):
-    """What an experiment says of its axes."""
+    """The axes of an experiment."""
 
     @property
     def linked(self) -> Sequence[Sequence[str]]:
-        """Axes that walk together."""
+        """Groups of axes that vary together."""
 
     @property
     def exclude(self) -> "Sequence[Condition]":
-        """What is left out."""
+        """The points to leave out."""
 
     @property
     def repeats(self) -> int:
@@ -121,9 +121,9 @@ def check_linked(axes: Axes) -> list[Problem]:
             seen.add(name)
         lengths = {name: len(getattr(axes, name)) for name in group if name in AXES}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             found.append(
-                Problem(f"[{i}]", list(group), f"axes with as many values as each other: {told}", "even them out")
+                Problem(f"[{i}]", list(group), f"axes with as many values as each other: {counts}", "even them out")
             )
     return found
 

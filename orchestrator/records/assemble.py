@@ -1,4 +1,4 @@
-"""From what the parties say to the record of a cell."""
+"""From the reports of the parties to the record of a cell."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from orchestrator.records.record import (
     Totals,
 )
 from orchestrator.records.versions import host_versions
-from parties.roles.reports import PartyResult, StageCost
+from parties.roles.reports import PartyResult, StageReport
 
 Results = Mapping[str, PartyResult]
 
@@ -64,15 +64,16 @@ def build_record(
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
         shaping_details: How it ran.
-        warnings: What the driver has to say, before the parties' own.
+        warnings: The driver's warnings, before the parties' own.
     """
     stages = _stages({role: result.stages for role, result in results.items()})
     clock = _clock(results)
     tokens = results[clock].tokens
     check = _check(results)
-    said = [f"{role}: {text}" for role, result in results.items() for text in result.warnings]
+    reported = [f"{role}: {text}" for role, result in results.items() for text in result.warnings]
     if check is None and cell.engine.name != "plain":
-        said.append("the referee sent no check, so that the result counts as incorrect")
+        reported.append("the referee sent no check, so that the result counts as incorrect")
+    mismatches = kernel_mismatches(results, shaping, tls=cell.network.tls)
     correct = cell.engine.name == "plain" if check is None else check.passed
     return Record(
         **_common(cell, links, started, finished, experiment, (shaping, shaping_details)),
@@ -84,7 +85,7 @@ def build_record(
         prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping, tls=cell.network.tls)),
+        warnings=(*warnings, *reported, *_differences(results), *mismatches),
     )
 
 
@@ -111,7 +112,7 @@ def failed_record(
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
         shaping_details: How it ran.
-        warnings: What the driver has to say.
+        warnings: The driver's warnings.
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)
     common = _common(cell, links, started, finished, experiment, (shaping, shaping_details))
@@ -144,7 +145,7 @@ def _common(
 
 
 def trust_model(engine: EngineChoice) -> str:
-    """What an engine says about who must not collude with whom."""
+    """Who must not collude with whom, as the engine states it."""
     from parties.engines.factory import engine_class  # torch comes with it, and most commands do without
 
     return engine_class(engine.name, engine.randomness or "private").trust_model
@@ -166,7 +167,7 @@ def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal
     )
 
 
-def _stages(costs: Mapping[str, Sequence[StageCost]]) -> tuple[StageReading, ...]:
+def _stages(costs: Mapping[str, Sequence[StageReport]]) -> tuple[StageReading, ...]:
     return tuple(StageReading(party=role, **stage.to_json()) for role, stages in costs.items() for stage in stages)
 
 

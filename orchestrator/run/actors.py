@@ -37,8 +37,8 @@ class PartyActor:
 
     Args:
         role: `client`, `server`, `dealer` or `referee`.
-        parties_here: How many parties share this machine's cores.
-        party_class: Import path `module:Class` of what does the work, with the interface of
+        parties_here: Number of parties that share this machine's cores.
+        party_class: Import path `module:Class` of the party, with the interface of
             `parties.roles.party.Party`.
     """
 
@@ -50,7 +50,7 @@ class PartyActor:
         self._threads = threads_for(parties_here)
 
     def hello(self) -> dict[str, Any]:
-        """Says that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
+        """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
         kills = oom_kills()
         return {"pid": os.getpid(), "oom_kills": None if kills is None else asdict(kills)}
 
@@ -70,20 +70,20 @@ class PartyActor:
                 "metrics_address": tuple(self._party.metrics_address),
             }
 
-        return self._told(work)
+        return self._reply(work)
 
     def request_certificate(self) -> dict[str, Any]:
-        """What the run's authority is to sign: `request`. The key stays in this process."""
-        return self._told(lambda: {"request": self._identity.request()})
+        """The request for a certificate, `request`. The key stays in this process."""
+        return self._reply(lambda: {"request": self._identity.request()})
 
     def take_certificate(self, certificate: bytes, authority: bytes) -> dict[str, Any]:
-        """Have what the authority signed, and its own certificate to know the peers by; `{}`, or `error`."""
+        """Take the signed certificate, and the authority's own to verify peers; `{}`, or `error`."""
 
         def work() -> dict[str, Any]:
             self._identity.certify(certificate, authority)
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
     def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
         """Connect the data links to every other role, under TLS if there is a certificate; `{}`, or `error`."""
@@ -92,7 +92,7 @@ class PartyActor:
             self._party.connect(addresses, *([self._identity] if self._identity.certified else []))
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run one cell; the fields of its `PartyResult`, or `error`."""
@@ -102,7 +102,7 @@ class PartyActor:
             result: PartyResult = self._party.run(job)
             return result.to_json()
 
-        return self._told(work)
+        return self._reply(work)
 
     def progress(self) -> dict[str, Any]:
         """The fields of the party's `PartyProgress` now; empty before `open`."""
@@ -127,9 +127,9 @@ class PartyActor:
                 self._party.close()
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
-    def _told(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _reply(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - the edge of the process: whatever went wrong goes into the record

@@ -1,7 +1,7 @@
 """Why a cell failed: one failure, of the party that caused it and not of the ones that noticed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray.exceptions
@@ -21,9 +21,9 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
         status: One of the record's statuses.
         message: What happened and what to do.
         role: The party at fault, or empty when it was none of them.
-        stage: What that party last said it was doing.
-        sent_bytes: What it had sent by then, all links together.
-        received_bytes: What it had received by then.
+        stage: The last stage that the party reported.
+        sent_bytes: Bytes it had sent by then, all links together.
+        received_bytes: Bytes it had received by then.
         peer: The party that this one blames; a failure with a peer is a symptom.
         out_of_range: With the status of that name, the number: fields of the record's `RangeReading`.
     """
@@ -38,18 +38,18 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
     out_of_range: Mapping[str, Any] | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """The fields of the record's error."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "peer"}
+        return {name: value for name, value in asdict(self).items() if name != "peer"}
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
 
 
 def reported(error: Mapping[str, Any], progress: PartyProgress | None) -> CellFailure:
-    """The failure that a party told of itself, from its error dictionary.
+    """The failure that a party reported of itself, from its error dictionary.
 
-    The stage may have been left by the time the error was told; the last one seen stands in then.
+    The party may have left the stage by the time of its report; then it is the last stage seen.
     """
     stage = error["stage"] if error["stage"] not in ("", IDLE) else _last_stage(progress)
     return CellFailure(**{**error, "stage": stage})
@@ -60,9 +60,9 @@ def lost(role: str, error: Exception, progress: PartyProgress | None, oom: str =
 
     Args:
         role: The party.
-        error: What Ray says.
-        progress: The party's last.
-        oom: What the kernel says of processes that it killed for want of memory since the party started, if it does.
+        error: Ray's error.
+        progress: The party's last progress.
+        oom: The kernel's count of processes killed for want of memory since the party started, in words, if there are.
     """
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         status, what = "oom", "was killed by Ray because its machine ran out of memory; use a smaller model or seq_len"
@@ -78,10 +78,10 @@ def lost(role: str, error: Exception, progress: PartyProgress | None, oom: str =
     return blamed(role, progress, status=status, message=f"{role} {what}")
 
 
-def culprit(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
+def root_cause(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
     """The failure to record, of all that came in.
 
-    A party that failed of itself comes first. If all who spoke blame a peer, the silent peer is at fault: it hangs, or
+    A party that failed by itself comes first. If every report blames a peer, the silent peer is at fault: it hangs, or
     its machine is out of reach.
 
     Args:
@@ -100,7 +100,7 @@ def culprit(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
 
 
 def blamed(role: str, progress: PartyProgress | None, *, status: str, message: str) -> CellFailure:
-    """A failure of a party with what its last progress said of it; of nobody if `role` is empty."""
+    """A failure of a party, with stage and bytes of its last progress; of nobody if `role` is empty."""
     return CellFailure(
         status=status,
         message=message,

@@ -213,12 +213,12 @@ Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
 
-def token_pieces(
+def token_segments(
     decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
 ) -> list[Callable[[], Program[Step | None]]]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
 
-    What one leaves to the next is in the cache, so each can be repeated for itself.
+    Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: the model.
@@ -231,18 +231,18 @@ def token_pieces(
 
 
 def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_pieces`, one after the other, as one program."""
+    """All of `token_segments` as one program."""
     step: Any = None
-    for piece in token_pieces(decoder, cache, token, argmax):
-        step = yield from piece()
+    for segment in token_segments(decoder, cache, token, argmax):
+        step = yield from segment()
     return step  # type: ignore[no-any-return]
 
 
-def decode_in_pieces(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
-    """Runs `token_pieces`; an engine that must repeat something repeats one piece."""
+def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+    """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for piece in token_pieces(decoder, cache, token, argmax):
-        step = decoder.engine.attempt(piece, cache)
+    for segment in token_segments(decoder, cache, token, argmax):
+        step = decoder.engine.run_segment(segment, cache)
     return step  # type: ignore[no-any-return]
 
 

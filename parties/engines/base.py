@@ -62,12 +62,12 @@ class Engine(Operations):
         """
         return cache
 
-    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
-        """Runs a piece of the prompt or one token; an engine may run it again, with the cache as it was before."""
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the cache as it was before."""
         return run(program(), self.exchange)
 
     def prefilled(self) -> None:
-        """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart.
+        """Called between the last segment of a prompt and the first token, which the dealer accounts for separately.
 
         This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
         """

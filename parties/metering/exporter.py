@@ -6,7 +6,7 @@ from parties.address import listen
 from parties.metering.collector import PartyCollector
 from parties.metering.exposition import CONTENT_TYPE, exposition
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.serving import HttpServer
 
 
@@ -32,7 +32,7 @@ class Exporter:
         self._server = HttpServer(listen(host, port), _handler(self._collector))
         self.address = self._server.address
 
-    def observe(self, state: State) -> None:
+    def observe(self, state: Progress) -> None:
         """From now on the state is served too."""
         self._collector.state = state
 

@@ -10,7 +10,7 @@ from parties.metering.registry import CELL_STATES
 _NUMBER_BYTES = 8  # a share, or a float64 of the engine `plain`
 
 
-class State:
+class Progress:
     """Public progress of a party.
 
     Args:

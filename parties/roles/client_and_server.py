@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -15,12 +15,12 @@ from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
 from parties.heads.folding import Shapes, head_of, shapes_of
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
-from parties.roles.reports import PromptCost, RoleResult, StageCost
+from parties.roles.reports import PromptReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
@@ -37,7 +37,7 @@ class Session:
 class ComputingParty:
     """Client or server of any private engine."""
 
-    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.role, self.mesh, self.meter, self.state = role, mesh, meter, state
         self._session: Session | None = None
 
@@ -48,7 +48,7 @@ class ComputingParty:
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
         decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
-        prompt: PromptCost | None = None
+        prompt: PromptReport | None = None
         if job.options.prefill == "mpc":
             cache, prompt = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
         else:
@@ -108,8 +108,8 @@ class ComputingParty:
                 named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
         return Cache.from_values(session.spec.n_layers, card["position"], named)
 
-    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptCost]:
-        """The prompt inside the computation, piece by piece: the cache, and what it took."""
+    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptReport]:
+        """The prompt inside the computation, segment by segment: the cache, and what it took."""
         engine, sizes = decoder.engine, chunked(decoder, job.seq_len - 1)
         with self.meter.stage("bench.prefill"):
             self.mesh["referee"].await_peer()
@@ -117,10 +117,10 @@ class ComputingParty:
         start = time.perf_counter()
         empty = Cache.empty(decoder.spec.n_layers)
         cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
-        for piece in prompt_segments(decoder, cache, prompt, sizes):
-            engine.attempt(piece, cache)
-        stages = tuple(map(StageCost.of, protocol(self.meter.snapshot())))
-        took = PromptCost(seconds=time.perf_counter() - start, stages=stages)
+        for segment in prompt_segments(decoder, cache, prompt, sizes):
+            engine.run_segment(segment, cache)
+        stages = tuple(map(StageReport.of, protocol(self.meter.snapshot())))
+        took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         return cache, took
 
@@ -133,7 +133,7 @@ class ComputingParty:
         self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            logits, token = decode_in_pieces(decoder, cache, own, job.options.argmax)
+            logits, token = decode_in_segments(decoder, cache, own, job.options.argmax)
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)

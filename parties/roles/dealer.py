@@ -3,16 +3,16 @@
 from parties.decoding.prefill import protocol
 from parties.engines.factory import Dealer, make_dealer
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.roles.job import Job
-from parties.roles.reports import PromptCost, RoleResult, StageCost
+from parties.roles.reports import PromptReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
 class DealingParty:
     """Serves an engine's dealer until the client needs nothing more."""
 
-    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._dealer: tuple[tuple[str, str, str, bool, str], Dealer] | None = None
 
@@ -22,11 +22,11 @@ class DealingParty:
         wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
         if self._dealer is None or self._dealer[0] != wanted:
             self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness))
-        prompt: PromptCost | None = None
+        prompt: PromptReport | None = None
 
         def prefilled() -> None:
             nonlocal prompt
-            prompt = PromptCost(seconds=0.0, stages=tuple(map(StageCost.of, protocol(self.meter.snapshot()))))
+            prompt = PromptReport(seconds=0.0, stages=tuple(map(StageReport.of, protocol(self.meter.snapshot()))))
             self.state.enter("decode")
 
         self.state.enter("prefill" if job.options.prefill == "mpc" else "decode")

@@ -15,12 +15,12 @@ from parties.metering.exporter import Exporter
 from parties.metering.interfaces import INTERFACES
 from parties.metering.meter import Counts, StageMeter, StageReading
 from parties.metering.process import peak_resident_bytes, process_readings
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.roles.client_and_server import ComputingParty
 from parties.roles.dealer import DealingParty
 from parties.roles.job import Job
 from parties.roles.referee import Referee
-from parties.roles.reports import PartyProgress, PartyResult, RoleResult, StageCost
+from parties.roles.reports import PartyProgress, PartyResult, RoleResult, StageReport
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 
@@ -55,7 +55,7 @@ class Party:
         self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
-        self.state = State(self.meter)
+        self.state = Progress(self.meter)
         self._exporter.observe(self.state)
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
@@ -103,7 +103,7 @@ class Party:
         idle = wanted.engine == "plain" and self.role != "referee"
         result = RoleResult() if idle else self._worker.run(wanted)
         after = INTERFACES.read()
-        stages = result.stages or tuple(map(StageCost.of, self.meter.snapshot()))
+        stages = result.stages or tuple(map(StageReport.of, self.meter.snapshot()))
         if result.prefill is not None:
             stages = _without(stages, result.prefill.stages)
         self.state.enter("idle")
@@ -175,7 +175,7 @@ def _sent(readings: Sequence[StageReading]) -> dict[str, int]:
     return sent
 
 
-def _without(stages: Sequence[StageCost], part: Sequence[StageCost]) -> tuple[StageCost, ...]:
+def _without(stages: Sequence[StageReport], part: Sequence[StageReport]) -> tuple[StageReport, ...]:
     """Stages without a part of them; those of which nothing is left are taken out."""
     spent = {stage.stage: stage for stage in part}
     rest = [stage for stage in stages if stage != spent.get(stage.stage)]

@@ -21,12 +21,12 @@ from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
-from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageCost
+from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
@@ -52,7 +52,7 @@ class Session:
 class Referee:
     """Prefills in the clear, shares the cache, and judges."""
 
-    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._session: Session | None = None
 
@@ -88,7 +88,7 @@ class Referee:
         result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
         if job.engine == "plain":
             text = session.tokenizer.decode(reference.tokens) if job.show_text else None
-            stages = tuple(map(StageCost.of, session.engine.meter.snapshot()))
+            stages = tuple(map(StageReport.of, session.engine.meter.snapshot()))
             return result.model_copy(update={"stages": stages, "text": text})
         if job.options.prefill == "shared":
             self._share(job, prefilled, position)
@@ -142,7 +142,7 @@ class Referee:
                     self.mesh[role].send_tensor(share)
 
     def _start(self) -> None:
-        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
         with self.meter.stage("bench.prefill"):
             for role in ("client", "server"):
                 self.mesh[role].send_json({"start": True})

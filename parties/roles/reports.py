@@ -39,7 +39,7 @@ class PartyProgress(_Report):
     peers: dict[str, int] = Field(default={}, description="bytes sent to each peer, all phases")
 
 
-class StageCost(_Report):
+class StageReport(_Report):
     """What one stage took of a cell, all peers together."""
 
     stage: str
@@ -52,21 +52,21 @@ class StageCost(_Report):
     rounds: float
 
     @classmethod
-    def of(cls, reading: StageReading) -> "StageCost":
+    def of(cls, reading: StageReading) -> "StageReport":
         """The amounts of a meter's reading."""
         return cls(**{name: getattr(reading, name) for name in cls.model_fields})
 
-    def less(self, part: "StageCost") -> "StageCost":
+    def less(self, part: "StageReport") -> "StageReport":
         """What is left of this stage without a part of it."""
         amounts = [name for name in type(self).model_fields if name not in ("stage", "phase")]
         return self.model_copy(update={name: getattr(self, name) - getattr(part, name) for name in amounts})
 
 
-class PromptCost(_Report):
+class PromptReport(_Report):
     """What a prompt took that client and server ran themselves: wall seconds, and the stages online and offline."""
 
     seconds: float
-    stages: tuple[StageCost, ...]
+    stages: tuple[StageReport, ...]
 
 
 class RangeReport(_Report):
@@ -108,8 +108,8 @@ class RoleResult(_Report):
 
     tokens: int = 0
     decode_seconds: float = 0.0
-    prefill: PromptCost | None = None
-    stages: tuple[StageCost, ...] = ()
+    prefill: PromptReport | None = None
+    stages: tuple[StageReport, ...] = ()
     check: CheckReport | None = None
     text: str | None = Field(default=None, repr=False)
     warnings: tuple[str, ...] = ()

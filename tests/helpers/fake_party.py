@@ -17,7 +17,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.metering.meter import StageMeter
-from parties.roles.reports import PartyProgress, PartyResult, StageCost
+from parties.roles.reports import PartyProgress, PartyResult, StageReport
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 
@@ -61,7 +61,7 @@ class FakeParty:
             "role": self.role,
             "tokens": self.tokens,
             "decode_seconds": time.monotonic() - started,
-            "stages": [StageCost.of(reading) for reading in self.meter.snapshot()],
+            "stages": [StageReport.of(reading) for reading in self.meter.snapshot()],
             "peak_rss_bytes": 1,
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,

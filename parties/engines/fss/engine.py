@@ -18,8 +18,8 @@ from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.dealing.plan import Plan, epoch
-from parties.engines.fss.dealing.receiver import MATERIAL, Intake
-from parties.engines.fss.dealing.stored_receiver import Stock
+from parties.engines.fss.dealing.receiver import MATERIAL, Receiver
+from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
@@ -32,11 +32,11 @@ from parties.transport.mesh import Mesh
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 12
-"""At one repeat in hundreds of pieces, this many in a row are no bad luck."""
+"""At one retry in hundreds of segments, this many in a row are not bad luck."""
 
 
 class RetriesExhausted(PartyError):  # noqa: N818 - named for what happened
-    """A piece met the danger zone in each of so many attempts."""
+    """A segment had a truncation failure in each of so many attempts."""
 
     def __str__(self) -> str:
         attempts, where = self.args
@@ -68,13 +68,13 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._supply: Intake | Stock | None = None
+        self._supply: Receiver | StoredReceiver | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
         self._index = 0
 
     @property
     def repeats(self) -> int:
-        """Pieces that were started again because a number fell into the danger zone."""
+        """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
     def _material(self) -> bytes | bytearray:
@@ -120,24 +120,25 @@ class FssEngine(Computation):
         self.source.comparison = workload.options.comparison
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
-            self._supply = Stock(self.dealer, self.meter)
-            self._supply.lay_in()
+            self._supply = StoredReceiver(self.dealer, self.meter)
+            self._supply.fetch()
         else:
-            self._supply = Intake(self.dealer, self.meter)
+            self._supply = Receiver(self.dealer, self.meter)
         if workload.prefill is None:
-            self.attempt(partial(self.mask_cache, cache), cache)
+            self.run_segment(partial(self.mask_cache, cache), cache)
         return cache
 
-    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
-        """Runs a piece, from the start again if a number falls into the danger zone.
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:
+        """Runs a segment, from the start again after a truncation failure.
 
-        Both parties see that alike, in a number that is uniformly random to them; what was dealt for the failed attempt
-        is given up, so nothing is masked twice. The dealer knows the mask, so a retry tells it how a secret number
-        compares with one that it knows (docs/protocols.md): therefore there are few, and no more than chance explains.
+        Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
+        failed attempt is dropped, so nothing is masked twice. The dealer knows the mask, so a retry reveals to it how a
+        secret number compares with one that it knows (docs/protocols.md): therefore retries are few, and no more than
+        chance explains.
 
         Raises:
-            RetriesImprobable: it fell there more often than the declared bounds let be expected.
-            RetriesExhausted: it fell there time after time.
+            RetriesImprobable: There were more failures than the declared bounds let expect.
+            RetriesExhausted: Every attempt failed.
         """
         restore = snapshot(cache)
         index = self._begin()
@@ -158,8 +159,8 @@ class FssEngine(Computation):
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
         self._ask({"do": "again", "index": index, "attempt": self.repeats})
-        if isinstance(self._supply, Stock):
-            self._supply.lay_in()
+        if isinstance(self._supply, StoredReceiver):
+            self._supply.fetch()
         self.source.begin(epoch(self.repeats, index))
 
     def open_to_client(self, value: Additive) -> Tensor | None:
@@ -178,12 +179,12 @@ class FssEngine(Computation):
         return super().export(value).cpu()
 
     def prefilled(self) -> None:
-        """Tells the dealer that what follows is decoding."""
+        """Reports to the dealer that decoding follows."""
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 
     def finish(self) -> None:
-        """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""
+        """Ends the cell at the dealer. Both parties do so; by then the dealer has received all of their credit."""
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "end"})
         if self._supply is not None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from parties.metering.exposition import exposition
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.registry import CELL_STATES
 from tests.helpers.needs import needs
 from tests.helpers.scraping import get, scrape, serving, value
@@ -106,7 +106,7 @@ def test_compute_and_blocked_seconds_make_up_a_stage() -> None:
 def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_ago() -> None:
     meter, now = StageMeter(), [100.0]
     with serving("client", meter) as exporter:
-        state = State(meter, lambda: now[0])
+        state = Progress(meter, lambda: now[0])
         exporter.observe(state)
         state.enter("loading")
         assert not any(name == "mpcbench_token_age_seconds" for name, _ in scrape(exporter))
@@ -135,7 +135,7 @@ def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_
 def test_a_stages_share_of_each_token_is_a_histogram() -> None:
     meter = StageMeter()
     with serving("client", meter) as exporter:
-        state = State(meter)
+        state = Progress(meter)
         state.prefilled([4])
         for _ in range(3):
             with meter.stage("softmax"):
@@ -154,7 +154,7 @@ def test_promtool_finds_nothing_to_lint() -> None:
     meter = StageMeter()
     meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
     with serving(meter=meter) as exporter:
-        state = State(meter)
+        state = Progress(meter)
         exporter.observe(state)
         state.prefilled([4])
         state.token([5], lambda tokens: tokens, numbers=2)

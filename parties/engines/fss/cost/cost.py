@@ -1,8 +1,8 @@
-"""What a cell costs, without running it: the dealer's walk with shapes alone, counting what the links would count.
+"""What a cell costs, without running it: the dealer's dry run on shapes alone, counting what the links would count.
 
-The walk is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted is
-what depends on chance, the pieces that are run again because a number fell into the danger zone, and what parties say
-to the dealer: a few hundred bytes of requests.
+The dry run is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted
+are the segments that are run again after a truncation failure, which depend on chance, and the requests to the dealer,
+a few hundred bytes.
 """
 
 import math
@@ -25,7 +25,7 @@ from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_
 from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import CountingSource
-from parties.engines.fss.cost.meta_tensors import MetaMode, meta_tensor
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import installed_shapes, prefilled
 from parties.engines.fss.dealing.plan import Plan, Segment
 from parties.engines.fss.dealing.receiver import MATERIAL
@@ -117,17 +117,17 @@ def predict(
     Raises:
         HeadError: the policy rates tokens with trained heads whose file cannot be read.
     """
-    with MetaMode():
+    with MetaTensors():
         inside = options.prefill == "mpc"
-        walk = _Walk(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
-        decoder = Decoder(walk.engine, spec, policy)
+        dry_run = _DryRun(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
+        decoder = Decoder(dry_run.engine, spec, policy)
         sizes = chunked(decoder, seq_len - 1) if inside else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
-        before, steps = plan.programs(walk.engine, plan.cache(walk.engine))
-        prompt, _ = walk.count(before if sizes else map(walk.off_the_clock, before))
-        decode, work = walk.count(steps)
-        decode += walk.last_words(2 if options.offline == "stored" else 1)
+        before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
+        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
+        decode, work = dry_run.count(steps)
+        decode += dry_run.last_words(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
@@ -153,7 +153,7 @@ class _Ledger:
 
 
 class _Counted(Computation):
-    """The dealer's side of the computation; what the server would tell the client is counted."""
+    """The dealer's side of the computation; messages from the server to the client are counted."""
 
     def __init__(self, source: CountingSource, ledger: _Ledger) -> None:
         super().__init__(source)
@@ -165,8 +165,8 @@ class _Counted(Computation):
         return None
 
 
-class _Walk:
-    """A walk through programs, with parameters of the given shapes installed."""
+class _DryRun:
+    """A dry run of programs, with parameters of the given shapes installed."""
 
     def __init__(self, shapes: Shapes, options: RunOptions) -> None:
         self.meter = StageMeter()
@@ -179,25 +179,25 @@ class _Walk:
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)
 
-    def off_the_clock(self, piece: Segment) -> Segment:
-        """The piece as the parties run it before they start to decode."""
-        return lambda: staged(self.meter, "bench.prefill", piece())
+    def off_the_clock(self, segment: Segment) -> Segment:
+        """The segment as the parties run it before they start to decode."""
+        return lambda: staged(self.meter, "bench.prefill", segment())
 
     def last_words(self, times: int) -> Traffic:
-        """What the dealer says where the material ends, and where the cell does."""
+        """The dealer's empty frames where the randomness ends, and where the cell does."""
         self._ledger.counts.clear()
         for role in ("client", "server") * times:
             self._ledger.send("dealer", role, MATERIAL, len(END))
         return Traffic(dict(self._ledger.counts))
 
-    def count(self, pieces: Iterable[Segment]) -> tuple[Traffic, Work]:
-        """Walks one piece of a cell after the other, each in an epoch of its own; `Work` without the weights."""
+    def count(self, segments: Iterable[Segment]) -> tuple[Traffic, Work]:
+        """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
         drawn, told, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
-        for piece in pieces:
+        for segment in segments:
             self._source.begin(self._source.epoch + 1)
-            run(piece(), self._exchange)
+            run(segment(), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))
         work = Work(

@@ -1,4 +1,4 @@
-"""A dealer's source that only counts, for dry runs of a program on shapes."""
+"""A dealer's randomness that is counted and not drawn, for dry runs of programs."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from parties.metering.meter import StageMeter
 
 
 class CountingStream(Keystream):
-    """A keystream that counts bytes instead of drawing them.
+    """A keystream that is counted and not drawn.
 
     Attributes:
         size: Bytes so far.
@@ -34,13 +34,13 @@ class CountingStream(Keystream):
         return memoryview(bytearray(count))
 
     def words(self, shape: Shape) -> Tensor:
-        """Returns a meta tensor."""
+        """A meta tensor."""
         self.size += 8 * math.prod(shape)
         return meta_tensor(shape)
 
 
 class CountingWriter(FrameWriter):
-    """Counts the frames that the dealer would send.
+    """Counts frames as the dealer would cut them.
 
     Args:
         count: Called with the bytes of each frame.
@@ -62,12 +62,12 @@ class CountingWriter(FrameWriter):
 
 
 class CountingSource(DealerSource):
-    """A dealer's source that draws nothing, evaluates no secret and counts all sizes.
+    """The dealer's side of a dry run: nothing is drawn, no secret is computed, all sizes are counted.
 
     Args:
-        meter: Knows the current stage of a program.
+        meter: Knows the stage that a program is in.
         to_client: Called with the bytes of each frame to the client.
-        to_server: Called with the bytes of each frame to the server.
+        to_server: Called with those to the server.
 
     Attributes:
         drawn: The client's keystream; the client draws more than the server.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Self, get_args
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
 from parties.decoding.workload import Prefill, Workload
@@ -108,7 +108,7 @@ class Plan:
         """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""
         work = self.workload
         decoder = Decoder(engine, work.spec, make(work.policy, **work.parameters))
-        step = token_pieces(decoder, cache, None, work.options.argmax)
+        step = token_segments(decoder, cache, None, work.options.argmax)
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
         return [partial(engine.mask_cache, cache)], step * work.steps

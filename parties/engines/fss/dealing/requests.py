@@ -75,10 +75,10 @@ _CLIENTS: Mapping[str, Mapping[str, Check]] = {
     "go": {"index": _INDEX},
     "again": {"index": _INDEX, "attempt": _ATTEMPT},
     "prefilled": {},
-    "grant": {"upto": whole(0, 1 << 62)},
+    "credit": {"upto": whole(0, 1 << 62)},
     "end": {},
 }
-_SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "grant", "end")}
+_SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "credit", "end")}
 
 
 def checked(role: str, request: Any) -> dict[str, Any]:

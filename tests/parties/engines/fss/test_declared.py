@@ -12,7 +12,7 @@ from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.cost.counting import CountingSource
-from parties.engines.fss.cost.meta_tensors import MetaMode
+from parties.engines.fss.cost.meta_tensors import MetaTensors
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.randomness.source import Source
 from parties.metering.meter import StageMeter
@@ -61,7 +61,7 @@ def dry_run(protocol: Protocol, how: How) -> Count:
         rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
         return dealer_openings(wanted)
 
-    with MetaMode():
+    with MetaTensors():
         source = CountingSource(StageMeter(), frames["client"].append, frames["server"].append)
         source.comparison = how
         run(on(source, protocol), exchange)

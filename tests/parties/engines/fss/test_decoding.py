@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
@@ -57,7 +57,7 @@ def decode(
     logits, tokens = [], []
     own = [token] if owns else None
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, own, "private")
+        out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         own = None if found is None else [found]

@@ -32,9 +32,9 @@ def arm(role: str, when: str, how: int) -> None:
     if when == "setup":
         owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
     elif when == "offline":
-        owner, name, at = (fss_walk.Walk, "begin", 1) if role == "dealer" else (fss_party.Intake, "next", 1)
+        owner, name, at = (fss_walk.DryRun, "begin", 1) if role == "dealer" else (fss_party.Receiver, "next", 1)
     else:
-        owner, name, at = (fss_walk.Walk, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
+        owner, name, at = (fss_walk.DryRun, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
     def falling(*arguments: Any, **named: Any) -> Any:

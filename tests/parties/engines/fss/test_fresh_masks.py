@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
+from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
@@ -62,7 +62,7 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
         named = {name: engine.adopt(source.placeholder(value.shape)) for name, value in known.values().items()}
         cache = Cache.from_values(spec.n_layers, PROMPT, named)
         before = [lambda: engine.mask_cache(cache)]
-    return source, cache, [*before, *(token_pieces(decoder, cache, None, "private") * STEPS)]
+    return source, cache, [*before, *(token_segments(decoder, cache, None, "private") * STEPS)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
@@ -100,11 +100,11 @@ def prompted(
     empty = Cache.empty(spec.n_layers)
     cache = engine.prepare(decoder.workload(empty, STEPS, prefill=sizes), empty)
     for piece in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
-        engine.attempt(piece, cache)
+        engine.run_segment(piece, cache)
     engine.prefilled()
     logits, tokens, held = [], [], None if own is None else own[-1:]
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, held, "private")
+        out, found = decode_in_segments(decoder, cache, held, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         held = None if found is None else [found]

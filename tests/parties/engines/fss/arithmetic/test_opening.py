@@ -115,10 +115,10 @@ def test_the_dealer_receives_halves_of_seeds_public_numbers_and_which_segments_a
         assert {len(half) for (half, *_) in said.values()} == {SEED_BYTES}
         heard[name] = {pair: [json.loads(frame) for frame in requests] for pair, (_, *requests) in said.items()}
     keys = {"install": {"shapes"}, "decode": {"plan", "attempt"}, "go": {"index"}, "again": {"index", "attempt"},
-            "grant": {"upto"}, "end": set()}  # fmt: skip
+            "credit": {"upto"}, "end": set()}  # fmt: skip
     for requests in heard["some"].values():
         for request in requests:
             assert set(request) - {"do"} == keys[request["do"]]
-    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"grant", "end"}
+    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"credit", "end"}
     plans = [[r for r in heard[name]["dealer", "client"] if r["do"] in ("install", "decode")] for name in SECRETS]
     assert plans[0] == plans[1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import run
 from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.dealer import Dealer
@@ -49,7 +49,7 @@ def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tup
     logits, tokens = [], []
     own = [token] if engine.client else None
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, own, "private")
+        out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         own = None if found is None else [found]

@@ -13,7 +13,7 @@ import pytest
 from parties.decoding.workload import Workload
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.dealing.dry_run import Walk
+from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest
 from parties.engines.fss.dealing.sender import END
@@ -21,7 +21,7 @@ from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.errors import ModelError, OutOfStep, PartyError
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models.folding import folded_shapes
 from parties.policies import Full
 from parties.roles import dealer
@@ -35,7 +35,7 @@ INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in fold
 SHAPES = {name: tuple(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
 PLAN = json.loads(json.dumps(Plan(Workload(SPEC, "full", {}, 2, position=20, shapes=SHAPES), 2).to_json()))
 DECODE = {"do": "decode", "plan": PLAN, "attempt": 0}
-ROOM = {"do": "grant", "upto": 1 << 40}
+ROOM = {"do": "credit", "upto": 1 << 40}
 
 
 @contextmanager
@@ -84,9 +84,9 @@ def test_a_request_that_is_not_an_object_is_refused(request_: Any) -> None:
 @pytest.mark.parametrize("role", ["client", "server"])
 @pytest.mark.parametrize(
     "request_",
-    [{}, {"do": None}, {"do": ["end"]}, {"do": {}}, {"do": "stop"}, {"do": "grant"}, {"do": "grant", "upto": "9"},
-     {"do": "grant", "upto": 1.5}, {"do": "grant", "upto": True}, {"do": "grant", "upto": -1},
-     {"do": "grant", "upto": 1 << 80}, {"do": "grant", "upto": 9, "more": 1}],
+    [{}, {"do": None}, {"do": ["end"]}, {"do": {}}, {"do": "stop"}, {"do": "credit"}, {"do": "credit", "upto": "9"},
+     {"do": "credit", "upto": 1.5}, {"do": "credit", "upto": True}, {"do": "credit", "upto": -1},
+     {"do": "credit", "upto": 1 << 80}, {"do": "credit", "upto": 9, "more": 1}],
     ids=json.dumps,
 )  # fmt: skip
 def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) -> None:
@@ -98,7 +98,7 @@ def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) ->
 
 @pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}], ids=str)
 def test_what_the_client_asks_for_the_server_may_not(request_: Any) -> None:
-    assert "it must be one of prefilled, grant, end" in str(refusal(request_, role="server"))
+    assert "it must be one of prefilled, credit, end" in str(refusal(request_, role="server"))
 
 
 @pytest.mark.parametrize(
@@ -189,37 +189,37 @@ def test_no_epoch_is_dealt_twice(requests: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("index", [1, 10**6])
-def test_a_segment_that_was_never_dealt_is_not_repeated(index: int) -> None:
-    assert "a piece under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
+def test_a_segment_that_was_never_run_is_not_repeated(index: int) -> None:
+    assert "a segment under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
 
 
 def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both would draw from the same streams."""
     with dealers() as (dealer, mine, _):
         order: list[str] = []
-        honest, joined = Walk.stop, Event()
+        honest, joined = DryRun.stop, Event()
 
         def slow(*_: Any) -> None:
             joined.wait(PATIENCE_S)
-            order.append("the walk ends")
+            order.append("the dry run ends")
 
-        def stop(walk: Walk) -> None:
+        def stop(dry_run: DryRun) -> None:
             joined.set()
-            honest(walk)
+            honest(dry_run)
 
-        monkeypatch.setattr(Walk, "_walk", slow)
-        monkeypatch.setattr(Walk, "stop", stop)
+        monkeypatch.setattr(DryRun, "_run", slow)
+        monkeypatch.setattr(DryRun, "stop", stop)
         served = later(dealer.serve)
         for request in (INSTALL, DECODE, {"do": "nothing"}):
             mine["client"].send_json(request)
         with pytest.raises(BadRequest):
             served.result(PATIENCE_S)
         monkeypatch.setattr(
-            "parties.engines.fss.dealing.dealer.Courier", lambda *_: order.append("the next cell begins")
+            "parties.engines.fss.dealing.dealer.Sender", lambda *_: order.append("the next cell begins")
         )
         with pytest.raises(AttributeError):
             dealer.serve()
-    assert order[:2] == ["the walk ends", "the next cell begins"]
+    assert order[:2] == ["the dry run ends", "the next cell begins"]
 
 
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     placeholder = SimpleNamespace(serve=lambda _: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
-    party = dealer.DealingParty({}, meter, State(meter))
+    party = dealer.DealingParty({}, meter, Progress(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
