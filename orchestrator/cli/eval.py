@@ -26,6 +26,7 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated, and stop.")] = False,
 ) -> None:
     """Evaluate the quality of cache policies in the clear, and set it beside their private cost."""
+    from orchestrator.predict.calibration import CalibrationError
     from orchestrator.quality.results import ResultStore  # torch comes with these, and most commands do without
     from orchestrator.quality.study import load_study
     from orchestrator.quality.work import by_prompt, points_of, unfinished
@@ -40,9 +41,13 @@ def evaluate(
             for name in (*study.choices(), *study.presses):
                 typer.echo(f"  {name}")
             return
-        _run(study, store.open(study), jobs)
-        _report(study, store, records or [])
-    except (ConfigError, PartyError, StoreError) as error:
+        with store:
+            store.begin(study)
+            for warning in store.warnings:
+                typer.echo(f"warning: {warning}", err=True)
+            _run(study, store, jobs)
+            _report(study, store, records or [])
+    except (CalibrationError, ConfigError, PartyError, StoreError) as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
@@ -65,14 +70,15 @@ def _run(study: "Study", store: "ResultStore", jobs: int) -> None:
 
 
 def _report(study: "Study", store: "ResultStore", folders: list[Path]) -> None:
+    from orchestrator.predict.calibration import known_calibration
     from orchestrator.quality.averages import lines_of
     from orchestrator.quality.frontier import NETWORKS, price
     from orchestrator.quality.tables import figure, latex, markdown
     from orchestrator.records.store import RecordStore
 
     past = [record for folder in folders for record in RecordStore(folder).read()]
-    lines = lines_of(store.read())
-    priced = [(line, price(study.model, line.policy, line.length, past)) for line in lines if line.policy]
+    known, lines = known_calibration(), lines_of(store.read())
+    priced = [(line, price(study.model, line.policy, line.length, past, known)) for line in lines if line.policy]
     typer.echo(store.write("report.md", markdown(study.name, lines, priced)))
     typer.echo(store.write("frontier.tex", latex(priced)))
     for length in sorted({line.length for line in lines}):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator.experiment.cells import Cell
     from orchestrator.experiment.experiment import Experiment
+    from orchestrator.predict.calibration import Calibration
     from orchestrator.records.record import Record
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -97,15 +98,18 @@ def run(
     """Run the experiment in FILE and render its report; run it again to resume."""
     from orchestrator.experiment.cells import expand, schedule  # heavier imports wait until they are needed
     from orchestrator.experiment.experiment import load_experiment
+    from orchestrator.predict.calibration import CalibrationError, known_calibration
     from orchestrator.records.store import RecordStore, StoreError
     from orchestrator.run.inputs import require_inputs
     from orchestrator.run.pending import GIGABYTE, Budget, parse_only, wanted
 
     try:
         experiment = load_experiment(file)
-        cells = wanted(expand(experiment), [parse_only(text) for text in only or ()])
+        all_cells = expand(experiment)
+        cells = wanted(all_cells, [parse_only(text) for text in only or ()])
         past = [record for folder in records or () for record in RecordStore(folder).read()]
-    except (ConfigError, StoreError) as error:
+        calibration = known_calibration()
+    except (CalibrationError, ConfigError, StoreError) as error:
         _refuse(str(error))
     if not cells:
         _refuse(f"--only {' '.join(only or ())}: no cell of {file} is meant; --dry-run without it lists them all")
@@ -114,7 +118,7 @@ def run(
     except ConfigError as error:
         _refuse(str(error))
     if dry_run:
-        _print_plan(experiment, cells, out, past, resume=resume, retry=retry)
+        _print_plan(experiment, cells, out, past, calibration, resume=resume, retry=retry)
         return
     page = _page(live_host, live_port) if live else None
     if lab:
@@ -125,7 +129,8 @@ def run(
         _say("live page: http://{}:{}/".format(*page.getsockname()[:2]))
     ordered = schedule(cells, experiment.seed) if experiment.order == "seeded" else cells
     budget = Budget(limit, max_seconds, None if max_gigabytes is None else max_gigabytes * GIGABYTE)
-    asked = {"address": address, "retry": retry, "budget": budget, "past": past, "update": update, "live": page}
+    asked: dict[str, Any] = {"all_cells": all_cells, "calibration": calibration}
+    asked |= {"address": address, "retry": retry, "budget": budget, "past": past, "update": update, "live": page}
     with page or nullcontext():
         _run(experiment, ordered, out, resume=resume, **asked)
 
@@ -207,20 +212,19 @@ def _written(options: dict[str, Any]) -> Iterator[str]:
 
 def _run(experiment: "Experiment", cells: "tuple[Cell, ...]", out: Path, *, resume: bool, **options: Any) -> None:
     from orchestrator.cli.tables import summary
-    from orchestrator.records.store import PATIENCE_S, RecordStore, StoreError
+    from orchestrator.records.store import LOCK_WAIT_S, RecordStore, StoreError
     from orchestrator.report import render
     from orchestrator.run.ray_session import ClusterError
     from orchestrator.run.sweep import run_sweep
 
     try:
-        with RecordStore(out, PATIENCE_S) as store:
+        with RecordStore(out, LOCK_WAIT_S) as store:
             if not resume:
                 store.set_aside(datetime.now(UTC))
-            store.read()
-        for warning in store.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        outcome = run_sweep(experiment, cells, out, **options)
-        paths = render(out) if outcome.records else ()
+            for warning in store.warnings:
+                typer.echo(f"warning: {warning}", err=True)
+            outcome = run_sweep(experiment, cells, store, **options)
+            paths = render(out, tuple(store.latest().values())) if outcome.records else ()
     except (ClusterError, StoreError) as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -240,6 +244,7 @@ def _print_plan(
     cells: "tuple[Cell, ...]",
     out: Path,
     past: "list[Record]",
+    calibration: "Calibration | None",
     *,
     resume: bool,
     retry: Retry,
@@ -252,8 +257,8 @@ def _print_plan(
         latest = RecordStore(out).latest()
     except StoreError as error:
         _refuse(str(error))
-    todo = unfinished(cells, latest, retry) if resume else cells
-    _show(plan(experiment.name, cells, todo, [*past, *latest.values()]))
+    pending = unfinished(cells, latest, retry) if resume else cells
+    _show(plan(experiment.name, cells, pending, [*past, *latest.values()], calibration))
 
 
 def _show(table: "Table") -> None:

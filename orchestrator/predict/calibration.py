@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from orchestrator.records.atomic import write_atomically
 from orchestrator.records.user_folders import NoHome, user_folder
 from orchestrator.records.versions import host_versions
 from parties.engines.fss.cost.speeds import Speeds, measure
@@ -58,7 +59,7 @@ def calibrate() -> Calibration:
     result = Calibration(measured=datetime.now(UTC), cpu=host_versions()["cpu"], **vars(speeds))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_atomically(path, result.model_dump_json(indent=2) + "\n")
     except OSError as error:
         fix = f"set {VARIABLE} to a folder that may be written"
         raise CalibrationError(f"cannot write {path}: {error.strerror}; {fix}") from error

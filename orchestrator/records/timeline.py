@@ -2,12 +2,13 @@
 
 import gzip
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from orchestrator.records.atomic import write_atomically
 
 Progress = Mapping[str, Mapping[str, Any]]
 Sample = dict[str, Any]
@@ -78,12 +79,7 @@ class Timeline:
         path = path_of(run_dir, self.cell)
         path.parent.mkdir(exist_ok=True)
         text = json.dumps({"format": FORMAT, "cell": self.cell, "samples": self.samples}, separators=(",", ":"))
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(gzip.compress(text.encode(), mtime=0))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
 def sample_of(t: float, progress: Progress) -> Sample:

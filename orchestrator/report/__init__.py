@@ -41,11 +41,12 @@ class Picture:
     figure: Figure
 
 
-def render(run_dir: Path) -> tuple[Path, Path]:
+def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, Path]:
     """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX beside them.
 
     Args:
         run_dir: A folder with `records.jsonl`.
+        known: The latest record of each cell; read from the folder if left out.
 
     Returns:
         Paths of the HTML and of the Markdown.
@@ -54,7 +55,7 @@ def render(run_dir: Path) -> tuple[Path, Path]:
         StoreError: There are no records, or the folder cannot be written.
     """
     store = RecordStore(run_dir)
-    records = list(store.latest().values())
+    records = list(store.latest().values() if known is None else known)
     if not records:
         raise StoreError(f"{run_dir / RECORDS} holds no records; run an experiment with --out {run_dir} first")
     content = _content(records, store.warnings)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from netem.state import state_dir
+from orchestrator.records.atomic import write_atomically
 from parties.metering.registry import DRIVER
 
 Address = tuple[str, int]
@@ -81,7 +82,8 @@ class TargetFile:
         text = json.dumps(groups, indent=2) + "\n"
         for path in list(self._paths):
             try:
-                _replace(path, text)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, text, mode=READABLE)
             except OSError as error:
                 self._paths.remove(path)
                 log.warning("Prometheus is not told of this run by %s: %s", path, error.strerror)
@@ -147,17 +149,6 @@ def _answers(authority: str) -> bool:
     except OSError:
         return True  # a host that cannot be reached now may come back
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(READABLE)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _authority(host: str, port: int) -> str:
