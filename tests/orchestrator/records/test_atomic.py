@@ -19,8 +19,13 @@ def test_a_file_is_written_whole_with_its_mode_and_no_draft_stays(tmp_path: Path
 def test_a_draft_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_atomically(path, b"old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as draft:
-        draft.write_bytes(b"half")
-        raise ZeroDivisionError
+
+    def fails() -> None:
+        with replacing(path) as draft:
+            draft.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
