@@ -184,12 +184,12 @@ def _run_in_lab(file: Path, out: Path, options: dict[str, Any], page: "socket | 
     """The same command on the first host of a lab, a Ray node on each of its three hosts."""
     from netem import NetemError
     from orchestrator.run.lab import run_in_lab
-    from orchestrator.watch.outside import doors
+    from orchestrator.watch.outside import inherited_sockets
 
     argv = ["mpcache-bench", "run", str(file.resolve()), "--out", str(out.resolve()), *_written(options)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with doors(page) as outside:
+        with inherited_sockets(page) as outside:
             keep = [out.resolve(), file.resolve().parent, outside.folder]
             told, inherited = outside.environment, outside.descriptors
             raise typer.Exit(run_in_lab(argv, keep=keep, environment=told, descriptors=inherited))

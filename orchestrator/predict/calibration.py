@@ -67,7 +67,7 @@ def calibrate() -> Calibration:
 
 
 def known_calibration() -> Calibration | None:
-    """What was measured before; None if nothing was, as for a user without a folder to keep it in.
+    """The kept calibration; None without one, as for a user without a folder to keep it in.
 
     Raises:
         CalibrationError: The file cannot be read, is damaged or of another version.
@@ -84,4 +84,4 @@ def known_calibration() -> Calibration | None:
         fix = f"set {VARIABLE} to a folder that may be read and written"
         raise CalibrationError(f"cannot read {path}: {error.strerror}; {fix}") from error
     except (ValidationError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path} is no calibration; run `mpcache-bench cost --calibrate` again") from error
+        raise CalibrationError(f"{path} is not a calibration; run `mpcache-bench cost --calibrate` again") from error

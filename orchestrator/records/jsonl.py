@@ -18,7 +18,7 @@ Item = TypeVar("Item", bound=BaseModel)
 
 
 class StoreError(Exception):
-    """A folder cannot be used; the message says why and what to do."""
+    """A folder cannot be used; the message names the reason and the fix."""
 
 
 class JsonLines(Generic[Item]):

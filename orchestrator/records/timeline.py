@@ -1,4 +1,4 @@
-"""The time series of one cell: what the parties said of themselves, about once a second, in bounded memory."""
+"""The time series of one cell: progress of the parties, about once per second, in bounded memory."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ SECONDS = 1.0
 MOST_SAMPLES = 600
 FORMAT = 1
 
-_SAID = (
+_KEPT = (
     *("state", "stage", "tokens", "sent_bytes", "received_bytes", "rounds", "blocked_seconds", "compute_seconds"),
     *("cpu_seconds", "rss_bytes", "memory_limit_bytes", "memory_available_bytes", "gpu_bytes"),
 )
@@ -27,7 +27,7 @@ _SAID = (
 class Timeline:
     """Samples of one cell; when there are many, every other one goes and the pace is halved.
 
-    A sample holds `t` (seconds since the cell began), `parties` (by role, what `Party.progress` says of itself),
+    A sample holds `t` (seconds since the cell began), `parties` (by role, the values of `Party.progress`),
     `stages` (the client's, or the referee's of a `plain` cell: seconds, rounds and bytes both ways) and `pairs` (bytes
     sent by ordered pair such as `client>server`). All amounts are sums since the cell began, so that a dropped sample
     loses resolution and nothing else. A party that was silent since the last sample is not in it.
@@ -56,7 +56,9 @@ class Timeline:
         if now < self._next:
             return None
         self._next = (now // self._pace + 1) * self._pace
-        sample = sample_of(round(now, 3), {role: said for role, said in progress.items() if self._spoke(role, said)})
+        sample = sample_of(
+            round(now, 3), {role: state for role, state in progress.items() if self._is_new(role, state)}
+        )
         self.samples.append(sample)
         if len(self.samples) > MOST_SAMPLES:
             self.samples = self.samples[::2]
@@ -64,11 +66,11 @@ class Timeline:
             self.generation += 1
         return sample
 
-    def _spoke(self, role: str, said: Mapping[str, Any]) -> bool:
-        """Whether a party has answered since the last sample: what it said before is not what it does now."""
-        uptime = said.get("uptime_seconds")
+    def _is_new(self, role: str, state: Mapping[str, Any]) -> bool:
+        """Whether a party has answered since the last sample: an old answer is not its present state."""
+        uptime = state.get("uptime_seconds")
         before, self._uptimes[role] = self._uptimes.get(role), uptime
-        return bool(said) and (uptime is None or uptime != before)
+        return bool(state) and (uptime is None or uptime != before)
 
     def save(self, run_dir: Path) -> None:
         """Writes `timeline/ID.json.gz` into the folder of a run, whole or not at all.
@@ -83,15 +85,15 @@ class Timeline:
 
 
 def sample_of(t: float, progress: Progress) -> Sample:
-    """One sample of what the parties said."""
+    """One sample of the progress of all parties."""
     clock = "referee" if progress.get("referee", {}).get("tokens") else "client"
     stages = progress.get(clock, {}).get("stages", {})
     parties = progress.items()
     return {
         "t": t,
-        "parties": {role: {key: _short(said[key]) for key in _SAID if key in said} for role, said in parties},
+        "parties": {role: {key: _short(state[key]) for key in _KEPT if key in state} for role, state in parties},
         "stages": {name: [_short(amount) for amount in amounts] for name, amounts in stages.items()},
-        "pairs": {f"{role}>{peer}": sent for role, said in parties for peer, sent in said.get("peers", {}).items()},
+        "pairs": {f"{role}>{peer}": sent for role, state in parties for peer, sent in state.get("peers", {}).items()},
     }
 
 

@@ -80,7 +80,7 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     return html, text
 
 
-def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
+def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any]:
     measured = rows(records)
     ratios = against_full(measured)
     shown = longest([row for row in measured if row.private]) or longest(measured)
@@ -97,7 +97,7 @@ def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
         "links": link_rows(records),
         "pictures": _pictures(measured, shown) if measured else [],
         "records": records,
-        "torn": torn,
+        "corrupt": corrupt,
     }
 
 

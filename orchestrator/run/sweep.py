@@ -24,7 +24,7 @@ from orchestrator.run.ray_session import ray_session
 from orchestrator.run.retry import Retry
 from orchestrator.run.runner import Runner
 from orchestrator.watch.observation import observing
-from orchestrator.watch.terminal import Course, Views, view
+from orchestrator.watch.terminal import SweepProgress, Views, view
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def run_sweep(
     pending = unfinished(cells, store.latest(), retry)
     left = list(pending)
     if pending:
-        course, spending = Course(experiment.name, len(pending)), Spending(budget)
+        sweep, spending = SweepProgress(experiment.name, len(pending)), Spending(budget)
         with (
             ray_session(address),
             stop_on_signals(stop),
-            observing(experiment.name, store.folder, course, live) as observed,
+            observing(experiment.name, store.folder, sweep, live) as observed,
             Runner(
                 experiment.name,
                 store.folder,
@@ -104,7 +104,7 @@ def run_sweep(
                 party_class=party_class,
                 links_seen=observed.watch.links,
             ) as runner,
-            view(console or Console(), course) as terminal,
+            view(console or Console(), sweep) as terminal,
         ):
             shown = Views(terminal, observed.watch)
             known, alike = [*past, *store.latest().values()], Alike()
@@ -113,7 +113,7 @@ def run_sweep(
                 if refusal := spending.refusal(expected[0]):
                     break
                 snapshot.check_prompt()
-                course.begin([each.seconds for each in expected])
+                sweep.begin([each.seconds for each in expected])
                 shown.begin(left[0])
                 cell = left.pop(0)
                 record, text = alike.record(cell, experiment.name), None

@@ -27,7 +27,7 @@ def check_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a file beside `path` and moves it there, so that an interruption leaves what was there before.
+    """Writes a file in one step: an interruption leaves the old one.
 
     Args:
         path: the file.
