@@ -113,7 +113,7 @@ class Study(BaseModel):
     )
     presses: tuple[str, ...] = Field(
         default=(),
-        description="Presses of kvpress, or of yours, to evaluate next to the policies, `module:Class(key=value)`; they "
+        description="Presses of kvpress, or of yours, to evaluate like the policies, `module:Class(key=value)`; they "
         "have no private cost.",
         examples=['["kvpress:KnormPress(compression_ratio=0.5)"]'],
     )
