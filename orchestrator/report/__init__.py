@@ -116,8 +116,8 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
     where = f"At each series' longest prompt, network {beside[0].network}."
     time = Picture(
         "time",
-        "Decode time per token (TPOT) on the client's clock, online and offline work together (median of the repeats, bars "
-        "from the shortest to the longest), and the online rounds that a round trip is multiplied with.",
+        "Decode time per token (TPOT) on the client's clock, online and offline work together (median of the repeats, "
+        "bars from the shortest to the longest), and the online rounds that a round trip is multiplied with.",
         by_length(private or measured, [_SECONDS, _ROUNDS]),
     )
     stage_time = f"The client's time per token, by stage. {where}"
