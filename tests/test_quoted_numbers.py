@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.predict.forecast import PhaseCost, forecast
+from orchestrator.experiment.link_time import PhaseCost
+from orchestrator.predict.forecast import forecast
 from orchestrator.records.record import Record
 from orchestrator.records.store import RecordStore
 from tests.helpers.paths import ROOT
