@@ -119,11 +119,11 @@ def check_linked(axes: Axes) -> list[Problem]:
             elif name in seen:
                 found.append(Problem(f"[{i}][{j}]", name, "each axis once", "take it out of one of the two"))
             seen.add(name)
-        lengths = {name: len(getattr(axes, name)) for name in group if name in AXES}
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        sizes = {name: len(getattr(axes, name)) for name in group if name in AXES}
+        if len(set(sizes.values())) > 1:
+            lengths = ", ".join(f"{name} has {length}" for name, length in sizes.items())
             found.append(
-                Problem(f"[{i}]", list(group), f"axes with as many values as each other: {counts}", "even them out")
+                Problem(f"[{i}]", list(group), "axes of equal length", "give them the same number of values", lengths)
             )
     return found
 

@@ -21,7 +21,8 @@ from pydantic import (
 
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
-from parties.policies import POLICIES, make
+from parties.policies import POLICIES, UnknownPolicy, make, policy_class
+from parties.policies.checks import OutOfRange
 from parties.policies.choice import PolicyChoice
 from parties.roles.job import Prompt
 from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
@@ -169,16 +170,24 @@ def chosen_policy(given: object) -> PolicyChoice:
     given = named(given)
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
-    if given["name"] not in POLICIES:
-        raise Rejected(unknown("name", given["name"], list(POLICIES), "policy name"))
-    return PolicyChoice(**_with_defaults(given["name"], {key: v for key, v in given.items() if key != "name"}))
+    name = given["name"]
+    if name not in POLICIES and ":" not in name:
+        raise Rejected(unknown("name", name, [*POLICIES, "module:Class"], "policy name"))
+    try:
+        policy_class(name)
+    except UnknownPolicy as error:
+        allowed = "module:Class of a dataclass below parties.policies.base.Policy"
+        fix = "correct the name, or add the folder of the module to PYTHONPATH"
+        raise Rejected(Problem("name", name, allowed, fix, str(error))) from None
+    return PolicyChoice(**_with_defaults(name, {key: v for key, v in given.items() if key != "name"}))
 
 
 def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The policy's name and all parameters; tries again without each bad one, so that all are found."""
-    known = [field.name for field in fields(POLICIES[name])]
+    policy_type = policy_class(name)
+    known = [field.name for field in fields(policy_type)]
     problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
-    hints = get_type_hints(POLICIES[name])
+    hints = get_type_hints(policy_type)
     good: dict[str, Any] = {}
     for key in set(parameters) & set(known):
         try:
@@ -189,11 +198,13 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     while True:
         try:
             policy = make(name, **good)
-        except ValueError as error:
-            key, _, message = str(error).partition(": ")
-            problems.append(Problem(key, parameters.get(key), message, _FIX))
-            if good.pop(key, None) is None:
+        except OutOfRange as error:
+            problems.append(Problem(error.key, error.value, error.allowed, _FIX))
+            if good.pop(error.key, None) is None:
                 break
+        except Exception as error:  # noqa: BLE001 - a policy from elsewhere may raise anything
+            problems.append(Problem("", parameters, "parameters that the policy takes", _FIX, str(error)))
+            break
         else:
             break
     if problems:
@@ -211,8 +222,19 @@ def _private_unless_named(value: object) -> object:
     return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
 
 
-ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(chosen_policy)]
-"""A policy as an experiment file gives it."""
+def _policy(given: object, info: ValidationInfo) -> PolicyChoice:
+    """A policy of a file; of a record, which has no context, one from elsewhere is taken as it stands.
+
+    A record must be readable where its policy cannot be imported, and reading one must not run what it names.
+    """
+    outside = isinstance(given, dict) and ":" in str(given.get("name"))
+    if outside and not info.context:
+        return PolicyChoice.model_validate(given)
+    return chosen_policy(given)
+
+
+ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(_policy)]
+"""A policy as an experiment file or a record gives it."""
 
 Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
 """An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""

@@ -131,7 +131,8 @@ class Sweep(BaseModel):
         try:
             model_spec(source)
         except ModelError as error:
-            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
+            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
         return source
 
     @field_validator("seq_lens")
@@ -145,9 +146,10 @@ class Sweep(BaseModel):
             Problem(
                 f"[{i}]",
                 seq_len,
-                f"at most {most - new_tokens}: {model} has {most} positions, and {seq_len} prompt tokens and "
-                f"{new_tokens} new tokens need {seq_len + new_tokens}",
+                f"at most {most - new_tokens}",
                 "shorten the prompt, or lower new_tokens",
+                f"{model} has {most} positions, and {seq_len} prompt tokens and {new_tokens} new tokens need "
+                f"{seq_len + new_tokens}",
             )
             for i, seq_len in enumerate(seq_lens)
             if seq_len + new_tokens > most
@@ -204,10 +206,12 @@ class Experiment(RunOptions, Sweep):
             if over.parameter == "tokens":
                 path, most = f"seq_lens[{self.seq_lens.index(seq_len)}]", over.most - self.new_tokens
                 fix = f"shorten the prompt, lower new_tokens, or exclude engine {engine} at this length"
-                found[path] = Problem(path, seq_len, f"at most {most}: with engine {engine}, {over}", fix)
+                found[path] = Problem(path, seq_len, f"at most {most}", fix, f"with engine {engine}, {over}")
             else:
                 fix = f"take another model, or leave out engine {engine}"
-                found["model"] = Problem("model", self.model, f"other models: with engine {engine}, {over}", fix)
+                found["model"] = Problem(
+                    "model", self.model, "a model within the engine's limits", fix, f"with engine {engine}, {over}"
+                )
         return list(found.values())
 
 

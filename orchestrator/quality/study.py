@@ -153,7 +153,8 @@ class Study(BaseModel):
         try:
             model_spec(model)
         except ModelError as error:
-            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
+            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
         return model
 
     @field_validator("lengths")

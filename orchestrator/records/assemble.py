@@ -85,7 +85,7 @@ def build_record(
         prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(*warnings, *reported, *_differences(results), *mismatches),
+        warnings=(*_experimental(cell), *warnings, *reported, *_differences(results), *mismatches),
     )
 
 
@@ -116,7 +116,13 @@ def failed_record(
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)
     common = _common(cell, links, started, finished, experiment, (shaping, shaping_details))
-    return Record(**common, status=known.status, error=known, warnings=tuple(warnings))
+    return Record(**common, status=known.status, error=known, warnings=(*_experimental(cell), *warnings))
+
+
+def _experimental(cell: Cell) -> tuple[str, ...]:
+    """A warning that the cell's policy is experimental, and why."""
+    reason = cell.policy.build().experimental
+    return (f"policy {cell.policy.name} is experimental: {reason}",) if reason else ()
 
 
 def _common(

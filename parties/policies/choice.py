@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from parties.policies import make
+from parties.policies import POLICIES, make
 from parties.policies.base import Policy
 
 
@@ -30,7 +30,7 @@ class PolicyChoice(BaseModel):
         return make(self.name, **self.parameters)
 
     def __str__(self) -> str:
-        """The name, with those parameters that are not the defaults."""
-        defaults = asdict(make(self.name))
+        """The name, with those parameters that are not the defaults; with all, if the policy is not of this package."""
+        defaults = asdict(make(self.name)) if self.name in POLICIES else {}
         changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

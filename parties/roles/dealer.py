@@ -30,5 +30,5 @@ class DealingParty:
             self.state.enter("decode")
 
         self.state.enter("prefill" if job.options.prefill == "mpc" else "decode")
-        self._dealer[1].serve(prefilled)
+        self._dealer[1].serve(prefilled, job.policy.name)
         return RoleResult(tokens=job.new_tokens, prefill=prompt)

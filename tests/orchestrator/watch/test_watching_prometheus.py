@@ -17,7 +17,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from orchestrator.cli.observe import app
+from orchestrator.cli.observe import observe_app
 from orchestrator.watch.prometheus import Prometheus, default_folder, down, running, to_add
 from orchestrator.watch.targets import TargetFile
 from parties.metering.exporter import Exporter
@@ -200,7 +200,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
     for command in ("up", "down", "status"):
-        done = CliRunner().invoke(app, [command])
+        done = CliRunner().invoke(observe_app, [command])
         assert done.exit_code == 2
         assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
 

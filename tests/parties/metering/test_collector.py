@@ -7,13 +7,11 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from parties.metering.exposition import exposition
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
-from parties.metering.registry import CELL_STATES
+from parties.metering.registry import BY_NAME, CELL_STATES
 from tests.helpers.needs import needs
 from tests.helpers.scraping import get, scrape, serving, value
 
@@ -203,13 +201,16 @@ def test_interface_counters_see_loopback_traffic() -> None:
         assert value(after, name, party="client") >= value(before, name, party="client") + 1_000_000
 
 
-@given(st.text(max_size=20), st.floats(), st.sampled_from(["counter", "gauge"]))
-@settings(deadline=None)
-def test_the_text_says_what_prometheus_own_library_reads(text: str, number: float, kind: str) -> None:
-    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-    family = make("mpcbench_x_total" if kind == "counter" else "mpcbench_x", "A number.", labels=["party"])
-    family.add_metric([text], number)
-    (read,) = parse(exposition([family]).decode())
-    (sample,) = read.samples
-    assert (read.type, read.documentation, sample.labels) == (kind, "A number.", {"party": text})
-    assert sample.value == number or number != number
+def test_a_scrape_is_the_text_format_with_names_types_and_help_of_the_registry() -> None:
+    meter = StageMeter()
+    with meter.stage("softmax"):
+        meter.count("server", sent=2**40 + 1, received=7, messages=2, rounds=0.5, blocked=0.25)
+    with serving("client", meter) as exporter:
+        text = get(exporter)
+    own = {family.name: family for family in parse(text) if family.name.startswith("mpcbench_")}
+    assert {"mpcbench_sent_bytes", "mpcbench_exchange_seconds", "mpcbench_party_state"} <= set(own)
+    for name, family in own.items():
+        metric = BY_NAME[f"{name}_total" if family.type == "counter" else name]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+    (sent,) = own["mpcbench_sent_bytes"].samples
+    assert sent.value == 2**40 + 1

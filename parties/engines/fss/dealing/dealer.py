@@ -53,12 +53,14 @@ class Dealer:
         self._senders: dict[str, Sender] = {}
         self._prompted: set[str] = set()  # who has reported that the prompt is through
         self._prefilled: Callable[[], None] = lambda: None
+        self._policy = ""  # of the dealer's own job
 
-    def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
+    def serve(self, prefilled: Callable[[], None] = lambda: None, policy: str = "full") -> None:
         """Answers the parties until both end the cell.
 
         Args:
             prefilled: Called once the prompt is through and accounted for, at both parties and here.
+            policy: Policy of the dealer's own job; see `Plan.from_json`.
 
         Raises:
             BadRequest: A request does not exist, or asks for something impossible.
@@ -66,7 +68,7 @@ class Dealer:
             MaterialReused: An epoch was requested again.
         """
         self._settle()
-        self._prefilled = prefilled
+        self._prefilled, self._policy = prefilled, policy
         account = self.meter.aside(MATERIAL)
         self._senders = senders = {role: Sender(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in senders.values()))
@@ -123,7 +125,7 @@ class Dealer:
         elif do == "install" and dry_run is None:
             self._install(request["shapes"])
         elif do == "decode" and dry_run is None:
-            self._decode(Plan.from_json(request["plan"]), request["attempt"])
+            self._decode(Plan.from_json(request["plan"], self._policy), request["attempt"])
         elif do == "go" and dry_run is not None:
             dry_run.forget(request["index"])
         elif do == "prefilled" and dry_run is not None:

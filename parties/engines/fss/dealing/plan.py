@@ -31,7 +31,7 @@ def _sizes(value: Any) -> str:
 
 
 _CHECKS = {
-    "spec": an_object, "policy": one_of(*POLICIES), "parameters": an_object, "shapes": shapes,
+    "spec": an_object, "parameters": an_object, "shapes": shapes,
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
     "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
@@ -77,14 +77,19 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any], policy: str) -> Self:
         """The inverse of `to_json`, of a plan that a client sent: each field is checked in type and size.
+
+        Args:
+            value: What the client sent.
+            policy: Policy of the dealer's own job. Of names that are imported, `module:Class`, a plan may hold this one
+                alone: a client must not choose the code that a dealer runs.
 
         Raises:
             BadRequest: A field is missing, unknown or impossible; the message names it.
             ModelError: The model is.
         """
-        check_keys("client", "plan", value, _CHECKS)
+        check_keys("client", "plan", value, {**_CHECKS, "policy": one_of(*dict.fromkeys((*POLICIES, policy)))})
         check_keys("client", "plan's options", value["options"], _OPTIONS)
         spec = ModelSpec.from_json(value["spec"])
         try:
