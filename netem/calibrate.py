@@ -16,7 +16,7 @@ def proxy_overhead_ms() -> float:
             "lines": {"a>b": {}, "b>a": {}},
             "forwards": [{"src": "a", "dst": "b", "target": server.address}],
         }
-        proxy = Child(command("netem.proxy"), given)
+        proxy = Child(command("netem.proxy_process"), given)
         try:
             direct = statistics.median(measure_rtt(server.address, _SAMPLES))
             through = statistics.median(measure_rtt(tuple(proxy.answer["addresses"][0]), _SAMPLES))

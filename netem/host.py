@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from netem import janitor, tc, tc_apply
+from netem import janitor, tc_apply, tc_run
 from netem.capability import capability
 from netem.counters import device_towards, interface_bytes
 from netem.errors import NetemError, ShapingError
@@ -76,7 +76,7 @@ class HostService:
             server.close()
         self._probes.clear()
         while self._leases:
-            tc.remove(self._leases.popitem()[1])
+            tc_run.remove(self._leases.popitem()[1])
 
     def _probe_open(self, host: str) -> Values:
         try:
@@ -117,7 +117,7 @@ class HostService:
 
     def _tc_remove(self, lease: str) -> Values:
         if (held := self._leases.pop(lease, None)) is not None:
-            tc.remove(held)
+            tc_run.remove(held)
         return {}
 
     def _clean(self) -> Values:

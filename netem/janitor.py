@@ -15,7 +15,7 @@ from netem.errors import ShapingError
 from netem.lease import leases, own_network
 from netem.process import command, environment
 from netem.state import state_dir
-from netem.tc import remove
+from netem.tc_run import remove
 
 _PERIOD_S = 0.5
 _WAIT_S = 4 * _PERIOD_S

@@ -7,8 +7,8 @@ from netem import janitor
 from netem.errors import ForeignQdisc, ShapingError
 from netem.flows import Flow
 from netem.lease import Lease, leases
-from netem.tc import execute, qdiscs, remove, root_of
 from netem.tc_plan import HANDLE_STEP, commands
+from netem.tc_run import execute, qdiscs, remove, root_of
 
 _LOWEST, _HIGHEST = 0x1000, 0xF000
 

@@ -51,7 +51,7 @@ _COMMON = (
     Fault("Ray head killed", "/gcs/gcs_server", signal.SIGKILL, _ANY, 1, ends=True),
 )
 _IN_LAB = (
-    Fault("relay killed", "netem.relay", signal.SIGKILL, _LINKS, 3),
+    Fault("relay killed", "netem.relay_process", signal.SIGKILL, _LINKS, 3),
     Fault("lab's supervisor killed", "netem.lab.supervisor", signal.SIGKILL, _ANY, 2, ends=True),
 )
 

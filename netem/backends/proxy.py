@@ -27,7 +27,7 @@ def shaped(request: Request) -> Iterator[Paths]:
         (pair, endpoints[pair[1]]) for endpoints in (request.endpoints, request.probes) for pair in request.pairs
     ]
     proxy = Child(
-        command("netem.proxy"),
+        command("netem.proxy_process"),
         {
             "compensation_ms": overhead_ms,
             "lines": {">".join(pair): asdict(request.link(pair)) for pair in request.pairs},

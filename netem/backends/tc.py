@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from netem.backends.flows import flows_of, unshapable
 from netem.backends.request import Paths, Request, direct
+from netem.backends.requested_flows import flows_of, unshapable
 from netem.errors import NetemError
 from netem.flows import Flow
 from netem.profile import Link

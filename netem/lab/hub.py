@@ -40,7 +40,7 @@ class Switch:
         self._holder = holder
         leave_bridge(self._ports)
         try:
-            self._relay = Child(command("netem.relay"), {"ports": self._ports, **given})
+            self._relay = Child(command("netem.relay_process"), {"ports": self._ports, **given})
         except BaseException:
             self._give_back()
             raise

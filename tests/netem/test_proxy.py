@@ -284,4 +284,4 @@ def test_an_unknown_back_end_is_named_with_the_known_ones(parties):
 
 def test_a_process_that_cannot_start_says_why():
     with pytest.raises(NetemError, match="KeyError"):
-        Child(command("netem.proxy"), {"lines": {}})
+        Child(command("netem.proxy_process"), {"lines": {}})

@@ -15,8 +15,8 @@ from netem.flows import Flow, Ports
 from netem.lease import Lease, leases
 from netem.process import environment
 from netem.state import started
-from netem.tc import execute, remove, root_of
 from netem.tc_apply import apply
+from netem.tc_run import execute, remove, root_of
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_janitor_that_is_faster_is_no_failure(tc, monkeypatch):
             execute(words)  # the janitor's
         return execute(words)
 
-    monkeypatch.setattr("netem.tc.execute", late)
+    monkeypatch.setattr("netem.tc_run.execute", late)
     assert not remove(lease)
     assert tc.qdiscs == DEFAULT
     assert leases() == ()

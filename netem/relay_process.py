@@ -1,9 +1,10 @@
 """The `relay` back end's process: a learning switch in user space whose party traffic goes through lines.
 
-It is for kernels without `sch_netem`. Run as `python -m netem.relay` in the network namespace that has the ports. The
-first line of JSON on standard input is `{"ports": ["h0", "h1"], "flows": [...], "compensation_ms": 0.1}`; any later one
-may give new `flows` and `compensation_ms`. Each is answered with a line of JSON: counters so far, CPU seconds and
-scheduling policy. Frames of no flow pass at once. The process ends with its standard input.
+It is for kernels without `sch_netem`. Run as `python -m netem.relay_process` in the network namespace that has the
+ports. The first line of JSON on standard input is
+`{"ports": ["h0", "h1"], "flows": [...], "compensation_ms": 0.1}`; any later line may give new `flows` and
+`compensation_ms`. Each line is answered with a line of JSON: the counters so far, CPU seconds and scheduling policy.
+Frames that belong to no flow pass immediately. The process exits at the end of its standard input.
 """
 
 import ipaddress

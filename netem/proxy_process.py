@@ -1,6 +1,6 @@
 """The `proxy` back end's process: TCP connections through lines with delay and rate, without any privilege.
 
-Run as `python -m netem.proxy`. One line of JSON on standard input says what to carry:
+Run as `python -m netem.proxy_process`. One line of JSON on standard input says what to carry:
 `{"compensation_ms": 0.1, "lines": {"client>server": {"rate_mbit": 400, "delay_ms": 20}, ...},
 "forwards": [{"src": "client", "dst": "server", "target": ["127.0.0.1", 7000]}, ...]}`.
 One line of JSON on standard output gives the address of each forward, in order. The process ends with its standard
