@@ -120,8 +120,8 @@ def asked_rate(profile: NetworkProfile, pair: Pair) -> float:
 def carried(network: ShapedNetwork, site: Site) -> tuple[float, float]:
     """CPU seconds so far of the process that carries the packets, none if the kernel does; Gbit, where it counts."""
     if network.backend == "relay" and site.hub is not None:
-        told = site.call(site.hub, "relay", {})
-        return float(told["cpu_seconds"]), sum(flow["bytes"] for flow in told["flows"]) * 8 / 1e9
+        reply = site.call(site.hub, "relay", {})
+        return float(reply["cpu_seconds"]), sum(flow["bytes"] for flow in reply["flows"]) * 8 / 1e9
     if network.backend == "proxy":
         times = psutil.Process(network.details["pid"]).cpu_times()
         return float(times.user + times.system), 0.0

@@ -134,5 +134,5 @@ _FIXES = {
 
 def _refusal(error: GrafanaException) -> str:
     fix = _FIXES.get(error.status_code, "the server failed; see its log, then push again")
-    said = error.response.get("message", "") if isinstance(error.response, dict) else ""
-    return f"{error.status_code}, {fix}" + (f" (Grafana says: {str(said)[:200]})" if said else "")
+    message = error.response.get("message", "") if isinstance(error.response, dict) else ""
+    return f"{error.status_code}, {fix}" + (f" (Grafana says: {str(message)[:200]})" if message else "")

@@ -53,5 +53,5 @@ def _refusal(kind: str, *options: str) -> str:
     done = subprocess.run(add, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
-    said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-    return f"kernel {os.uname().release} refuses {kind}: {said}"
+    message = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+    return f"kernel {os.uname().release} refuses {kind}: {message}"

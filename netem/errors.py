@@ -34,8 +34,8 @@ class BackendUnavailable(NetemError):
         self.reasons = reasons
 
     def __str__(self) -> str:
-        told = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-        return f"no back end can shape these links ({told})"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return f"no back end can shape these links ({reasons})"
 
 
 class ForeignQdisc(NetemError):

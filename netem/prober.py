@@ -237,10 +237,10 @@ def _pings(connection: socket.socket) -> list[float]:
 def _receive(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        piece = connection.recv(size - len(data))
-        if not piece:
+        chunk = connection.recv(size - len(data))
+        if not chunk:
             raise OSError("the other side closed the connection")
-        data += piece
+        data += chunk
     return data
 
 
@@ -255,8 +255,8 @@ def _answer(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         match connection.recv(1):
             case b"E":
-                while piece := connection.recv(4096):
-                    connection.sendall(piece)
+                while chunk := connection.recv(4096):
+                    connection.sendall(chunk)
             case b"S":
                 connection.sendall(_count(connection))
 

@@ -76,9 +76,9 @@ def qdiscs(device: str) -> list[dict[str, Any]]:
     Raises:
         ShapingError: tc failed, or said what is not JSON.
     """
-    said = execute(("tc", "-j", "qdisc", "show", "dev", device))
+    output = execute(("tc", "-j", "qdisc", "show", "dev", device))
     try:
-        listed: list[dict[str, Any]] = json.loads(said or "[]")
+        listed: list[dict[str, Any]] = json.loads(output or "[]")
     except json.JSONDecodeError as error:
         raise ShapingError(f"tc lists the qdiscs of {device} in what is no JSON: {error}") from error
     return listed

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.soak import checks
 from benchmarks.soak.driver import COMMAND, Driver, Traces
-from benchmarks.soak.strikes import PARTY, Strike, faults, strike, tear, words
+from benchmarks.soak.faults import PARTY, InjectedFault, append_half_record, command_line, faults, inject
 from benchmarks.soak.sweeps import sweep
 from orchestrator.records.record import Record, Status
 
@@ -43,13 +43,13 @@ class Soak:
         self._state, self._scratch = out / "state", out / "tmp"
         for folder in (self._state, self._scratch):
             folder.mkdir(parents=True)
-        told = {
+        overrides = {
             "MPCACHE_BENCH_STATE": str(self._state),
             "TMPDIR": str(self._scratch),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(_CODE),
         }
-        self._environment = {**os.environ, **told}
+        self._environment = {**os.environ, **overrides}
         self._counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self._violations: list[str] = []
 
@@ -98,26 +98,26 @@ class Soak:
         )
         self._counts["calls"]["lab" if lab else "local"] += 1
         try:
-            struck = self._strike(driver, folder / "out", lab=lab)
+            injected = self._inject(driver, folder / "out", lab=lab)
             status = self._ending(driver)
         finally:
             driver.end()
-        if struck and struck.fault.tears:
-            tear(folder / "out" / "records.jsonl")
+        if injected and injected.fault.corrupts_records:
+            append_half_record(folder / "out" / "records.jsonl")
         now = checks.whole_lines(folder / "out" / "records.jsonl")
-        self._judge(folder, number, known, now, struck, status)
+        self._judge(folder, number, known, now, injected, status)
         return status == 0
 
-    def _strike(self, driver: Driver, out: Path, *, lab: bool) -> Strike | None:
+    def _inject(self, driver: Driver, out: Path, *, lab: bool) -> InjectedFault | None:
         """Wait until the parties are up and a while longer, then strike."""
         choices = faults(lab=lab)
         fault = self._random.choices(choices, [choice.weight for choice in choices])[0]
         calm, later = self._random.random() < _CALM, self._random.uniform(0, _LATEST_S)
         while not calm and not self._stop.is_set() and (family := driver.family()):
-            if later <= 0 and (struck := strike(fault, family, out, self._random.choice)):
+            if later <= 0 and (injected := inject(fault, family, out, self._random.choice)):
                 self._counts["faults"][fault.name] += 1
-                return struck
-            if any(PARTY in words(process) for process in family):
+                return injected
+            if any(PARTY in command_line(process) for process in family):
                 later -= 0.5
             time.sleep(0.5)
         self._counts["faults"]["none"] += 1
@@ -138,7 +138,7 @@ class Soak:
         number: int,
         known: list[bytes],
         now: list[bytes],
-        struck: Strike | None,
+        injected: InjectedFault | None,
         status: int | None,
     ) -> None:
         """Check what the call did, and put it on record."""
@@ -146,22 +146,22 @@ class Soak:
         fresh = [Record.model_validate_json(line) for line in now[len(known) :]]
         if status == 0:
             lost += checks.unfinished(now, folder / "out" / "cells.json")
-        wrong = lost + ([] if self._stop.is_set() else checks.implausible(fresh, struck))
+        wrong = lost + ([] if self._stop.is_set() else checks.implausible(fresh, injected))
         if status is None:
             wrong.append("the driver did not end")
-        if status not in (0, 1) and not (self._stop.is_set() or (struck and struck.fault.ends)):
+        if status not in (0, 1) and not (self._stop.is_set() or (injected and injected.fault.ends)):
             wrong.append(f"the driver ended with {status}")
         self._counts["outcomes"].update(str(record.status) for record in fresh)
         self._counts["records"].update(
             {"finished": sum(record.status is Status.OK for record in fresh), "lost": len(lost)}
         )
-        self._violations += [f"{folder.name} call {number}: {words}" for words in wrong]
+        self._violations += [f"{folder.name} call {number}: {text}" for text in wrong]
         event = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "round": folder.name,
             "call": number,
-            "fault": struck.fault.name if struck else "none",
-            "victim": [struck.pid, struck.role] if struck else None,
+            "fault": injected.fault.name if injected else "none",
+            "victim": [injected.pid, injected.role] if injected else None,
             "exit": status,
             "before": len(known),
             "records": [[record.id, record.status, record.error.role if record.error else ""] for record in fresh],

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.soak.driver import Traces, network_of
-from benchmarks.soak.strikes import Strike
+from benchmarks.soak.faults import InjectedFault
 from orchestrator.records.record import Record, Status
 
 # A machine that others use may miss a link's tolerance without any fault of ours; the record says so.
@@ -40,23 +40,23 @@ def unfinished(lines: Sequence[bytes], cells: Path) -> list[str]:
     return [f"cell {name} is missing from a complete sweep" for name in asked if latest.get(name) is not Status.OK]
 
 
-def implausible(records: Sequence[Record], struck: Strike | None) -> list[str]:
+def implausible(records: Sequence[Record], injected: InjectedFault | None) -> list[str]:
     """What is wrong with the new records of a call, given what struck."""
     failed = [record for record in records if record.status is not Status.OK and record.status not in _WEATHER]
-    if struck is None:
+    if injected is None:
         return [f"{_called(record)}, but nothing struck" for record in failed]
     wrong = []
     for record in failed:
-        if record.status not in struck.fault.statuses:
-            wrong.append(f"{struck.fault.name}: {_called(record)}")
-        elif record.finished < struck.time:
-            wrong.append(f"{struck.fault.name} at {struck.time}: {_called(record)} before it")
+        if record.status not in injected.fault.statuses:
+            wrong.append(f"{injected.fault.name}: {_called(record)}")
+        elif record.finished < injected.time:
+            wrong.append(f"{injected.fault.name} at {injected.time}: {_called(record)} before it")
         elif record.error is None or not record.error.message:
-            wrong.append(f"{struck.fault.name}: {_called(record)} without a cause")
-        elif struck.role and record.error.role != struck.role:
-            wrong.append(f"{struck.fault.name}: {struck.role} was struck, and {_called(record)}")
-    if len(failed) > 1 and not struck.fault.ends:
-        wrong.append(f"{struck.fault.name}: one fault failed {len(failed)} cells")
+            wrong.append(f"{injected.fault.name}: {_called(record)} without a cause")
+        elif injected.role and record.error.role != injected.role:
+            wrong.append(f"{injected.fault.name}: {injected.role} was struck, and {_called(record)}")
+    if len(failed) > 1 and not injected.fault.ends:
+        wrong.append(f"{injected.fault.name}: one fault failed {len(failed)} cells")
     return wrong
 
 

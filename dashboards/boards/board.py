@@ -35,8 +35,8 @@ def board(name: str, title: str, purpose: str, sections: Sequence[tuple[str, Seq
         .link(_to_the_others())
         .annotation(_cells())
     )
-    for label in variables.PICKS:
-        built.with_variable(variables.pick(label))
+    for label in variables.FILTERS:
+        built.with_variable(variables.filter_of(label))
     for heading, panels in sections:
         built.with_row(Row(heading))
         for panel in panels:

@@ -17,7 +17,7 @@ STATE = BY_NAME["mpcbench_cell_state"]
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
 """The data source of every panel and variable: the one that the user picks."""
 
-PICKS = ("engine", "policy", "network", "party")
+FILTERS = ("engine", "policy", "network", "party")
 """Variables that take several values, or all."""
 
 
@@ -39,7 +39,7 @@ def experiment() -> QueryVariable:
     )
 
 
-def pick(label: str) -> QueryVariable:
+def filter_of(label: str) -> QueryVariable:
     """Some values of a label, or all of the run's.
 
     Args:

@@ -69,17 +69,17 @@ def main() -> None:
 
 def _serve() -> None:
     inside = Inside()
-    _say({})
+    _reply({})
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            _say({"answer": inside.perform(asked["session"], asked["verb"], asked["given"])})
+            _reply({"answer": inside.perform(request["session"], request["verb"], request["given"])})
         except Exception as error:  # noqa: BLE001 - the one who asked must hear of every error
             known = isinstance(error, NetemError)
-            _say({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+            _reply({"error": str(error) if known else f"{type(error).__name__}: {error}"})
 
 
-def _say(answer: Mapping[str, Any]) -> None:
+def _reply(answer: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

@@ -203,7 +203,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(lab.facts()) + "\n")
         sys.stdout.flush()
         if plan.detached:
-            _let_go()
+            _detach_from_starter()
         else:
             threading.Thread(target=_stop_with_stdin, daemon=True).start()
         signal.sigwait(signals)
@@ -216,7 +216,7 @@ def _stop_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _let_go() -> None:
+def _detach_from_starter() -> None:
     """Hold none of the starter's pipes."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from parties.metering.meter import StageMeter
 
 
-class Aside:
+class BackgroundAccount:
     """Counts bytes and messages on one stage, and no time: nobody waits for a thread that works beside.
 
     Args:
@@ -26,4 +26,4 @@ class Aside:
     def count(self, peer: str, *, sent: int = 0, received: int = 0, messages: int = 0, rounds: float = 0.0) -> None:
         """See `StageMeter.count`."""
         counts = Counts(sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds)
-        self._meter.count_aside(self.current, peer, counts)
+        self._meter.count_background(self.current, peer, counts)

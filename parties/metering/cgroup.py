@@ -165,8 +165,8 @@ def _mounted(mounts: Iterable[str], kind: str, controller: str) -> list[tuple[Pu
     found = []
     for line in mounts:
         place, separator, rest = line.partition(" - ")
-        words, told = place.split(), rest.split()
-        if separator and told[0] == kind and (not controller or controller in told[-1].split(",")):
+        words, filesystem = place.split(), rest.split()
+        if separator and filesystem[0] == kind and (not controller or controller in filesystem[-1].split(",")):
             root, folder = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), word) for word in words[3:5])
             found.append((PurePosixPath(root), Path(folder)))
     return found

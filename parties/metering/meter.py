@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import TracebackType
 
-from parties.metering.background import Aside
+from parties.metering.background import BackgroundAccount
 from parties.metering.readings import Counts, Histogram, PhaseTotals, StageReading
 from parties.metering.registry import BY_NAME
 
@@ -185,11 +185,11 @@ class StageMeter:
             if rounds >= 1:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
 
-    def aside(self, stage: str) -> Aside:
+    def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the calls of a thread beside the one that works in stages."""
-        return Aside(self, stage)
+        return BackgroundAccount(self, stage)
 
-    def count_aside(self, stage: str, peer: str, counts: Counts) -> None:
+    def count_background(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds to a stage, whatever the current one, what a call of another thread did."""
         with self._stack.lock:
             self.stage(stage).add(peer, counts)

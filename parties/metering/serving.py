@@ -43,7 +43,7 @@ class _Server(socketserver.ThreadingTCPServer):
     """One thread a request; knows its open connections."""
 
     def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address_of(listener), _patient(handler), bind_and_activate=False)
+        super().__init__(address_of(listener), _with_timeout(handler), bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self._connections: set[Any] = set()
@@ -67,6 +67,6 @@ class _Server(socketserver.ThreadingTCPServer):
         self.server_close()
 
 
-def _patient(handler: type[BaseHTTPRequestHandler]) -> type[BaseHTTPRequestHandler]:
+def _with_timeout(handler: type[BaseHTTPRequestHandler]) -> type[BaseHTTPRequestHandler]:
     """The handler with a limit to its patience, and without a log line for each request."""
     return type(handler.__name__, (handler,), {"timeout": HUNG_REQUEST_SECONDS, "log_message": lambda *_: None})

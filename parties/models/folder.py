@@ -106,7 +106,7 @@ class Folder:
                     names: list[str] = tensors.keys()
                     shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
             except (SafetensorError, OSError) as error:
-                raise _torn(path, error) from error
+                raise _unreadable(path, error) from error
         LAYOUTS[spec.family].check(spec, shapes, self.path)
 
     def _files(self) -> dict[str, Path]:
@@ -128,7 +128,7 @@ class Folder:
             with safe_open(single, framework="pt") as tensors:
                 return dict.fromkeys(tensors.keys(), single)
         except (SafetensorError, OSError) as error:
-            raise _torn(single, error) from error
+            raise _unreadable(single, error) from error
 
     def _refuse_unused(self, spec: ModelSpec, files: dict[str, Path]) -> None:
         """Refuses tensors that would be left out: they are of a model that computes something else."""
@@ -155,7 +155,7 @@ class Folder:
                 tensor: Tensor = tensors.get_tensor(stored)
                 return tensor
         except (SafetensorError, OSError) as error:
-            raise _torn(files[stored], error) from error
+            raise _unreadable(files[stored], error) from error
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -163,5 +163,5 @@ def _refuse_pointer(path: Path) -> None:
         raise ModelError(f"{path}: {LFS_POINTER}")
 
 
-def _torn(path: Path, error: Exception) -> ModelError:
+def _unreadable(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path} cannot be read as safetensors ({error}); it is missing, torn or corrupt: fetch it again")

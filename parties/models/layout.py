@@ -62,7 +62,7 @@ class Layout:
             ModelError: a tensor is missing or has another shape than `spec` says.
         """
 
-        def hollow(name: str) -> Tensor:
+        def meta_tensor(name: str) -> Tensor:
             shape = shapes.get(name, shapes.get(name.partition(".")[2]))  # some leave the first part of a name away
             if shape is None:
                 raise ModelError(
@@ -70,7 +70,7 @@ class Layout:
                 )
             return torch.empty(tuple(shape), device="meta")
 
-        for _ in self._fitting(spec, hollow, origin):
+        for _ in self._fitting(spec, meta_tensor, origin):
             pass
 
     def _fitting(self, spec: ModelSpec, read: Callable[[str], Tensor], origin: object) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
-from parties.metering.background import Aside
+from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
 from parties.transport.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
 
@@ -95,7 +95,7 @@ class Link:
             self.close()
             raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
 
-    def send(self, buffer: "ReadableBuffer", account: Aside | None = None) -> None:
+    def send(self, buffer: "ReadableBuffer", account: BackgroundAccount | None = None) -> None:
         """Sends one frame; half a round.
 
         Args:
@@ -109,7 +109,7 @@ class Link:
         """
         self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
 
-    def receive(self, account: Aside | None = None, *, at_most: int | None = None) -> bytearray:
+    def receive(self, account: BackgroundAccount | None = None, *, at_most: int | None = None) -> bytearray:
         """Receives one frame; half a round.
 
         Args:
@@ -204,7 +204,7 @@ class Link:
         incoming: IncomingFrame | None,
         *,
         rounds: float,
-        account: Aside | None = None,
+        account: BackgroundAccount | None = None,
     ) -> None:
         """Sends a frame, receives a frame, or does both at the same time, and counts it."""
         meter = account or self._meter
@@ -231,7 +231,7 @@ class Link:
                 rounds=rounds if done else 0.0,
             )
 
-    def _so_far(self, meter: StageMeter | Aside) -> tuple[str, str, int, int]:
+    def _so_far(self, meter: StageMeter | BackgroundAccount) -> tuple[str, str, int, int]:
         return self.peer, meter.current, self.sent_bytes, self.received_bytes
 
     def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:

@@ -40,8 +40,8 @@ class Rendezvous:
         self._joined: dict[str, socket.socket] = {}
         self._complete = asyncio.Event()
         self._trouble = dict.fromkeys(expect, "it has not dialled {} port {}".format(*address_of(listener)))
-        self._strangers: set[socket.socket] = set()
-        self._greetings: set[asyncio.Task[None]] = set()
+        self._unidentified: set[socket.socket] = set()
+        self._answering: set[asyncio.Task[None]] = set()
 
     async def meet(self, timeout_s: float) -> dict[str, socket.socket]:
         """Dials and accepts side by side until everyone is here; closes whatever else has connected."""
@@ -58,8 +58,8 @@ class Rendezvous:
                 raise PeersMissing(missing, timeout_s) from None
         finally:
             loop.remove_reader(self._listener)
-            await _cancel(*dials, *self._greetings)
-            for sock in (*self._strangers, *(self._joined.values() if self._missing() else ())):
+            await _cancel(*dials, *self._answering)
+            for sock in (*self._unidentified, *(self._joined.values() if self._missing() else ())):
                 sock.close()
         return self._joined
 
@@ -76,7 +76,7 @@ class Rendezvous:
     async def _dial(self, peer: str) -> None:
         for attempt in itertools.count():
             try:
-                sock, answer = await self._knock(peer, attempt)
+                sock, answer = await self._send_hello(peer, attempt)
             except (OSError, ValueError) as error:
                 self._trouble[peer] = "{} port {}: {}".format(*self._to_dial[peer], _why(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -87,7 +87,7 @@ class Rendezvous:
             raise HelloRefused(peer, str(answer.get("refused", "it is something else; check its address")))
         self._join(peer, sock)
 
-    async def _knock(self, peer: str, attempt: int) -> tuple[socket.socket, dict[str, Any]]:
+    async def _send_hello(self, peer: str, attempt: int) -> tuple[socket.socket, dict[str, Any]]:
         """Connects to one of the addresses of a peer, says hello and waits for its answer."""
         loop = asyncio.get_running_loop()
         host, port = self._to_dial[peer]
@@ -97,10 +97,10 @@ class Rendezvous:
         try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
-            refuse_ourselves(sock)
+            refuse_self_connection(sock)
             hello = {"version": PROTOCOL_VERSION, "session": self._session, "role": self._role, "to": peer}
-            _say(sock, hello)
-            return sock, await _hear(sock)
+            _send(sock, hello)
+            return sock, await _receive(sock)
         except BaseException:
             sock.close()
             raise
@@ -111,20 +111,20 @@ class Rendezvous:
         except OSError:  # it has left again
             return
         sock.setblocking(False)
-        self._strangers.add(sock)
-        self._greetings.add(asyncio.create_task(self._greet(sock)))
+        self._unidentified.add(sock)
+        self._answering.add(asyncio.create_task(self._answer_hello(sock)))
 
-    async def _greet(self, sock: socket.socket) -> None:
+    async def _answer_hello(self, sock: socket.socket) -> None:
         """Lets in the sender of a proper hello; a silent stranger keeps only its own task waiting."""
         role = ""
         try:
-            hello = await _hear(sock)
+            hello = await _receive(sock)
             role, objection = str(hello.get("role")), self._objection(hello)
-            _say(sock, {"refused": objection} if objection else {"welcome": self._role})
+            _send(sock, {"refused": objection} if objection else {"welcome": self._role})
         except (OSError, ValueError) as error:
             objection = f"no hello ({_why(error)})"
         if objection is None:
-            self._strangers.discard(sock)
+            self._unidentified.discard(sock)
             self._join(role, sock)
             return
         sock.close()
@@ -148,13 +148,13 @@ class Rendezvous:
         return None
 
 
-def _say(sock: socket.socket, message: dict[str, Any]) -> None:
+def _send(sock: socket.socket, message: dict[str, Any]) -> None:
     """Sends a length and JSON; the buffer of a new connection takes it at once."""
     text = json.dumps(message).encode()
     sock.sendall(len(text).to_bytes(4) + text)
 
 
-async def _hear(sock: socket.socket) -> dict[str, Any]:
+async def _receive(sock: socket.socket) -> dict[str, Any]:
     """Reads what `_say` sent, and not a byte of what follows.
 
     Raises:
@@ -184,7 +184,7 @@ async def _read(sock: socket.socket, size: int) -> bytes:
     return received
 
 
-def refuse_ourselves(sock: socket.socket) -> None:
+def refuse_self_connection(sock: socket.socket) -> None:
     """TCP lets a dial of a free local port connect to itself, when chance gives it that same port to dial from."""
     if sock.getsockname() == sock.getpeername():
         raise ConnectionRefusedError("nobody listens")

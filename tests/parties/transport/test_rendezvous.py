@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parties.errors import HelloRefused, PeerLost, PeersMissing
 from parties.transport.mesh import ROLES
-from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_ourselves
+from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_self_connection
 from tests.helpers.wires import PATIENCE_S, SESSION, child, join, later, listeners
 
 PAIR = ("client", "server")
@@ -209,7 +209,7 @@ def test_a_socket_that_dialled_itself_is_nobody() -> None:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
         with pytest.raises(ConnectionRefusedError):
-            refuse_ourselves(sock)
+            refuse_self_connection(sock)
 
 
 def test_an_interrupted_party_stops_connecting() -> None:

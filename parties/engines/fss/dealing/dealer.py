@@ -67,7 +67,7 @@ class Dealer:
         """
         self._settle()
         self._prefilled = prefilled
-        account = self.meter.aside(MATERIAL)
+        account = self.meter.background_account(MATERIAL)
         self._couriers = couriers = {role: Courier(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in couriers.values()))
         try:

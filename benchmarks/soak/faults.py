@@ -37,7 +37,7 @@ class Fault:
     statuses: set[Status]
     weight: int
     ends: bool = False
-    tears: bool = False
+    corrupts_records: bool = False
 
 
 PARTY = "ray::PartyActor"
@@ -45,7 +45,7 @@ _COMMON = (
     Fault("party killed", PARTY, signal.SIGKILL, {Status.PARTY_DIED}, 4),
     Fault("party stopped", PARTY, signal.SIGSTOP, _FAILED, 2),
     Fault("driver killed", "", signal.SIGKILL, set(), 2, ends=True),
-    Fault("driver killed in a write", "", signal.SIGKILL, set(), 2, ends=True, tears=True),
+    Fault("driver killed in a write", "", signal.SIGKILL, set(), 2, ends=True, corrupts_records=True),
     Fault("driver interrupted", "", signal.SIGINT, {Status.INTERRUPTED}, 1, ends=True),
     Fault("Ray node killed", "/raylet/raylet", signal.SIGKILL, _ANY, 1, ends=True),
     Fault("Ray head killed", "/gcs/gcs_server", signal.SIGKILL, _ANY, 1, ends=True),
@@ -62,7 +62,7 @@ def faults(*, lab: bool) -> tuple[Fault, ...]:
 
 
 @dataclass(frozen=True)
-class Strike:
+class InjectedFault:
     """A fault that struck.
 
     Attributes:
@@ -78,12 +78,12 @@ class Strike:
     role: str = ""
 
 
-def strike(
+def inject(
     fault: Fault,
     family: Sequence[psutil.Process],
     out: Path,
     choose: Callable[[Sequence[psutil.Process]], psutil.Process],
-) -> Strike | None:
+) -> InjectedFault | None:
     """Do it now.
 
     Args:
@@ -95,7 +95,7 @@ def strike(
     Returns:
         What was done; None if no such process runs at the moment.
     """
-    victims = [process for process in family[1:] if fault.word in words(process)] if fault.word else family[:1]
+    victims = [process for process in family[1:] if fault.word in command_line(process)] if fault.word else family[:1]
     if not victims:
         return None
     victim = choose(sorted(victims, key=lambda process: process.pid))
@@ -104,10 +104,10 @@ def strike(
         victim.send_signal(fault.number)
     except psutil.NoSuchProcess:
         return None
-    return Strike(fault, datetime.now(UTC), victim.pid, role)
+    return InjectedFault(fault, datetime.now(UTC), victim.pid, role)
 
 
-def tear(records: Path) -> None:
+def append_half_record(records: Path) -> None:
     """Half a record at the end, as a crash in the middle of a write leaves it."""
     if records.exists() and (lines := records.read_bytes().splitlines()):
         with records.open("ab") as file:
@@ -124,7 +124,7 @@ def role_of(party: psutil.Process, out: Path) -> str:
     return ""
 
 
-def words(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
     """The command line of a process; empty once it has ended."""
     try:
         return " ".join(process.cmdline())
