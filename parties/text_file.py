@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
     """The whole text of a file.
 
     Raises:
-        Unreadable: there is no such file, it may not be read, is not UTF-8, or is a Git LFS pointer.
+        Unreadable: There is no such file, it may not be read, is not UTF-8, or is a Git LFS pointer.
     """
     with reading(path) as file:
         return file.read()
@@ -37,7 +37,7 @@ def reading(path: Path) -> Iterator[TextIO]:
     """A text file, open for the body of a `with` statement.
 
     Raises:
-        Unreadable: as `read_text`, also for what the body reads.
+        Unreadable: As `read_text`, also for what the body reads.
     """
     if is_lfs_pointer(path):
         raise Unreadable(LFS_POINTER)

@@ -12,8 +12,8 @@ class BackgroundAccount:
     """Counts bytes and messages on one stage, and no time: nobody waits for a thread that works beside.
 
     Args:
-        meter: the party's meter.
-        current: the stage, whatever the meter's current one is.
+        meter: The party's meter.
+        current: The stage, whatever the meter's current one is.
     """
 
     def __init__(self, meter: "StageMeter", current: str) -> None:

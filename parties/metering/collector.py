@@ -19,11 +19,11 @@ class PartyCollector(Collector):
     """Everything one party serves to Prometheus.
 
     Args:
-        role: value of the label `party`.
-        meter: where stage and link numbers come from.
+        role: Value of the label `party`.
+        meter: Where stage and link numbers come from.
 
     Attributes:
-        state: where the party stands; None until it has one.
+        state: Where the party stands; None until it has one.
     """
 
     def __init__(self, role: str, meter: StageMeter) -> None:
@@ -64,8 +64,8 @@ def families(samples: Iterable[Sample], party: str) -> Iterator[Family]:
     """Counters and gauges of the registry, each with all of its samples.
 
     Args:
-        samples: in any order.
-        party: value of the label `party` where a sample has none.
+        samples: In any order.
+        party: Value of the label `party` where a sample has none.
     """
     found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
     for name, labels, value in samples:

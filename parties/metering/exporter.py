@@ -14,17 +14,17 @@ class Exporter:
     """Serves the metrics of one party from its binding until `close`, from threads of its own.
 
     Args:
-        role: value of the label `party`.
-        meter: read at each scrape.
-        host: address to bind.
-        port: port to bind; 0 takes a free one.
+        role: Value of the label `party`.
+        meter: Read at each scrape.
+        host: Address to bind.
+        port: Port to bind; 0 takes a free one.
 
     Attributes:
-        address: the (host, port) that Prometheus scrapes.
+        address: The (host, port) that Prometheus scrapes.
 
     Raises:
-        AddressInUse: another process listens on host and port.
-        AddressUnusable: the host is no address of this machine, or the port may not be bound.
+        AddressInUse: Another process listens on host and port.
+        AddressUnusable: The host is no address of this machine, or the port may not be bound.
     """
 
     def __init__(self, role: str, meter: StageMeter, host: str, port: int = 0) -> None:

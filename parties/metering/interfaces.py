@@ -21,7 +21,7 @@ class InterfaceTotals:
     restart and draws as a spike. Here only growth is added up: what went through an interface stays counted after it.
 
     Args:
-        read: reads the counters; they begin at 0 with each interface.
+        read: Reads the counters; they begin at 0 with each interface.
     """
 
     def __init__(self, read: Callable[[], Counted] = kernel_counters) -> None:

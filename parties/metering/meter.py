@@ -123,7 +123,7 @@ class StageMeter:
     so the seconds of all stages sum to the wall time since `reset`. One thread works in stages; any thread may read.
 
     Args:
-        clock: seconds from any origin, monotonic.
+        clock: Seconds from any origin, monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -199,7 +199,7 @@ class StageMeter:
         """Adds to a counter of the registry that only the caller knows, such as repeats.
 
         Raises:
-            KeyError: the registry has no such metric.
+            KeyError: The registry has no such metric.
         """
         with self._stack.lock:
             self._added[BY_NAME[name].name] = self._added.get(name, 0.0) + count
@@ -210,7 +210,7 @@ class StageMeter:
         A function is asked whenever somebody reads, from any thread.
 
         Raises:
-            KeyError: the registry has no such metric.
+            KeyError: The registry has no such metric.
         """
         with self._stack.lock:
             self._put.pop(BY_NAME[name].name, None)

@@ -17,17 +17,17 @@ class Metric:
     """One metric as Prometheus sees it.
 
     Attributes:
-        name: starts with `mpcbench_`, ends with its unit, and then with `_total` if it is a counter.
-        kind: a counter only grows while the process that serves it lives.
-        unit: one of `UNITS`; empty for a state, a count or a constant 1.
-        help: one sentence, served to Prometheus.
+        name: Starts with `mpcbench_`, ends with its unit, and then with `_total` if it is a counter.
+        kind: A counter only grows while the process that serves it lives.
+        unit: One of `UNITS`; empty for a state, a count or a constant 1.
+        help: One sentence, served to Prometheus.
         labels: `party` and maybe more of `LABELS`, so that the number of series stays bounded; only
             `mpcbench_run_info` has others.
-        formula: how the number comes about.
-        driver: whether the driver of the run serves it; the parties do otherwise.
+        formula: How the number comes about.
+        driver: Whether the driver of the run serves it; the parties do otherwise.
 
     Raises:
-        ValueError: a field breaks these rules.
+        ValueError: A field breaks these rules.
     """
 
     name: str

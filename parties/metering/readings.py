@@ -61,11 +61,11 @@ class Histogram:
     """How many durations fell into each bucket.
 
     Args:
-        bounds: upper bounds in seconds, rising; one more bucket has no bound.
+        bounds: Upper bounds in seconds, rising; one more bucket has no bound.
 
     Attributes:
-        buckets: counts, one more than there are bounds.
-        seconds: the sum of all durations.
+        buckets: Counts, one more than there are bounds.
+        seconds: The sum of all durations.
     """
 
     def __init__(self, bounds: tuple[float, ...]) -> None:

@@ -20,11 +20,11 @@ class HttpServer:
     """Serves from its making until `close`.
 
     Args:
-        listener: a listening TCP socket; the server owns it from now on.
-        handler: answers requests.
+        listener: A listening TCP socket; the server owns it from now on.
+        handler: Answers requests.
 
     Attributes:
-        address: the (host, port) that it listens on.
+        address: The (host, port) that it listens on.
     """
 
     def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:

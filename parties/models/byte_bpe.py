@@ -22,10 +22,10 @@ def byte_bpe(
     """A byte-level BPE tokenizer.
 
     Args:
-        vocab: tokens in the order of their ids, bytes written in GPT-2's printable alphabet.
-        merges: pairs of tokens, most urgent first.
-        words: key in `WORDS`.
-        special: tokens found in a text before it is cut into words, and left out of decoded texts.
+        vocab: Tokens in the order of their ids, bytes written in GPT-2's printable alphabet.
+        merges: Pairs of tokens, most urgent first.
+        words: Key in `WORDS`.
+        special: Tokens found in a text before it is cut into words, and left out of decoded texts.
     """
     model = models.BPE(vocab={token: index for index, token in enumerate(vocab)}, merges=list(merges))
     tokenizer = Tokenizer(model)

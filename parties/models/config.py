@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        ModelError: the file is missing, unreadable or no JSON object.
+        ModelError: The file is missing, unreadable or no JSON object.
     """
     try:
         content = json.loads(read_text(path))
@@ -85,7 +85,7 @@ def read_config(folder: Path) -> ModelSpec:
     """The facts of the model in a folder.
 
     Raises:
-        ModelError: a field is missing or impossible, or asks for something else than the plain Llama or GPT-2 type.
+        ModelError: A field is missing or impossible, or asks for something else than the plain Llama or GPT-2 type.
     """
     path = folder / "config.json"
     config = read_json(path)

@@ -62,7 +62,7 @@ class Folder:
     """A model in a local folder.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path

@@ -34,10 +34,10 @@ class GgufTensor:
     """Where a tensor lies.
 
     Attributes:
-        shape: as numpy has it: [out, in] for a matrix.
-        kind: how its numbers are packed.
-        start: first byte in the file.
-        size: bytes.
+        shape: As numpy has it: [out, in] for a matrix.
+        kind: How its numbers are packed.
+        start: First byte in the file.
+        size: Bytes.
     """
 
     shape: tuple[int, ...]
@@ -51,9 +51,9 @@ class GgufFile:
     """The header of a GGUF file.
 
     Attributes:
-        path: the file.
-        facts: metadata by key.
-        tensors: place of each tensor by name.
+        path: The file.
+        facts: Metadata by key.
+        tensors: Place of each tensor by name.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class GgufFile:
         """One tensor, dequantised to float32.
 
         Raises:
-            ModelError: the file has no such tensor or packs it in an unknown way.
+            ModelError: The file has no such tensor or packs it in an unknown way.
         """
         if name not in self.tensors:
             raise ModelError(f"{self.path}: tensor {name} is missing; the file is incomplete or of another model")
@@ -83,7 +83,7 @@ def read_header(path: Path) -> GgufFile:
     """Reads the header of a GGUF file and checks that every tensor lies inside the file.
 
     Raises:
-        ModelError: the file is missing, no GGUF, corrupt or truncated, a Git LFS pointer, part of a split model, or
+        ModelError: The file is missing, no GGUF, corrupt or truncated, a Git LFS pointer, part of a split model, or
             quantised in a way that the package `gguf` cannot unpack.
     """
     if is_lfs_pointer(path):

@@ -63,7 +63,7 @@ class GgufModel:
     """A model in a GGUF file.
 
     Attributes:
-        path: the file.
+        path: The file.
     """
 
     path: Path

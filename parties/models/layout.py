@@ -15,9 +15,9 @@ class Layout:
     """How a file format stores a family of models.
 
     Attributes:
-        block: prefix of a layer's parameters, with `{}` for its number.
-        modules: stored name of each canonical module; q, k and v under one name are stored side by side.
-        transposed: whether the matrices of a layer are stored [out, in]; the output matrix is so in every format.
+        block: Prefix of a layer's parameters, with `{}` for its number.
+        modules: Stored name of each canonical module; q, k and v under one name are stored side by side.
+        transposed: Whether the matrices of a layer are stored [out, in]; the output matrix is so in every format.
     """
 
     block: str
@@ -36,12 +36,12 @@ class Layout:
         """All parameters of a model: float32, contiguous, with the names and shapes of `spec.shapes()`.
 
         Args:
-            spec: what the model must look like.
-            read: gives a stored tensor by its stored name.
-            origin: the file or folder, for error messages.
+            spec: What the model must look like.
+            read: Gives a stored tensor by its stored name.
+            origin: The file or folder, for error messages.
 
         Raises:
-            ModelError: a tensor has another shape than `spec` says, or holds infinities or NaN.
+            ModelError: A tensor has another shape than `spec` says, or holds infinities or NaN.
         """
         weights = {}
         for name, tensor in self._fitting(spec, read, origin):
@@ -54,12 +54,12 @@ class Layout:
         """Whether stored tensors of these shapes make up a model; reads none of them.
 
         Args:
-            spec: what the model must look like.
-            shapes: shape of each stored tensor, by its stored name.
-            origin: the file or folder, for error messages.
+            spec: What the model must look like.
+            shapes: Shape of each stored tensor, by its stored name.
+            origin: The file or folder, for error messages.
 
         Raises:
-            ModelError: a tensor is missing or has another shape than `spec` says.
+            ModelError: A tensor is missing or has another shape than `spec` says.
         """
 
         def meta_tensor(name: str) -> Tensor:

@@ -92,8 +92,8 @@ class RandomModel:
     """A model of random weights.
 
     Attributes:
-        shape: its public facts.
-        seed: equal seeds and shapes give equal weights.
+        shape: Its public facts.
+        seed: Equal seeds and shapes give equal weights.
     """
 
     shape: ModelSpec
@@ -141,7 +141,7 @@ def parse_random(text: str) -> RandomModel:
     Head width follows from `hidden` and `heads` unless it is given.
 
     Raises:
-        ModelError: an unknown shape or option, or an impossible value.
+        ModelError: An unknown shape or option, or an impossible value.
     """
     name, _, query = text.partition("?")
     if name not in SHAPES:

@@ -24,14 +24,14 @@ def divisors(name: str, rope: Mapping[str, Any], theta: float, head_dim: int, po
     """What each of a head's rotary frequencies is divided by; empty if nothing is scaled.
 
     Args:
-        name: of the mapping in its file, for messages.
+        name: Of the mapping in its file, for messages.
         rope: `rope_parameters` or `rope_scaling` of a `config.json`.
-        theta: base of the frequencies.
-        head_dim: width of a head.
-        positions: longest sequence of the model, which `llama3` takes where the mapping has no original one.
+        theta: Base of the frequencies.
+        head_dim: Width of a head.
+        positions: Longest sequence of the model, which `llama3` takes where the mapping has no original one.
 
     Raises:
-        ModelError: a way of scaling, or a key of it, that the decoder does not know, or an impossible value.
+        ModelError: A way of scaling, or a key of it, that the decoder does not know, or an impossible value.
     """
     kind = rope.get("rope_type", rope.get("type", "default"))
     known = _KEYS | (_NEUTRAL_AT_ONE if rope.get("factor") == 1 else {})
@@ -59,7 +59,7 @@ def linear(name: str, factor: object, head_dim: object) -> tuple[float, ...]:
     """Every frequency divided by the same factor; empty for a factor of 1.
 
     Raises:
-        ModelError: an impossible factor or width of a head.
+        ModelError: An impossible factor or width of a head.
     """
     if type(head_dim) is not int or not 1 < head_dim <= _WIDEST_HEAD:
         raise ModelError(f"head_dim is {head_dim!r}; it must be a whole number from 2 to {_WIDEST_HEAD}")

@@ -38,10 +38,10 @@ def load_spec(source: str) -> ModelSpec:
     """The public facts of a model; cheap, reads no weights.
 
     Args:
-        source: one of `FORMS`.
+        source: One of `FORMS`.
 
     Raises:
-        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
+        ModelError: There is no such model, its files are damaged, or the decoder does not know its kind.
     """
     return open_source(source).spec()
 
@@ -50,7 +50,7 @@ def open_source(source: str) -> Source:
     """Finds a model; whether its files are sound shows when they are read.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: There is no such model.
     """
     if source == "smollm2-135m":
         return GgufModel(_packaged())

@@ -25,25 +25,25 @@ class ModelSpec:
     Attributes:
         family: `llama` (RMSNorm, rotary positions, grouped queries, gated MLP) or `gpt2` (layer norm, learned
             positions, plain MLP, biases everywhere).
-        n_layers: number of blocks.
-        hidden: width of the residual stream.
-        n_heads: query heads.
-        n_kv_heads: key and value heads; each serves `n_heads / n_kv_heads` query heads.
-        head_dim: width of a head.
-        intermediate: width of the MLP.
-        vocab: number of tokens.
-        max_positions: longest sequence that the model knows, in tokens.
-        norm_eps: added to the mean square (variance, in `gpt2`) before its root.
-        activation: of the MLP: `silu`, `gelu_tanh` or `gelu`.
-        tied: whether the output matrix is the transposed embedding.
-        rope_theta: base of the rotary frequencies; unused in `gpt2`.
-        rope_divisors: what each rotary frequency is divided by, `head_dim / 2` numbers, in a model that was stretched
+        n_layers: Number of blocks.
+        hidden: Width of the residual stream.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads; each serves `n_heads / n_kv_heads` query heads.
+        head_dim: Width of a head.
+        intermediate: Width of the MLP.
+        vocab: Number of tokens.
+        max_positions: Longest sequence that the model knows, in tokens.
+        norm_eps: Added to the mean square (variance, in `gpt2`) before its root.
+        activation: Of the MLP: `silu`, `gelu_tanh` or `gelu`.
+        tied: Whether the output matrix is the transposed embedding.
+        rope_theta: Base of the rotary frequencies; unused in `gpt2`.
+        rope_divisors: What each rotary frequency is divided by, `head_dim / 2` numbers, in a model that was stretched
             to longer texts ("rope scaling"); empty where they are as `rope_theta` has them.
-        qkv_bias: whether a `llama` model has biases on queries, keys and values; `gpt2` always does.
-        eos_ids: tokens that end a text.
+        qkv_bias: Whether a `llama` model has biases on queries, keys and values; `gpt2` always does.
+        eos_ids: Tokens that end a text.
 
     Raises:
-        ModelError: a number is impossible; the message names it.
+        ModelError: A number is impossible; the message names it.
     """
 
     family: Literal["llama", "gpt2"]
@@ -121,7 +121,7 @@ class ModelSpec:
         """The inverse of `to_json`.
 
         Raises:
-            ModelError: a field is missing, unknown or impossible.
+            ModelError: A field is missing, unknown or impossible.
         """
         try:
             lists = {name: tuple(fields.get(name, ())) for name in ("eos_ids", "rope_divisors")}

@@ -18,8 +18,8 @@ class Tokenizer:
     """A tokenizer that travels as JSON, so that its user never opens the model's files.
 
     Args:
-        inner: may know more tokens than the model, such as one that was added for padding.
-        vocab: how many tokens the model knows.
+        inner: May know more tokens than the model, such as one that was added for padding.
+        vocab: How many tokens the model knows.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, vocab: int) -> None:
@@ -32,12 +32,12 @@ class Tokenizer:
         """Tokens of a text.
 
         Args:
-            text: a whole text, or a part of one.
-            special: with the tokens that the tokenizer puts around a whole text, such as the leading one that the model
+            text: A whole text, or a part of one.
+            special: With the tokens that the tokenizer puts around a whole text, such as the leading one that the model
                 was trained with; a part that follows another has none.
 
         Raises:
-            PromptError: the text has a token that the model does not know.
+            PromptError: The text has a token that the model does not know.
         """
         return self._known(self._encode(text, special=special))
 
@@ -49,11 +49,11 @@ class Tokenizer:
         cut at, more is read, up to a limit: how a word is tokenised may depend on its last letter.
 
         Args:
-            read: gives so many more characters of the text, fewer only at its end.
-            count: how many tokens; fewer come of a text that has no more.
+            read: Gives so many more characters of the text, fewer only at its end.
+            count: How many tokens; fewer come of a text that has no more.
 
         Raises:
-            PromptError: one of these tokens is not known to the model, or a very long text has no white space to cut
+            PromptError: One of these tokens is not known to the model, or a very long text has no white space to cut
                 it at.
         """
         size, text = max(_CHARACTERS_PER_TOKEN * count, _LEAST_CHARACTERS), ""
@@ -80,11 +80,11 @@ class Tokenizer:
         some tokenizers put before a text.
 
         Args:
-            text: the text.
-            at: characters of the first part.
+            text: The text.
+            at: Characters of the first part.
 
         Raises:
-            PromptError: the text has a token that the model does not know.
+            PromptError: The text has a token that the model does not know.
         """
         encoding = self._inner.encode(text)
         tokens = self._known(encoding.ids)
@@ -113,7 +113,7 @@ class Tokenizer:
         """The inverse of `to_json`.
 
         Raises:
-            ModelError: the text is not a tokenizer.
+            ModelError: The text is not a tokenizer.
         """
         try:
             return cls(tokenizers.Tokenizer.from_str(text), vocab)
@@ -146,7 +146,7 @@ def load_tokenizer(source: str) -> Tokenizer:
     """The tokenizer of a model; reads no weights. Models of random weights take a byte as a token.
 
     Raises:
-        ModelError: there is no such model, or its tokenizer is missing or damaged.
+        ModelError: There is no such model, or its tokenizer is missing or damaged.
     """
     model = open_source(source)
     return Tokenizer(model.tokenizer(), model.spec().vocab)

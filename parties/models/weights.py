@@ -11,11 +11,11 @@ def load_weights(source: str) -> dict[str, Tensor]:
     """The canonical parameters of a model, float32, contiguous, with the names and shapes of `ModelSpec.shapes`.
 
     Args:
-        source: as in an experiment file; see `parties.models.sources`.
+        source: As in an experiment file; see `parties.models.sources`.
 
     Raises:
-        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
-        NotEnoughMemory: the host, or the cgroup that this process is in, has less free memory than the weights take.
+        ModelError: There is no such model, its files are damaged, or the decoder does not know its kind.
+        NotEnoughMemory: The host, or the cgroup that this process is in, has less free memory than the weights take.
     """
     model = open_source(source)
     needed, usable = 4 * model.spec().parameters, memory()
@@ -32,9 +32,9 @@ def check_weights(source: str) -> None:
     """Looks at a model's files of weights without reading the weights.
 
     Args:
-        source: as in an experiment file; see `parties.models.sources`.
+        source: As in an experiment file; see `parties.models.sources`.
 
     Raises:
-        ModelError: there is no such model, or its weights are missing, torn or of another model.
+        ModelError: There is no such model, or its weights are missing, torn or of another model.
     """
     open_source(source).check()

@@ -50,8 +50,8 @@ class IncomingFrame:
     """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none.
 
     Args:
-        check: is given length and number of an undamaged header, and raises if they are not what comes next.
-        room: where the payload goes, as long as `check` says.
+        check: Is given length and number of an undamaged header, and raises if they are not what comes next.
+        room: Where the payload goes, as long as `check` says.
     """
 
     def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
@@ -77,7 +77,7 @@ class IncomingFrame:
         """Turns from a full header to the payload, if the header is right; returns whether the frame is whole.
 
         Raises:
-            Damaged: header or payload is not what was sent.
+            Damaged: Header or payload is not what was sent.
         """
         if not self._left and self._checksum is None:
             self._left = self._begin_payload()

@@ -37,16 +37,16 @@ class Link:
     `PeerLost` at once.
 
     Args:
-        sock: a connected TCP socket, or a TLS session on one; the link owns it from now on.
-        peer: the role at the other end.
-        meter: counts bytes (with framing), messages, rounds and blocked seconds.
-        timeout_s: how long not one byte may move before `PeerTimeout`.
-        max_frame_bytes: the longest payload that is believed.
+        sock: A connected TCP socket, or a TLS session on one; the link owns it from now on.
+        peer: The role at the other end.
+        meter: Counts bytes (with framing), messages, rounds and blocked seconds.
+        timeout_s: How long not one byte may move before `PeerTimeout`.
+        max_frame_bytes: The longest payload that is believed.
 
     Attributes:
-        timeout_s: as given.
-        sent_bytes: bytes sent so far, with framing.
-        received_bytes: bytes received so far, with framing.
+        timeout_s: As given.
+        sent_bytes: Bytes sent so far, with framing.
+        received_bytes: Bytes received so far, with framing.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Link:
         Whoever drives the parties bounds this wait. A host that vanishes is noticed by TCP's keep-alive.
 
         Raises:
-            PeerLost: the connection is closed or reset.
+            PeerLost: The connection is closed or reset.
         """
         try:
             events = self._ready(select.POLLIN | select.POLLRDHUP, None)
@@ -99,13 +99,13 @@ class Link:
         """Sends one frame; half a round.
 
         Args:
-            buffer: the payload.
-            account: where the call is counted instead of the current stage.
+            buffer: The payload.
+            account: Where the call is counted instead of the current stage.
 
         Raises:
-            PeerLost: the connection is closed or reset.
-            PeerTimeout: no byte moved for `timeout_s`.
-            ValueError: the buffer is longer than `max_frame_bytes`.
+            PeerLost: The connection is closed or reset.
+            PeerTimeout: No byte moved for `timeout_s`.
+            ValueError: The buffer is longer than `max_frame_bytes`.
         """
         self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
 
@@ -113,15 +113,15 @@ class Link:
         """Receives one frame; half a round.
 
         Args:
-            account: where the call is counted instead of the current stage.
-            at_most: the longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
+            account: Where the call is counted instead of the current stage.
+            at_most: The longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
                 one is refused by its header, before memory is taken for it.
 
         Raises:
-            PeerLost: the connection is closed or reset.
-            PeerTimeout: no byte moved for `timeout_s`.
-            OutOfStep: the frame has another sequence number than the next, or is too long.
-            CorruptFrame: the frame is not what the peer sent.
+            PeerLost: The connection is closed or reset.
+            PeerTimeout: No byte moved for `timeout_s`.
+            OutOfStep: The frame has another sequence number than the next, or is too long.
+            CorruptFrame: The frame is not what the peer sent.
         """
         incoming = IncomingFrame(partial(self._check_bounded, at_most), None)
         self._transfer([], incoming, rounds=0.5, account=account)
@@ -131,11 +131,11 @@ class Link:
         """Sends one frame and receives one at the same time; one round.
 
         Args:
-            buffer: the payload.
-            alike: the peer's must be as long; otherwise each is of any length.
+            buffer: The payload.
+            alike: The peer's must be as long; otherwise each is of any length.
 
         Raises:
-            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: as `send` and `receive` do.
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: As `send` and `receive` do.
         """
         expected = partial(self._check_exact, bytes_of(buffer).nbytes) if alike else partial(self._check_bounded, None)
         incoming = IncomingFrame(expected, None)
@@ -150,7 +150,7 @@ class Link:
         """Receives a CPU tensor of known shape and dtype; half a round.
 
         Raises:
-            OutOfStep: also when the frame has not the length of such a tensor.
+            OutOfStep: Also when the frame has not the length of such a tensor.
         """
         tensor = torch.empty(tuple(shape), dtype=dtype)
         self._transfer([], self._into(tensor), rounds=0.5)
@@ -170,10 +170,10 @@ class Link:
         """Receives a value sent by `send_json`; half a round.
 
         Args:
-            at_most: as in `receive`.
+            at_most: As in `receive`.
 
         Raises:
-            OutOfStep: also when the frame is not JSON.
+            OutOfStep: Also when the frame is not JSON.
         """
         payload = self.receive(at_most=at_most)
         try:

@@ -21,8 +21,8 @@ class Listener:
     """A bound TCP port that waits for the mesh; port 0 takes a free one. Backlogged dials wait for `connect`.
 
     Raises:
-        AddressInUse: another process listens on host and port.
-        AddressUnusable: the host is no address of this machine, or the port may not be bound.
+        AddressInUse: Another process listens on host and port.
+        AddressUnusable: The host is no address of this machine, or the port may not be bound.
     """
 
     def __init__(self, host: str, port: int = 0) -> None:
@@ -83,19 +83,19 @@ def connect(
     dropped; honest parties still get in. The session keeps cells apart, it is no protection from an attacker.
 
     Args:
-        role: our own role, one of `ROLES`.
-        listener: where the higher ranks dial us.
-        addresses: where to dial each role, as seen from here; our own entry is not used.
-        session: a random string that all parties were given.
-        meter: counts what the links carry.
-        timeout_s: for the whole mesh to come up, and then for each link.
-        identity: who we are, for mutual TLS with every peer, begun after its hello; all parties have one, or none has.
+        role: Our own role, one of `ROLES`.
+        listener: Where the higher ranks dial us.
+        addresses: Where to dial each role, as seen from here; our own entry is not used.
+        session: A random string that all parties were given.
+        meter: Counts what the links carry.
+        timeout_s: For the whole mesh to come up, and then for each link.
+        identity: Who we are, for mutual TLS with every peer, begun after its hello; all parties have one, or none has.
 
     Raises:
-        PeersMissing: not everyone was there in time; it names who.
-        HelloRefused: a peer refused us, for instance because it is in another session.
-        PeerUnproven: a peer has not the certificate of its role.
-        ValueError: a role is unknown.
+        PeersMissing: Not everyone was there in time; it names who.
+        HelloRefused: A peer refused us, for instance because it is in another session.
+        PeerUnproven: A peer has not the certificate of its role.
+        ValueError: A role is unknown.
     """
     for name in (role, *addresses):
         if name not in ROLES:

@@ -158,8 +158,8 @@ async def _receive(sock: socket.socket) -> dict[str, Any]:
     """Reads what `_say` sent, and not a byte of what follows.
 
     Raises:
-        OSError: the connection was closed or reset.
-        ValueError: it is something else than `_say` sends.
+        OSError: The connection was closed or reset.
+        ValueError: It is something else than `_say` sends.
     """
     size = int.from_bytes(await _read(sock, 4))
     if size > MAX_HELLO_BYTES:

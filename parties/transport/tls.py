@@ -55,11 +55,11 @@ class Authority:
         """A certificate for a party, PEM.
 
         Args:
-            role: whose it is, as the signer knows it: what the request says of itself counts for nothing.
-            request: from `Identity.request`.
+            role: Whose it is, as the signer knows it: what the request says of itself counts for nothing.
+            request: From `Identity.request`.
 
         Raises:
-            ValueError: the request is none, or its sender has not the key.
+            ValueError: The request is none, or its sender has not the key.
         """
         asked = x509.load_pem_x509_csr(request)
         if not asked.is_signature_valid:
@@ -96,8 +96,8 @@ class Identity:
         """Takes what the authority has signed.
 
         Args:
-            certificate: from `Authority.sign`.
-            authority: the authority's own certificate.
+            certificate: From `Authority.sign`.
+            authority: The authority's own certificate.
         """
         self._certificate, self._authority = certificate, authority
 
@@ -105,13 +105,13 @@ class Identity:
         """Turns a connection into a TLS session with a peer that has proven its role.
 
         Args:
-            sock: a connected socket, from now on the session's.
-            peer: the role that must be at the other end.
-            dialled: whether we dialled; whoever did is TLS' client.
-            timeout_s: how long the handshake may take.
+            sock: A connected socket, from now on the session's.
+            peer: The role that must be at the other end.
+            dialled: Whether we dialled; whoever did is TLS' client.
+            timeout_s: How long the handshake may take.
 
         Raises:
-            PeerUnproven: the peer has no certificate of this run for that role, has refused ours, or did not answer.
+            PeerUnproven: The peer has no certificate of this run for that role, has refused ours, or did not answer.
         """
         sock.setblocking(False)
         context = self._context(ssl.PROTOCOL_TLS_CLIENT if dialled else ssl.PROTOCOL_TLS_SERVER)
@@ -156,8 +156,8 @@ class TlsSocket:
         """Sends what fits into a few records; returns the number of bytes. What could not be sent must come again.
 
         Raises:
-            BlockingIOError: nothing can be taken now.
-            OSError: the connection is gone.
+            BlockingIOError: Nothing can be taken now.
+            OSError: The connection is gone.
         """
         small = sum(map(len, buffers)) <= _RECORD_BYTES  # header and payload then share a record, and a packet
         part = b"".join(buffers) if small else buffers[0][:_SLICE_BYTES]
@@ -168,8 +168,8 @@ class TlsSocket:
         """Reads what has arrived; 0 at the end of the connection, or for no room.
 
         Raises:
-            BlockingIOError: nothing has.
-            OSError: the connection is gone.
+            BlockingIOError: Nothing has.
+            OSError: The connection is gone.
         """
         with self._lock, _as_socket():
             return self._session.recv_into(room)
