@@ -1,4 +1,4 @@
-"""The kernel's own byte counters of an interface, to hold against what a program says it has sent."""
+"""The byte counters of the kernel for an interface, to verify the counts of a program."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from netem.errors import NetemError
 
 @dataclass(frozen=True)
 class InterfaceBytes:
-    """Bytes of an interface since it came up, with all headers below TCP; take the difference of two readings.
+    """Bytes of an interface since it came up, including all headers; use the difference of two readings.
 
     Attributes:
-        device: Its name.
+        device: Name of the interface.
         sent: Bytes sent.
         received: Bytes received.
     """
@@ -22,26 +22,26 @@ class InterfaceBytes:
 
 
 def interface_bytes(device: str) -> InterfaceBytes:
-    """Read the counters of a device of this network namespace.
+    """Read the counters of an interface in this network namespace.
 
     Raises:
-        NetemError: There is no such device.
+        NetemError: There is no such interface.
     """
     for line in Path("/proc/self/net/dev").read_text(encoding="utf-8").splitlines()[2:]:
         name, _, numbers = line.partition(":")
         if name.strip() == device:
             fields = numbers.split()
             return InterfaceBytes(device, sent=int(fields[8]), received=int(fields[0]))
-    raise NetemError(f"device {device} is not there; `ip link` lists those that are")
+    raise NetemError(f"device {device} does not exist; `ip link` lists the existing ones")
 
 
 def device_towards(address: str) -> str:
-    """Name of the interface through which packets to an IPv4 address leave.
+    """Name of the interface on the route to an IPv4 address.
 
     Raises:
         NetemError: There is no route.
     """
-    from pyroute2 import IPRoute  # takes its time, and a prober or proxy has no need of it
+    from pyroute2 import IPRoute  # slow to import, and neither prober nor proxy needs it
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as ip:
