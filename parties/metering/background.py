@@ -1,4 +1,4 @@
-"""Accounts for threads that work beside the one whose time a stage meter divides."""
+"""Accounts for background threads, in parallel with the thread whose time a stage meter divides."""
 
 from typing import TYPE_CHECKING
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class BackgroundAccount:
-    """Counts bytes and messages on one stage, and no time: nobody waits for a thread that works beside.
+    """Counts bytes and messages on one stage, but no time, since no thread waits for a background thread.
 
     Args:
-        meter: The party's meter.
-        current: The stage, whatever the meter's current one is.
+        meter: The meter of the party.
+        current: The stage to count on, independent of the current stage of the meter.
     """
 
     def __init__(self, meter: "StageMeter", current: str) -> None:

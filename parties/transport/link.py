@@ -21,27 +21,26 @@ if TYPE_CHECKING:
 
     from parties.transport.tls import TlsSocket
 
-MAX_FRAME_BYTES = 1 << 32  # a length beyond this is no message
+MAX_FRAME_BYTES = 1 << 32  # default limit of the payload
 
 
-class _Stalled(Exception):  # noqa: N818 - named for what happened
-    """Not a byte moved for `timeout_s`."""
+class _Stalled(Exception):  # noqa: N818 - named after the condition
+    """No byte was sent or received for `timeout_s`."""
 
 
 class Link:
-    """A connection to one peer. One thread at a time sends and one receives; the two may differ.
+    """A connection to one peer. At most one thread at a time may send and one may receive; the two may differ.
 
     Calls return when their bytes have been handed to the kernel or have arrived. Each call is counted on the current
-    stage of `meter`, or on the account that it is given: that of a thread beside the one that works in stages. After
-    any exception the connection is closed, for the next frame would begin in the middle of the last; the peer then sees
-    `PeerLost` at once.
+    stage of `meter`, or on the given account, which is that of a background thread. After any exception the connection
+    is closed, since the next frame would begin in the middle of the last one; the peer then gets `PeerLost` at once.
 
     Args:
-        sock: A connected TCP socket, or a TLS session on one; the link owns it from now on.
+        sock: A connected TCP socket, or a TLS session on one; the link takes ownership.
         peer: The role at the other end.
         meter: Counts bytes (with framing), messages, rounds and blocked seconds.
-        timeout_s: How long not one byte may move before `PeerTimeout`.
-        max_frame_bytes: The longest payload that is believed.
+        timeout_s: Seconds without a byte sent or received before `PeerTimeout`.
+        max_frame_bytes: The longest payload that is sent or accepted.
 
     Attributes:
         timeout_s: As given.
@@ -80,9 +79,9 @@ class Link:
         return self._fd
 
     def await_peer(self) -> None:
-        """Waits, however long it takes, until the peer has sent something: while it computes and owes us nothing yet.
+        """Waits without a timeout until the peer has sent something; for phases in which the peer only computes.
 
-        Whoever drives the parties bounds this wait. A host that vanishes is noticed by TCP's keep-alive.
+        The driver of the parties bounds this wait. TCP keep-alive detects a host that vanishes.
 
         Raises:
             PeerLost: The connection is closed or reset.
@@ -100,7 +99,7 @@ class Link:
 
         Args:
             buffer: The payload.
-            account: Where the call is counted instead of the current stage.
+            account: Account on which the call is counted instead of the current stage.
 
         Raises:
             PeerLost: The connection is closed or reset.
@@ -113,29 +112,29 @@ class Link:
         """Receives one frame; half a round.
 
         Args:
-            account: Where the call is counted instead of the current stage.
-            at_most: The longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
-                one is refused by its header, before memory is taken for it.
+            account: Account on which the call is counted instead of the current stage.
+            at_most: The longest expected payload in bytes; `max_frame_bytes` if unknown. A longer one is refused by
+                its header, before memory is allocated for it.
 
         Raises:
             PeerLost: The connection is closed or reset.
             PeerTimeout: No byte moved for `timeout_s`.
-            OutOfStep: The frame has another sequence number than the next, or is too long.
-            CorruptFrame: The frame is not what the peer sent.
+            OutOfStep: The frame does not have the next sequence number, or is too long.
+            CorruptFrame: The frame was damaged in transit.
         """
         incoming = IncomingFrame(partial(self._check_bounded, at_most), None)
         self._transfer([], incoming, rounds=0.5, account=account)
         return incoming.payload
 
     def exchange(self, buffer: "ReadableBuffer", *, alike: bool = False) -> bytearray:
-        """Sends one frame and receives one at the same time; one round.
+        """Sends one frame and receives one concurrently; one round.
 
         Args:
             buffer: The payload.
-            alike: The peer's must be as long; otherwise each is of any length.
+            alike: Whether the payload of the peer must have the same length; otherwise it may have any length.
 
         Raises:
-            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: As `send` and `receive` do.
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: As in `send` and `receive`.
         """
         expected = partial(self._check_exact, bytes_of(buffer).nbytes) if alike else partial(self._check_bounded, None)
         incoming = IncomingFrame(expected, None)
@@ -150,14 +149,14 @@ class Link:
         """Receives a CPU tensor of known shape and dtype; half a round.
 
         Raises:
-            OutOfStep: Also when the frame has not the length of such a tensor.
+            OutOfStep: Also if the frame does not have the length of such a tensor.
         """
         tensor = torch.empty(tuple(shape), dtype=dtype)
         self._transfer([], self._into(tensor), rounds=0.5)
         return tensor
 
     def exchange_tensor(self, tensor: Tensor) -> Tensor:
-        """Sends a tensor and receives one of the same shape, dtype and device at the same time; one round."""
+        """Sends a tensor and concurrently receives one of the same shape, dtype and device; one round."""
         theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
         self._transfer(self._frame(tensor_bytes(tensor.cpu())), self._into(theirs), rounds=1.0)
         return theirs.to(tensor.device)
@@ -173,7 +172,7 @@ class Link:
             at_most: As in `receive`.
 
         Raises:
-            OutOfStep: Also when the frame is not JSON.
+            OutOfStep: Also if the frame is not JSON.
         """
         payload = self.receive(at_most=at_most)
         try:
@@ -183,7 +182,7 @@ class Link:
             raise self._out_of_step("JSON", f"{len(payload)} bytes of something else") from None
 
     def close(self) -> None:
-        """Closes the connection; the peer notices at once. Any thread may, and a call under way raises `PeerLost`."""
+        """Closes the connection, which the peer detects immediately. Thread-safe; a running call raises `PeerLost`."""
         with contextlib.suppress(OSError):  # the peer may have closed first
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -206,7 +205,7 @@ class Link:
         rounds: float,
         account: BackgroundAccount | None = None,
     ) -> None:
-        """Sends a frame, receives a frame, or does both at the same time, and counts it."""
+        """Sends a frame, receives a frame, or does both concurrently, and counts the call."""
         meter = account or self._meter
         sending, receiving, done = bool(outgoing), incoming is not None, False
         sent_before, received_before = self.sent_bytes, self.received_bytes
@@ -252,7 +251,7 @@ class Link:
                 self._wait(sending=bool(outgoing), receiving=incoming is not None)
 
     def _push(self, outgoing: list[memoryview]) -> int:
-        """Sends what the kernel takes of `outgoing` and drops it from there; returns the number of bytes."""
+        """Sends as much of `outgoing` as the kernel accepts and removes it from there; returns the number of bytes."""
         try:
             count = self._socket.sendmsg(outgoing)
         except BlockingIOError:
@@ -266,12 +265,12 @@ class Link:
         return count
 
     def _raise_if_hung_up(self) -> None:
-        """A lone send to a peer that has left would succeed into the kernel's buffer, so look first."""
+        """Checks before a one-way send, which would succeed into the kernel's buffer after the peer has closed."""
         if self._ready(select.POLLRDHUP, 0):
             raise ConnectionResetError
 
     def _wait(self, *, sending: bool, receiving: bool) -> None:
-        # a peer that hung up takes no more of what is left to send, but what it sent before is still to be read
+        # A peer that has hung up accepts no more bytes, but those that it sent before must still be read.
         events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
         ready = self._ready(events, self.timeout_s)
         if not ready:
@@ -280,7 +279,7 @@ class Link:
             raise ConnectionResetError
 
     def _ready(self, events: int, timeout_s: float | None) -> int:
-        """Which of the events there are after so many seconds at most; a poll of its own, for two threads may wait."""
+        """The events that are ready within `timeout_s` seconds; with its own poll, since two threads may wait."""
         poll = select.poll()
         poll.register(self._fd, events)
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
@@ -303,7 +302,7 @@ class Link:
 
 
 def await_any(links: Sequence[Link], timeout_s: float) -> list[Link]:
-    """Those of some links on which something has arrived or that were closed, after so many seconds at most."""
+    """The links on which bytes have arrived or that were closed, after at most `timeout_s` seconds of waiting."""
     poll = select.poll()
     by_file = {link.fileno: link for link in links}
     for number in by_file:

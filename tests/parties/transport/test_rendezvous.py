@@ -104,7 +104,7 @@ def test_a_second_party_of_the_same_role_is_refused() -> None:
     with listeners(*PAIR, "dealer") as (bound, addresses):
         client = later(join, "client", bound, addresses)
         with join("server", bound, {"client": addresses["client"]}) as first:
-            with pytest.raises(HelloRefused, match="a server is here already"):
+            with pytest.raises(HelloRefused, match="a server has already joined"):
                 join("server", bound, {"client": addresses["client"]})
             with join("dealer", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
                 first["client"].send(b"still the one")
