@@ -81,7 +81,7 @@ def test_the_kernel_counts_what_goes_over_loopback():
 
 
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(NetemError, match="eth77 is not there"):
+    with pytest.raises(NetemError, match="eth77 does not exist"):
         interface_bytes("eth77")
 
 

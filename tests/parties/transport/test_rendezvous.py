@@ -81,7 +81,7 @@ REFUSED = {
     "odd session": ({"session": 7}, "another session"),
     "surrogate session": ({"session": "\ud800"}, "another session"),
     "other version": ({"version": 99}, f"speaks version 99, we speak {PROTOCOL_VERSION}"),
-    "other destination": ({"to": "dealer"}, "meant to reach 'dealer', this is client"),
+    "other destination": ({"to": "dealer"}, "addressed to 'dealer', this is client"),
     "endless role": ({"role": "x" * 3000}, "is expected"),
 }
 

@@ -124,7 +124,7 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
     said = str(ended["client"]), str(ended["server"])
     assert said[0].startswith("no TLS with server: ")
     assert said[1].startswith("no TLS with client: ")
-    assert "its certificate is for 'dealer'" in said[0] or "not of this run" in "".join(said)
+    assert "its certificate is for 'dealer'" in said[0] or "not from this run" in "".join(said)
 
 
 def test_a_party_without_tls_finds_nobody_with_it() -> None:
