@@ -1,10 +1,10 @@
-"""Sweeps again and again under random faults, by the real command; exits with 1 if anything is lost or left behind.
+"""Runs sweeps of the real command under random faults; exits with 1 if anything is lost or left behind.
 
     python -m benchmarks.soak --seconds 7200 --seed 1 --out DIR
 
-Faults strike only processes that the soak started. `DIR/events.jsonl` gets a line for each call of the command, and
-`DIR/summary.json` the counts; SIGINT and SIGTERM end it early with the same checks. As root every third round runs on
-emulated hosts.
+Faults are injected only into processes that the soak started. `DIR/events.jsonl` gets a line per call of the command,
+and `DIR/summary.json` the counts; SIGINT and SIGTERM end the soak early with the same checks. As root every third round
+runs on emulated hosts.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from benchmarks.soak.faults import PARTY, InjectedFault, append_half_record, com
 from benchmarks.soak.sweeps import sweep
 from orchestrator.records.record import Record, Status
 
-_CODE = Path(__file__).resolve().parents[2]  # the code beside this file runs, whatever is installed
-_CALM = 0.2  # share of calls that nothing strikes
-_LATEST_S = 30.0  # after the parties are up
+_CODE = Path(__file__).resolve().parents[2]  # run this working tree, not an installed version
+_CALM = 0.2  # fraction of calls without a fault
+_LATEST_S = 30.0  # latest fault after the parties are up
 _LONGEST_S = 1200.0
 _PAUSE_S = 3.0
 
 
 class Soak:
-    """The rounds, each a sweep in a folder of its own that is called until all its cells are `ok`."""
+    """The rounds. Each is a sweep in its own folder, called until all its cells are `ok`."""
 
     def __init__(self, out: Path, seed: int, stop: threading.Event) -> None:
         self._out, self._stop = out, stop
@@ -54,7 +54,7 @@ class Soak:
         self._violations: list[str] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """All rounds that begin in the time given; the summary."""
+        """Runs all rounds that begin within `seconds`; returns the summary."""
         began = time.monotonic()
         while not self._stop.is_set() and time.monotonic() - began < seconds:
             self._round(began + seconds)
@@ -72,7 +72,7 @@ class Soak:
         return summary
 
     def _round(self, until: float) -> None:
-        """One sweep, to its end or to the end of the time."""
+        """Runs one sweep until it is complete or the time is over."""
         number = self._counts["rounds"]["begun"]
         self._counts["rounds"]["begun"] += 1
         lab = os.geteuid() == 0 and number % 3 == 2
@@ -86,7 +86,7 @@ class Soak:
             self._stop.wait(_PAUSE_S)
 
     def _call(self, folder: Path, *, lab: bool) -> bool:
-        """One call of the command, struck or not; whether the sweep is complete."""
+        """Runs the command once, with or without a fault; returns whether the sweep is complete."""
         number = sum(self._counts["calls"].values())
         options = ["--out", str(folder / "out"), "--retry", "failed", "--limit", str(self._random.randint(3, 9))]
         known = checks.whole_lines(folder / "out" / "records.jsonl")
@@ -109,7 +109,7 @@ class Soak:
         return status == 0
 
     def _inject(self, driver: Driver, out: Path, *, lab: bool) -> InjectedFault | None:
-        """Wait until the parties are up and a while longer, then strike."""
+        """Waits until the parties are up and a random time longer, then injects a fault."""
         choices = faults(lab=lab)
         fault = self._random.choices(choices, [choice.weight for choice in choices])[0]
         calm, later = self._random.random() < _CALM, self._random.uniform(0, _LATEST_S)
@@ -124,7 +124,7 @@ class Soak:
         return None
 
     def _ending(self, driver: Driver) -> int | None:
-        """The exit status of a driver that is left to its end; None if it does not come to one."""
+        """Waits for the driver; returns its exit status, or None if it does not exit."""
         stop = time.monotonic() + _LONGEST_S
         while time.monotonic() < stop and not self._stop.is_set():
             if (status := driver.wait(1.0)) is not None:
@@ -141,7 +141,7 @@ class Soak:
         injected: InjectedFault | None,
         status: int | None,
     ) -> None:
-        """Check what the call did, and put it on record."""
+        """Checks the records of the call, and logs the event."""
         lost = checks.lost(known, now)
         fresh = [Record.model_validate_json(line) for line in now[len(known) :]]
         if status == 0:

@@ -1,4 +1,4 @@
-"""Real faults: a signal to a process of the run, or a record torn as by a crash in the middle of a write."""
+"""Fault injection: a signal to a process of the run, or half a record as after a crash in the middle of a write."""
 
 import contextlib
 import json
@@ -22,13 +22,13 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        name: As the log calls it.
-        word: Part of the victim's command line; empty for the driver itself.
-        number: The signal sent.
-        statuses: What the cell that was struck may be recorded as, if it is not `ok` or missing.
-        weight: How often it strikes, by comparison.
-        ends: Whether the driver may fail of it; otherwise it must go on to its own end.
-        tears: Whether half a record is left behind, too.
+        name: Name in the log.
+        word: Part of the command line of the target process; empty for the driver itself.
+        number: The signal to send.
+        statuses: Allowed statuses of the affected cell, besides `ok` and no record.
+        weight: Relative frequency.
+        ends: Whether the driver may fail; otherwise it must complete.
+        corrupts_records: Whether half a record is also appended to the file of records.
     """
 
     name: str
@@ -57,19 +57,19 @@ _IN_LAB = (
 
 
 def faults(*, lab: bool) -> tuple[Fault, ...]:
-    """All that may strike a run."""
+    """All faults for a run."""
     return (*_COMMON, *(_IN_LAB if lab else ()))
 
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A fault that struck.
+    """A fault that was injected.
 
     Attributes:
-        fault: Which.
-        time: When.
-        pid: Whom.
-        role: The party that was struck, if it was one and is known.
+        fault: The fault.
+        time: Time of the injection.
+        pid: Process id of the target.
+        role: Role of the target if it is a party and known, else empty.
     """
 
     fault: Fault
@@ -84,38 +84,38 @@ def inject(
     out: Path,
     choose: Callable[[Sequence[psutil.Process]], psutil.Process],
 ) -> InjectedFault | None:
-    """Do it now.
+    """Injects a fault now.
 
     Args:
-        fault: What.
-        family: The driver first, then all the processes below it; nobody else is ever struck.
-        out: The run's folder.
-        choose: Picks the victim of several.
+        fault: The fault.
+        family: The driver first, then all its descendants; no other process is ever a target.
+        out: Folder of the run.
+        choose: Chooses the target among several processes.
 
     Returns:
-        What was done; None if no such process runs at the moment.
+        The injected fault; None if no such process is running.
     """
-    victims = [process for process in family[1:] if fault.word in command_line(process)] if fault.word else family[:1]
-    if not victims:
+    targets = [process for process in family[1:] if fault.word in command_line(process)] if fault.word else family[:1]
+    if not targets:
         return None
-    victim = choose(sorted(victims, key=lambda process: process.pid))
-    role = role_of(victim, out) if fault.word == PARTY else ""
+    target = choose(sorted(targets, key=lambda process: process.pid))
+    role = role_of(target, out) if fault.word == PARTY else ""
     try:
-        victim.send_signal(fault.number)
+        target.send_signal(fault.number)
     except psutil.NoSuchProcess:
         return None
-    return InjectedFault(fault, datetime.now(UTC), victim.pid, role)
+    return InjectedFault(fault, datetime.now(UTC), target.pid, role)
 
 
 def append_half_record(records: Path) -> None:
-    """Half a record at the end, as a crash in the middle of a write leaves it."""
+    """Appends half a record to the file, as a crash in the middle of a write would."""
     if records.exists() and (lines := records.read_bytes().splitlines()):
         with records.open("ab") as file:
             file.write(lines[-1][: len(lines[-1]) // 2])
 
 
 def role_of(party: psutil.Process, out: Path) -> str:
-    """Which party a process is, by the port of its exporter; empty if that is not known."""
+    """The role of a party's process, by the port of its exporter; empty if unknown."""
     with contextlib.suppress(OSError, ValueError, psutil.Error, KeyError):
         here = {connection.laddr.port for connection in party.net_connections("inet") if connection.status == "LISTEN"}
         for group in json.loads((out / "targets.json").read_text()):
@@ -125,7 +125,7 @@ def role_of(party: psutil.Process, out: Path) -> str:
 
 
 def command_line(process: psutil.Process) -> str:
-    """The command line of a process; empty once it has ended."""
+    """The command line of a process; empty if it has exited."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

@@ -80,7 +80,7 @@ REFUSED = {
     "odd role": ({"role": ["server"]}, "is expected"),
     "odd session": ({"session": 7}, "another session"),
     "surrogate session": ({"session": "\ud800"}, "another session"),
-    "other version": ({"version": 99}, f"speaks version 99, we speak {PROTOCOL_VERSION}"),
+    "other version": ({"version": 99}, f"protocol version is 99, ours is {PROTOCOL_VERSION}"),
     "other destination": ({"to": "dealer"}, "addressed to 'dealer', this is client"),
     "endless role": ({"role": "x" * 3000}, "is expected"),
 }
