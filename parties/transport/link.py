@@ -1,6 +1,5 @@
 """Framed TCP between two parties. Everything that crosses from one party to another goes through a `Link`."""
 
-import contextlib
 import json
 import select
 import socket
@@ -14,6 +13,7 @@ from torch import Tensor
 from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
 from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
+from parties.transport.connection import Connection, Stalled
 from parties.transport.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from parties.transport.tls import TlsSocket
 
 MAX_FRAME_BYTES = 1 << 32  # default limit of the payload
-
-
-class _Stalled(Exception):  # noqa: N818 - named after the condition
-    """No byte was sent or received for `timeout_s`."""
 
 
 class Link:
@@ -41,11 +37,6 @@ class Link:
         meter: Counts bytes (with framing), messages, rounds and blocked seconds.
         timeout_s: Seconds without a byte sent or received before `PeerTimeout`.
         max_frame_bytes: The longest payload that is sent or accepted.
-
-    Attributes:
-        timeout_s: As given.
-        sent_bytes: Bytes sent so far, with framing.
-        received_bytes: Bytes received so far, with framing.
     """
 
     def __init__(
@@ -56,27 +47,32 @@ class Link:
         timeout_s: float,
         max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(timeout_s / 2)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(timeout_s / 6)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         self.peer = peer
-        self.sent_bytes = 0
-        self.received_bytes = 0
-        self._socket = sock
+        self._connection = Connection(sock, timeout_s)
         self._meter = meter
-        self.timeout_s = timeout_s
         self._max_frame_bytes = max_frame_bytes
         self._sent_frames = 0
         self._received_frames = 0
-        self._fd = sock.fileno()
 
     @property
     def fileno(self) -> int:
         """The file descriptor of the socket."""
-        return self._fd
+        return self._connection.fileno
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds without a byte sent or received before `PeerTimeout`."""
+        return self._connection.timeout_s
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent so far, with framing."""
+        return self._connection.sent_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received so far, with framing."""
+        return self._connection.received_bytes
 
     def await_peer(self) -> None:
         """Waits without a timeout until the peer has sent something; for phases in which the peer only computes.
@@ -87,12 +83,10 @@ class Link:
             PeerLost: The connection is closed or reset.
         """
         try:
-            events = self._ready(select.POLLIN | select.POLLRDHUP, None)
-            if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError
+            self._connection.await_bytes()
         except OSError as error:
             self.close()
-            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
+            raise PeerLost(*self._so_far(self._meter)) from error
 
     def send(self, buffer: "ReadableBuffer", account: BackgroundAccount | None = None) -> None:
         """Sends one frame; half a round.
@@ -183,9 +177,7 @@ class Link:
 
     def close(self) -> None:
         """Closes the connection, which the peer detects immediately. Thread-safe; a running call raises `PeerLost`."""
-        with contextlib.suppress(OSError):  # the peer may have closed first
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        self._connection.close()
 
     def _frame(self, buffer: "ReadableBuffer") -> list[memoryview]:
         payload = bytes_of(buffer)
@@ -211,11 +203,13 @@ class Link:
         sent_before, received_before = self.sent_bytes, self.received_bytes
         meter.begin_call(self.peer)
         try:
-            self._stream(outgoing, incoming)
+            self._sent_frames += sending
+            self._connection.move(outgoing, incoming)
+            self._received_frames += receiving
             done = True
         except Damaged as error:
             raise CorruptFrame(*self._so_far(meter), self._received_frames, str(error)) from error
-        except _Stalled as error:
+        except Stalled as error:
             raise PeerTimeout(*self._so_far(meter), self.timeout_s) from error
         except OSError as error:
             raise PeerLost(*self._so_far(meter)) from error
@@ -232,58 +226,6 @@ class Link:
 
     def _so_far(self, meter: StageMeter | BackgroundAccount) -> tuple[str, str, int, int]:
         return self.peer, meter.current, self.sent_bytes, self.received_bytes
-
-    def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
-        if outgoing:
-            self._sent_frames += 1
-            if incoming is None:
-                self._raise_if_hung_up()
-        while outgoing or incoming is not None:
-            moved = self._push(outgoing) if outgoing else 0
-            if incoming is not None:
-                count = incoming.pull(self._socket)
-                self.received_bytes += count
-                moved += count
-                if incoming.advance():
-                    self._received_frames += 1
-                    incoming = None
-            if not moved:
-                self._wait(sending=bool(outgoing), receiving=incoming is not None)
-
-    def _push(self, outgoing: list[memoryview]) -> int:
-        """Sends as much of `outgoing` as the kernel accepts and removes it from there; returns the number of bytes."""
-        try:
-            count = self._socket.sendmsg(outgoing)
-        except BlockingIOError:
-            return 0
-        self.sent_bytes += count
-        left = count
-        while outgoing and left >= len(outgoing[0]):
-            left -= len(outgoing.pop(0))
-        if left:
-            outgoing[0] = outgoing[0][left:]
-        return count
-
-    def _raise_if_hung_up(self) -> None:
-        """Checks before a one-way send, which would succeed into the kernel's buffer after the peer has closed."""
-        if self._ready(select.POLLRDHUP, 0):
-            raise ConnectionResetError
-
-    def _wait(self, *, sending: bool, receiving: bool) -> None:
-        # A peer that has hung up accepts no more bytes, but those that it sent before must still be read.
-        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
-        ready = self._ready(events, self.timeout_s)
-        if not ready:
-            raise _Stalled
-        if ready & select.POLLRDHUP:
-            raise ConnectionResetError
-
-    def _ready(self, events: int, timeout_s: float | None) -> int:
-        """The events that are ready within `timeout_s` seconds; with its own poll, since two threads may wait."""
-        poll = select.poll()
-        poll.register(self._fd, events)
-        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        return ready[0][1] if ready else 0
 
     def _check_bounded(self, at_most: int | None, length: int, number: int) -> None:
         most = self._max_frame_bytes if at_most is None else min(at_most, self._max_frame_bytes)

@@ -84,7 +84,7 @@ class Rendezvous:
     def _missing(self) -> dict[str, str]:
         """The last known reason for each role that has not joined."""
         everyone = (*self._to_dial, *self._expected)
-        return {peer: self._trouble.get(peer, "no answer") for peer in everyone if peer not in self._joined}
+        return {peer: self._trouble.get(peer, "no reply") for peer in everyone if peer not in self._joined}
 
     async def _dial(self, peer: str) -> None:
         for attempt in itertools.count():
