@@ -21,8 +21,7 @@ each host. On a host of a lab, `netem.lab.attached()` is the site; close it with
 
 All errors are `NetemError`s whose message names the value at fault: `ProfileError` (an invalid value),
 `BackendUnavailable` (no back end can shape these links, and why), `ForeignQdisc`, `ShapingError` (tc or a process
-failed), `ProbeError` (no measurement). `netem.janitor.clean()` removes the rules of ended runs;
-`netem.counters.interface_bytes(device)` reads the byte counters of the kernel.
+failed), `ProbeError` (no measurement). `netem.janitor.clean()` removes the rules of ended runs.
 """
 
 from netem.errors import BackendUnavailable, ForeignQdisc, NetemError, ProbeError, ProfileError, ShapingError

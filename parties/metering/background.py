@@ -1,24 +1,21 @@
 """Accounts for background threads, in parallel with the thread whose time a stage meter divides."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from parties.metering.readings import Counts
-
-if TYPE_CHECKING:
-    from parties.metering.meter import StageMeter
 
 
 class BackgroundAccount:
     """Counts bytes and messages on one stage, but no time, since no thread waits for a background thread.
 
     Args:
-        meter: The meter of the party.
+        book: Adds counts with a peer to a stage of the party's meter (`StageMeter.count_background`).
         current: The stage to count on, independent of the current stage of the meter.
     """
 
-    def __init__(self, meter: "StageMeter", current: str) -> None:
+    def __init__(self, book: Callable[[str, str, Counts], None], current: str) -> None:
         self.current = current
-        self._meter = meter
+        self._book = book
 
     def begin_call(self, peer: str) -> None:
         """See `StageMeter.begin_call`."""
@@ -26,4 +23,4 @@ class BackgroundAccount:
     def count(self, peer: str, *, sent: int = 0, received: int = 0, messages: int = 0, rounds: float = 0.0) -> None:
         """See `StageMeter.count`."""
         counts = Counts(sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds)
-        self._meter.count_background(self.current, peer, counts)
+        self._book(self.current, peer, counts)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from types import TracebackType
 
 from parties.metering.background import BackgroundAccount
-from parties.metering.readings import Counts, Histogram, PhaseTotals, StageReading
+from parties.metering.readings import Counts, Histogram, StageReading
 from parties.metering.registry import BY_NAME
 
-__all__ = ["Counts", "Histogram", "PhaseTotals", "StageMeter", "StageReading", "phase_of"]
+__all__ = ["Counts", "Histogram", "StageMeter", "StageReading", "phase_of"]
 
 STAGES = (
     "embed", "norm", "qkv", "rope", "similarity", "topk", "gather", "scores", "softmax", "attend",
@@ -196,7 +196,7 @@ class StageMeter:
 
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""
-        return BackgroundAccount(self, stage)
+        return BackgroundAccount(self.count_background, stage)
 
     def count_background(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds a link call of a background thread to a stage, independent of the current one."""
@@ -277,14 +277,6 @@ class StageMeter:
         """For each peer, the blocked times of exchanges (calls of at least one round) since the meter was created."""
         with self._stack.lock:
             return {peer: times.copy() for peer, times in self._exchanges.items()}
-
-    def totals(self, phase: str) -> PhaseTotals:
-        """The sum of all stages of `phase`, one of `PHASES`, since `reset`."""
-        if phase not in PHASES:
-            raise ValueError(f"phase {phase!r} is unknown; use one of {', '.join(PHASES)}")
-        readings = [reading for reading in self.snapshot() if reading.phase == phase]
-        counts = asdict(sum((c for reading in readings for c in reading.peers.values()), start=Counts()))
-        return PhaseTotals(seconds=sum(reading.seconds for reading in readings), **counts)
 
     def reset(self) -> None:
         """Resets all accounts to zero; open stages stay open, and `lifetime` continues."""
