@@ -69,7 +69,7 @@ class Dealer:
         """
         self._settle()
         self._prefilled, self._policy = prefilled, policy
-        account = self.meter.aside(MATERIAL)
+        account = self.meter.background_account(MATERIAL)
         self._senders = senders = {role: Sender(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in senders.values()))
         try:

@@ -111,7 +111,7 @@ class Receiver:
             raise self._failure
 
     def _receive(self) -> None:
-        account = self._meter.aside(MATERIAL)
+        account = self._meter.background_account(MATERIAL)
         try:
             while True:
                 self._dealer.await_peer()

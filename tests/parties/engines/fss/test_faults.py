@@ -108,6 +108,6 @@ def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: t
     assert damaged, told
     for role, result in damaged.items():
         other = pair[1 - pair.index(role)]
-        assert f"from {other} was damaged on its way in stage" in result["text"]
+        assert f"from {other} was damaged in transit in stage" in result["text"]
         assert "bytes sent and" in result["text"]
         assert "frame " in result["text"]
