@@ -167,7 +167,12 @@ def _stages(of: Cell, per_token: float, online: int, offline: int) -> tuple[Stag
         for stage, (share, blocked, sent) in STAGES.items()
         if stage not in skipped
     ]  # fmt: skip
-    dealt = {"phase": "offline", "stage": "offline.triples", "blocked_seconds": per_token * 0.1 * n, "rounds": 2700 * n}
+    dealt: dict[str, Any] = {
+        "phase": "offline",
+        "stage": "offline.triples",
+        "blocked_seconds": per_token * 0.1 * n,
+        "rounds": 2700 * n,
+    }
     seconds = per_token * 0.2 * n
     readings.append(StageReading(party="client", seconds=seconds, sent_bytes=10, received_bytes=offline * n, **dealt))
     readings.append(StageReading(party="dealer", seconds=seconds, sent_bytes=offline * n, received_bytes=10, **dealt))

@@ -113,6 +113,6 @@ def listeners(*roles: str, host: str = "127.0.0.1") -> Iterator[tuple[dict[str, 
             listener.close()
 
 
-def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes) -> Mesh:
+def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes: Any) -> Mesh:
     options = {"session": SESSION, "meter": StageMeter(), "timeout_s": PATIENCE_S, **changes}
     return connect(role, bound[role], addresses, **options)

@@ -1,6 +1,7 @@
 """The time series of a cell in its report."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_spoilt_time_series_spoils_no_report(tmp_path: Path) -> None:
     ],
     ids=["whole", "silent party", "no stages", "no traffic"],
 )
-def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
     save(tmp_path, cell().id, **changes)
     ((_, drawn),) = draw_timelines(tmp_path, [record()])
     assert len(drawn.axes) == 6

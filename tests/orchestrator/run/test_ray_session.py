@@ -43,7 +43,7 @@ class Starts:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(scratch, "ROOT", tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path

@@ -48,7 +48,12 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path / "targets"))
     (tmp_path / "targets").mkdir()
     (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
-    command = [Path(sys.executable).with_name("mpcache-bench"), "run", tmp_path / "experiment.yaml", "--lab"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("mpcache-bench"),
+        "run",
+        tmp_path / "experiment.yaml",
+        "--lab",
+    ]
     command += ["--out", tmp_path / "out", "--live", "--live-port", "0"]
     seen: dict[str, str] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:

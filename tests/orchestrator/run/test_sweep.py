@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -197,7 +198,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
     yield program
     with contextlib.suppress(psutil.NoSuchProcess):
         program.note_descendants()
-    for process in [*program.descendants, program.process]:
+    everyone: list[Any] = [*program.descendants, program.process]
+    for process in everyone:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     program.process.wait(LONG_S)

@@ -39,14 +39,15 @@ def reference(name: str, ratio: float, interval: int) -> tuple[Choice, dict[str,
     """A naive policy, and the same parameters for the project's."""
     lazily = {"compression_ratio": ratio, "compression_interval": interval}
     once = {"compression_ratio": ratio}
-    return {
+    found: dict[str, tuple[Choice, dict[str, Any]]] = {
         "streaming_llm": (Streaming(ratio, interval, 2), {**lazily, "n_sink": 2}),
         "h2o": (HeavyHitters(ratio, interval, 0.5), lazily),
         "tova": (CurrentQuery(ratio, interval), lazily),
         "snapkv": (Snap(ratio, 4, 3, sum), {**once, "window_size": 4, "kernel_size": 3}),
         "snapkv by maximum": (Snap(ratio, 4, 3, max), {**once, "kernel_size": 3, "pooling": "max"}),
         "quest": (Pages(ratio, 4), once),
-    }[name]
+    }
+    return found[name]
 
 
 NAMES = ("streaming_llm", "h2o", "tova", "snapkv", "snapkv by maximum", "quest")
@@ -84,16 +85,17 @@ def test_ages_and_recurrence_intervals_are_counted_from_the_hits() -> None:
     prompt, text = tokens(prompt=9, steps=12)
     policy = small("lazy_eviction", compression_interval=100)
     decoder, cache = plain(policy, weights=WEIGHTS), Cache.empty(SPEC.n_layers)
-    naive = NaiveEviction(SPEC, WEIGHTS, prompt, [Recurrence(0.5, 10**9, 0.05) for _ in range(SPEC.n_layers)])
+    choices = [Recurrence(0.5, 10**9, 0.05) for _ in range(SPEC.n_layers)]
+    naive = NaiveEviction(SPEC, WEIGHTS, prompt, list[Choice](choices))
     run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
     for now, token in enumerate(text, 1):
         run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
         naive.logits(token)
-        for layer, choice in zip(cache.layers, naive.choices, strict=True):
+        for layer, choice in zip(cache.layers, choices, strict=True):
             ages = [[now - seen for seen in row.values()] for row in choice.seen]
             assert layer.state["age"].tolist() == ages
             assert layer.state["recurrence"].tolist() == [list(row.values()) for row in choice.longest]
-    assert max(max(row.values()) for row in naive.choices[0].longest) > 1
+    assert max(max(row.values()) for row in choices[0].longest) > 1
 
 
 @pytest.mark.parametrize("offset", [True, False])

@@ -1,6 +1,7 @@
 import array
 import socket
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ MEGABYTES = 1 << 20
 @given(st.lists(st.tuples(st.sampled_from(["there", "back", "both"]), st.binary(max_size=300), st.binary(max_size=9))))
 @settings(max_examples=40, deadline=None)
 def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: list[tuple[str, bytes, bytes]]) -> None:
-    def play(link: Link, forward: str) -> list[bytes]:
+    def play(link: Link, forward: str) -> list[tuple[bytes, bytes]]:
         heard = []
         for direction, one, other in steps:
             mine, theirs = (one, other) if forward == "there" else (other, one)
@@ -83,7 +84,7 @@ BUFFERS = {
 
 
 @pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS)
-def test_any_buffer_goes_in_its_logical_order(buffer) -> None:
+def test_any_buffer_goes_in_its_logical_order(buffer: Any) -> None:
     with linked() as (client, server, _, _):
         client.send(buffer)
         assert bytes(server.receive()) == memoryview(buffer).tobytes()
@@ -140,7 +141,7 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(max_examples=40, deadline=None)
-def test_json_goes_there_and_back(value) -> None:
+def test_json_goes_there_and_back(value: Any) -> None:
     with linked() as (client, server, _, _):
         client.send_json(value)
         assert server.receive_json() == value

@@ -4,6 +4,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ MEGABYTES = 1 << 20
     ids=["send", "receive", "exchange", "receive_json"],
 )
 @pytest.mark.parametrize("end", ["closed by the peer", "reset by the peer", "half closed by the peer", "closed by us"])
-def test_every_call_on_a_closed_connection_raises_peer_lost(call, end: str) -> None:
+def test_every_call_on_a_closed_connection_raises_peer_lost(call: Callable[[Link], object], end: str) -> None:
     with link_and_wire() as (link, wire, _):
         if end == "closed by us":
             link.close()
@@ -165,7 +167,9 @@ def test_a_frame_is_believed_only_if_number_and_length_are_right(
     with link_and_wire(max_frame_bytes=64) as (link, wire, meter):
         wire.sendall(frame(number, b"x" * length))
         if right:
-            got = link.receive() if known_length is None else link.receive_tensor([known_length], torch.uint8).numpy()
+            got: Any = (
+                link.receive() if known_length is None else link.receive_tensor([known_length], torch.uint8).numpy()
+            )
             assert memoryview(got) == b"x" * length
             return
         with pytest.raises(OutOfStep, match=rf"expected frame 0 of .* got frame {number} of {length} bytes"):

@@ -4,6 +4,7 @@ import select
 import signal
 import socket
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,13 +18,13 @@ from tests.helpers.wires import PATIENCE_S, SESSION, child, join, later, listene
 PAIR = ("client", "server")
 
 
-def hello(**changes) -> bytes:
+def hello(**changes: Any) -> bytes:
     fields = {"version": PROTOCOL_VERSION, "session": SESSION, "role": "server", "to": "client", **changes}
     text = json.dumps(fields).encode()
     return len(text).to_bytes(4, "big") + text
 
 
-def hear(wire: socket.socket) -> dict:
+def hear(wire: socket.socket) -> dict[str, Any]:
     """What the other end answered; empty if it hung up instead."""
     with wire.makefile("rb") as stream:
         size = stream.read(4)
@@ -87,7 +88,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED.values(), ids=REFUSED)
-def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(changes: dict, reason: str) -> None:
+def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(
+    changes: dict[str, Any], reason: str
+) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
         with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:

@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ SIZES = st.lists(st.sampled_from([0, 1, 7, 16_359, 16_360, 16_361, 70_000, 1 << 
 @settings(max_examples=25, deadline=None)
 @given(SIZES, SIZES)
 def test_frames_and_counts_are_those_without_tls(ours: list[int], theirs: list[int]) -> None:
-    def counts(make) -> list[object]:
+    def counts(make: Callable[..., Any]) -> list[object]:
         with make() as (client, server, *meters):
             others = later(lambda: [server.exchange(os.urandom(size)) for size in theirs[: len(ours)]])
             mine = [os.urandom(size) for size in ours[: len(theirs)]]
@@ -176,7 +177,7 @@ def test_a_silent_peer_times_out() -> None:
 
 def test_a_byte_changed_on_the_way_ends_the_connection() -> None:
     authority, (near, relay_near), (relay_far, far) = Authority(), tcp_pair(), tcp_pair()
-    damage = []
+    damage: list[int] = []
 
     def forward(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(1 << 16):

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from parties.engines.fss import engine as fss_party
+from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.dealing import dry_run as fss_walk
 from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.dealing.receiver import Intake
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
@@ -29,12 +31,13 @@ def fall(how: int) -> None:
 
 def arm(role: str, when: str, how: int) -> None:
     """Makes this process fall at a point of the cell."""
+    owner: type
     if when == "setup":
         owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
     elif when == "offline":
-        owner, name, at = (fss_walk.Walk, "begin", 1) if role == "dealer" else (fss_party.Intake, "next", 1)
+        owner, name, at = (fss_walk.Walk, "begin", 1) if role == "dealer" else (Intake, "next", 1)
     else:
-        owner, name, at = (fss_walk.Walk, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
+        owner, name, at = (fss_walk.Walk, "put", 3) if role == "dealer" else (Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
     def falling(*arguments: Any, **named: Any) -> Any:

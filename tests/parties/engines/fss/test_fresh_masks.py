@@ -15,13 +15,12 @@ from parties.decoding.prefill import Prefill
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import dealers
 from parties.engines.fss.arithmetic.values import Masked, cat
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing.plan import epoch
-from parties.engines.fss.engine import is_matrix
 from parties.engines.fss.functions.norm import to_norm
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.randomness.inbox import Outbox
@@ -41,8 +40,8 @@ Segment = Callable[[], Program[Any]]
 
 def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSource, Cache, list[Segment]]:
     """The dealer's side of a cell."""
-    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (Outbox(lambda _: None) for _ in range(2))
-    source = DealerSource(StageMeter(), *streams, *outboxes)
+    first, second = (Keystream(bytes([i]) * 32) for i in (1, 2))
+    source = DealerSource(StageMeter(), first, second, Outbox(lambda _: None), Outbox(lambda _: None))
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, shapes = Computation(source), {name: tuple(w.shape) for name, w in parameters(policy, spec).items()}
     for name, shape in shapes.items():

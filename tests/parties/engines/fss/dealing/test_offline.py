@@ -80,7 +80,7 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
     return logits, tokens, meter.snapshot(), engine.repeats, left, used
 
 
-CELLS = {
+CELLS: dict[str, dict[str, Any]] = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, carry": {"offline": "stored", "comparison": "carry"},
     "streamed, carry": {"offline": "streamed", "comparison": "carry"},

@@ -224,9 +224,15 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     """As the parties make a new engine for them, which waits for a seed."""
     made: list[str] = []
     stand_in = SimpleNamespace(serve=lambda _: None)
-    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
+
+    def make_dealer(engine: str, *_: Any) -> SimpleNamespace:
+        made.append(engine)
+        return stand_in
+
+    monkeypatch.setattr(dealer, "make_dealer", make_dealer)
     meter = StageMeter()
-    party = dealer.DealingParty({}, meter, State(meter))
+    nobody: Any = {}
+    party = dealer.DealingParty(nobody, meter, State(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
