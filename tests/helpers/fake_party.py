@@ -19,9 +19,11 @@ from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
+from tests.helpers.waiting import eventually
 
 STATES = ("loading", "prefill", "decode", "check")
 STEPS = 4
+REACHED = ".reached"  # added to the prompt's name: the file that says that the fault has been reached
 
 
 class FakeParty:
@@ -33,14 +35,15 @@ class FakeParty:
         self.listener, self.exporter = Listener(host, port), Listener(host)
         self.address, self.metrics_address = self.listener.address, self.exporter.address
         self.mesh: Mesh | None = None
-        self.state, self.tokens = "idle", 0
+        self.state, self.tokens, self.looks = "idle", 0, 0
 
     def connect(self, addresses: dict[str, tuple[str, int]], identity: Identity | None = None) -> None:
         self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s, identity)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         assert self.mesh is not None
-        fault, role, state = (Path(job["prompt"]["text_file"]).name + "--").split("-")[:3]
+        prompt = Path(job["prompt"]["text_file"])
+        fault, role, state = f"{prompt.name}--".split("-")[:3]
         alone = fault == "alone"  # like the parties that have no part in `plain`
         self.meter.reset()
         self.tokens = 0
@@ -52,8 +55,7 @@ class FakeParty:
                         peer.exchange(b"x" * 100)
                     time.sleep(0.05)
                 if self.role == role and self.state == state:
-                    time.sleep(0.5)  # the bench looks three times a second
-                    fail(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep")
+                    self.fall(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep", prompt)
             self.tokens += self.state == "decode"
         self.state = "idle"
         return {
@@ -70,6 +72,15 @@ class FakeParty:
             "warnings": [],
         } | self.extras(job)
 
+    def fall(self, fault: str, prompt: Path) -> None:
+        """Fails once the driver has looked here twice, and so knows the state; first leaves a file for the test."""
+        if fault == "none":
+            return
+        known = self.looks + 2
+        eventually(lambda: self.looks >= known, 10.0)  # nobody looks where there is no driver
+        prompt.with_name(f"{prompt.name}{REACHED}").touch()
+        fail(fault)
+
     def extras(self, job: dict[str, Any]) -> dict[str, Any]:
         if self.role == "referee":
             check = {"max_abs_logit_error": 0.001, "median_abs_logit_error": 0.0005}
@@ -77,6 +88,7 @@ class FakeParty:
         return {"text": "a word"} if self.role == "client" and job.get("show_text") else {}
 
     def progress(self) -> dict[str, Any]:
+        self.looks += 1
         totals = self.meter.totals("online")
         return {
             "role": self.role,

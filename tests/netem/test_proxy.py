@@ -23,18 +23,20 @@ from netem.verify import deviations
 
 pytestmark = pytest.mark.links
 
+LONG_S = 120.0
+
 
 class Party:
     """A listening socket, and the first connection to it."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.socket.settimeout(20)
+        self.socket.settimeout(LONG_S)
         self.address = self.socket.getsockname()
 
     def accept(self) -> socket.socket:
         connection, _ = self.socket.accept()
-        connection.settimeout(20)
+        connection.settimeout(LONG_S)
         return connection
 
 
@@ -110,7 +112,7 @@ def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     one, two = Party(), Party()
     asked = profile(delay_ms=1, jitter_ms=1, rate_mbit=1000)
     with shape(asked, {"a": one.address, "b": two.address}) as network:
-        near = socket.create_connection(network.dial["a"]["b"], timeout=20)
+        near = socket.create_connection(network.dial["a"]["b"], timeout=LONG_S)
         far = two.accept()
         yield near, far
         near.close()
@@ -120,14 +122,14 @@ def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def send_until_refused(address: Address) -> None:
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=LONG_S) as connection:
         while connection.send(b"x"):
             time.sleep(0.05)
 
 
 def test_a_half_closed_connection_still_carries_the_other_direction(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
         near.sendall(b"question")
         near.shutdown(socket.SHUT_WR)
@@ -140,7 +142,7 @@ def test_a_half_closed_connection_still_carries_the_other_direction(parties: Par
 
 def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
         near.sendall(b"x")
         assert far.recv(1) == b"x"
@@ -203,7 +205,7 @@ def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties: Parties)
 def test_a_killed_proxy_breaks_the_measurement_by_name(parties: Parties) -> None:
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
         os.kill(network.details["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=10)
+        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=LONG_S)
         with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
             network.measure(0.1, attempts=1)
 
@@ -250,13 +252,13 @@ def test_the_proxy_does_not_outlive_a_killed_driver(parties: Parties) -> None:
     script = (
         "from netem import *; import time\n"
         f"with shape(NetworkProfile.from_mapping({{'delay_ms': 1}}), {endpoints(parties)!r}) as network:\n"
-        "    print(network.details['pid'], flush=True); time.sleep(60)"
+        "    print(network.details['pid'], flush=True); time.sleep(600)"
     )
     argv = [*command("netem")[:1], "-c", script]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment(), text=True) as driver:
         proxy = psutil.Process(int(driver.stdout.readline()))
         driver.kill()
-    gone, _ = psutil.wait_procs([proxy], timeout=10)
+    gone, _ = psutil.wait_procs([proxy], timeout=LONG_S)
     assert gone
 
 

@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results() -> list[dict[str, Any]]:
-    return boot(("wan", "asymmetric", "jitter", "loss"), 280)
+    return boot(("wan", "asymmetric", "jitter", "loss"), 800)
 
 
 def of(results: list[dict[str, Any]], profile: str, backend: str) -> dict[str, Any]:

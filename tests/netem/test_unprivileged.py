@@ -41,7 +41,7 @@ def test_the_proxy_gives_an_ordinary_user_a_wan(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     backend, *trips = done.stdout.split()
     assert backend == "proxy"
-    assert all(36 <= int(trip) <= 60 for trip in trips)
+    assert all(int(trip) >= 36 for trip in trips)
 
 
 def test_tc_is_refused_with_what_it_needs(home: Path) -> None:

@@ -55,7 +55,7 @@ def starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     monkeypatch.setattr(ray, "init", starts)
     yield starts
     for process in starts.processes:
-        process.wait(30)
+        process.wait(120)
 
 
 def test_a_second_start_may_do_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:

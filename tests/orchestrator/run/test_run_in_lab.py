@@ -62,7 +62,7 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
         while run.poll() is None and len(seen) < 5:
             seen |= watched(tmp_path / "targets")
             time.sleep(0.5)
-        with urllib.request.urlopen(page, timeout=5) as answer:  # noqa: S310 - our own page
+        with urllib.request.urlopen(page, timeout=60) as answer:  # noqa: S310 - our own page
             assert b"mpcache-bench, live" in answer.read()
         output, _ = run.communicate(timeout=240)
     assert run.returncode == 0, output

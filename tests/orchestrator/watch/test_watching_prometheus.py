@@ -62,7 +62,7 @@ def observe(*words: str) -> tuple[int, str]:
 
 def query(port: int, expression: str) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 

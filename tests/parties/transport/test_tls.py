@@ -104,7 +104,7 @@ def met(**identities: Identity | None) -> dict[str, Mesh | BaseException]:
     """What becomes of each party, by its role, when those come together that have these identities."""
     with listeners(*identities) as (bound, addresses):
         joining = {
-            role: later(lambda role=role, own=own: join(role, bound, addresses, identity=own, timeout_s=3.0))
+            role: later(lambda role=role, own=own: join(role, bound, addresses, identity=own, timeout_s=10.0))
             for role, own in identities.items()
         }
         ended = {role: future.exception(PATIENCE_S) or future.result() for role, future in joining.items()}
@@ -128,6 +128,7 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
     assert "its certificate is for 'dealer'" in said[0] or "not of this run" in "".join(said)
 
 
+@pytest.mark.slow
 def test_a_party_without_tls_finds_nobody_with_it() -> None:
     ended = met(client=identity(Authority(), "client"), server=None)
     assert isinstance(ended["client"], PeerUnproven)
@@ -153,9 +154,8 @@ def test_a_killed_peer_is_lost() -> None:
 
     def peer() -> None:
         near.close()
-        link = Link(
-            identity(authority, "server").secure(far, "client", dialled=True, timeout_s=9), "client", StageMeter(), 9
-        )
+        own = identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S)
+        link = Link(own, "client", StageMeter(), PATIENCE_S)
         link.send(b"here")
         time.sleep(PATIENCE_S)
 
