@@ -134,7 +134,7 @@ def result(role: str, *, tokens: int = 2, seconds: float = 4.0, **changes: Any) 
 
 
 def results(**check: Any) -> dict[str, dict[str, Any]]:
-    """What all parties return from a private cell whose check went well, or as said."""
+    """The results of all parties for a private cell whose check went well, or as given."""
     passed = {
         "max_abs_logit_error": 0.1, "median_abs_logit_error": 0.05, "tokens_match": True, "tokens_compared": 2,
         "tolerance": 1.0, **check,

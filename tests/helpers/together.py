@@ -21,7 +21,7 @@ import crypten  # isort: skip - after what makes it importable
 
 Part = Callable[..., Any]  # of a role, its mesh, its meter and arguments
 
-PATIENCE_S = 3.0  # for a process that has said all it has to say
+ENDING_S = 3.0  # for a process that has sent its result
 PRELOAD = [
     "torch",
     "transformers",
@@ -69,7 +69,7 @@ def start(
         yield pipes, processes
     finally:
         for process in processes.values():
-            process.join(PATIENCE_S)
+            process.join(ENDING_S)
             process.kill()
             process.join()
         for pipe in pipes.values():

@@ -52,16 +52,16 @@ def boot(profiles: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Prints the table."""
-    tell("| preset | RTT asked | `tc` | `relay` | Mbit/s asked | `tc` | `relay` |", "|---|---|---|---|---|---|---|")
+    show("| preset | RTT asked | `tc` | `relay` | Mbit/s asked | `tc` | `relay` |", "|---|---|---|---|---|---|---|")
     found = {(one.get("profile"), one.get("backend")): one for one in boot(PRESETS, 900)}
     for name in PRESETS:
         link = preset(name).link("a", "b")
         tc, relay = (found[name, backend]["links"]["a>b"] for backend in ("tc", "relay"))
         trips = f"{2 * link.delay_ms:g} | {tc['rtt_ms']:.1f} | {relay['rtt_ms']:.1f}"
-        tell(f"| `{name}` | {trips} | {link.rate_mbit:g} | {tc['rate_mbit']:.0f} | {relay['rate_mbit']:.0f} |")
+        show(f"| `{name}` | {trips} | {link.rate_mbit:g} | {tc['rate_mbit']:.0f} | {relay['rate_mbit']:.0f} |")
 
 
-def tell(*lines: str) -> None:
+def show(*lines: str) -> None:
     """Prints lines."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 

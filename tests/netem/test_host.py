@@ -1,4 +1,4 @@
-"""What is done on a host, by verb; what its kernel counts and allows."""
+"""The verbs of a host; the counters and capabilities of its kernel."""
 
 import socket
 import threading

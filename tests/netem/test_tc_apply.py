@@ -38,7 +38,7 @@ with (folder / "log").open("a") as log:
     log.write(" ".join(words) + "\\n")
 fail = folder / "fail"
 if fail.exists() and fail.read_text() in " ".join(words):
-    sys.exit("Error: told to fail.")
+    sys.exit("Error: asked to fail.")
 state = folder / "qdiscs"
 qdiscs = json.loads(state.read_text())
 if "eth9" not in words:
@@ -143,7 +143,7 @@ def test_rules_go_on_and_come_off_and_the_device_is_as_before(tc: FakeTc) -> Non
 @pytest.mark.parametrize("command", ["qdisc add dev eth9 root", "class add", "netem", "filter add"])
 def test_a_failing_command_is_named_and_all_before_it_taken_back(tc: FakeTc, command: str) -> None:
     tc.fail_at(command)
-    with pytest.raises(ShapingError, match=rf"`tc .*{command}.*told to fail"):
+    with pytest.raises(ShapingError, match=rf"`tc .*{command}.*asked to fail"):
         apply("eth9", FLOWS, "a run", 60)
     assert tc.qdiscs == DEFAULT
     assert leases() == ()
@@ -157,7 +157,7 @@ def test_a_foreign_root_is_refused_by_name_and_left_alone(tc: FakeTc) -> None:
     assert not any("add" in line or "del" in line for line in tc.log)
 
 
-def test_a_foreign_root_is_replaced_if_told_to(tc: FakeTc) -> None:
+def test_a_foreign_root_is_replaced_on_request(tc: FakeTc) -> None:
     tc.qdiscs = [{"kind": "fq", "handle": "8001:", "root": True}]
     remove(apply("eth9", FLOWS, "a run", 60, replace=True))
     assert tc.qdiscs == DEFAULT
@@ -255,9 +255,9 @@ def test_clean_by_hand_removes_only_what_is_over_and_says_so(tc: FakeTc) -> None
     mine = Lease.take("mine", "eth9", 0x2000, 60)
     over = Lease.take("over", "eth9", 0x3000, -1)
     tc.qdiscs = [{"kind": "htb", "handle": "3000:", "root": True}]
-    said = janitor.clean()
-    assert any("removed eth9: rules of run over" in line for line in said)
-    assert any("left eth9: rules of run mine" in line and "still in use" in line for line in said)
+    done = janitor.clean()
+    assert any("removed eth9: rules of run over" in line for line in done)
+    assert any("left eth9: rules of run mine" in line and "still in use" in line for line in done)
     assert tc.qdiscs == DEFAULT
     assert leases() == (mine,)
     assert not over.path.exists()

@@ -1,4 +1,4 @@
-"""Without root: an ordinary user still has a WAN on loopback, and is told why there is no more."""
+"""Without root: an ordinary user still has a WAN on loopback, and an error names what else needs root."""
 
 import os
 import subprocess
@@ -58,10 +58,10 @@ def test_each_back_end_that_was_asked_for_says_why_not(home: Path) -> None:
         "        netem.shape(netem.preset('wan'), endpoints, backend=backend).__enter__()\n"
         "    except netem.BackendUnavailable as error: print(error)\n"
     )
-    said = as_nobody(sys.executable, "-c", script, home=home).stdout.splitlines()
-    assert len(said) == 2
-    assert "loopback" in said[0]
-    assert "hub" in said[1]
+    lines = as_nobody(sys.executable, "-c", script, home=home).stdout.splitlines()
+    assert len(lines) == 2
+    assert "loopback" in lines[0]
+    assert "hub" in lines[1]
 
 
 @pytest.mark.parametrize("command", [["lab", "up"], ["run", "examples/quickstart.yaml", "--lab", "--out", "OUT"]])

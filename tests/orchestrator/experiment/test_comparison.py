@@ -48,6 +48,7 @@ def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more
 
 
 @pytest.mark.parametrize("comparison", get_args(Comparison))
+@pytest.mark.slow
 def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
     token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, comparison=comparison).decode
     assert COSTS[comparison].rounds == token.total("client", "online").rounds

@@ -25,6 +25,7 @@ def save(folder: Path, of: str, seconds: int = 20, **changes: object) -> None:
     line.save(folder)
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
@@ -37,6 +38,7 @@ def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
     assert len(text) < 1_500_000
 
 
+@pytest.mark.slow
 def test_a_run_without_time_series_has_a_report_without_them(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())

@@ -98,6 +98,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.slow
 def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -> None:
     records = [record(0, 30.0), record(1, 50.0), record(2, 31.0)]
     (row,) = prompt_rows(rows(records))
@@ -112,6 +113,7 @@ def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.slow
 def test_a_report_without_such_cells_does_not_mention_them(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(samples.record())

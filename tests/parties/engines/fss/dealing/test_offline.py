@@ -174,6 +174,7 @@ def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str,
     return mesh["dealer"].received_bytes
 
 
+@pytest.mark.slow
 def test_the_dealer_sends_the_next_tokens_before_they_begin() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     whole = together(_whole, parts, token)
