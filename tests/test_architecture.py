@@ -1,7 +1,4 @@
-"""Holds every room to docs/architecture.md: what it may import, and that nothing unpickles what came from a peer.
-
-`ROOMS` holds the packages at the top, `INSIDE` the rooms inside of three of them.
-"""
+"""Holds every room to docs/architecture.md: what it may import, and that nothing unpickles what came from a peer."""
 
 import ast
 import subprocess

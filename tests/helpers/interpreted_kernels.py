@@ -1,5 +1,7 @@
 """Runs the kernels on a few inputs in Triton's interpreter; started by `test_kernels`."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,6 +13,7 @@ from parties.engines.fss.randomness import dcf
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
     dice = np.random.default_rng(0)
+    x: Any
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
         alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))
@@ -26,8 +29,8 @@ def main() -> None:
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(products.vector_matrix(left, right), left @ right.T)
     for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):
-        one, many = (torch.randint(-(2**63), 2**63 - 1, size) for size in ((n, inner), (batch, m, inner)))
-        assert torch.equal(products.matmul(one, many.transpose(1, 2)), one @ many.transpose(1, 2))
+        x, y = torch.randint(-(2**63), 2**63 - 1, (n, inner)), torch.randint(-(2**63), 2**63 - 1, (batch, m, inner))
+        assert torch.equal(products.matmul(x, y.transpose(1, 2)), x @ y.transpose(1, 2))
     for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
         tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
         turn = torch.from_numpy(dice.integers(0, length, n))

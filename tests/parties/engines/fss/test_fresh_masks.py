@@ -81,6 +81,7 @@ def truncated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor]]:
 @pytest.mark.parametrize("prefill", ["shared", "mpc"])
 @pytest.mark.parametrize("family", SPECS)
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.slow
 def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
     name: str, family: str, prefill: str, truncated: list[tuple[str, Tensor]]
 ) -> None:

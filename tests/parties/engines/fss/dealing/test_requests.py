@@ -224,12 +224,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     """As the parties make a new engine for them, which waits for a seed."""
     made: list[str] = []
     stand_in = SimpleNamespace(serve=lambda _: None)
-
-    def make_dealer(engine: str, *_: Any) -> SimpleNamespace:
-        made.append(engine)
-        return stand_in
-
-    monkeypatch.setattr(dealer, "make_dealer", make_dealer)
+    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
     meter = StageMeter()
     nobody: Any = {}
     party = dealer.DealingParty(nobody, meter, State(meter))

@@ -142,6 +142,7 @@ def test_softmax(name: str) -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
 @pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768])
+@pytest.mark.slow
 def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
     peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
     noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
