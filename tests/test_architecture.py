@@ -48,7 +48,7 @@ CONTRACT = (
 # below it, at any depth. `*` stands for the modules that lie directly in the package, unless they have a row.
 INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
     "orchestrator": {
-        "*": (),
+        "*": ("run",),  # what the package itself offers to Python programs
         "experiment": (),
         "records": ("experiment",),
         "predict": ("records",),
