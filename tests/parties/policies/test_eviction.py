@@ -126,6 +126,7 @@ def test_the_lowest_is_found_and_the_higher_index_among_equals(n: int, rows: int
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("length", [1, 2, 5, 13])
+@pytest.mark.slow
 def test_held_tokens_are_the_public_ones_for_every_length(name: str, length: int) -> None:
     policy, (prompt, text) = case(name), tokens(prompt=length, steps=9)
     decoder = plain(policy)
