@@ -22,7 +22,7 @@ Fault = Callable[["_Handler"], None]
 class RefusedError(Exception):
     """An answer with a status of its own."""
 
-    def __init__(self, status: int, message: str, **more: str) -> None:
+    def __init__(self, status: int, message: str, /, **more: str) -> None:
         self.status, self.body = status, {"message": message, **more}
 
 
