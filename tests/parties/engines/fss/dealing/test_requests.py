@@ -225,7 +225,7 @@ def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.Mo
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the parties make a new engine for them, which waits for a seed."""
     made: list[str] = []
-    stand_in = SimpleNamespace(serve=lambda _: None)
+    stand_in = SimpleNamespace(serve=lambda *_: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
     meter = StageMeter()
     party = dealer.DealingParty({}, meter, Progress(meter))
