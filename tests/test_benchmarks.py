@@ -22,7 +22,7 @@ TOYS = {
     "fss_gates": ["--tokens", "64"],
     "fss_pivots": [],
     "fss_repeats": ["--tokens", "64"],
-    "latency": ["docs/reports/networks"],
+    "latency": ["docs/results/networks"],
     "links": ["--backends", "proxy", "--networks", "lan", "--seconds", "0.05"],
     "soak": ["--seconds", "1", "--seed", "3", "--out", "NEW"],
     "ranges": ["random:tiny-llama", "--tokens", "16", "--policy", "quest"],

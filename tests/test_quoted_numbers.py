@@ -18,7 +18,7 @@ ATTENTION = ("similarity", "topk", "gather", "scores", "softmax", "attend")
 
 @cache
 def records() -> tuple[Record, ...]:
-    return tuple(RecordStore(ROOT / "docs" / "reports" / "networks").latest().values())
+    return tuple(RecordStore(ROOT / "docs" / "results" / "networks").latest().values())
 
 
 def measured(engine: str, policy: str, seq_len: int) -> list[Record]:
@@ -120,9 +120,9 @@ def test_the_rounds_that_the_comparison_with_the_paper_quotes_are_predicted() ->
 def test_the_seconds_beside_crypten_are_those_of_the_records() -> None:
     seconds = {
         (str(record.cell.engine), record.cell.network.name): record.seconds_per_token or 0.0
-        for record in RecordStore(ROOT / "docs" / "reports" / "speedup").latest().values()
+        for record in RecordStore(ROOT / "docs" / "results" / "speedup").latest().values()
     }
-    page = (ROOT / "docs" / "reports" / "README.md").read_text()
+    page = (ROOT / "docs" / "results" / "README.md").read_text()
     table = [row for row in rows(page, 5) if re.match("[lw]an,", row[0])]
     assert [row[0].partition(",")[0] for row in table] == ["lan", "wan"]
     for row in table:
