@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from typer import Typer
+from typer import Context, Typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from orchestrator.cli.main import app
@@ -50,7 +50,7 @@ def _commands(group: Typer, prefix: str) -> Iterator[tuple[str, Callable[..., An
 def _section(name: str, function: Callable[..., Any]) -> str:
     hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
-    found = [_parameter(parameter, hints[parameter.name]) for parameter in parameters]
+    found = [_parameter(one, hints[one.name]) for one in parameters if hints[one.name] is not Context]
     written = sorted(found, key=lambda one: one[0].startswith("-"))
     parts = [f"## `{name}`", _paragraphs(inspect.getdoc(function) or "")]
     if written:
