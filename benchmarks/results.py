@@ -139,7 +139,7 @@ def cost_row(engine: str, policy: str, seq_len: int) -> list[str]:
     sent, attended, rounds, dealt = of_prediction(policy, seq_len) if engine == "fss" else of_record(cells[0])
     error = max(record.check.max_abs_logit_error or 0 for record in cells if record.check)
     amounts = [megabytes(sent), megabytes(attended), f"{rounds:,g}", megabytes(dealt), f"{error:.3f}"]
-    return [f"`{engine}`, `{policy}`", f"{seq_len:,}", *amounts]
+    return [f"`{cells[0].cell.engine}`, `{policy}`", f"{seq_len:,}", *amounts]
 
 
 def of_prediction(policy: str, seq_len: int) -> tuple[float, float, float, float]:

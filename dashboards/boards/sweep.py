@@ -120,7 +120,7 @@ def _progress() -> list[Panel]:
         rows(
             Facts(
                 title="Alerts",
-                question="Does anything need a look? The alerts that fire now; docs/observe.md says what each means.",
+                question="Does anything need a look? The alerts that fire now; docs/watching.md says what each means.",
                 unit=units.NoUnit,
                 queries=[Query(f"sum by (alertname, party, peer) ({ALERTS})")],
                 empty=NOTHING_WRONG,
