@@ -20,7 +20,7 @@ def on_files(files: Any, config: Any) -> None:
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, files: Any, **_: Any) -> str:
     """Has every relative link lead to a page of the site; of a file that is none, the name alone stays."""
     name = page.file.src_uri
     source = next((file for file, known in OUTSIDE.items() if known == name), f"docs/{name}")
@@ -28,8 +28,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     def followed(link: re.Match[str]) -> str:
         mark, text, target, anchor = link.groups(default="")
         path = normpath(str(PurePosixPath(source).parent / target))
-        there = OUTSIDE.get(path) or path.removeprefix("docs/") if path in OUTSIDE or path.startswith("docs/") else ""
-        if not there or files.get_file_from_path(there) is None and (ROOT / path).exists():
+        there = OUTSIDE.get(path, path.removeprefix("docs/"))
+        if files.get_file_from_path(there) is None and (ROOT / path).exists():
             return text
         return f"{mark}[{text}]({relpath(there, str(PurePosixPath(name).parent))}{anchor})"
 

@@ -25,6 +25,7 @@ TOYS = {
     "latency": ["docs/results/networks"],
     "links": ["--backends", "proxy", "--networks", "lan", "--seconds", "0.05"],
     "soak": ["--seconds", "1", "--seed", "3", "--out", "NEW"],
+    "results": ["--check"],
     "ranges": ["random:tiny-llama", "--tokens", "16", "--policy", "quest"],
     "targets": ["--tokens", "64", "--longer", "128"],
     "transport": ["--rounds", "2"],

@@ -23,7 +23,7 @@ _HEAD = """\
 
 <!-- Written by `python -m orchestrator.cli.reference_page`; do not edit by hand. -->
 
-`mpcache-bench COMMAND --help` prints the same. Exit codes: 0 success; 1 a cell failed, or something is to be fixed; 2
+`--help` behind a command prints the same. Exit codes: 0 success; 1 a cell failed, or something is to be fixed; 2
 nothing could start; 130 interrupted.
 
 """

@@ -103,7 +103,7 @@ _DECODING = (
     ),
     _metric(
         "repeats_total", "counter", _PARTY, "", "Times that a truncation met its danger zone and work was repeated.",
-        "1 for each repeated step; the engine `fss` only. What it tells who knows the masks: docs/trust.md.",
+        "1 for each repeated step; the engine `fss` only. What it tells who knows the masks: docs/protocols.md.",
     ),
     _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that is made and not used yet.",

@@ -85,7 +85,7 @@ class Party:
             self._worker = ComputingParty(self.role, self._mesh, self.meter, self.state)
 
     def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Runs one cell, after `connect`; see docs/architecture.md for the result.
+        """Runs one cell, after `connect`.
 
         Raises:
             PartyError: what stopped the cell, with its status.

@@ -5,7 +5,8 @@ A bound is one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` one
 signs, look-ups and everything computed from them are wrong, and a ranking that is opened is no uniformly random one.
 A bound that is truncated by also decides how often a piece is run again: 2^(k - 63) for each number.
 
-What a model's numbers are beside these: `benchmarks/ranges.py MODEL`; for SmolLM2-135M see docs/fss.md.
+What a model's numbers are beside these: `benchmarks/ranges.py MODEL`; for SmolLM2-135M see
+docs/design/0011-ranges.md.
 """
 
 import math

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 KINDS: Any = ("locret", "attention_gate")
 MODEL = "smollm2-135m"
-TEXT = ROOT / "docs" / "architecture.md"  # nothing like it was trained with
+TEXT = ROOT / "docs" / "protocols.md"  # nothing like it was trained with
 
 
 @pytest.mark.parametrize("kind", KINDS)
