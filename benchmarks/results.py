@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.predict.forecast import PhaseCost, forecast
+from orchestrator.predict.forecast import Forecast, forecast
 from orchestrator.quality.averages import Line, lines_of
 from orchestrator.quality.results import ResultStore
 from orchestrator.records.record import Record
@@ -69,7 +69,7 @@ def records(folder: str) -> tuple[Record, ...]:
 
 
 @cache
-def predicted(policy: str, seq_len: int) -> PhaseCost:
+def predicted(policy: str, seq_len: int) -> Forecast:
     """One decoded token of `fss` with SmolLM2-135M."""
     asked: dict[str, Any] = {
         "name": "results",
@@ -82,7 +82,7 @@ def predicted(policy: str, seq_len: int) -> PhaseCost:
         "comparison": "dcf",
     }
     (cell,) = expand(Experiment.model_validate(asked))
-    return forecast(cell).decode
+    return forecast(cell)
 
 
 def measured(folder: str) -> list[Row]:
@@ -90,9 +90,9 @@ def measured(folder: str) -> list[Row]:
     return rows(records(folder))
 
 
-def attention_bytes(cost: PhaseCost) -> float:
+def attention_bytes(found: Forecast) -> float:
     """The part of the online bytes each way that attention takes."""
-    return sum(stage.sent["client"] for stage in cost.stages if stage.stage in ATTENTION)
+    return sum(stage.sent["client"] for stage in found.decode.stages if stage.stage in ATTENTION)
 
 
 # Tables
@@ -144,8 +144,9 @@ def cost_row(engine: str, policy: str, seq_len: int) -> list[str]:
 
 def of_prediction(policy: str, seq_len: int) -> tuple[float, float, float, float]:
     """Online bytes each way, those of attention, rounds and offline bytes of a token of `fss`."""
-    cost = predicted(policy, seq_len)
-    return cost.sent["client"], attention_bytes(cost), cost.rounds, sum(cost.dealt.values())
+    found = predicted(policy, seq_len)
+    token = found.decode
+    return token.sent["client"], attention_bytes(found), token.rounds, sum(token.dealt.values())
 
 
 def of_record(record: Record) -> tuple[float, float, float, float]:
@@ -205,9 +206,10 @@ def savings() -> str:
     """What MPCache saves of a token's bytes, full cache over MPCache, both parties together."""
     lines = []
     for seq_len in (512, 1024, 2048):
-        full, mpcache = predicted("full", seq_len), predicted("mpcache", seq_len)
+        both = predicted("full", seq_len), predicted("mpcache", seq_len)
+        full, mpcache = (found.decode for found in both)
         online = (2 * full.sent["client"], 2 * mpcache.sent["client"])
-        attended = (2 * attention_bytes(full), 2 * attention_bytes(mpcache))
+        attended = (2 * attention_bytes(both[0]), 2 * attention_bytes(both[1]))
         everything = (full.handled, mpcache.handled)
         rounds = f"{full.rounds:g} over {mpcache.rounds:g}"
         lines.append([f"{seq_len:,}", over(online), over(attended), f"{everything[0] / everything[1]:.2f}", rounds])

@@ -66,7 +66,8 @@ def read(text: str) -> Experiment | Study:
 
 
 @pytest.mark.parametrize("text", blocks("yaml", "yml"))
-def test_a_block_of_yaml_is_read_as_it_stands(text: str) -> None:
+def test_a_block_of_yaml_is_read_as_it_stands(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples/policies"))
     assert read(text)
 
 
