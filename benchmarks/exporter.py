@@ -17,13 +17,13 @@ from multiprocessing.synchronize import Event
 from typing import Self
 
 import torch
+from prometheus_client import generate_latest
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.metering.collector import PartyCollector
-from parties.metering.exposition import exposition
 from parties.metering.meter import STAGES
 from parties.models import load_spec, load_weights
 from parties.models.folding import fold, folded_shapes
@@ -48,8 +48,8 @@ def main() -> None:
     for _ in range(5):
         step()
     served = collector(party)
-    text = exposition(served.collect())
-    scrape, progress = cpu_seconds(lambda: exposition(served.collect())), cpu_seconds(party.progress)
+    text = generate_latest(served)
+    scrape, progress = cpu_seconds(lambda: generate_latest(served)), cpu_seconds(party.progress)
     pairs = []
     with Scraper(party.metrics_address) as scraper:
         for _ in range(count):  # side by side, for what else the machine does changes

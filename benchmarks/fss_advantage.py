@@ -17,8 +17,9 @@ import fss_repeats
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
-from parties.decoding.prefill import Prefill
+from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.prefill import prompt_segments
+from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.values import Masked
@@ -88,10 +89,10 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
     for rank, engine in engines.items():
         decoder, own = Decoder(engine, spec, Full()), tokens if rank == CLIENT else None
         pieces[rank] = [
-            *size.pieces(decoder, caches[rank], own and own[:-1]),
-            *token_pieces(decoder, caches[rank], own and own[-1:], "client"),
+            *prompt_segments(decoder, caches[rank], own and own[:-1], size),
+            *token_segments(decoder, caches[rank], own and own[-1:], "client"),
         ]
-    prompt = len(size.pieces(Decoder(engines[0], spec, Full()), caches[0], None))
+    prompt = len(prompt_segments(Decoder(engines[0], spec, Full()), caches[0], None, size))
     moved: dict[str, dict[str, float]] = {"prompt": defaultdict(float), "token": defaultdict(float)}
     for index in range(len(pieces[0])):
         restores = [snapshot(cache) for cache in caches.values()]

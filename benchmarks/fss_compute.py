@@ -20,8 +20,9 @@ from fss_gates import SMOLLM2, _cache, _matrix
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
+from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.computation import Computation
@@ -133,7 +134,7 @@ def compute(
         if prefill:
             own = [1] * tokens if source.rank == CLIENT else None
             simulation.start(source.rank)
-            for piece in Prefill(tokens, min(tokens, 113)).pieces(decoder, Cache.empty(layers), own):
+            for piece in prompt_segments(decoder, Cache.empty(layers), own, Prefill(tokens, min(tokens, 113))):
                 yield from piece()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)

@@ -15,8 +15,8 @@ from torch import Tensor
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic.opening import Opening, dealers
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.topk.pivots import highest
 from parties.engines.fss.topk.ranking import ranked
 from parties.engines.fss.topk.sample_sizes import caps
@@ -24,7 +24,7 @@ from parties.engines.fss.topk.selection import distinct
 from parties.metering.meter import StageMeter
 
 
-def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
+def cost(n: int, how: Literal["dcf", "prefix"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
     """Rounds, online bytes each way and offline bytes to both parties, of a choice among n shuffled keys."""
     sent: list[int] = []
     dealt: list[int] = []
@@ -33,10 +33,10 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
         sent.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
         return dealers(wanted)
 
-    with Hollow():
-        source = HollowSource(StageMeter(), dealt.append, dealt.append)
+    with MetaTensors():
+        source = CountingSource(StageMeter(), dealt.append, dealt.append)
         source.comparison = how
-        keys = distinct(Masked(source, hollow((1, n)), hollow((1, n)), 16, 8.0, Masked.CONSTANT))
+        keys = distinct(Masked(source, meta_tensor((1, n)), meta_tensor((1, n)), 16, 8.0, Masked.CONSTANT))
         run(program(keys), exchange)
         source.flush()
     return len(sent), sum(sent), sum(dealt)
@@ -44,7 +44,7 @@ def cost(n: int, how: Literal["dcf", "carry"], program: Callable[[Masked], Progr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparison", choices=["dcf", "carry"], default="dcf")
+    parser.add_argument("--comparison", choices=["dcf", "prefix"], default="dcf")
     how = parser.parse_args().comparison
     print("| n | k | way | comparisons | rounds | online bytes each way | offline MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -18,15 +18,15 @@ import fss_repeats
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import chunked
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.opening import Opening, dealers
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.plan import Piece, Plan
 from parties.engines.fss.engine import is_matrix
@@ -69,11 +69,11 @@ class Walker:
 
     def __init__(self) -> None:
         self._now = Segment()
-        source = HollowSource(StageMeter(), self._dealt, self._dealt)
+        source = CountingSource(StageMeter(), self._dealt, self._dealt)
         self._source, self.engine, self._epoch = source, Computation(source), 0
         shapes = folded_shapes(SMOLLM2)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
-        self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
+        self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealers)
 
     def segment(self, piece: Piece, cache: Cache) -> Segment:
@@ -110,12 +110,12 @@ TRUNCATE = gates.truncate
 
 def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
     """Those of a prompt that is run inside, or those of the token after `tokens` cached ones."""
-    with Hollow():
+    with MetaTensors():
         walker = Walker()
         decoder = Decoder(walker.engine, SMOLLM2, policy)
-        sizes = Prefill.of(decoder, tokens) if prompt else None
+        sizes = chunked(decoder, tokens) if prompt else None
         begun = Cache.empty(SMOLLM2.n_layers) if prompt else prefilled(SMOLLM2, policy, tokens - 1)
-        cache = (plan := Plan.of(decoder, begun, 1, "private", 1, sizes)).cache(walker.engine)
+        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(walker.engine)
         before, steps = plan.programs(walker.engine, cache)
         with fss_repeats.replaced(walker.truncate):
             found = [walker.segment(piece, cache) for piece in before]

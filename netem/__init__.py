@@ -21,8 +21,7 @@ is all that a `Site` has to pass on. On a host of a lab, `netem.lab.attached()` 
 
 Errors are `NetemError`s whose text names the value at fault: `ProfileError` (a bad value), `BackendUnavailable` (no
 back end can do it, and why), `ForeignQdisc`, `ShapingError` (tc or a process failed), `ProbeError` (no measurement).
-`netem.janitor.clean()` removes what ended runs left; `netem.counters.interface_bytes(device)` reads the kernel's
-counters.
+`netem.janitor.clean()` removes what ended runs left.
 """
 
 from netem.errors import BackendUnavailable, ForeignQdisc, NetemError, ProbeError, ProfileError, ShapingError

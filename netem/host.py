@@ -1,4 +1,4 @@
-"""What is done on a host: probe, measure, shape, clean up. The same verbs everywhere, with plain values in and out."""
+"""The verbs of a host: probe, measure, shape. The same verbs everywhere, with plain values in and out."""
 
 import os
 import socket
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from netem import janitor, tc, tc_apply
+from netem import tc, tc_apply
 from netem.capability import capability
-from netem.counters import device_towards, interface_bytes
 from netem.errors import NetemError, ShapingError
 from netem.flows import Flow
 from netem.lease import Lease
 from netem.prober import ProbeServer, measure_link, measure_rtt
+from netem.route import device_towards
 
 Values = dict[str, Any]
 
@@ -45,11 +45,9 @@ class HostService:
             "probe_close": self._probe_close,
             "rtt": self._rtt,
             "measure": self._measure,
-            "counters": self._counters,
             "capability": self._capability,
             "tc_apply": self._tc_apply,
             "tc_remove": self._tc_remove,
-            "clean": self._clean,
         }
 
     def perform(self, verb: str, given: Mapping[str, Any]) -> Values:
@@ -58,9 +56,8 @@ class HostService:
         Args:
             verb: `probe_open(host)` gives the `address` of a prober there, and `probe_close(port)` ends it;
                 `rtt(address)` gives `rtt_ms`; `measure(address, seconds, rate_mbit, limit_s)` gives the fields of
-                `Measured`; `counters(towards)` gives the `InterfaceBytes` of the interface that leads to an address;
-                `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives a `lease`
-                and `tc_remove(lease)` ends it; `clean` says what it has `done`.
+                `Measured`; `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives
+                a `lease`, and `tc_remove(lease)` ends it.
             given: The verb's arguments.
 
         Raises:
@@ -98,9 +95,6 @@ class HostService:
     def _measure(self, address: tuple[str, int], seconds: float, rate_mbit: float | None, limit_s: float) -> Values:
         return asdict(measure_link((address[0], address[1]), seconds, rate_mbit, limit_s))
 
-    def _counters(self, towards: str) -> Values:
-        return asdict(interface_bytes(device_towards(towards)))
-
     def _capability(self) -> Values:
         return asdict(capability())
 
@@ -119,9 +113,6 @@ class HostService:
         if (held := self._leases.pop(lease, None)) is not None:
             tc.remove(held)
         return {}
-
-    def _clean(self) -> Values:
-        return {"done": janitor.clean()}
 
 
 class LocalSite:

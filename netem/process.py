@@ -55,11 +55,6 @@ class Child:
         self.pid = self._process.pid
         self.answer: dict[str, Any] = self.ask(given)
 
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
     def ask(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Send one line and wait for the answer.
 

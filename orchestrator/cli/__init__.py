@@ -1,1 +1,1 @@
-"""The command line, `mpcache-bench`: one module a command."""
+"""The command line, `mpcache-bench`: one module per command."""

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.cli.common import ExitCode, refuse, refusing, say, show
 
 if TYPE_CHECKING:
     from orchestrator.report.rows import Row
 
-_PIPE_WIDTH = 200
 _Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 
@@ -28,11 +28,8 @@ def compare(
     from orchestrator.records.store import StoreError
     from orchestrator.report.compare import compare as compared  # heavier imports wait until they are needed
 
-    try:
+    with refusing(StoreError):
         found = compared(before, after)
-    except StoreError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
     table = Table(box=SIMPLE, title=Text(f"{before} -> {after}"), title_justify="left")
     for name in ("measurement", "network", "tokens", "s/token before", "after", "ratio", "time", "bytes and rounds"):
         table.add_column(name, overflow="fold")
@@ -40,20 +37,18 @@ def compare(
         old, new = pair.before, pair.after
         words = (old.series, old.network, str(old.seq_len), _seconds(old), _seconds(new), f"{pair.ratio:.2f}")
         table.add_row(*map(Text, words), pair.verdict, pair.counts)
-    console = Console(highlight=False)
-    Console(highlight=False, width=None if console.is_terminal else _PIPE_WIDTH).print(table)
+    show(table)
     for text in found.environment:
-        typer.echo(f"the runs also differ in {text}")
+        say(f"the runs also differ in {text}")
     for where, rows in ((before, found.only_before), (after, found.only_after)):
         if rows:
-            typer.echo(f"only in {where}: {', '.join(f'{row.series} {row.seq_len} {row.network}' for row in rows)}")
+            say(f"only in {where}: {', '.join(f'{row.series} {row.seq_len} {row.network}' for row in rows)}")
     if not found.pairs:
-        typer.echo("the runs have no measurement in common", err=True)
-        raise typer.Exit(2)
+        refuse("the runs have no measurement in common")
     if fail_if_slower is not None and any(pair.slower_by(fail_if_slower) for pair in found.pairs):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _seconds(row: "Row") -> str:
-    """The median, and the ends if there are several runs."""
+    """The median, and the range if there are several runs."""
     return f"{row.seconds:.2f}" + (f" ({row.low:.2f} to {row.high:.2f})" if len(row.records) > 1 else "")

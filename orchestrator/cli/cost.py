@@ -1,16 +1,12 @@
 """`mpcache-bench cost`: what an experiment will cost, without running it."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from orchestrator.cli.common import refuse, refusing, say, show
 from orchestrator.experiment.problems import ConfigError
-
-_BAD_INPUT = 2
-_PIPE_WIDTH = 220
 
 
 def cost(
@@ -19,7 +15,7 @@ def cost(
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also print rounds and bytes by stage, exact.")] = False,
     records: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that tell how long local work takes.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that show how long local work takes.")
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, and keep the result for later.")
@@ -39,28 +35,15 @@ def cost(
     from parties.errors import PartyError
 
     if file is None and not calibrate:
-        _refuse("name an experiment FILE, or give --calibrate")
-    try:
+        refuse("name an experiment FILE, or give --calibrate")
+    with refusing(CalibrationError, ConfigError, PartyError, StoreError):
         known = measure() if calibrate else known_calibration()
         if calibrate and known is not None:
-            typer.echo(known.model_dump_json(indent=2))
+            say(known.model_dump_json(indent=2))
         if file is None:
             return
         cells = [cell for cell in expand(load_experiment(file)) if not cell.repeat and not cell.warmup]
         past = [record for folder in records or () for record in RecordStore(folder).read()]
-        _show(costs(cells, past, known))
+        show(costs(cells, past, known))
         for table in by_stage(cells) if stages else ():
-            _show(table)
-    except (CalibrationError, ConfigError, PartyError, StoreError) as error:
-        _refuse(str(error))
-
-
-def _show(table: Table) -> None:
-    console = Console(highlight=False)
-    # a pipe has no width of its own: make room for whole rows
-    Console(highlight=False, width=None if console.is_terminal else _PIPE_WIDTH).print(table)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(_BAD_INPUT)
+            show(table)

@@ -1,4 +1,4 @@
-"""What `mpcache-bench cost` prints."""
+"""The tables of `mpcache-bench cost`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.common import ExitCode, refusing, say, show
+from orchestrator.cli.rerun import rerun_in_lab
 from orchestrator.doctor.finding import Finding, Verdict
 from orchestrator.experiment.problems import ConfigError
 
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
     from orchestrator.experiment.experiment import Experiment
     from orchestrator.records.record import Record
 
-_FINE, _TO_FIX, _BAD_INPUT = 0, 1, 2
-_PIPE_WIDTH = 200
 _STYLES = {Verdict.OK: "green", Verdict.NOTE: "", Verdict.FIX: "bold red"}
 
 
 def doctor(
+    context: typer.Context,
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="Experiment that is to run; hosts alone if left out.")
     ] = None,
@@ -33,29 +34,27 @@ def doctor(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder where the run's records will go.")] = Path(),
     records: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that tell how much memory cells take.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Past runs that show how much memory cells take.")
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="Check emulated hosts, made for this; needs root.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check every host before a run, and say what to fix; exits with 1 if there is anything."""
+    """Check every host before a run, and list what to fix; exits with 1 if there is anything."""
     from orchestrator.doctor.examine import examine  # heavier imports wait until they are needed
     from orchestrator.records.store import StoreError
     from orchestrator.run.ray_session import ClusterError, ray_session
 
-    try:
+    with refusing(ClusterError, ConfigError, StoreError):
         experiment, past = _asked(file, [out, *(records or ())])
         if lab:
-            _in_lab(file, out, records or [], as_json=as_json)
+            rerun_in_lab(context)
         with ray_session(address):
             findings = tuple(_watched(examine(experiment, out, past)))
-    except (ClusterError, ConfigError, StoreError) as error:
-        _refuse(str(error))
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        say(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         _show(findings)
-    raise typer.Exit(_TO_FIX if any(finding.verdict is Verdict.FIX for finding in findings) else _FINE)
+    raise typer.Exit(ExitCode.FAILED if any(finding.verdict is Verdict.FIX for finding in findings) else ExitCode.OK)
 
 
 def _asked(file: Path | None, folders: list[Path]) -> "tuple[Experiment | None, list[Record]]":
@@ -64,21 +63,6 @@ def _asked(file: Path | None, folders: list[Path]) -> "tuple[Experiment | None, 
 
     experiment = None if file is None else load_experiment(file)
     return experiment, [record for folder in folders for record in RecordStore(folder).read()]
-
-
-def _in_lab(file: Path | None, out: Path, records: list[Path], *, as_json: bool) -> NoReturn:
-    """The same command on the first host of a lab, a Ray node on each of its three hosts."""
-    from netem import NetemError
-    from orchestrator.run.lab import run_in_lab
-
-    argv = ["mpcache-bench", "doctor", *([] if file is None else [str(file.resolve())])]
-    argv += ["--out", str(out.resolve()), *(["--json"] if as_json else [])]
-    argv += [word for folder in records for word in ("--records", str(folder.resolve()))]
-    seen = [path.resolve() for path in (out, *records, *([] if file is None else [file.parent])) if path.exists()]
-    try:
-        raise typer.Exit(run_in_lab(argv, keep=seen))
-    except NetemError as error:
-        _refuse(str(error))
 
 
 def _watched(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -96,16 +80,9 @@ def _show(findings: tuple[Finding, ...]) -> None:
         table.add_column(name, overflow="fold")
     for finding in findings:
         verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
-        table.add_row(finding.check, Text(finding.where), verdict, Text(finding.told))
-    console = Console(highlight=False)
-    # a pipe has no width of its own: make room for whole rows
-    Console(highlight=False, width=None if console.is_terminal else _PIPE_WIDTH).print(table)
+        table.add_row(finding.check, Text(finding.where), verdict, Text(finding.found))
+    show(table)
     wrong = [finding for finding in findings if finding.verdict is Verdict.FIX]
     for finding in wrong:
-        typer.echo(f"fix {finding.check} of {finding.where}: {finding.fix}")
-    typer.echo(f"{len(wrong)} of {len(findings)} checks to fix" if wrong else f"all {len(findings)} checks are fine")
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(_BAD_INPUT)
+        say(f"fix {finding.check} of {finding.where}: {finding.fix}")
+    say(f"{len(wrong)} of {len(findings)} checks to fix" if wrong else f"all {len(findings)} checks are fine")

@@ -1,19 +1,18 @@
 """`mpcache-bench eval`: quality of cache policies, and the frontier of quality and private cost."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from orchestrator.cli.common import interruptible, refusing, say
 from orchestrator.experiment.problems import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.quality.results import Result, ResultStore
     from orchestrator.quality.study import Study
-
-BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def evaluate(
@@ -23,30 +22,26 @@ def evaluate(
         list[Path] | None, typer.Option(metavar="DIR", help="Past runs to take private costs from.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that share the prompts.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be evaluated, and stop.")] = False,
 ) -> None:
-    """Evaluate the quality of cache policies in the clear, and set it beside their private cost."""
+    """Evaluate the quality of cache policies in the clear, and compare it with their private cost."""
     from orchestrator.quality.results import ResultStore  # torch comes with these, and most commands do without
     from orchestrator.quality.study import load_study
     from orchestrator.quality.work import by_prompt, points_of, unfinished
     from orchestrator.records.store import StoreError
     from parties.errors import PartyError
 
-    try:
+    interrupted = "interrupted; the same command continues from here"
+    with interruptible(interrupted), refusing(ConfigError, PartyError, StoreError):
         study, store = load_study(file), ResultStore(out)
         if dry_run:
             left = unfinished(study, store)
-            typer.echo(f"{len(points_of(study))} points, {len(left)} left: {len(by_prompt(left))} prompts to read")
+            say(f"{len(points_of(study))} points, {len(left)} left: {len(by_prompt(left))} prompts to read")
             for name in (*study.choices(), *study.presses):
-                typer.echo(f"  {name}")
+                say(f"  {name}")
             return
         _run(study, store.open(study), jobs)
         _report(study, store, records or [])
-    except (ConfigError, PartyError, StoreError) as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _run(study: "Study", store: "ResultStore", jobs: int) -> None:
@@ -73,15 +68,10 @@ def _report(study: "Study", store: "ResultStore", folders: list[Path]) -> None:
     past = [record for folder in folders for record in RecordStore(folder).read()]
     lines = lines_of(store.read())
     priced = [(line, price(study.model, line.policy, line.length, past)) for line in lines if line.policy]
-    typer.echo(store.write("report.md", markdown(study.name, lines, priced)))
-    typer.echo(store.write("frontier.tex", latex(priced)))
+    say(store.write("report.md", markdown(study.name, lines, priced)))
+    say(store.write("frontier.tex", latex(priced)))
     for length in sorted({line.length for line in lines}):
         for question in study.questions:
             for network in NETWORKS:
                 name = f"frontier-{length}-{question}-{network}.svg"
-                typer.echo(store.write(name, figure(priced, length, question, network)))
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(BAD_INPUT)
+                say(store.write(name, figure(priced, length, question, network)))

@@ -1,26 +1,19 @@
-"""The command line for networks: `networks`, `networks show`, `lab up|status|exec|down` and `clean`."""
+"""`mpcache-bench networks` and `networks show`."""
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from netem import NetemError, NetworkProfile, ProfileError, preset, presets
 from netem.dryrun import by_hand
-from netem.janitor import clean as remove_ended
-from netem.lab import DATA_PORTS, Lab, labs
-from orchestrator.run.lab import head_address, ray_environment, start_ray
-from orchestrator.run.scratch import remove_ended as remove_folders
+from orchestrator.cli.common import refusing, say
+from orchestrator.cli.common import show as show_table
 
 networks_app = typer.Typer(help="Networks that links can be made like.")
-lab_app = typer.Typer(help="Emulated hosts on this machine.", no_args_is_help=True)
 
 _DEFAULT_PORT = 7000
-Id = Annotated[str, typer.Option("--lab", help="Id of the lab; needed only if several are up.")]
 
 
 @networks_app.callback(invoke_without_command=True)
@@ -31,7 +24,7 @@ def list_networks(context: typer.Context) -> None:
     table = Table("network", "rate Mbit/s", "RTT ms", "source", box=None)
     for profile in presets():
         table.add_row(profile.name, _span(_rates(profile)), _span(_rtts(profile)), profile.source)
-    _print(table)
+    show_table(table)
 
 
 @networks_app.command()
@@ -42,93 +35,19 @@ def show(
     device: Annotated[str, typer.Option(help="Interface between the hosts.")] = "eth0",
 ) -> None:
     """Show a preset's links, or the exact tc commands that make them on real hosts."""
-    with _told():
+    with refusing(NetemError):
         profile = preset(name)
         if not tc:
-            _print(_links(profile))
+            show_table(_links(profile))
             return
         if not hosts or len(hosts) < 2:
             raise ProfileError("HOST", hosts or [], "at least two addresses after --tc")
         for host, commands in by_hand(profile, [_address(host) for host in hosts], device).items():
-            typer.echo(f"# on {host}{'' if commands else ': nothing'}")
+            say(f"# on {host}{'' if commands else ': nothing'}")
             for command in commands[:-1]:
-                typer.echo(shlex.join(command))
+                say(shlex.join(command))
             for command in commands[-1:]:
-                typer.echo(f"# on {host}, to take it back\n{shlex.join(command)}\n")
-
-
-@lab_app.command()
-def up(
-    hosts: Annotated[int, typer.Option(min=2, max=64, help="Number of hosts.")] = 3,
-    network: Annotated[str, typer.Option(help="Preset for the links between the hosts.")] = "none",
-    ray: Annotated[bool, typer.Option(help="Start a Ray node on each host.")] = True,
-) -> None:
-    """Make a lab that stays up until `lab down`."""
-    with _told():
-        lab = Lab.up(hosts, detached=True, network=preset(network))
-        try:
-            if ray:
-                start_ray(lab)
-        except BaseException:
-            lab.down()
-            raise
-        _describe(lab)
-
-
-@lab_app.command()
-def status() -> None:
-    """Show all labs of this machine."""
-    with _told():
-        found = labs()
-        for lab in found:
-            _describe(lab)
-        if not found:
-            typer.echo("no lab is up")
-
-
-@lab_app.command("exec", context_settings={"ignore_unknown_options": True})
-def execute(
-    host: Annotated[str, typer.Argument(help="A host of the lab, such as h0.")],
-    command: Annotated[list[str], typer.Argument(help="The command to run there.")],
-    lab: Id = "",
-) -> None:
-    """Run a command on a host of a lab."""
-    with _told():
-        chosen = _choose(lab)
-        raise typer.Exit(chosen.run(host, command, env=ray_environment(chosen)).returncode)
-
-
-@lab_app.command()
-def down(lab: Id = "") -> None:
-    """Take a lab down, with everything that runs on its hosts."""
-    with _told():
-        _choose(lab).down()
-
-
-def clean() -> None:
-    """Remove what ended runs left on this machine; what is in use or not ours is left alone."""
-    with _told():
-        for line in [*remove_ended(), *remove_folders()]:
-            typer.echo(line)
-        for lab in labs():
-            typer.echo(f"left lab {lab.id}: still up; `lab down --lab {lab.id}` takes it down")
-
-
-def _choose(name: str) -> Lab:
-    found = labs()
-    chosen = [lab for lab in found if not name or lab.id == name]
-    if len(chosen) == 1:
-        return chosen[0]
-    there = ", ".join(lab.id for lab in found) or "none is up"
-    raise NetemError(f"--lab: {name or 'nothing'} names {len(chosen)} labs; there are: {there}")
-
-
-def _describe(lab: Lab) -> None:
-    ports = f"TCP ports {DATA_PORTS.start} to {DATA_PORTS.stop - 1}"
-    shaped = f"network {lab.network} by {lab.backend} on {ports}" if lab.backend != "none" else "network none"
-    typer.echo(f"lab {lab.id}: {shaped}; Ray, where started, at {head_address(lab)}")
-    for host in lab.hosts:
-        typer.echo(f"  {host.name}  {host.address}  process {host.pid}")
+                say(f"# on {host}, to take it back\n{shlex.join(command)}\n")
 
 
 def _links(profile: NetworkProfile) -> Table:
@@ -161,17 +80,3 @@ def _address(given: str) -> tuple[str, int]:
     if port and not port.isdigit():
         raise ProfileError("HOST", given, "an IPv4 address, or address:port")
     return host, int(port or _DEFAULT_PORT)
-
-
-def _print(table: Table) -> None:
-    Console().print(table)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors of ours are for the user: a line, and exit status 2."""
-    try:
-        yield
-    except NetemError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error

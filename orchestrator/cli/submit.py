@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-_BAD_INPUT, _INTERRUPTED = 2, 130
+from orchestrator.cli.common import ExitCode, ExperimentFile, note, refuse
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")],
+    file: ExperimentFile,
     address: Annotated[str, typer.Option(metavar="URL", help="Job server, such as http://192.0.2.10:8265.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results: records, report.")],
     detach: Annotated[bool, typer.Option("--detach", help="Print the id of the job and leave it alone.")] = False,
@@ -31,27 +31,22 @@ def submit(
             job = cluster.submit(client, file)
         else:
             cluster.require(client, job)
-        _note(f"job {job}; --job {job} follows it again")
+        note(f"job {job}; --job {job} follows it again")
         if detach:
             return
         try:
-            follow(client, job, lambda text: typer.echo(text, nl=False), _note)
+            follow(client, job, lambda text: typer.echo(text, nl=False), note)
             status = cluster.exit_status(client, job)
         except KeyboardInterrupt:
-            _note(f"stopping job {job}")
+            note(f"stopping job {job}")
             cluster.stop(client, job)
-            status = _INTERRUPTED
+            status = ExitCode.INTERRUPTED
     except (ConfigError, JobError, *LOST) as error:
-        _note(str(error))
-        raise typer.Exit(_BAD_INPUT) from None
+        refuse(error)
     try:
         paths = cluster.fetch(client, job, out)
-        _note(f"{len(paths)} files fetched to {out}")
+        note(f"{len(paths)} files fetched to {out}")
     except (ArchiveError, JobError, OSError) as error:
-        _note(str(error))
-        status = status or 1
+        note(error)
+        status = status or ExitCode.FAILED
     raise typer.Exit(status)
-
-
-def _note(message: str) -> None:
-    typer.echo(message, err=True)

@@ -1,4 +1,4 @@
-"""What the command line prints: the plan of a sweep, and how it went."""
+"""Tables of the command line: the plan of a sweep, and its outcome."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ from orchestrator.report.words import byte_count, digits, duration
 _CELL = ("engine", "policy", "prompt tokens", "network", "repeat")
 
 
-def plan(name: str, cells: Sequence[Cell], todo: Sequence[Cell], past: Sequence[Record]) -> Table:
+def plan(name: str, cells: Sequence[Cell], pending: Sequence[Cell], past: Sequence[Record]) -> Table:
     """The cells of a sweep with an estimate of each, and of all that are still to run.
 
     Args:
         name: Of the experiment.
         cells: All of them.
-        todo: Those that would run; the others are done.
+        pending: Those that would run; the others are done.
         past: What estimates learn from.
     """
     table = _table(
         f"{name}: {len(cells)} cells", ("id", *_CELL, "time, about", "online bytes", "offline bytes", "from")
     )
-    left = {cell.id for cell in todo}
+    left = {cell.id for cell in pending}
     seconds, online, offline = 0.0, 0.0, 0.0
     for cell in cells:
         if cell.id not in left:

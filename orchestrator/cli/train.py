@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orchestrator.cli.common import interruptible, refusing, say, show
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.training.recall import Recall
-
-BAD_INPUT, INTERRUPTED = 2, 130
 
 
 class Heads(StrEnum):
@@ -38,17 +38,19 @@ def train(
     kind: Annotated[Heads, typer.Argument(metavar="POLICY", help="locret or attention_gate.")],
     model: Annotated[str, typer.Option(help="The model, as in an experiment file.")],
     text: Annotated[list[Path], typer.Option(metavar="FILE", help="UTF-8 text; may be given several times.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Heads to write, .safetensors; their card goes beside it.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Heads to write, .safetensors; their card is written next to it.")
+    ],
     held_out: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Other text to measure recall on, for the card.")
     ] = None,
     device: Annotated[Device, typer.Option(help="auto: the GPU where there is one.")] = Device.AUTO,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint next to --out.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same heads.")] = 0,
-    windows: Annotated[int, typer.Option(help="Pieces of text to train with.")] = 300,
-    context: Annotated[int, typer.Option(help="Tokens of a piece that the heads rate.")] = 512,
-    answer: Annotated[int, typer.Option(help="Tokens after them, which say what should have stayed.")] = 128,
-    repeats: Annotated[int, typer.Option(help="Steps with each piece.")] = 2,
+    windows: Annotated[int, typer.Option(help="Windows of text to train with.")] = 300,
+    context: Annotated[int, typer.Option(help="Tokens of a window that the heads rate.")] = 512,
+    answer: Annotated[int, typer.Option(help="Tokens after them, which show what should have stayed.")] = 128,
+    repeats: Annotated[int, typer.Option(help="Steps with each window.")] = 2,
     width: Annotated[int | None, typer.Option(help="Width of the heads: 32 for locret, 4 for a gate.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest one of the schedule.")] = None,
     keep: Annotated[float, typer.Option(help="Share that gates are to let through; attention_gate only.")] = 0.25,
@@ -68,7 +70,8 @@ def train(
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    try:
+    interrupted = "interrupted; the same command with --resume continues from the last checkpoint"
+    with interruptible(interrupted), refusing(PartyError):
         settings = Settings.of(
             kind.value, width=width, learning_rate=learning_rate, repeats=repeats, keep=keep, **shared
         )
@@ -77,22 +80,16 @@ def train(
         with Progress(TextColumn("{task.description}"), *columns, console=shown) as progress:
             bars: dict[str, Any] = {}
 
-            def show(what: str, done: float, total: float, losses: dict[str, float]) -> None:
+            def progressed(what: str, done: float, total: float, losses: dict[str, float]) -> None:
                 words = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
                 if what not in bars:
                     bars[what] = progress.add_task(what, total=total, losses="")
                 progress.update(bars[what], completed=int(done), losses=words)
 
-            run, recall = make_heads(request, settings, show)
-    except PartyError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command with --resume goes on from the last checkpoint", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+            run, recall = make_heads(request, settings, progressed)
     if recall:
-        Console(highlight=False).print(_table(recall))
-    typer.echo(f"{run.step} steps in {run.seconds:.0f} s: {out}, {out.with_suffix('.md')}")
+        show(_table(recall))
+    say(f"{run.step} steps in {run.seconds:.0f} s: {out}, {out.with_suffix('.md')}")
 
 
 def _table(recall: "Sequence[Recall]") -> Table:

@@ -1,4 +1,4 @@
-"""Is there room: memory for the parties, a folder and disk for the records, GPUs where cells ask for them?"""
+"""Capacity: memory for the parties, a folder and disk space for the records, GPUs where cells need them."""
 
 import os
 import shutil
@@ -30,10 +30,10 @@ def memory(
 
     Args:
         hosts: All hosts.
-        placement: The parties' seats.
-        cells: All cells; without any, free memory is told alone.
+        placement: The slots reserved for the parties.
+        cells: All cells; without any, only free memory is reported.
         weights: Number of parameters by model.
-        past: Records whose peaks tell what a cell really took.
+        past: Records whose peaks are what cells really took.
     """
     for host in hosts:
         roles = [role for role, node in placement.nodes.items() if node == host.node]
@@ -46,12 +46,12 @@ def memory(
             yield note("memory", host.name, str(usable))
             continue
         needed, source = max(need(cell, weights[cell.model], roles, past) for cell in cells)
-        told = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
+        text = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
         if usable.available < needed:
             fix = "free some memory or raise that limit, use a smaller model, or give each party a node of its own"
-            yield wrong("memory", host.name, told, fix)
+            yield wrong("memory", host.name, text, fix)
         else:
-            yield fine("memory", host.name, told)
+            yield fine("memory", host.name, text)
 
 
 def need(cell: Cell, weights: int, roles: Sequence[str], past: Iterable[Record]) -> tuple[int, str]:
@@ -75,12 +75,12 @@ def disk(folder: Path, cells: int, past: Sequence[Record]) -> Finding:
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     sizes = [len(record.model_dump_json()) for record in past] or [RECORD_BYTES]
     needed, free = cells * max(sizes) + _SPARE_BYTES, shutil.disk_usage(there).free
-    told = f"{free / 1e9:.1f} GB free; {cells} records and a report need about {needed / 1e9:.1f} GB"
+    text = f"{free / 1e9:.1f} GB free; {cells} records and a report need about {needed / 1e9:.1f} GB"
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return wrong("disk", str(folder), f"{there} is no folder that can be written", "choose another --out")
+        return wrong("disk", str(folder), f"{there} is not a folder that can be written to", "choose another --out")
     if free < needed:
-        return wrong("disk", str(folder), told, "make room there, or choose another --out")
-    return fine("disk", str(folder), told)
+        return wrong("disk", str(folder), text, "make room there, or choose another --out")
+    return fine("disk", str(folder), text)
 
 
 def records(folder: Path, experiment: Experiment) -> Finding:
@@ -95,7 +95,7 @@ def records(folder: Path, experiment: Experiment) -> Finding:
 
 
 def gpus(roles: Iterable[str], placement: Placement) -> Iterator[Finding]:
-    """A row for each role that asks for a GPU: whether torch can compute on the one that Ray gives it."""
+    """A row for each role that needs a GPU: whether torch can compute on the one that Ray gives it."""
     for role in roles:
         look = ray.remote(_computes).options(max_retries=0, **placement.options(role))
         try:

@@ -1,4 +1,4 @@
-"""How far each host's clock is off the driver's, from timed questions."""
+"""How far each host's clock is off the driver's, from timed requests."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from orchestrator.doctor.finding import Finding, fine, note, wrong
 
-# Durations come from clocks that nobody sets. Wall time only dates records and samples, scraped once a second or less.
+# Durations come from monotonic clocks. Wall time only dates records and samples, scraped once a second or less.
 LIMIT_S = 1.0
-_QUESTIONS = 8
+_REQUESTS = 8
 
 
 class Exchange(NamedTuple):
-    """One question: when it was sent and answered by the driver's clock, and what the host's clock said; seconds."""
+    """One request: when it was sent and answered by the driver's clock, and the time on the host's clock; seconds."""
 
     sent: float
     there: float
@@ -37,20 +37,20 @@ def offset(exchanges: Iterable[Exchange]) -> Offset:
 
 
 def exchanges(now: Callable[[], float]) -> list[Exchange]:
-    """Several timed questions.
+    """Several timed requests.
 
     Args:
-        now: Asks the host what its clock says.
+        now: Reads the host's clock.
     """
-    return [Exchange(time.time(), now(), time.time()) for _ in range(_QUESTIONS)]
+    return [Exchange(time.time(), now(), time.time()) for _ in range(_REQUESTS)]
 
 
 def clock(host: str, found: Offset) -> Finding:
     """The row of one host."""
-    told = f"{found.seconds * 1e3:+.1f} ms off the driver's, give or take {found.uncertainty * 1e3:.1f} ms"
+    text = f"{found.seconds * 1e3:+.1f} ms off the driver's, give or take {found.uncertainty * 1e3:.1f} ms"
     if abs(found.seconds) - found.uncertainty > LIMIT_S:
         fix = "synchronise both with NTP (`timedatectl set-ntp true`, or chrony)"
-        return wrong("clock", host, told, fix)
+        return wrong("clock", host, text, fix)
     if found.uncertainty > LIMIT_S:
-        return note("clock", host, f"{told}: too slow an answer to tell more")
-    return fine("clock", host, told)
+        return note("clock", host, f"{text}: the answer was too slow for more precision")
+    return fine("clock", host, text)

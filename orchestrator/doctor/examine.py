@@ -10,7 +10,7 @@ from orchestrator.doctor.clocks import clock, exchanges, offset
 from orchestrator.doctor.finding import Finding, fine, wrong
 from orchestrator.doctor.host import installed_versions
 from orchestrator.doctor.hosts import Host, Unanswered, doctors
-from orchestrator.doctor.reach import doors_of, reach
+from orchestrator.doctor.reach import endpoints_of, reach
 from orchestrator.doctor.shaping import shaping
 from orchestrator.doctor.software import software
 from orchestrator.experiment.cells import Cell, expand
@@ -20,7 +20,7 @@ from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement, PlacementError, place
 from orchestrator.run.runner import gpu_roles, weights_of
 
-_SEATS_S = 15.0
+_SLOTS_S = 15.0
 
 
 def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] = ()) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] 
     Args:
         experiment: What is to run; None checks the hosts alone.
         folder: Where the records will go.
-        past: Records that tell what cells took.
+        past: Records of what cells took.
     """
     cells = () if experiment is None else expand(experiment)
     if experiment is not None:
@@ -49,10 +49,10 @@ def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] 
         yield from software(installed_versions(), versions)
         yield from _clocks(hosts)
         roles = tuple(dict.fromkeys(role for cell in cells for role in gpu_roles(cell)))
-        with _seats(roles) as (placement, finding):
+        with _slots(roles) as (placement, finding):
             yield finding
             ports = {role: port for cell in cells for role, port in cell.data_ports.items()}
-            yield from reach(hosts, doors_of(hosts, placement, ports))
+            yield from reach(hosts, endpoints_of(hosts, placement, ports))
             if placement is not None:
                 yield from shaping(cells, placement)
                 yield from _memory(hosts, placement, cells, past)
@@ -69,16 +69,19 @@ def _clocks(hosts: Sequence[Host]) -> Iterator[Finding]:
 
 
 @contextmanager
-def _seats(gpu: Sequence[str]) -> Iterator[tuple[Placement | None, Finding]]:
-    """The parties' seats for as long as the block lasts, and their row."""
+def _slots(gpu: Sequence[str]) -> Iterator[tuple[Placement | None, Finding]]:
+    """The parties' slots for as long as the block lasts, and their row."""
     try:
-        placement = place(gpu=gpu, timeout_s=_SEATS_S)
+        placement = place(gpu=gpu, timeout_s=_SLOTS_S)
     except PlacementError as error:
-        yield None, wrong("seats", "cluster", str(error), "see the end of the message; `ray status` tells who is busy")
+        yield (
+            None,
+            wrong("slots", "cluster", str(error), "see the end of the message; `ray status` lists what is in use"),
+        )
         return
     try:
-        seats = ", ".join(f"{role} on {host}" for role, host in placement.hosts.items())
-        yield placement, fine("seats", "cluster", seats)
+        slots = ", ".join(f"{role} on {host}" for role, host in placement.hosts.items())
+        yield placement, fine("slots", "cluster", slots)
     finally:
         placement.release()
 

@@ -20,27 +20,27 @@ class Finding:
         check: The kind of check, such as `clock`.
         where: Host, ordered pair of hosts, or network.
         verdict: Whether it must be fixed; a note must not, and is worth knowing.
-        told: What was found.
+        found: What was found.
         fix: What to do about it; empty unless the verdict is `fix`.
     """
 
     check: str
     where: str
     verdict: Verdict
-    told: str
+    found: str
     fix: str = ""
 
 
-def fine(check: str, where: str, told: str) -> Finding:
+def fine(check: str, where: str, found: str) -> Finding:
     """All is well."""
-    return Finding(check, where, Verdict.OK, told)
+    return Finding(check, where, Verdict.OK, found)
 
 
-def note(check: str, where: str, told: str) -> Finding:
+def note(check: str, where: str, found: str) -> Finding:
     """Not wrong, and worth knowing."""
-    return Finding(check, where, Verdict.NOTE, told)
+    return Finding(check, where, Verdict.NOTE, found)
 
 
-def wrong(check: str, where: str, told: str, fix: str) -> Finding:
+def wrong(check: str, where: str, found: str, fix: str) -> Finding:
     """A run would suffer from this."""
-    return Finding(check, where, Verdict.FIX, told, fix)
+    return Finding(check, where, Verdict.FIX, found, fix)

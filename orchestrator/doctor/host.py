@@ -1,4 +1,4 @@
-"""What the doctor does on one host, as an actor there; plain values in and out."""
+"""The checks that run on a host itself, in an actor there; plain values in and out."""
 
 import hashlib
 import time
@@ -14,7 +14,7 @@ _DIGITS = 12
 
 
 class HostDoctor:
-    """Listens, connects and tells, on one host."""
+    """Listens, connects and reports, on one host."""
 
     def __init__(self) -> None:
         self._servers: list[ProbeServer] = []  # they end with the process

@@ -46,14 +46,14 @@ class Host:
         """Ask, and go on without the answer."""
         return getattr(self._actor, method).remote(*given)
 
-    def end(self, asked: Any) -> Any:
-        """The answer to what `begin` asked.
+    def end(self, pending: Any) -> Any:
+        """The answer to what `begin` pending.
 
         Raises:
             Unanswered: There is none.
         """
         try:
-            return ray.get(asked, timeout=_ANSWER_S)
+            return ray.get(pending, timeout=_ANSWER_S)
         except ray.exceptions.RayError as error:
             raise Unanswered(f"no answer from {self.name}: {type(error).__name__}") from error
 

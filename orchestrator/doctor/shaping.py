@@ -13,16 +13,16 @@ from orchestrator.run.placement import Placement
 _EXAMPLE = "wan"  # has delay: what `tc` finds hardest
 _FIX = (
     "give Ray on each host CAP_NET_ADMIN and a kernel with netem, and each party a host of its own; or run with --lab, "
-    "or with all parties on one host; docs/networks.md says which back end does what"
+    "or with all parties on one host; docs/networks.md lists what each back end does"
 )
 
 
 def shaping(cells: Iterable[Cell], placement: Placement) -> Iterator[Finding]:
     """A row for each network that cells ask for; without cells, a note on an example."""
-    asked = {(cell.network.name, cell.shaping): cell.network for cell in cells}
-    if not asked:
+    networks = {(cell.network.name, cell.shaping): cell.network for cell in cells}
+    if not networks:
         yield _example(placement)
-    for (name, backend), network in asked.items():
+    for (name, backend), network in networks.items():
         try:
             chosen = shaper(network, backend, data_hosts(placement), placement)
         except BackendUnavailable as error:

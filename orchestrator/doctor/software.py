@@ -20,8 +20,10 @@ def software(driver: Mapping[str, str], hosts: Mapping[str, Mapping[str, str]]) 
         if not differing:
             yield fine("versions", host, same)
             continue
-        told = [f"{name} {found.get(name, 'missing')}, the driver has {driver.get(name, 'none')}" for name in differing]
-        yield wrong("versions", host, "; ".join(told), _fix(differing, driver))
+        differences = [
+            f"{name} {found.get(name, 'missing')}, the driver has {driver.get(name, 'none')}" for name in differing
+        ]
+        yield wrong("versions", host, "; ".join(differences), _fix(differing, driver))
 
 
 def _fix(differing: list[str], driver: Mapping[str, str]) -> str:

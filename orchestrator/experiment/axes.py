@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol, Self
+from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.experiment.choices import EngineChoice
+from orchestrator.experiment.networks import Network
 from orchestrator.experiment.problems import Problem, Rejected, unknown
-
-if TYPE_CHECKING:
-    from orchestrator.experiment.choices import EngineChoice, PolicyChoice
-    from orchestrator.experiment.networks import Network
+from parties.policies.choice import PolicyChoice
 
 AXES: Final = ("networks", "engines", "seq_lens", "policies")
 """Keys whose values are combined, outermost first: links are made and parties started as rarely as possible."""
@@ -19,24 +18,24 @@ AXES: Final = ("networks", "engines", "seq_lens", "policies")
 class Point(NamedTuple):
     """Where on the axes a cell lies."""
 
-    network: "Network"
-    engine: "EngineChoice"
+    network: Network
+    engine: EngineChoice
     seq_len: int
-    policy: "PolicyChoice"
+    policy: PolicyChoice
     repeat: int
     warmup: bool
 
 
 class Axes(Protocol):
-    """What an experiment says of its axes."""
+    """The axes of an experiment."""
 
     @property
     def linked(self) -> Sequence[Sequence[str]]:
-        """Axes that walk together."""
+        """Groups of axes that vary together."""
 
     @property
     def exclude(self) -> "Sequence[Condition]":
-        """What is left out."""
+        """The points to leave out."""
 
     @property
     def repeats(self) -> int:
@@ -120,11 +119,11 @@ def check_linked(axes: Axes) -> list[Problem]:
             elif name in seen:
                 found.append(Problem(f"[{i}][{j}]", name, "each axis once", "take it out of one of the two"))
             seen.add(name)
-        lengths = {name: len(getattr(axes, name)) for name in group if name in AXES}
-        if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        sizes = {name: len(getattr(axes, name)) for name in group if name in AXES}
+        if len(set(sizes.values())) > 1:
+            lengths = ", ".join(f"{name} has {length}" for name, length in sizes.items())
             found.append(
-                Problem(f"[{i}]", list(group), f"axes with as many values as each other: {told}", "even them out")
+                Problem(f"[{i}]", list(group), "axes of equal length", "give them the same number of values", lengths)
             )
     return found
 

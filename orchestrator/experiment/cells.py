@@ -6,13 +6,14 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from orchestrator.experiment.axes import points
-from orchestrator.experiment.choices import EngineChoice, PolicyChoice, Prompt
+from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.networks import Network
+from parties.options import RunOptions
 
 SCHEMA = 1
 """Goes into every id; counts up when the same values come to mean something else."""
@@ -26,23 +27,22 @@ _FIRST = {
 _NOT_MEASURED = {"timeout_s", "cell_timeout_s", "data_ports"}
 
 
-class Cell(BaseModel):
-    """One measurement. The id leaves out what cannot change its result: time-outs and port numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Point(BaseModel):
+    """What a cell measures, without how."""
 
     engine: EngineChoice = Field(description="The secure computation.")
     model: str = Field(description="The model, as in the experiment; local paths are absolute.")
-    policy: PolicyChoice = Field(description="The cache policy with all its parameters.")
+    policy: ChosenPolicy = Field(description="The cache policy with all its parameters.")
     seq_len: int = Field(description="Tokens of the prompt.")
     new_tokens: int = Field(description="Tokens to decode.")
     network: Network = Field(description="Links between the parties.")
-    shaping: str = Field(default="auto", description="What makes the links as asked.")
-    prefill: str = Field(description="How the prompt gets into the cache.")
-    argmax: str = Field(description="How the next token is chosen.")
-    prompt: Prompt = Field(description="Where the client finds its prompt.")
-    offline: str = Field(default="streamed", description="When the dealer's material reaches the parties.")
-    comparison: str = Field(default="dcf", description="How the engine `fss` finds signs.")
+    shaping: Shaping = Field(default="auto", description="What makes the links as asked.")
+    prompt: ChosenPrompt = Field(description="Where the client finds its prompt.")
+
+
+class Cell(RunOptions, _Point):
+    """One measurement. The id leaves out what cannot change its result: time-outs and port numbers."""
+
     gpu: bool = Field(description="Whether each party has a GPU.")
     seed: int = Field(description="Seed of public random choices.")
     repeat: int = Field(description="Which repeat of the same measurement, from 0.")
@@ -74,16 +74,15 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
     policy, warm-up and repeat.
     """
     fixed = {name: getattr(experiment, name) for name in Cell.model_fields.keys() & Experiment.model_fields.keys()}
-    return tuple(_resolved(Cell(**fixed | point._asdict())) for point in points(experiment))
+    return tuple(_resolved(fixed | point._asdict()) for point in points(experiment))
 
 
-def _resolved(cell: Cell) -> Cell:
+def _resolved(values: dict[str, Any]) -> Cell:
     """The cell with its way of comparing chosen; engines that know one way only have the defaults."""
-    if cell.engine.name != "fss":
-        return cell.model_copy(update={"offline": "streamed", "comparison": "dcf"})
-    if cell.comparison != "auto":
-        return cell
-    return cell.model_copy(update={"comparison": choose_comparison(cell.network, cell.offline)})
+    if values["comparison"] == "auto":
+        values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
+    cell = Cell(**values)
+    return cell.read_by(cell.engine.name)
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:

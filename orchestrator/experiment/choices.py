@@ -1,10 +1,11 @@
 """The parts of an experiment that are named: its prompt, engines and policies."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,8 +21,14 @@ from pydantic import (
 
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
-from parties.policies import POLICIES, make
+from parties.policies import POLICIES, UnknownPolicy, make, policy_class
+from parties.policies.checks import OutOfRange
+from parties.policies.choice import PolicyChoice
+from parties.roles.job import Prompt
 from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
+
+Shaping = Literal["auto", "tc", "relay", "proxy"]
+RoleName = Literal["client", "server", "dealer", "referee"]
 
 _CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
 _PASTED = NotShown("a path is expected, this looks like the text itself")
@@ -81,38 +88,22 @@ def readable_file(path: str, info: ValidationInfo) -> str:
     raise Rejected(Problem("", path, allowed, "correct the path"))
 
 
-class Prompt(BaseModel):
-    """Where the client finds its prompt: exactly one of the two."""
+def _found(prompt: Prompt, info: ValidationInfo) -> Prompt:
+    """A prompt with exactly one source; the file of an experiment is found and can be read."""
+    if (prompt.text_file is None) == (not prompt.random_tokens):
+        given = "both" if prompt.random_tokens else "neither"
+        fix = "write {text_file: PATH} or {random_tokens: true}"
+        raise Rejected(Problem("", given, "exactly one of text_file and random_tokens", fix))
+    if prompt.text_file is None or not info.context:  # a record outlives its prompt, and is read on other machines
+        return prompt
+    try:
+        return prompt.model_copy(update={"text_file": readable_file(prompt.text_file, info)})
+    except Rejected as error:
+        raise Rejected(*(replace(problem, path="text_file") for problem in error.problems)) from None
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_file: str | None = Field(
-        default=None,
-        min_length=1,
-        repr=False,
-        description="Path of a UTF-8 text on the client's host, of any length: no more of it is tokenised than the "
-        "longest of `seq_lens` needs. A relative path starts at the experiment file's folder or, failing that, at the "
-        "working directory.",
-        examples=["prompts/article.txt"],
-    )
-    random_tokens: bool = Field(
-        default=False, strict=True, description="Tokens drawn from the seed instead of a text.", examples=["true"]
-    )
-
-    @field_validator("text_file")
-    @classmethod
-    def _exists(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if path is None or not info.context:  # a record outlives its prompt, and is read on other machines
-            return path
-        return readable_file(path, info)
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.text_file is None) == (not self.random_tokens):
-            given = "both" if self.random_tokens else "neither"
-            fix = "write {text_file: PATH} or {random_tokens: true}"
-            raise Rejected(Problem("", given, "exactly one of text_file and random_tokens", fix))
-        return self
+ChosenPrompt = Annotated[Prompt, AfterValidator(_found)]
+"""The client's prompt as an experiment file gives it."""
 
 
 class EngineChoice(BaseModel):
@@ -168,40 +159,35 @@ class EngineChoice(BaseModel):
         return name
 
 
-class PolicyChoice(BaseModel):
-    """A cache policy by name; its parameters stand beside the name, all of them filled in."""
+def chosen_policy(given: object) -> PolicyChoice:
+    """A policy as a file gives it: a name, or a mapping, with all parameters checked and filled in.
 
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The policy's parameters, without its name."""
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        """The name, with those parameters that are not the defaults."""
-        defaults = asdict(make(self.name))
-        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
-        return f"{self.name}({', '.join(changed)})" if changed else self.name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve(cls, given: object) -> object:
-        given = named(given)
-        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-            raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
-        if given["name"] not in POLICIES:
-            raise Rejected(unknown("name", given["name"], list(POLICIES), "policy name"))
-        return _with_defaults(given["name"], {key: value for key, value in given.items() if key != "name"})
+    Raises:
+        Rejected: There is no such policy or parameter, or a value is outside its range.
+    """
+    if isinstance(given, PolicyChoice):
+        return given
+    given = named(given)
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise Rejected(Problem("", given, f"one of {', '.join(POLICIES)}", "write a name, or {name: NAME, ...}"))
+    name = given["name"]
+    if name not in POLICIES and ":" not in name:
+        raise Rejected(unknown("name", name, [*POLICIES, "module:Class"], "policy name"))
+    try:
+        policy_class(name)
+    except UnknownPolicy as error:
+        allowed = "module:Class of a dataclass below parties.policies.base.Policy"
+        fix = "correct the name, or add the folder of the module to PYTHONPATH"
+        raise Rejected(Problem("name", name, allowed, fix, str(error))) from None
+    return PolicyChoice(**_with_defaults(name, {key: v for key, v in given.items() if key != "name"}))
 
 
 def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The policy's name and all parameters; tries again without each bad one, so that all are found."""
-    known = [field.name for field in fields(POLICIES[name])]
+    policy_type = policy_class(name)
+    known = [field.name for field in fields(policy_type)]
     problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
-    hints = get_type_hints(POLICIES[name])
+    hints = get_type_hints(policy_type)
     good: dict[str, Any] = {}
     for key in set(parameters) & set(known):
         try:
@@ -212,11 +198,13 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     while True:
         try:
             policy = make(name, **good)
-        except ValueError as error:
-            key, _, message = str(error).partition(": ")
-            problems.append(Problem(key, parameters.get(key), message, _FIX))
-            if good.pop(key, None) is None:
+        except OutOfRange as error:
+            problems.append(Problem(error.key, error.value, error.allowed, _FIX))
+            if good.pop(error.key, None) is None:
                 break
+        except Exception as error:  # noqa: BLE001 - a policy from elsewhere may raise anything
+            problems.append(Problem("", parameters, "parameters that the policy takes", _FIX, str(error)))
+            break
         else:
             break
     if problems:
@@ -233,6 +221,20 @@ def _private_unless_named(value: object) -> object:
     given = named(value)
     return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
 
+
+def _policy(given: object, info: ValidationInfo) -> PolicyChoice:
+    """A policy of a file; of a record, which has no context, one from elsewhere is taken as it stands.
+
+    A record must be readable where its policy cannot be imported, and reading one must not run what it names.
+    """
+    outside = isinstance(given, dict) and ":" in str(given.get("name"))
+    if outside and not info.context:
+        return PolicyChoice.model_validate(given)
+    return chosen_policy(given)
+
+
+ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(_policy)]
+"""A policy as an experiment file or a record gives it."""
 
 Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
 """An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""

@@ -1,6 +1,6 @@
 """Which way of comparing suits a cell's links: public, decided by the driver, told to all parties, in the record.
 
-`dcf` compares without a message between the parties, out of long keys from the dealer; `carry` needs hardly any
+`dcf` compares without a message between the parties, out of long keys from the dealer; `prefix` needs hardly any
 material and log2 k rounds. `COSTS` holds what a reference token takes either way (SmolLM2-135M, MPCache, 1,024 prompt
 tokens). A test holds it equal to the prediction of `parties.engines.fss.cost.cost`: to walk each cell would take
 seconds, and a cell must be resolved before anything else about it is known.
@@ -11,12 +11,10 @@ a limit on that link the rounds do: `dcf` wherever a token's rounds take longer 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from netem import NetworkProfile
 from orchestrator.experiment.networks import Network
-
-Comparison = Literal["dcf", "carry"]
+from parties.options import Comparison
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class TokenCost:
     offline_bytes: float
 
 
-COSTS: dict[Comparison, TokenCost] = {"dcf": TokenCost(932.5, 67.2e6), "carry": TokenCost(1930.5, 32.43e6)}
+COSTS: dict[Comparison, TokenCost] = {"dcf": TokenCost(932.5, 67.2e6), "prefix": TokenCost(1930.5, 32.43e6)}
 
 
 def choose_comparison(network: Network, offline: str) -> Comparison:

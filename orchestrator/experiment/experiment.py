@@ -19,12 +19,13 @@ from pydantic import (
 )
 
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
-from orchestrator.experiment.choices import Engine, PolicyChoice, Prompt, located
+from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
 from orchestrator.experiment.networks import Network, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import beyond
 from parties.errors import ModelError
+from parties.options import ONCE_CARRY, RunOptions
 
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
-RoleName = Literal["client", "server", "dealer", "referee"]
 
 
 def _different(values: Sequence[object]) -> Sequence[object]:
@@ -48,10 +48,11 @@ def _different(values: Sequence[object]) -> Sequence[object]:
 _Listed = [Field(min_length=1), AfterValidator(_different)]
 
 
-class Experiment(BaseModel):
-    """What to measure: the cells of the sweep are the product of engines, policies, seq_lens and networks.
+class Sweep(BaseModel):
+    """Which cells there are, and in which order they run.
 
-    Axes may be linked, points left out, and each one is measured several times.
+    They are the product of engines, policies, seq_lens and networks. Axes may be linked, points left out, and each one
+    is measured several times.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,13 +68,13 @@ class Experiment(BaseModel):
         "where only shapes matter.",
         examples=["smollm2-135m"],
     )
-    prompt: Prompt = Field(
+    prompt: ChosenPrompt = Field(
         repr=False, description="The client's prompt; secret.", examples=["{text_file: prompts/article.txt}"]
     )
     engines: Annotated[tuple[Engine, ...], *_Listed] = Field(
         description="Secure computations to compare.", examples=["[crypten]"]
     )
-    policies: Annotated[tuple[PolicyChoice, ...], *_Listed] = Field(
+    policies: Annotated[tuple[ChosenPolicy, ...], *_Listed] = Field(
         description="Cache policies to compare: a name, or a mapping with `name` and parameters.",
         examples=["[full, {name: mpcache, static_keep: 0.4, select: 0.2}]"],
     )
@@ -116,34 +117,55 @@ class Experiment(BaseModel):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = Field(
         default=0, description="Seed of public random choices, such as a prompt of random tokens.", examples=["0"]
     )
-    shaping: Literal["auto", "tc", "relay", "proxy"] = Field(
+    shaping: Shaping = Field(
         default="auto",
         description="What makes the links as asked: `auto` takes the first back end that can; see networks.md.",
         examples=["auto"],
     )
-    prefill: Literal["shared", "mpc"] = Field(
-        default="shared",
-        description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
-        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` does as ever.",
-        examples=["shared"],
-    )
-    argmax: Literal["private", "client"] = Field(
-        default="private",
-        description="`private`: the client learns the next token and nothing else. `client`: all logits are opened to "
-        "the client, which is cheaper and tells it more about the weights; the report says so.",
-        examples=["private"],
-    )
-    offline: Literal["streamed", "stored"] = Field(
-        default="streamed",
-        description="When the dealer's material reaches the parties of the engine `fss`. `streamed`: while they "
-        "decode, ahead of them. `stored`: all of a cell before, on each party's own disk (`MPCBENCH_OFFLINE_DIR`, or "
-        "the folder for temporary files), and they decode without the dealer.",
-        examples=["streamed"],
-    )
-    comparison: Literal["auto", "dcf", "carry"] = Field(
+
+    @field_validator("model")
+    @classmethod
+    def _resolve_model(cls, model: str, info: ValidationInfo) -> str:
+        found = None if model.startswith("random:") else located(model, info)
+        source = model if found is None else str(found)
+        try:
+            model_spec(source)
+        except ModelError as error:
+            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
+        return source
+
+    @field_validator("seq_lens")
+    @classmethod
+    def _fits_model(cls, seq_lens: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if "model" not in info.data or "new_tokens" not in info.data:
+            return seq_lens
+        model, new_tokens = info.data["model"], info.data["new_tokens"]
+        most = model_spec(model).max_positions
+        too_long = [
+            Problem(
+                f"[{i}]",
+                seq_len,
+                f"at most {most - new_tokens}",
+                "shorten the prompt, or lower new_tokens",
+                f"{model} has {most} positions, and {seq_len} prompt tokens and {new_tokens} new tokens need "
+                f"{seq_len + new_tokens}",
+            )
+            for i, seq_len in enumerate(seq_lens)
+            if seq_len + new_tokens > most
+        ]
+        if too_long:
+            raise Rejected(*too_long)
+        return seq_lens
+
+
+class Experiment(RunOptions, Sweep):
+    """What to measure: the cells of a sweep, and how each of them runs."""
+
+    comparison: Annotated[Literal["auto", "dcf", "prefix"], *ONCE_CARRY] = Field(  # type: ignore[assignment] # wider
         default="auto",
-        description="How the engine `fss` finds signs. `dcf`: no round, long keys from the dealer. `carry`: hardly any "
-        "material, a round for each doubling of the width. `auto`: whichever takes less time on the cell's links.",
+        description=f"{RunOptions.model_fields['comparison'].description} `auto`: whichever takes less time on the "
+        "cell's links.",
         examples=["auto"],
     )
     gpu: bool = Field(default=False, strict=True, description="Whether each party asks for a GPU.", examples=["false"])
@@ -165,17 +187,6 @@ class Experiment(BaseModel):
         examples=["false"],
     )
 
-    @field_validator("model")
-    @classmethod
-    def _resolve_model(cls, model: str, info: ValidationInfo) -> str:
-        found = None if model.startswith("random:") else located(model, info)
-        source = model if found is None else str(found)
-        try:
-            model_spec(source)
-        except ModelError as error:
-            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
-        return source
-
     @model_validator(mode="after")
     def _axes_fit(self) -> Self:
         for key, check in (("linked", check_linked), ("exclude", check_exclude)):
@@ -195,33 +206,13 @@ class Experiment(BaseModel):
             if over.parameter == "tokens":
                 path, most = f"seq_lens[{self.seq_lens.index(seq_len)}]", over.most - self.new_tokens
                 fix = f"shorten the prompt, lower new_tokens, or exclude engine {engine} at this length"
-                found[path] = Problem(path, seq_len, f"at most {most}: with engine {engine}, {over}", fix)
+                found[path] = Problem(path, seq_len, f"at most {most}", fix, f"with engine {engine}, {over}")
             else:
                 fix = f"take another model, or leave out engine {engine}"
-                found["model"] = Problem("model", self.model, f"other models: with engine {engine}, {over}", fix)
+                found["model"] = Problem(
+                    "model", self.model, "a model within the engine's limits", fix, f"with engine {engine}, {over}"
+                )
         return list(found.values())
-
-    @field_validator("seq_lens")
-    @classmethod
-    def _fits_model(cls, seq_lens: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if "model" not in info.data or "new_tokens" not in info.data:
-            return seq_lens
-        model, new_tokens = info.data["model"], info.data["new_tokens"]
-        most = model_spec(model).max_positions
-        too_long = [
-            Problem(
-                f"[{i}]",
-                seq_len,
-                f"at most {most - new_tokens}: {model} has {most} positions, and {seq_len} prompt tokens and "
-                f"{new_tokens} new tokens need {seq_len + new_tokens}",
-                "shorten the prompt, or lower new_tokens",
-            )
-            for i, seq_len in enumerate(seq_lens)
-            if seq_len + new_tokens > most
-        ]
-        if too_long:
-            raise Rejected(*too_long)
-        return seq_lens
 
 
 @lru_cache(maxsize=16)

@@ -36,20 +36,21 @@ class Problem:
         value: What stands there; None where a key is missing.
         allowed: The values that are allowed.
         fix: What to write instead.
+        reason: Why the value cannot be used, where that is not plain from what is allowed.
     """
 
     path: str
     value: object
     allowed: str
     fix: str
+    reason: str = ""
 
     def __str__(self) -> str:
-        if not self.path:
-            return f"the file: {self.value}; allowed: {self.allowed}; fix: {self.fix}"
-        shown = repr(self.value)
-        if len(shown) > _LONGEST_VALUE:
+        shown = repr(self.value) if self.path else str(self.value)
+        if len(shown) > _LONGEST_VALUE and self.path:
             shown = shown[:_LONGEST_VALUE] + "..."
-        return f"{self.path}: {shown}; allowed: {self.allowed}; fix: {self.fix}"
+        refused = f"{shown} cannot be used: {self.reason}" if self.reason else shown
+        return f"{self.path or 'the file'}: {refused}; allowed: {self.allowed}; fix: {self.fix}"
 
 
 class ConfigError(Exception):
@@ -102,8 +103,9 @@ def _words(name: str) -> set[str]:
 def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem:
     """The problem of a name that is not one of the known."""
     match = closest(name, known)
-    fix = f"write {match}" if match else f"use one of the {what}s listed, or take it out"
-    return Problem(path, name, f"{what}s {', '.join(known)}", fix)
+    plural = "axes" if what == "axis" else f"{what}s"
+    fix = f"write {match}" if match else f"use one of the {plural} listed, or take it out"
+    return Problem(path, name, f"{plural} {', '.join(known)}", fix)
 
 
 def join(path: str, below: str) -> str:
@@ -135,13 +137,15 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     if detail["type"] == "extra_forbidden":
         name = path.rpartition(".")[2] if secret else detail["loc"][-1]
         return [unknown(_public(path), _public(name), list(owner.model_fields), "key")]
-    value = None if detail["type"] == "missing" else NotShown() if secret else detail["input"]
+    missing = detail["type"] == "missing"
+    value = None if missing else NotShown() if secret else detail["input"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    allowed = "a value, since the key is required" if missing else message
     key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
     example = (
         f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
     )
-    return [Problem(path, value, message, example)]
+    return [Problem(path, value, allowed, example)]
 
 
 def _public(key: object) -> str:

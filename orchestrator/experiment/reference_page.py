@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from netem import presets
-from orchestrator.experiment.choices import EngineChoice, Prompt
+from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.experiment import Experiment
 from parties.engines import ENGINES
 from parties.policies import POLICIES
+from parties.roles.job import Prompt
 
 PAGE = Path(__file__).parents[2] / "docs" / "experiments.md"
 

@@ -8,6 +8,7 @@ from orchestrator.experiment.experiment import model_spec
 from orchestrator.predict.forecast import PhaseCost, dealing_seconds, forecast, wall_seconds
 from orchestrator.records.record import Record
 from parties.errors import PartyError
+from parties.options import RunOptions
 
 # Rough figures of a two-core machine; one record of a similar cell replaces them.
 _LOCAL = {"crypten": (120e6, 1e-3), "fss": (140e6, 0.4e-3)}  # bytes a second, seconds a round
@@ -108,7 +109,7 @@ def _seconds(cost: PhaseCost, cell: Cell) -> float:
 
 
 def _same_setting(past: Cell, cell: Cell) -> bool:
-    same = ("engine", "model", "network", "argmax", "gpu", "prefill", "comparison", "offline")
+    same = ("engine", "model", "network", "gpu", *RunOptions.model_fields)
     return all(getattr(past, name) == getattr(cell, name) for name in same)
 
 

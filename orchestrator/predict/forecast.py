@@ -5,7 +5,6 @@ but for pieces that are repeated by chance. Counts of `crypten` are estimates, f
 `orchestrator.predict.crypten_costs`.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import model_spec
 from orchestrator.experiment.networks import Network
 from orchestrator.predict.crypten_costs import WORD, Cost, crypten_token
-from parties.policies import make
+from parties.options import RunOptions
+from parties.policies.base import Policy
 
 if TYPE_CHECKING:
     from parties.engines.fss.cost.cost import Traffic, Work
@@ -78,9 +78,7 @@ def forecast(cell: Cell) -> Forecast:
     Raises:
         PartyError: The policy's trained heads cannot be read here.
     """
-    policy = json.dumps({"name": cell.policy.name, **cell.policy.parameters}, sort_keys=True)
-    how = (cell.prefill, cell.argmax, cell.comparison, cell.offline)
-    return _ENGINES[cell.engine.name](cell.model, policy, cell.seq_len, cell.new_tokens, *how)
+    return _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.options)
 
 
 def network_seconds(cost: PhaseCost, cell: Cell) -> float:
@@ -122,20 +120,15 @@ def _rate(network: Network, src: str, dst: str) -> float:
 
 
 @lru_cache(maxsize=512)
-def _fss(
-    model: str, policy: str, seq_len: int, new_tokens: int, prefill: Any, argmax: Any, comparison: Any, offline: Any
-) -> Forecast:
+def _fss(model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions) -> Forecast:
     from parties.engines.fss.cost.cost import predict  # torch comes with it, and most commands do without
 
     prediction = predict(
         model_spec(model),
-        make(**json.loads(policy)),
+        policy,
         seq_len=seq_len,
         new_tokens=new_tokens,
-        prefill=prefill,
-        argmax=argmax,
-        comparison=comparison,
-        offline=offline,
+        options=options,
     )
     prompt = prediction.prefill
     return Forecast(_phase(prediction.decode), _phase(prompt) if prompt else None, exact=True, work=prediction.work)
@@ -156,11 +149,11 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 
 @lru_cache(maxsize=512)
-def _crypten(model: str, policy: str, seq_len: int, new_tokens: int, _prefill: str, argmax: str, *_: Any) -> Forecast:
-    spec, chosen, cost = model_spec(model), make(**json.loads(policy)), Cost()
+def _crypten(model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions) -> Forecast:
+    spec, cost = model_spec(model), Cost()
     for step in range(new_tokens):
-        cached = chosen.held(seq_len - 1, step + 1)
-        cost += crypten_token(spec, chosen, cached, private_argmax=argmax == "private")
+        cached = policy.held(seq_len - 1, step + 1)
+        cost += crypten_token(spec, policy, cached, private_argmax=options.argmax == "private")
     sent = cost.sent * WORD
     decode = PhaseCost(cost.rounds, dict.fromkeys(PARTIES, sent), {"client": cost.dealt * WORD, "server": 0.0})
     return Forecast(decode, None, exact=False)

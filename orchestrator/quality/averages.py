@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from orchestrator.experiment.choices import PolicyChoice
 from orchestrator.quality.results import Result
-from parties.policies import make
+from parties.policies.choice import PolicyChoice
 
 MEASURES = ("accuracy", "kl", "agreement", "nll", "reference_nll")
 
@@ -84,6 +83,6 @@ def _line(results: Sequence[Result]) -> Line:
 
 def _shares(choice: PolicyChoice, length: int) -> tuple[float, float]:
     """Shares of the prompt that stay, and that count in a step."""
-    policy, held = make(choice.name, **choice.parameters), length - 1
+    policy, held = choice.build(), length - 1
     kept = policy.cached(held)
     return kept / held, min(1.0, policy.attended(kept + 1) / length)

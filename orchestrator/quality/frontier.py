@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.experiment.cells import Cell, expand
-from orchestrator.experiment.choices import PolicyChoice
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.predict.estimate import estimate
 from orchestrator.records.record import Record
+from parties.policies.choice import PolicyChoice
 
 NETWORKS = ("lan", "wan")
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.experiment.choices import PolicyChoice
+from orchestrator.experiment.choices import ChosenPolicy
 from orchestrator.quality.study import Study
 from orchestrator.records.store import StoreError
 
@@ -39,7 +39,7 @@ class Point(BaseModel):
     length: int
     question: str
     sample: int
-    policy: PolicyChoice | None = None
+    policy: ChosenPolicy | None = None
     press: str | None = None
 
     @property

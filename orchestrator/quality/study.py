@@ -14,11 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.experiment.choices import PolicyChoice, named, readable_file
+from orchestrator.experiment.choices import ChosenPolicy, chosen_policy, named, readable_file
 from orchestrator.experiment.experiment import model_spec
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, problems_of, unknown
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.errors import ModelError
+from parties.policies.choice import PolicyChoice
 
 FIDELITY, LONGBENCH, LONGEVAL = "fidelity", "longbench", "longeval"
 _GENERATED = ("needle_single", "needle_multikey", "needle_multivalue", "variable_tracking", "line_retrieval")
@@ -71,7 +72,7 @@ class Contender(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: PolicyChoice
+    policy: ChosenPolicy
     budgeted: bool
 
     @model_validator(mode="before")
@@ -80,7 +81,7 @@ class Contender(BaseModel):
         given = named(given)
         if isinstance(given, dict) and set(given) == {"policy", "budgeted"}:  # as a frozen study has it
             return given
-        choice = PolicyChoice.model_validate(given)
+        choice = chosen_policy(given)
         free = isinstance(given, dict) and not _BY_BUDGET & set(given)
         return {"policy": choice, "budgeted": free and bool(_BY_BUDGET & set(choice.parameters))}
 
@@ -95,7 +96,7 @@ class Contender(BaseModel):
             wanted = dict.fromkeys(("static_keep", "select"), round(budget**0.5, 3))
         if "coarse" in given:  # no more can be selected than survive
             wanted["coarse"] = max(given["coarse"], wanted["select"])
-        return PolicyChoice.model_validate({"name": self.policy.name, **self.policy.parameters, **wanted})
+        return chosen_policy({"name": self.policy.name, **self.policy.parameters, **wanted})
 
 
 class Study(BaseModel):
@@ -152,7 +153,8 @@ class Study(BaseModel):
         try:
             model_spec(model)
         except ModelError as error:
-            raise Rejected(Problem("", model, str(error), "name a model that can be loaded")) from None
+            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
         return model
 
     @field_validator("lengths")
@@ -170,7 +172,7 @@ class Study(BaseModel):
 
     def choices(self) -> list[PolicyChoice]:
         """Every policy with its parameters, each once, the full cache first."""
-        found = [PolicyChoice(name="full")]
+        found = [chosen_policy("full")]
         for contender in self.policies:
             found += [contender.at(budget) for budget in self.budgets] if contender.budgeted else [contender.policy]
         return list({choice.model_dump_json(): choice for choice in found}.values())

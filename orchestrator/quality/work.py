@@ -17,7 +17,6 @@ from orchestrator.quality.results import FORM, Point, Result, ResultStore
 from orchestrator.quality.study import FIDELITY, LONGBENCH, LONGEVAL, Study, TaskChoice
 from orchestrator.quality.tasks import TASKS
 from parties.errors import PromptError
-from parties.policies import make
 
 _FILES = {LONGBENCH: longbench, LONGEVAL: longeval}
 
@@ -128,7 +127,7 @@ class Bench:
         """The prompt's cache, compressed as a point says."""
         if point.policy is None:
             return partial(self._pressed.step, self._pressed.compress(prefix.tokens, make_press(point.press or "")))
-        policy = make(point.policy.name, **point.policy.parameters)
+        policy = point.policy.build()
         return partial(self._reader.step, policy, self._reader.compress(prefix, policy))
 
     def _follow(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""From what the parties say to the record of a cell."""
+"""From the reports of the parties to the record of a cell."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from orchestrator.records.record import (
     Totals,
 )
 from orchestrator.records.versions import host_versions
-from parties.policies import make
+from parties.roles.reports import PartyResult, StageReport
 
-Results = Mapping[str, Mapping[str, Any]]
+Results = Mapping[str, PartyResult]
 
 _PREFILL = {
     "shared": "shared: the bench's referee ran the prompt in the clear and gave client and server uniformly random "
@@ -64,27 +64,28 @@ def build_record(
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
         shaping_details: How it ran.
-        warnings: What the driver has to say, before the parties' own.
+        warnings: The driver's warnings, before the parties' own.
     """
-    stages = _stages(results)
+    stages = _stages({role: result.stages for role, result in results.items()})
     clock = _clock(results)
-    tokens = int(results[clock]["tokens"])
+    tokens = results[clock].tokens
     check = _check(results)
-    said = [f"{role}: {text}" for role, result in results.items() for text in result.get("warnings", ())]
+    reported = [f"{role}: {text}" for role, result in results.items() for text in result.warnings]
     if check is None and cell.engine.name != "plain":
-        said.append("the referee sent no check, so that the result counts as incorrect")
+        reported.append("the referee sent no check, so that the result counts as incorrect")
+    mismatches = kernel_mismatches(results, shaping, tls=cell.network.tls)
     correct = cell.engine.name == "plain" if check is None else check.passed
     return Record(
         **_common(cell, links, started, finished, experiment, (shaping, shaping_details)),
         status=Status.OK if correct else Status.INCORRECT,
         tokens=tokens,
-        seconds_per_token=float(results[clock]["decode_seconds"]) / tokens,
+        seconds_per_token=results[clock].decode_seconds / tokens,
         totals=Totals(online=_total(stages, "online", clock), offline=_total(stages, "offline", clock)),
         stages=stages,
         prefill_totals=_prefill_totals(results, clock),
         check=check,
         parties={role: _party(result) for role, result in results.items()},
-        warnings=(*warnings, *said, *_differences(results), *kernel_mismatches(results, shaping, tls=cell.network.tls)),
+        warnings=(*_experimental(cell), *warnings, *reported, *_differences(results), *mismatches),
     )
 
 
@@ -111,11 +112,17 @@ def failed_record(
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
         shaping_details: How it ran.
-        warnings: What the driver has to say.
+        warnings: The driver's warnings.
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)
     common = _common(cell, links, started, finished, experiment, (shaping, shaping_details))
-    return Record(**common, status=known.status, error=known, warnings=tuple(warnings))
+    return Record(**common, status=known.status, error=known, warnings=(*_experimental(cell), *warnings))
+
+
+def _experimental(cell: Cell) -> tuple[str, ...]:
+    """A warning that the cell's policy is experimental, and why."""
+    reason = cell.policy.build().experimental
+    return (f"policy {cell.policy.name} is experimental: {reason}",) if reason else ()
 
 
 def _common(
@@ -126,7 +133,7 @@ def _common(
     experiment: str,
     shaping: tuple[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
-    leaks = [make(cell.policy.name, **cell.policy.parameters).leaks]
+    leaks = [cell.policy.build().leaks]
     return {
         "id": cell.id,
         "experiment": experiment,
@@ -144,14 +151,14 @@ def _common(
 
 
 def trust_model(engine: EngineChoice) -> str:
-    """What an engine says about who must not collude with whom."""
+    """Who must not collude with whom, as the engine states it."""
     from parties.engines.factory import engine_class  # torch comes with it, and most commands do without
 
     return engine_class(engine.name, engine.randomness or "private").trust_model
 
 
 def _clock(results: Results) -> str:
-    return next(role for role in _CLOCKS if results.get(role, {}).get("tokens"))
+    return next(role for role in _CLOCKS if role in results and results[role].tokens)
 
 
 def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal:
@@ -166,19 +173,17 @@ def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal
     )
 
 
-def _stages(results: Results) -> tuple[StageReading, ...]:
-    return tuple(
-        StageReading(party=role, **stage) for role, result in results.items() for stage in result.get("stages", ())
-    )
+def _stages(costs: Mapping[str, Sequence[StageReport]]) -> tuple[StageReading, ...]:
+    return tuple(StageReading(party=role, **stage.to_json()) for role, stages in costs.items() for stage in stages)
 
 
 def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:
-    parts = {role: result["prefill"] for role, result in results.items() if result.get("prefill")}
+    parts = {role: result.prefill for role, result in results.items() if result.prefill is not None}
     if clock not in parts:
         return None
-    stages = _stages(parts)
+    stages = _stages({role: part.stages for role, part in parts.items()})
     return PrefillTotals(
-        seconds=float(parts[clock]["seconds"]),
+        seconds=parts[clock].seconds,
         online=_total(stages, "online", clock),
         offline=_total(stages, "offline", clock),
         stages=stages,
@@ -186,15 +191,15 @@ def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:
 
 
 def _check(results: Results) -> Check | None:
-    found = next((result["check"] for result in results.values() if result.get("check")), None)
+    found = next((result.check for result in results.values() if result.check is not None), None)
     if found is None:
         return None
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.to_json().items()}
     return Check.model_validate(finite)
 
 
-def _party(result: Mapping[str, Any]) -> PartyReading:
-    return PartyReading(**{name: result[name] for name in PartyReading.model_fields if name in result})
+def _party(result: PartyResult) -> PartyReading:
+    return PartyReading(**{name: getattr(result, name) for name in PartyReading.model_fields})
 
 
 def kernel_mismatches(results: Results, shaping: str, *, tls: bool = False) -> list[str]:
@@ -204,14 +209,14 @@ def kernel_mismatches(results: Results, shaping: str, *, tls: bool = False) -> l
     adds, and whatever else uses the interfaces. The back end `proxy` sends everything twice.
     """
     found = []
-    for host in sorted({str(result.get("host", "")) for result in results.values()} - {""}):
-        here = [result for result in results.values() if result.get("host") == host]
-        parts = [part for result in here for part in (result, result.get("prefill") or {})]
-        stages = [stage for part in parts for stage in part.get("stages", ())]
-        own = sum(stage["sent_bytes"] for stage in stages)
-        headers = (_HEADER_BYTES + _TLS_BYTES * tls) * sum(stage.get("messages", 0) for stage in stages)
-        kernel = max(result.get("interface_sent_bytes", 0) for result in here)
-        seconds = max(sum(stage.get("seconds", 0) for stage in part.get("stages", ())) for part in parts)
+    for host in sorted({result.host for result in results.values()} - {""}):
+        here = [result for result in results.values() if result.host == host]
+        parts = [part.stages for result in here for part in (result, result.prefill) if part is not None]
+        stages = [stage for part in parts for stage in part]
+        own = sum(stage.sent_bytes for stage in stages)
+        headers = (_HEADER_BYTES + _TLS_BYTES * tls) * sum(stage.messages for stage in stages)
+        kernel = max(result.interface_sent_bytes for result in here)
+        seconds = max(sum(stage.seconds for stage in part) for part in parts)
         other = _OTHER_BYTES + _OTHER_BYTES_A_SECOND * seconds
         most = (own + headers) * (2 if shaping == "proxy" else 1) + other
         if not 0.95 * own <= kernel <= 1.05 * most:
@@ -224,7 +229,7 @@ def kernel_mismatches(results: Results, shaping: str, *, tls: bool = False) -> l
 
 def _differences(results: Results) -> list[str]:
     """Versions in which the parties differ."""
-    stated = {role: result.get("versions", {}) for role, result in results.items()}
+    stated = {role: result.versions for role, result in results.items()}
     packages = sorted({package for versions in stated.values() for package in versions})
     found = []
     for package in packages:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-Progress = Mapping[str, Mapping[str, Any]]
+from parties.roles.reports import PartyProgress
+
+Progress = Mapping[str, PartyProgress | None]
 Sample = dict[str, Any]
 
 FOLDER = "timeline"
@@ -55,7 +57,8 @@ class Timeline:
         if now < self._next:
             return None
         self._next = (now // self._pace + 1) * self._pace
-        sample = sample_of(round(now, 3), {role: said for role, said in progress.items() if self._spoke(role, said)})
+        heard = {role: said for role, said in progress.items() if said is not None and self._spoke(role, said)}
+        sample = sample_of(round(now, 3), heard)
         self.samples.append(sample)
         if len(self.samples) > MOST_SAMPLES:
             self.samples = self.samples[::2]
@@ -63,11 +66,11 @@ class Timeline:
             self.generation += 1
         return sample
 
-    def _spoke(self, role: str, said: Mapping[str, Any]) -> bool:
+    def _spoke(self, role: str, said: PartyProgress) -> bool:
         """Whether a party has answered since the last sample: what it said before is not what it does now."""
-        uptime = said.get("uptime_seconds")
+        uptime = said.uptime_seconds
         before, self._uptimes[role] = self._uptimes.get(role), uptime
-        return bool(said) and (uptime is None or uptime != before)
+        return uptime is None or uptime != before
 
     def save(self, run_dir: Path) -> None:
         """Writes `timeline/ID.json.gz` into the folder of a run, whole or not at all.
@@ -86,16 +89,16 @@ class Timeline:
             draft.unlink(missing_ok=True)
 
 
-def sample_of(t: float, progress: Progress) -> Sample:
+def sample_of(t: float, progress: Mapping[str, PartyProgress]) -> Sample:
     """One sample of what the parties said."""
-    clock = "referee" if progress.get("referee", {}).get("tokens") else "client"
-    stages = progress.get(clock, {}).get("stages", {})
+    clock = "referee" if "referee" in progress and progress["referee"].tokens else "client"
+    stages = progress[clock].stages if clock in progress else {}
     parties = progress.items()
     return {
         "t": t,
-        "parties": {role: {key: _short(said[key]) for key in _SAID if key in said} for role, said in parties},
+        "parties": {role: {key: _short(getattr(said, key)) for key in _SAID} for role, said in parties},
         "stages": {name: [_short(amount) for amount in amounts] for name, amounts in stages.items()},
-        "pairs": {f"{role}>{peer}": sent for role, said in parties for peer, sent in said.get("peers", {}).items()},
+        "pairs": {f"{role}>{peer}": sent for role, said in parties for peer, sent in said.peers.items()},
     }
 
 

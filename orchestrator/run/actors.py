@@ -19,6 +19,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError
 from parties.metering.cgroup import oom_kills, usable_cpus
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.tls import Identity
 
 PARTY_CLASS = "parties.roles.party:Party"
@@ -36,8 +37,8 @@ class PartyActor:
 
     Args:
         role: `client`, `server`, `dealer` or `referee`.
-        parties_here: How many parties share this machine's cores.
-        party_class: Import path `module:Class` of what does the work, with the interface of
+        parties_here: Number of parties that share this machine's cores.
+        party_class: Import path `module:Class` of the party, with the interface of
             `parties.roles.party.Party`.
     """
 
@@ -49,7 +50,7 @@ class PartyActor:
         self._threads = threads_for(parties_here)
 
     def hello(self) -> dict[str, Any]:
-        """Says that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
+        """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
         kills = oom_kills()
         return {"pid": os.getpid(), "oom_kills": None if kills is None else asdict(kills)}
 
@@ -69,20 +70,20 @@ class PartyActor:
                 "metrics_address": tuple(self._party.metrics_address),
             }
 
-        return self._told(work)
+        return self._reply(work)
 
     def request_certificate(self) -> dict[str, Any]:
-        """What the run's authority is to sign: `request`. The key stays in this process."""
-        return self._told(lambda: {"request": self._identity.request()})
+        """The request for a certificate, `request`. The key stays in this process."""
+        return self._reply(lambda: {"request": self._identity.request()})
 
     def take_certificate(self, certificate: bytes, authority: bytes) -> dict[str, Any]:
-        """Have what the authority signed, and its own certificate to know the peers by; `{}`, or `error`."""
+        """Take the signed certificate, and the authority's own to verify peers; `{}`, or `error`."""
 
         def work() -> dict[str, Any]:
             self._identity.certify(certificate, authority)
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
     def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
         """Connect the data links to every other role, under TLS if there is a certificate; `{}`, or `error`."""
@@ -91,21 +92,24 @@ class PartyActor:
             self._party.connect(addresses, *([self._identity] if self._identity.certified else []))
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run one cell; what `Party.run` returns, or `error`."""
+        """Run one cell; the fields of its `PartyResult`, or `error`."""
 
         def work() -> dict[str, Any]:
             torch.set_num_threads(self._threads)  # OpenMP keeps this per thread, and Ray may run us on any of its own
-            result: dict[str, Any] = self._party.run(job)
-            return result
+            result: PartyResult = self._party.run(job)
+            return result.to_json()
 
-        return self._told(work)
+        return self._reply(work)
 
     def progress(self) -> dict[str, Any]:
-        """What `Party.progress` says now; empty before `open`."""
-        progress: dict[str, Any] = {} if self._party is None else self._party.progress()
+        """The fields of the party's `PartyProgress` now; empty before `open`."""
+        return {} if self._party is None else self._progress().to_json()
+
+    def _progress(self) -> PartyProgress:
+        progress: PartyProgress = self._party.progress()
         return progress
 
     def stacks(self) -> str:
@@ -123,19 +127,19 @@ class PartyActor:
                 self._party.close()
             return {}
 
-        return self._told(work)
+        return self._reply(work)
 
-    def _told(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _reply(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - the edge of the process: whatever went wrong goes into the record
             return {"error": describe(error, self._role, self._last_progress())}
 
-    def _last_progress(self) -> dict[str, Any]:
+    def _last_progress(self) -> PartyProgress | None:
         try:
-            return self.progress()
+            return None if self._party is None else self._progress()
         except Exception:  # noqa: BLE001 - a broken party must not hide the error that broke it
-            return {}
+            return None
 
 
 def threads_for(parties_here: int) -> int:
@@ -143,15 +147,16 @@ def threads_for(parties_here: int) -> int:
     return max(1, int(usable_cpus() / max(1, parties_here)))
 
 
-def describe(error: Exception, role: str, progress: dict[str, Any]) -> dict[str, Any]:
+def describe(error: Exception, role: str, progress: PartyProgress | None) -> dict[str, Any]:
     """The error dictionary of one party: status, message, role, stage, bytes so far, and the peer it names, if any."""
+    last = progress or PartyProgress(role=role, state="")
     return {
         "status": _status(error),
         "message": str(error) if isinstance(error, PartyError) else _safe_message(error),
         "role": role,
-        "stage": getattr(error, "stage", None) or progress.get("stage") or "",
-        "sent_bytes": int(progress.get("sent_bytes", 0)),
-        "received_bytes": int(progress.get("received_bytes", 0)),
+        "stage": getattr(error, "stage", None) or last.stage,
+        "sent_bytes": last.sent_bytes,
+        "received_bytes": last.received_bytes,
         "peer": getattr(error, "peer", None) or next(iter(getattr(error, "missing", ())), None),
         "out_of_range": error.number if isinstance(error, OutOfRange) else None,
     }

@@ -1,4 +1,4 @@
-"""How long to wait, and what cuts the waiting short."""
+"""Deadlines, and the user's wish to stop."""
 
 import threading
 import time
@@ -8,12 +8,12 @@ class Interrupted(Exception):  # noqa: N818 - an event of the user, not an error
     """The user asked to stop."""
 
 
-class Overdue(Exception):  # noqa: N818 - said of a wait, as TimeoutError is taken
+class Overdue(Exception):  # noqa: N818 - TimeoutError is taken
     """The time is up."""
 
 
-class Patience:
-    """A deadline and the user's wish to stop, asked together by every wait.
+class Deadline:
+    """A deadline and the user's wish to stop, checked together in every wait.
 
     Args:
         seconds: Time from now until `check` raises `Overdue`.

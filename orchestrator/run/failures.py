@@ -1,12 +1,16 @@
 """Why a cell failed: one failure, of the party that caused it and not of the ones that noticed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray.exceptions
 
 from parties.metering.meter import IDLE
+from parties.roles.reports import PartyProgress
+
+Progress = Mapping[str, PartyProgress | None]
+"""The last progress of each role; None before its first."""
 
 
 @dataclass(eq=False)
@@ -17,9 +21,9 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
         status: One of the record's statuses.
         message: What happened and what to do.
         role: The party at fault, or empty when it was none of them.
-        stage: What that party last said it was doing.
-        sent_bytes: What it had sent by then, all links together.
-        received_bytes: What it had received by then.
+        stage: The last stage that the party reported.
+        sent_bytes: Bytes it had sent by then, all links together.
+        received_bytes: Bytes it had received by then.
         peer: The party that this one blames; a failure with a peer is a symptom.
         out_of_range: With the status of that name, the number: fields of the record's `RangeReading`.
     """
@@ -34,31 +38,31 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
     out_of_range: Mapping[str, Any] | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """The fields of the record's error."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "peer"}
+        return {name: value for name, value in asdict(self).items() if name != "peer"}
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
 
 
-def reported(error: Mapping[str, Any], progress: Mapping[str, Any]) -> CellFailure:
-    """The failure that a party told of itself, from its error dictionary.
+def reported(error: Mapping[str, Any], progress: PartyProgress | None) -> CellFailure:
+    """The failure that a party reported of itself, from its error dictionary.
 
-    The stage may have been left by the time the error was told; the last one seen stands in then.
+    The party may have left the stage by the time of its report; then it is the last stage seen.
     """
-    stage = error["stage"] if error["stage"] not in ("", IDLE) else progress.get("stage", "")
+    stage = error["stage"] if error["stage"] not in ("", IDLE) else _last_stage(progress)
     return CellFailure(**{**error, "stage": stage})
 
 
-def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = "") -> CellFailure:
+def lost(role: str, error: Exception, progress: PartyProgress | None, oom: str = "") -> CellFailure:
     """The failure of a party whose actor did not answer any more.
 
     Args:
         role: The party.
-        error: What Ray says.
-        progress: The party's last.
-        oom: What the kernel says of processes that it killed for want of memory since the party started, if it does.
+        error: Ray's error.
+        progress: The party's last progress.
+        oom: The kernel's count of processes killed for want of memory since the party started, in words, if there are.
     """
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         status, what = "oom", "was killed by Ray because its machine ran out of memory; use a smaller model or seq_len"
@@ -74,10 +78,10 @@ def lost(role: str, error: Exception, progress: Mapping[str, Any], oom: str = ""
     return blamed(role, progress, status=status, message=f"{role} {what}")
 
 
-def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str, Any]]) -> CellFailure:
+def root_cause(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
     """The failure to record, of all that came in.
 
-    A party that failed of itself comes first. If all who spoke blame a peer, the silent peer is at fault: it hangs, or
+    A party that failed by itself comes first. If every report blames a peer, the silent peer is at fault: it hangs, or
     its machine is out of reach.
 
     Args:
@@ -91,20 +95,24 @@ def culprit(failures: Sequence[CellFailure], progress: Mapping[str, Mapping[str,
     for failure in failures:
         if failure.peer is not None and failure.peer not in speakers:
             message = f"{failure.role} says: {failure.message}"
-            return blamed(failure.peer, progress.get(failure.peer, {}), status=failure.status, message=message)
+            return blamed(failure.peer, progress.get(failure.peer), status=failure.status, message=message)
     return failures[0]
 
 
-def blamed(role: str, progress: Mapping[str, Any], *, status: str, message: str) -> CellFailure:
-    """A failure of a party with what its last progress said of it; of nobody if `role` is empty."""
+def blamed(role: str, progress: PartyProgress | None, *, status: str, message: str) -> CellFailure:
+    """A failure of a party, with stage and bytes of its last progress; of nobody if `role` is empty."""
     return CellFailure(
         status=status,
         message=message,
         role=role,
-        stage=str(progress.get("stage") or ""),
-        sent_bytes=int(progress.get("sent_bytes", 0)),
-        received_bytes=int(progress.get("received_bytes", 0)),
+        stage=_last_stage(progress),
+        sent_bytes=0 if progress is None else progress.sent_bytes,
+        received_bytes=0 if progress is None else progress.received_bytes,
     )
+
+
+def _last_stage(progress: PartyProgress | None) -> str:
+    return "" if progress is None else progress.stage
 
 
 def _reason(error: Exception) -> str:

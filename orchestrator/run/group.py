@@ -1,4 +1,4 @@
-"""The parties of one or more cells: four actors on their seats, connected to each other, stopped as one."""
+"""The parties of one or more cells: four actors in their slots, connected to each other, stopped as one."""
 
 import contextlib
 import math
@@ -14,24 +14,25 @@ from ray.actor import ActorHandle
 
 from orchestrator.experiment.networks import Network
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
-from orchestrator.run.deadline import Patience
-from orchestrator.run.failures import CellFailure, blamed, culprit, lost, reported
+from orchestrator.run.deadline import Deadline
+from orchestrator.run.failures import CellFailure, Progress, blamed, lost, reported, root_cause
 from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import OomKills, read_oom_kills
 from parties.metering.meter import IDLE
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.tls import Authority
 
 Address = tuple[str, int]
 Answers = dict[str, Any]
-Progress = Mapping[str, Mapping[str, Any]]
+Results = dict[str, PartyResult]
 
 POLL_S = 0.33
 # How long to listen for the cause once a party has reported a symptom (its peer is gone).
 _GRACE_S = 3.0
 _STACKS_S = 5.0
-_SILENT_S = 5.0  # a party that works tells its progress three times a second
+_SILENT_S = 5.0  # a party at work reports its progress three times a second
 _CLOSE_S = 5.0
 _OOM_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
@@ -42,12 +43,12 @@ class PartyGroup:
     """Four connected parties.
 
     Attributes:
-        placement: Where they sit.
+        placement: Their slots.
         exporters: Address of each party's Prometheus exporter.
         pids: Process id of each party, on its own machine.
         progress: Last progress of each role.
-        stages_seen: Last stage of each role, idling aside.
-        heard: When each role last told its progress, by the monotonic clock.
+        stages_seen: Last stage of each role in which it was not idle.
+        heard: When each role last reported its progress, by the monotonic clock.
         oom_kills: The kernel's count of processes killed for want of memory where each role started.
         links: The links between them.
         timeout_s: What the parties allow a peer to be silent, in seconds.
@@ -57,7 +58,7 @@ class PartyGroup:
     actors: dict[str, ActorHandle]
     exporters: dict[str, Address]
     pids: dict[str, int]
-    progress: dict[str, Mapping[str, Any]]
+    progress: dict[str, PartyProgress | None]
     stages_seen: dict[str, str]
     timeout_s: float
     heard: dict[str, float] = field(default_factory=dict, init=False)
@@ -69,22 +70,22 @@ class PartyGroup:
     def start(
         cls,
         placement: Placement,
-        patience: Patience,
+        deadline: Deadline,
         timeout_s: float,
         ports: Mapping[str, int],
         network: Network,
         shaping: str,
         party_class: str = PARTY_CLASS,
     ) -> Self:
-        """Start the actors on their seats and connect them.
+        """Start the actors in their slots and connect them.
 
         Args:
-            placement: The seats; released again if this fails.
-            patience: Bounds the whole start.
+            placement: The slots; released again if this fails.
+            deadline: Bounds the whole start.
             timeout_s: What the parties allow a peer to be silent, in seconds.
             ports: Data ports of the roles that want a fixed one.
-            network: What the links between them should be like, for as long as they live.
-            shaping: The back end that makes them so, or `auto`.
+            network: The links between them, for as long as they live.
+            shaping: The back end that shapes the links, or `auto`.
             party_class: See `PartyActor`.
 
         Raises:
@@ -99,20 +100,20 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, {}, {}, {role: {} for role in ROLES}, {}, timeout_s)
+        group = cls(placement, actors, {}, {}, dict.fromkeys(ROLES), {}, timeout_s)
         try:
-            group._connect(patience, ports, network, shaping)
+            group._connect(deadline, ports, network, shaping)
         except BaseException:
             group.kill()
             raise
         return group
 
-    def run(self, job: dict[str, Any], patience: Patience, watch: Callable[[Progress], None]) -> Answers:
+    def run(self, job: dict[str, Any], deadline: Deadline, watch: Callable[[Progress], None]) -> Results:
         """Run one job on all parties at once.
 
         Args:
             job: `parties.roles.job.Job` as a dictionary.
-            patience: Bounds the run.
+            deadline: Bounds the run.
             watch: Called about three times a second with the progress of all roles.
 
         Returns:
@@ -124,17 +125,18 @@ class PartyGroup:
             Overdue: If it takes too long.
         """
 
-        def told(progress: Progress) -> None:
+        def observe(progress: Progress) -> None:
             watch(progress)
             self._require_news()
 
-        return self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, patience, told)
+        answers = self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, deadline, observe)
+        return {role: PartyResult.model_validate(answer) for role, answer in answers.items()}
 
     def overdue(self, message: str) -> CellFailure:
-        """The failure of a cell that took too long; a party that alone no longer tells its progress is at fault."""
+        """The failure of a cell that took too long; a party that alone no longer reports its progress is at fault."""
         silent = self._silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
-        return blamed(role, self._seen(role) if role else {}, status="timeout", message=message)
+        return blamed(role, self._seen(role) if role else None, status="timeout", message=message)
 
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""
@@ -149,7 +151,7 @@ class PartyGroup:
         self.kill()
 
     def kill(self) -> None:
-        """End all parties at once, whatever they do, and give their seats back."""
+        """End all parties at once, and release their slots."""
         for actor in self.actors.values():
             ray.kill(actor)
         self.placement.release()
@@ -165,10 +167,10 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, patience: Patience, ports: Mapping[str, int], network: Network, shaping: str) -> None:
+    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: Network, shaping: str) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
-        hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, patience)
+        hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)
         self.pids = {role: answer["pid"] for role, answer in hello.items()}
         counted = {role: answer["oom_kills"] for role, answer in hello.items()}
         self.oom_kills = {role: OomKills(**before) for role, before in counted.items() if before is not None}
@@ -177,18 +179,18 @@ class PartyGroup:
                 role: actor.open.remote(hosts[role], ports.get(role, 0), session, self.timeout_s)
                 for role, actor in self.actors.items()
             },
-            patience,
+            deadline,
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
         bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
         self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
         if network.tls:
-            self._certify(patience)
-        self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, patience)
+            self._certify(deadline)
+        self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, deadline)
 
-    def _certify(self, patience: Patience) -> None:
-        """A certificate for each party, from an authority that nobody keeps."""
-        asked = self._all({role: actor.request_certificate.remote() for role, actor in self.actors.items()}, patience)
+    def _certify(self, deadline: Deadline) -> None:
+        """Gives each party a certificate of an authority whose key is dropped afterwards."""
+        asked = self._all({role: actor.request_certificate.remote() for role, actor in self.actors.items()}, deadline)
         authority = Authority()
         signed = {role: authority.sign(role, answer["request"]) for role, answer in asked.items()}
         self._all(
@@ -196,13 +198,13 @@ class PartyGroup:
                 role: actor.take_certificate.remote(signed[role], authority.certificate)
                 for role, actor in self.actors.items()
             },
-            patience,
+            deadline,
         )
 
     def _all(
-        self, refs: dict[str, Any], patience: Patience, watch: Callable[[Progress], None] = lambda _: None
+        self, refs: dict[str, Any], deadline: Deadline, watch: Callable[[Progress], None] = lambda _: None
     ) -> Answers:
-        """The answers of all roles; the first failure ends the wait, once its cause is known."""
+        """The answers of all roles; the first failure ends the wait, once its root cause is known."""
         answers: Answers = {}
         failures: list[CellFailure] = []
         settle_at = math.inf
@@ -211,8 +213,8 @@ class PartyGroup:
         self.stages_seen = {}
         self.heard = dict.fromkeys(refs, time.monotonic())
         while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
-            patience.check()
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, patience.left))
+            deadline.check()
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, deadline.left))
             self._note(poll.latest())
             for ref in ready:
                 role = pending.pop(ref)
@@ -223,30 +225,32 @@ class PartyGroup:
                     settle_at = min(settle_at, time.monotonic() + _GRACE_S)
             watch(self.progress)
         if failures:
-            raise culprit(failures, {role: self._seen(role) for role in self.actors})
+            raise root_cause(failures, {role: self._seen(role) for role in self.actors})
         return answers
 
     def _require_news(self) -> None:
-        """Fail where parties are out of the driver's reach, also if no peer waits for them.
+        """Fail if a party is out of the driver's reach, even if no peer waits for it.
 
-        Their peers, who know more, are given the time to say it first.
+        Its peers, who know more, get the time to report it first.
         """
         limit = self.timeout_s + _SILENT_S
         if silent := self._silent(limit):
             raise self.overdue(f"no news from {', '.join(silent)} for {limit:g} s: gone with its host, or cut off")
 
     def _silent(self, seconds: float) -> list[str]:
-        """The roles that told no progress for so long."""
+        """The roles that reported no progress for so long."""
         now = time.monotonic()
         return [role for role, heard in self.heard.items() if now - heard > seconds]
 
-    def _note(self, news: Progress) -> None:
+    def _note(self, news: Mapping[str, PartyProgress]) -> None:
         self.progress.update(news)
         self.heard |= dict.fromkeys(news, time.monotonic())
-        self.stages_seen |= {role: told["stage"] for role, told in news.items() if told.get("stage", IDLE) != IDLE}
+        self.stages_seen |= {role: last.stage for role, last in news.items() if last.stage not in ("", IDLE)}
 
-    def _seen(self, role: str) -> Mapping[str, Any]:
-        return {**self.progress[role], "stage": self.stages_seen.get(role, "")}
+    def _seen(self, role: str) -> PartyProgress | None:
+        """A role's last progress, with the last stage in which it was not idle."""
+        last = self.progress[role]
+        return None if last is None else last.model_copy(update={"stage": self.stages_seen.get(role, "")})
 
     def _answer(self, role: str, ref: Any) -> Any:
         try:
@@ -258,7 +262,7 @@ class PartyGroup:
         return answer
 
     def _oom(self, role: str) -> str:
-        """What the kernel says of processes that it killed for want of memory since a party started; empty if none."""
+        """Processes that the kernel killed for want of memory since a party started, in words; empty if none."""
         before, node = self.oom_kills.get(role), self.placement.nodes[role]
         if before is None or not any(known["Alive"] for known in ray.nodes() if known["NodeID"] == node):
             return ""
@@ -277,7 +281,7 @@ class PartyGroup:
             return f"no stack: {type(error).__name__}; process {self.pids.get(role)} is {self._state(role)}"
 
     def _state(self, role: str) -> str:
-        """What the system says of a party's process, where that process is on this machine."""
+        """The state of a party's process, if that process is on this machine."""
         if not self._is_here(role):
             return "on another machine"
         try:
@@ -287,20 +291,21 @@ class PartyGroup:
 
 
 class _ProgressPoll:
-    """Asks every party for its progress, never twice before it answered."""
+    """Polls the progress of every party; a party is not asked again before it has answered."""
 
     def __init__(self, actors: Mapping[str, ActorHandle]) -> None:
         self._actors = actors
         self._asked = {role: actor.progress.remote() for role, actor in actors.items()}
 
-    def latest(self) -> dict[str, Mapping[str, Any]]:
-        """What has come in since the last call; parties that did not answer are left out."""
-        came: dict[str, Mapping[str, Any]] = {}
+    def latest(self) -> dict[str, PartyProgress]:
+        """The progress that came in since the last call, by role."""
+        came: dict[str, PartyProgress] = {}
         ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=0)
         for role, ref in list(self._asked.items()):
             if ref in ready:
                 with contextlib.suppress(ray.exceptions.RayError):
-                    came[role] = ray.get(ref)
+                    if answer := ray.get(ref):
+                        came[role] = PartyProgress.model_validate(answer)
                 self._asked[role] = self._actors[role].progress.remote()
         return came
 

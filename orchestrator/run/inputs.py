@@ -11,6 +11,8 @@ from orchestrator.experiment.problems import ConfigError, Problem
 from parties.errors import ModelError, PromptError
 from parties.roles.job import Job
 
+_MODEL = "a model whose files are whole"
+_HEAD = "heads that were trained for this policy and model"
 _MODEL_FIX = "fetch the model again, or name another one"
 _PROMPT_FIX = "shorten seq_lens, or name another text"
 _HEAD_FIX = "name heads that fit, or leave the policy out"
@@ -34,13 +36,13 @@ def require_inputs(cells: Sequence[Cell], file: Path, *, elsewhere: bool) -> Non
 
 
 def _weights(cell: Cell) -> Iterator[Problem]:
-    """Weights that are missing, torn or of another model."""
+    """Weights that are missing, incomplete or of another model."""
     from parties.models import check_weights  # torch comes with it, and most commands do without
 
     try:
         check_weights(cell.model)
     except ModelError as error:
-        yield Problem("model", cell.model, str(error), _MODEL_FIX)
+        yield Problem("model", cell.model, _MODEL, _MODEL_FIX, str(error))
 
 
 def _tokens(cells: Sequence[Cell], *, elsewhere: bool) -> Iterator[Problem]:
@@ -53,27 +55,29 @@ def _tokens(cells: Sequence[Cell], *, elsewhere: bool) -> Iterator[Problem]:
         prompt_tokens(_job(longest), load_tokenizer(longest.model), load_spec(longest.model))
     except ModelError as error:
         if not elsewhere:
-            yield Problem("model", longest.model, str(error), _MODEL_FIX)
+            yield Problem("model", longest.model, _MODEL, _MODEL_FIX, str(error))
     except PromptError as error:
         path = "prompt.text_file"
-        yield Problem(path, longest.prompt.text_file, str(error).removeprefix(f"{path}: "), _PROMPT_FIX)
+        allowed = f"a UTF-8 text of at least {longest.seq_len} tokens"
+        reason = str(error).removeprefix(f"{path}: ")
+        yield Problem(path, longest.prompt.text_file, allowed, _PROMPT_FIX, reason)
 
 
 def _heads(cells: Sequence[Cell]) -> Iterator[Problem]:
     """Trained heads that are missing, damaged or of another model's shape, as far as no weights are needed."""
     from parties.heads import load_head, read_head
     from parties.models import load_spec
-    from parties.policies import make
 
     for choice in dict.fromkeys(str(cell.policy) for cell in cells):
         policy = next(cell.policy for cell in cells if str(cell.policy) == choice)
-        kind, head = make(policy.name, **policy.parameters).trained, str(policy.parameters.get("head", ""))
+        kind, head = policy.build().trained, str(policy.parameters.get("head", ""))
         if kind is None:
             continue
         try:
             load_head(head, kind, load_spec(cells[0].model), read_head(head, kind).fingerprint)
         except ModelError as error:
-            yield Problem(f"policies.{policy.name}.head", head, str(error).removeprefix("head: "), _HEAD_FIX)
+            reason = str(error).removeprefix("head: ")
+            yield Problem(f"policies.{policy.name}.head", head, _HEAD, _HEAD_FIX, reason)
 
 
 def _job(cell: Cell) -> Job:

@@ -1,4 +1,4 @@
-"""Ray on a lab: one node a host, so that the same experiment runs on emulated hosts as on a cluster."""
+"""Ray on a lab: one node per host, so that the same experiment runs on emulated hosts as on a cluster."""
 
 import os
 import signal
@@ -106,8 +106,8 @@ def run_in_lab(
     """
     with Lab.up(hosts, keep=keep) as lab:
         start_ray(lab)
-        told = {**ray_environment(lab), **(environment or {})}
-        process = lab.popen(lab.hosts[0].name, argv, env=told, pass_fds=descriptors)
+        variables = {**ray_environment(lab), **(environment or {})}
+        process = lab.popen(lab.hosts[0].name, argv, env=variables, pass_fds=descriptors)
         return _status(process)
 
 
@@ -121,8 +121,8 @@ def _status(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _logs(lab: Lab) -> str:
-    told = ""
+    text = ""
     for host in lab.hosts:
         tail = lab.run(host.name, ["tail", "-n", "5", _LOG], capture_output=True, text=True).stdout
-        told += f"\n== {host.name} ==\n{tail}"
-    return told
+        text += f"\n== {host.name} ==\n{tail}"
+    return text

@@ -107,8 +107,8 @@ class Survey:
             return
         self._taken[when] = self._links.measure(self._watch)
         if wrong := self._links.deviations(self._taken[when]):
-            told = f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured"
-            raise CellFailure(status, told)
+            message = f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured"
+            raise CellFailure(status, message)
 
     @property
     def backend(self) -> str:
@@ -242,12 +242,12 @@ class _Cluster:
         """See `netem.host.Site.call`."""
         try:
             limit_s = _ANSWER_S + given.get("limit_s", 0.0)  # a slow link takes its time to be measured
-            told = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=limit_s)
+            reply = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=limit_s)
         except ray.exceptions.RayError as error:
-            raise NetemError(f"{host} cannot be asked to {verb}: {type(error).__name__}") from error
-        if "error" in told:
-            raise NetemError(f"{host}: {told['error']}")
-        answer: dict[str, Any] = told["answer"]
+            raise NetemError(f"{host} does not answer to {verb}: {type(error).__name__}") from error
+        if "error" in reply:
+            raise NetemError(f"{host}: {reply['error']}")
+        answer: dict[str, Any] = reply["answer"]
         return answer
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Small questions to a node of the cluster."""
+"""Short calls to a node of the cluster."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 def on_node(node: str, timeout_s: float, function: Callable[..., Answer], *given: object) -> Answer:
-    """What a function returns on a node; it is called right here if that is this process's own.
+    """The result of a function on a node; it is called right here if that is this process's own.
 
     Args:
         node: The node's id in Ray.

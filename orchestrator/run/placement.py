@@ -27,7 +27,7 @@ class PlacementError(Exception):
 
 @dataclass(frozen=True)
 class Placement:
-    """Reserved seats.
+    """Reserved slots.
 
     Attributes:
         strategy: `STRICT_SPREAD` (one node a protocol role) or `PACK`.
@@ -40,15 +40,15 @@ class Placement:
     nodes: dict[str, str]
     hosts: dict[str, str]
     gpus: dict[str, float]
-    seats: dict[str, tuple[PlacementGroup, int]]
+    slots: dict[str, tuple[PlacementGroup, int]]
 
     def parties_beside(self, role: str) -> int:
         """How many parties share the node of `role`, itself included."""
         return sum(node == self.nodes[role] for node in self.nodes.values())
 
     def options(self, role: str) -> dict[str, Any]:
-        """Ray options that put an actor on the seat of `role`."""
-        group, index = self.seats[role]
+        """Ray options that put an actor on the slot of `role`."""
+        group, index = self.slots[role]
         return {
             "num_cpus": CPU_SHARE,
             "num_gpus": self.gpus[role],
@@ -56,13 +56,13 @@ class Placement:
         }
 
     def release(self) -> None:
-        """Give the seats back; Ray kills whatever still sits on them."""
-        for group in {group.id: group for group, _ in self.seats.values()}.values():
+        """Give the slots back; Ray kills whatever still runs in them."""
+        for group in {group.id: group for group, _ in self.slots.values()}.values():
             remove_placement_group(group)
 
 
 def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = lambda: None) -> Placement:
-    """Reserve a seat for every role.
+    """Reserve a slot for every role.
 
     The protocol's roles get a node each where the cluster has that many nodes, and share as few as possible otherwise.
     The referee is not a party of the protocol: it goes wherever there is room. A role is bound to the nodes that offer
@@ -92,15 +92,15 @@ def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = l
         for group in reserved:
             remove_placement_group(group)
         raise
-    seats = {role: (group, i) for group, row in zip(reserved, rows, strict=True) for i, role in enumerate(row)}
-    at = {role: placement_group_table(group)["bundles_to_node_id"][i] for role, (group, i) in seats.items()}
+    slots = {role: (group, i) for group, row in zip(reserved, rows, strict=True) for i, role in enumerate(row)}
+    at = {role: placement_group_table(group)["bundles_to_node_id"][i] for role, (group, i) in slots.items()}
     address = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
     return Placement(
         strategy=strategy,
         nodes=at,
         hosts={role: address[node] for role, node in at.items()},
         gpus={role: bundle.get("GPU", 0.0) for role, bundle in bundles.items()},
-        seats=seats,
+        slots=slots,
     )
 
 
@@ -118,7 +118,7 @@ def _gpu_share(nodes: list[dict[str, Any]], roles: int) -> float:
     total = sum(node["Resources"].get("GPU", 0.0) for node in nodes)
     if not total:
         raise PlacementError(
-            "the cell asks for a GPU and no node of the cluster offers one; run it with gpu: false, or start Ray on a "
+            "the cell needs a GPU and no node of the cluster offers one; run it with gpu: false, or start Ray on a "
             "machine where nvidia-smi lists a GPU (ray start --num-gpus=N overrides what Ray finds)"
         )
     roles_a_gpu = math.ceil(roles / total)  # a role's share must lie on one GPU

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from orchestrator.run.deadline import Patience
+from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import Placement
@@ -13,7 +13,7 @@ SLACK_BYTES = 1_000_000_000  # four processes with torch in them, and the activa
 _ASK_S = 60.0
 
 
-def require_memory(weights: int, placement: Placement, patience: Patience) -> None:
+def require_memory(weights: int, placement: Placement, deadline: Deadline) -> None:
     """Refuse a cell whose shares cannot fit into the free memory of the nodes.
 
     A rough need: `weights` x 8 bytes for each party on a node, and some slack.
@@ -21,13 +21,13 @@ def require_memory(weights: int, placement: Placement, patience: Patience) -> No
     Args:
         weights: Number of the model's parameters.
         placement: Which party sits where.
-        patience: Asked before each node.
+        deadline: Asked before each node.
 
     Raises:
         CellFailure: With status `oom`, and what is needed and free.
     """
     for node, parties in Counter(placement.nodes.values()).items():
-        patience.check()
+        deadline.check()
         usable, needed = usable_memory(node), needed_bytes(weights, parties)
         if usable.available < needed:
             host = next(placement.hosts[role] for role, at in placement.nodes.items() if at == node)

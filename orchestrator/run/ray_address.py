@@ -15,8 +15,8 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 _VARIABLE = "RAY_ADDRESS"
 _ALLOWED = "an address is host:port of the head, such as 192.0.2.10:6379, or auto, or local"
-_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # what Ray's own drivers ask first
-_KNOCK_S, _ANSWER_S = 10.0, 30.0
+_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # the first request of Ray's own drivers
+_CONNECT_S, _ANSWER_S = 10.0, 30.0
 
 log = logging.getLogger(__name__)
 
@@ -79,25 +79,27 @@ def named_cluster(option: str | None) -> Cluster | None:
     return Cluster(given, origin)
 
 
-def knock(cluster: Cluster) -> None:
-    """Ask the head of a cluster for its id, so that a refusal is told at once; Ray itself would try for minutes.
+def probe(cluster: Cluster) -> None:
+    """Ask the head of a cluster for its id, so that a refusal is reported at once; Ray itself would try for minutes.
 
     Raises:
-        ClusterError: Nothing answers at its address, or not as a Ray head does, or it asks for a token.
+        ClusterError: Nothing answers at its address, or not as a Ray head does, or it requires a token.
     """
     host, _, port = cluster.address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
         with init_grpc_channel(cluster.address) as channel:
             channel.unary_unary(_QUESTION)(b"", timeout=_ANSWER_S)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise _asks_for_a_token(cluster) from error
+            raise _requires_a_token(cluster) from error
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            told = f"what listens there does not answer as a Ray head, or wants TLS (RAY_USE_TLS=1): {error.details()}"
-            raise cluster.refusal(told) from error
+            reason = (
+                f"the service there does not answer as a Ray head, or requires TLS (RAY_USE_TLS=1): {error.details()}"
+            )
+            raise cluster.refusal(reason) from error
     except ray.exceptions.AuthenticationError as error:
-        raise _asks_for_a_token(cluster) from error
+        raise _requires_a_token(cluster) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise cluster.refusal(error) from error
 
@@ -124,7 +126,7 @@ def _set(variables: dict[str, str | None]) -> None:
 
 
 def _found(origin: str) -> Cluster:
-    """The cluster that Ray's `auto` means, told before anything runs there: nobody wrote its address."""
+    """The cluster that Ray's `auto` means, reported before anything runs there: nobody wrote its address."""
     try:
         address = services.get_ray_address_from_environment("auto", None)
     except ConnectionError:
@@ -137,18 +139,18 @@ def _found(origin: str) -> Cluster:
 
 
 def token_advice() -> str:
-    """What to do where a cluster asks for a token and this process shows none, or another one."""
+    """What to do where a cluster requires a token and this process shows none, or another one."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         where = "and RAY_AUTH_TOKEN_PATH=FILE, unless the token is in ~/.ray/auth_token"
-        return f"it asks for a token: export RAY_AUTH_MODE=token ({where})"
+        return f"it requires a token: export RAY_AUTH_MODE=token ({where})"
     file = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
     where = "RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else file
     return f"{where} must hold the token that its head was started with"
 
 
-def _asks_for_a_token(cluster: Cluster) -> ClusterError:
-    told = f"the Ray cluster at {cluster.address} ({cluster.origin})"
-    return ClusterError(f"{told} refuses this driver: {token_advice()}")
+def _requires_a_token(cluster: Cluster) -> ClusterError:
+    cluster_text = f"the Ray cluster at {cluster.address} ({cluster.origin})"
+    return ClusterError(f"{cluster_text} refuses this driver: {token_advice()}")
 
 
 def _refusal(address: str, origin: str, reason: str) -> ClusterError:

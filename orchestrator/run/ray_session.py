@@ -17,7 +17,7 @@ import psutil
 import ray
 from ray._private import services
 
-from orchestrator.run.ray_address import Cluster, ClusterError, knock, named_cluster, ray_settings
+from orchestrator.run.ray_address import Cluster, ClusterError, named_cluster, probe, ray_settings
 from orchestrator.run.scratch import remove_ended, scratch
 from parties.metering.cgroup import usable_cpus
 
@@ -57,7 +57,7 @@ def ray_session(address: str | None) -> Iterator[None]:
 @contextmanager
 def _joined(cluster: Cluster) -> Iterator[None]:
     with ray_settings(RAY_USAGE_STATS_ENABLED="0", **cluster.settings):
-        knock(cluster)
+        probe(cluster)
         try:
             try:
                 with _quietly():
@@ -108,7 +108,7 @@ def _started() -> Iterator[None]:
 def _settings(folder: Path) -> dict[str, str | None]:
     """Ray's settings for a Ray of our own.
 
-    It asks for a token, so that no other user of the machine can run programs as this one. The token is in its own
+    It requires a token, so that no other user of the machine can run programs as this one. The token is in its own
     folder: the user's may be missing, unwritable or meant for a cluster.
     """
     token = folder / "auth_token"

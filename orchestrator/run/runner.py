@@ -1,6 +1,5 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,15 +13,16 @@ from orchestrator.experiment.cells import Cell
 from orchestrator.records.assemble import build_record, failed_record
 from orchestrator.records.record import LinkReading, Record, Status
 from orchestrator.run.actors import PARTY_CLASS
-from orchestrator.run.deadline import Interrupted, Overdue, Patience
-from orchestrator.run.failures import CellFailure
-from orchestrator.run.group import Answers, PartyGroup, Progress
+from orchestrator.run.deadline import Deadline, Interrupted, Overdue
+from orchestrator.run.failures import CellFailure, Progress
+from orchestrator.run.group import PartyGroup, Results
 from orchestrator.run.links import Survey
 from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.run.preflight import require_memory
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
 from parties.errors import ModelError
+from parties.options import HOW
 from parties.roles.job import Job
 
 _PLACE_S = 60.0
@@ -44,11 +44,11 @@ class Runner:
     Args:
         experiment: Name of the experiment.
         folder: The run's folder; stacks of hung parties go below it.
-        targets: Told about the exporters of each new group of parties.
+        targets: Receives the exporters of each new group of parties.
         stop: Set when the user wants to stop.
         show_text: Whether the client hands out the decoded text.
         party_class: Import path `module:Class` of what the actors wrap.
-        links_seen: Told what the links of a cell were asked and measured to be.
+        links_seen: Called with the links of a cell, as requested and as measured.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class Runner:
     def run(
         self, cell: Cell, watch: Callable[[Progress], None], note: Callable[[str], None] = lambda _: None
     ) -> Outcome:
-        """Run one cell; whatever happens to it becomes its record.
+        """Run one cell; its outcome becomes its record, also if it fails.
 
         Args:
             cell: The cell.
             watch: Called about three times a second with the progress of all roles.
-            note: Called with what the driver does itself, in words.
+            note: Called with the driver's own steps, in words.
         """
         stopwatch = Stopwatch()
-        patience = Patience(cell.cell_timeout_s, self._stop)
+        deadline = Deadline(cell.cell_timeout_s, self._stop)
         self._survey = Survey()
         if (known := self._refused.get(numbers_of(cell))) is not None:
-            return Outcome(failed_record(cell, known.told, (), *stopwatch.read(), **self._noted))
+            return Outcome(failed_record(cell, known.fields, (), *stopwatch.read(), **self._noted))
         try:
-            answers = self._answers(cell, patience, watch, note)
+            answers = self._answers(cell, deadline, watch, note)
         except BaseException as error:
             try:
                 failure = self._failure(cell, error)
@@ -101,10 +101,10 @@ class Runner:
             if failure.status == Status.OUT_OF_RANGE:
                 seen = f"{failure.message}; seen in cell {cell.id}, which computes the same numbers"
                 self._refused[numbers_of(cell)] = replace(failure, message=seen)
-            record = failed_record(cell, failure.told, self._survey.readings, *stopwatch.read(), **self._noted)
+            record = failed_record(cell, failure.fields, self._survey.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
         record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
-        return Outcome(record, answers["client"].get("text") if self._show_text else None)
+        return Outcome(record, answers["client"].text if self._show_text else None)
 
     def __enter__(self) -> Self:
         return self
@@ -118,31 +118,31 @@ class Runner:
         self._kill()
 
     def _answers(
-        self, cell: Cell, patience: Patience, watch: Callable[[Progress], None], note: Callable[[str], None]
-    ) -> Answers:
+        self, cell: Cell, deadline: Deadline, watch: Callable[[Progress], None], note: Callable[[str], None]
+    ) -> Results:
         """The cell, between the measurements of its links."""
 
         def measuring(what: str) -> None:
-            patience.check()
+            deadline.check()
             note(what)
 
-        group = self._group_for(cell, patience)
+        group = self._group_for(cell, deadline)
         self._survey = Survey(group.links, measuring)
         self._survey.before()
         self._links_seen(self._survey.readings)
-        answers = group.run(job_of(cell, show_text=self._show_text), patience, watch)
+        answers = group.run(job_of(cell, show_text=self._show_text), deadline, watch)
         self._survey.after()
         self._links_seen(self._survey.readings)
         return answers
 
     @property
     def _noted(self) -> dict[str, Any]:
-        """What the driver adds to a record."""
+        """The driver's part of a record."""
         survey = self._survey
         noted = {"experiment": self._experiment, "warnings": survey.warnings}
         return noted | {"shaping": survey.backend, "shaping_details": survey.details}
 
-    def _group_for(self, cell: Cell, patience: Patience) -> PartyGroup:
+    def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
         if self._group is not None and key == self._group_key:
             return self._group
@@ -150,21 +150,21 @@ class Runner:
             self._group.close()
             self._group = None
         weights = weights_of(cell.model)
-        placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=patience.check)
+        placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=deadline.check)
         try:
-            require_memory(weights, placement, patience)
+            require_memory(weights, placement, deadline)
         except BaseException:
             placement.release()
             raise
         self._group = PartyGroup.start(
-            placement, patience, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
+            placement, deadline, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
         )
         self._group_key = key
         self._targets.write(self._group.exporters)
         return self._group
 
     def _failure(self, cell: Cell, error: BaseException) -> CellFailure | None:
-        """What to record of an error; None if it is not the cell's but a bug or the user's second Ctrl-C."""
+        """The failure to record; None if the error is not the cell's, but a bug or the user's second Ctrl-C."""
         match error:
             case CellFailure(status=Status.TIMEOUT):
                 error.message += self._stacks(cell)
@@ -184,8 +184,8 @@ class Runner:
         return None
 
     def _overdue(self, cell: Cell) -> CellFailure:
-        progress = {} if self._group is None else self._group.progress
-        seen = ", ".join(f"{role} in {told['state']}/{told['stage']}" for role, told in progress.items() if told)
+        progress: Progress = {} if self._group is None else self._group.progress
+        seen = ", ".join(f"{role} in {last.state}/{last.stage}" for role, last in progress.items() if last is not None)
         message = (
             f"the cell took longer than cell_timeout_s: {cell.cell_timeout_s:g} (last seen: {seen or 'starting'}); "
             f"give it more time, or look where it hangs"
@@ -193,7 +193,7 @@ class Runner:
         return CellFailure(Status.TIMEOUT, message) if self._group is None else self._group.overdue(message)
 
     def _stacks(self, cell: Cell) -> str:
-        """Save the stacks of all parties; where they are, in words."""
+        """Save the stacks of all parties, and say where."""
         if self._group is None:
             return ""
         path = self._folder / _STACKS / f"{cell.id}.txt"
@@ -217,14 +217,11 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
         {
             "engine": cell.engine.name,
             "model": cell.model,
-            "policy": {"name": cell.policy.name, "parameters": cell.policy.parameters},
-            "prompt": cell.prompt.model_dump(),
+            "policy": cell.policy,
+            "prompt": cell.prompt,
             "seq_len": cell.seq_len,
             "new_tokens": cell.new_tokens,
-            "prefill": cell.prefill,
-            "argmax": cell.argmax,
-            "offline": cell.offline,
-            "comparison": cell.comparison,
+            "options": cell.options,
             "randomness": cell.engine.randomness or "private",
             "gpu": cell.gpu,
             "seed": cell.seed,
@@ -235,12 +232,12 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
 
 
 def numbers_of(cell: Cell) -> str:
-    """What decides which numbers a cell computes: its job without what only changes how, in words that can be compared.
+    """A key of the numbers that a cell computes: its job without the options that change only how.
 
-    Cells that are alike in it leave an engine's ranges alike, so the second one need not be run to know.
+    If one cell leaves the range of its engine, so does every cell with the same key; it need not run.
     """
-    how = ("offline", "comparison", "gpu", "show_text")
-    return json.dumps({k: v for k, v in job_of(cell, show_text=False).items() if k not in how}, sort_keys=True)
+    job = Job.model_validate(job_of(cell, show_text=False))
+    return job.model_dump_json(exclude={"gpu": True, "show_text": True, "options": set(HOW)})
 
 
 def weights_of(model: str) -> int:

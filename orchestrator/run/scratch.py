@@ -22,7 +22,7 @@ _SETTLE_S = 3.0  # Ray's processes write until they are gone
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for as long as the block lasts; a lock in it tells that its driver lives."""
+    """A folder for as long as the block lasts; a lock in it shows that its driver lives."""
     draft = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=ROOT))
     descriptor = os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class Stopwatch:
-    """Runs from its making on: it takes the time of day once, and counts on by the clock that no one sets."""
+    """Runs from its creation: it reads the time of day once, and counts on with the monotonic clock."""
 
     def __init__(self) -> None:
         self._started = datetime.now(UTC)

@@ -64,7 +64,7 @@ def run_sweep(
     KeyboardInterrupt at once.
 
     Args:
-        experiment: What the cells come from; it is frozen in the folder.
+        experiment: What the cells come from; the folder keeps a snapshot of it.
         cells: The cells, in the order to run them.
         out: The run's folder.
         address: The Ray cluster to use; see `ray_session`.
@@ -83,11 +83,11 @@ def run_sweep(
     """
     stop, refusal = threading.Event(), ""
     with RecordStore(out, PATIENCE_S) as store:
-        frozen = Frozen(store, experiment, expand(experiment), update=update)
-        todo = unfinished(cells, store.latest(), retry)
-        left = list(todo)
-        if todo:
-            course, purse = Course(experiment.name, len(todo)), Purse(budget)
+        snapshot = Frozen(store, experiment, expand(experiment), update=update)
+        pending = unfinished(cells, store.latest(), retry)
+        left = list(pending)
+        if pending:
+            course, purse = Course(experiment.name, len(pending)), Purse(budget)
             with (
                 ray_session(address),
                 stop_on_signals(stop),
@@ -109,7 +109,7 @@ def run_sweep(
                     expected = [estimate(later, known) for later in left]
                     if refusal := purse.refusal(expected[0]):
                         break
-                    frozen.check_prompt()
+                    snapshot.check_prompt()
                     course.begin([guess.seconds for guess in expected])
                     shown.begin(left[0])
                     cell = left.pop(0)

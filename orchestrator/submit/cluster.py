@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _RESULTS = "mpcache-bench"  # below the home folder of the user that Ray runs as
 _STOP_S = 60  # Ray allows three seconds, too few to end parties and to write what there is
-# What `submit` does it says itself; the last two have levels of their own.
+# `submit` reports its own progress; the last two have levels of their own.
 _CHATTY = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _END_S, _POLL_S = 120.0, 0.5
 
@@ -28,7 +28,7 @@ def connect(address: str) -> "JobSubmissionClient":
     """A client of the job server at an address such as `http://192.0.2.10:8265`.
 
     Raises:
-        JobError: The address is none, or no job server answers there, or it asks for a token.
+        JobError: The address is not valid, or no job server answers there, or it requires a token.
     """
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient  # seconds to import
@@ -69,9 +69,11 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
     run = f"exec python -m orchestrator.cli.main run {EXPERIMENT} --out {_folder(job)}"
     with tempfile.TemporaryDirectory(prefix="mpcache-bench-") as folder:
         ship(file, Path(folder))
-        told = {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S), "PYTHONUNBUFFERED": "1"}
+        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S), "PYTHONUNBUFFERED": "1"}
         try:
-            client.submit_job(entrypoint=run, submission_id=job, runtime_env={"working_dir": folder, "env_vars": told})
+            client.submit_job(
+                entrypoint=run, submission_id=job, runtime_env={"working_dir": folder, "env_vars": variables}
+            )
         except LOST as error:
             raise JobError(f"job {job} was not accepted: {error}") from error
     return job
@@ -106,10 +108,10 @@ def stop(client: "JobSubmissionClient", job: str) -> None:
         deadline = time.monotonic() + _END_S
         while not client.get_job_status(job).is_terminal():
             if time.monotonic() > deadline:
-                raise JobError(f"job {job} does not stop; `ray job stop {job}` asks it again")
+                raise JobError(f"job {job} does not stop; `ray job stop {job}` repeats the request")
             time.sleep(_POLL_S)
     except LOST as error:
-        raise JobError(f"job {job} could not be stopped: {error}; `ray job stop {job}` asks it again") from error
+        raise JobError(f"job {job} could not be stopped: {error}; `ray job stop {job}` repeats the request") from error
 
 
 def fetch(client: "JobSubmissionClient", job: str, out: Path) -> list[Path]:
@@ -127,7 +129,7 @@ def fetch(client: "JobSubmissionClient", job: str, out: Path) -> list[Path]:
         entrypoint = f"exec python -m orchestrator.submit.archive {_folder(job)}"
         second = client.submit_job(entrypoint=entrypoint, runtime_env=shipped)
     except LOST as error:
-        raise JobError(f"the results of job {job} cannot be asked for: {error}") from error
+        raise JobError(f"the results of job {job} cannot be requested: {error}") from error
     log: list[str] = []
     if follow(client, second, log.append, lambda _: None) != "SUCCEEDED":
         raise JobError(f"the results of job {job} cannot be fetched: {''.join(log).strip()[-500:]}")

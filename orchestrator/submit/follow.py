@@ -14,11 +14,11 @@ LOST = (OSError, RuntimeError, aiohttp.ClientError)
 """What Ray's client raises when its server does not answer, or not as it should."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
-_PATIENCE_S = 900.0
+_SILENCE_S = 900.0
 
 
 class JobError(Exception):
-    """The job server cannot be reached, or does not do what it should; the message says what to do."""
+    """The job server cannot be reached, or does not do what it should; the message names the fix."""
 
 
 class Continuation:
@@ -34,7 +34,7 @@ class Continuation:
         self._read = 0
 
     def feed(self, text: str) -> None:
-        """Write what of the next piece of the log was not written before."""
+        """Write the part of the next segment of the log that was not written before."""
         start, self._read = self._read, self._read + len(text)
         if self._read > self._written:
             self._write(text[max(0, self._written - start) :])
@@ -48,7 +48,7 @@ def follow(client: "JobSubmissionClient", job: str, write: Callable[[str], None]
         client: Client of the job's cluster.
         job: Submission id.
         write: Takes pieces of the log, in order, none twice.
-        note: Takes what there is to say about the connection.
+        note: Takes messages about the connection.
 
     Returns:
         The last status: `SUCCEEDED`, `FAILED` or `STOPPED`.
@@ -69,9 +69,9 @@ def follow(client: "JobSubmissionClient", job: str, write: Callable[[str], None]
                 return str(status.value)
             wait, heard = _FIRST_WAIT_S, time.monotonic()
         except LOST as error:
-            if time.monotonic() - heard > _PATIENCE_S:
+            if time.monotonic() - heard > _SILENCE_S:
                 raise JobError(
-                    f"nothing heard of job {job} for {_PATIENCE_S:.0f} s ({error}); it may still run: give the same "
+                    f"no news of job {job} for {_SILENCE_S:.0f} s ({error}); it may still run: give the same "
                     f"command with --job {job} once its cluster answers"
                 ) from error
             note(f"connection lost; trying again in {wait:g} s")

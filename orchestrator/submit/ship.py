@@ -1,5 +1,6 @@
 """What a cluster needs of this machine to run an experiment: the code, the experiment file and its prompt files."""
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
@@ -11,10 +12,10 @@ from orchestrator.experiment.problems import ConfigError, Problem
 from orchestrator.submit.follow import JobError
 
 EXPERIMENT = "submitted/experiment.yaml"
-"""Path of the experiment file in the shipped folder; prompt files keep their place beside it."""
+"""Path of the experiment file in the shipped folder; prompt files keep their places relative to it."""
 
 _PACKAGES = ("orchestrator", "parties", "netem", "dashboards")
-_NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone gathers beside the code
+_NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone adds to the code
 LIMIT_BYTES = 100 * 2**20
 """Ray's limit for the body of a request, `ray_constants.DASHBOARD_CLIENT_MAX_SIZE`."""
 
@@ -25,17 +26,22 @@ _ROOT = Path(__file__).resolve().parents[2]
 def ship(file: Path, folder: Path) -> None:
     """Copy the code and the experiment into `folder`.
 
-    In a clone only what git tracks is copied; otherwise, or where there is no git, the installed packages are.
+    In a clone only what git tracks is copied; otherwise, or where there is no git, the installed packages are. A policy
+    named as `module:Class` brings its module along, or the whole package that the module is in; what these import in
+    turn must be installed on the cluster.
 
     Raises:
         ConfigError: A prompt file lies outside the folder of the experiment file, or is not there.
-        JobError: Git does not say what it tracks, or all is more than a cluster takes.
+        JobError: Git does not list what it tracks, or all is more than a cluster takes.
     """
     for path in _code():
         _copy(_ROOT / path, folder / path)
     target = folder / EXPERIMENT
     _copy(file, target)
-    for name in _text_files(yaml.safe_load(file.read_text(encoding="utf-8"))):
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for source in map(_source_of, _modules(given)):
+        _copy_tree(source, folder / source.name)
+    for name in _text_files(given):
         source = file.parent / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not source.is_file():
             allowed = "a file in the folder of the experiment file, or below"
@@ -80,9 +86,40 @@ def _code() -> list[Path]:
     return [path.relative_to(_ROOT) for path in found if not _NOT_CODE & set(path.parts)]
 
 
-def _text_files(told: Any) -> set[str]:
+def _modules(given: Any) -> set[str]:
+    """The top-level modules of policies named as `module:Class`, those of this project aside."""
+    policies = given.get("policies", ()) if isinstance(given, dict) else ()
+    names = [policy.get("name", "") if isinstance(policy, dict) else policy for policy in policies]
+    return {str(name).partition(":")[0].partition(".")[0] for name in names if ":" in str(name)} - {*_PACKAGES}
+
+
+def _source_of(module: str) -> Path:
+    """The file of a module, or the folder of a package.
+
+    Raises:
+        JobError: There is neither on this machine.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    if spec is None or not spec.has_location or spec.origin is None:
+        raise JobError(f"the policy's module {module} has no file to ship; install it on every node of the cluster")
+    return Path(spec.origin)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a file, or all of a folder that is code."""
+    if source.is_file():
+        _copy(source, target)
+        return
+    for path in source.rglob("*"):
+        if path.is_file() and not _NOT_CODE & set(path.parts):
+            _copy(path, target / path.relative_to(source))
+
+
+def _text_files(given: Any) -> set[str]:
     """Every `text_file` of an experiment, wherever it stands."""
-    if isinstance(told, dict):
-        own = {value for key, value in told.items() if key == "text_file" and isinstance(value, str)}
-        return own.union(*(_text_files(value) for value in told.values()))
-    return set().union(*map(_text_files, told)) if isinstance(told, list) else set()
+    if isinstance(given, dict):
+        own = {value for key, value in given.items() if key == "text_file" and isinstance(value, str)}
+        return own.union(*(_text_files(value) for value in given.values()))
+    return set().union(*map(_text_files, given)) if isinstance(given, list) else set()

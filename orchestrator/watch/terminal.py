@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,8 +12,9 @@ from rich.text import Text
 
 from orchestrator.experiment.cells import Cell
 from orchestrator.records.record import Record
+from parties.roles.reports import PartyProgress
 
-Progress = Mapping[str, Mapping[str, Any]]
+Progress = Mapping[str, PartyProgress | None]
 
 _COLUMNS = ("party", "state", "stage", "tokens", "sent", "received", "rounds", "blocked", "memory")
 _TEXT_COLUMNS = 3
@@ -212,26 +213,26 @@ def _screen(header: str, title: str, progress: Progress) -> RenderableType:
     return Group(Text(header, style="bold"), Text(title), table)
 
 
-def _row(role: str, told: Mapping[str, Any]) -> tuple[str, ...]:
-    if not told:
+def _row(role: str, told: PartyProgress | None) -> tuple[str, ...]:
+    if told is None:
         return (role, "starting", *[""] * (len(_COLUMNS) - 2))
     return (
         role,
-        str(told["state"]),
-        str(told["stage"]),
-        f"{told['tokens']}",
-        size(told["sent_bytes"]),
-        size(told["received_bytes"]),
-        f"{told['rounds']:,.0f}",
-        f"{told['blocked_seconds']:.1f} s",
-        size(told["rss_bytes"]),
+        told.state,
+        told.stage,
+        f"{told.tokens}",
+        size(told.sent_bytes),
+        size(told.received_bytes),
+        f"{told.rounds:,.0f}",
+        f"{told.blocked_seconds:.1f} s",
+        size(told.rss_bytes),
     )
 
 
-def _words(role: str, told: Mapping[str, Any]) -> str:
+def _words(role: str, told: PartyProgress) -> str:
     return (
-        f"{role} {told['state']}/{told['stage']} {told['tokens']} tokens, {size(told['sent_bytes'])} sent, "
-        f"{told['rounds']:,.0f} rounds"
+        f"{role} {told.state}/{told.stage} {told.tokens} tokens, {size(told.sent_bytes)} sent, "
+        f"{told.rounds:,.0f} rounds"
     )
 
 

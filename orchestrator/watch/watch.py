@@ -14,6 +14,7 @@ from orchestrator.records.timeline import Progress, Sample, Timeline
 from orchestrator.watch.terminal import Course
 from parties.metering.collector import Sample as MetricSample
 from parties.metering.registry import RUN_INFO
+from parties.options import RunOptions
 
 _BYTES = 1e6 / 8  # of a megabit
 _FINISHED = 200  # how many finished cells the live page lists
@@ -122,7 +123,7 @@ class Watch:
 def info(cell: Cell) -> dict[str, str]:
     """The labels of `mpcbench_run_info`."""
     parameters = ", ".join(f"{name}={value}" for name, value in sorted(cell.policy.parameters.items()))
-    plain = ("model", "seq_len", "new_tokens", "prefill", "argmax", "seed", "repeat")
+    plain = ("model", "seq_len", "new_tokens", *RunOptions.model_fields, "seed", "repeat")
     return {
         "cell": cell.id,
         "engine": str(cell.engine),

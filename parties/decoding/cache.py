@@ -1,23 +1,21 @@
 """The key-value cache of one decoder: secret values, public sizes."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from parties.decoding.clusters import Selection
-
-if TYPE_CHECKING:
-    from parties.engines.base import Engine
+from parties.engines.operations import Operations
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the residual stream, and what a norm needs of them.
+    """Rows of the residual stream, and the input of their norm.
 
     Attributes:
-        x: the rows, [n, hidden].
-        for_norm: the same as the engine's `normalise` takes them (`Engine.to_norm`).
+        x: The rows, [n, hidden].
+        for_norm: The same as the engine's `normalise` takes them (`Operations.to_norm`).
     """
 
     x: Any
@@ -31,17 +29,17 @@ class Rows:
 
 @dataclass
 class LayerCache:
-    """Keys and values of one layer, and what its policy remembers.
+    """Keys and values of one layer, and the state of its policy.
 
     Attributes:
-        k: keys with position, [kv_heads, tokens, head_dim].
-        v: values, the same shape.
+        k: Keys with position, [kv_heads, tokens, head_dim].
+        v: Values, the same shape.
         alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
-        state: the policy's secret values by name.
-        kept: at prefill, the engine's handle on which prompt tokens stayed.
-        selection: what the current step attends to.
-        rows: what is about to enter the layer, for each chunk of a prompt, or for a token.
-        queries: while the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
+        state: The policy's secret values by name.
+        kept: At prefill, the engine's handle on which prompt tokens stayed.
+        selection: The tokens that the current step attends to.
+        rows: The next input of the layer, for each chunk of a prompt, or for a token.
+        queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 
     k: Any = None
@@ -58,8 +56,8 @@ class LayerCache:
         """Cached tokens. Public."""
         return 0 if self.k is None else int(self.k.shape[1])
 
-    def append(self, engine: "Engine", k: Any, v: Any) -> None:
-        """Takes in keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
+    def append(self, engine: Operations, k: Any, v: Any) -> None:
+        """Appends keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
         if self.k is None:
             self.k, self.v = k, v
             return
@@ -87,7 +85,7 @@ class Cache:
         return tuple(layer.tokens for layer in self.layers)
 
     def values(self) -> dict[str, Any]:
-        """Every secret value by a public name: what has to be shared when a cache changes hands."""
+        """Every secret value by a public name, as it is shared when a cache is handed over."""
         named = {}
         for index, layer in enumerate(self.layers):
             for name, value in {"k": layer.k, "v": layer.v, "alive": layer.alive, **layer.state}.items():

@@ -5,6 +5,7 @@ Parameters are those of `parties.models.folding`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 
 from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
+from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.models.spec import ModelSpec
+from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 
 
@@ -23,12 +26,27 @@ class Decoder:
     def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
         self.engine, self.spec, self.policy = engine, spec, policy
 
-    def prefill(self, x: Any, cache: Cache) -> Program[None]:
-        """Runs the prompt's n tokens into an empty cache, at once or as the policy cuts them, and lets it compress.
+    def workload(
+        self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
+    ) -> Workload:
+        """What this decoder will run: the prompt, if there is a `prefill`, then `steps` tokens.
 
         Args:
-            x: embedded tokens (`embed`), [n, hidden].
-            cache: an empty cache; filled in place.
+            cache: The prefilled cache, or an empty one and a `prefill`.
+            steps: Tokens to decode.
+            options: The cell's engine options.
+            prefill: Sizes of the prompt, if it is run.
+        """
+        shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
+        policy, parameters = self.policy.name, asdict(self.policy)
+        return Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+
+    def prefill(self, x: Any, cache: Cache) -> Program[None]:
+        """Runs the prompt's n tokens into an empty cache, whole or in the policy's chunks, which it then compresses.
+
+        Args:
+            x: Embedded tokens (`embed`), [n, hidden].
+            cache: An empty cache; filled in place.
         """
         size = self.policy.chunk or x.shape[0]
         chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
@@ -41,9 +59,9 @@ class Decoder:
     def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
         """Takes the next chunk of the prompt through a layer.
 
-        Its keys and values join the cache, its queries wait for the policy, and its rows go on to the next layer: what
-        leaves the last one is needed by nobody, so it is not computed. A query sees the tokens up to its own; what
-        comes after its chunk is not even scored.
+        Its keys and values are appended to the cache, its queries are kept for the policy, and its rows become the
+        input of the next layer. The output of the last layer is not needed, so it is not computed. A query attends to
+        the tokens up to its own; tokens after its chunk are not scored at all.
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
@@ -65,11 +83,11 @@ class Decoder:
         yield from self.policy.after_prefill(self.engine, cache, layer, q)
 
     def follow(self, x: Any, cache: Cache) -> Program[Any]:
-        """Takes several known tokens at once through a cache that holds the prompt; the policy does not see them.
+        """Runs several known tokens at once through a cache that holds the prompt, without the policy.
 
         Args:
-            x: embedded tokens, [n, hidden].
-            cache: grows by them.
+            x: Embedded tokens, [n, hidden].
+            cache: Grows by them.
 
         Returns:
             Logits of the token after each, [n, vocab].
@@ -88,8 +106,8 @@ class Decoder:
         """Decodes one token.
 
         Args:
-            x: the embedded token, [1, hidden].
-            cache: grows by the token.
+            x: The embedded token, [1, hidden].
+            cache: Grows by the token.
 
         Returns:
             Logits of the next token, [1, vocab].
@@ -118,7 +136,7 @@ class Decoder:
         after.rows = (row,)
 
     def predict(self, cache: Cache) -> Program[Any]:
-        """Logits of the next token from what left the last layer, [1, vocab]."""
+        """Logits of the next token from the output of the last layer, [1, vocab]."""
         (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
         cache.position += 1
         return (yield from self._logits(rows))
@@ -136,7 +154,7 @@ class Decoder:
         return x
 
     def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
-        """The normalised rows, [n, hidden], and their queries, keys and values side by side, before positions."""
+        """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
         normal = yield from self._normalise(rows)
         qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
         return normal, qkv
@@ -195,17 +213,17 @@ Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
 
-def token_pieces(
+def token_segments(
     decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
 ) -> list[Callable[[], Program[Step | None]]]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
 
-    What one leaves to the next is in the cache, so each can be repeated for itself.
+    Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
-        decoder: the model.
-        cache: grows by the token.
-        token: the token to decode, at its owner, in a list; None elsewhere.
+        decoder: The model.
+        cache: Grows by the token.
+        token: The token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
     layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
@@ -213,18 +231,18 @@ def token_pieces(
 
 
 def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_pieces`, one after the other, as one program."""
+    """All of `token_segments` as one program."""
     step: Any = None
-    for piece in token_pieces(decoder, cache, token, argmax):
-        step = yield from piece()
+    for segment in token_segments(decoder, cache, token, argmax):
+        step = yield from segment()
     return step  # type: ignore[no-any-return]
 
 
-def decode_in_pieces(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
-    """Runs `token_pieces`; an engine that must repeat something repeats one piece."""
+def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+    """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for piece in token_pieces(decoder, cache, token, argmax):
-        step = decoder.engine.attempt(piece, cache)
+    for segment in token_segments(decoder, cache, token, argmax):
+        step = decoder.engine.run_segment(segment, cache)
     return step  # type: ignore[no-any-return]
 
 

@@ -1,70 +1,53 @@
-"""Prefill inside the secure computation: the prompt in pieces, one after the other, so that memory is bounded."""
+"""Prefill inside the secure computation: the prompt in segments, one after the other, so that memory is bounded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
 
 from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
+from parties.decoding.workload import CHUNK_BYTES, Prefill
 from parties.metering.meter import StageReading
 
-if TYPE_CHECKING:
-    from parties.decoding.decoder import Decoder
 
-CHUNK_BYTES = 1 << 28
-"""Memory that a party may take for the numbers of one chunk in one step of a layer."""
+def chunked(decoder: Decoder, tokens: int) -> Prefill:
+    """A prompt of `tokens` in chunks as the policy cuts them, or as large as memory allows.
 
-Piece = Callable[[], Program[None]]
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """A prompt that client and server run themselves, by its public sizes.
-
-    Each layer takes the prompt chunk by chunk: queries of a chunk attend to the tokens up to the chunk's last. A
-    smaller chunk needs less memory and more rounds; the result is the same but for rounding.
-
-    Attributes:
-        tokens: tokens of the prompt.
-        chunk: tokens of a chunk; the last chunk may have fewer.
+    The widest step of a layer has `intermediate` or heads x tokens numbers for each token of a chunk.
     """
+    spec = decoder.spec
+    if decoder.policy.chunk is not None:
+        return Prefill(tokens, min(tokens, decoder.policy.chunk))
+    row = max(spec.intermediate, spec.n_heads * tokens) * decoder.engine.number_bytes
+    return Prefill(tokens, max(1, min(tokens, CHUNK_BYTES // row)))
 
-    tokens: int
-    chunk: int
 
-    @classmethod
-    def of(cls, decoder: "Decoder", tokens: int) -> Self:
-        """Chunks as the policy cuts them, or as large as memory allows.
+def prompt_segments(
+    decoder: Decoder, cache: Cache, prompt: Sequence[int] | None, sizes: Prefill
+) -> list[Callable[[], Program[None]]]:
+    """The prefill of an empty cache as programs, in order; each leaves its result to the next in the cache.
 
-        The widest step of a layer has `intermediate` or heads x tokens numbers for each token of a chunk.
-        """
-        spec = decoder.spec
-        if decoder.policy.chunk is not None:
-            return cls(tokens, min(tokens, decoder.policy.chunk))
-        row = max(spec.intermediate, spec.n_heads * tokens) * decoder.engine.number_bytes
-        return cls(tokens, max(1, min(tokens, CHUNK_BYTES // row)))
-
-    def pieces(self, decoder: "Decoder", cache: Cache, prompt: Sequence[int] | None) -> list[Piece]:
-        """The prefill of an empty cache as programs, in order: what one leaves to the next is in the cache.
-
-        Args:
-            decoder: the model.
-            cache: filled in place.
-            prompt: the tokens, at their owner; None elsewhere.
-        """
-        starts = range(0, self.tokens, self.chunk)
-        todo: list[Piece] = [partial(self._embed, decoder, cache, start, prompt) for start in starts]
-        for layer in range(decoder.spec.n_layers):
-            todo += [partial(decoder.advance, cache, layer, index) for index in range(len(starts))]
-            todo.append(partial(decoder.settle, cache, layer))
-        return todo
-
-    def _embed(self, decoder: "Decoder", cache: Cache, start: int, prompt: Sequence[int] | None) -> Program[Any]:
-        count = min(self.chunk, self.tokens - start)
+    Args:
+        decoder: The model.
+        cache: Filled in place.
+        prompt: The tokens, at their owner; None elsewhere.
+        sizes: Public sizes of the prompt.
+    """
+    starts = range(0, sizes.tokens, sizes.chunk)
+    segments: list[Callable[[], Program[None]]] = []
+    for start in starts:
+        count = min(sizes.chunk, sizes.tokens - start)
         own = None if prompt is None else prompt[start : start + count]
-        rows = yield from decoder.embed(own, count, start)
-        cache.layers[0].rows += (decoder.rows(rows),)
+        segments.append(partial(_embed, decoder, cache, own, count, start))
+    for layer in range(decoder.spec.n_layers):
+        segments += [partial(decoder.advance, cache, layer, index) for index in range(len(starts))]
+        segments.append(partial(decoder.settle, cache, layer))
+    return segments
+
+
+def _embed(decoder: Decoder, cache: Cache, own: Sequence[int] | None, count: int, start: int) -> Program[None]:
+    rows = yield from decoder.embed(own, count, start)
+    cache.layers[0].rows += (decoder.rows(rows),)
 
 
 def protocol(stages: Sequence[StageReading]) -> tuple[StageReading, ...]:

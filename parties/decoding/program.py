@@ -1,9 +1,8 @@
-"""Protocols as generators: a program yields what it wants opened and is resumed with the opened values.
+"""Protocols as generators: a program yields values to open and is resumed with the opened values.
 
-The same program then runs over a socket, in one process for tests, and in a dealer that walks it with shapes only.
-Because a program says *what* it wants opened and not *how*, programs that do not depend on each other can be stepped
-side by side and their openings sent as one message: `parallel`. Engines that talk eagerly inside a step simply never
-yield.
+The same program then runs over a socket, in one process for tests, and in a dealer's dry run on shapes. Because a
+program says which values to open and not how, independent programs can be stepped in parallel, with their openings in
+one message: `parallel`. Engines that communicate eagerly inside a step never yield.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -15,14 +14,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 Openings = Sequence[Any]
-"""What a program wants opened in one round, and, in the same order, what it gets back."""
+"""The values that a program opens in one round; in the same order, what it gets back."""
 
 Program = Generator[Openings, Openings, T]
 """A protocol that returns a `T` after any number of rounds."""
 
 
 def eager(function: Callable[P, T]) -> Callable[P, Program[T]]:
-    """Makes a program out of a function that needs nothing opened by the scheduler."""
+    """Makes a program of a function that opens nothing through the scheduler."""
 
     def program(*args: P.args, **kwargs: P.kwargs) -> Program[T]:
         return function(*args, **kwargs)
@@ -34,7 +33,7 @@ def eager(function: Callable[P, T]) -> Callable[P, Program[T]]:
 
 
 def parallel(*programs: Program[Any]) -> Program[list[Any]]:
-    """Steps independent programs in lockstep, one merged opening a round.
+    """Steps independent programs in lockstep, with one merged opening per round.
 
     Returns:
         The programs' results, in order. A program that finishes early waits for the others at no cost.
@@ -83,11 +82,11 @@ def run(program: Program[T], exchange: Callable[[Openings], Openings] | None = N
     """Runs a program to its end.
 
     Args:
-        program: the program.
-        exchange: opens what a round asks for; may be left out for engines that never yield.
+        program: The program.
+        exchange: Opens the values of a round; not needed for engines that never yield.
 
     Raises:
-        TypeError: the program asked for an opening and there is no `exchange`.
+        TypeError: The program opens values and there is no `exchange`.
     """
     try:
         wanted = next(program)

@@ -9,20 +9,17 @@ All parties of a run execute the same programs in the same order. Control flow d
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from parties.decoding.cache import Cache, LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
+from parties.decoding.workload import Workload
 from parties.engines.bounds import Bound
 from parties.engines.operations import Operations
 from parties.metering.meter import StageMeter
-
-if TYPE_CHECKING:
-    from parties.decoding.decoder import Decoder
-    from parties.decoding.prefill import Prefill
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -53,39 +50,24 @@ class Engine(Operations):
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
 
-    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
-        """Called before `prepare`, for engines that leave a choice; the others have one way only.
+    def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
+        """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
 
         Args:
-            offline: whether the dealer's material is `streamed` while the parties compute or `stored` by them before.
-            comparison: how signs are found.
-        """
+            workload: The programs that will be run, by their public values, and how.
+            cache: The prefilled cache, of adopted values; empty if the prompt is run.
 
-    def prepare(
-        self,
-        decoder: "Decoder",  # noqa: ARG002
-        cache: Cache,
-        steps: int,  # noqa: ARG002
-        argmax: str,  # noqa: ARG002
-        prefill: "Prefill | None" = None,  # noqa: ARG002
-    ) -> Cache:
-        """Called before a cell's first token: the adopted cache in the form that the engine decodes from.
-
-        Args:
-            decoder: what will decode.
-            cache: the prefilled cache, of adopted values; empty if there is a `prefill`.
-            steps: tokens that will be decoded.
-            argmax: `private`, or `client` if the logits are opened to the client.
-            prefill: the prompt, if its pieces will be run first.
+        Raises:
+            Unsupported: The engine does not take a sequence so long, or a model so wide.
         """
         return cache
 
-    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
-        """Runs a piece of the prompt or one token; an engine may run it again, with the cache as it was before."""
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the cache as it was before."""
         return run(program(), self.exchange)
 
     def prefilled(self) -> None:
-        """Called between the last piece of a prompt and the first token, so that the dealer accounts for them apart.
+        """Called between the last segment of a prompt and the first token, which the dealer accounts for separately.
 
         This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
         """

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 class Dealer(Protocol):
     """Hands out correlated randomness until a run ends."""
 
-    def serve(self, prefilled: Callable[[], None]) -> None:
+    def serve(self, prefilled: Callable[[], None], policy: str) -> None:
         """Answers requests until the parties say that the run needs nothing more.
 
         Args:
             prefilled: called once the prompt is through, and accounted for by the parties.
+            policy: name of the policy in the dealer's own job, the only code from elsewhere that it may run.
         """
 
 

@@ -40,7 +40,7 @@ class Operations(ABC):
     """What decoder and policies are made of; results are the same in every engine but for rounding.
 
     Attributes:
-        masked_score: an attention score that counts for nothing beside any other that the engine takes.
+        masked_score: an attention score that counts for nothing next to any other score that the engine takes.
     """
 
     masked_score: ClassVar[float]

@@ -1,24 +1,21 @@
 """Accounts for threads that work beside the one whose time a stage meter divides."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from parties.metering.readings import Counts
-
-if TYPE_CHECKING:
-    from parties.metering.meter import StageMeter
 
 
 class Aside:
     """Counts bytes and messages on one stage, and no time: nobody waits for a thread that works beside.
 
     Args:
-        meter: the party's meter.
+        book: adds counts with a peer to a stage of the party's meter (`StageMeter.count_aside`).
         current: the stage, whatever the meter's current one is.
     """
 
-    def __init__(self, meter: "StageMeter", current: str) -> None:
+    def __init__(self, book: Callable[[str, str, Counts], None], current: str) -> None:
         self.current = current
-        self._meter = meter
+        self._book = book
 
     def begin_call(self, peer: str) -> None:
         """See `StageMeter.begin_call`."""
@@ -26,4 +23,4 @@ class Aside:
     def count(self, peer: str, *, sent: int = 0, received: int = 0, messages: int = 0, rounds: float = 0.0) -> None:
         """See `StageMeter.count`."""
         counts = Counts(sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds)
-        self._meter.count_aside(self.current, peer, counts)
+        self._book(self.current, peer, counts)

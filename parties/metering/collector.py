@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from parties.metering.meter import Histogram, StageMeter, phase_of
 from parties.metering.process import process_readings
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.registry import BY_NAME
 
 Sample = tuple[str, Mapping[str, str], float]  # metric, labels beside that of the party, value
@@ -29,7 +29,7 @@ class PartyCollector(Collector):
     def __init__(self, role: str, meter: StageMeter) -> None:
         self._role = role
         self._meter = meter
-        self.state: State | None = None
+        self.state: Progress | None = None
 
     def collect(self) -> Iterable[Family]:
         """All metrics that have a value now."""

@@ -2,12 +2,15 @@
 
 from http.server import BaseHTTPRequestHandler
 
+from prometheus_client import generate_latest
+
 from parties.address import listen
 from parties.metering.collector import PartyCollector
-from parties.metering.exposition import CONTENT_TYPE, exposition
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.serving import HttpServer
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Exporter:
@@ -32,7 +35,7 @@ class Exporter:
         self._server = HttpServer(listen(host, port), _handler(self._collector))
         self.address = self._server.address
 
-    def observe(self, state: State) -> None:
+    def observe(self, state: Progress) -> None:
         """From now on the state is served too."""
         self._collector.state = state
 
@@ -44,9 +47,9 @@ class Exporter:
 def _handler(collector: PartyCollector) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = exposition(collector.collect())
+            body = generate_latest(collector)
             self.send_response(200)
-            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Type", _CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

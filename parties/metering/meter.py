@@ -7,10 +7,10 @@ from dataclasses import asdict
 from types import TracebackType
 
 from parties.metering.background import Aside
-from parties.metering.readings import Counts, Histogram, PhaseTotals, StageReading
+from parties.metering.readings import Counts, Histogram, StageReading
 from parties.metering.registry import BY_NAME
 
-__all__ = ["Counts", "Histogram", "PhaseTotals", "StageMeter", "StageReading", "phase_of"]
+__all__ = ["Counts", "Histogram", "StageMeter", "StageReading", "phase_of"]
 
 STAGES = (
     "embed", "norm", "qkv", "rope", "similarity", "topk", "gather", "scores", "softmax", "attend",
@@ -187,7 +187,7 @@ class StageMeter:
 
     def aside(self, stage: str) -> Aside:
         """An account for the calls of a thread beside the one that works in stages."""
-        return Aside(self, stage)
+        return Aside(self.count_aside, stage)
 
     def count_aside(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds to a stage, whatever the current one, what a call of another thread did."""
@@ -268,14 +268,6 @@ class StageMeter:
         """For each peer, how long exchanges (calls of at least one round) blocked since the meter was made."""
         with self._stack.lock:
             return {peer: times.copy() for peer, times in self._exchanges.items()}
-
-    def totals(self, phase: str) -> PhaseTotals:
-        """The sum of all stages of `phase`, one of `PHASES`, since `reset`."""
-        if phase not in PHASES:
-            raise ValueError(f"phase {phase!r} is unknown; use one of {', '.join(PHASES)}")
-        readings = [reading for reading in self.snapshot() if reading.phase == phase]
-        counts = asdict(sum((c for reading in readings for c in reading.peers.values()), start=Counts()))
-        return PhaseTotals(seconds=sum(reading.seconds for reading in readings), **counts)
 
     def reset(self) -> None:
         """Starts all accounts again from zero; open stages stay open, and `lifetime` goes on."""

@@ -1,4 +1,4 @@
-"""Where a party stands in its cell: written by the thread that works, read by those that watch."""
+"""The progress of a party in its cell: written by the thread that works, read by the exporter and the driver."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from parties.metering.registry import CELL_STATES
 _NUMBER_BYTES = 8  # a share, or a float64 of the engine `plain`
 
 
-class State:
+class Progress:
     """Public progress of a party.
 
     Args:
-        meter: is told what the exporter serves.
-        clock: seconds from any origin, monotonic.
+        meter: Receives the gauges that the exporter serves.
+        clock: Seconds from any origin, monotonic.
 
     Attributes:
-        name: one of `CELL_STATES`.
-        tokens: new tokens decoded in the current cell.
+        name: One of `CELL_STATES`.
+        tokens: New tokens decoded in the current cell.
     """
 
     def __init__(self, meter: StageMeter, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -39,7 +39,7 @@ class State:
         self._meter.put("mpcbench_cell_state", CELL_STATES.index(name))
 
     def prefilled(self, cached: Sequence[int]) -> None:
-        """Decoding begins, from so many cached tokens in each layer."""
+        """Begins decoding, with so many cached tokens in each layer."""
         self._since, self._decoding = self._clock(), True
         self._meter.put("mpcbench_kept_tokens", fmean(cached))
         self._meter.begin_steps()
@@ -48,9 +48,9 @@ class State:
         """Counts a decoded token, with the public sizes of the step that made it.
 
         Args:
-            cached: tokens in the cache of each layer.
-            selected: how many of them a step attends to.
-            numbers: how many numbers a layer caches for a token.
+            cached: Tokens in the cache of each layer.
+            selected: Gives the number of them that a step attends to.
+            numbers: Numbers that a layer caches per token.
         """
         now = self._clock()
         self.tokens += 1

@@ -50,13 +50,6 @@ class StageReading(Counts):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseTotals(Counts):
-    """The sum over all stages of a phase; `seconds` are exclusive wall seconds."""
-
-    seconds: float
-
-
 class Histogram:
     """How many durations fell into each bucket.
 

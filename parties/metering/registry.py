@@ -7,6 +7,7 @@ The exporters serve these, dashboards query them and `docs/metrics.md` lists the
 import sys
 
 from parties.metering.metric import LABELS, PREFIX, RUN_INFO, Kind, Metric
+from parties.options import RunOptions
 
 __all__ = ["BY_NAME", "CELL_STATES", "DRIVER", "LABELS", "METRICS", "PREFIX", "RUN_INFO", "Metric", "markdown"]
 
@@ -171,8 +172,8 @@ _SWEEP = (
     Metric(
         name=RUN_INFO, kind="gauge", unit="", help="Always 1; its labels are the parameters of the current cell.",
         labels=(
-            "party", "cell", "engine", "policy", "parameters", "model", "seq_len", "new_tokens", "network", "prefill",
-            "argmax", "seed", "repeat",
+            "party", "cell", "engine", "policy", "parameters", "model", "seq_len", "new_tokens", "network",
+            *RunOptions.model_fields, "seed", "repeat",
         ),
         formula="Join it to bring a parameter into a query: X * on (run) group_left (policy) mpcbench_run_info.",
         driver=True,

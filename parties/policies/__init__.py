@@ -1,6 +1,8 @@
 """KV-cache policies: which tokens stay, and which of them a step looks at."""
 
-from dataclasses import fields
+import inspect
+from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib import import_module
 from typing import Any
 
 from parties.policies.attention_gate import AttentionGate
@@ -30,16 +32,49 @@ POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _ALL}
 """Name of each policy and its dataclass."""
 
 
-def make(name: str, **parameters: Any) -> Policy:
-    """Builds a policy from its name and parameters.
+class UnknownPolicy(ValueError):  # noqa: N818 - named for what happened
+    """No policy of this package has the name, and nothing can be imported by it."""
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy of this package, or of one that is named as `module:Class` and imported.
+
+    Only names from a user's own files and jobs may come here: an import runs the module's code.
 
     Raises:
-        ValueError: unknown name or parameter, or a value outside its range; the message says what is allowed.
+        UnknownPolicy: There is none; the message says why.
     """
-    if name not in POLICIES:
-        raise ValueError(f"name: no policy {name!r}; there are {', '.join(sorted(POLICIES))}")
-    known = {field.name for field in fields(POLICIES[name])}
+    if name in POLICIES:
+        return POLICIES[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UnknownPolicy(f"no policy {name!r}; there are {', '.join(sorted(POLICIES))}, or module:Class")
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as error:  # whatever a user's module raises
+        raise UnknownPolicy(f"{type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Policy) and is_dataclass(found)):
+        raise UnknownPolicy(f"{attribute} is not a dataclass below parties.policies.base.Policy")
+    if inspect.isabstract(found) or any(_required(field) for field in fields(found)):
+        raise UnknownPolicy(f"{attribute} cannot be made without parameters; give each a default")
+    if found.name != name:
+        raise UnknownPolicy(f"the class calls itself {found.name}; write that, or leave its `name` out")
+    return found
+
+
+def _required(field: "Field[Any]") -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def make(name: str, **parameters: Any) -> Policy:
+    """Builds a policy from its name, as `policy_class` takes it, and parameters.
+
+    Raises:
+        ValueError: Unknown name or parameter, or a value outside its range; the message says what is allowed.
+    """
+    policy = policy_class(name)
+    known = {field.name for field in fields(policy)}
     if unknown := sorted(set(parameters) - known):
         allowed = ", ".join(sorted(known)) or "no parameters"
         raise ValueError(f"{unknown[0]}: policy {name!r} has no such parameter; it takes {allowed}")
-    return POLICIES[name](**parameters)
+    return policy(**parameters)

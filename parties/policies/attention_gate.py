@@ -49,6 +49,11 @@ class AttentionGate(Eviction):
         "the gates, on frozen weights: the language-model loss and a loss on the mean of the gates; gates for "
         "`smollm2-135m` come with the project, `mpcache-bench train attention_gate` makes others"
     )
+    experimental: ClassVar[str] = (
+        "its gates recall less held-out attention than the sinks and the window of `streaming_llm` "
+        "(docs/design/0013-trained-heads.md), "
+        "and it is worse on text, too (docs/design/0014-policies-on-text.md)"
+    )
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2410.12876, no released code. Logits by key head, not by query head; tokens leave at the "
         "end of the prompt, which itself attends to all, where the paper evicts before the layer's attention"

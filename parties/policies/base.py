@@ -26,7 +26,7 @@ class Policy(ABC):
     and G the query and the key heads, d the head's width; all of them are counts for one layer.
 
     Attributes:
-        name: key in `POLICIES`.
+        name: key in `POLICIES`; of a policy from elsewhere its import path, `module:Class`, which it need not write.
         keeps: what stays in the cache, and what a step attends to.
         prefill_cost: comparisons, exponentials, products and moved rows at the end of the prompt.
         step_cost: the same for each decoded token.
@@ -34,6 +34,7 @@ class Policy(ABC):
         training: what it has to be trained with.
         trained: the kind of heads that it rates tokens with, whose file its parameter `head` names; None without.
         source: paper, released code, and where we follow which.
+        experimental: why its use is not recommended yet; empty if it is.
     """
 
     name: ClassVar[str]
@@ -43,7 +44,14 @@ class Policy(ABC):
     leaks: ClassVar[str] = "nothing beyond the public sequence length and the policy's parameters"
     training: ClassVar[str] = "none"
     trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
-    source: ClassVar[str]
+    source: ClassVar[str] = "not stated"
+    experimental: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Names a policy from outside this package by its import path."""
+        super().__init_subclass__(**options)
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     # -- hooks, in the order in which they are called ------------------------------------------------------------------
 
@@ -120,10 +128,6 @@ class Policy(ABC):
     def cached(self, prompt: int) -> int:
         """How many of `prompt` prefilled tokens stay in the cache; where layers differ, their mean. Public."""
         return prompt
-
-    def layer_sizes(self, prompt: int, n_layers: int) -> tuple[int, ...]:
-        """How many of `prompt` prefilled tokens stay in each layer. Public."""
-        return (self.cached(prompt),) * n_layers
 
     def held(self, prompt: int, generated: int) -> int:
         """How many tokens a layer holds while it decodes its `generated`-th token, that one included. Public."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parties.decoding.program import Program, staged
-from parties.policies.checks import whole
+from parties.policies.checks import OutOfRange, whole
 from parties.policies.eviction import Eviction
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ class DecodingEviction(Eviction):
         whole("compression_interval", self.compression_interval, 1)
         whole("compact_every", self.compact_every, 0)
         if self.compact_every % self.compression_interval:
-            raise ValueError(
-                f"compact_every: {self.compact_every} is not a multiple of compression_interval "
-                f"{self.compression_interval}"
-            )
+            allowed = f"a multiple of compression_interval {self.compression_interval}"
+            raise OutOfRange("compact_every", self.compact_every, allowed)
 
     def held(self, prompt: int, generated: int) -> int:
         """The budget and the tokens since the last eviction."""

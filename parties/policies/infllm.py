@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy, kept_share
-from parties.policies.checks import share, whole
+from parties.policies.checks import OutOfRange, share, whole
 from parties.policies.clusters import best_of, select
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class InfLLM(Policy):
         for name, least in (("n_init", 0), ("n_local", 1), ("block_size", 1), ("repr_topk", 1)):
             whole(name, getattr(self, name), least)
         if self.repr_topk > self.block_size:
-            raise ValueError(f"repr_topk: {self.repr_topk} is more than a block's {self.block_size} tokens")
+            raise OutOfRange("repr_topk", self.repr_topk, f"at most a block's {self.block_size} tokens")
 
     def _blocks(self, tokens: int) -> int:
         """Blocks of a cache of so many tokens."""

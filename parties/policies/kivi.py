@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.program import Program, parallel, staged
 from parties.policies.base import Policy
-from parties.policies.checks import whole
+from parties.policies.checks import OutOfRange, whole
 from parties.policies.quantise import quantised
 
 if TYPE_CHECKING:
@@ -47,11 +47,10 @@ class KIVI(Policy):
         for name in ("nbits", "group_size", "residual_length"):
             whole(name, getattr(self, name), 1)
         if self.nbits > 8:
-            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
         if self.residual_length % self.group_size:
-            raise ValueError(
-                f"residual_length: {self.residual_length} is not a multiple of group_size {self.group_size}"
-            )
+            allowed = f"a multiple of group_size {self.group_size}"
+            raise OutOfRange("residual_length", self.residual_length, allowed)
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
         """Quantises whole residuals of keys, and all values but the last residual."""

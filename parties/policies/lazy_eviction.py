@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from parties.decoding.program import Program
-from parties.policies.checks import number, whole
+from parties.policies.checks import OutOfRange, number, whole
 from parties.policies.decoding import DecodingEviction
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LazyEviction(DecodingEviction):
         number("alpha", self.alpha, 0.0, 1.0)
         whole("levels", self.levels, 1)
         if type(self.offset) is not bool:
-            raise ValueError(f"offset: {self.offset!r} is not true or false")
+            raise OutOfRange("offset", self.offset, "true or false")
 
     @property
     def observes(self) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parties.decoding.program import Program, parallel, staged
-from parties.policies.checks import whole
+from parties.policies.checks import OutOfRange, whole
 from parties.policies.eviction import Eviction
 from parties.policies.quantise import quantised
 
@@ -48,6 +48,11 @@ class Locret(Eviction):
         "the heads, on frozen weights: a regression to the largest logit that answers give a key; heads for "
         "`smollm2-135m` come with the project, `mpcache-bench train locret` makes others"
     )
+    experimental: ClassVar[str] = (
+        "its heads recall held-out attention best (docs/design/0013-trained-heads.md), and yet it finds no needle and "
+        "loses more KL than `snapkv` at 4,096 tokens (docs/design/0014-policies-on-text.md): they were trained on "
+        "windows of 640 tokens of plain text"
+    )
     source: ClassVar[str] = (
         "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are of tokens (chunks of 1024, 2500 "
         "stabilizers, 100 local). Keys keep the positions they were cached with, where the code numbers kept "
@@ -70,9 +75,10 @@ class Locret(Eviction):
         for name in ("chunk_size", "stabilizers", "n_local", "nbits"):
             whole(name, getattr(self, name), 0)
         if self.nbits > 8:
-            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
         if self.nbits and self.mode == "mask":
-            raise ValueError(f"nbits: {self.nbits} needs mode compact: masked rows would share scales with kept ones")
+            allowed = "0, or in mode compact: masked rows would share scales with kept ones"
+            raise OutOfRange("nbits", self.nbits, allowed)
 
     @property
     def chunk(self) -> int | None:

@@ -7,7 +7,7 @@ import torch
 
 from parties.decoding.program import Program, parallel, staged
 from parties.policies.base import Policy, kept_share
-from parties.policies.checks import share, whole
+from parties.policies.checks import OutOfRange, share, whole
 from parties.policies.eviction import by_key_head
 from parties.policies.prompt_scores import attention_of
 from parties.policies.quantise import quantised
@@ -70,9 +70,9 @@ class MiKV(Policy):
         for name in ("compression_interval", "nbits"):
             whole(name, getattr(self, name), 1)
         if self.nbits > 8:
-            raise ValueError(f"nbits: {self.nbits} is more than 8; comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
         if type(self.balancer) is not bool:
-            raise ValueError(f"balancer: {self.balancer!r} is not true or false")
+            raise OutOfRange("balancer", self.balancer, "true or false")
 
     @property
     def observes(self) -> bool:

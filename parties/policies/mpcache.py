@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy
-from parties.policies.checks import share, whole
+from parties.policies.checks import OutOfRange, share, whole
 from parties.policies.page_bounds import Levels, box_all, grow
 from parties.policies.prompt_scores import attention_of
 
@@ -84,7 +84,7 @@ class MPCache(Policy):
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
             whole(name, getattr(self, name), least)
         if self.coarse_size % self.fine_size:
-            raise ValueError(f"coarse_size: {self.coarse_size} is not a multiple of fine_size {self.fine_size}")
+            raise OutOfRange("coarse_size", self.coarse_size, f"a multiple of fine_size {self.fine_size}")
 
     def leader(self, layer: int) -> int:
         """The layer whose indices `layer` uses."""

@@ -34,8 +34,14 @@ def summary(policy: type[Policy]) -> str:
 def page() -> str:
     """The page as Markdown."""
     rows = ["| policy | what it does |\n| --- | --- |\n"]
-    rows += [f"| [`{name}`](#{_anchor(name)}) | {summary(policy)} |\n" for name, policy in POLICIES.items()]
+    rows += [
+        f"| [`{name}`](#{_anchor(name)}){_mark(policy)} | {summary(policy)} |\n" for name, policy in POLICIES.items()
+    ]
     return _HEAD + "".join(rows) + "".join(_section(name, policy) for name, policy in POLICIES.items())
+
+
+def _mark(policy: type[Policy]) -> str:
+    return " (experimental)" if policy.experimental else ""
 
 
 def _anchor(name: str) -> str:
@@ -51,7 +57,7 @@ def _section(name: str, policy: type[Policy]) -> str:
         "leaks": policy.leaks,
         "training": policy.training,
         "source": policy.source,
-    }
+    } | ({"experimental": policy.experimental} if policy.experimental else {})
     table = "".join(f"| {what} | {text} |\n" for what, text in facts.items())
     return f"\n## `{name}`\n\n{summary(policy)}\n\n| | |\n| --- | --- |\n{table}"
 

@@ -38,7 +38,7 @@ class PyramidKV(SnapKV):
         super().__post_init__()
         number("beta", self.beta, 1.0, 1e6)
 
-    def layer_sizes_counted(self, prompt: int, n_layers: int) -> tuple[int, ...]:
+    def layer_budgets(self, prompt: int, n_layers: int) -> tuple[int, ...]:
         """From 2 b - b / beta tokens at the bottom to b / beta at the top around the mean b, within the prompt."""
         mean = prompt * (1 - self.compression_ratio)
         least = mean / self.beta
@@ -49,7 +49,3 @@ class PyramidKV(SnapKV):
         if n_layers == 1 or not self.compression_ratio or not prompt >= most >= least >= self.window_size:
             return (self.budget(prompt),) * n_layers
         return tuple(round(most - layer * (most - least) / (n_layers - 1)) for layer in range(n_layers))
-
-    def layer_sizes(self, prompt: int, n_layers: int) -> tuple[int, ...]:
-        """The pyramid; all of the prompt if evicted rows stay."""
-        return self.layer_sizes_counted(prompt, n_layers) if self.mode == "compact" else (prompt,) * n_layers

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from parties.decoding.program import Program, staged
-from parties.policies.checks import one_of, whole
+from parties.policies.checks import OutOfRange, one_of, whole
 from parties.policies.eviction import Eviction, by_key_head
 from parties.policies.prompt_scores import attention_of
 
@@ -55,17 +55,17 @@ class SnapKV(Eviction):
         whole("window_size", self.window_size, 1)
         whole("kernel_size", self.kernel_size, 1)
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: {self.kernel_size} is even; a token has as many neighbours on both sides")
+            raise OutOfRange("kernel_size", self.kernel_size, "odd: a token has as many neighbours on both sides")
         one_of("pooling", self.pooling, ("avg", "max"))
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Keeps the budget of the layer."""
         here = cache.layers[layer]
-        budget = self.layer_sizes_counted(here.tokens, len(cache.layers))[layer]
+        budget = self.layer_budgets(here.tokens, len(cache.layers))[layer]
         if budget < here.tokens:
             yield from staged(engine.meter, "evict", self._keep(engine, here, q, budget))
 
-    def layer_sizes_counted(self, prompt: int, n_layers: int) -> tuple[int, ...]:
+    def layer_budgets(self, prompt: int, n_layers: int) -> tuple[int, ...]:
         """Tokens of the prompt that count in each layer, masked ones aside."""
         return (self.budget(prompt),) * n_layers
 

@@ -7,26 +7,26 @@ from typing import Any
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
-from parties.decoding.prefill import Prefill, protocol
+from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
 from parties.heads.folding import Shapes, head_of, shapes_of
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
+from parties.roles.reports import PromptReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
 @dataclass
 class Session:
-    """What outlives a cell: the model on an engine."""
+    """A model on an engine, kept from cell to cell."""
 
     key: tuple[str, str, str, bool, str]
     engine: Engine
@@ -37,38 +37,38 @@ class Session:
 class ComputingParty:
     """Client or server of any private engine."""
 
-    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.role, self.mesh, self.meter, self.state = role, mesh, meter, state
         self._session: Session | None = None
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> RoleResult:
         """Decodes one cell; returns this party's part of the result."""
         self.state.enter("loading")
         session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
-        session.engine.choose(job.offline, job.comparison)
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
-        result: dict[str, Any] = {"tokens": job.new_tokens}
-        if job.prefill == "mpc":
-            cache, result["prefill"] = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
+        prompt: PromptReport | None = None
+        if job.options.prefill == "mpc":
+            cache, prompt = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
         else:
             cache = self._receive_cache(session)
             with self.meter.stage("bench.prefill"):
-                cache = session.engine.prepare(decoder, cache, job.new_tokens, job.argmax)
+                cache = session.engine.prepare(decoder.workload(cache, job.new_tokens, job.options), cache)
         self.state.enter("decode")
         start = time.perf_counter()
         logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
-        result["decode_seconds"] = time.perf_counter() - start
+        decode_seconds = time.perf_counter() - start
         session.engine.finish()
         self.state.enter("check")
         self._report(session.engine, logits, generated)
+        text = None
         if job.show_text and self.role == "client":
-            result["text"] = session.tokenizer.decode([token for token in generated if token is not None])
-        return result
+            text = session.tokenizer.decode([token for token in generated if token is not None])
+        return RoleResult(tokens=job.new_tokens, decode_seconds=decode_seconds, prefill=prompt, text=text)
 
     def _open(self, job: Job) -> Session:
-        """The model on the engine: kept from an earlier cell, or loaded by the server and shared."""
+        """The model on the engine, kept from an earlier cell, or loaded by the server and shared."""
         if job.gpu and "cuda" not in engine_class(job.engine).devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
         wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
@@ -84,10 +84,10 @@ class ComputingParty:
         return self._session
 
     def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
-        """The server loads model and heads and publishes what is public of them; the client never opens them."""
+        """The server loads model and heads and sends the client their public facts; the client never opens them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights) if job.head else {}
+            heads = head_of(job.policy.build(), spec, weights) if job.head else {}
             shapes = shapes_of(heads)
             card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
             self.mesh["client"].send_json(card)
@@ -108,17 +108,19 @@ class ComputingParty:
                 named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
         return Cache.from_values(session.spec.n_layers, card["position"], named)
 
-    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, dict[str, Any]]:
-        """The prompt inside the computation, piece by piece: the cache, and what it took."""
-        engine, sizes = decoder.engine, Prefill.of(decoder, job.seq_len - 1)
+    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptReport]:
+        """The prompt inside the computation, segment by segment: the cache, and what it took."""
+        engine, sizes = decoder.engine, chunked(decoder, job.seq_len - 1)
         with self.meter.stage("bench.prefill"):
             self.mesh["referee"].await_peer()
             self.mesh["referee"].receive_json()
         start = time.perf_counter()
-        cache = engine.prepare(decoder, Cache.empty(decoder.spec.n_layers), job.new_tokens, job.argmax, sizes)
-        for piece in sizes.pieces(decoder, cache, prompt):
-            engine.attempt(piece, cache)
-        took = {"seconds": time.perf_counter() - start, "stages": protocol(self.meter.snapshot())}
+        empty = Cache.empty(decoder.spec.n_layers)
+        cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
+        for segment in prompt_segments(decoder, cache, prompt, sizes):
+            engine.run_segment(segment, cache)
+        stages = tuple(map(StageReport.of, protocol(self.meter.snapshot())))
+        took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         return cache, took
 
@@ -131,14 +133,14 @@ class ComputingParty:
         self.state.prefilled(cache.tokens)
         for _ in range(job.new_tokens):
             own = None if token is None else [token]
-            logits, token = decode_in_pieces(decoder, cache, own, job.argmax)
+            logits, token = decode_in_segments(decoder, cache, own, job.options.argmax)
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:
-        """Gives the referee, off the clock, what it needs to check the run."""
+        """Sends the referee, off the clock, the logits and tokens that it checks."""
         referee = self.mesh["referee"]
         with self.meter.stage("bench.check"):
             for value in logits:

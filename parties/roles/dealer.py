@@ -1,34 +1,34 @@
 """The dealer's part of a cell: correlated randomness for the two computing parties, from public numbers."""
 
-from typing import Any
-
 from parties.decoding.prefill import protocol
 from parties.engines.factory import Dealer, make_dealer
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.roles.job import Job
+from parties.roles.reports import PromptReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
 class DealingParty:
     """Serves an engine's dealer until the client needs nothing more."""
 
-    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._dealer: tuple[tuple[str, str, str, bool, str], Dealer] | None = None
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> RoleResult:
         """One cell."""
         self.state.enter("loading")
         wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
         if self._dealer is None or self._dealer[0] != wanted:
             self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness))
-        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": 0.0}
+        prompt: PromptReport | None = None
 
         def prefilled() -> None:
-            result["prefill"] = {"seconds": 0.0, "stages": protocol(self.meter.snapshot())}
+            nonlocal prompt
+            prompt = PromptReport(seconds=0.0, stages=tuple(map(StageReport.of, protocol(self.meter.snapshot()))))
             self.state.enter("decode")
 
-        self.state.enter("prefill" if job.prefill == "mpc" else "decode")
-        self._dealer[1].serve(prefilled)
-        return result
+        self.state.enter("prefill" if job.options.prefill == "mpc" else "decode")
+        self._dealer[1].serve(prefilled, job.policy.name)
+        return RoleResult(tokens=job.new_tokens, prefill=prompt)

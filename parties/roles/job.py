@@ -1,28 +1,29 @@
-"""What one cell asks of every party: public values and paths, never a secret."""
-
-from typing import Any, Literal
+"""The job of a cell, the same for every party: public values and paths, never a secret."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from parties.engines import Randomness
+from parties.options import DEFAULTS, RunOptions
+from parties.policies.choice import PolicyChoice
 
 
 class Prompt(BaseModel):
-    """Where the client finds its prompt."""
+    """Where the client finds its prompt: exactly one of the two."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text_file: str | None = Field(default=None, description="path of a UTF-8 text on the client's host")
-    random_tokens: bool = Field(default=False, description="tokens drawn from the seed instead of a text")
-
-
-class PolicyChoice(BaseModel):
-    """A policy by name, with all its parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    text_file: str | None = Field(
+        default=None,
+        min_length=1,
+        repr=False,
+        description="Path of a UTF-8 text on the client's host, of any length: no more of it is tokenised than the "
+        "longest of `seq_lens` needs. A relative path starts at the experiment file's folder or, failing that, at the "
+        "working directory.",
+        examples=["prompts/article.txt"],
+    )
+    random_tokens: bool = Field(
+        default=False, strict=True, description="Tokens drawn from the seed instead of a text.", examples=["true"]
+    )
 
 
 class Job(BaseModel):
@@ -36,16 +37,7 @@ class Job(BaseModel):
     prompt: Prompt
     seq_len: int = Field(ge=2, description="prompt tokens; the last one is the first private step")
     new_tokens: int = Field(ge=1)
-    prefill: Literal["shared", "mpc"] = Field(
-        default="shared", description="mpc: client and server run the prompt themselves"
-    )
-    argmax: Literal["private", "client"] = Field(
-        default="private", description="client: logits are opened to the client"
-    )
-    offline: Literal["streamed", "stored"] = Field(
-        default="streamed", description="stored: the parties write the dealer's material to disk before they decode"
-    )
-    comparison: Literal["dcf", "carry"] = Field(default="dcf", description="how the engine `fss` finds signs")
+    options: RunOptions = DEFAULTS
     randomness: Randomness = Field(
         default="private", description="what the engine `crypten` draws from; stock is insecure"
     )
@@ -56,4 +48,4 @@ class Job(BaseModel):
     @property
     def head(self) -> str:
         """Trained heads that rate tokens inside the computation: a path on the server's host, empty for none."""
-        return str(self.policy.parameters.get("head", "")) if self.prefill == "mpc" else ""
+        return str(self.policy.parameters.get("head", "")) if self.options.prefill == "mpc" else ""

@@ -9,16 +9,18 @@ from typing import Any, Protocol
 import torch
 
 from parties.address import Address
+from parties.decoding.prefill import protocol
 from parties.errors import PartyError
 from parties.metering.exporter import Exporter
 from parties.metering.interfaces import INTERFACES
 from parties.metering.meter import Counts, StageMeter, StageReading
 from parties.metering.process import peak_resident_bytes, process_readings
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.roles.client_and_server import ComputingParty
 from parties.roles.dealer import DealingParty
 from parties.roles.job import Job
 from parties.roles.referee import Referee
+from parties.roles.reports import PartyProgress, PartyResult, RoleResult, StageReport
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 
@@ -26,7 +28,7 @@ from parties.transport.tls import Identity
 class Role(Protocol):
     """What a role does with a cell."""
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> RoleResult:
         """Runs one cell; returns the role's own part of the result."""
 
 
@@ -53,7 +55,7 @@ class Party:
         self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
-        self.state = State(self.meter)
+        self.state = Progress(self.meter)
         self._exporter.observe(self.state)
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
@@ -84,11 +86,14 @@ class Party:
         else:
             self._worker = ComputingParty(self.role, self._mesh, self.meter, self.state)
 
-    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, job: Mapping[str, Any]) -> PartyResult:
         """Runs one cell, after `connect`.
 
+        Args:
+            job: Fields of a `Job`.
+
         Raises:
-            PartyError: what stopped the cell, with its status.
+            PartyError: What stopped the cell, with its status.
         """
         wanted = Job.model_validate(job)
         if self._worker is None:
@@ -96,51 +101,49 @@ class Party:
         self.meter.reset()
         before = INTERFACES.read()
         idle = wanted.engine == "plain" and self.role != "referee"
-        result: dict[str, Any] = {"tokens": 0, "decode_seconds": 0.0} if idle else self._worker.run(wanted)
+        result = RoleResult() if idle else self._worker.run(wanted)
         after = INTERFACES.read()
-        stages = [_stage(reading) for reading in result.pop("stages", None) or self.meter.snapshot()]
-        if prefill := result.get("prefill"):
-            prefill["stages"] = [_stage(reading) for reading in prefill["stages"]]
-            stages = _without(stages, prefill["stages"])
+        stages = result.stages or tuple(map(StageReport.of, self.meter.snapshot()))
+        if result.prefill is not None:
+            stages = _without(stages, result.prefill.stages)
         self.state.enter("idle")
-        return {
-            "role": self.role,
-            "stages": stages,
-            "host": self.address[0],
-            "peak_rss_bytes": int(peak_resident_bytes()),
-            "gpu_peak_bytes": gpu_peak_bytes(),
-            "interface_sent_bytes": after[0] - before[0],
-            "interface_received_bytes": after[1] - before[1],
-            "versions": versions(),
-            "warnings": [],
-            **result,
-        }
+        return PartyResult(
+            **{**dict(result), "stages": stages},
+            role=self.role,
+            host=self.address[0],
+            peak_rss_bytes=int(peak_resident_bytes()),
+            gpu_peak_bytes=gpu_peak_bytes(),
+            interface_sent_bytes=after[0] - before[0],
+            interface_received_bytes=after[1] - before[1],
+            versions=versions(),
+        )
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> PartyProgress:
         """Where this party stands; cheap, from any thread."""
         readings = self.meter.snapshot()
-        protocol = [reading for reading in readings if reading.phase in ("online", "offline")]
-        totals = sum((Counts() + reading for reading in protocol), start=Counts())
+        counted = protocol(readings)
+        totals = sum((Counts() + reading for reading in counted), start=Counts())
         process = dict(process_readings())
-        return {
-            "role": self.role,
-            "state": self.state.name,
-            "stage": self.meter.current,
-            "tokens": self.state.tokens,
-            "sent_bytes": totals.sent_bytes,
-            "received_bytes": totals.received_bytes,
-            "rounds": totals.rounds,
-            "blocked_seconds": totals.blocked_seconds,
-            "rss_bytes": process["mpcbench_resident_bytes"],
-            "uptime_seconds": time.perf_counter() - self._born,
-            "compute_seconds": sum(reading.compute_seconds for reading in protocol),
-            "cpu_seconds": process["mpcbench_cpu_seconds_total"],
-            "memory_limit_bytes": process["mpcbench_memory_limit_bytes"],
-            "memory_available_bytes": process["mpcbench_memory_available_bytes"],
-            "gpu_bytes": process.get("mpcbench_gpu_allocated_bytes"),
-            "stages": {r.stage: [r.seconds, r.rounds, r.sent_bytes + r.received_bytes] for r in readings},
-            "peers": _sent(readings),
-        }
+        gpu = process.get("mpcbench_gpu_allocated_bytes")
+        return PartyProgress(
+            role=self.role,
+            state=self.state.name,
+            stage=self.meter.current,
+            tokens=self.state.tokens,
+            sent_bytes=totals.sent_bytes,
+            received_bytes=totals.received_bytes,
+            rounds=totals.rounds,
+            blocked_seconds=totals.blocked_seconds,
+            compute_seconds=sum(reading.compute_seconds for reading in counted),
+            cpu_seconds=process["mpcbench_cpu_seconds_total"],
+            rss_bytes=int(process["mpcbench_resident_bytes"]),
+            memory_limit_bytes=int(process["mpcbench_memory_limit_bytes"]),
+            memory_available_bytes=int(process["mpcbench_memory_available_bytes"]),
+            gpu_bytes=None if gpu is None else int(gpu),
+            uptime_seconds=time.perf_counter() - self._born,
+            stages={r.stage: (r.seconds, r.rounds, r.sent_bytes + r.received_bytes) for r in readings},
+            peers=_sent(readings),
+        )
 
     def close(self) -> None:
         """Frees links, ports and the exporter."""
@@ -172,16 +175,8 @@ def _sent(readings: Sequence[StageReading]) -> dict[str, int]:
     return sent
 
 
-def _stage(reading: StageReading) -> dict[str, Any]:
-    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
-    return {field: getattr(reading, field) for field in fields}
-
-
-def _without(stages: list[dict[str, Any]], part: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was spent on stages beside a part of it; those where nothing is left are taken out."""
-    spent = {stage["stage"]: stage for stage in part}
-    return [_less(stage, spent.get(stage["stage"], {})) for stage in stages if stage != spent.get(stage["stage"])]
-
-
-def _less(stage: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    return {name: v - part.get(name, 0) if isinstance(v, int | float) else v for name, v in stage.items()}
+def _without(stages: Sequence[StageReport], part: Sequence[StageReport]) -> tuple[StageReport, ...]:
+    """Stages without a part of them; those of which nothing is left are taken out."""
+    spent = {stage.stage: stage for stage in part}
+    rest = [stage for stage in stages if stage != spent.get(stage.stage)]
+    return tuple(stage.less(spent[stage.stage]) if stage.stage in spent else stage for stage in rest)

@@ -1,14 +1,13 @@
-"""The referee: the bench's own process, which sees everything and checks the private run.
+"""The referee: the bench's own process, which has everything in the clear and checks the private run.
 
-Not part of the protocol. It runs what the bench does in the clear (`prefill: shared`, the `plain` reference), so that
-the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
+It is not part of the protocol. It runs the bench's work in the clear (`prefill: shared`, the `plain` reference), so
+that the prompt and the weights never meet in a party of the protocol. All of its computing happens before the parties
 start their clocks or after they stopped them.
 """
 
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,18 +21,18 @@ from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.policies import make
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
+from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
 
 
 @dataclass
 class Reference:
-    """What the plain engine decodes: for each new token the logits, [1, vocab], and the greedy choice."""
+    """The output of the plain engine: for each new token the logits, [1, vocab], and the greedy choice."""
 
     logits: list[torch.Tensor]
     tokens: list[int]
@@ -42,7 +41,7 @@ class Reference:
 
 @dataclass
 class Session:
-    """What outlives a cell: the model on the plain engine, with a meter of its own."""
+    """A model on the plain engine with a meter of its own, kept from cell to cell."""
 
     key: tuple[str, str, str | None]
     engine: WatchedEngine
@@ -51,14 +50,14 @@ class Session:
 
 
 class Referee:
-    """Prefills in the clear, shares the cache, and judges."""
+    """Prefills in the clear, shares the cache, and checks."""
 
-    def __init__(self, mesh: Mesh, meter: StageMeter, state: State) -> None:
+    def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
         self._session: Session | None = None
 
-    def run(self, job: Job) -> dict[str, Any]:
-        """One cell: prefill and reference first, then shares or the word to begin, then the check.
+    def run(self, job: Job) -> RoleResult:
+        """Runs one cell: prefill and reference first, then shares or the start signal, then the check.
 
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
 
@@ -70,12 +69,12 @@ class Referee:
         with self.meter.stage("bench.load"):
             session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
-        decoder = Decoder(session.engine, session.spec, make(job.policy.name, **job.policy.parameters))
+        decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         bounds = engine_class(job.engine).bounds
         # a shared prompt is private to nobody, but for what policies keep of it to compare with later
-        inside = bounds if job.prefill == "mpc" else {key: bounds[key] for key in ("declared",) if key in bounds}
-        session.engine.watch = watch = Watch(inside)
+        kept = {key: bound for key, bound in bounds.items() if key == "declared"}
+        session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"):
             cache = Cache.empty(session.spec.n_layers)
             run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
@@ -86,22 +85,24 @@ class Referee:
             watch.bounds = bounds
             reference = self._decode(job, decoder, cache, tokens[-1], watch)
         _refuse(job.engine, watch)
-        result: dict[str, Any] = {"tokens": job.new_tokens, "decode_seconds": reference.seconds}
+        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
         if job.engine == "plain":
-            result["stages"] = session.engine.meter.snapshot()
-            if job.show_text:
-                result["text"] = session.tokenizer.decode(reference.tokens)
+            text = session.tokenizer.decode(reference.tokens) if job.show_text else None
+            stages = tuple(map(StageReport.of, session.engine.meter.snapshot()))
+            return result.model_copy(update={"stages": stages, "text": text})
+        if job.options.prefill == "shared":
+            self._share(job, prefilled, position)
         else:
-            if job.prefill == "shared":
-                self._share(job, prefilled, position)
-            else:
-                self._start()
-            self.state.enter("check")
-            result["check"] = self._check(job, session.spec, reference)
-            if (left := watch.first.get(Kind.RARE)) is not None:
-                result["check"]["out_of_range"] = {**left.told(), "chance": watch.chance}
-                result["warnings"] = [_warning(job.engine, str(left), watch.chance)]
-        return result
+            self._start()
+        self.state.enter("check")
+        check = self._check(job, session.spec, reference)
+        if (left := watch.first.get(Kind.RARE)) is None:
+            return result.model_copy(update={"check": check})
+        seen = RangeReport(**{**left.told(), "chance": watch.chance})
+        warnings = (_warning(job.engine, str(left), watch.chance),)
+        return result.model_copy(
+            update={"check": check.model_copy(update={"out_of_range": seen}), "warnings": warnings}
+        )
 
     def _open(self, job: Job) -> Session:
         device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
@@ -109,7 +110,7 @@ class Referee:
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             spec, weights = load_spec(job.model), load_weights(job.model)
-            heads = head_of(make(job.policy.name, **job.policy.parameters), spec, weights)
+            heads = head_of(job.policy.build(), spec, weights)
             engine = WatchedEngine(StageMeter(), device=device)
             run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
@@ -121,7 +122,7 @@ class Referee:
             self.state.prefilled(cache.tokens)
         for index in range(job.new_tokens):
             watch.token = index + 1
-            logits, chosen = run(decode_token(decoder, cache, [token], job.argmax))
+            logits, chosen = run(decode_token(decoder, cache, [token], job.options.argmax))
             token = chosen or 0
             kept.append(logits)
             generated.append(token)
@@ -141,12 +142,12 @@ class Referee:
                     self.mesh[role].send_tensor(share)
 
     def _start(self) -> None:
-        """Lets the parties begin to run the prompt: nobody computes a reference beside them any more."""
+        """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
         with self.meter.stage("bench.prefill"):
             for role in ("client", "server"):
                 self.mesh[role].send_json({"start": True})
 
-    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> dict[str, Any]:
+    def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> CheckReport:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
         engine = engine_class(job.engine)
         with self.meter.stage("bench.check"):
@@ -163,13 +164,13 @@ class Referee:
                 break
             private = engine.combine((parts["client"][step], parts["server"][step]))
             errors.append(float((private - expected).abs().max()))
-        return {
-            "max_abs_logit_error": max(errors),
-            "median_abs_logit_error": statistics.median(errors),
-            "tokens_match": generated == reference.tokens,
-            "tokens_compared": len(errors),
-            "tolerance": engine.tolerance,
-        }
+        return CheckReport(
+            max_abs_logit_error=max(errors),
+            median_abs_logit_error=statistics.median(errors),
+            tokens_match=generated == reference.tokens,
+            tokens_compared=len(errors),
+            tolerance=engine.tolerance,
+        )
 
 
 def _refuse(engine: str, watch: Watch) -> None:

@@ -22,7 +22,7 @@ from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
 
-How = Literal["dcf", "carry"]
+How = Literal["dcf", "prefix"]
 
 
 @dataclass(frozen=True)

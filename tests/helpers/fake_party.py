@@ -17,6 +17,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.metering.meter import StageMeter
+from parties.roles.reports import PartyProgress, PartyResult, StageReport
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 
@@ -38,7 +39,7 @@ class FakeParty:
     def connect(self, addresses: dict[str, tuple[str, int]], identity: Identity | None = None) -> None:
         self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s, identity)
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+    def run(self, job: dict[str, Any]) -> PartyResult:
         assert self.mesh is not None
         fault, role, state = (Path(job["prompt"]["text_file"]).name + "--").split("-")[:3]
         alone = fault == "alone"  # like the parties that have no part in `plain`
@@ -56,19 +57,19 @@ class FakeParty:
                     fail(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep")
             self.tokens += self.state == "decode"
         self.state = "idle"
-        return {
+        result = {
             "role": self.role,
             "tokens": self.tokens,
             "decode_seconds": time.monotonic() - started,
-            "stages": [stage_dict(reading) for reading in self.meter.snapshot()],
+            "stages": [StageReport.of(reading) for reading in self.meter.snapshot()],
             "peak_rss_bytes": 1,
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,
             "interface_received_bytes": 0,
             "versions": {"python": "3", "threads": str(torch.get_num_threads())},
-            "model": {"layers": 1} if self.role == "server" else {},
             "warnings": [],
-        } | self.extras(job)
+        }
+        return PartyResult.model_validate(result | self.extras(job))
 
     def extras(self, job: dict[str, Any]) -> dict[str, Any]:
         if self.role == "referee":
@@ -76,19 +77,19 @@ class FakeParty:
             return {"check": {**check, "tokens_match": True, "tokens_compared": self.tokens}}
         return {"text": "a word"} if self.role == "client" and job.get("show_text") else {}
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> PartyProgress:
         totals = self.meter.totals("online")
-        return {
-            "role": self.role,
-            "state": self.state,
-            "stage": self.meter.current,
-            "tokens": self.tokens,
-            "sent_bytes": totals.sent_bytes,
-            "received_bytes": totals.received_bytes,
-            "rounds": totals.rounds,
-            "blocked_seconds": totals.blocked_seconds,
-            "rss_bytes": 1,
-        }
+        return PartyProgress(
+            role=self.role,
+            state=self.state,
+            stage=self.meter.current,
+            tokens=self.tokens,
+            sent_bytes=totals.sent_bytes,
+            received_bytes=totals.received_bytes,
+            rounds=totals.rounds,
+            blocked_seconds=totals.blocked_seconds,
+            rss_bytes=1,
+        )
 
     def close(self) -> None:
         self.state = "closed"
@@ -128,8 +129,3 @@ def fail(fault: str) -> None:
         raise PromptError("prompt.text_file: the prompt is too short")
     elif fault == "bug":
         raise KeyError("secret token orange-otter")
-
-
-def stage_dict(reading: Any) -> dict[str, Any]:
-    fields = ("stage", "phase", "seconds", "blocked_seconds", "sent_bytes", "received_bytes", "messages", "rounds")
-    return {field: getattr(reading, field) for field in fields}

@@ -163,7 +163,7 @@ def _serve(role: str, session: str, timeout_s: float, look: Look | None, pipe: C
             watcher = threading.Thread(target=_watch, args=(party, look, looks))
             watcher.start()
             try:
-                result: Any = party.run(job)
+                result: Any = party.run(job).to_json()
             except Exception as error:  # noqa: BLE001 - the parent looks at it
                 traceback.print_exc()
                 result = {"error": type(error).__name__, "text": str(error)}

@@ -9,6 +9,8 @@ import psutil
 from netem import NetworkProfile, Tolerance
 
 NAMES = ("client", "server", "dealer")
+CLEAN = "from netem.janitor import clean; print(*clean(), sep='\\n', end='')"
+SENT = "/sys/class/net/eth0/statistics/tx_bytes"
 # Far from what a shared machine does to a measurement, near enough to tell one profile from another.
 TOLERANCE = Tolerance(rtt_ms=8, rtt_pct=25, rate_pct=50)
 

@@ -1,11 +1,13 @@
 """Synthetic experiments, cells and records for tests."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.records.record import CellError, Check, PartyReading, PhaseTotal, Record, StageReading, Status, Totals
+from parties.roles.reports import PartyResult
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MODEL = "random:tiny-llama"
@@ -131,6 +133,11 @@ def result(role: str, *, tokens: int = 2, seconds: float = 4.0, **changes: Any) 
         "warnings": [],
         **changes,
     }
+
+
+def reported(results: Mapping[str, Mapping[str, Any]]) -> dict[str, PartyResult]:
+    """Results as the parties report them."""
+    return {role: PartyResult.model_validate(result) for role, result in results.items()}
 
 
 def results(**check: Any) -> dict[str, dict[str, Any]]:

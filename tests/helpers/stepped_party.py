@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from parties.roles.party import Party
+from parties.roles.reports import PartyResult
 
 YEAR_S = 365 * 86400.0
 
@@ -14,7 +15,7 @@ YEAR_S = 365 * 86400.0
 class SteppedParty(Party):
     """`time.time` jumps by a year at each look."""
 
-    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, job: Mapping[str, Any]) -> PartyResult:
         real, steps = time.time, itertools.cycle([YEAR_S, -YEAR_S, 0.0])
         with mock.patch("time.time", side_effect=lambda: real() + next(steps)):
             return super().run(job)

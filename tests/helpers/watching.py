@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from parties.roles.reports import PartyProgress
+
 ROLES = ("client", "server", "dealer", "referee")
 
 
@@ -15,10 +17,10 @@ class Clock:
         return self.now
 
 
-def said(t: float, **changes: Any) -> dict[str, dict[str, Any]]:
+def said(t: float, **changes: Any) -> dict[str, PartyProgress]:
     """The progress of all parties, `t` seconds into a cell in which everything grows evenly."""
     parties = {role: _party(role, t) for role in ROLES}
-    return {role: {**party, **changes.get(role, {})} for role, party in parties.items()}
+    return {role: PartyProgress(**{**party, **changes.get(role, {})}) for role, party in parties.items()}
 
 
 def _party(role: str, t: float) -> dict[str, Any]:

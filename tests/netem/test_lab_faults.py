@@ -15,7 +15,7 @@ import pytest
 from netem import preset, shape
 from netem.lab import Lab, labs
 from netem.process import environment
-from tests.helpers.labs import endpoints, out, python, relays, seen_by_the_machine
+from tests.helpers.labs import CLEAN, endpoints, out, python, relays, seen_by_the_machine
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.netns
@@ -142,6 +142,6 @@ def test_after_the_janitor_too_is_killed_clean_removes_the_rules(lab):
     )
     python(lab, "h0", script)
     assert "htb" in out(lab, "h0", "tc", "qdisc", "show", "dev", "eth0")
-    assert "removed eth0: rules of run a killed run" in lab.call("h0", "clean", {})["done"][0]
+    assert "removed eth0: rules of run a killed run" in python(lab, "h0", CLEAN).stdout
     assert "htb" not in out(lab, "h0", "tc", "qdisc", "show", "dev", "eth0")
-    assert lab.call("h0", "clean", {})["done"] == []
+    assert python(lab, "h0", CLEAN).stdout == ""

@@ -74,11 +74,12 @@ class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
             link.send_json({"seed": shared})
         self.generators = [generator_of(shared) for shared in seeds]
 
-    def serve(self, prefilled: Callable[[], None] = lambda: None) -> None:
+    def serve(self, prefilled: Callable[[], None] = lambda: None, policy: str = "full") -> None:  # noqa: ARG002
         """Answers requests until the run ends.
 
         Args:
             prefilled: called when the client says that the prompt is through.
+            policy: makes no difference to what is dealt on request.
 
         Raises:
             OutOfStep: a request outside the fixed list.

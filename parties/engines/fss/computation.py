@@ -84,7 +84,7 @@ class Computation(Engine):
         return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
 
     def bounded(self, value: Masked, limit: float) -> Masked:
-        """The declared bound, which comparisons and the danger zone go by."""
+        """The declared bound: the width of comparisons and the chance of a truncation failure follow from it."""
         return value.bounded(limit)
 
     def adopt(self, share: Tensor) -> Additive:
@@ -126,16 +126,16 @@ class Computation(Engine):
         """A tournament; the winner's index goes to the client alone."""
         rivals = gates.truncate(logits, _RIVAL_BITS).bounded(bounds.RIVAL.limit)
         index = yield from maximum.argmax(rivals.reshape(-1))
-        told = self.tell_client(index)
-        return None if told is None else int(told)
+        opened = self.open_to_client(index)
+        return None if opened is None else int(opened)
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
-        told = self.tell_client(gates.truncate(value).additive())
-        return None if told is None else ring.decode(told)
+        opened = self.open_to_client(gates.truncate(value).additive())
+        return None if opened is None else ring.decode(opened)
         yield
 
-    def tell_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - nobody is told by the dealer
+    def open_to_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - the dealer opens nothing
         """Integers for the client; None elsewhere."""
         return None
 
@@ -168,7 +168,7 @@ class Computation(Engine):
 
     @staticmethod
     def _cut(*values: Masked) -> list[Masked]:
-        """Values with at most 18 fraction bits, so that products of two stay far from the danger zone."""
+        """Values with at most 18 fraction bits, so that truncations of their products rarely fail."""
         return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
 
     def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
@@ -195,7 +195,7 @@ class Computation(Engine):
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
     ) -> Program[Masked]:
-        """Combines the exponentials and divides the result; the reciprocal comes beside. 9 rounds."""
+        """Combines the exponentials and divides the result; the reciprocal is computed in parallel. 9 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
         mixed, inverse = yield from parallel(

@@ -1,17 +1,15 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
 from parties.decoding.program import Program, run
+from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import DangerZone
@@ -20,8 +18,8 @@ from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.dealing.plan import Plan, epoch
-from parties.engines.fss.dealing.receiver import MATERIAL, Intake
-from parties.engines.fss.dealing.stored_receiver import Stock
+from parties.engines.fss.dealing.receiver import MATERIAL, Receiver
+from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.inbox import LONGEST_BYTES, Inbox
 from parties.engines.fss.randomness.seeds import drawn_seed
@@ -34,11 +32,11 @@ from parties.transport.mesh import Mesh
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 12
-"""At one repeat in hundreds of pieces, this many in a row are no bad luck."""
+"""At one retry in hundreds of segments, this many in a row are not bad luck."""
 
 
-class DangerStays(PartyError):  # noqa: N818 - named for what happened
-    """A piece met the danger zone in each of so many attempts."""
+class RetriesExhausted(PartyError):  # noqa: N818 - named for what happened
+    """A segment had a truncation failure in each of so many attempts."""
 
     def __str__(self) -> str:
         attempts, where = self.args
@@ -70,14 +68,13 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._offline: Literal["streamed", "stored"] = "streamed"
-        self._supply: Intake | Stock | None = None
+        self._supply: Receiver | StoredReceiver | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
         self._index = 0
 
     @property
     def repeats(self) -> int:
-        """Pieces that were started again because a number fell into the danger zone."""
+        """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
     def _material(self) -> bytes | bytearray:
@@ -95,10 +92,6 @@ class FssEngine(Computation):
         self._index += 1
         self.source.begin(epoch(self.repeats, self._index))
         return self._index
-
-    def choose(self, offline: Literal["streamed", "stored"], comparison: Literal["dcf", "carry"]) -> None:
-        """See `Engine`."""
-        self._offline, self.source.comparison = offline, comparison
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
@@ -121,30 +114,31 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain.to(self.source.device)
 
-    def prepare(self, decoder: Decoder, cache: Cache, steps: int, argmax: str, prefill: Prefill | None = None) -> Cache:
-        """Tells the dealer what will be run, and puts a prefilled cache under masks that stay: 1 round."""
-        first, how = self._index + 1, {"offline": self._offline, "comparison": self.source.comparison}
-        plan = Plan.of(decoder, cache, steps, argmax, first, prefill, **how)
-        self._ask({"do": "decode", "plan": asdict(plan), "attempt": self.repeats})
-        if self._offline == "stored":
-            self._supply = Stock(self.dealer, self.meter)
-            self._supply.lay_in()
+    def prepare(self, workload: Workload, cache: Cache) -> Cache:
+        """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
+        plan = Plan.of(workload, self._index + 1)
+        self.source.comparison = workload.options.comparison
+        self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
+        if workload.options.offline == "stored":
+            self._supply = StoredReceiver(self.dealer, self.meter)
+            self._supply.fetch()
         else:
-            self._supply = Intake(self.dealer, self.meter)
-        if prefill is None:
-            self.attempt(partial(self.fix, cache), cache)
+            self._supply = Receiver(self.dealer, self.meter)
+        if workload.prefill is None:
+            self.run_segment(partial(self.fix, cache), cache)
         return cache
 
-    def attempt(self, program: Callable[[], Program[T]], cache: Cache) -> T:
-        """Runs a piece, from the start again if a number falls into the danger zone.
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:
+        """Runs a segment, from the start again after a truncation failure.
 
-        Both parties see that alike, in a number that is uniformly random to them; what was dealt for the failed attempt
-        is given up, so nothing is masked twice. The dealer knows the mask, so a retry tells it how a secret number
-        compares with one that it knows (docs/protocols.md): therefore there are few, and no more than chance explains.
+        Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
+        failed attempt is dropped, so nothing is masked twice. The dealer knows the mask, so a retry reveals to it how a
+        secret number compares with one that it knows (docs/protocols.md): therefore retries are few, and no more than
+        chance explains.
 
         Raises:
-            RetriesImprobable: it fell there more often than the declared bounds let be expected.
-            DangerStays: it fell there time after time.
+            RetriesImprobable: There were more failures than the declared bounds let expect.
+            RetriesExhausted: Every attempt failed.
         """
         restore = snapshot(cache)
         index = self._begin()
@@ -160,16 +154,16 @@ class FssEngine(Computation):
                 where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)
-        raise DangerStays(MOST_ATTEMPTS, where)
+        raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
         self._ask({"do": "again", "index": index, "attempt": self.repeats})
-        if isinstance(self._supply, Stock):
-            self._supply.lay_in()
+        if isinstance(self._supply, StoredReceiver):
+            self._supply.fetch()
         self.source.begin(epoch(self.repeats, index))
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         if not self.client:
             self.peer.send_tensor(value.share.cpu())
@@ -185,12 +179,12 @@ class FssEngine(Computation):
         return super().export(value).cpu()
 
     def prefilled(self) -> None:
-        """Tells the dealer that what follows is decoding."""
+        """Reports to the dealer that decoding follows."""
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 
     def finish(self) -> None:
-        """Lets the dealer go, and hears its last word. Both say so: what they granted before has then been heard."""
+        """Ends the cell at the dealer. Both parties do so; by then the dealer has received all of their credit."""
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "end"})
         if self._supply is not None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli.main import BAD_INPUT, OK, app
+from orchestrator.cli.common import ExitCode
+from orchestrator.cli.main import app
 from orchestrator.predict import calibration
 from orchestrator.predict.calibration import (
     Calibration,
@@ -53,7 +54,7 @@ def experiment(folder: Path, engines: str = "fss", prefill: str = "shared") -> P
     return path
 
 
-def said(*arguments: Any, code: int = OK) -> str:
+def said(*arguments: Any, code: int = ExitCode.OK) -> str:
     result = CliRunner().invoke(app, ["cost", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result.output
@@ -119,7 +120,7 @@ def test_without_a_calibration_there_is_none() -> None:
 def test_a_damaged_calibration_is_named_with_the_fix(tmp_path: Path, text: str) -> None:
     calibration_file().parent.mkdir(parents=True)
     calibration_file().write_text(text, encoding="latin-1")
-    message = said(experiment(tmp_path), code=BAD_INPUT)
+    message = said(experiment(tmp_path), code=ExitCode.BAD_INPUT)
     assert str(calibration_file()) in message
     assert "--calibrate" in message
 
@@ -151,22 +152,22 @@ def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
 
 @pytest.mark.parametrize("arguments", [[], ["missing.yaml"]])
 def test_no_file_or_a_wrong_one_is_bad_input(arguments: list[str]) -> None:
-    assert said(*arguments, code=BAD_INPUT)
+    assert said(*arguments, code=ExitCode.BAD_INPUT)
 
 
 def test_an_unusable_folder_of_records_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("no run")
-    assert "notes" in said(experiment(tmp_path), "--records", tmp_path / "notes", code=BAD_INPUT)
+    assert "notes" in said(experiment(tmp_path), "--records", tmp_path / "notes", code=ExitCode.BAD_INPUT)
 
 
 def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_goes_on(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     path.write_text(path.read_text().replace("[full]", "[{name: locret, head: /nowhere/x.safetensors}]"))
-    assert "/nowhere/x.safetensors" in said(path, code=BAD_INPUT)
+    assert "/nowhere/x.safetensors" in said(path, code=ExitCode.BAD_INPUT)
     dry_run = ["run", str(path), "--out", str(tmp_path / "run"), "--dry-run"]
     here = CliRunner().invoke(app, dry_run)
-    assert here.exit_code == BAD_INPUT
+    assert here.exit_code == ExitCode.BAD_INPUT
     assert "/nowhere/x.safetensors" in here.output
     planned = CliRunner().invoke(app, [*dry_run, "--address", "192.0.2.1:6379"])
-    assert planned.exit_code == OK, planned.output
+    assert planned.exit_code == ExitCode.OK, planned.output
     assert "n/a" in planned.output

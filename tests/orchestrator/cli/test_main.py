@@ -11,6 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from orchestrator.cli import main
+from orchestrator.cli.common import ExitCode
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.records.record import Record, Status
@@ -203,3 +204,9 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     code = "import sys, orchestrator.cli.main; print([m for m in ('torch', 'ray', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_documents_every_exit_code() -> None:
+    text = " ".join(call("--help").output.split())
+    for code in ExitCode:
+        assert f"{code.value} {code.meaning}" in text

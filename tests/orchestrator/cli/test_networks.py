@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from netem import presets
 from netem.lab import labs
 from netem.lease import Lease
-from orchestrator.cli.networks import clean, lab_app, networks_app
+from orchestrator.cli.clean import clean
+from orchestrator.cli.lab import lab_app
+from orchestrator.cli.networks import networks_app
 
 app = typer.Typer()
 app.add_typer(networks_app, name="networks")

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from orchestrator.cli.main import BAD_INPUT, INTERRUPTED, OK, app
+from orchestrator.cli.common import ExitCode
+from orchestrator.cli.main import app
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def said(arguments: list[str], code: int) -> str:
 def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
     held_out = tmp_path / "held.txt"
     held_out.write_text("some other words " * 40)
-    text = said(words(tmp_path, "--held-out", str(held_out), "--seed", "3", "--width", "4"), OK)
+    text = said(words(tmp_path, "--held-out", str(held_out), "--seed", "3", "--width", "4"), ExitCode.OK)
     assert "snapkv" in text
     assert "locret" in text
     assert "48 steps in " in text
@@ -48,7 +49,7 @@ def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Path) -> None:
     (tmp_path / "cut").mkdir()
     long = {"windows": 1500}
-    said(words(tmp_path, **long), OK)
+    said(words(tmp_path, **long), ExitCode.OK)
     arguments = words(tmp_path / "cut", **long)
     program = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -58,11 +59,11 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Pat
             time.sleep(0.02)
         training.send_signal(signal.SIGINT)
         _, told = training.communicate(timeout=120)
-    assert training.returncode == INTERRUPTED, told
-    assert "--resume goes on from the last checkpoint" in told
+    assert training.returncode == ExitCode.INTERRUPTED, told
+    assert "--resume continues from the last checkpoint" in told
     assert "Traceback" not in told
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["heads.checkpoint", "text.txt"]
-    said([*arguments, "--resume"], OK)
+    said([*arguments, "--resume"], ExitCode.OK)
     one, other = (load_file(folder / "heads.safetensors") for folder in (tmp_path, tmp_path / "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -83,7 +84,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_by_name_before_anything_is_written(name: str, tmp_path: Path) -> None:
     changes, expected = BAD[name]
-    told = said(words(tmp_path, **changes), BAD_INPUT)
+    told = said(words(tmp_path, **changes), ExitCode.BAD_INPUT)
     assert expected in " ".join(told.replace("│", " ").split())
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
@@ -92,7 +93,7 @@ def test_bad_input_is_refused_by_name_before_anything_is_written(name: str, tmp_
 def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     arguments = words(tmp_path)
     (tmp_path / "text.txt").write_bytes(content)
-    told = said(arguments, BAD_INPUT)
+    told = said(arguments, ExitCode.BAD_INPUT)
     assert (
         "text.txt cannot be read: it is not UTF-8" in told
         if content[:1] == b"\xff"
@@ -101,4 +102,6 @@ def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, 
 
 
 def test_an_unknown_policy_is_refused() -> None:
-    assert "'quest' is not one of" in said(["train", "quest", "--model", "m", "--text", "t", "--out", "o"], BAD_INPUT)
+    assert "'quest' is not one of" in said(
+        ["train", "quest", "--model", "m", "--text", "t", "--out", "o"], ExitCode.BAD_INPUT
+    )

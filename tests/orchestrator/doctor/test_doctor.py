@@ -15,7 +15,7 @@ from orchestrator.doctor.clocks import LIMIT_S, Exchange, Offset, clock, offset
 from orchestrator.doctor.finding import Verdict
 from orchestrator.doctor.host import HostDoctor, installed_versions
 from orchestrator.doctor.hosts import Unanswered
-from orchestrator.doctor.reach import Door, reach
+from orchestrator.doctor.reach import Endpoint, reach
 from orchestrator.doctor.software import software
 from orchestrator.experiment.cells import expand
 from orchestrator.records.snapshot import Frozen
@@ -67,7 +67,7 @@ def pair() -> Any:
 def test_equal_software_is_fine_whatever_the_kernel() -> None:
     (found,) = software(DRIVER, {"far": {**DRIVER, "kernel": "Linux 5"}})
     assert found.verdict is Verdict.OK
-    assert "torch 2.13.0" in found.told
+    assert "torch 2.13.0" in found.found
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_version_that_differs_is_named_with_both_and_the_way_to_mend_it(
     near, other = software(DRIVER, {"near": DRIVER, "far": far})
     assert near.verdict is Verdict.OK
     assert (other.verdict, other.where) == (Verdict.FIX, "far")
-    assert theirs is None or theirs in other.told
-    assert DRIVER[name] in other.told
+    assert theirs is None or theirs in other.found
+    assert DRIVER[name] in other.found
     assert fix in other.fix
 
 
@@ -112,30 +112,30 @@ def test_an_offset_is_right_within_its_uncertainty(ahead: float, trips: list[tup
 def test_a_clock_that_is_surely_off_is_to_be_fixed_and_one_that_may_be_is_not() -> None:
     off = clock("far", Offset(-30.0, 0.1))
     assert off.verdict is Verdict.FIX
-    assert "-30000.0 ms" in off.told
+    assert "-30000.0 ms" in off.found
     assert "NTP" in off.fix
     assert clock("far", Offset(LIMIT_S / 2, 0.01)).verdict is Verdict.OK
     assert clock("far", Offset(LIMIT_S * 2, LIMIT_S * 3)).verdict is Verdict.NOTE
 
 
 def test_two_hosts_reach_each_other_and_the_round_trips_are_told(pair: Any) -> None:
-    found = list(reach(pair, [Door(host, host.address) for host in pair]))
+    found = list(reach(pair, [Endpoint(host, host.address) for host in pair]))
     assert all(finding.verdict is Verdict.OK for finding in found)
     assert [finding.where for finding in found if finding.check == "reach"] == ["right > left", "left > right"]
-    assert all("round trip" in finding.told for finding in found if finding.check == "reach")
+    assert all("round trip" in finding.found for finding in found if finding.check == "reach")
 
 
 def test_a_taken_port_is_named_with_its_role(pair: Any) -> None:
     with socket.create_server(("127.0.0.2", 0)) as taken:
         port = taken.getsockname()[1]
-        (found,) = reach(pair, [Door(pair[0], "127.0.0.2", port, "server")])
+        (found,) = reach(pair, [Endpoint(pair[0], "127.0.0.2", port, "server")])
     assert (found.check, found.verdict) == ("port", Verdict.FIX)
-    assert f"127.0.0.2 port {port}" in found.told
+    assert f"127.0.0.2 port {port}" in found.found
     assert "data_ports.server" in found.fix
 
 
 def test_an_address_that_no_interface_has_is_told(pair: Any) -> None:
-    (found,) = reach(pair, [Door(pair[0], "192.0.2.77")])
+    (found,) = reach(pair, [Endpoint(pair[0], "192.0.2.77")])
     assert found.verdict is Verdict.FIX
     assert "--node-ip-address" in found.fix
 
@@ -144,19 +144,19 @@ def test_an_unreachable_pair_is_the_only_one_to_fix(pair: Any) -> None:
     with socket.create_server(("127.0.0.3", 0)) as closed:
         address = closed.getsockname()
     pair[1].instead["listen"] = {"address": address}  # it listens, and nobody gets through
-    found = [one for one in reach(pair, [Door(host, host.address) for host in pair]) if one.check == "reach"]
+    found = [one for one in reach(pair, [Endpoint(host, host.address) for host in pair]) if one.check == "reach"]
     assert {one.where: one.verdict for one in found} == {"right > left": Verdict.OK, "left > right": Verdict.FIX}
     (broken,) = (one for one in found if one.verdict is Verdict.FIX)
-    assert "127.0.0.3" in broken.told
+    assert "127.0.0.3" in broken.found
     assert "left" in broken.fix
 
 
 def test_a_host_that_falls_silent_is_to_fix_and_ends_nothing(pair: Any) -> None:
     pair[0].instead["rtt"] = Unanswered("no answer from left: ActorDiedError")
-    found = list(reach(pair, [Door(host, host.address) for host in pair]))
+    found = list(reach(pair, [Endpoint(host, host.address) for host in pair]))
     (broken,) = (one for one in found if one.verdict is Verdict.FIX)
     assert broken.where == "left > right"
-    assert "ActorDiedError" in broken.told
+    assert "ActorDiedError" in broken.found
 
 
 def test_a_cell_needs_what_a_like_one_took_where_that_is_more_than_its_weights() -> None:
@@ -181,12 +181,12 @@ def test_memory_is_held_against_the_most_demanding_cell(
 ) -> None:
     monkeypatch.setattr(capacity, "usable_memory", lambda _: Memory(10**12, free, "the host"))
     cell = samples.cell()
-    seats = Placement("PACK", dict.fromkeys(ROLES, "n1"), dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
+    slots = Placement("PACK", dict.fromkeys(ROLES, "n1"), dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     near: Any = NearHost()
-    (found,) = memory([near], seats, [cell], {cell.model: 10**9}, [])
+    (found,) = memory([near], slots, [cell], {cell.model: 10**9}, [])
     assert found.verdict is verdict
-    assert "33.0 GB" in found.told
-    (bare,) = memory([near], seats, [], {}, [])
+    assert "33.0 GB" in found.found
+    (bare,) = memory([near], slots, [], {}, [])
     assert bare.verdict is Verdict.NOTE
 
 
@@ -211,6 +211,6 @@ def test_what_a_run_refuses_to_go_on_with_is_to_fix(tmp_path: Path) -> None:
     edited = asked.model_copy(update={"seed": asked.seed + 1})
     found = records(tmp_path / "out", edited)
     assert found.verdict is Verdict.FIX
-    assert "seed" in found.told
+    assert "seed" in found.found
     missing = asked.model_copy(update={"prompt": asked.prompt.model_copy(update={"text_file": str(tmp_path / "gone")})})
-    assert "gone" in records(tmp_path / "new", missing).told
+    assert "gone" in records(tmp_path / "new", missing).found

@@ -33,7 +33,7 @@ new_tokens: 2
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[None]:
-    """A head that claims a GPU, and a node that alone seats the server."""
+    """A head that claims a GPU, and a node that alone has a slot for the server."""
     head = {"num_cpus": 2, "num_gpus": 1}
     with emulated_cluster(head, {"num_cpus": 1, "num_gpus": 1, "resources": {"server": 1}}):
         yield
@@ -79,8 +79,8 @@ def test_links_that_cannot_be_made_say_why_and_how_to_get_them(two_nodes: None, 
     found = examined(written(tmp_path, networks=["none", "wan"]), "--out", tmp_path, code=1)
     (broken,) = (row for row in found if row["verdict"] == "fix")
     assert (broken["check"], broken["where"]) == ("links", "wan")
-    assert "tc: " in broken["told"]
-    assert "relay: " in broken["told"]
+    assert "tc: " in broken["found"]
+    assert "relay: " in broken["found"]
     assert "--lab" in broken["fix"]
 
 
@@ -124,7 +124,7 @@ def test_this_machine_alone_needs_no_cluster_and_no_file(tmp_path: Path, monkeyp
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     found = examined("--out", tmp_path, code=0)
     assert {row["check"] for row in found} == {
-        "versions", "clock", "seats", "port", "reach", "links", "memory", "disk",
+        "versions", "clock", "slots", "port", "reach", "links", "memory", "disk",
     }  # fmt: skip
     assert len(rows(found, "versions")) == 1
     assert not ray.is_initialized()

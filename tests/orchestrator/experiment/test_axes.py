@@ -80,7 +80,7 @@ def test_the_order_does_not_touch_the_generator_of_others() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"linked": [["networks", "lengths"]]}, r"linked[0][1]: 'lengths'; allowed: axiss networks"),
+        ({"linked": [["networks", "lengths"]]}, r"linked[0][1]: 'lengths'; allowed: axes networks"),
         ({"linked": [["networks", "seq_lens"]]}, "networks has 1, seq_lens has 3"),
         ({"linked": [["engines", "networks"], ["engines"]]}, "linked[1][0]: 'engines'; allowed: each axis once"),
         ({"exclude": [{"engine": "fss"}]}, "exclude[0]: {'engine': ('fss',)}; allowed: something that the axes have"),
@@ -93,4 +93,4 @@ def test_the_order_does_not_touch_the_generator_of_others() -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
-    assert said.replace("axiss", "axes") in told(**changes).replace("axiss", "axes")
+    assert said.replace("axes", "axes") in told(**changes).replace("axes", "axes")

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.experiment.cells import expand
-from orchestrator.experiment.comparison import COSTS, Comparison, choose_comparison
+from orchestrator.experiment.comparison import COSTS, choose_comparison
 from orchestrator.experiment.networks import Network, parse_network
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.run.runner import job_of
 from parties.engines.fss.cost.cost import predict
 from parties.models import load_spec
+from parties.options import Comparison, RunOptions
 from parties.policies.mpcache import MPCache
 from tests.helpers.samples import experiment
 
@@ -33,7 +34,7 @@ def test_usual_links_are_slow_by_their_delay(preset: str, offline: str) -> None:
 
 
 def test_a_thin_link_from_the_dealer_asks_for_little_material() -> None:
-    assert choose_comparison(links(0.1, 50), "streamed") == "carry"
+    assert choose_comparison(links(0.1, 50), "streamed") == "prefix"
     assert choose_comparison(links(20.0, 50), "streamed") == "dcf"
 
 
@@ -49,7 +50,8 @@ def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more
 
 @pytest.mark.parametrize("comparison", get_args(Comparison))
 def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
-    token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, comparison=comparison).decode
+    options = RunOptions(comparison=comparison)
+    token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, options=options).decode
     assert COSTS[comparison].rounds == token.total("client", "online").rounds
     assert COSTS[comparison].offline_bytes == pytest.approx(token.total("server", "offline").received_bytes, rel=1e-3)
 
@@ -57,12 +59,12 @@ def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparis
 def test_auto_is_resolved_for_each_network_before_the_cell_has_its_id() -> None:
     thin = links(0.1, 50).model_dump()
     cells = expand(experiment(engines=["fss"], seq_lens=[128], policies=["full"], networks=["wan", thin]))
-    assert [cell.comparison for cell in cells] == ["dcf", "carry"]
-    assert [job_of(cell, show_text=False)["comparison"] for cell in cells] == ["dcf", "carry"]
+    assert [cell.comparison for cell in cells] == ["dcf", "prefix"]
+    assert [job_of(cell, show_text=False)["options"]["comparison"] for cell in cells] == ["dcf", "prefix"]
     forced = expand(
-        experiment(engines=["fss"], seq_lens=[128], policies=["full"], networks=["wan"], comparison="carry")
+        experiment(engines=["fss"], seq_lens=[128], policies=["full"], networks=["wan"], comparison="prefix")
     )
-    assert forced[0].comparison == "carry"
+    assert forced[0].comparison == "prefix"
     assert forced[0].id != cells[0].id
 
 
@@ -72,7 +74,7 @@ def test_stored_material_is_another_cell_of_fss_and_nothing_to_crypten() -> None
         for engine in ("fss", "crypten")
     )
     assert fss[0].id != fss[1].id
-    assert job_of(fss[1], show_text=False)["offline"] == "stored"
+    assert job_of(fss[1], show_text=False)["options"]["offline"] == "stored"
     assert crypten[0].id == crypten[1].id
     assert crypten[1].offline == "streamed"
 

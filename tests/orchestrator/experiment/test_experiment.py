@@ -175,15 +175,17 @@ def test_bad_values_are_refused_where_they_stand(tmp_path: Path, changes: dict[s
 
 def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
     found = problems(tmp_path, seq_lens=[128, 2047], new_tokens=2)["seq_lens[1]"]
-    assert "2048 positions" in found.allowed
-    assert "2047 prompt tokens and 2 new tokens need 2049" in found.allowed
+    assert found.allowed == "at most 2046"
+    assert "2048 positions" in found.reason
+    assert "2047 prompt tokens and 2 new tokens need 2049" in found.reason
     assert load(tmp_path, seq_lens=[2046], new_tokens=2).seq_lens == (2046,)
 
 
 def test_a_length_or_a_width_beyond_an_engine_names_it_unless_it_is_left_out(tmp_path: Path) -> None:
     long = {"model": "random:llama?positions=65536", "engines": ["plain", "fss"], "seq_lens": [30_000, 32_767]}
     found = problems(tmp_path, **long, new_tokens=2)["seq_lens[1]"]
-    assert "at most 32766: with engine fss, seq_len and new_tokens are 32,769 together" in found.allowed
+    assert found.allowed == "at most 32766"
+    assert "with engine fss, seq_len and new_tokens are 32,769 together" in found.reason
     assert "exclude engine fss" in found.fix
     assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 32_767)
     left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 32_767}])
@@ -191,7 +193,7 @@ def test_a_length_or_a_width_beyond_an_engine_names_it_unless_it_is_left_out(tmp
     wide = {"model": "random:gpt2?hidden=20480&heads=64&intermediate=64&vocab=64"}
     assert (
         "hidden size of 20,480, and it takes at most 16,384"
-        in problems(tmp_path, **wide, engines=["fss"])["model"].allowed
+        in problems(tmp_path, **wide, engines=["fss"])["model"].reason
     )
     assert load(tmp_path, **wide, engines=["plain"]).model
 

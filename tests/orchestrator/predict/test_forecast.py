@@ -68,7 +68,7 @@ def test_material_that_comes_before_is_not_waited_for() -> None:
 
 
 def test_how_signs_are_found_changes_rounds_and_material() -> None:
-    dcf, carry = (forecast(fss(comparison=comparison)).decode for comparison in ("dcf", "carry"))
+    dcf, carry = (forecast(fss(comparison=comparison)).decode for comparison in ("dcf", "prefix"))
     assert dcf.rounds < carry.rounds
     assert dcf.dealt["client"] > carry.dealt["client"] == 24
 

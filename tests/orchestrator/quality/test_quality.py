@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
 from orchestrator.cli.main import app
-from orchestrator.experiment.choices import PolicyChoice
+from orchestrator.experiment.choices import chosen_policy
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.quality.averages import accuracy, lines_of
 from orchestrator.quality.frontier import price, undominated
@@ -24,7 +24,6 @@ from orchestrator.quality.results import Point, Result, ResultStore
 from orchestrator.quality.study import Contender, load_study
 from orchestrator.records.store import StoreError
 from parties.models import Tokenizer, load_tokenizer
-from parties.policies import make
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
     warnings.simplefilter("ignore")  # what it imports is not ours to mend
@@ -229,7 +228,7 @@ def test_what_only_shows_on_the_way_is_named_too(tmp_path: Path, changes: dict[s
 @pytest.mark.parametrize("budget", [0.5, 0.25, 0.1])
 def test_a_budget_is_about_what_a_step_attends_to(name: str, budget: float) -> None:
     choice = Contender.model_validate(name).at(budget)
-    policy = make(choice.name, **choice.parameters)
+    policy = choice.build()
     assert policy.attended(policy.cached(4096)) / 4096 == pytest.approx(budget, rel=0.2)
 
 
@@ -248,7 +247,7 @@ def test_a_press_of_theirs_is_evaluated_beside_our_policies(tmp_path: Path) -> N
 
 
 def result(policy: str, question: str, value: float, sample: int = 0) -> Result:
-    point = Point(task="needle", length=512, question=question, sample=sample, policy=PolicyChoice(name=policy))
+    point = Point(task="needle", length=512, question=question, sample=sample, policy=chosen_policy(policy))
     return Result(**dict(point), values={"accuracy": value})
 
 

@@ -19,7 +19,7 @@ def _quick_trust_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(**check: Any) -> Record:
-    return build_record(samples.cell(), samples.results(**check), (), NOW, LATER)
+    return build_record(samples.cell(), samples.reported(samples.results(**check)), (), NOW, LATER)
 
 
 def test_a_record_survives_json() -> None:
@@ -134,7 +134,7 @@ def test_a_run_that_differs_from_plain_is_incorrect_and_keeps_its_numbers(check:
 def test_a_private_run_without_a_check_is_not_ok() -> None:
     results = samples.results()
     del results["referee"]["check"]
-    record = build_record(samples.cell(), results, (), NOW, LATER)
+    record = build_record(samples.cell(), samples.reported(results), (), NOW, LATER)
     assert record.status is Status.INCORRECT
     assert "no check" in record.warnings[0]
 
@@ -142,7 +142,11 @@ def test_a_private_run_without_a_check_is_not_ok() -> None:
 def test_the_plain_engine_needs_no_check_and_runs_at_the_referee() -> None:
     idle = {role: samples.result(role, tokens=0, seconds=0.0, stages=[]) for role in ("client", "server", "dealer")}
     record = build_record(
-        samples.cell(engines=["plain"]), {**idle, "referee": samples.result("referee")}, (), NOW, LATER
+        samples.cell(engines=["plain"]),
+        samples.reported({**idle, "referee": samples.result("referee")}),
+        (),
+        NOW,
+        LATER,
     )
     assert record.status is Status.OK
     assert record.totals is not None
@@ -152,7 +156,7 @@ def test_the_plain_engine_needs_no_check_and_runs_at_the_referee() -> None:
 def test_parties_that_run_different_versions_are_warned_about() -> None:
     results = samples.results()
     results["server"]["versions"] = {"torch": "2.12.0"}
-    record = build_record(samples.cell(), results, (), NOW, LATER, warnings=["from the driver"])
+    record = build_record(samples.cell(), samples.reported(results), (), NOW, LATER, warnings=["from the driver"])
     assert record.warnings[0] == "from the driver"
     assert "torch" in record.warnings[1]
     assert "server 2.12.0" in record.warnings[1]
@@ -168,16 +172,15 @@ def test_a_failure_names_party_stage_and_bytes() -> None:
 
 
 def test_opened_logits_are_a_stated_leak() -> None:
-    assert (
-        "opened to the client" in build_record(samples.cell(argmax="client"), samples.results(), (), NOW, LATER).leaks
-    )
+    opened = build_record(samples.cell(argmax="client"), samples.reported(samples.results()), (), NOW, LATER)
+    assert "opened to the client" in opened.leaks
     assert "opened to the client" not in build().leaks
 
 
 def test_the_decoded_text_is_in_no_record() -> None:
     results = samples.results()
     results["client"]["text"] = "the client's secret"
-    assert "secret" not in build_record(samples.cell(), results, (), NOW, LATER).model_dump_json()
+    assert "secret" not in build_record(samples.cell(), samples.reported(results), (), NOW, LATER).model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -189,10 +192,10 @@ def test_the_decoded_text_is_in_no_record() -> None:
 def test_the_kernels_count_is_held_beside_the_parties_own(
     kernel: int, shaping: str, seconds: float, warned: bool
 ) -> None:
-    stage = {"stage": "softmax", "phase": "online", "sent_bytes": 5_000_000, "messages": 100, "seconds": seconds}
-    results = {
-        role: {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel} for role in ("client", "server")
-    }
+    changes = {"sent_bytes": 5_000_000, "messages": 100, "seconds": seconds}
+    stage = next(stage for stage in samples.result("client")["stages"] if stage["stage"] == "softmax") | changes
+    here = {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel}
+    results = samples.reported({role: samples.result(role, **here) for role in ("client", "server")})
     found = kernel_mismatches(results, shaping)
     assert bool(found) == warned
     assert all("10.0.0.1" in text and "10,000,000" in text for text in found)

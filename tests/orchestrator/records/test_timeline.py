@@ -57,7 +57,7 @@ def test_a_silent_party_is_left_out_until_it_speaks_again() -> None:
 
 def test_parties_that_have_not_begun_to_speak_are_no_error() -> None:
     line = Timeline(CELL)
-    assert line.add({"client": {}, "server": {}}) == {"t": 0.0, "parties": {}, "stages": {}, "pairs": {}}
+    assert line.add({"client": None, "server": None}) == {"t": 0.0, "parties": {}, "stages": {}, "pairs": {}}
 
 
 def test_the_stages_of_a_plain_cell_are_those_of_the_referee() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.run import actors
 from orchestrator.run.actors import PartyActor, describe, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
+from parties.roles.reports import PartyProgress
 from tests.helpers.fake_party import FakeParty
 
 FAKE = f"{FakeParty.__module__}:FakeParty"
@@ -28,8 +29,8 @@ class Failing:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         raise self.error
 
-    def progress(self) -> dict[str, Any]:
-        return {"stage": "softmax", "sent_bytes": 7, "received_bytes": 8}
+    def progress(self) -> PartyProgress:
+        return PartyProgress(role="server", state="decode", stage="softmax", sent_bytes=7, received_bytes=8)
 
 
 def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_unexpected_errors_name_their_type_and_place(monkeypatch: pytest.MonkeyP
 
 @given(secret=st.integers(10**9, 10**12), kind=st.sampled_from([ValueError, KeyError, IndexError, ArithmeticError]))
 def test_errors_that_quote_data_do_not_leave_the_process(secret: int, kind: type[Exception]) -> None:
-    told = describe(kind(f"token {secret} is out of range"), "client", {})
+    told = describe(kind(f"token {secret} is out of range"), "client", None)
     assert str(secret) not in json.dumps(told)
     assert kind.__name__ in told["message"]
 

@@ -47,7 +47,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head, and a second node that alone offers a seat for the server, and none for another party."""
+    """A head, and a second node that alone offers a slot for the server, and none for another party."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with emulated_cluster({"num_cpus": 2}, {"num_cpus": 1, "resources": {"server": 1, "rest": 1}}) as cluster:
         assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)

@@ -25,7 +25,7 @@ def node() -> Iterator[None]:
 
 
 def given(roles: tuple[str, ...]) -> dict[str, list[str]]:
-    """The GPUs that Ray lets a task on each seat see."""
+    """The GPUs that Ray lets a task on each slot see."""
 
     def seen() -> list[str]:
         import os

@@ -16,7 +16,7 @@ import ray
 from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore
 from orchestrator.run import preflight
-from orchestrator.run.deadline import Patience
+from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, lost
 from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import Memory
@@ -32,17 +32,17 @@ def died() -> ray.exceptions.RayActorError:
 
 
 def test_what_the_kernel_says_of_killed_processes_makes_it_oom() -> None:
-    found = lost("server", died(), {}, "the kernel has since killed a process for want of memory (FILE)")
+    found = lost("server", died(), None, "the kernel has since killed a process for want of memory (FILE)")
     assert (found.status, found.role) == ("oom", "server")
     assert "killed a process for want of memory (FILE)" in found.message
-    assert lost("server", died(), {}).status == "party_died"
+    assert lost("server", died(), None).status == "party_died"
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "usable_memory", lambda _: Memory(3 * 10**9, 2 * 10**9, "the cgroup /a/b"))
     nowhere = dict.fromkeys(ROLES, "n1")
     placement = Placement("PACK", nowhere, dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
-    asked: Any = Patience(60, threading.Event())
+    asked: Any = Deadline(60, threading.Event())
     with pytest.raises(CellFailure, match=r"2\.0 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
         preflight.require_memory(135 * 10**6, placement, asked)
     assert refused.value.status == "oom"

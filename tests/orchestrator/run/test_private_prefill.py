@@ -36,12 +36,12 @@ def results(seconds: float = 30.0) -> dict[str, dict[str, Any]]:
 def record(repeat: int = 0, seconds: float = 30.0, **changes: Any) -> Record:
     cell = samples.cell(prefill="mpc", engines=["fss"], **changes)
     cell = cell.model_copy(update={"repeat": repeat})
-    return build_record(cell, results(seconds), (), samples.START, LATER)
+    return build_record(cell, samples.reported(results(seconds)), (), samples.START, LATER)
 
 
 def test_the_prompt_is_in_no_total_of_decoding() -> None:
     inside = record()
-    outside = build_record(samples.cell(), samples.results(), (), samples.START, LATER)
+    outside = build_record(samples.cell(), samples.reported(samples.results()), (), samples.START, LATER)
     assert (inside.totals, inside.seconds_per_token) == (outside.totals, outside.seconds_per_token)
     assert inside.stages == outside.stages
     assert outside.prefill_totals is None
@@ -60,9 +60,11 @@ def test_the_kernels_bytes_are_held_against_prompt_and_decoding_together() -> No
     for stage in told["client"]["prefill"]["stages"]:
         stage["sent_bytes"] = 100_000_000
     cell = samples.cell(prefill="mpc")
-    assert not build_record(cell, told, (), samples.START, LATER).warnings
+    assert not build_record(cell, samples.reported(told), (), samples.START, LATER).warnings
     told["client"]["prefill"]["stages"] = []
-    assert "counted 200,000,000 bytes" in build_record(cell, told, (), samples.START, LATER).warnings[0]
+    assert (
+        "counted 200,000,000 bytes" in build_record(cell, samples.reported(told), (), samples.START, LATER).warnings[0]
+    )
 
 
 def test_a_failed_cell_carries_no_prompt() -> None:
@@ -74,7 +76,7 @@ def test_a_failed_cell_carries_no_prompt() -> None:
 def test_the_cell_has_an_id_of_its_own_and_its_job_says_so() -> None:
     inside, outside = samples.cell(prefill="mpc"), samples.cell()
     assert inside.id != outside.id
-    assert job_of(inside, show_text=False)["prefill"] == "mpc"
+    assert job_of(inside, show_text=False)["options"]["prefill"] == "mpc"
 
 
 @pytest.mark.parametrize("engine", ["plain", "crypten", "fss"])

@@ -11,7 +11,7 @@ import pytest
 from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from orchestrator.run.ray_address import Cluster, ClusterError, knock, named_cluster, ray_settings
+from orchestrator.run.ray_address import Cluster, ClusterError, named_cluster, probe, ray_settings
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +109,8 @@ def test_auto_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_cluster_that_asks_for_a_token_says_how_to_show_one(locked: Cluster) -> None:
-    with pytest.raises(ClusterError, match=r"it asks for a token: export RAY_AUTH_MODE=token") as refused:
-        knock(locked)
+    with pytest.raises(ClusterError, match=r"it requires a token: export RAY_AUTH_MODE=token") as refused:
+        probe(locked)
     assert f"{locked.address} (--address)" in str(refused.value)
     assert "start one" not in str(refused.value)
 
@@ -129,14 +129,14 @@ def test_a_token_that_is_refused_or_missing_is_named_and_never_shown(
         ray_settings(RAY_AUTH_MODE="token", **settings),
         pytest.raises(ClusterError, match=rf"{named} must hold the token that its head was started with") as refused,
     ):
-        knock(locked)
+        probe(locked)
     assert "a-secret" not in str(refused.value)
 
 
 def test_a_head_that_answers_is_left_to_ray() -> None:
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED):
         server, cluster = answering(status)
-        knock(cluster)
+        probe(cluster)
         server.stop(None).wait()
 
 
@@ -144,13 +144,13 @@ def test_what_is_no_head_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(ClusterError, match="refused; start one"):
-        knock(Cluster(f"127.0.0.1:{port}", "--address"))
+        probe(Cluster(f"127.0.0.1:{port}", "--address"))
 
 
 def test_an_answer_that_is_none_of_a_head_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of what does not speak its protocol
     with pytest.raises(ClusterError, match="does not answer as a Ray head, or wants TLS"):
-        knock(cluster)
+        probe(cluster)
     server.stop(None).wait()
 
 

@@ -1,4 +1,4 @@
-"""A Ray head that asks for a token and speaks TLS: strangers are turned away, and our run works."""
+"""A Ray head that requires a token and speaks TLS: strangers are turned away, and our run works."""
 
 import contextlib
 import datetime as dt
@@ -176,7 +176,7 @@ def test_our_run_works_with_the_token_and_the_certificate(head: Head, tmp_path: 
 def test_a_driver_without_the_token_is_refused(head: Head, tmp_path: Path) -> None:
     done = run(head, tmp_path, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH=None)
     assert done.returncode == 2, done.stdout
-    assert "it asks for a token: export RAY_AUTH_MODE=token" in done.stderr
+    assert "it requires a token: export RAY_AUTH_MODE=token" in done.stderr
     assert "InvalidAuthToken" not in done.stdout + done.stderr  # it was told once, and not by Ray
     assert not (tmp_path / "out" / "records.jsonl").exists()
 

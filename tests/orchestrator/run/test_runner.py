@@ -82,8 +82,8 @@ def test_a_cell_runs_with_each_party_in_a_process_of_its_own(runner: Runner, tmp
 
     def watch(progress: object) -> None:
         assert isinstance(progress, dict)
-        for role, told in progress.items():
-            states[role].add(told.get("state", ""))
+        for role, last in progress.items():
+            states[role].add("" if last is None else last.state)
 
     record, text = runner.run(cell, watch)
     assert text is None
@@ -219,7 +219,7 @@ def test_a_number_out_of_range_is_recorded_and_cells_that_compute_the_same_are_n
 def test_a_stop_ends_the_cell_and_its_parties(runner: Runner, tmp_path: Path, stop: threading.Event) -> None:
     def watch(progress: object) -> None:
         assert isinstance(progress, dict)
-        if any(told.get("state") == "decode" for told in progress.values()):
+        if any(last is not None and last.state == "decode" for last in progress.values()):
             stop.set()
 
     record = runner.run(fake_cell(tmp_path, "sleep-client-decode"), watch).record

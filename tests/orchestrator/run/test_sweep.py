@@ -28,7 +28,7 @@ from orchestrator.run import ray_address
 from orchestrator.run.placement import ROLES
 from orchestrator.run.ray_session import ClusterError, ray_session
 from orchestrator.run.sweep import run_sweep, stop_on_signals
-from tests.helpers import sweep_program
+from tests.helpers import samples, sweep_program
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.paths import HELPERS, ROOT
 
@@ -47,9 +47,8 @@ def quiet() -> Console:
 
 
 def ok_record(cell: Cell) -> Record:
-    return build_record(
-        cell, {"referee": {"tokens": 1, "decode_seconds": 1.0, "peak_rss_bytes": 1}}, (), NOW, NOW, experiment="fake"
-    )
+    results = samples.reported({"referee": samples.result("referee", tokens=1, seconds=1.0)})
+    return build_record(cell, results, (), NOW, NOW, experiment="fake")
 
 
 def wait_until(condition: Callable[[], object]) -> None:

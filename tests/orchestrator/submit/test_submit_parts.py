@@ -119,6 +119,27 @@ def test_the_code_and_the_prompts_are_shipped_and_nothing_else(tmp_path: Path) -
     assert not [name for name in shipped if name.endswith((".pyc", "unrelated.txt"))]
 
 
+def test_the_module_of_a_policy_is_shipped_to_where_it_is_imported_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "code/mypackage"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__pycache__/x.pyc").touch()
+    for name in ("__init__.py", "mypolicy.py", "helper.py"):
+        (package / name).write_text("")
+    (tmp_path / "code/single.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    policies = "policies: [full, {name: 'mypackage.mypolicy:Mine', size: 3}, 'single:Mine']"
+    (tmp_path / "mine.yaml").write_text(f"prompt: {{random_tokens: true}}\n{policies}\n")
+    ship(tmp_path / "mine.yaml", tmp_path / "shipped")
+    for name in ("mypackage/__init__.py", "mypackage/mypolicy.py", "mypackage/helper.py", "single.py"):
+        assert (tmp_path / "shipped" / name).is_file()
+    assert not (tmp_path / "shipped/mypackage/__pycache__").exists()
+    (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\npolicies: ['nowhere:Mine']\n")
+    with pytest.raises(JobError, match="nowhere has no file to ship; install it on every node"):
+        ship(tmp_path / "mine.yaml", tmp_path / "again")
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "missing.txt"])
 def test_a_prompt_outside_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
@@ -201,6 +222,6 @@ def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever).start()
-        with pytest.raises(JobError, match="it asks for a token: export RAY_AUTH_MODE=token"):
+        with pytest.raises(JobError, match="it requires a token: export RAY_AUTH_MODE=token"):
             connect(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()

@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.records.assemble import failed_record
 from orchestrator.run.placement import ROLES
 from orchestrator.watch.terminal import Course, duration, size, view
+from parties.roles.reports import PartyProgress
 from tests.helpers.fake_cells import fake_cell
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,8 +29,8 @@ class Clock:
         return self.now
 
 
-def progress(**changes: Any) -> dict[str, dict[str, Any]]:
-    told = {
+def progress(**changes: Any) -> dict[str, PartyProgress]:
+    told: dict[str, Any] = {
         "state": "decode",
         "stage": "softmax",
         "tokens": 3,
@@ -39,7 +40,7 @@ def progress(**changes: Any) -> dict[str, dict[str, Any]]:
         "blocked_seconds": 1.25,
         "rss_bytes": 2_000_000_000,
     }
-    return {role: {"role": role, **told, **changes} for role in ROLES}
+    return {role: PartyProgress(role=role, **{**told, **changes}) for role in ROLES}
 
 
 def console(*, terminal: bool) -> Console:
@@ -79,7 +80,7 @@ def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) ->
     with view(screen, course) as shown:
         course.begin([10.0])
         shown.begin(fake_cell(tmp_path))
-        shown.update({role: {} for role in ROLES})
+        shown.update(dict.fromkeys(ROLES))
     assert "starting" in output(screen)
 
 

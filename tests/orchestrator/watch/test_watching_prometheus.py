@@ -17,12 +17,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from orchestrator.cli.observe import app
+from orchestrator.cli.observe import observe_app
 from orchestrator.watch.prometheus import Prometheus, default_folder, down, running, to_add
 from orchestrator.watch.targets import TargetFile
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from tests.helpers.needs import needs
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path,
     assert observe("status", "--folder", str(folder))[0] == 0
     meters = {role: StageMeter() for role in ("client", "server")}
     exporters = {role: Exporter(role, meter, "127.0.0.1") for role, meter in meters.items()}
-    exporters["client"].observe(State(meters["client"]))
+    exporters["client"].observe(Progress(meters["client"]))
     with TargetFile([own_targets / "r.json"], "r", exporters["client"].address) as targets:
         targets.write({role: exporter.address for role, exporter in exporters.items()})
         wait_until(lambda: len(query(port, 'up{job="mpcbench", run="r"} == 1')) == 3)
@@ -200,7 +200,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.setattr("subprocess.Popen", None)  # nothing may be started
     for command in ("up", "down", "status"):
-        done = CliRunner().invoke(app, [command])
+        done = CliRunner().invoke(observe_app, [command])
         assert done.exit_code == 2
         assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parties.decoding.cache import Cache
-from parties.decoding.prefill import CHUNK_BYTES, Prefill
+from parties.decoding.prefill import chunked, prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.workload import CHUNK_BYTES, Prefill
 from parties.engines.plain import PlainEngine
 from parties.metering.meter import StageMeter
 from parties.policies import Full, MPCache
@@ -40,7 +41,7 @@ def test_the_cache_does_not_depend_on_the_chunks(family: str, policy: str, data:
     decoder, prompt = plain_decoder(SPECS[family], POLICIES[policy]), random_tokens(SPECS[family], tokens)
     whole, pieced = Cache.empty(SPECS[family].n_layers), Cache.empty(SPECS[family].n_layers)
     run(decoder.prefill(run(decoder.embed(prompt, tokens, 0)), whole))
-    for piece in sizes.pieces(decoder, pieced, prompt):
+    for piece in prompt_segments(decoder, pieced, prompt, sizes):
         run(piece())
     assert pieced.position == whole.position == tokens
     assert pieced.values().keys() == whole.values().keys()
@@ -53,7 +54,7 @@ def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> 
     decoder = plain_decoder(LLAMA, Full())
     engine = decoder.engine = Watching()
     engine._parameters = plain_decoder(LLAMA, Full()).engine._parameters  # type: ignore[attr-defined]
-    for piece in Prefill(10, 4).pieces(decoder, Cache.empty(LLAMA.n_layers), random_tokens(LLAMA, 10)):
+    for piece in prompt_segments(decoder, Cache.empty(LLAMA.n_layers), random_tokens(LLAMA, 10), Prefill(10, 4)):
         run(piece())
     layer = [(LLAMA.n_heads, 4, 4), (LLAMA.n_heads, 4, 8), (LLAMA.n_heads, 2, 10)]
     assert engine.seen == layer * (LLAMA.n_layers - 1), "nobody needs what leaves the last layer"
@@ -64,7 +65,7 @@ def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> 
 def test_a_chunk_is_as_large_as_memory_allows(tokens: int, intermediate: int, heads: int) -> None:
     decoder = plain_decoder(LLAMA, Full())
     decoder.spec = replace(LLAMA, intermediate=intermediate, n_heads=heads, n_kv_heads=1)
-    chunk = Prefill.of(decoder, tokens).chunk
+    chunk = chunked(decoder, tokens).chunk
     row = max(intermediate, heads * tokens) * PlainEngine.number_bytes
     assert 1 <= chunk <= tokens
     assert chunk == 1 or chunk * row <= CHUNK_BYTES
@@ -75,4 +76,4 @@ def test_a_chunk_is_as_large_as_memory_allows(tokens: int, intermediate: int, he
 def test_only_the_owner_needs_the_tokens_to_list_the_pieces(tokens: int) -> None:
     decoder, sizes = plain_decoder(LLAMA, Full()), Prefill(tokens, 2)
     chunks = -(-tokens // 2)
-    assert len(sizes.pieces(decoder, Cache.empty(4), None)) == chunks + LLAMA.n_layers * (chunks + 1)
+    assert len(prompt_segments(decoder, Cache.empty(4), None, sizes)) == chunks + LLAMA.n_layers * (chunks + 1)

@@ -19,8 +19,9 @@ SEED = 1  # a prompt whose choices of clusters are no near ties: a tie may fall 
 def job(engine: str = "fss", policy: str = "full", **changes: Any) -> dict[str, Any]:
     parameters = {"fine_size": 4, "coarse_size": 8} if policy == "mpcache" else {}
     return {
-        "engine": engine, "model": "random:tiny-llama", "policy": {"name": policy, "parameters": parameters},
-        "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, "prefill": "mpc", "seed": SEED, **changes,
+        "engine": engine, "model": "random:tiny-llama", "policy": {"name": policy, **parameters},
+        "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, "options": {"prefill": "mpc"},
+        "seed": SEED, **changes,
     }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "full": job(),
         "mpcache": job(policy="mpcache"),
         "one_token": job(policy="mpcache", seq_len=2),
-        "shared": job(prefill="shared"),
+        "shared": job(options={"prefill": "shared"}),
         "plain": job(engine="plain"),
         "gpt2": job(policy="mpcache", model="random:tiny-gpt2"),
         "crypten": job(engine="crypten", policy="mpcache", seq_len=17),
@@ -127,4 +128,4 @@ def test_other_cells_tell_of_no_prompt(cells: Any) -> None:
 
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(ValidationError, match="'shared' or 'mpc'"):
-        Job.model_validate(job(prefill="private"))
+        Job.model_validate(job(options={"prefill": "private"}))

@@ -18,7 +18,7 @@ from parties.engines.plain import ACTIVATIONS
 from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models import load_weights
 from parties.roles import referee as refereeing
 from parties.roles.job import Job
@@ -119,7 +119,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, flo
         "seq_len": 12, "new_tokens": 2, **cell,
     })  # fmt: skip
     with pytest.raises(OutOfRange) as caught:
-        Referee({}, meter, State(meter)).run(job)  # type: ignore[arg-type]  # nobody is asked for anything
+        Referee({}, meter, Progress(meter)).run(job)  # type: ignore[arg-type]  # nobody is asked for anything
     return caught.value
 
 
@@ -128,7 +128,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, flo
 def test_scores_that_an_engine_cannot_take_are_refused_before_anything_private_runs(
     monkeypatch: pytest.MonkeyPatch, engine: str, number: str, prefill: str
 ) -> None:
-    error = verdict(monkeypatch, engine, {"layers.1.q.weight": 3000.0}, prefill=prefill)
+    error = verdict(monkeypatch, engine, {"layers.1.q.weight": 3000.0}, options={"prefill": prefill})
     assert error.number["number"].startswith(number)
     assert error.number["layer"] == 1
     assert error.number["token"] == (0 if prefill == "mpc" else 1)

@@ -7,13 +7,11 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from parties.metering.exposition import exposition
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
-from parties.metering.registry import CELL_STATES
+from parties.metering.progress import Progress
+from parties.metering.registry import BY_NAME, CELL_STATES
 from tests.helpers.needs import needs
 from tests.helpers.scraping import get, scrape, serving, value
 
@@ -106,7 +104,7 @@ def test_compute_and_blocked_seconds_make_up_a_stage() -> None:
 def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_ago() -> None:
     meter, now = StageMeter(), [100.0]
     with serving("client", meter) as exporter:
-        state = State(meter, lambda: now[0])
+        state = Progress(meter, lambda: now[0])
         exporter.observe(state)
         state.enter("loading")
         assert not any(name == "mpcbench_token_age_seconds" for name, _ in scrape(exporter))
@@ -135,7 +133,7 @@ def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_
 def test_a_stages_share_of_each_token_is_a_histogram() -> None:
     meter = StageMeter()
     with serving("client", meter) as exporter:
-        state = State(meter)
+        state = Progress(meter)
         state.prefilled([4])
         for _ in range(3):
             with meter.stage("softmax"):
@@ -154,7 +152,7 @@ def test_promtool_finds_nothing_to_lint() -> None:
     meter = StageMeter()
     meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
     with serving(meter=meter) as exporter:
-        state = State(meter)
+        state = Progress(meter)
         exporter.observe(state)
         state.prefilled([4])
         state.token([5], lambda tokens: tokens, numbers=2)
@@ -203,13 +201,16 @@ def test_interface_counters_see_loopback_traffic() -> None:
         assert value(after, name, party="client") >= value(before, name, party="client") + 1_000_000
 
 
-@given(st.text(max_size=20), st.floats(), st.sampled_from(["counter", "gauge"]))
-@settings(deadline=None)
-def test_the_text_says_what_prometheus_own_library_reads(text: str, number: float, kind: str) -> None:
-    make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-    family = make("mpcbench_x_total" if kind == "counter" else "mpcbench_x", "A number.", labels=["party"])
-    family.add_metric([text], number)
-    (read,) = parse(exposition([family]).decode())
-    (sample,) = read.samples
-    assert (read.type, read.documentation, sample.labels) == (kind, "A number.", {"party": text})
-    assert sample.value == number or number != number
+def test_a_scrape_is_the_text_format_with_names_types_and_help_of_the_registry() -> None:
+    meter = StageMeter()
+    with meter.stage("softmax"):
+        meter.count("server", sent=2**40 + 1, received=7, messages=2, rounds=0.5, blocked=0.25)
+    with serving("client", meter) as exporter:
+        text = get(exporter)
+    own = {family.name: family for family in parse(text) if family.name.startswith("mpcbench_")}
+    assert {"mpcbench_sent_bytes", "mpcbench_exchange_seconds", "mpcbench_party_state"} <= set(own)
+    for name, family in own.items():
+        metric = BY_NAME[f"{name}_total" if family.type == "counter" else name]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+    (sent,) = own["mpcbench_sent_bytes"].samples
+    assert sent.value == 2**40 + 1

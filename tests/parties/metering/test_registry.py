@@ -5,7 +5,7 @@ import pytest
 
 from parties.metering.collector import PartyCollector
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.metering.registry import BY_NAME, CELL_STATES, LABELS, METRICS, RUN_INFO, Metric, markdown
 from tests.helpers.paths import ROOT
 
@@ -85,7 +85,7 @@ def test_everything_served_is_in_the_registry_as_registered() -> None:
     meter.add("mpcbench_repeats_total")
     meter.put("mpcbench_dealer_backlog_bytes", 0)
     collector = PartyCollector("client", meter)
-    collector.state = State(meter)
+    collector.state = Progress(meter)
     collector.state.enter("decode")
     collector.state.prefilled([4])
     collector.state.token([5], lambda tokens: tokens, numbers=2)

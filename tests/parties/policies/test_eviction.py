@@ -130,7 +130,8 @@ def test_held_tokens_are_the_public_ones_for_every_length(name: str, length: int
     found = decode(decoder, prompt, text)
     assert found.logits.isfinite().all()
     if policy.name == "pyramidkv":
-        sizes = policy.layer_sizes(length, SPEC.n_layers)
+        compact = policy.mode == "compact"
+        sizes = policy.layer_budgets(length, SPEC.n_layers) if compact else (length,) * SPEC.n_layers
         assert found.held == [[size + generated for size in sizes] for generated in range(1, 10)]
     else:
         assert found.held == [[policy.held(length, generated)] * SPEC.n_layers for generated in range(1, 10)]
@@ -185,11 +186,11 @@ def test_a_masked_cache_that_changes_hands_goes_on_as_before() -> None:
 
 def test_the_pyramid_falls_and_sums_to_the_budget() -> None:
     policy = small("pyramidkv", compression_ratio=0.5, window_size=8, beta=10)
-    sizes = policy.layer_sizes(400, 12)
+    sizes = policy.layer_budgets(400, 12)
     assert list(sizes) == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 12
     assert abs(sum(sizes) - 12 * 200) <= 12
-    assert policy.layer_sizes(10, 12) == (policy.cached(10),) * 12, "too short for a pyramid: all alike"
+    assert policy.layer_budgets(10, 12) == (policy.cached(10),) * 12, "too short for a pyramid: all alike"
 
 
 def test_random_tokens_are_the_seeds_and_no_others() -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic.gates import DangerZone
 from parties.engines.fss.bounds import CACHE_LIMIT
 from parties.engines.fss.computation import Computation
@@ -66,7 +67,8 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
 def test_long_caches_decode_like_the_plain_engine(name: str, tokens: int) -> None:
     policy, text = VARIANTS[name], random_tokens(SPEC, STEPS, seed=7)
     decoder, cache = plain(policy, SPEC), Cache.empty(SPEC.n_layers)
-    for piece in Prefill(tokens, policy.chunk or CHUNK).pieces(decoder, cache, random_tokens(SPEC, tokens, seed=3)):
+    sizes = Prefill(tokens, policy.chunk or CHUNK)
+    for piece in prompt_segments(decoder, cache, random_tokens(SPEC, tokens, seed=3), sizes):
         run(piece())
     found = simulated(policy, cache, text)
     expected = torch.cat([run(decoder.step(run(decoder.embed([t], 1, cache.position)), cache)) for t in text])

@@ -18,7 +18,7 @@ MODEL = "random:tiny-llama"
 def job(engine: str = "crypten", policy: str = "full", **changes: Any) -> dict[str, Any]:
     parameters = {"fine_size": 4, "coarse_size": 8} if policy == "mpcache" else {}
     return {
-        "engine": engine, "model": MODEL, "policy": {"name": policy, "parameters": parameters},
+        "engine": engine, "model": MODEL, "policy": {"name": policy, **parameters},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, **changes,
     }  # fmt: skip
 
@@ -29,7 +29,7 @@ def cells() -> Any:
     wanted = {
         "full": job(),
         "mpcache": job(policy="mpcache"),
-        "logits_to_client": job(argmax="client", show_text=True),
+        "logits_to_client": job(options={"argmax": "client"}, show_text=True),
         "plain": job(engine="plain", policy="mpcache", show_text=True),
         "other_model": job(model="random:tiny-gpt2"),
     }
@@ -108,10 +108,10 @@ def test_metrics_are_served_while_a_party_lives() -> None:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         assert 'mpcbench_cell_state{party="dealer"} 0\n' in text
-        assert party.progress()["state"] == "idle"
+        assert party.progress().state == "idle"
     finally:
         party.close()
-    assert party.progress()["state"] == "closed"
+    assert party.progress().state == "closed"
 
 
 def test_a_taken_port_is_named() -> None:

@@ -19,7 +19,7 @@ def negative(x: Masked) -> Program[Bits]:
     """XOR shares of [x < 0], one bit a byte, in the shape of x; k follows from the declared bound.
 
     `dcf`: no round; 16 max(1, k - 6) offline bytes to each party and 1/8 more to the server.
-    `carry`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
+    `prefix`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
 
     Raises:
         ValueError: the declared bound is beyond the ring.

@@ -1,8 +1,8 @@
-"""What a cell costs, without running it: the dealer's walk with shapes alone, counting what the links would count.
+"""What a cell costs, without running it: the dealer's dry run on shapes alone, counting what the links would count.
 
-The walk is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted is
-what depends on chance, the pieces that are run again because a number fell into the danger zone, and what parties say
-to the dealer: a few hundred bytes of requests.
+The dry run is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted
+are the segments that are run again after a truncation failure, which depend on chance, and the requests to the dealer,
+a few hundred bytes.
 """
 
 import math
@@ -11,29 +11,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import Prefill
+from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealers
 from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.computation import Computation
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import installed_shapes, prefilled
-from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.dealing.plan import Plan, Segment
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
 from parties.metering.meter import StageMeter, phase_of
 from parties.metering.readings import Counts
 from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
+from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
 
@@ -102,10 +103,7 @@ def predict(
     *,
     seq_len: int,
     new_tokens: int,
-    prefill: Literal["shared", "mpc"] = "shared",
-    argmax: Literal["private", "client"] = "private",
-    comparison: Literal["dcf", "carry"] = "dcf",
-    offline: Literal["streamed", "stored"] = "streamed",
+    options: RunOptions = DEFAULTS,
 ) -> Prediction:
     """Counts of a cell, exact but for what the module says.
 
@@ -114,24 +112,22 @@ def predict(
         policy: the cache policy.
         seq_len: prompt tokens, the last of which is the first private step.
         new_tokens: tokens to decode.
-        prefill: how the prompt gets into the cache.
-        argmax: how the next token is chosen.
-        comparison: how signs are found.
-        offline: whether the dealer's material is sent beside the run or before it.
+        options: the cell's engine options.
 
     Raises:
         HeadError: the policy rates tokens with trained heads whose file cannot be read.
     """
-    with Hollow():
-        walk = _Walk(installed_shapes(spec, policy) if prefill == "mpc" else folded_shapes(spec), comparison)
-        decoder = Decoder(walk.engine, spec, policy)
-        sizes = Prefill.of(decoder, seq_len - 1) if prefill == "mpc" else None
+    with MetaTensors():
+        inside = options.prefill == "mpc"
+        dry_run = _DryRun(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
+        decoder = Decoder(dry_run.engine, spec, policy)
+        sizes = chunked(decoder, seq_len - 1) if inside else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
-        plan = Plan.of(decoder, begun, new_tokens, argmax, 1, sizes, comparison=comparison)
-        before, steps = plan.programs(walk.engine, plan.cache(walk.engine))
-        prompt, _ = walk.count(before if sizes else map(walk.off_the_clock, before))
-        decode, work = walk.count(steps)
-        decode += walk.last_words(2 if offline == "stored" else 1)
+        plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
+        before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
+        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
+        decode, work = dry_run.count(steps)
+        decode += dry_run.last_words(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
@@ -157,51 +153,51 @@ class _Ledger:
 
 
 class _Counted(Computation):
-    """The dealer's side of the computation; what the server would tell the client is counted."""
+    """The dealer's side of the computation; messages from the server to the client are counted."""
 
-    def __init__(self, source: HollowSource, ledger: _Ledger) -> None:
+    def __init__(self, source: CountingSource, ledger: _Ledger) -> None:
         super().__init__(source)
         self._ledger = ledger
 
-    def tell_client(self, value: Additive) -> Tensor | None:
+    def open_to_client(self, value: Additive) -> Tensor | None:
         """One message from the server to the client."""
         self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
         return None
 
 
-class _Walk:
-    """A walk through programs, with parameters of the given shapes installed."""
+class _DryRun:
+    """A dry run of programs, with parameters of the given shapes installed."""
 
-    def __init__(self, shapes: Shapes, comparison: Literal["dcf", "carry"]) -> None:
+    def __init__(self, shapes: Shapes, options: RunOptions) -> None:
         self.meter = StageMeter()
         self._ledger = _Ledger()
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
-        self._source = HollowSource(self.meter, to_client, to_server)
-        self._source.comparison = comparison
+        self._source = CountingSource(self.meter, to_client, to_server)
+        self._source.comparison = options.comparison
         self.engine = _Counted(self._source, self._ledger)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
-        self.engine.matrices = {name: ServerMatrix(hollow((out, rows))) for name, (rows, out) in matrices.items()}
+        self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealers)
 
-    def off_the_clock(self, piece: Piece) -> Piece:
-        """The piece as the parties run it before they start to decode."""
-        return lambda: staged(self.meter, "bench.prefill", piece())
+    def off_the_clock(self, segment: Segment) -> Segment:
+        """The segment as the parties run it before they start to decode."""
+        return lambda: staged(self.meter, "bench.prefill", segment())
 
     def last_words(self, times: int) -> Traffic:
-        """What the dealer says where the material ends, and where the cell does."""
+        """The dealer's empty frames where the randomness ends, and where the cell does."""
         self._ledger.counts.clear()
         for role in ("client", "server") * times:
             self._ledger.send("dealer", role, MATERIAL, len(END))
         return Traffic(dict(self._ledger.counts))
 
-    def count(self, pieces: Iterable[Piece]) -> tuple[Traffic, Work]:
-        """Walks one piece of a cell after the other, each in an epoch of its own; `Work` without the weights."""
+    def count(self, segments: Iterable[Segment]) -> tuple[Traffic, Work]:
+        """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
         drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
-        for piece in pieces:
+        for segment in segments:
             self._source.begin(self._source.epoch + 1)
-            run(piece(), self._exchange)
+            run(segment(), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))
         work = Work(

@@ -1,4 +1,4 @@
-"""The dealer's randomness without any: for walking a program to count what it takes."""
+"""A dealer's randomness that is counted and not drawn, for dry runs of programs."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from parties.engines.fss.cost.meta_tensors import hollow
+from parties.engines.fss.cost.meta_tensors import meta_tensor
 from parties.engines.fss.randomness.inbox import FRAME_BYTES, MARK_BYTES, Outbox
 from parties.engines.fss.randomness.source import Bits, DealerSource, Dealt, Shape
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
 
-class HollowStream(Keystream):
+class CountingStream(Keystream):
     """A keystream that is counted and not drawn.
 
     Attributes:
@@ -33,16 +33,16 @@ class HollowStream(Keystream):
         return memoryview(bytearray(count))
 
     def words(self, shape: Shape) -> Tensor:
-        """Elements that are nowhere."""
+        """A meta tensor."""
         self.size += 8 * math.prod(shape)
-        return hollow(shape)
+        return meta_tensor(shape)
 
 
-class HollowOutbox(Outbox):
+class CountingOutbox(Outbox):
     """Counts frames as the dealer would cut them.
 
     Args:
-        count: is told the bytes of each frame.
+        count: Called with the bytes of each frame.
     """
 
     def __init__(self, count: Callable[[int], None]) -> None:
@@ -60,13 +60,13 @@ class HollowOutbox(Outbox):
         self.size = 0
 
 
-class HollowSource(DealerSource):
-    """The dealer's randomness without any: nothing is drawn, no secret is computed, all sizes are counted.
+class CountingSource(DealerSource):
+    """The dealer's side of a dry run: nothing is drawn, no secret is computed, all sizes are counted.
 
     Args:
-        meter: knows the stage that a program is in.
-        to_client: is told the bytes of each frame to the client.
-        to_server: is told those to the server.
+        meter: Knows the stage that a program is in.
+        to_client: Called with the bytes of each frame to the client.
+        to_server: Called with those to the server.
 
     Attributes:
         drawn: what the client draws, which is more than what the server does.
@@ -75,13 +75,13 @@ class HollowSource(DealerSource):
     """
 
     def __init__(self, meter: StageMeter, to_client: Callable[[int], None], to_server: Callable[[int], None]) -> None:
-        self.drawn = HollowStream()
-        super().__init__(meter, self.drawn, HollowStream(), HollowOutbox(to_client), HollowOutbox(to_server))
+        self.drawn = CountingStream()
+        super().__init__(meter, self.drawn, CountingStream(), CountingOutbox(to_client), CountingOutbox(to_server))
         self.told_bytes = self.shared_bytes = 0
 
     def stand_in(self, shape: Shape) -> Tensor:
         """See `Source`."""
-        return hollow(shape)
+        return meta_tensor(shape)
 
     def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
         """See `Source`."""

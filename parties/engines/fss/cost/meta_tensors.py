@@ -1,7 +1,7 @@
-"""Tensors that have a shape and no elements: what a program does with them costs neither memory nor time.
+"""Meta tensors, which have a shape and no elements: a program on them costs neither memory nor time.
 
-They live on PyTorch's meta device, where a function gives a tensor of the right shape. A whole model can be walked that
-way to see what it would send, as far as nothing depends on the numbers.
+They are on PyTorch's meta device, where a function gives a tensor of the right shape. A whole model can make a dry run
+that way, to count what it would send, as far as nothing depends on the numbers.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ _ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "neg", "maximum", "and", 
 long; the same goes for `cat`."""
 
 
-class Hollow(TorchFunctionMode):
-    """While active, public tensors may meet tensors without elements, and such tensors may pass through NumPy."""
+class MetaTensors(TorchFunctionMode):
+    """While active, public tensors may meet meta tensors, and meta tensors may pass through NumPy."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by PyTorch in place of each function: public operands are hollowed out where another one is hollow."""
+        """Called by PyTorch in place of each function: public operands become meta tensors where another one is."""
         kwargs = kwargs or {}
-        if not _is_hollow(args) or function in (Tensor.to, Tensor.__getitem__):
+        if not _is_meta(args) or function in (Tensor.to, Tensor.__getitem__):
             return function(*args, **kwargs)
         if function is Tensor.numpy:
             return np.broadcast_to(np.int64(0), args[0].shape)
@@ -32,24 +32,24 @@ class Hollow(TorchFunctionMode):
             return operands[0].new_empty(np.broadcast_shapes(*(o.shape for o in operands)), device="meta")
         if function is torch.cat:
             return _joined(*args, **kwargs)
-        return function(*_hollowed(args), **kwargs)
+        return function(*_to_meta(args), **kwargs)
 
 
-def hollow(shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
-    """Elements that are nowhere."""
+def meta_tensor(shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
+    """A tensor with a shape and no elements."""
     return torch.empty(tuple(shape), dtype=dtype, device="meta")
 
 
-def _is_hollow(value: Any) -> bool:
+def _is_meta(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.is_meta
-    return isinstance(value, list | tuple) and any(map(_is_hollow, value))
+    return isinstance(value, list | tuple) and any(map(_is_meta, value))
 
 
-def _hollowed(value: Any) -> Any:
+def _to_meta(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.to("meta")
-    return type(value)(map(_hollowed, value)) if type(value) in (list, tuple) else value
+    return type(value)(map(_to_meta, value)) if type(value) in (list, tuple) else value
 
 
 def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.base import Shapes
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.plain import PlainEngine
 from parties.heads.folding import fold_head, shapes_of
 from parties.heads.format import read_head
@@ -26,22 +28,26 @@ def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ..
     if policy.trained is None:
         return folded_shapes(spec)
     head = read_head(getattr(policy, "head", ""), policy.trained)
-    with Hollow():
-        head = replace(head, tensors={name: hollow(shape, torch.float64) for name, shape in head.shapes(spec).items()})
-        folded = fold_head(head, spec, {name: hollow(shape, torch.float64) for name, shape in spec.shapes().items()})
+    with MetaTensors():
+        head = replace(head, tensors=_meta(head.shapes(spec)))
+        folded = fold_head(head, spec, _meta(spec.shapes()))
     return folded_shapes(spec) | shapes_of(folded)
 
 
 def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
-    """The cache as the policy leaves it after a prompt that is run in the clear, of tensors without elements.
+    """The cache as the policy leaves it after a prompt that is run in the clear, of meta tensors.
 
     Raises:
         HeadError: as `installed_shapes`.
     """
-    weights = {name: hollow(shape, torch.float64) for name, shape in installed_shapes(spec, policy).items()}
+    weights = _meta(installed_shapes(spec, policy))
     engine, cache = PlainEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)
-    with Hollow():
+    with MetaTensors():
         run(engine.install({}, weights))
         decoder = Decoder(engine, spec, policy)
         run(decoder.prefill(run(decoder.embed([0] * tokens, tokens, 0)), cache))
     return cache
+
+
+def _meta(shapes: Shapes) -> dict[str, Tensor]:
+    return {name: meta_tensor(shape, torch.float64) for name, shape in shapes.items()}

@@ -1,85 +1,86 @@
-"""The dealer's walk through a cell: its programs with shapes alone, in a thread of its own, as far as it may go."""
+"""The dealer's dry run of a cell: its programs on shapes alone, in a thread of its own, as far ahead as it may."""
 
 import threading
 from collections.abc import Callable, Mapping
 
-import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; in the walk it would take seconds
+import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; the dry run would take seconds for it
 
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic.opening import dealers
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.requests import BadRequest
-from parties.engines.fss.dealing.sender import END, Courier, Stopped
+from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.source import DealerSource
 
 
-class Walk:
-    """Walks the pieces of a plan; what it puts goes to the couriers.
+class DryRun:
+    """Runs the segments of a plan on shapes; the correlated randomness that they take goes to the senders.
 
-    A piece that met the danger zone is walked again, and all that follow it: their masks hang on its own. Where the
-    walk begins again it needs what the cache held there. Streamed, it remembers that for each piece that the parties
-    may still repeat; stored, all pieces are ahead of the parties and too many to remember, so it walks in silence from
-    the first one.
+    A segment with a truncation failure is run again, and all that follow it, since their masks depend on its masks. To
+    begin again at a segment, the dry run needs the cache as it was there. Streamed, it keeps a snapshot for each
+    segment that the parties may still repeat. Stored, all segments are ahead of the parties and too many for that, so
+    it runs from the first segment and sends nothing until it is there.
 
     Args:
-        engine: the dealer's side of the computation.
-        source: the engine's randomness.
-        plan: what to walk.
-        couriers: by role.
+        engine: The dealer's side of the computation.
+        source: The engine's randomness.
+        plan: The programs to run.
+        senders: By role.
     """
 
-    def __init__(self, engine: Computation, source: DealerSource, plan: Plan, couriers: Mapping[str, Courier]) -> None:
-        self._source, self._plan, self._couriers = source, plan, couriers
+    def __init__(self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender]) -> None:
+        self._source, self._plan, self._senders = source, plan, senders
         self._cache = plan.cache(engine)
         before, steps = plan.programs(engine, self._cache)
-        self._programs, self._prompt_pieces = [*before, *steps], len(before)
+        self._programs, self._prompt_segments = [*before, *steps], len(before)
         self._restores: dict[int, Callable[[], None]] = {plan.first: snapshot(self._cache)}
         self._attempts: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
-        if plan.offline == "stored" or plan.prefill is None:
+        self._offline = plan.workload.options.offline
+        if self._offline == "stored" or plan.workload.prefill is None:
             self._prompted.set()
 
     def begin(self, attempt: int) -> None:
         """Starts the thread.
 
         Args:
-            attempt: how many attempts have failed before, in this and earlier cells.
+            attempt: How many attempts have failed before, in this and earlier cells.
         """
         self._start(self._plan.first, attempt)
 
     def put(self, role: str, frame: bytes) -> None:
-        """Takes a frame of the source's.
+        """Queues a frame of the source.
 
         Raises:
-            Stopped: the walk is not wanted any more.
+            Stopped: The dry run is not wanted any more.
         """
-        self._couriers[role].put(frame, self._stop)
+        self._senders[role].put(frame, self._stop)
 
     @property
     def through(self) -> bool:
-        """Whether all that the prompt takes has been put."""
+        """Whether everything that the prompt takes is queued."""
         return self._through.is_set()
 
     def prompted(self) -> None:
-        """The prompt is through: from now on, what is sent is for decoding, and accounted for apart."""
+        """The prompt is through: from now on, everything sent is for decoding, and accounted for separately."""
         self._prompted.set()
 
     def again(self, index: int, attempt: int) -> None:
-        """Gives up what was walked from epoch `index` on, and walks it anew.
+        """Drops everything from epoch `index` on, and runs it again.
 
         Raises:
-            BadRequest: the piece was never walked, or is through.
+            BadRequest: The segment was never run, or the parties have passed it.
         """
         least, most = min(list(self._restores)), self._plan.first + len(self._programs) - 1
         if not least <= index <= most:
-            raise BadRequest("client", "again request's index", index, f"a piece under way, from {least} to {most}")
+            raise BadRequest("client", "again request's index", index, f"a segment under way, from {least} to {most}")
         self.stop()
         self._through.clear()
-        for courier in self._couriers.values():
-            courier.drop()
+        for sender in self._senders.values():
+            sender.drop()
         for later in [known for known in self._restores if known > index]:
             del self._restores[later]
         self._start(index, attempt)
@@ -96,44 +97,44 @@ class Walk:
             raise self._failure
 
     def stop(self) -> None:
-        """Ends the thread, and waits for its end: from then on nobody draws from the source."""
+        """Ends the thread and waits for it: from then on nobody draws from the source."""
         self.abandon()
         self._thread.join()
         self._stop.clear()
 
     def abandon(self) -> None:
-        """Puts nothing more; does not wait for what is being computed."""
+        """Queues nothing more; does not wait for the running segment."""
         self._stop.set()
 
     def _start(self, index: int, attempt: int) -> None:
-        self._thread = threading.Thread(target=self._guarded, args=(index, attempt), name="walk", daemon=True)
+        self._thread = threading.Thread(target=self._guarded, args=(index, attempt), name="dry-run", daemon=True)
         self._thread.start()
 
     def _guarded(self, index: int, attempt: int) -> None:
         try:
-            self._walk(index, attempt)
+            self._run(index, attempt)
         except Stopped:
             return
         except Exception as error:  # noqa: BLE001 - raised again where the links are
             self._failure = error
 
-    def _walk(self, start: int, attempt: int) -> None:
+    def _run(self, start: int, attempt: int) -> None:
         base, first = max(known for known in self._restores if known <= start), self._plan.first
         self._restores[base]()
         for index, program in enumerate(self._programs[base - first :], base):
             self._source.silent = index < start
             if not self._source.silent:
                 self._attempts[index] = attempt
-            if self._plan.offline == "streamed":
+            if self._offline == "streamed":
                 self._restores[index] = snapshot(self._cache)
-            if index - first >= self._prompt_pieces:
+            if index - first >= self._prompt_segments:
                 self._await_prompt()
             self._source.begin(epoch(self._attempts[index], index))
             run(program(), dealers)
             self._source.flush()
-        if self._plan.offline == "stored":
-            for courier in self._couriers.values():
-                courier.put(END, self._stop)
+        if self._offline == "stored":
+            for sender in self._senders.values():
+                sender.put(END, self._stop)
 
     def _await_prompt(self) -> None:
         self._through.set()

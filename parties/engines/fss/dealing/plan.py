@@ -1,26 +1,28 @@
 """What client and dealer agree on before a cell: public numbers, from which all programs of the cell follow."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
-from parties.decoding.prefill import Prefill
+from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
+from parties.decoding.workload import Prefill, Workload
 from parties.engines.fss.computation import Computation
-from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, check_keys, one_of, shapes, whole
+from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_object, check_keys, one_of, shapes, whole
 from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
+from parties.options import RunOptions
 from parties.policies import POLICIES, make
 
 ATTEMPT_BITS = 32
-MOST_PIECES = 1 << 24
+MOST_SEGMENTS = 1 << 24
 """Of a cell."""
 
-Piece = Callable[[], Program[Any]]
+Segment = Callable[[], Program[Any]]
 
 
 def _sizes(value: Any) -> str:
@@ -28,102 +30,122 @@ def _sizes(value: Any) -> str:
     return "" if value is None or fits else "null, or tokens and chunk"
 
 
-def _named(value: Any) -> str:
-    return "" if isinstance(value, dict) else "an object"
-
-
 _CHECKS = {
-    "spec": _named, "policy": one_of(*POLICIES), "parameters": _named, "shapes": shapes,
-    "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "argmax": one_of("private", "client"),
-    "first": whole(1, MOST_EPOCHS - 1 - MOST_PIECES), "prefill": _sizes,
-    "offline": one_of("streamed", "stored"), "comparison": one_of("dcf", "carry"),
+    "spec": an_object, "parameters": an_object, "shapes": shapes,
+    "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
+    "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
+_OPTIONS = {name: one_of(*get_args(field.annotation)) for name, field in RunOptions.model_fields.items()}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A cell: a model, a policy, the prompt to run or the shapes of a prefilled cache, and how many tokens to decode.
+    """A cell's workload, and where its epochs begin.
 
     Attributes:
-        prefill: tokens and chunk of a `Prefill`, or None if the cache comes prefilled, with these `shapes`.
-        argmax: `private`, or `client` if the logits are opened to the client.
-        first: index of the cell's first epoch; each program of `programs` has one.
-        offline: `streamed` while the parties compute, or `stored` by them before.
-        comparison: `dcf` or `carry`.
+        workload: What the parties will run.
+        first: Index of the cell's first epoch; each program of `programs` has one.
     """
 
-    spec: dict[str, Any]
-    policy: str
-    parameters: dict[str, Any]
-    shapes: dict[str, list[int]]
-    position: int
-    steps: int
-    argmax: str
+    workload: Workload
     first: int
-    prefill: Sequence[int] | None = None
-    offline: Literal["streamed", "stored"] = "streamed"
-    comparison: Literal["dcf", "carry"] = "dcf"
 
     @classmethod
-    def of(
-        cls, decoder: Decoder, cache: Cache, steps: int, argmax: str, first: int, prefill: Prefill | None, **how: Any
-    ) -> Self:
-        """The plan of a decoder with a prefilled cache, or with an empty one and a prompt to run.
-
-        `how` is `offline` and `comparison`.
+    def of(cls, workload: Workload, first: int) -> Self:
+        """The plan of a workload that the engine takes.
 
         Raises:
-            Unsupported: the sequence is longer, or the model wider, than the engine takes.
+            Unsupported: The sequence is longer, or the model wider, than that.
         """
-        tokens = (prefill.tokens if prefill else cache.position) + steps
-        if (over := beyond(Computation.name, decoder.spec, tokens)) is not None:
+        if (over := beyond(Computation.name, workload.spec, workload.tokens)) is not None:
             raise Unsupported(f"engine {Computation.name}: {over}; shorten the sequence, or take another engine")
-        shapes = {} if prefill else {name: list(value.shape) for name, value in cache.values().items()}
-        policy, sizes = decoder.policy, astuple(prefill) if prefill else None
-        card = (decoder.spec.to_json(), policy.name, asdict(policy))
-        return cls(*card, shapes, cache.position, steps, argmax, first, sizes, **how)
+        return cls(workload, first)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as the client sends it."""
+        work = self.workload
+        return {
+            "spec": work.spec.to_json(),
+            "policy": work.policy,
+            "parameters": dict(work.parameters),
+            "shapes": {name: list(shape) for name, shape in work.shapes.items()},
+            "position": work.position,
+            "steps": work.steps,
+            "prefill": list(astuple(work.prefill)) if work.prefill else None,
+            "options": work.options.model_dump(),
+            "first": self.first,
+        }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """The inverse of `asdict`, of a plan that a client sent: each field is checked in type and size.
+    def from_json(cls, value: dict[str, Any], policy: str) -> Self:
+        """The inverse of `to_json`, of a plan that a client sent: each field is checked in type and size.
+
+        Args:
+            value: What the client sent.
+            policy: Policy of the dealer's own job. Of names that are imported, `module:Class`, a plan may hold this one
+                alone: a client must not choose the code that a dealer runs.
 
         Raises:
-            BadRequest: a field is missing, unknown or impossible; the message names it.
-            ModelError: the model is.
+            BadRequest: A field is missing, unknown or impossible; the message names it.
+            ModelError: The model is.
         """
-        check_keys("client", "plan", value, _CHECKS)
+        check_keys("client", "plan", value, {**_CHECKS, "policy": one_of(*dict.fromkeys((*POLICIES, policy)))})
+        check_keys("client", "plan's options", value["options"], _OPTIONS)
         spec = ModelSpec.from_json(value["spec"])
         try:
             make(value["policy"], **value["parameters"])
         except (TypeError, ValueError) as error:
             raise BadRequest("client", "plan's parameters", value["parameters"], f"the policy's: {error}") from None
-        plan = cls(**value)
-        tokens, chunk = plan.prefill or (0, 1)
-        for key, number, most in (
-            ("position", plan.position, spec.max_positions),
-            ("prefill", tokens, spec.max_positions),
-            ("steps", plan.steps, spec.max_positions),
-            ("steps", (-(-tokens // chunk) + plan.steps) * (spec.n_layers + 2), MOST_PIECES),
-        ):
-            if number > most:
-                raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")
-        for name in plan.shapes:
-            layer, dot, _ = name.partition(".")
-            if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
-                raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
-        return plan
+        work = Workload(
+            spec=spec,
+            policy=value["policy"],
+            parameters=value["parameters"],
+            steps=value["steps"],
+            options=RunOptions(**value["options"]),
+            position=value["position"],
+            shapes={name: tuple(shape) for name, shape in value["shapes"].items()},
+            prefill=Prefill(*value["prefill"]) if value["prefill"] else None,
+        )
+        _check_sizes(work)
+        return cls(work, value["first"])
 
-    def programs(self, engine: Computation, cache: Cache) -> tuple[list[Piece], list[Piece]]:
+    def programs(self, engine: Computation, cache: Cache) -> tuple[list[Segment], list[Segment]]:
         """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""
-        decoder = Decoder(engine, ModelSpec.from_json(self.spec), make(self.policy, **self.parameters))
-        step = token_pieces(decoder, cache, None, self.argmax)
-        before = Prefill(*self.prefill).pieces(decoder, cache, None) if self.prefill else [partial(engine.fix, cache)]
-        return list(before), step * self.steps
+        work = self.workload
+        decoder = Decoder(engine, work.spec, make(work.policy, **work.parameters))
+        step = token_segments(decoder, cache, None, work.options.argmax)
+        if work.prefill:
+            return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
+        return [partial(engine.fix, cache)], step * work.steps
 
     def cache(self, engine: Computation) -> Cache:
-        """The dealer's stand-in for the cache as the cell begins."""
-        named = {name: engine.adopt(engine.source.stand_in(shape)) for name, shape in self.shapes.items()}
-        return Cache.from_values(ModelSpec.from_json(self.spec).n_layers, self.position, named)
+        """The dealer's placeholder for the cache as the cell begins."""
+        work = self.workload
+        named = {name: engine.adopt(engine.source.stand_in(shape)) for name, shape in work.shapes.items()}
+        return Cache.from_values(work.spec.n_layers, work.position, named)
+
+
+def _check_sizes(work: Workload) -> None:
+    """Checks a client's workload against its model.
+
+    Raises:
+        BadRequest: There is more of something than the model has, or than a cell may have.
+    """
+    spec, tokens, chunk = work.spec, 0, 1
+    if work.prefill is not None:
+        tokens, chunk = work.prefill.tokens, work.prefill.chunk
+    for key, number, most in (
+        ("position", work.position, spec.max_positions),
+        ("prefill", tokens, spec.max_positions),
+        ("steps", work.steps, spec.max_positions),
+        ("steps", (-(-tokens // chunk) + work.steps) * (spec.n_layers + 2), MOST_SEGMENTS),
+    ):
+        if number > most:
+            raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")
+    for name in work.shapes:
+        layer, dot, _ = name.partition(".")
+        if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
+            raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
 
 
 def epoch(attempt: int, index: int) -> int:

@@ -1,4 +1,4 @@
-"""A party's way from the dealer: frames are received ahead, while earlier ones are used, as far as there is room."""
+"""A party's receiver from the dealer: frames arrive ahead, while earlier ones are used, as far as there is room."""
 
 import threading
 from collections import deque
@@ -13,54 +13,54 @@ from parties.transport.link import Link
 MATERIAL = "offline.material"
 
 AHEAD_BYTES = 256 << 20
-"""Room for frames that wait to be used: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
+"""Room for frames not used yet: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
 
 
 class MaterialUnasked(PartyError):  # noqa: N818 - named for what happened
-    """The dealer sends more than this party has granted room for."""
+    """The dealer sends more than its credit."""
 
-    def __init__(self, granted: int) -> None:
-        super().__init__(granted)
+    def __init__(self, credit: int) -> None:
+        super().__init__(credit)
 
     def __str__(self) -> str:
         return (
-            f"the dealer sends material beyond the {self.args[0]} bytes that it was granted in this cell, and is not "
-            f"believed any more; check that all parties run the same version"
+            f"the dealer sends material beyond its credit of {self.args[0]} bytes in this cell, so its link is closed; "
+            f"check that all parties run the same version"
         )
 
 
-class Intake:
-    """Receives in a thread of its own and tells the dealer how much room there is.
+class Receiver:
+    """Receives in a thread of its own, and gives the dealer credit for the room that there is.
 
-    A dealer that does not keep to it cannot fill this party's memory: the link is closed at the first frame that begins
-    beyond what was granted.
+    A dealer that exceeds its credit cannot fill this party's memory: the link is closed at the first frame that begins
+    beyond it.
 
     Bytes are counted when they arrive; seconds only where the party waits for a frame that is not there yet.
 
     Args:
-        dealer: link to the dealer; this object's thread is the only one that receives on it until `finish`.
-        meter: the party's stage meter.
+        dealer: Link to the dealer; this object's thread is the only one that receives on it until `finish`.
+        meter: The party's stage meter.
     """
 
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self._dealer, self._meter = dealer, meter
         self._frames: deque[bytearray] = deque()
-        self._taken = self._granted = self._received = 0
+        self._taken = self._credit = self._received = 0
         self._ended = False
         self._failure: PartyError | None = None
         self._changed = threading.Condition()
         with meter.stage(MATERIAL):
-            self._grant()
+            self._send_credit()
         meter.put("mpcbench_dealer_backlog_bytes", self._waiting_bytes)
-        threading.Thread(target=self._receive, name="intake", daemon=True).start()
+        threading.Thread(target=self._receive, name="receiver", daemon=True).start()
 
     def next(self) -> bytearray:
         """The next frame; waits for it.
 
         Raises:
-            MaterialOutOfStep: the dealer has nothing more.
-            MaterialUnasked: the dealer sent more than there is room for.
-            PartyError: the link's own errors.
+            MaterialOutOfStep: The dealer has nothing more.
+            MaterialUnasked: The dealer sent more than its credit.
+            PartyError: The link's own errors.
         """
         with self._meter.stage(MATERIAL):
             if not self._frames:
@@ -69,15 +69,15 @@ class Intake:
                 raise MaterialOutOfStep("the dealer's material is used up; check that all parties run one version")
             frame = self._frames.popleft()
             self._taken += len(frame)
-            if self._taken + AHEAD_BYTES - self._granted >= AHEAD_BYTES // 8:
-                self._grant()
+            if self._taken + AHEAD_BYTES - self._credit >= AHEAD_BYTES // 8:
+                self._send_credit()
         return frame
 
     def finish(self) -> None:
-        """Waits for the dealer's last word; from then on, others may receive from it.
+        """Waits for the dealer's last frame; from then on, others may receive from it.
 
         Raises:
-            PartyError: the link's own errors.
+            PartyError: The link's own errors.
         """
         with self._meter.stage(MATERIAL):
             self._wait(lambda: False)
@@ -86,10 +86,10 @@ class Intake:
     def _waiting_bytes(self) -> int:
         return sum(map(len, tuple(self._frames)))
 
-    def _grant(self) -> None:
-        self._granted = self._taken + AHEAD_BYTES
+    def _send_credit(self) -> None:
+        self._credit = self._taken + AHEAD_BYTES
         try:
-            self._dealer.send_json({"do": "grant", "upto": self._granted})
+            self._dealer.send_json({"do": "credit", "upto": self._credit})
         except PartyError:
             if self._failure is not None:  # why the link was closed
                 raise self._failure from None
@@ -116,8 +116,8 @@ class Intake:
             while True:
                 self._dealer.await_peer()
                 frame = self._dealer.receive(account, at_most=LONGEST_BYTES)
-                if frame != END and self._received >= self._granted:
-                    raise MaterialUnasked(self._granted)
+                if frame != END and self._received >= self._credit:
+                    raise MaterialUnasked(self._credit)
                 self._received += len(frame)
                 with self._changed:
                     self._ended = frame == END

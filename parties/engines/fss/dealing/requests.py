@@ -63,21 +63,22 @@ def _is_shape(shape: list[Any]) -> bool:
     return sizes and len(shape) <= 8 and int(math.prod(shape)) <= MOST_NUMBERS
 
 
-def _object(value: Any) -> str:
+def an_object(value: Any) -> str:
+    """A JSON object."""
     return "" if isinstance(value, dict) else "an object"
 
 
 _INDEX, _ATTEMPT = whole(1, MOST_EPOCHS - 1), whole(0, MOST_EPOCHS - 1)
 _CLIENTS: Mapping[str, Mapping[str, Check]] = {
     "install": {"shapes": shapes},
-    "decode": {"plan": _object, "attempt": _ATTEMPT},
+    "decode": {"plan": an_object, "attempt": _ATTEMPT},
     "go": {"index": _INDEX},
     "again": {"index": _INDEX, "attempt": _ATTEMPT},
     "prefilled": {},
-    "grant": {"upto": whole(0, 1 << 62)},
+    "credit": {"upto": whole(0, 1 << 62)},
     "end": {},
 }
-_SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "grant", "end")}
+_SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "credit", "end")}
 
 
 def checked(role: str, request: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The dealer's way to one party: frames in order, in a thread of its own, no faster than the party grants."""
+"""The dealer's sender to one party: frames in order, in a thread of its own, within the party's credit."""
 
 import threading
 from collections import deque
@@ -8,44 +8,44 @@ from parties.metering.background import Aside
 from parties.transport.link import Link
 
 QUEUED_BYTES = 64 << 20
-"""How much of what a party has not granted yet the dealer holds ready."""
+"""How much the dealer holds ready beyond a party's credit."""
 
 END = b""
-"""The frame after which nothing comes, until the party asks for something new."""
+"""The last frame, until the party makes a new request."""
 
 WITHOUT_LIMIT = 1 << 62
 
 
 class Stopped(Exception):  # noqa: N818 - an order, not a fault
-    """What is being put is no longer wanted."""
+    """The frame being queued is no longer wanted."""
 
 
-class Courier:
-    """Sends what is put, up to the bytes that the party has granted.
+class Sender:
+    """Sends queued frames, up to the party's credit.
 
-    A grant is a number of bytes since the cell began, so one that is late or sent twice does no harm. The party grants
-    what it has room for; therefore a send that does not move is a dead peer and no slow one.
+    A credit is a number of bytes since the cell began, so one that is late or sent twice does no harm. The party gives
+    credit for the room that it has; therefore a send that does not proceed means a dead peer, not a slow one.
 
     Args:
-        link: to the party; this object's thread is the only one that sends on it.
-        account: where the bytes are counted.
+        link: To the party; this object's thread is the only one that sends on it.
+        account: Where the bytes are counted.
     """
 
     def __init__(self, link: Link, account: Aside) -> None:
         self._link, self._account = link, account
         self._frames: deque[bytes] = deque()
-        self._queued = self._sent = self._granted = 0
+        self._queued = self._sent = self._credit = 0
         self._closed = self._sending = False
         self._failure: PartyError | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=f"courier-{link.peer}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"sender-{link.peer}", daemon=True)
         self._thread.start()
 
     def put(self, frame: bytes, unwanted: threading.Event) -> None:
         """Queues a frame; waits while the queue is full.
 
         Raises:
-            Stopped: `unwanted` was set, or the link has failed.
+            Stopped: `unwanted` was set, or the link failed.
         """
         with self._changed:
             while self._queued >= QUEUED_BYTES and not unwanted.is_set() and self._failure is None:
@@ -58,48 +58,48 @@ class Courier:
 
     @property
     def queued_bytes(self) -> int:
-        """What waits to be sent."""
+        """Bytes that wait to be sent."""
         return self._queued
 
     @property
     def idle(self) -> bool:
-        """Whether all that was put is sent, and counted."""
+        """Whether every queued frame is sent and counted."""
         with self._changed:
             return not self._frames and not self._sending
 
-    def grant(self, upto: int) -> None:
+    def credit(self, upto: int) -> None:
         """The party has room for so many bytes since the cell began."""
         with self._changed:
-            self._granted = max(self._granted, upto)
+            self._credit = max(self._credit, upto)
             self._changed.notify_all()
 
     def drop(self) -> None:
-        """Forgets what was not sent yet."""
+        """Drops every frame not sent yet."""
         with self._changed:
             self._frames.clear()
             self._queued = 0
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises what stopped the thread, if something did."""
+        """Raises the error that stopped the thread, if one did."""
         if self._failure is not None:
             raise self._failure
 
     def finish(self) -> None:
-        """Sends what is queued, and `END`: the party has granted or used all that comes before it.
+        """Sends the queue and `END`; the party has given credit for, or used, everything before it.
 
         Raises:
-            PartyError: the link's own errors.
+            PartyError: The link's own errors.
         """
         with self._changed:
             self._frames.append(END)
-            self._granted, self._closed = WITHOUT_LIMIT, True
+            self._credit, self._closed = WITHOUT_LIMIT, True
             self._changed.notify_all()
         self._thread.join()
         self.check()
 
     def abandon(self) -> None:
-        """Sends nothing more; does not wait for what is being sent."""
+        """Sends nothing more; does not wait for the frame under way."""
         with self._changed:
             self._frames.clear()
             self._closed = True
@@ -129,4 +129,4 @@ class Courier:
             return frame
 
     def _may_send(self) -> bool:
-        return bool(self._frames) and self._sent < self._granted
+        return bool(self._frames) and self._sent < self._credit

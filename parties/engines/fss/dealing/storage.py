@@ -1,9 +1,9 @@
-"""A cell's material on a party's own disk: written while the dealer walks ahead, read once while the party decodes.
+"""A cell's correlated randomness on a party's own disk: written in advance, read once while the party decodes.
 
 The file has no name (`O_TMPFILE`, open(2)): nobody else can open, copy or link it, and the system frees it with the
 process that wrote it, however that ends. Where a file system cannot do that, the file is made with a name that is taken
 away before the first byte is written, so that at worst an empty file stays behind. Frames follow each other, each with
-length and checksum, and an empty one at the end. Material is used once because it is read once, from its first frame to
+length and checksum, and an empty one at the end. It is used once because it is read once, from its first frame to
 its last, in the call that wrote it, and because an `Inbox` refuses the epochs of another attempt or cell.
 """
 

@@ -1,4 +1,4 @@
-"""A party's stock of the dealer's material: all of a cell, on its own disk, before the cell begins."""
+"""Preprocessing on disk: a cell's correlated randomness is received and written before the cell begins."""
 
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
@@ -11,24 +11,24 @@ from parties.transport.link import Link
 WRITE, READ = "offline.write", "offline.read"
 
 
-class Stock:
-    """Takes the place of an `Intake` where material is stored; receiving, writing and reading are stages of their own.
+class StoredReceiver:
+    """A `Receiver` that stores everything first; receiving, writing and reading are stages of their own.
 
     Args:
-        dealer: link to the dealer.
-        meter: the party's stage meter.
+        dealer: Link to the dealer.
+        meter: The party's stage meter.
     """
 
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self._dealer, self._meter = dealer, meter
         self._stored: StoredMaterial | None = None
 
-    def lay_in(self) -> None:
-        """Writes what the dealer sends now, up to the end of the cell; what is left of before is dropped.
+    def fetch(self) -> None:
+        """Writes everything the dealer sends up to the end of the cell; drops what is left from before.
 
         Raises:
-            MaterialFile: it cannot be written.
-            PartyError: the link's own errors.
+            MaterialFile: The file cannot be written.
+            PartyError: The link's own errors.
         """
         self._drop()
         file = new_file()
@@ -40,18 +40,18 @@ class Stock:
         """The next frame from disk.
 
         Raises:
-            MaterialFile: the file is not what was written, or is used up.
+            MaterialFile: The file is damaged or used up.
         """
         if self._stored is None:
-            raise AssertionError("a stock is laid in before it is used")
+            raise AssertionError("`fetch` comes before `next`")
         with self._meter.stage(READ):
             return self._stored.next()
 
     def finish(self) -> None:
-        """Removes what is left, and hears the dealer's last word.
+        """Removes what is left, and receives the dealer's last frame.
 
         Raises:
-            PartyError: the link's own errors.
+            PartyError: The link's own errors.
         """
         self._drop()
         if (word := self._receive()) != END:

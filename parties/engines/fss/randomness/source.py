@@ -9,7 +9,7 @@ call.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from parties.engines.fss.randomness.inbox import FRAME_BYTES, Inbox, MaterialReu
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
+from parties.options import Comparison
 
 Shape = Sequence[int]
 Bits = NDArray[np.uint8]
@@ -46,7 +47,7 @@ class Source(ABC):
     Attributes:
         rank: CLIENT, SERVER or DEALER.
         meter: knows the stage that a program is in.
-        comparison: how signs are found, `dcf` or `carry`; the same at all three.
+        comparison: how signs are found, `dcf` or `prefix`; the same at all three.
         permutation: of the comparison keys' generator; the session's, the same at all three. There is none before it is
             set.
         retries: counts truncation failures and the public chances of them.
@@ -62,7 +63,7 @@ class Source(ABC):
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
-        self.comparison: Literal["dcf", "carry"] = "dcf"
+        self.comparison: Comparison = "dcf"
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
         self.retries = Retries()

@@ -12,7 +12,6 @@ winners. It fetches blocks (one product) and, transposed, puts them back, as oft
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,13 +27,14 @@ from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.fss.topk.pivots import highest
 from parties.engines.fss.topk.ranking import Places, ranked
 from parties.engines.fss.topk.sample_sizes import Caps, caps
+from parties.options import Comparison
 from parties.randomness import uniform
 
 # What pivots save outweighs their rounds from these sizes on, on a link of 100 Mbit/s and 40 ms one way, for two fifths
 # chosen (`benchmarks/fss_pivots.py`). `dcf`: 4 rounds more, 0.16 s; at 512 it saves 59 MB offline, 4.7 s. It would pay
-# below, too, but rounds are online and keys come ahead. `carry`: 14 rounds more, as each batch of signs takes its own,
+# below, too, but rounds are online and keys come ahead. `prefix`: 14 rounds more, as each batch of signs takes its own,
 # 0.56 s; at 1,024 it saves 8.6 MB online and offline, 0.69 s, at 512 no more than 1.6 MB.
-PIVOTS_FROM = {"dcf": 512, "carry": 1024}
+PIVOTS_FROM = {"dcf": 512, "prefix": 1024}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def winners(x: Masked, count: int) -> Program[Places]:
     return np.sort(places[:, :count], axis=1)
 
 
-def by_pivots(n: int, count: int, comparison: Literal["dcf", "carry"]) -> Caps | None:
+def by_pivots(n: int, count: int, comparison: Comparison) -> Caps | None:
     """The sizes of a choice by pivots, or None where all pairs are compared."""
     if n < PIVOTS_FROM[comparison] or count in (0, n):
         return None

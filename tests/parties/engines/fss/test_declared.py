@@ -11,8 +11,8 @@ from torch import Tensor
 from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.opening import dealers
-from parties.engines.fss.cost.counting import HollowSource
-from parties.engines.fss.cost.meta_tensors import Hollow
+from parties.engines.fss.cost.counting import CountingSource
+from parties.engines.fss.cost.meta_tensors import MetaTensors
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.randomness.source import Source
 from parties.metering.meter import StageMeter
@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 
 SIZES = (6, 4, 2)
 STATED = (64, 64, 8)
-HOWS: tuple[How, ...] = ("dcf", "carry")
+HOWS: tuple[How, ...] = ("dcf", "prefix")
 NAMES = [protocol.name for protocol in of_sizes(*SIZES)]
 
 
@@ -61,8 +61,8 @@ def walked(protocol: Protocol, how: How) -> Count:
         rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
         return dealers(wanted)
 
-    with Hollow():
-        source = HollowSource(StageMeter(), frames["client"].append, frames["server"].append)
+    with MetaTensors():
+        source = CountingSource(StageMeter(), frames["client"].append, frames["server"].append)
         source.comparison = how
         run(on(source, protocol), exchange)
         source.flush()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.engine import MOST_ATTEMPTS, DangerStays, FssEngine
+from parties.engines.fss.engine import MOST_ATTEMPTS, FssEngine, RetriesExhausted
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.randomness.retries import RetriesImprobable
 from parties.errors import PeerLost
@@ -52,12 +52,12 @@ def decode(
     position = named.pop("position").item()
     cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
     decoder = Decoder(engine, spec, policy)
-    cache = engine.prepare(decoder, cache, STEPS, "private")
+    cache = engine.prepare(decoder.workload(cache, STEPS), cache)
     meter.reset()
     logits, tokens = [], []
     own = [token] if owns else None
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, own, "private")
+        out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         own = None if found is None else [found]
@@ -142,7 +142,7 @@ def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
             Dealer(mesh["client"], mesh["server"], meter).serve()
         return None
     stumble(10, ever_after=True)
-    with pytest.raises(DangerStays) as caught:
+    with pytest.raises(RetriesExhausted) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
     mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
     return str(caught.value)

@@ -12,7 +12,7 @@ ONCE_A_LAYER = ("qkv", "scores", "out_proj", "gate_up", "down")
 def job(policy: str = "full", **changes: Any) -> dict[str, Any]:
     parameters = {"fine_size": 4, "coarse_size": 8} if policy == "mpcache" else {}
     return {
-        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": policy, "parameters": parameters},
+        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": policy, **parameters},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, **changes,
     }  # fmt: skip
 

@@ -32,9 +32,9 @@ def arm(role: str, when: str, how: int) -> None:
     if when == "setup":
         owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
     elif when == "offline":
-        owner, name, at = (fss_walk.Walk, "begin", 1) if role == "dealer" else (fss_party.Intake, "next", 1)
+        owner, name, at = (fss_walk.DryRun, "begin", 1) if role == "dealer" else (fss_party.Receiver, "next", 1)
     else:
-        owner, name, at = (fss_walk.Walk, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
+        owner, name, at = (fss_walk.DryRun, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
     def falling(*arguments: Any, **named: Any) -> Any:
@@ -84,7 +84,7 @@ def test_a_party_that_dies_or_stops_is_noticed_and_named(fallen: str, when: str,
 
 def job(engine: str) -> Job:
     return {
-        "engine": engine, "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+        "engine": engine, "model": "random:tiny-llama", "policy": {"name": "full"},
         "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1,
     }  # fmt: skip
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_pieces
-from parties.decoding.prefill import Prefill
+from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
@@ -53,14 +54,14 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
     decoder = Decoder(engine, spec, policy)
     if prefill == "mpc":
         cache = Cache.empty(spec.n_layers)
-        before: list[Segment] = list(Prefill(PROMPT, CHUNK).pieces(decoder, cache, None))
+        before: list[Segment] = list(prompt_segments(decoder, cache, None, Prefill(PROMPT, CHUNK)))
     else:
         clear, known = plain(policy, spec), Cache.empty(spec.n_layers)
         run(clear.prefill(run(clear.embed(tokens(spec, PROMPT)[0], PROMPT, 0)), known))
         named = {name: engine.adopt(source.stand_in(value.shape)) for name, value in known.values().items()}
         cache = Cache.from_values(spec.n_layers, PROMPT, named)
         before = [lambda: engine.fix(cache)]
-    return source, cache, [*before, *(token_pieces(decoder, cache, None, "private") * STEPS)]
+    return source, cache, [*before, *(token_segments(decoder, cache, None, "private") * STEPS)]
 
 
 @pytest.fixture

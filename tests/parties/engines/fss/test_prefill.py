@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
-from parties.decoding.prefill import Prefill
+from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic.gates import DangerZone
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, value_of
@@ -49,7 +50,7 @@ def simulated(
         yield from engine.install(shapes, weights if type(source).__name__ == "ServerSource" else None)
         cache = Cache.empty(spec.n_layers)
         own = prompt if source.rank == CLIENT else None
-        for piece in sizes.pieces(Decoder(engine, spec, policy), cache, own):
+        for piece in prompt_segments(Decoder(engine, spec, policy), cache, own, sizes):
             yield from piece()
         return cache.values()
 
@@ -96,13 +97,14 @@ def prompted(
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     decoder = Decoder(engine, spec, policy)
-    cache = engine.prepare(decoder, Cache.empty(spec.n_layers), STEPS, "private", sizes)
-    for piece in sizes.pieces(decoder, cache, None if own is None else own[:-1]):
-        engine.attempt(piece, cache)
+    empty = Cache.empty(spec.n_layers)
+    cache = engine.prepare(decoder.workload(empty, STEPS, prefill=sizes), empty)
+    for piece in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
+        engine.run_segment(piece, cache)
     engine.prefilled()
     logits, tokens, held = [], [], None if own is None else own[-1:]
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, held, "private")
+        out, found = decode_in_segments(decoder, cache, held, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         held = None if found is None else [found]

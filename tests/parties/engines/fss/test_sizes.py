@@ -26,6 +26,7 @@ from parties.engines.limits import LONGEST_ROW
 from parties.engines.plain import PlainEngine
 from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
+from parties.options import RunOptions
 from parties.policies import Full, prompt_scores
 from tests.helpers.tiny import GPT2, LLAMA
 from tests.parties.engines.fss.functions.test_functions import computed
@@ -66,12 +67,12 @@ def test_what_does_not_fit_is_refused_by_every_party(what: str) -> None:
 
 def planned(position: int, steps: int, spec: Any = LLAMA) -> Plan:
     decoder = Decoder(Computation(Simulation().dealer), spec, Full())
-    return Plan.of(decoder, Cache.from_values(spec.n_layers, position, {}), steps, "private", 1, None)
+    return Plan.of(decoder.workload(Cache.from_values(spec.n_layers, position, {}), steps), 1)
 
 
 def test_a_plan_is_refused_if_its_sequence_or_its_model_is_beyond_the_engine() -> None:
     longest = LONGEST_ROW["fss"]
-    assert planned(longest - 2, 2).steps == 2
+    assert planned(longest - 2, 2).workload.steps == 2
     with pytest.raises(
         Unsupported, match="engine fss: seq_len and new_tokens are 32,769 together, and it takes at most"
     ):
@@ -79,7 +80,13 @@ def test_a_plan_is_refused_if_its_sequence_or_its_model_is_beyond_the_engine() -
     with pytest.raises(Unsupported, match=r"layer norms and a hidden size of 20,480, and it takes at most 16,384"):
         planned(8, 2, replace(GPT2, hidden=20_480))
     with pytest.raises(Unsupported, match="32,800 together"):
-        predict(replace(LLAMA, max_positions=1 << 16), Full(), seq_len=32_799, new_tokens=2, prefill="mpc")
+        predict(
+            replace(LLAMA, max_positions=1 << 16),
+            Full(),
+            seq_len=32_799,
+            new_tokens=2,
+            options=RunOptions(prefill="mpc"),
+        )
 
 
 def test_a_cache_that_fills_more_than_a_frame_is_opened_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def job(name: str) -> dict[str, Any]:
     prompt, weights = SECRETS[name]
     return {
         "engine": "fss", "model": f"random:tiny-llama?seed={weights}", "seed": prompt,
-        "policy": {"name": "mpcache", "parameters": {"fine_size": 4, "coarse_size": 8}},
+        "policy": {"name": "mpcache", "fine_size": 4, "coarse_size": 8},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2,
     }  # fmt: skip
 
@@ -115,10 +115,10 @@ def test_the_dealer_hears_halves_of_seeds_public_numbers_and_which_pieces_are_re
         assert {len(half) for (half, *_) in said.values()} == {SEED_BYTES}
         heard[name] = {pair: [json.loads(frame) for frame in requests] for pair, (_, *requests) in said.items()}
     keys = {"install": {"shapes"}, "decode": {"plan", "attempt"}, "go": {"index"}, "again": {"index", "attempt"},
-            "grant": {"upto"}, "end": set()}  # fmt: skip
+            "credit": {"upto"}, "end": set()}  # fmt: skip
     for requests in heard["some"].values():
         for request in requests:
             assert set(request) - {"do"} == keys[request["do"]]
-    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"grant", "end"}
+    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"credit", "end"}
     plans = [[r for r in heard[name]["dealer", "client"] if r["do"] in ("install", "decode")] for name in SECRETS]
     assert plans[0] == plans[1]

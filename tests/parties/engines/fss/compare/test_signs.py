@@ -19,7 +19,7 @@ from parties.engines.fss.randomness.source import Source
 
 PERMUTATION = dcf.Permutation(b"a session's key!")
 
-How = Literal["dcf", "carry"]
+How = Literal["dcf", "prefix"]
 
 
 def seeds(count: int) -> list[Any]:
@@ -81,7 +81,7 @@ def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[li
     return (first ^ second).tolist(), simulation
 
 
-@pytest.mark.parametrize("how", ["dcf", "carry"])
+@pytest.mark.parametrize("how", ["dcf", "prefix"])
 @pytest.mark.parametrize("bits", [1, 2, 3, 5, 7, 8])
 def test_signs_of_all_small_numbers_under_many_masks(how: How, bits: int) -> None:
     integers = list(range(-(2**bits) + 1, 2**bits))
@@ -89,7 +89,7 @@ def test_signs_of_all_small_numbers_under_many_masks(how: How, bits: int) -> Non
         assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
 
 
-@pytest.mark.parametrize("how", ["dcf", "carry"])
+@pytest.mark.parametrize("how", ["dcf", "prefix"])
 @pytest.mark.parametrize("bits", range(1, 64))
 def test_signs_at_every_width_on_edges_and_at_random(how: How, bits: int) -> None:
     edge, dice = 2**bits - 1, random.Random(bits)
@@ -100,7 +100,7 @@ def test_signs_at_every_width_on_edges_and_at_random(how: How, bits: int) -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(["dcf", "carry"]), st.integers(2, 63), st.integers(0, 999), st.data())
+@given(st.sampled_from(["dcf", "prefix"]), st.integers(2, 63), st.integers(0, 999), st.data())
 def test_signs_of_large_numbers(how: How, bits: int, seed: int, data: st.DataObject) -> None:
     edge = 2**bits - 1
     integers = [0, -1, 1, edge, -edge, *data.draw(st.lists(st.integers(-edge, edge), max_size=10))]
@@ -114,7 +114,7 @@ def test_cost_is_as_stated(bits: int) -> None:
     assert (cost.rounds, cost.online_bytes) == (1, 8 * count)  # the input's
     key = 16 * max(1, bits - 6) * count
     assert cost.offline_bytes == (key, key + count // 8)
-    cost = signs([1] * count, bits, "carry", 0)[1].cost
+    cost = signs([1] * count, bits, "prefix", 0)[1].cost
     assert cost.rounds == 1 + math.ceil(math.log2(bits))
     assert cost.online_bytes - 8 * count <= (3 * bits / 8 + 2) * count
     assert cost.offline_bytes[0] == 0

@@ -7,6 +7,7 @@ import pytest
 
 from parties.engines.fss.cost.cost import Prediction, Traffic, predict
 from parties.models import load_spec
+from parties.options import RunOptions
 from parties.policies import make
 from tests.helpers.four import Four
 
@@ -14,37 +15,39 @@ SMALL = {"fine_size": 4, "coarse_size": 8}
 TRIES = 4
 """A run in which a number met the danger zone did something twice; that is rare, and a prediction leaves it out."""
 
+PREFIX, INSIDE = {"comparison": "prefix"}, {"prefill": "mpc"}
 CELLS: dict[str, dict[str, Any]] = {
     "full": {},
     "short": {"seq_len": 2, "new_tokens": 1},
-    "mpcache": {"policy": {"name": "mpcache", "parameters": SMALL}},
-    "longer mpcache": {"policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 133, "new_tokens": 5},
-    "logits to client": {"argmax": "client"},
+    "mpcache": {"policy": {"name": "mpcache", **SMALL}},
+    "longer mpcache": {"policy": {"name": "mpcache", **SMALL}, "seq_len": 133, "new_tokens": 5},
+    "logits to client": {"options": {"argmax": "client"}},
     "gpt2": {"model": "random:tiny-gpt2", "seq_len": 70},
-    "gpt2 with mpcache": {"model": "random:tiny-gpt2", "policy": {"name": "mpcache", "parameters": SMALL}},
-    "carry": {"comparison": "carry"},
-    "carry and mpcache": {"comparison": "carry", "policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 61},
-    "carry and gpt2": {"comparison": "carry", "model": "random:tiny-gpt2"},
-    "stored": {"offline": "stored"},
-    "stored, prompt inside": {"offline": "stored", "prefill": "mpc", "seq_len": 12},
-    "h2o": {"policy": {"name": "h2o", "parameters": {}}},
-    "quest": {"policy": {"name": "quest", "parameters": {}}},
-    "prompt inside": {"prefill": "mpc", "seq_len": 14},
-    "prompt inside, compressed": {"prefill": "mpc", "policy": {"name": "mpcache", "parameters": SMALL}, "seq_len": 20},
+    "gpt2 with mpcache": {"model": "random:tiny-gpt2", "policy": {"name": "mpcache", **SMALL}},
+    "prefix": {"options": PREFIX},
+    "prefix and mpcache": {"options": PREFIX, "policy": {"name": "mpcache", **SMALL}, "seq_len": 61},
+    "prefix and gpt2": {"options": PREFIX, "model": "random:tiny-gpt2"},
+    "stored": {"options": {"offline": "stored"}},
+    "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
+    "h2o": {"policy": {"name": "h2o"}},
+    "quest": {"policy": {"name": "quest"}},
+    "prompt inside": {"options": INSIDE, "seq_len": 14},
+    "prompt inside, compressed": {"options": INSIDE, "policy": {"name": "mpcache", **SMALL}, "seq_len": 20},
 }
 
 
 def job(changes: dict[str, Any]) -> dict[str, Any]:
     return {
-        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+        "engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2, **changes,
     }  # fmt: skip
 
 
 def predicted(cell: dict[str, Any]) -> Prediction:
-    names = ("seq_len", "new_tokens", "prefill", "argmax", "comparison", "offline")
-    policy = make(cell["policy"]["name"], **cell["policy"]["parameters"])
-    return predict(load_spec(cell["model"]), policy, **{name: cell[name] for name in names if name in cell})
+    options = RunOptions(**cell.get("options", {}))
+    policy = make(**cell["policy"])
+    sizes = {name: cell[name] for name in ("seq_len", "new_tokens")}
+    return predict(load_spec(cell["model"]), policy, **sizes, options=options)
 
 
 @pytest.fixture(scope="module")

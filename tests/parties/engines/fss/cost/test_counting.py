@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from parties.engines.fss.cost.cost import predict
-from parties.engines.fss.cost.counting import HollowSource
+from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.randomness.source import DealerSource
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
+from parties.options import RunOptions
 from parties.policies import POLICIES, Full, MPCache
 from parties.policies.base import Policy
 from tests.helpers.tiny import SPECS
@@ -20,7 +21,7 @@ from tests.parties.engines.fss.cost.test_shapes import policy_of
 
 def test_its_randomness_costs_what_the_dealers_costs() -> None:
     frames: dict[str, list[int]] = {"client": [], "server": []}
-    source = HollowSource(StageMeter(), frames["client"].append, frames["server"].append)
+    source = CountingSource(StageMeter(), frames["client"].append, frames["server"].append)
     secrets: list[str] = []
 
     def secret() -> Any:
@@ -40,7 +41,7 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
 
 def test_long_material_is_cut_into_frames() -> None:
     frames: list[int] = []
-    source = HollowSource(StageMeter(), frames.append, frames.append)
+    source = CountingSource(StageMeter(), frames.append, frames.append)
     source.begin(1)
     source.shared((2**17 + 1,), lambda: torch.empty(0))
     source.flush()
@@ -58,7 +59,7 @@ def test_a_model_that_fits_no_machine_is_predicted() -> None:
 
 
 def test_zeros_of_the_randomness_take_no_memory() -> None:
-    source = HollowSource(StageMeter(), lambda _: None, lambda _: None)
+    source = CountingSource(StageMeter(), lambda _: None, lambda _: None)
     octets, _ = source.shared_octets((2**20, 2**20), lambda: np.empty(0, np.uint8))
     assert octets.nbytes == 2**40
     assert octets.base is not None
@@ -67,7 +68,9 @@ def test_zeros_of_the_randomness_take_no_memory() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_can_be_predicted_with_the_prompt_inside(name: str, tmp_path: Path) -> None:
     spec = SPECS["llama"]
-    prediction = predict(spec, policy_of(name, spec, tmp_path), seq_len=20, new_tokens=2, prefill="mpc")
+    prediction = predict(
+        spec, policy_of(name, spec, tmp_path), seq_len=20, new_tokens=2, options=RunOptions(prefill="mpc")
+    )
     assert prediction.prefill is not None
     for traffic in (prediction.prefill, prediction.decode):
         client, server = (traffic.total(role, "online") for role in ("client", "server"))

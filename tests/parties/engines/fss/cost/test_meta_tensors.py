@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.engines.fss.cost.meta_tensors import Hollow, hollow
+from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 
 SIDES = st.sampled_from([1, 3])
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,18 +33,18 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 @given(st.tuples(SIDES, SIDES), st.tuples(SIDES, SIDES), st.sampled_from(sorted(OPERATIONS)))
 def test_shapes_are_those_of_real_tensors(first: tuple[int, int], second: tuple[int, int], name: str) -> None:
     real = OPERATIONS[name](torch.ones(first, dtype=torch.int64), torch.ones(second, dtype=torch.int64))
-    with Hollow():
-        for other in (hollow(second), torch.ones(second, dtype=torch.int64)):
-            found = OPERATIONS[name](hollow(first), other)
+    with MetaTensors():
+        for other in (meta_tensor(second), torch.ones(second, dtype=torch.int64)):
+            found = OPERATIONS[name](meta_tensor(first), other)
             assert (found.shape, found.dtype, found.is_meta) == (real.shape, real.dtype, True)
 
 
 def test_public_tensors_among_themselves_stay_real() -> None:
-    with Hollow():
+    with MetaTensors():
         total: Tensor = torch.ones(3) + torch.ones(3)
     assert total.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_outside_of_it_a_hollow_tensor_is_no_operand() -> None:
     with pytest.raises(RuntimeError):
-        _ = hollow((3,)) + torch.ones(3, dtype=torch.int64)
+        _ = meta_tensor((3,)) + torch.ones(3, dtype=torch.int64)

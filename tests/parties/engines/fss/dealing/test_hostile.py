@@ -8,8 +8,8 @@ from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing import receiver
-from parties.engines.fss.dealing.receiver import Intake, MaterialUnasked
-from parties.engines.fss.dealing.stored_receiver import Stock
+from parties.engines.fss.dealing.receiver import MaterialUnasked, Receiver
+from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.randomness.inbox import FRAME_BYTES, LONGEST_BYTES, MARK_BYTES, Inbox, MaterialOutOfStep
 from parties.errors import OutOfStep, PeerLost
@@ -20,16 +20,16 @@ HUGE = 3 << 30
 """A payload that no memory is taken for: its header alone is ever sent."""
 
 
-def test_material_beyond_what_was_granted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_material_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver, "AHEAD_BYTES", 3000)
     with linked() as (party, dealer, meter, _):
-        taking = Intake(party, meter)
-        assert dealer.receive_json() == {"do": "grant", "upto": 3000}
+        taking = Receiver(party, meter)
+        assert dealer.receive_json() == {"do": "credit", "upto": 3000}
         for _ in range(4):  # three fill the room, and the fourth has none
             dealer.send(bytes(1000))
         with pytest.raises(PeerLost):
             dealer.receive()
-        with pytest.raises(MaterialUnasked, match=r"beyond the 3000 bytes that it was granted"):
+        with pytest.raises(MaterialUnasked, match=r"beyond its credit of 3000 bytes"):
             taking.next()
 
 
@@ -38,10 +38,10 @@ def test_material_beyond_what_was_granted_is_refused(monkeypatch: pytest.MonkeyP
 def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: int, way: str) -> None:
     assert LONGEST_BYTES == FRAME_BYTES + MARK_BYTES
     with link_and_wire() as (party, wire, meter):
-        taking = Intake(party, meter) if way == "streamed" else Stock(party, meter)
+        taking = Receiver(party, meter) if way == "streamed" else StoredReceiver(party, meter)
         wire.sendall(announced(length))
         with pytest.raises(OutOfStep, match=rf"of at most {LONGEST_BYTES} bytes, got frame 0 of {length} bytes"):
-            taking.next() if isinstance(taking, Intake) else taking.lay_in()
+            taking.next() if isinstance(taking, Receiver) else taking.fetch()
 
 
 @pytest.mark.parametrize("frame", [b"1234567", bytes(MARK_BYTES)], ids=["half a mark", "a mark alone"])

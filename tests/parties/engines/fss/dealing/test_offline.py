@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_pieces
+from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import run
 from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.dealer import Dealer
@@ -18,6 +18,7 @@ from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile
 from parties.engines.fss.engine import FssEngine
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
+from parties.options import RunOptions
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded
@@ -38,17 +39,17 @@ def begin(engine: FssEngine, policy: Policy, named: dict[str, Any], **how: Any) 
     """Prepares a cell from this party's part of a prefilled cache."""
     spec, named = SPECS["llama"], dict(named)
     position = int(named.pop("position").item())
-    engine.choose(**{"offline": "stored", "comparison": "dcf", **how})
     cache = Cache.from_values(spec.n_layers, position, {name: engine.adopt(t) for name, t in named.items()})
     decoder = Decoder(engine, spec, policy)
-    return decoder, engine.prepare(decoder, cache, STEPS, "private")
+    options = RunOptions(**{"offline": "stored", **how})
+    return decoder, engine.prepare(decoder.workload(cache, STEPS, options), cache)
 
 
 def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tuple[Any, ...]:
     logits, tokens = [], []
     own = [token] if engine.client else None
     for _ in range(STEPS):
-        out, found = decode_in_pieces(decoder, cache, own, "private")
+        out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
         tokens.append(found)
         own = None if found is None else [found]
@@ -82,8 +83,8 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
 
 CELLS = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
-    "stored, carry": {"offline": "stored", "comparison": "carry"},
-    "streamed, carry": {"offline": "streamed", "comparison": "carry"},
+    "stored, prefix": {"offline": "stored", "comparison": "prefix"},
+    "streamed, prefix": {"offline": "streamed", "comparison": "prefix"},
     "stored, danger early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
     "stored, danger late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
 }
@@ -106,7 +107,7 @@ def test_a_cell_decodes_from_disk_as_from_the_link(name: str, tmp_path: Path) ->
         if how["offline"] == "stored":
             assert offline[role]["offline.write"].seconds > 0
             assert (used > 0) == (repeats > 0), "the dealer is asked again only for what must be repeated"
-            if role == "server" or how["comparison"] == "dcf":  # with carry, the client draws all it needs
+            if role == "server" or how["comparison"] == "dcf":  # with prefix, the client draws all it needs
                 assert offline[role]["offline.read"].seconds > 0
         assert repeats >= bool(how.get("stumble"))
 

@@ -4,16 +4,16 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from parties.decoding.workload import Workload
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.dealing.dry_run import Walk
+from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest
 from parties.engines.fss.dealing.sender import END
@@ -21,7 +21,7 @@ from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.inbox import MaterialReused
 from parties.errors import ModelError, OutOfStep, PartyError
 from parties.metering.meter import StageMeter
-from parties.metering.progress import State
+from parties.metering.progress import Progress
 from parties.models.folding import folded_shapes
 from parties.policies import Full
 from parties.roles import dealer
@@ -32,10 +32,10 @@ from tests.helpers.wires import PATIENCE_S, announced, later, tcp_pair
 
 SPEC = SPECS["llama"]
 INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in folded_shapes(SPEC).items()}}
-SHAPES = {name: list(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
-PLAN = asdict(Plan(SPEC.to_json(), "full", {}, SHAPES, 20, 2, "private", 2))
+SHAPES = {name: tuple(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
+PLAN = json.loads(json.dumps(Plan(Workload(SPEC, "full", {}, 2, position=20, shapes=SHAPES), 2).to_json()))
 DECODE = {"do": "decode", "plan": PLAN, "attempt": 0}
-ROOM = {"do": "grant", "upto": 1 << 40}
+ROOM = {"do": "credit", "upto": 1 << 40}
 
 
 @contextmanager
@@ -84,9 +84,9 @@ def test_what_is_no_object_is_refused(request_: Any) -> None:
 @pytest.mark.parametrize("role", ["client", "server"])
 @pytest.mark.parametrize(
     "request_",
-    [{}, {"do": None}, {"do": ["end"]}, {"do": {}}, {"do": "stop"}, {"do": "grant"}, {"do": "grant", "upto": "9"},
-     {"do": "grant", "upto": 1.5}, {"do": "grant", "upto": True}, {"do": "grant", "upto": -1},
-     {"do": "grant", "upto": 1 << 80}, {"do": "grant", "upto": 9, "more": 1}],
+    [{}, {"do": None}, {"do": ["end"]}, {"do": {}}, {"do": "stop"}, {"do": "credit"}, {"do": "credit", "upto": "9"},
+     {"do": "credit", "upto": 1.5}, {"do": "credit", "upto": True}, {"do": "credit", "upto": -1},
+     {"do": "credit", "upto": 1 << 80}, {"do": "credit", "upto": 9, "more": 1}],
     ids=json.dumps,
 )  # fmt: skip
 def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) -> None:
@@ -98,7 +98,7 @@ def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) ->
 
 @pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}], ids=str)
 def test_what_the_client_asks_for_the_server_may_not(request_: Any) -> None:
-    assert "it must be one of prefilled, grant, end" in str(refusal(request_, role="server"))
+    assert "it must be one of prefilled, credit, end" in str(refusal(request_, role="server"))
 
 
 @pytest.mark.parametrize(
@@ -132,10 +132,12 @@ def test_many_matrices_that_no_memory_holds_together_are_refused() -> None:
         ("parameters", {"deep": 1}, "plan's parameters"), ("parameters", [], "plan's parameters"),
         ("shapes/0.k", [1 << 50], "plan's shapes"), ("shapes/99.k", [1], "a layer below"), ("shapes/k", [1], "a layer"),
         ("position", 1 << 30, "plan's position"), ("position", "20", "plan's position"), ("steps", 0, "plan's steps"),
-        ("steps", 1 << 30, "plan's steps"), ("argmax", "server", "plan's argmax"), ("first", 0, "plan's first"),
+        ("steps", 1 << 30, "plan's steps"), ("first", 0, "plan's first"),
+        ("options/argmax", "server", "plan's options's argmax"),
         ("first", 1 << 40, "plan's first"), ("prefill", [4], "plan's prefill"), ("prefill", [4, 0], "plan's prefill"),
-        ("prefill", [1 << 30, 1], "plan's prefill"), ("offline", "later", "plan's offline"),
-        ("comparison", None, "plan's comparison"),
+        ("prefill", [1 << 30, 1], "plan's prefill"), ("options/offline", "later", "plan's options's offline"),
+        ("options/comparison", None, "plan's options's comparison"),
+        ("options", None, "plan's options"), ("options/more", 1, "plan's options's keys"),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
@@ -187,37 +189,37 @@ def test_no_epoch_is_dealt_twice(requests: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("index", [1, 10**6])
-def test_a_piece_that_was_never_walked_is_not_repeated(index: int) -> None:
-    assert "a piece under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
+def test_a_segment_that_was_never_run_is_not_repeated(index: int) -> None:
+    assert "a segment under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
 
 
 def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both would draw from the same streams."""
     with dealers() as (dealer, mine, _):
         order: list[str] = []
-        honest, joined = Walk.stop, Event()
+        honest, joined = DryRun.stop, Event()
 
         def slow(*_: Any) -> None:
             joined.wait(PATIENCE_S)
-            order.append("the walk ends")
+            order.append("the dry run ends")
 
-        def stop(walk: Walk) -> None:
+        def stop(dry_run: DryRun) -> None:
             joined.set()
-            honest(walk)
+            honest(dry_run)
 
-        monkeypatch.setattr(Walk, "_walk", slow)
-        monkeypatch.setattr(Walk, "stop", stop)
+        monkeypatch.setattr(DryRun, "_run", slow)
+        monkeypatch.setattr(DryRun, "stop", stop)
         served = later(dealer.serve)
         for request in (INSTALL, DECODE, {"do": "nothing"}):
             mine["client"].send_json(request)
         with pytest.raises(BadRequest):
             served.result(PATIENCE_S)
         monkeypatch.setattr(
-            "parties.engines.fss.dealing.dealer.Courier", lambda *_: order.append("the next cell begins")
+            "parties.engines.fss.dealing.dealer.Sender", lambda *_: order.append("the next cell begins")
         )
         with pytest.raises(AttributeError):
             dealer.serve()
-    assert order[:2] == ["the walk ends", "the next cell begins"]
+    assert order[:2] == ["the dry run ends", "the next cell begins"]
 
 
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +228,8 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     stand_in = SimpleNamespace(serve=lambda _: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
     meter = StageMeter()
-    party = dealer.DealingParty({}, meter, State(meter))
-    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full", "parameters": {}},
+    party = dealer.DealingParty({}, meter, Progress(meter))
+    cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
         party.run(Job.model_validate({**cell, "gpu": gpu}))

@@ -18,6 +18,7 @@ from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.randomness.retries import SIGNIFICANCE, Retries, RetriesImprobable, tail
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk.pivots import Missed
+from parties.options import RunOptions
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
@@ -108,9 +109,8 @@ def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
     monkeypatch.setattr(script, "SMOLLM2", spec)
     for prompt in (False, True):
         found = script.segments(policy, 40, prompt=prompt)
-        prediction = predict(
-            spec, policy, seq_len=41 if prompt else 40, new_tokens=1, prefill="mpc" if prompt else "shared"
-        )
+        options = RunOptions(prefill="mpc" if prompt else "shared")
+        prediction = predict(spec, policy, seq_len=41 if prompt else 40, new_tokens=1, options=options)
         traffic = prediction.prefill if prompt else prediction.decode
         assert traffic is not None
         told = 0.0 if prompt else 0.5  # the server's share of the token, one way

@@ -53,7 +53,7 @@ def test_pivots_keep_the_highest_and_of_equal_ones_the_first(count: int, values:
 
 def test_few_candidates_are_compared_in_pairs_for_the_sake_of_rounds() -> None:
     assert selection.by_pivots(511, 100, "dcf") is None
-    assert selection.by_pivots(1023, 100, "carry") is None
+    assert selection.by_pivots(1023, 100, "prefix") is None
     assert selection.by_pivots(4096, 4096, "dcf") is None
 
 
@@ -67,7 +67,7 @@ def declared(sizes: Caps, how: How) -> Count:
     return total
 
 
-@pytest.mark.parametrize(("n", "how"), [(512, "dcf"), (1024, "dcf"), (1024, "carry")])
+@pytest.mark.parametrize(("n", "how"), [(512, "dcf"), (1024, "dcf"), (1024, "prefix")])
 @pytest.mark.parametrize("count", [1, 205])
 def test_pivots_cost_what_they_declare(n: int, count: int, how: How) -> None:
     sizes = selection.by_pivots(n, count, how)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.common import refusing, say
 from orchestrator.watch.prometheus import PORT
 
 TOKEN = "GRAFANA_TOKEN"  # noqa: S105 - the variable's name, not a token
@@ -27,16 +28,13 @@ def push(
     from orchestrator.records.store import StoreError
     from orchestrator.watch.regions import regions
 
-    try:
+    with refusing(GrafanaError, StoreError):
         cells = regions(folder) if folder else ()
         with Grafana(grafana, os.environ.get(TOKEN, "")) as server:
-            typer.echo(f"folder: {push_folder(server)}")
-            typer.echo(f"data source: {push_data_source(server, prometheus)}")
+            say(f"folder: {push_folder(server)}")
+            say(f"data source: {push_data_source(server, prometheus)}")
             for board in boards():
-                typer.echo(f"board {board['title']}: {push_board(server, board)}")
+                say(f"board {board['title']}: {push_board(server, board)}")
             if cells:
                 counts = push_regions(server, cells)
-                typer.echo("cells: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    except (GrafanaError, StoreError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+                say("cells: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

@@ -1,0 +1,36 @@
+"""A policy by name, as experiments, records and jobs hold it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from parties.policies import POLICIES, make
+from parties.policies.base import Policy
+
+
+class PolicyChoice(BaseModel):
+    """A cache policy by name; its parameters stand beside the name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The policy's parameters, without its name."""
+        return dict(self.model_extra or {})
+
+    def build(self) -> Policy:
+        """The policy.
+
+        Raises:
+            ValueError: Unknown name or parameter, or a value outside its range; the message says what is allowed.
+        """
+        return make(self.name, **self.parameters)
+
+    def __str__(self) -> str:
+        """The name, with those parameters that are not the defaults; with all, if the policy is not of this package."""
+        defaults = asdict(make(self.name)) if self.name in POLICIES else {}
+        changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name

@@ -1,0 +1,137 @@
+"""What a party reports to the bench: its progress, and its result. Public values only, but for `text`."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from parties.metering.readings import StageReading
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as they cross from process to process, None left out; `model_validate` is the inverse."""
+        return self.model_dump(exclude_none=True)
+
+
+class PartyProgress(_Report):
+    """Where a party stands. Amounts are sums since the cell began, over the phases online and offline."""
+
+    role: str
+    state: str = Field(description="one of `CELL_STATES`")
+    stage: str = ""
+    tokens: int = Field(default=0, description="new tokens decoded")
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    rounds: float = 0.0
+    blocked_seconds: float = Field(default=0.0, description="wall time inside link calls")
+    compute_seconds: float = Field(default=0.0, description="wall time outside link calls")
+    cpu_seconds: float = Field(default=0.0, description="of the process, since it started")
+    rss_bytes: int = 0
+    memory_limit_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    gpu_bytes: int | None = Field(default=None, description="tensors on the GPU; None without one")
+    uptime_seconds: float | None = None
+    stages: dict[str, tuple[float, float, int]] = Field(
+        default={}, description="seconds, rounds and bytes both ways of each stage, all phases"
+    )
+    peers: dict[str, int] = Field(default={}, description="bytes sent to each peer, all phases")
+
+
+class StageReport(_Report):
+    """What one stage took of a cell, all peers together."""
+
+    stage: str
+    phase: str
+    seconds: float
+    blocked_seconds: float
+    sent_bytes: int
+    received_bytes: int
+    messages: int
+    rounds: float
+
+    @classmethod
+    def of(cls, reading: StageReading) -> "StageReport":
+        """The amounts of a meter's reading."""
+        return cls(**{name: getattr(reading, name) for name in cls.model_fields})
+
+    def less(self, part: "StageReport") -> "StageReport":
+        """What is left of this stage without a part of it."""
+        amounts = [name for name in type(self).model_fields if name not in ("stage", "phase")]
+        return self.model_copy(update={name: getattr(self, name) - getattr(part, name) for name in amounts})
+
+
+class PromptReport(_Report):
+    """What a prompt took that client and server ran themselves: wall seconds, and the stages online and offline."""
+
+    seconds: float
+    stages: tuple[StageReport, ...]
+
+
+class RangeReport(_Report):
+    """A number that left the range over which the cell's engine is right; see the record's `RangeReading`."""
+
+    number: str
+    low: float
+    high: float
+    kind: str
+    token: int
+    value: float | None = None
+    layer: int | None = None
+    chance: float | None = None
+
+
+class CheckReport(_Report):
+    """The private run against the `plain` engine; see the record's `Check`."""
+
+    max_abs_logit_error: float
+    median_abs_logit_error: float
+    tokens_match: bool
+    tokens_compared: int
+    tolerance: float | None = None
+    out_of_range: RangeReport | None = None
+
+
+class RoleResult(_Report):
+    """A role's own part of a cell's result.
+
+    Attributes:
+        tokens: New tokens; 0 if the role had no part in the cell.
+        decode_seconds: Wall time of decoding.
+        prefill: Of a prompt that client and server ran themselves.
+        stages: Where they are not those of the party's own meter.
+        check: The referee's.
+        text: The decoded text, the client's secret, if the job asks for it.
+        warnings: What a reader of the record should know.
+    """
+
+    tokens: int = 0
+    decode_seconds: float = 0.0
+    prefill: PromptReport | None = None
+    stages: tuple[StageReport, ...] = ()
+    check: CheckReport | None = None
+    text: str | None = Field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+class PartyResult(RoleResult):
+    """A cell as one party ran it: its role's part, and what its process and its host took.
+
+    Attributes:
+        role: Of the party.
+        host: Data address of the party.
+        peak_rss_bytes: Most memory that the process ever held.
+        gpu_peak_bytes: Most memory on the GPU; None without one.
+        interface_sent_bytes: Bytes that the host sent during the cell, from the kernel.
+        interface_received_bytes: Bytes that it received.
+        versions: What the host runs.
+    """
+
+    role: str
+    host: str = ""
+    peak_rss_bytes: int
+    gpu_peak_bytes: int | None = None
+    interface_sent_bytes: int
+    interface_received_bytes: int
+    versions: dict[str, str]
