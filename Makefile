@@ -47,7 +47,7 @@ site: $(SITE)/bin/mkdocs  # the documents, every link checked; build/site/index.
 
 $(SITE)/bin/mkdocs: pyproject.toml  # in an environment of its own: the site needs nothing else
 	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
-	$(SITE)/bin/pip install --quiet $$($(PYTHON) -c 'import tomllib; \
+	$(SITE)/bin/pip install --quiet --constraint constraints.txt $$($(PYTHON) -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@
 
