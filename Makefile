@@ -1,4 +1,4 @@
-# make demo: install everything and run the main job.   make test: the same set-up, then the tests.
+# make demo: install everything and run the main job.   make test: install everything and run the tests.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -23,17 +23,17 @@ $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-de
 demo: install
 	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
-test: install  # all that needs no cluster and no host of its own, ten minutes at most
+test: install  # tests that need neither a cluster nor an emulated host; at most ten minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS))"
 
-test-hosts: install  # clusters, emulated hosts, faults; what measures links runs alone
+test-hosts: install  # clusters, emulated hosts, faults; tests that measure links run serially
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "ray and not (netns or links)"
 	$(BIN)/pytest -m "netns or links"
 
-quick: install  # for the habit: under three minutes on two cores
+quick: install  # for frequent use: less than three minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS) or slow)"
 
-fuzz: install  # property tests on examples that no one has seen; make fuzz FUZZ_SECONDS=3600
+fuzz: install  # property tests on new examples; make fuzz FUZZ_SECONDS=3600
 	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ "$$(date +%s)" -lt "$$end" ]; do \
 		$(BIN)/pytest --hypothesis-profile fuzz -m "hypothesis and not ($(HOSTS))" || exit 1; done
 
@@ -51,7 +51,7 @@ $(SITE)/bin/mkdocs: pyproject.toml  # in an environment of its own: the site nee
 		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@
 
-drawing:  # what the tests need to hold the boards against Grafana's schema and components; Node 20
+drawing:  # dependencies of the tests that check the boards with Grafana's schema and components; Node 20
 	cd dashboards/render && npm ci --legacy-peer-deps --ignore-scripts --no-fund --no-audit --loglevel=error
 	cd dashboards/render && node node_modules/esbuild/install.js
 

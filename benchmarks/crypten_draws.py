@@ -1,8 +1,8 @@
-"""What a random number costs `crypten`, from the keystream (`private`) and from torch's generator (`stock`).
+"""CPU time per random number in `crypten`, from the keystream (`private`) and from torch's generator (`stock`).
 
     python benchmarks/crypten_draws.py
 
-CPU time of this process, the least of several tries: a busy machine changes it little.
+CPU time of this process, the minimum of several tries, which other load on the machine affects little.
 """
 
 import argparse
@@ -20,7 +20,7 @@ TRIES = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--numbers", type=int, default=1_000_000, help="numbers drawn in a try")
+    parser.add_argument("--numbers", type=int, default=1_000_000, help="numbers drawn per try")
     numbers = parser.parse_args().numbers
     print("| numbers at once | private, ns each | stock, ns each |", "| ---: | ---: | ---: |", sep="\n")
     for size in SIZES:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def nanoseconds(randomness: Randomness, size: int, draws: int) -> float:
-    """CPU time of a number when `size` are drawn at once."""
+    """CPU time per number in nanoseconds, when `size` are drawn at once."""
     generator, taken = generator_of(dealt_seed(randomness)), []
     for _ in range(TRIES):
         start = time.process_time()

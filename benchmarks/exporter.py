@@ -1,9 +1,9 @@
-"""What it costs a party to be watched: a decoding loop with and without scrapes, one process that scrapes beside it.
+"""The cost of monitoring for a party: a decoding loop with and without scrapes by a second process.
 
     python benchmarks/exporter.py [--pairs 40]
 
-Scrapes come many times faster than Prometheus asks, so that their cost stands out of the noise; it is then told for
-the pace at which they come in a run: one scrape a second, and three questions of the driver for progress.
+Scrapes are many times more frequent than those of Prometheus, so that their cost stands out of the noise; it is then
+reported for the rates of a run: one scrape per second, and three requests for progress per second from the driver.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     scrape, progress = cpu_seconds(lambda: generate_latest(served)), cpu_seconds(party.progress)
     pairs = []
     with Scraper(party.metrics_address) as scraper:
-        for _ in range(count):  # side by side, for what else the machine does changes
+        for _ in range(count):  # alternating, since the load of the machine changes
             alone = window(step)
             scraper.on.set()
             pairs.append((alone, *window(step)))
@@ -60,13 +60,13 @@ def main() -> None:
     scrapes = WINDOW_SECONDS * SCRAPES_A_SECOND
     extra = [(seconds - done * (cpu / steps)) / scrapes for (cpu, steps), seconds, done in pairs]
     print(f"{os.cpu_count()} cores; a scrape has {len(text.splitlines())} lines, {len(text) / 1000:.0f} kB")
-    print(f"CPU time of a scrape {scrape * 1e3:.2f} ms, of a question for progress {progress * 1e3:.2f} ms")
+    print(f"CPU time per scrape {scrape * 1e3:.2f} ms, per request for progress {progress * 1e3:.2f} ms")
     share = scrape + PROGRESS_A_SECOND * progress
-    print(f"CPU of one core at one scrape and {PROGRESS_A_SECOND:g} questions a second: {share:.2%}")
+    print(f"CPU of one core at one scrape and {PROGRESS_A_SECOND:g} requests per second: {share:.2%}")
     low, middle, high = statistics.quantiles(extra, n=4)
     print(
-        f"all in, with HTTP and threads, beside decoding: {middle * 1e3:.1f} ms a scrape (median of {count} pairs, "
-        f"middle half {low * 1e3:.1f} to {high * 1e3:.1f}), so one a second takes {middle:.2%} of a core"
+        f"in total, with HTTP and threads, during decoding: {middle * 1e3:.1f} ms per scrape (median of {count} pairs, "
+        f"quartiles {low * 1e3:.1f} and {high * 1e3:.1f}), so one per second takes {middle:.2%} of a core"
     )
     party.close()
 
@@ -94,7 +94,7 @@ def decoding(party: Party) -> Callable[[], None]:
 
 
 def fill(party: Party) -> None:
-    """Traffic in every stage, as a private run has: with the server online, with the dealer and the referee aside."""
+    """Adds traffic to every stage, as in a private run: with the server online, and with the dealer and the referee."""
     peers = dict.fromkeys(STAGES, "server") | {"setup.weights": "server"}
     peers |= {"offline.material": "dealer", "bench.prefill": "referee", "bench.check": "referee"}
     for stage, peer in peers.items():
@@ -104,7 +104,7 @@ def fill(party: Party) -> None:
 
 
 def collector(party: Party) -> PartyCollector:
-    """What the party's exporter serves."""
+    """The collector of the party's exporter."""
     made = PartyCollector(party.role, party.meter)
     made.state = party.state
     return made
@@ -119,7 +119,7 @@ def cpu_seconds(work: Callable[[], object], times: int = 200) -> float:
 
 
 def window(step: Callable[[], None]) -> tuple[float, int]:
-    """CPU seconds of the whole process, which what else the machine does is not in, and steps done."""
+    """CPU seconds of the whole process in one window, and the number of steps."""
     until, count, start = time.perf_counter() + WINDOW_SECONDS, 0, time.process_time()
     while time.perf_counter() < until:
         step()
@@ -137,7 +137,7 @@ class Scraper:
 
     def __enter__(self) -> Self:
         self._process.start()
-        time.sleep(3.0)  # it comes up
+        time.sleep(3.0)  # time to start
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +146,7 @@ class Scraper:
 
 
 def scrape_until(address: tuple[str, int], on: Event, stop: Event) -> None:
-    """Scrapes at an even pace."""
+    """Scrapes at regular intervals."""
     url = "http://{}:{}/metrics".format(*address)
     while not stop.wait(1 / SCRAPES_A_SECOND):
         if on.is_set():

@@ -1,11 +1,11 @@
-"""What the dealer learns from retries, with a real model's numbers: the sum of |x| / 2^63 over all truncations.
+"""The dealer's advantage from retries, for a real model's numbers: the sum of |x| / 2^63 over all truncations.
 
     python benchmarks/fss_advantage.py TEXT [--tokens 48]
 
-The dealer knows the mask r of each truncated number x and is told which segment failed. Given r, the event that x + r
-lies within 2^k of +-2^63 is a comparison of x with a number it knows; over r, the total variation between the event for
-x and for 0 is |x| / 2^63 (`check` counts that in a ring of 2^16). All three parties in one process, SmolLM2-135M, the
-prompt run inside the computation, then one token. Takes minutes.
+The dealer knows the mask r of each truncated number x and learns which segment failed. Given r, the event that x + r
+lies within 2^k of +-2^63 is a comparison of x with a number that it knows; over r, the total variation between the
+event for x and for 0 is |x| / 2^63 (`check` counts it in a ring of 2^16). All three parties run in one process, on
+SmolLM2-135M: the prompt inside the computation, then one token. Takes minutes.
 """
 
 import argparse
@@ -36,11 +36,11 @@ MODEL = "smollm2-135m"
 
 
 def check() -> None:
-    """In a ring of 2^16, over all masks: for how many the event tells x from 0."""
+    """Counts, in a ring of 2^16, the masks for which the event distinguishes x from 0."""
     half, k = 1 << 15, 11
     for x in (1, 37, 1 << 8, 1 << 10):
         differ = sum(_inside(r, half, k) != _inside(x + r, half, k) for r in range(-half, half))
-        print(f"ring of 2^16, x = {x}: {differ} of 2^16 masks tell x from 0; 2 |x| = {2 * x}")
+        print(f"ring of 2^16, x = {x}: {differ} of 2^16 masks distinguish x from 0; 2 |x| = {2 * x}")
 
 
 def _inside(number: int, half: int, k: int) -> bool:
@@ -55,7 +55,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     check()
-    vars(simulation)["_check"] = lambda *_: None  # the first token leaves declared bounds; that is another matter
+    vars(simulation)["_check"] = lambda *_: None  # the first token exceeds declared bounds, which does not matter here
     tokens = load_tokenizer(MODEL).encode(given.text.read_text())[: given.tokens + 1]
     parts: dict[int, list[tuple[torch.Tensor, str]]] = {CLIENT: [], SERVER: []}
     honest = gates.truncate
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
-    """By phase and stage."""
+    """Sums |x| / 2^63 by phase and stage."""
     spec, folded = load_spec(MODEL), fold(load_spec(MODEL), load_weights(MODEL))
     sim, size = Simulation(1), Prefill(len(tokens) - 1, len(tokens) - 1)
     engines: dict[int, Any] = {source.rank: Computation(source) for source in sim.sources}
@@ -85,24 +85,24 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
             for rank, matrix in ((DEALER, b), (SERVER, plain), (CLIENT, plain - b)):
                 engines[rank].matrices[name] = ServerMatrix(matrix)
     caches = {rank: Cache.empty(spec.n_layers) for rank in engines}
-    pieces: dict[int, list[Any]] = {}
+    segments: dict[int, list[Any]] = {}
     for rank, engine in engines.items():
         decoder, own = Decoder(engine, spec, Full()), tokens if rank == CLIENT else None
-        pieces[rank] = [
+        segments[rank] = [
             *prompt_segments(decoder, caches[rank], own and own[:-1], size),
             *token_segments(decoder, caches[rank], own and own[-1:], "client"),
         ]
     prompt = len(prompt_segments(Decoder(engines[0], spec, Full()), caches[0], None, size))
     moved: dict[str, dict[str, float]] = {"prompt": defaultdict(float), "token": defaultdict(float)}
-    for index in range(len(pieces[0])):
+    for index in range(len(segments[0])):
         restores = [snapshot(cache) for cache in caches.values()]
         while True:
             for log in parts.values():
                 log.clear()
             try:
-                sim.run(lambda source, index=index: pieces[source.rank][index]())  # type: ignore[misc]
+                sim.run(lambda source, index=index: segments[source.rank][index]())  # type: ignore[misc]
                 break
-            except gates.DangerZone:
+            except gates.TruncationFailure:
                 for restore in restores:
                     restore()
         for (a, stage), (b, _) in zip(parts[CLIENT], parts[SERVER], strict=True):

@@ -1,12 +1,12 @@
-"""Local compute of one token with `fss`, beside the time to stream the stored weights once.
+"""Local compute time of one token with `fss`, compared with the time to read the stored weights once.
 
     python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
         [--prefill] [--repeats 5]
 
-Client and server run in one process, in turn, each on its own clock, with material that the dealer dealt beforehand;
-weights are random, with the shapes of SmolLM2-135M. The bound is the time to read the matrices that a party keeps.
-With `--prefill` it is the prompt of `tokens` tokens and not the token after it.
-With `--device cuda` it also prints what share of the memory bandwidth the matrix-vector kernel reaches.
+Client and server run in one process, in turn, each with its own clock, on correlated randomness that was dealt before.
+Weights are random, with the shapes of SmolLM2-135M. The bound is the time to read the matrices that a party stores.
+With `--prefill` the prompt of `tokens` tokens is measured instead of the token after it. With `--device cuda` the share
+of the memory bandwidth that the matrix-vector kernel reaches is printed, too.
 """
 
 import argparse
@@ -38,17 +38,17 @@ GIGA = 1e9
 
 
 class Clocked(Simulation):
-    """Notes how long each of the two parties computes.
+    """Measures how long each of the two parties computes.
 
     Attributes:
-        seconds: of the client and of the server, since each was last `start`ed.
+        seconds: Compute time of the client and of the server since the last `start`.
     """
 
     seconds: list[float]
     _since: list[float]
 
     def start(self, rank: int) -> None:
-        """Forgets what a party has done so far."""
+        """Resets a party's clock."""
         if rank != DEALER:
             self.seconds[rank], self._since[rank] = 0.0, time.perf_counter()
 
@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prefill", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5, help="the best of so many counts, after one more")
+    parser.add_argument("--repeats", type=int, default=5, help="the fastest of so many runs counts, after one warm-up")
     return parser.parse_args()
 
 
@@ -120,7 +120,7 @@ def compute(
     *,
     prefill: bool,
 ) -> None:
-    """One decode step, or a prefill; matrices are made once and kept."""
+    """Runs one decode step, or a prefill; the matrices are made once and reused."""
     layers = spec.n_layers
 
     def program(source: Source) -> Program[Any]:
@@ -134,24 +134,24 @@ def compute(
         if prefill:
             own = [1] * tokens if source.rank == CLIENT else None
             simulation.start(source.rank)
-            for piece in prompt_segments(decoder, Cache.empty(layers), own, Prefill(tokens, min(tokens, 113))):
-                yield from piece()
+            for segment in prompt_segments(decoder, Cache.empty(layers), own, Prefill(tokens, min(tokens, 113))):
+                yield from segment()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)
-        yield from engine.fix(cache)
+        yield from engine.mask_cache(cache)
         simulation.start(source.rank)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:
         try:
             simulation.run(program)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
         return
 
 
 def bandwidth(matrices: dict[str, ServerMatrix]) -> None:
-    """The matrix-vector kernel against a plain read and a copy of the same memory."""
+    """Compares the matrix-vector kernel with a plain read and a copy of the same memory."""
     print("\n| matrix | MB | kernel GB/s | read GB/s | copy GB/s | share of the better |\n|---|---|---|---|---|---|")
     for name in ("lm_head", "layers.0.gate_up", "layers.0.down", "layers.0.qkv"):
         several = max(1, 2**31 // (8 * matrices[name].transposed.numel()))  # beyond what a cache holds
@@ -160,14 +160,14 @@ def bandwidth(matrices: dict[str, ServerMatrix]) -> None:
         size = 8 * matrix.numel()
         kernel = size / fastest(lambda x=x, matrix=matrix: ring.vector_matrix(x, matrix), "cuda") / GIGA
         read = size / fastest(lambda matrix=matrix: matrix.sum(), "cuda") / GIGA
-        room = torch.empty_like(matrix)
-        copy = 2 * size / fastest(lambda room=room, matrix=matrix: room.copy_(matrix), "cuda") / GIGA
+        target = torch.empty_like(matrix)
+        copy = 2 * size / fastest(lambda target=target, matrix=matrix: target.copy_(matrix), "cuda") / GIGA
         share = kernel / max(read, copy)
         print(f"| {name} x {several} | {size / 1e6:.0f} | {kernel:.0f} | {read:.0f} | {copy:.0f} | {share:.0%} |")
 
 
 def fastest(work: Callable[[], Any], device: str, repeats: int = 5) -> float:
-    """Least seconds of a few runs."""
+    """Returns the seconds of the fastest of a few runs."""
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,11 +1,11 @@
-"""What the pieces of the `fss` engine cost: rounds, online and offline bytes (exact), and milliseconds on one core.
+"""The cost of the gates of the `fss` engine: rounds, online and offline bytes (exact), and milliseconds on one core.
 
     python benchmarks/fss_gates.py [--tokens 1024]
 
-Client, server and dealer run in one process and one thread, so the counts are those of a run between hosts and the
-milliseconds are local work without any network. The second table is one layer of a decode step with the shapes of
-SmolLM2-135M: the difference between a model of four layers and one of two, so that half of the layers choose their
-clusters and half use a neighbour's choice.
+Client, server and dealer run in one process and one thread: the counts are those of a run between hosts, and the
+milliseconds are local work without a network. The second table is one layer of a decode step with the shapes of
+SmolLM2-135M, from the difference between a model of four layers and one of two, so that half of the layers select their
+clusters and half use their source layer's.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from parties.decoding.decoder import Decoder, decode_token
 from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Cost, Simulation, share
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
@@ -42,9 +42,9 @@ SMOLLM2 = ModelSpec(
 )  # fmt: skip
 GATES: dict[str, tuple[tuple[int, ...], int, Callable[[Masked], Program[Any]]]] = {
     "truncation": ((1000,), 32, lambda x: parallel(_done(gates.truncate(x)))),
-    "product, opened": ((1000,), 16, lambda x: gates.open_(product([x, x], limit=64.0))),
-    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: maximum.larger(x[0], x[1])),
-    "SiLU of 1,536": ((1536,), 16, lambda x: smooth(x, "silu")),
+    "product, opened": ((1000,), 16, lambda x: gates.open_(multiply([x, x], limit=64.0))),
+    "maximum of 1,000 pairs": ((2, 1000), 16, lambda x: maximum.elementwise_maximum(x[0], x[1])),
+    "SiLU of 1,536": ((1536,), 16, lambda x: activation(x, "silu")),
     "RMS norm of 576": ((1, 576), 16, lambda x: normalise(to_norm(x, centre=False), 1e-5)),
     "exponentials of 9 x 112": ((9, 112), 32, softmax.exponentials),
     "exponentials of 9 x 1,024": ((9, 1024), 32, softmax.exponentials),
@@ -58,7 +58,7 @@ def _done(value: Masked) -> Program[Masked]:
 
 
 def gate(shape: tuple[int, ...], scale: int, function: Callable[[Masked], Program[Any]]) -> tuple[Cost, float]:
-    """Cost of one gate without the opening of its input, and milliseconds of both parties and the dealer together."""
+    """Returns the cost of a gate without the opening of its input, and the milliseconds of all three parties."""
     numbers = torch.randn(shape, dtype=torch.float64)
     simulation = Simulation()
 
@@ -74,12 +74,12 @@ def gate(shape: tuple[int, ...], scale: int, function: Callable[[Masked], Progra
 
 
 def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
-    """One decode step on random weights: its cost, and the rounds by stage."""
+    """Runs one decode step on random weights; returns its cost, and the rounds by stage."""
     spec = replace(SMOLLM2, n_layers=layers)
     kept = policy.cached(tokens)
     rounds: Counter[str] = Counter()
     simulation = Simulation()
-    exchange = simulation._exchange  # noqa: SLF001 - to see which stage a round belongs to
+    exchange = simulation._exchange  # noqa: SLF001 - to count rounds by stage
 
     def watched(first: Any, second: Any) -> Any:
         rounds[first[0].stage] += 1
@@ -91,20 +91,20 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
         engine = Computation(source)
         engine.matrices = {name: _matrix(source, name, shape) for name, shape in folded_shapes(spec).items()}
         decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
-        yield from engine.fix(cache)
+        yield from engine.mask_cache(cache)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:
         try:
             simulation.run(program)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             rounds.clear()
             continue
         return simulation.cost, rounds
 
 
 def _matrix(source: Source, name: str, shape: tuple[int, ...]) -> ServerMatrix:
-    """Random weights that keep activations as large as their inputs; the scores' 1 / sqrt(head_dim) is in them, too."""
+    """Draws weights that keep activations as large as their inputs, including the scores' 1 / sqrt(head_dim)."""
     generator = torch.Generator().manual_seed(shape[0] * 7919 + shape[1])
     size = (shape[0] * (SMOLLM2.head_dim if name.endswith("qkv") else 1)) ** -0.5
     mask = torch.randint(-(2**62), 2**62, (shape[1], shape[0]), generator=generator)
@@ -116,7 +116,7 @@ def _cache(engine: Computation, policy: Policy, tokens: int, layers: int) -> Cac
     named: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         named |= {f"{layer}.{part}": (3, tokens, 64) for part in ("k", "v")}
-        if isinstance(policy, MPCache) and policy.leader(layer) == layer:
+        if isinstance(policy, MPCache) and policy.source_layer(layer) == layer:
             for level, size in (("coarse", policy.coarse_size), ("fine", policy.fine_size)):
                 named |= {f"{layer}.{end}_{level}": (3, -(-tokens // size), 64) for end in ("high", "low")}
     values = {}
@@ -140,16 +140,16 @@ def main() -> None:
     for policy in (Full(), MPCache()):
         (few, stages), (many, more) = step(policy, 2, tokens), step(policy, 4, tokens)
         cached = [2 * 8 * 3 * policy.cached(tokens) * 64 * layers for layers in (2, 4)]
-        boxes = _box_bytes(policy, tokens)
-        online = (many.online_bytes - few.online_bytes - (cached[1] - cached[0]) - boxes) / 2
+        bounds = _bounds_bytes(policy, tokens)
+        online = (many.online_bytes - few.online_bytes - (cached[1] - cached[0]) - bounds) / 2
         offline = [(b - a) / 2 for a, b in zip(few.offline_bytes, many.offline_bytes, strict=True)]
         print(f"\n{policy.name}, {tokens} prompt tokens, one layer: {(many.rounds - few.rounds) / 2:g} rounds,")
         print(f"  {online / 1e3:.0f} kB online each way, {offline[0] / 1e3:.0f} + {offline[1] / 1e3:.0f} kB offline")
         print("  rounds by stage:", {stage: (more[stage] - stages[stage]) / 2 for stage in more if more[stage]})
 
 
-def _box_bytes(policy: Policy, tokens: int) -> int:
-    """What putting the boxes of the third layer under masks costs: part of the prefill, not of the step."""
+def _bounds_bytes(policy: Policy, tokens: int) -> int:
+    """Returns the bytes for masking the page bounds of the third layer, which are part of the prefill."""
     if not isinstance(policy, MPCache):
         return 0
     kept = policy.cached(tokens)

@@ -1,9 +1,9 @@
-"""What choosing the best by pivots costs beside comparing all pairs: comparisons, rounds and bytes, exact.
+"""The cost of top-k by pivots and of comparing all pairs: comparisons, rounds and bytes, exact.
 
-    python benchmarks/fss_pivots.py [--comparison carry]
+    python benchmarks/fss_pivots.py [--comparison prefix]
 
-The flags of the best k of n, without the shuffle's matrix, which both ways need: a walk of the protocol with shapes
-alone, which is what the dealer does and what `mpcache-bench cost` counts.
+Counts the flags of the top k of n, without the shuffle's matrix, which both need, in a dry run of the protocol on
+shapes, as the dealer and `mpcache-bench cost` do it.
 """
 
 import argparse
@@ -13,25 +13,25 @@ from typing import Any, Literal
 from torch import Tensor
 
 from parties.decoding.program import Program, run
-from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
-from parties.engines.fss.topk.pivots import highest
-from parties.engines.fss.topk.ranking import ranked
-from parties.engines.fss.topk.sample_sizes import caps
+from parties.engines.fss.topk.pivots import top_k_by_pivots
+from parties.engines.fss.topk.ranking import open_ranking
+from parties.engines.fss.topk.sample_sizes import sample_sizes
 from parties.engines.fss.topk.selection import distinct
 from parties.metering.meter import StageMeter
 
 
 def cost(n: int, how: Literal["dcf", "prefix"], program: Callable[[Masked], Program[Any]]) -> tuple[int, int, int]:
-    """Rounds, online bytes each way and offline bytes to both parties, of a choice among n shuffled keys."""
+    """Returns rounds, online bytes each way and offline bytes to both parties, for a top-k of n shuffled keys."""
     sent: list[int] = []
     dealt: list[int] = []
 
     def exchange(wanted: Sequence[Opening]) -> list[Any]:
         sent.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     with MetaTensors():
         source = CountingSource(StageMeter(), dealt.append, dealt.append)
@@ -49,11 +49,11 @@ def main() -> None:
     print("| n | k | way | comparisons | rounds | online bytes each way | offline MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for n in (512, 1024, 4096):
-        pairs = cost(n, how, ranked)
+        pairs = cost(n, how, open_ranking)
         print(_row(n, "any", "all pairs", n * (n - 1) // 2, pairs))
         for k in (8, n // 10, 2 * n // 5):
-            sizes = caps(n, k)
-            by_pivots = cost(n, how, lambda x, sizes=sizes: highest(x, sizes))  # type: ignore[misc]
+            sizes = sample_sizes(n, k)
+            by_pivots = cost(n, how, lambda x, sizes=sizes: top_k_by_pivots(x, sizes))  # type: ignore[misc]
             print(_row(n, f"{k:,}", "pivots", sizes.comparisons, by_pivots))
 
 

@@ -1,11 +1,11 @@
-"""How often a piece of a token is run again because an opened number fell into the danger zone, by stage.
+"""The expected number of segments of a token that are run again after a truncation failure, by stage.
 
     python benchmarks/fss_repeats.py [--tokens 1024]
 
-An element that is declared to stay below 2^k falls there with probability 2^(k - 63), whatever it is
-(`gates.truncate`): the sum over a decode step is exact. Beside it stands a count: how many opened elements of the same
-step fell into a zone 2^10 times as wide, over 2^10. SmolLM2-135M's shapes, random weights; 30 layers from the
-difference of four and two, and the logits of 49,152 words from those of 1,024.
+The truncation of an element that is declared to stay below 2^k fails with probability 2^(k - 63), whatever it is
+(`gates.truncate`): the sum over a decode step is exact. For comparison, the elements of the same step that lie in a
+range 2^10 times as wide are counted and divided by 2^10. SmolLM2-135M's shapes, random weights; 30 layers are
+extrapolated from the difference of four and two, and the logits of 49,152 tokens from those of 1,024.
 """
 
 import argparse
@@ -30,7 +30,7 @@ LAYERS = 30
 
 @contextmanager
 def replaced(truncate: Any) -> Iterator[None]:
-    """While it is open, programs truncate with this function."""
+    """Replaces `gates.truncate` in all programs."""
     honest = gates.truncate
     users = [m for name, m in sys.modules.items() if name.startswith("parties.") and vars(m).get("truncate") is honest]
     for module in users:
@@ -44,7 +44,7 @@ def replaced(truncate: Any) -> Iterator[None]:
 
 @contextmanager
 def watched(expected: Counter[str], seen: Counter[str]) -> Iterator[None]:
-    """While it is open, truncations count the danger that they are in: exactly, and in a wider zone."""
+    """Adds up the failure probabilities of truncations, exact and as counted in a wider range."""
     honest = gates.truncate
 
     def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
@@ -61,7 +61,7 @@ def watched(expected: Counter[str], seen: Counter[str]) -> Iterator[None]:
 
 
 def step(policy: Policy, layers: int, tokens: int) -> tuple[Counter[str], Counter[str]]:
-    """Expected and counted pieces to be run again in one decode step, by stage."""
+    """Returns the expected and the counted number of failures in one decode step, by stage."""
     expected: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     with watched(expected, seen):
@@ -70,7 +70,7 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Counter[str], Counte
 
 
 def whole(few: Counter[str], more: Counter[str]) -> dict[str, float]:
-    """All layers, from a step of two and a step of four, and all words."""
+    """Extrapolates steps of two and of four layers to all layers and the whole vocabulary."""
     words = {"lm_head": 49_152 / fss_gates.SMOLLM2.vocab, "argmax": 49_152 / fss_gates.SMOLLM2.vocab}
     return {
         stage: (more[stage] + (more[stage] - few[stage]) * (LAYERS - 4) / 2) * words.get(stage, 1.0) for stage in more
@@ -88,7 +88,7 @@ def main() -> None:
         (few, _), (more, more_seen) = (step(policy, layers, tokens) for layers in (2, 4))
         stages = whole(few, more)
         total, counted = sum(stages.values()), sum(more_seen.values())
-        print(f"\n{policy.name}, {tokens} prompt tokens: {total:.4f} repeats a token of {LAYERS} layers")
+        print(f"\n{policy.name}, {tokens} prompt tokens: {total:.4f} repeats per token of {LAYERS} layers")
         print(f"  four layers: {sum(more.values()):.5f} expected, {counted:.5f} counted")
         for stage, chance in sorted(stages.items(), key=lambda item: -item[1]):
             print(f"  {stage:12} {chance:.5f}")

@@ -1,16 +1,16 @@
-"""What retries cost, and what it would cost that the dealer learns nothing from them: counts, by kind of segment.
+"""The cost of retries, and of variants that reveal nothing to the dealer: counts, by kind of segment.
 
     python benchmarks/fss_retries.py [--tokens 1024] [--prompt 512]
 
-A walk with shapes alone gives for each segment of a token, and of a prompt that is run inside: the chance that it
-fails, which is public, its rounds and bytes, and the numbers that it leaves to later segments, whose masks a spare
-would have to take over. From them follow the prices in docs/design/0008-retries.md. SmolLM2-135M's sizes.
+A dry run on shapes gives, for each segment of a token and of a prompt inside the computation: the public probability
+that it fails, its rounds and bytes, and the numbers that it passes to later segments, whose masks a spare would have to
+continue. The costs in docs/design/0008-retries.md follow from them. SmolLM2-135M's sizes.
 """
 
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,16 @@ import fss_repeats
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
-from parties.decoding.program import run
+from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import prefilled
-from parties.engines.fss.dealing.plan import Piece, Plan
+from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.engine import is_matrix
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
@@ -48,12 +48,12 @@ class Segment:
     """One attempt of a segment.
 
     Attributes:
-        risk: truncation failures to be expected.
-        rounds: online.
-        online: bytes each way.
-        offline: bytes to client and server.
-        spare: of these, what comes before the last truncation: a second attempt needs no more.
-        left: numbers that later segments use.
+        risk: Expected number of truncation failures.
+        rounds: Online rounds.
+        online: Online bytes each way.
+        offline: Offline bytes to client and server.
+        spare: Offline bytes up to the last truncation, which a second attempt needs.
+        left: Number of elements that later segments use.
     """
 
     risk: float = 0.0
@@ -64,8 +64,8 @@ class Segment:
     left: int = 0
 
 
-class Walker:
-    """The dealer's side of a cell, with shapes alone, segment by segment."""
+class DryRun:
+    """The dealer's side of a cell on shapes, segment by segment."""
 
     def __init__(self) -> None:
         self._now = Segment()
@@ -74,14 +74,14 @@ class Walker:
         shapes = folded_shapes(SMOLLM2)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
-        run(self.engine.install(shapes, None), dealers)
+        run(self.engine.install(shapes, None), dealer_openings)
 
-    def segment(self, piece: Piece, cache: Cache) -> Segment:
-        """Counts one."""
+    def segment(self, program: Callable[[], Program[Any]], cache: Cache) -> Segment:
+        """Counts a segment."""
         self._now, self._epoch = Segment(), self._epoch + 1
         before = sum(value.shape.numel() for value in cache.values().values())
         self._source.begin(self._epoch)
-        run(piece(), self._open)
+        run(program(), self._open)
         self._source.flush()
         after = sum(value.shape.numel() for value in cache.values().values())
         rows = sum(rows.shape.numel() for layer in cache.layers for rows in layer.rows)
@@ -89,17 +89,17 @@ class Walker:
         return self._now
 
     def truncate(self, x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
-        """`gates.truncate`, counted."""
+        """Counts a truncation and calls `gates.truncate`."""
         if x.scale > scale:
             self._now.risk += x.shape.numel() * 2.0 ** (min(x.bits, 62) - 63)
-            waiting = self._source.to_client.size + self._source.to_server.size
-            self._now.spare = self._now.offline + waiting + 8 * x.shape.numel()
+            buffered = self._source.to_client.size + self._source.to_server.size
+            self._now.spare = self._now.offline + buffered + 8 * x.shape.numel()
         return TRUNCATE(x, scale)
 
     def _open(self, wanted: Sequence[Opening]) -> list[Any]:
         self._now.rounds += 1
         self._now.online += sum(math.prod(o.hidden.shape) * o.hidden.dtype.itemsize for o in wanted)
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     def _dealt(self, size: int) -> None:
         self._now.offline += size
@@ -109,36 +109,36 @@ TRUNCATE = gates.truncate
 
 
 def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
-    """Those of a prompt that is run inside, or those of the token after `tokens` cached ones."""
+    """Returns the segments of a prompt inside the computation, or of the token after `tokens` cached ones."""
     with MetaTensors():
-        walker = Walker()
-        decoder = Decoder(walker.engine, SMOLLM2, policy)
+        dry_run = DryRun()
+        decoder = Decoder(dry_run.engine, SMOLLM2, policy)
         sizes = chunked(decoder, tokens) if prompt else None
         begun = Cache.empty(SMOLLM2.n_layers) if prompt else prefilled(SMOLLM2, policy, tokens - 1)
-        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(walker.engine)
-        before, steps = plan.programs(walker.engine, cache)
-        with fss_repeats.replaced(walker.truncate):
-            found = [walker.segment(piece, cache) for piece in before]
-            return found if prompt else [walker.segment(piece, cache) for piece in steps]
+        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(dry_run.engine)
+        before, steps = plan.programs(dry_run.engine, cache)
+        with fss_repeats.replaced(dry_run.truncate):
+            found = [dry_run.segment(program, cache) for program in before]
+            return found if prompt else [dry_run.segment(program, cache) for program in steps]
 
 
 def poisson(mean: float, count: int) -> float:
-    """P[N = count]."""
+    """Returns P[N = count] for a Poisson variable."""
     return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) if mean else float(not count)
 
 
 def spares(mean: float) -> int:
-    """How many make the dealer's advantage smaller than GOAL: mean bounds it, where the one too many comes."""
+    """Returns the number of spares for which the dealer's advantage is below GOAL: at most `mean` if they run out."""
     return next(s for s in range(10**6) if mean * poisson(mean, s) < GOAL)
 
 
 def report(title: str, found: list[Segment]) -> None:
-    """Counts as they are, with two attempts dealt of each segment, and with generic spares for each kind of segment."""
+    """Prints the cost as it is, with two attempts dealt per segment, and with spares for each kind of segment."""
     risky = [segment for segment in found if segment.risk]
     rounds, online, offline = (sum(getattr(s, name) for s in found) for name in ("rounds", "online", "offline"))
     chances = [1 - math.exp(-s.risk) for s in risky]
     total, most = sum(s.risk for s in found), max(s.risk for s in found)
-    print(f"\n{title}: {len(found)} segments, {total:.4f} retries expected, at most {most:.4f} of one")
+    print(f"\n{title}: {len(found)} segments, {total:.4f} retries expected, at most {most:.4f} in one segment")
     for times in (2, 3, 12):
         print(f"  segments that fail {times} times in a row: {sum(p**times for p in chances):.1e}")
     _line("as it is", rounds, online, offline)
@@ -160,7 +160,7 @@ def _line(way: str, rounds: int, online: int, offline: int) -> None:
 
 
 MATRIX_PRODUCTS = 8 * sum(out for name, (_, out) in folded_shapes(SMOLLM2).items() if name.startswith("layers.0."))
-"""Bytes dealt for one row's products with a layer's matrices: a spare that may serve any layer needs all layers'."""
+"""Bytes dealt for one row's products with a layer's matrices; a spare for any layer needs those of all layers."""
 
 
 def main() -> None:

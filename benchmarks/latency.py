@@ -1,12 +1,13 @@
-"""Does the time of a token follow from rounds, bytes and local work? From the records of a run alone.
+"""Predicts the time per token from rounds, bytes and local work, using only the records of a run.
 
     python benchmarks/latency.py runs/quickstart-lab
 
-Takes each measurement on the network with the shortest delay, replaces the link's part of its time by that of another
-network, and prints what that predicts beside what was measured there. The link's part is turns x one-way delay + bytes
-/ rate. Turns are messages that wait for each other. With `fss` that is one a round, since the dealer runs ahead. With
-`crypten` each triple is asked for when it is needed, a request and an answer (3 messages, counted as 1.5 rounds); the
-opening that follows is under way while the next triple is asked for, so that the requests alone set the pace.
+Takes each measurement on the network with the shortest delay, replaces the time of its links by that of another
+network, and prints this prediction next to the measurement there. The time of the links is turns x one-way delay +
+bytes / rate. Turns are messages that wait for each other. With `fss` that is one per round, since the dealer runs
+ahead. With `crypten` each triple is requested when it is needed, with a request and a reply (3 messages, counted as 1.5
+rounds); the opening that follows overlaps with the request of the next triple, so that the requests alone determine the
+time.
 """
 
 import argparse
@@ -24,7 +25,7 @@ _MESSAGES_PER_TRIPLE = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measured time of a token against rounds x delay + bytes / rate.")
+    parser = argparse.ArgumentParser(description="Measured time per token against rounds x delay + bytes / rate.")
     parser.add_argument("folder", type=Path, help="folder of a run on several networks")
     records = [record for record in RecordStore(parser.parse_args().folder).latest().values() if record.status == "ok"]
     groups: dict[tuple[str, str, int], list[Record]] = defaultdict(list)
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def row(near: Record, far: Record) -> str:
-    """What the near network's local work and the far one's link say of the far time, and what was measured there."""
+    """The prediction for the far network, from the local work of the near one, and the measurement there."""
     predicted, measured = seconds(near) - link_s(near) + link_s(far), seconds(far)
     return (
         f"{turns(far):,.0f} | {sent_mb(far):,.1f} | {predicted:.1f} | {measured:.1f} | {measured / predicted:.2f} | "
@@ -48,7 +49,7 @@ def row(near: Record, far: Record) -> str:
 
 
 def link_s(record: Record) -> float:
-    """Seconds of a token that the link accounts for."""
+    """Seconds per token that the links account for."""
     return turns(record) * delay_s(record) + sent_mb(record) * 8 / rate_mbit(record)
 
 
@@ -58,12 +59,12 @@ def seconds(record: Record) -> float:
 
 def totals(record: Record) -> Totals:
     if record.totals is None:
-        raise ValueError(f"{record.cell} carries no totals")
+        raise ValueError(f"{record.cell} has no totals")
     return record.totals
 
 
 def turns(record: Record) -> float:
-    """Messages of a token that wait for each other."""
+    """Messages per token that wait for each other."""
     if record.cell.engine.name == "crypten":
         asked = sum(s.messages for s in record.stages if (s.party, s.stage) == ("client", "offline.triples"))
         return 2 * asked / _MESSAGES_PER_TRIPLE / record.tokens

@@ -1,10 +1,10 @@
-"""Asked against measured, for every preset and back end.
+"""Requested against measured links, for every preset and back end.
 
     python benchmarks/links.py [--networks lan,wan] [--backends relay,proxy] [--seconds 1]
 
-Prints a Markdown table with one row for each network and back end. Each value is that of the ordered pair, of three
-hosts, that is furthest from what was asked for; CPU seconds are those of the relay or proxy while all six pairs were
-measured, and for the relay also by what it carried. The back ends `relay` and `tc` need root.
+Prints a Markdown table with one row per network and back end. Each value is that of the ordered pair, among three
+hosts, with the largest deviation; CPU seconds are those of the relay or proxy during the measurement of all six pairs,
+for the relay also per Gbit carried. The back ends `relay` and `tc` need root.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from netem.lab import Lab
 NAMES = ("a", "b", "c")
 PORT = 7000
 HEADER = (
-    "| network | back end | RTT ms asked | measured | p99 | Mbit/s asked | measured | as asked | CPU s | a Gbit |",
+    "| network | back end | RTT ms asked | measured | p99 | Mbit/s asked | measured | within | CPU s | per Gbit |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
 
@@ -64,12 +64,12 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Asked against measured, for every preset and back end.")
+    parser = argparse.ArgumentParser(description="Requested against measured links, for every preset and back end.")
     shaped = [profile.name for profile in presets() if profile.shaped]
     parser.add_argument("--networks", type=words, default=shaped)
     backends = ["proxy", "relay", "tc"] if os.geteuid() == 0 else ["proxy"]
     parser.add_argument("--backends", type=words, default=backends)
-    parser.add_argument("--seconds", type=float, default=1.0, help="time to measure each throughput for")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per measurement of throughput")
     return parser.parse_args()
 
 
@@ -118,10 +118,10 @@ def asked_rate(profile: NetworkProfile, pair: Pair) -> float:
 
 
 def carried(network: ShapedNetwork, site: Site) -> tuple[float, float]:
-    """CPU seconds so far of the process that carries the packets, none if the kernel does; Gbit, where it counts."""
+    """CPU seconds so far of the process that carries the packets, 0 if the kernel does; Gbit, if it counts them."""
     if network.backend == "relay" and site.hub is not None:
-        told = site.call(site.hub, "relay", {})
-        return float(told["cpu_seconds"]), sum(flow["bytes"] for flow in told["flows"]) * 8 / 1e9
+        reply = site.call(site.hub, "relay", {})
+        return float(reply["cpu_seconds"]), sum(flow["bytes"] for flow in reply["flows"]) * 8 / 1e9
     if network.backend == "proxy":
         times = psutil.Process(network.details["pid"]).cpu_times()
         return float(times.user + times.system), 0.0

@@ -1,10 +1,10 @@
-"""Least and largest value of every number of a model of which a private engine declares a range.
+"""Minimum and maximum of every value of a model for which a private engine declares a range.
 
     python benchmarks/ranges.py MODEL [--engine fss] [--text FILE] [--tokens 512] [--new 1] [--policy full] [--rest]
 
-The plain engine runs the prompt, of a text or of random tokens, and decodes a few tokens. A number that leaves its
-range is marked: beyond it `certain` ones are wrong for certain, `rare` ones with a small probability. With `--rest`
-only the decoding is shown, without the prompt and its first token, whose numbers are the largest ones in many models.
+The plain engine runs the prompt, of a text or of random tokens, and decodes a few tokens. A value that leaves its range
+is marked: beyond the range `certain` values are always wrong, `rare` ones with a small probability. With `--rest` only
+decoding is shown, without the prompt and its first token, whose values are the largest in many models.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Ranges of a model's numbers beside those that an engine takes.")
+    parser = argparse.ArgumentParser(description="Ranges of a model's values and those that an engine supports.")
     parser.add_argument("model")
     parser.add_argument("--engine", choices=("fss", "crypten"), default="fss")
     parser.add_argument("--text", type=Path)

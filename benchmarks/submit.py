@@ -1,9 +1,9 @@
-"""How long it takes from `mpcache-bench submit` to the first private token, and to the results.
+"""Time from `mpcache-bench submit` to the first private token, and to the results.
 
     ray start --head --num-cpus=4 --disable-usage-stats
     python benchmarks/submit.py examples/quickstart.yaml --address http://127.0.0.1:8265 --out runs/submitted
 
-Reads the log that `submit` shows while the job runs, so each figure is as fine as the run's progress: some seconds.
+Reads the log that `submit` prints while the job runs, so the resolution is that of the run's progress: some seconds.
 """
 
 import argparse

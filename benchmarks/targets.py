@@ -2,9 +2,9 @@
 
     python benchmarks/targets.py [--tokens 1024] [--longer 2048]
 
-Counts are those of a run, framing included, from the walk of `parties.engines.fss.cost.cost`. The seconds are a model:
-compute at this machine's speeds, measured at the start, plus rounds x one-way delay plus bytes / rate, or what the
-dealer's link takes if that is more.
+Counts equal those of a run, framing included, from the dry run on shapes in `parties.engines.fss.cost.cost`. The
+seconds are a model: compute at the speed of this machine, measured at the start, plus rounds x one-way delay plus bytes
+/ rate, or the time of the dealer's link if that is longer.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Step:
 
     @property
     def sent(self) -> int:
-        """Online bytes that the client sends, and as many the server."""
+        """Online bytes sent by the client; the server sends as many."""
         return self.cost.decode.total("client", "online").sent_bytes
 
     @property
@@ -68,7 +68,7 @@ class Step:
         return rounds, sent
 
     def seconds(self, network: str, speeds: Speeds) -> float:
-        """What the model says; see above."""
+        """Seconds per step by the model in the docstring of this module."""
         profile = preset(network)
         near, dealer = profile.link("client", "server"), profile.link("dealer", "server")
         talking = self.rounds * near.delay_ms / 1e3 + 8e-6 * self.sent / (near.rate_mbit or float("inf"))
@@ -84,11 +84,11 @@ def targets(full: Step, mpcache: Step) -> list[tuple[str, str, str]]:
     """Figure, target, count."""
     (full_rounds, full_bytes), (few_rounds, few_bytes) = full.layer(), mpcache.layer()
     return [
-        ("rounds a layer, full", "40, stretch 25", f"{full_rounds:.2f}"),
-        ("rounds a layer, mpcache", "40, stretch 25", f"{few_rounds:.2f}"),
-        ("online MB a layer and party, full", "0.8", f"{full_bytes / 1e6:.3f}"),
-        ("online MB a layer and party, mpcache", "0.3", f"{few_bytes / 1e6:.3f}"),
-        ("offline MB a token, both parties, mpcache", "150", f"{sum(mpcache.dealt) / 1e6:.1f}"),
+        ("rounds per layer, full", "40, stretch 25", f"{full_rounds:.2f}"),
+        ("rounds per layer, mpcache", "40, stretch 25", f"{few_rounds:.2f}"),
+        ("online MB per layer and party, full", "0.8", f"{full_bytes / 1e6:.3f}"),
+        ("online MB per layer and party, mpcache", "0.3", f"{few_bytes / 1e6:.3f}"),
+        ("offline MB per token, both parties, mpcache", "150", f"{sum(mpcache.dealt) / 1e6:.1f}"),
     ]
 
 

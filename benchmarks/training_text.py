@@ -1,4 +1,4 @@
-"""Fetches the text that the shipped heads were trained with: `python benchmarks/training_text.py FOLDER`.
+"""Downloads the text with which the shipped heads were trained: `python benchmarks/training_text.py FOLDER`.
 
 Needs `apt-get` and `dpkg-deb` of Debian 12 and its package mirror. Nothing is installed.
 
@@ -20,7 +20,7 @@ import zlib
 from pathlib import Path
 
 PACKAGES = ("r-cran-janeaustenr", "jargon-text", "python3.11-doc")
-STRING = b"\x00\x04\x00\x09"  # how R writes that a string follows: its kind, then its length
+STRING = b"\x00\x04\x00\x09"  # R's marker of a string: its type, then its length
 HELD_OUT_NOVEL = 3
 HASHES = {
     "novels.txt": "516730cd554302acb20c72cac6513a8d5e379338096899ba97613bcff09f2c60",
@@ -74,7 +74,7 @@ def texts(root: Path) -> dict[str, str]:
 
 
 def main(folder: Path) -> int:
-    """Writes the files; 1 if one of them is not the one that was trained with."""
+    """Writes the files; returns 1 if one of them differs from the training text."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as root:
         fetch(Path(root))

@@ -1,8 +1,8 @@
-"""CrypTen's transport, gloo, beside ours, plain and under TLS: seconds to open tensors of several sizes on loopback.
+"""CrypTen's transport gloo against ours, plain and with TLS: time to open tensors of several sizes on loopback.
 
     python benchmarks/transport.py [--rounds 200]
 
-All are timed in turns in the same pair of processes; the ratios are what to quote.
+All are timed alternately in the same pair of processes; quote the ratios.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SIZES = (1, 1_000, 100_000, 3_000_000)  # elements of 8 bytes
 
 
 def party(rank: int, listener: Any, addresses: dict[str, tuple[str, int]], rounds: int, identity: Identity) -> None:
-    """Opens each size in turns over all transports; rank 0 prints."""
+    """Opens tensors of each size alternately over all transports; rank 0 prints."""
     torch.set_num_threads(1)
     role, peer = ROLES[rank], ROLES[1 - rank]
     plain = connect(role, listener, addresses, "transport", StageMeter(), 30.0)
@@ -33,7 +33,7 @@ def party(rank: int, listener: Any, addresses: dict[str, tuple[str, int]], round
     start = time.perf_counter()
     secured = connect(role, listener, addresses, "secured", StageMeter(), 30.0, identity)
     if rank == 0:
-        print(f"to meet under TLS: {(time.perf_counter() - start) * 1e3:.1f} ms")
+        print(f"rendezvous with TLS: {(time.perf_counter() - start) * 1e3:.1f} ms")
     store = "tcp://{}:{}".format(addresses["server"][0], addresses["server"][1] + 1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=30))
     for size in SIZES:

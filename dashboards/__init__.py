@@ -1,1 +1,1 @@
-"""What watches a run: the Prometheus configuration; boards come from the registry, `parties.metering.registry`."""
+"""Monitoring of a run: Prometheus configuration, rules, and Grafana boards built from `parties.metering.registry`."""

@@ -1,4 +1,4 @@
-"""Cells as regions on the time axis of the boards."""
+"""Cells as annotated regions on the time axis of the boards."""
 
 import html
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ Counts = dict[Literal["created", "updated", "unchanged"], int]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One cell on the time axis; its start and the tag of the cell stand for it.
+    """One cell on the time axis, identified by its start and the tag of the cell.
 
     Attributes:
-        start_ms: When the cell began, milliseconds since 1970.
-        end_ms: When it ended.
+        start_ms: Start of the cell, in milliseconds since 1970.
+        end_ms: End of the cell, in milliseconds since 1970.
         experiment: The tag that names the experiment.
         cell: The tag that names the cell.
-        parameters: Its other tags, `name:value`.
-        text: What is read when one points at it; plain text.
+        parameters: The other tags, `name:value`.
+        text: Text of the tooltip, plain.
     """
 
     start_ms: int
@@ -34,7 +34,7 @@ class Region:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The region as Grafana's client names its parts."""
+        """The region as keyword arguments of Grafana's client."""
         return {
             "time_from": self.start_ms,
             "time_to": self.end_ms,
@@ -44,7 +44,7 @@ class Region:
 
 
 def push_regions(grafana: Grafana, regions: Sequence[Region]) -> Counts:
-    """Mark the cells of a run on all boards; a region that is there already is only brought up to date.
+    """Mark the cells of a run on all boards; a region that exists is only updated.
 
     Args:
         grafana: The server.
@@ -62,7 +62,7 @@ def push_regions(grafana: Grafana, regions: Sequence[Region]) -> Counts:
     def do(api: Any) -> None:
         there = {_key(old["tags"], old["time"]): old for old in _annotations(api, regions[0].experiment, len(regions))}
         for region in regions:
-            if region not in done:  # a new try goes on where the last one stopped
+            if region not in done:  # a retry continues where the last attempt stopped
                 counts[_push(api, region, there.get((region.cell, region.start_ms)))] += 1
                 done.add(region)
 
@@ -72,9 +72,9 @@ def push_regions(grafana: Grafana, regions: Sequence[Region]) -> Counts:
 
 
 def _annotations(api: Any, experiment: str, expected: int) -> list[dict[str, Any]]:
-    """All regions of the experiment: the limit grows until an answer stays below it."""
+    """All regions of the experiment; the limit grows until a response stays below it."""
     limit = 1000 + expected
-    tags = [quote(tag, safe="") for tag in (TAG, experiment)]  # the client puts them into the address as they are
+    tags = [quote(tag, safe="") for tag in (TAG, experiment)]  # the client puts them into the URL without quoting
     while True:
         found: list[dict[str, Any]] = api.annotations.find_annotations(tags=tags, limit=limit)
         if len(found) < limit:

@@ -1,4 +1,4 @@
-"""The list of panels with the question that each answers, for `docs/watching.md`."""
+"""The list of panels, with the question that each answers, for `docs/watching.md`."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ BEGIN, END = "<!-- panels: written by python -m dashboards -->", "<!-- end of pa
 
 
 def panels() -> str:
-    """Every board's panels as Markdown tables."""
+    """The panels of every board as Markdown tables."""
     return "\n".join(_section(name) for name in BOARDS)
 
 
 def with_list(text: str) -> str:
-    """The document with the list as the boards have it.
+    """The document with the current list of panels.
 
     Raises:
-        ValueError: The marks that the list stands between are missing.
+        ValueError: The markers around the list are missing.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""Rules that every board keeps, checked on its JSON: what Grafana shows is judged, not what built it."""
+"""Rules that every board must keep, checked on the JSON that Grafana gets, not on the code that built it."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ KINDS = ("timeseries", "stat", "bargauge", "table")
 COLUMNS = 24
 BUILT_IN = ("__rate_interval", "__range", "__interval")
 FOREIGN = ("ray_",)
-"""Beginnings of metrics that others serve."""
+"""Prefixes of metrics that are served by other programs."""
 
 _NAME = re.compile(r"\b((?:mpcbench|ray)[_:][a-z0-9_:]+)")
 _VARIABLE = re.compile(r"\$\{?(\w+)")
@@ -21,11 +21,11 @@ _COUNTED_FROM = re.compile(r"(?:rate|increase|delta)\(\s*[^()]*\[([^\]]+)\]")
 
 
 def faults(board: Board, recorded: frozenset[str] = frozenset()) -> list[str]:
-    """What is wrong with a board, in words; empty if it keeps every rule.
+    """The violations of the rules in a board, as texts; empty if there are none.
 
     Args:
-        board: Its JSON.
-        recorded: Names that recording rules make.
+        board: JSON of the board.
+        recorded: Names of the recording rules.
     """
     panels = [panel for panel in board["panels"] if panel["type"] != "row"]
     found = [*_of_board(board, panels)]
@@ -40,7 +40,7 @@ def faults(board: Board, recorded: frozenset[str] = frozenset()) -> list[str]:
 
 def _of_board(board: Board, panels: list[dict[str, Any]]) -> Iterator[str]:
     if board.get("editable"):
-        yield "it is editable: what is changed in Grafana would be lost at the next push"
+        yield "it is editable: changes made in Grafana would be lost at the next push"
     if board.get("timezone") != "browser":
         yield f"its time zone is {board.get('timezone')!r}, not the browser's"
     for link in board.get("links", []):
@@ -50,7 +50,7 @@ def _of_board(board: Board, panels: list[dict[str, Any]]) -> Iterator[str]:
         if _overlap(one["gridPos"], other["gridPos"]):
             yield f"panels {one['title']!r} and {other['title']!r} overlap"
     if len({panel.get("id") for panel in board["panels"]} - {None}) < len(board["panels"]):
-        yield "not every panel has an id of its own"
+        yield "the ids of the panels are missing or not unique"
     titles = [panel.get("title") for panel in panels]
     for title in {title for title in titles if titles.count(title) > 1}:
         yield f"two panels are called {title!r}"
@@ -84,14 +84,14 @@ def _of_query(expr: str, known: set[str], recorded: frozenset[str]) -> Iterator[
         family = re.sub(r"_(bucket|sum|count)$", "", name)
         histogram = family in BY_NAME and BY_NAME[family].kind == "histogram"
         if not (name in BY_NAME or histogram or name in recorded or name.startswith(FOREIGN)):
-            yield f"nobody serves {name!r}"
+            yield f"no exporter serves {name!r}"
     for variable in set(_VARIABLE.findall(expr)) - known - set(BUILT_IN):
         yield f"there is no variable ${variable}"
     for window in _COUNTED_FROM.findall(expr):
         if window not in ("$__rate_interval", "$__range"):
             yield f"a rate over [{window}]; use $__rate_interval, which follows zoom and scrape interval"
     if "run=" not in expr and not all(name.startswith(FOREIGN) for name in _NAME.findall(expr)):
-        yield "it adds up runs: there is no run= in it"
+        yield "it adds up runs: it has no run= matcher"
 
 
 def _overlap(one: dict[str, int], other: dict[str, int]) -> bool:

@@ -1,9 +1,9 @@
-"""What Grafana knows our boards, their folder and their data source by."""
+"""Tags, uids and titles of our boards, their folder and their data source in Grafana."""
 
 from pathlib import Path
 
 TAG = "mpcbench"
-"""Tag of every board, by which each links to all, and of every annotation."""
+"""Tag of every board, which the links between boards use, and of every annotation."""
 
 FOLDER_UID = "mpcbench"
 FOLDER_TITLE = "mpcache-bench"
@@ -12,4 +12,4 @@ DATA_SOURCE_UID = "mpcbench-prometheus"
 DATA_SOURCE_NAME = "mpcache-bench Prometheus"
 
 GENERATED = Path(__file__).parent / "generated"
-"""The boards' JSON, as `python -m dashboards` writes it."""
+"""Folder of the boards' JSON, written by `python -m dashboards`."""

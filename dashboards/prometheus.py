@@ -10,20 +10,20 @@ from typing import Any
 
 import yaml
 
-SCRAPE_SECONDS = 1  # stages last seconds, and so do the exporters of a short cell
+SCRAPE_SECONDS = 1  # stages last only seconds, as do the exporters of a short cell
 JOB = "mpcbench"
 
 
 def configuration(targets: Path, rules: Sequence[Path] = (), ray: str = "") -> dict[str, Any]:
-    """The configuration.
+    """The configuration of a Prometheus server.
 
     Args:
-        targets: A run's `file_sd` file, or `FOLDER/*.json` for all runs of a folder; files may come and go.
+        targets: The `file_sd` file of a run, or `FOLDER/*.json` for all runs of a folder; files may come and go.
         rules: Rule files.
         ray: Address of Ray's dashboard, such as `http://127.0.0.1:8265`, to find Ray's own metrics; empty for none.
 
     Raises:
-        ValueError: The targets have another suffix, or Ray's address is none.
+        ValueError: `targets` does not end in `.json`, or `ray` is not an HTTP address.
     """
     if targets.suffix != ".json":
         raise ValueError(f"targets: {targets} must end in .json; a run writes it to DIR/targets.json")
@@ -38,18 +38,18 @@ def configuration(targets: Path, rules: Sequence[Path] = (), ray: str = "") -> d
 
 
 def scrape_parties(targets: Path) -> dict[str, Any]:
-    """The job of the driver and the parties; for a Prometheus of one's own."""
+    """The scrape job for the driver and the parties, also for an existing Prometheus."""
     return {
         "job_name": JOB,
         "scrape_interval": f"{SCRAPE_SECONDS}s",
         "scrape_timeout": f"{SCRAPE_SECONDS}s",
-        "honor_labels": True,  # whose a number is, the exporters say themselves; of a link, the driver tells
+        "honor_labels": True,  # exporters set the label `party` themselves; the driver sets it for links
         "file_sd_configs": [{"files": [str(targets.absolute())], "refresh_interval": f"{SCRAPE_SECONDS}s"}],
     }
 
 
 def scrape_ray(address: str) -> dict[str, Any]:
-    """The job of Ray's own exporters, found through its dashboard; where no Ray runs, nothing is scraped."""
+    """The scrape job for Ray's own exporters, discovered through its dashboard; empty where Ray does not run."""
     return {
         "job_name": "ray",
         "scrape_interval": "10s",  # Ray collects no faster

@@ -1,4 +1,4 @@
-"""Boards and data source into a Grafana; pushing twice changes nothing."""
+"""Pushes boards and data source to a Grafana; pushing twice changes nothing."""
 
 import json
 from typing import Any, Literal
@@ -7,14 +7,14 @@ from dashboards.grafana import Grafana, found
 from dashboards.names import DATA_SOURCE_NAME, DATA_SOURCE_UID, FOLDER_TITLE, FOLDER_UID, GENERATED
 
 Outcome = Literal["created", "updated", "unchanged", "provisioned"]
-"""What a push did to a thing; one that Grafana was provisioned with from files stays as it is."""
+"""What a push did to an object; an object that Grafana provisions from files is not changed."""
 
 
 def data_source(prometheus: str) -> dict[str, Any]:
-    """The data source, as the API has it.
+    """The data source in the format of Grafana's API.
 
     Args:
-        prometheus: Address of Prometheus as Grafana sees it.
+        prometheus: Address of Prometheus as seen from Grafana.
     """
     return {
         "uid": DATA_SOURCE_UID,
@@ -22,17 +22,17 @@ def data_source(prometheus: str) -> dict[str, Any]:
         "type": "prometheus",
         "access": "proxy",
         "url": prometheus,
-        "jsonData": {"httpMethod": "POST", "timeInterval": "1s"},  # the scrape interval: $__rate_interval needs it
+        "jsonData": {"httpMethod": "POST", "timeInterval": "1s"},  # scrape interval, needed by $__rate_interval
     }
 
 
 def boards() -> tuple[dict[str, Any], ...]:
-    """The boards as they were generated."""
+    """The generated boards."""
     return tuple(json.loads(path.read_text(encoding="utf-8")) for path in sorted(GENERATED.glob("*.json")))
 
 
 def push_folder(grafana: Grafana) -> Outcome:
-    """Make the folder of the boards.
+    """Create the folder of the boards.
 
     Raises:
         GrafanaError: Grafana refuses or cannot be reached.
@@ -44,15 +44,15 @@ def push_folder(grafana: Grafana) -> Outcome:
         api.folder.create_folder(FOLDER_TITLE, uid=FOLDER_UID)
         return "created"
 
-    return grafana.step(f"make the folder {FOLDER_TITLE!r}", do)
+    return grafana.step(f"create the folder {FOLDER_TITLE!r}", do)
 
 
 def push_data_source(grafana: Grafana, prometheus: str) -> Outcome:
-    """Make the data source, or bring it up to date.
+    """Create or update the data source.
 
     Args:
         grafana: The server.
-        prometheus: Address of Prometheus as Grafana sees it.
+        prometheus: Address of Prometheus as seen from Grafana.
 
     Raises:
         GrafanaError: Grafana refuses or cannot be reached.
@@ -71,15 +71,15 @@ def push_data_source(grafana: Grafana, prometheus: str) -> Outcome:
         api.datasource.update_datasource_by_uid(DATA_SOURCE_UID, wanted)
         return "updated"
 
-    return grafana.step(f"make the data source {DATA_SOURCE_NAME!r}", do)
+    return grafana.step(f"create the data source {DATA_SOURCE_NAME!r}", do)
 
 
 def push_board(grafana: Grafana, board: dict[str, Any]) -> Outcome:
-    """Store one board in our folder, over what is there under its uid.
+    """Store one board in our folder, replacing any board with the same uid.
 
     Args:
         grafana: The server.
-        board: Its JSON.
+        board: JSON of the board.
 
     Raises:
         GrafanaError: Grafana refuses or cannot be reached.

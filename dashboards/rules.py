@@ -1,6 +1,6 @@
-"""Recording and alert rules for Prometheus, built from the registry: a name that it does not know fails here.
+"""Recording and alert rules for Prometheus, built from the registry; an unknown metric raises here.
 
-A rate over 5 s holds four scrapes or more at the pace of one a second.
+A rate over 5 s covers at least four scrapes at one scrape per second.
 """
 
 from typing import Any
@@ -8,20 +8,20 @@ from typing import Any
 from parties.metering.registry import BY_NAME, PREFIX
 
 STALL_SECONDS = 60.0
-"""No token for so long, while a party decodes, is worth a look."""
+"""Default time without a token, while a party decodes, before the alert, in seconds."""
 
-_NEAR = 0.9  # of a link or of a memory: from here on it is the bottleneck, or soon fails
+_NEAR = 0.9  # fraction of a link's rate or of a memory limit from which it is a bottleneck or about to fail
 _HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")
 
 
 def rules(stall_seconds: float = STALL_SECONDS) -> dict[str, Any]:
-    """The rule file: one group that records, one that alerts.
+    """The rule file: a group of recording rules and a group of alerts.
 
     Args:
-        stall_seconds: Longest time without a token before the alert, in seconds.
+        stall_seconds: Time without a token before the alert, in seconds.
 
     Raises:
-        ValueError: That time is not positive.
+        ValueError: `stall_seconds` is not positive.
     """
     if not stall_seconds > 0:
         raise ValueError(f"stall_seconds: {stall_seconds:g} is not allowed; give a positive number of seconds")
@@ -35,7 +35,7 @@ def rules(stall_seconds: float = STALL_SECONDS) -> dict[str, Any]:
 
 
 def _recorded() -> dict[str, str]:
-    """PromQL by what it is called after `mpcbench:`: labels that stay, what it is, and over which time."""
+    """PromQL of each recording rule, by its name after the prefix `mpcbench:`."""
     blocked, sent, rounds = _m("blocked_seconds_total"), _m("sent_bytes_total"), _m("rounds_total")
     left, limit = _m("memory_available_bytes"), _m("memory_limit_bytes")
     steps, tokens = _m("stage_duration_seconds_sum"), _m("tokens_total")
@@ -63,28 +63,28 @@ def _alerts(stall_seconds: float) -> list[dict[str, Any]]:
         _alert(
             "PartySilent", 'up{job="mpcbench"} == 0', "5s",
             "{{ $labels.party }} of {{ $labels.run }} does not answer",
-            "It is dead, stopped or cut off. The run itself notices within seconds and records the cell as failed; "
-            "if it does not, look at the party's process.",
+            "Its process is dead or stopped, or its host is unreachable. The run detects this within seconds and "
+            "records the cell as failed; if it does not, inspect the process of the party.",
         ),
         _alert(
             "LinkSaturated", f"mpcbench:link_used:ratio10s > {_NEAR}", "10s",
-            "The link from {{ $labels.party }} to {{ $labels.peer }} of {{ $labels.run }} is full",
-            "It carries {{ $value | humanizePercentage }} of its measured rate: the protocol waits for bandwidth.",
+            "The link from {{ $labels.party }} to {{ $labels.peer }} of {{ $labels.run }} is saturated",
+            "It carries {{ $value | humanizePercentage }} of its measured rate: the protocol is limited by bandwidth.",
         ),
         _alert(
             "MemoryNearLimit", f"mpcbench:memory_used:ratio > {_NEAR}", "5s",
-            "The host of {{ $labels.party }} of {{ $labels.run }} runs out of memory",
-            "{{ $value | humanizePercentage }} of what it may use is taken; at the limit the kernel kills processes.",
+            "The host of {{ $labels.party }} of {{ $labels.run }} is running out of memory",
+            "{{ $value | humanizePercentage }} of its memory limit is in use; at the limit the kernel kills processes.",
         ),
         _alert(
             "GpuMemoryNearLimit", f"mpcbench:gpu_memory_used:ratio > {_NEAR}", "5s",
-            "The GPU of {{ $labels.party }} of {{ $labels.run }} runs out of memory",
-            "{{ $value | humanizePercentage }} of it is taken; the next allocation may fail.",
+            "The GPU of {{ $labels.party }} of {{ $labels.run }} is running out of memory",
+            "{{ $value | humanizePercentage }} of its memory is in use; the next allocation may fail.",
         ),
         _alert(
             "NoToken", stalled, "0s",
             "{{ $labels.party }} of {{ $labels.run }} has decoded no token for {{ $value | humanizeDuration }}",
-            f"That is more than {stall_seconds:g} s and more than five times what the last token took.",
+            f"That is more than {stall_seconds:g} s and more than five times the time of the last token.",
         ),
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""Emulated links between parties: asked for by profile, applied by a back end, proven by measurement, always undone.
+"""Emulated links between parties: requested by a profile, applied by a back end, verified by measurement, and removed.
 
-The way in::
+Usage::
 
     from netem import NetworkProfile, preset, shape
 
@@ -13,15 +13,15 @@ The way in::
         ...                                                       # the work
         after = network.measure()
         network.reports(before, after)                            # LinkReport(src, dst, asked, measured_before, ...)
-        network.backend, network.details                          # what a record should say
+        network.backend, network.details                          # for the record
 
-`preset("none")` is a profile that asks for nothing: links stay as they are and can be measured all the same. `shape`
-needs a `Site` to reach parties on other hosts; `HostService.perform(verb, given)`, called in a process on each of them,
-is all that a `Site` has to pass on. On a host of a lab, `netem.lab.attached()` is the site; close it with `disconnect`.
+`preset("none")` is a profile that requests nothing: links are not shaped, but can still be measured. `shape` needs a
+`Site` to reach parties on other hosts; a `Site` only has to forward `HostService.perform(verb, given)` to a process on
+each host. On a host of a lab, `netem.lab.attached()` is the site; close it with `disconnect`.
 
-Errors are `NetemError`s whose text names the value at fault: `ProfileError` (a bad value), `BackendUnavailable` (no
-back end can do it, and why), `ForeignQdisc`, `ShapingError` (tc or a process failed), `ProbeError` (no measurement).
-`netem.janitor.clean()` removes what ended runs left.
+All errors are `NetemError`s whose message names the value at fault: `ProfileError` (an invalid value),
+`BackendUnavailable` (no back end can shape these links, and why), `ForeignQdisc`, `ShapingError` (tc or a process
+failed), `ProbeError` (no measurement). `netem.janitor.clean()` removes the rules of ended runs.
 """
 
 from netem.errors import BackendUnavailable, ForeignQdisc, NetemError, ProbeError, ProfileError, ShapingError

@@ -1,4 +1,4 @@
-"""How much delay a user-space back end adds by itself, measured before it is asked to add any."""
+"""Measures the delay that a user-space back end adds by itself, to subtract it from the requested delay."""
 
 import statistics
 
@@ -9,18 +9,18 @@ _SAMPLES = 60
 
 
 def proxy_overhead_ms() -> float:
-    """One-way delay that a proxy adds to loopback on this machine now, in milliseconds."""
+    """One-way delay through a proxy on the loopback of this machine, in milliseconds."""
     with ProbeServer("127.0.0.1") as server:
         given = {
             "compensation_ms": 0.0,
             "lines": {"a>b": {}, "b>a": {}},
             "forwards": [{"src": "a", "dst": "b", "target": server.address}],
         }
-        proxy = Child(command("netem.proxy"), given)
+        proxy = Child(command("netem.proxy_process"), given)
         try:
             direct = statistics.median(measure_rtt(server.address, _SAMPLES))
             through = statistics.median(measure_rtt(tuple(proxy.answer["addresses"][0]), _SAMPLES))
         finally:
             proxy.close()
-    # What loopback itself takes is part of the round trip that is asked for, so it is compensated too.
+    # The delay of loopback itself is part of the requested round trip, so it is compensated too.
     return max(through, direct) / 2 * 1e3

@@ -1,4 +1,4 @@
-"""What shaping this host allows, and if not, why."""
+"""Which kinds of shaping this host supports, or why not."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ _CAP_NET_ADMIN = 12
 
 @dataclass(frozen=True)
 class Capability:
-    """What the `tc` back end can do here; each field is empty if it can, and says why not otherwise.
+    """Support for the `tc` back end on this host.
 
     Attributes:
-        rate: For links that ask for a rate only.
-        delay: For links that ask for delay, jitter or loss.
+        rate: Why links with only a rate cannot be shaped; empty if they can.
+        delay: Why links with delay, jitter or loss cannot be shaped; empty if they can.
         kernel: Release of the kernel, for the record.
-        congestion_control: The default of new sockets.
+        congestion_control: Default TCP congestion control of new sockets.
     """
 
     rate: str
@@ -29,7 +29,7 @@ class Capability:
 
 @cache
 def capability() -> Capability:
-    """Find out by trying: qdiscs are added to the loopback of a new network namespace, which is gone at once."""
+    """Probe the kernel by adding qdiscs to the loopback of a temporary network namespace."""
     default = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
     missing = _missing()
     rate = missing or _refusal("htb", "default", "0")
@@ -39,7 +39,7 @@ def capability() -> Capability:
 
 def _missing() -> str:
     if shutil.which("tc") is None:
-        return "tc is not installed; it comes with the package iproute2"
+        return "tc is not installed; install the package iproute2"
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff"))
     if not effective >> _CAP_NET_ADMIN & 1:
@@ -48,10 +48,10 @@ def _missing() -> str:
 
 
 def _refusal(kind: str, *options: str) -> str:
-    """Why the kernel refuses a kind of qdisc; empty if it takes it."""
+    """Why the kernel refuses a kind of qdisc; empty if it accepts it."""
     add = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", kind, *options]
     done = subprocess.run(add, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
-    said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-    return f"kernel {os.uname().release} refuses {kind}: {said}"
+    message = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+    return f"kernel {os.uname().release} refuses {kind}: {message}"

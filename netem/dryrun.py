@@ -1,4 +1,4 @@
-"""The tc commands for real hosts, to be read or run by hand."""
+"""The tc commands for real hosts, to read or to run by hand."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ HANDLE = 0x6D80
 
 
 def by_hand(profile: NetworkProfile, hosts: Sequence[Address], device: str) -> dict[str, tuple[Command, ...]]:
-    """What to run on each host, and last what takes it back.
+    """The commands to run on each host, followed by the one that removes the rules.
 
     Args:
-        profile: Positions in its pairs mean the order of the hosts.
-        hosts: Address and data port of the party on each.
-        device: The interface between them, the same on all.
+        profile: Requested links; positions in its pairs follow the order of the hosts.
+        hosts: Address of each host and data port of its party.
+        device: The interface between the hosts, the same on all.
 
     Returns:
-        Commands by address of the host; none for a host that sends as it is.
+        Commands by address of the host; empty for a host whose links are not shaped.
     """
     names = [address for address, _ in hosts]
     named = profile.named(names)

@@ -1,6 +1,6 @@
-"""What can go wrong with a link; every message names the value at fault and what to do."""
+"""Errors of this package; every message names the value at fault and the fix."""
 
-# ruff: noqa: N818 - they are named for what happened
+# ruff: noqa: N818 - named after the condition
 
 
 class NetemError(Exception):
@@ -8,12 +8,12 @@ class NetemError(Exception):
 
 
 class ProfileError(NetemError, ValueError):
-    """A profile holds a value that no link can have.
+    """A profile contains a value that is not allowed.
 
     Attributes:
         key: Path of the key, such as `pairs.client>server.rate_mbit`.
-        value: What was given.
-        allowed: What may be given.
+        value: The given value.
+        allowed: Description of the allowed values.
     """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
@@ -27,19 +27,19 @@ class ProfileError(NetemError, ValueError):
 
 
 class BackendUnavailable(NetemError):
-    """A back end cannot shape these links here; `reasons` says why, back end by back end."""
+    """No back end can shape these links on this host; `reasons` has the reason of each back end."""
 
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__(reasons)
         self.reasons = reasons
 
     def __str__(self) -> str:
-        told = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-        return f"no back end can shape these links ({told})"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        return f"no back end can shape these links ({reasons})"
 
 
 class ForeignQdisc(NetemError):
-    """A device has a root qdisc that we did not put there."""
+    """A device has a root qdisc that is not ours."""
 
     def __init__(self, device: str, kind: str, handle: str, owner: str = "") -> None:
         super().__init__(device, kind, handle, owner)
@@ -49,16 +49,16 @@ class ForeignQdisc(NetemError):
         self.owner = owner
 
     def __str__(self) -> str:
-        whose = f"put there by {self.owner}" if self.owner else "not ours"
+        whose = f"owned by {self.owner}" if self.owner else "not ours"
         return (
             f"device {self.device} has the root qdisc {self.kind} {self.handle}, {whose}; remove it with "
-            f"`tc qdisc del dev {self.device} root` if nobody needs it, or tell us to replace it"
+            f"`tc qdisc del dev {self.device} root` if it is not needed, or allow its replacement"
         )
 
 
 class ShapingError(NetemError):
-    """Rules could not be applied, read back or removed; the message says which and where."""
+    """Rules could not be applied, verified or removed; the message names them and the device."""
 
 
 class ProbeError(NetemError):
-    """A link could not be measured: the prober on the other side is gone, silent or no prober."""
+    """A link could not be measured: the other end is gone, does not respond or is not a prober."""

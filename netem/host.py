@@ -1,4 +1,4 @@
-"""The verbs of a host: probe, measure, shape. The same verbs everywhere, with plain values in and out."""
+"""Operations on a host: probe, measure, shape. Arguments and results are plain values."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from netem import tc, tc_apply
+from netem import tc_apply, tc_run
 from netem.capability import capability
 from netem.errors import NetemError, ShapingError
 from netem.flows import Flow
@@ -18,24 +18,24 @@ Values = dict[str, Any]
 
 
 class Site(Protocol):
-    """Reaches the hosts that the parties are on.
+    """Access to the hosts of the parties.
 
     Attributes:
-        hub: Name of the host that all packets between the others pass through, if there is one.
+        hub: Name of the host that forwards all packets between the others, if there is one.
     """
 
     hub: str | None
 
     def call(self, host: str, verb: str, given: Mapping[str, Any]) -> Values:
-        """Have `HostService.perform` called on a host, named by its data address, and return the answer.
+        """Call `HostService.perform` on a host, named by its data address, and return the result.
 
         Raises:
-            NetemError: As raised there.
+            NetemError: As raised on the host.
         """
 
 
 class HostService:
-    """The verbs, performed in this process; one for each host, kept for as long as its probe servers are needed."""
+    """Performs the verbs in this process; one instance per host, which lives as long as its probe servers."""
 
     def __init__(self) -> None:
         self._probes: dict[int, ProbeServer] = {}
@@ -51,29 +51,29 @@ class HostService:
         }
 
     def perform(self, verb: str, given: Mapping[str, Any]) -> Values:
-        """Do one thing on this host.
+        """Perform one verb on this host.
 
         Args:
-            verb: `probe_open(host)` gives the `address` of a prober there, and `probe_close(port)` ends it;
-                `rtt(address)` gives `rtt_ms`; `measure(address, seconds, rate_mbit, limit_s)` gives the fields of
-                `Measured`; `capability` gives the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)` gives
-                a `lease`, and `tc_remove(lease)` ends it.
-            given: The verb's arguments.
+            verb: `probe_open(host)` returns the `address` of a new prober, and `probe_close(port)` closes it;
+                `rtt(address)` returns `rtt_ms`; `measure(address, seconds, rate_mbit, limit_s)` returns the fields of
+                `Measured`; `capability` returns the fields of `Capability`; `tc_apply(flows, run, ttl_s, replace)`
+                returns a `lease`, and `tc_remove(lease)` ends it.
+            given: Arguments of the verb.
 
         Raises:
-            NetemError: It could not be done; the message says why.
+            NetemError: The verb failed or is unknown; the message gives the reason.
         """
         if verb not in self._verbs:
             raise NetemError(f"verb {verb!r} is unknown; use one of {', '.join(self._verbs)}")
         return self._verbs[verb](**given)
 
     def close(self) -> None:
-        """Undo all that is not undone: probe servers are closed, rules removed."""
+        """Close all probe servers and remove all rules."""
         for server in self._probes.values():
             server.close()
         self._probes.clear()
         while self._leases:
-            tc.remove(self._leases.popitem()[1])
+            tc_run.remove(self._leases.popitem()[1])
 
     def _probe_open(self, host: str) -> Values:
         try:
@@ -103,7 +103,7 @@ class HostService:
         devices = {device_towards(flow.dst) for flow in parsed}
         if len(devices) != 1:
             raise ShapingError(
-                f"the parties are behind several devices ({', '.join(sorted(devices))}); use one network"
+                f"the parties are reached through several devices ({', '.join(sorted(devices))}); use one network"
             )
         lease = tc_apply.apply(devices.pop(), parsed, run, ttl_s, replace=replace)
         self._leases[lease.id] = lease
@@ -111,18 +111,18 @@ class HostService:
 
     def _tc_remove(self, lease: str) -> Values:
         if (held := self._leases.pop(lease, None)) is not None:
-            tc.remove(held)
+            tc_run.remove(held)
         return {}
 
 
 class LocalSite:
-    """All hosts are this machine and this network namespace."""
+    """A site whose only host is this machine, in this network namespace."""
 
     hub: str | None = None
 
     def __init__(self) -> None:
         self._service = HostService()
 
-    def call(self, host: str, verb: str, given: Mapping[str, Any]) -> Values:  # noqa: ARG002 - there is but one
+    def call(self, host: str, verb: str, given: Mapping[str, Any]) -> Values:  # noqa: ARG002 - there is only one host
         """See `Site.call`."""
         return self._service.perform(verb, given)

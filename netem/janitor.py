@@ -1,7 +1,7 @@
-"""Removes rules whose owner is gone or whose time is up, and nothing else.
+"""Removes the rules of expired leases and of leases whose owner has exited, and nothing else.
 
-`python -m netem.janitor` watches the leases of its network namespace until there are none. Whoever takes a lease calls
-`ensure` first; it makes a process that outlives its parent and of which only one watches at a time.
+`python -m netem.janitor` watches the leases of its network namespace until there are none. Every taker of a lease calls
+`ensure`, which starts a process that outlives its parent; only one such process watches at a time.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from netem.errors import ShapingError
 from netem.lease import leases, own_network
 from netem.process import command, environment
 from netem.state import state_dir
-from netem.tc import remove
+from netem.tc_run import remove
 
 _PERIOD_S = 0.5
 _WAIT_S = 4 * _PERIOD_S
 
 
 def clean() -> list[str]:
-    """Remove all rules of ended leases in this network namespace, and those leases; do it twice and nothing happens.
+    """Remove all ended leases of this network namespace and their rules; idempotent.
 
     Returns:
-        What was done, and what was left and why, in words.
+        A text for each lease: what was done, or why the lease was left.
     """
     done = []
     for lease in leases():
@@ -46,8 +46,8 @@ def clean() -> list[str]:
 
 
 def ensure() -> None:
-    """Have a janitor in this network namespace from now on, for as long as there are leases."""
-    # Two forks: it is nobody's child, so nobody's death ends it and nobody has to wait for it.
+    """Ensure that a janitor runs in this network namespace for as long as there are leases."""
+    # Double fork: the janitor has no parent that could take it down or that would have to reap it.
     launcher = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
     nothing = subprocess.DEVNULL
     argv = [command("")[0], "-c", launcher, *command("netem.janitor")]
@@ -55,7 +55,7 @@ def ensure() -> None:
 
 
 def watch() -> None:
-    """Remove what has ended, until there are no leases."""
+    """Remove ended leases until there are no leases left."""
     with _only_one() as mine:
         while mine and any(lease.here for lease in leases()):
             clean()
@@ -64,9 +64,10 @@ def watch() -> None:
 
 @contextlib.contextmanager
 def _only_one() -> Iterator[bool]:
-    """Whether this is the janitor of its network namespace.
+    """Whether this process is the only janitor of its network namespace.
 
-    Another one may be about to end without having seen our lease; if it still watches after a few periods, it has.
+    Another janitor may be about to exit without having seen our lease. If it still watches after a few periods, it has
+    seen the lease.
     """
     path = state_dir("janitors") / f"{own_network()}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

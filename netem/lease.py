@@ -1,4 +1,4 @@
-"""Leases: who put which rules where, and until when. On disk before the rule, gone after it."""
+"""Leases: who owns which rules on which device, and until when. Written before the rules, deleted after them."""
 
 import contextlib
 import json
@@ -19,15 +19,15 @@ class Lease:
     """The right to one device's root qdisc.
 
     Attributes:
-        id: Names the lease and its file.
-        run: Whose it is, in words.
+        id: Name of the lease and of its file.
+        run: Description of the owner, for messages.
         host: Name of the host.
-        device: The device.
-        handle: Major number of the root qdisc that is ours.
-        network: Inode of the network namespace that the device is in.
-        owner: Process id of the one who works with it; when that process ends, so does the lease.
-        owner_started: Tells that process from a later one with its id.
-        expires: When it ends at the latest, in seconds since 1970.
+        device: Name of the device.
+        handle: Major number of our root qdisc.
+        network: Inode of the network namespace of the device.
+        owner: Process id of the owner; the lease ends when that process exits.
+        owner_started: Start time of the owner, which distinguishes it from a later process with the same id.
+        expires: Time at which the lease ends at the latest, in seconds since 1970.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Lease:
 
     @classmethod
     def take(cls, run: str, device: str, handle: int, ttl_s: float) -> Self:
-        """A new lease of this process, on disk."""
+        """Create a lease of this process and write it to disk."""
         lease = cls(
             id=secrets.token_hex(6),
             run=run,
@@ -59,27 +59,27 @@ class Lease:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """File of the lease."""
         return state_dir("leases") / f"{self.id}.json"
 
     @property
     def ended(self) -> bool:
-        """Whether its owner is gone or its time is up."""
+        """Whether the owner has exited or the lease has expired."""
         return time.time() > self.expires or started(self.owner) != self.owner_started
 
     @property
     def here(self) -> bool:
-        """Whether it is about this network namespace."""
+        """Whether the lease belongs to this network namespace."""
         return self.network == own_network()
 
     @property
     def lost(self) -> bool:
-        """Whether its network namespace, and with it the device and the rules, is gone."""
+        """Whether the network namespace, and with it the device and its rules, no longer exists."""
         places = (*Path("/proc").glob("[0-9]*/ns/net"), *Path("/run/netns").glob("*"))
         return not any(self.network == _inode(place) for place in places)
 
     def drop(self) -> None:
-        """Remove it from disk."""
+        """Delete the lease from disk."""
         self.path.unlink(missing_ok=True)
 
     def __str__(self) -> str:
@@ -87,12 +87,12 @@ class Lease:
 
 
 def leases() -> tuple[Lease, ...]:
-    """All leases on this host's disk; a file that is no lease is left alone."""
+    """All leases on the disk of this host; files that are not leases are ignored."""
     return tuple(_readable())
 
 
 def own_network() -> int:
-    """Inode of the network namespace that this process is in."""
+    """Inode of the network namespace of this process."""
     return Path("/proc/self/ns/net").stat().st_ino
 
 
@@ -100,7 +100,7 @@ def _inode(path: Path) -> int | None:
     try:
         return path.stat().st_ino
     except OSError:
-        return None  # a process that has just ended
+        return None  # a process that has just exited
 
 
 def _readable() -> Iterator[Lease]:

@@ -1,4 +1,4 @@
-"""When a link delivers what enters it: the arithmetic that the user-space back ends share."""
+"""Delivery times of packets on a link: the arithmetic that the user-space back ends share."""
 
 import random
 import time
@@ -13,12 +13,13 @@ _uniform = random.random
 class Line:
     """One direction of a link, as netem with a rate models it.
 
-    A packet of n bytes that enters at time t leaves at `max(t + delay, previous) + 8 n / rate`: it waits for the packet
-    before it, takes its time on the wire, and never overtakes (kernel commit 7bc0f28c7a0c, "netem: rate extension").
+    A packet of n bytes that enters at time t leaves at `max(t + delay, previous) + 8 n / rate`: it waits for the
+    previous packet, then for its own transmission time, and never overtakes (kernel commit 7bc0f28c7a0c, "netem: rate
+    extension").
 
     Args:
-        link: What the line should be like.
-        compensation_ms: Delay that the carrier itself adds one way, measured beforehand; taken off the link's own.
+        link: Requested values.
+        compensation_ms: One-way delay of the carrier itself, measured beforehand; subtracted from the requested delay.
     """
 
     __slots__ = ("_delay", "_jitter", "_last", "_loss", "_seconds_per_byte", "bytes", "lost")
@@ -33,11 +34,11 @@ class Line:
         self.lost = 0
 
     def due(self, size: int, now: float | None = None) -> float | None:
-        """When a packet that enters now leaves the line.
+        """The time at which a packet that enters now leaves the line.
 
         Args:
             size: Bytes on the wire, with all headers.
-            now: Seconds on the clock `time.perf_counter`; now, if left out.
+            now: Seconds on the clock `time.perf_counter`; the current time if omitted.
 
         Returns:
             Seconds on the same clock, or None if the packet is lost.
@@ -54,5 +55,5 @@ class Line:
         return self._last
 
     def backlog(self, now: float | None = None) -> float:
-        """Seconds until all that has entered has left."""
+        """Seconds until all packets that have entered have left."""
         return max(0.0, self._last - (_clock() if now is None else now))

@@ -1,4 +1,4 @@
-"""Named networks, each with the publication or measurement that its numbers come from."""
+"""Named networks, each with the publication or measurement that is the source of its values."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def _uniform(name: str, rate_mbit: float, rtt_ms: float, source: str) -> Network
 def _matrix(
     name: str, rtt_ms: Sequence[Sequence[float]], rate_mbit: Sequence[Sequence[float]], source: str
 ) -> NetworkProfile:
-    """A profile from what was measured: row i holds the values from host i to the other hosts, in order."""
+    """A profile from a measurement: row i holds the values from host i to the other hosts, in order."""
     pairs: dict[Pair, Link] = {}
     for src, (rtts, rates) in enumerate(zip(rtt_ms, rate_mbit, strict=True)):
         others = (dst for dst in range(len(rtt_ms)) if dst != src)
@@ -25,7 +25,7 @@ def _matrix(
 
 
 _ALL = (
-    NetworkProfile("none", source="links as they are"),
+    NetworkProfile("none", source="links are not shaped"),
     _uniform("lan", 3000, 0.8, "usual LAN of two-party inference papers: 3 Gbit/s, 0.8 ms RTT"),
     _uniform("wan", 400, 40, "usual WAN of two-party inference papers, CryptoMoE among them: 400 Mbit/s, 40 ms RTT"),
     _uniform("wan-1g-10ms", 1000, 10, "POST (ICML 2025) and PermLLM: 1 Gbit/s, 10 ms RTT"),
@@ -89,7 +89,7 @@ _BY_NAME = {profile.name: profile for profile in _ALL}
 
 
 def presets() -> tuple[NetworkProfile, ...]:
-    """All presets; those that name pairs do so by position (see `NetworkProfile.named`)."""
+    """All presets; presets with pairs name them by position (see `NetworkProfile.named`)."""
     return _ALL
 
 
@@ -97,7 +97,7 @@ def preset(name: str) -> NetworkProfile:
     """The preset of that name.
 
     Raises:
-        ProfileError: There is none; the message lists all.
+        ProfileError: There is no such preset; the message lists all presets.
     """
     if name not in _BY_NAME:
         raise ProfileError("network", name, f"one of {', '.join(_BY_NAME)}, or a mapping of values")

@@ -1,8 +1,8 @@
-"""Our own prober: round-trip time and throughput of one direction, over TCP on the path that the data takes.
+"""Measures round-trip time and throughput of one direction, over TCP on the path of the data.
 
-A measurement is a connection from the source to a `ProbeServer` at the destination. Its first byte says what follows:
-`E`, and the server echoes every byte; or `S`, then the warm-up in milliseconds (4 bytes), and the server counts what
-arrives after the warm-up until the source stops, and answers with bytes and nanoseconds (8 bytes each).
+A measurement is a connection from the source to a `ProbeServer` at the destination. Its first byte selects the mode.
+After `E` the server echoes every byte. After `S` and the warm-up in milliseconds (4 bytes) the server counts the bytes
+that arrive after the warm-up until the source stops, and replies with bytes and nanoseconds (8 bytes each).
 """
 
 import contextlib
@@ -23,31 +23,31 @@ Address = tuple[str, int]
 _PING = b"p" * 64
 _BLOCK = bytes(256 << 10)
 _LEAST_BLOCK = 4 << 10
-_BLOCK_S = 0.02  # a slow link gets what it carries in so long at once
+_BLOCK_S = 0.02  # a slow link gets blocks of what it carries in this time
 _WARM_UP = struct.Struct("!I")
 _COUNTED = struct.Struct("!QQ")
 _SILENT_S = 30.0
-_UNSENT = 1 << 20  # what a slow, lossy link may have to carry after the time is up; megabytes would outlast the timeout
+_UNSENT = 1 << 20  # backlog that a slow, lossy link may carry after the end; megabytes would exceed the timeout
 
-_TRIPS = 5  # never fewer round trips
-_LONG_S = 0.2  # round trips of at least this are taken at the same time,
-_APART_S = 0.02  # one so long after the other: all are under way before the first is back
-_LEAST_BYTES = 24 << 10  # never a throughput from fewer bytes, where the rate is known: some chunks of a back end
+_TRIPS = 5  # minimum number of round trips
+_LONG_S = 0.2  # round trips of at least this length are measured concurrently,
+_APART_S = 0.02  # and started at this interval: all are in flight before the first returns
+_LEAST_BYTES = 24 << 10  # minimum bytes for a throughput where the rate is known: some chunks of a back end
 _FIRST_WINDOW = 14_600  # bytes that TCP sends before the first acknowledgement (RFC 6928)
-_MOST_ROUNDS = 10  # of slow start, which doubles its window in each: they fill any pipe that the presets know
-_FASTER = 1.25  # what is sent of the asked rate: enough to fill the link and to show one that is faster
+_MOST_ROUNDS = 10  # rounds of slow start, which doubles its window in each; enough for the links of all presets
+_FASTER = 1.25  # sending rate over requested rate: fills the link, and reveals a link that is too fast
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one direction of a link was measured to be.
+    """Measured values of one direction of a link.
 
     Attributes:
         rtt_ms: Median round-trip time of 64-byte messages on the otherwise idle link, in milliseconds.
-        rtt_p99_ms: Its 99th percentile, in milliseconds.
+        rtt_p99_ms: 99th percentile of the round-trip time, in milliseconds.
         rtt_samples: Number of round trips.
-        rate_mbit: TCP payload that arrived, in 10^6 bits a second, after slow start.
-        congestion_control: Of the sending socket, such as `cubic` or `bbr`.
+        rate_mbit: TCP payload received after slow start, in 10^6 bits per second.
+        congestion_control: Congestion control of the sending socket, such as `cubic` or `bbr`.
     """
 
     rtt_ms: float
@@ -58,10 +58,10 @@ class Measured:
 
 
 class ProbeServer:
-    """Answers probes on a TCP port, from threads of its own, until closed.
+    """Answers probes on a TCP port, in its own threads, until closed.
 
     Args:
-        host: Address to bind, the one that the data port is on.
+        host: Address to bind, the same as that of the data port.
         port: Port to bind; 0 takes a free one.
     """
 
@@ -71,7 +71,7 @@ class ProbeServer:
         threading.Thread(target=self._accept, name="probe-server", daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening; probes under way end by themselves."""
+        """Stop listening; running probes finish by themselves."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
         self._socket.close()
@@ -95,12 +95,12 @@ class ProbeServer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long one direction is probed for, given its round-trip time.
+    """Durations of a probe of one direction, given its round-trip time.
 
     Args:
         rtt_s: Round-trip time in seconds.
-        rate_mbit: What the link is said to carry, in 10^6 bits a second; None if that is unknown.
-        least_s: Least time to measure throughput for, in seconds.
+        rate_mbit: Requested rate of the link, in 10^6 bits per second; None if unknown.
+        least_s: Minimum time for the measurement of throughput, in seconds.
     """
 
     rtt_s: float
@@ -109,32 +109,32 @@ class Plan:
 
     @property
     def bytes_per_second(self) -> float:
-        """What the link is said to carry; infinity if that is unknown."""
+        """Requested rate of the link; infinity if unknown."""
         return math.inf if self.rate_mbit is None else self.rate_mbit * 1e6 / 8
 
     @property
     def warm_up_s(self) -> float:
-        """Time for TCP to fill the link; nothing that arrives before counts."""
+        """Time for TCP to fill the link; bytes that arrive before are not counted."""
         windows = self.rtt_s * self.bytes_per_second / _FIRST_WINDOW if self.rtt_s else 0.0
         rounds = _MOST_ROUNDS if windows > 2**_MOST_ROUNDS else 1 + math.ceil(math.log2(max(1.0, windows)))
         return max(0.2, min(rounds, _MOST_ROUNDS) * self.rtt_s)
 
     @property
     def counting_s(self) -> float:
-        """Time in which bytes count: some round trips, unless they are very long, and some chunks."""
+        """Time in which bytes are counted: some round trips, unless they are very long, and some chunks."""
         trips = min(4 * self.rtt_s, max(1.0, self.rtt_s))
         return max(self.least_s, trips, _LEAST_BYTES / self.bytes_per_second)
 
     @property
     def sending_s(self) -> float:
-        """Time to send for."""
+        """Total time of sending."""
         return self.warm_up_s + self.counting_s
 
     @property
     def limit_s(self) -> float:
-        """Time after which the whole probe counts as failed: what it takes, and half a minute without a word."""
-        trips = 2 * self.rtt_s + max(1.0, self.rtt_s + _TRIPS * _APART_S)  # to connect, the first, and the others
-        drained = 2 * self.rtt_s + _FASTER * self.sending_s  # to connect again, to send, to arrive, to be answered
+        """Time after which the whole probe has failed: its own duration plus half a minute of silence."""
+        trips = 2 * self.rtt_s + max(1.0, self.rtt_s + _TRIPS * _APART_S)  # connect, first trip, other trips
+        drained = 2 * self.rtt_s + _FASTER * self.sending_s  # connect again, send, drain, reply
         return _SILENT_S + trips + drained
 
 
@@ -144,13 +144,13 @@ def measure_link(
     """Measure the link from this host to a `ProbeServer`.
 
     Args:
-        address: Where the server listens, or what is forwarded to it.
-        seconds: Time to measure throughput for, after a warm-up that grows with the round-trip time.
-        rate_mbit: What the link should carry; somewhat more is sent. None sends as much as passes.
+        address: Address of the server, or one that is forwarded to it.
+        seconds: Time of the measurement of throughput, after a warm-up that grows with the round-trip time.
+        rate_mbit: Requested rate of the link; somewhat more is sent. None sends as fast as possible.
         limit_s: Seconds to wait for the other side at any point.
 
     Raises:
-        ProbeError: Nothing answers, or not with what a prober answers.
+        ProbeError: There is no response, or not that of a prober.
     """
     try:
         trips = measure_rtt(address, limit_s=limit_s)
@@ -165,22 +165,22 @@ def measure_rtt(address: Address, samples: int = 50, seconds: float = 1.0, limit
     """Round-trip times to a `ProbeServer`, in seconds.
 
     Args:
-        address: Where the server listens.
-        samples: Most round trips to take.
-        seconds: When to stop, though never before five round trips.
-        limit_s: Seconds to wait for an answer.
+        address: Address of the server.
+        samples: Maximum number of round trips.
+        seconds: Time after which to stop, but never before five round trips.
+        limit_s: Seconds to wait for a reply.
     """
     with _connect(address, limit_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(b"E")
-        first = _ping(connection)  # it pays for set-up at every hop
+        first = _ping(connection)  # includes the connection set-up at every hop
         if first >= _LONG_S:
             return _pings(connection)
         trips: list[float] = []
         stop = time.perf_counter() + seconds
         while len(trips) < samples and (len(trips) < _TRIPS or time.perf_counter() < stop):
             trips.append(_ping(connection))
-            time.sleep(0.001)  # an idle link is what is measured
+            time.sleep(0.001)  # keeps the link idle
     return trips
 
 
@@ -198,7 +198,7 @@ def _measure_rate(address: Address, plan: Plan, limit_s: float) -> tuple[float, 
 
 
 def _send(connection: socket.socket, seconds: float, bytes_per_second: float) -> None:
-    """Send for so long, at most so fast: what waits in buffers on the way is still to be carried afterwards."""
+    """Send for `seconds`, at a limited rate, since the link must still carry the buffered bytes afterwards."""
     block = _BLOCK[: max(_LEAST_BLOCK, round(min(len(_BLOCK), bytes_per_second * _BLOCK_S)))]
     began, sent = time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < seconds:
@@ -221,7 +221,7 @@ def _ping(connection: socket.socket) -> float:
 
 
 def _pings(connection: socket.socket) -> list[float]:
-    """Some long round trips at the same time."""
+    """Round-trip times of some concurrent messages, for long links."""
     began = []
     for _ in range(_TRIPS):
         began.append(time.perf_counter())
@@ -237,10 +237,10 @@ def _pings(connection: socket.socket) -> list[float]:
 def _receive(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        piece = connection.recv(size - len(data))
-        if not piece:
+        chunk = connection.recv(size - len(data))
+        if not chunk:
             raise OSError("the other side closed the connection")
-        data += piece
+        data += chunk
     return data
 
 
@@ -249,20 +249,20 @@ def _p99(values: list[float]) -> float:
 
 
 def _answer(connection: socket.socket) -> None:
-    """Serve one probe; a broken one ends quietly, for its other side reports the error."""
+    """Serve one probe; a broken probe ends silently, since the other side reports the error."""
     with contextlib.suppress(OSError), connection:
         connection.settimeout(_SILENT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         match connection.recv(1):
             case b"E":
-                while piece := connection.recv(4096):
-                    connection.sendall(piece)
+                while chunk := connection.recv(4096):
+                    connection.sendall(chunk)
             case b"S":
                 connection.sendall(_count(connection))
 
 
 def _count(connection: socket.socket) -> bytes:
-    """Bytes that arrive after the warm-up, and the time that they took."""
+    """Bytes that arrive after the warm-up and the time that they took, packed as the reply."""
     (warm_up_ms,) = _WARM_UP.unpack(_receive(connection, _WARM_UP.size))
     buffer = bytearray(1 << 20)
     begin = 0

@@ -1,4 +1,4 @@
-"""Starting a program of this package in a process of its own."""
+"""Starts programs of this package as child processes."""
 
 import json
 import os
@@ -15,31 +15,31 @@ _END_S = 5.0
 
 
 def environment() -> dict[str, str]:
-    """Our environment, with this package on the Python path."""
+    """The environment of this process, with this package on the Python path."""
     paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def command(module: str) -> list[str]:
-    """How to run a module of this package."""
+    """The command that runs a module of this package."""
     return [sys.executable, "-m", module]
 
 
 class Child:
-    """A running program that was told what to do in one line of JSON and answered with one when it was ready.
+    """A child process that reads one line of JSON and replies with one line of JSON when it is ready.
 
-    It ends when its standard input ends, so at the latest with us, however we end.
+    The child exits at the end of its standard input, so at the latest when this process exits for any reason.
 
     Args:
-        argv: The program.
-        given: What it is told.
+        argv: Command line of the child.
+        given: Its first request.
 
     Attributes:
-        pid: Its process id.
-        answer: What it said when it was ready.
+        pid: Process id of the child.
+        answer: Its reply to the first request.
 
     Raises:
-        ShapingError: It ended without an answer; the message holds its last line.
+        ShapingError: The child exited without a reply; the message contains the last line of its standard error.
     """
 
     def __init__(self, argv: list[str], given: Mapping[str, Any]) -> None:
@@ -50,16 +50,16 @@ class Child:
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
-            start_new_session=True,  # a Ctrl-C is for us, and we end it in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which closes the child in order
         )
         self.pid = self._process.pid
         self.answer: dict[str, Any] = self.ask(given)
 
     def ask(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one line and wait for the answer.
+        """Send one request and wait for the reply.
 
         Raises:
-            ShapingError: It ended instead.
+            ShapingError: The child exited instead.
         """
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None and stdout is not None and stderr is not None  # noqa: S101, PT018 - for the type checker
@@ -77,7 +77,7 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """End it; by force if it does not listen."""
+        """End the child, by SIGKILL if it does not exit within five seconds."""
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()

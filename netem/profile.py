@@ -1,4 +1,4 @@
-"""What links between hosts should be like: rate, delay, jitter and loss, for each ordered pair."""
+"""Network profiles: requested rate, delay, jitter and loss for each ordered pair of hosts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from netem.errors import ProfileError
 
 Pair = tuple[str, str]
 
-# Bounds of what a link can be: beyond them a value is a slip of the unit, not a network. A link at the bounds of rate
-# and delay can still be probed; tests/netem/test_proxy.py does it.
+# A value beyond these bounds is a mistaken unit, not a network. A link at the bounds of rate and delay can still be
+# probed; tests/netem/test_proxy.py does so.
 _BOUNDS = {
     "rate_mbit": (0.1, 400_000.0),
     "delay_ms": (0.0, 2_000.0),
@@ -35,10 +35,10 @@ class Link:
     """One direction between two hosts.
 
     Attributes:
-        rate_mbit: Most that passes, in 10^6 bits a second, headers included; None leaves the rate as it is.
+        rate_mbit: Maximum rate in 10^6 bits per second, headers included; None leaves the rate unchanged.
         delay_ms: One-way delay in milliseconds. A round trip takes the delays of both directions.
         jitter_ms: Standard deviation of the delay in milliseconds; packets keep their order.
-        loss_pct: Packets lost, in percent, independently of each other.
+        loss_pct: Independent packet loss, in percent.
     """
 
     rate_mbit: float | None = None
@@ -54,7 +54,7 @@ class Link:
 
     @property
     def shaped(self) -> bool:
-        """Whether anything is asked of this link."""
+        """Whether this link requests any change."""
         return self != Link()
 
 
@@ -63,11 +63,11 @@ class NetworkProfile:
     """The links between all hosts.
 
     Attributes:
-        name: A preset's name, or one of your own.
-        default: Every link that `pairs` does not name.
+        name: Name of a preset, or any other name.
+        default: The link of every pair that is not in `pairs`.
         pairs: Links by ordered pair (source, destination). Names are those of the endpoints, or their positions
-            `0`, `1`, `2`, ... until `named` gives them names.
-        source: Where the numbers come from.
+            `0`, `1`, `2`, ... until `named` replaces them.
+        source: Source of the values.
     """
 
     name: str
@@ -77,7 +77,7 @@ class NetworkProfile:
 
     @property
     def shaped(self) -> bool:
-        """Whether anything is asked of any link."""
+        """Whether any link requests a change."""
         return self.default.shaped or any(link.shaped for link in self.pairs.values())
 
     def link(self, src: str, dst: str) -> Link:
@@ -85,7 +85,7 @@ class NetworkProfile:
         return self.pairs.get((src, dst), self.default)
 
     def rtt_ms(self, src: str, dst: str) -> float:
-        """Round-trip time between two hosts without any queue, in milliseconds."""
+        """Round-trip time between two hosts with empty queues, in milliseconds."""
         return self.link(src, dst).delay_ms + self.link(dst, src).delay_ms
 
     def named(self, names: Sequence[str]) -> Self:
@@ -95,7 +95,7 @@ class NetworkProfile:
             names: Names in order; position 0 becomes the first.
 
         Raises:
-            ProfileError: A pair names a host that is not there.
+            ProfileError: A pair names a host that is not among `names`.
         """
         by_position = {str(index): name for index, name in enumerate(names)}
         pairs = {}
@@ -104,22 +104,22 @@ class NetworkProfile:
             positional = src.isdigit() and dst.isdigit()
             if unknown := [end for end in ends if end not in names]:
                 if positional:
-                    continue  # a preset for more hosts than there are
+                    continue  # the preset has more hosts than `names`
                 raise ProfileError(f"pairs.{src}>{dst}", unknown[0], f"names among {', '.join(names)}")
             pairs[ends] = link
         return replace(self, pairs=pairs)
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any], name: str = "custom") -> Self:
-        """A profile from an experiment file.
+        """Parse a profile of an experiment file.
 
         Args:
-            given: `rate_mbit, delay_ms, jitter_ms, loss_pct`, optionally `name`, and `pairs` that maps `client>server`
-                to values which take precedence over the others for that direction.
-            name: The profile's name where `given` has none.
+            given: `rate_mbit, delay_ms, jitter_ms, loss_pct`, optionally `name`, and `pairs`, a mapping from
+                `client>server` to values that take precedence over the others for that direction.
+            name: Name of the profile if `given` has none.
 
         Raises:
-            ProfileError: Names the key, its value and what is allowed.
+            ProfileError: A key or value is not allowed; the message names it and the allowed values.
         """
         rest = dict(given)
         pairs = rest.pop("pairs", {})

@@ -1,4 +1,4 @@
-"""A raw socket on one interface, through which whole frames pass: 64 KiB of TCP at once, checksums left to the end."""
+"""A raw socket on one interface for whole frames, with segmentation offload (up to 64 KiB) and checksum offload."""
 
 import contextlib
 import socket
@@ -13,14 +13,14 @@ _ETH_P_ALL = 3
 _BUFFER = 64 << 20
 _LARGEST = 70_000
 
-# Before each frame the kernel puts a virtio_net_hdr: flags, GSO type, length of all headers, bytes in a segment, ...
+# The kernel prepends a virtio_net_hdr to each frame: flags, GSO type, length of all headers, bytes per segment, ...
 _VNET = struct.Struct("<BBHHHH")
 ETHERNET = _VNET.size
 IP = ETHERNET + 14
 
 
 class RawPort:
-    """Frames in and out of an interface, as they are.
+    """Receives and sends the frames of an interface unchanged.
 
     Args:
         device: Name of the interface.
@@ -31,7 +31,7 @@ class RawPort:
     def __init__(self, device: str) -> None:
         self.device = device
         self.refused = 0
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: nothing comes before bind
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: no frames before bind
         for option in (_PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING, _PACKET_QDISC_BYPASS):
             self._socket.setsockopt(_SOL_PACKET, option, 1)
         for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
@@ -40,7 +40,7 @@ class RawPort:
         self._socket.setblocking(False)
 
     def fileno(self) -> int:
-        """For `select`."""
+        """The file descriptor, for `select`."""
         return self._socket.fileno()
 
     def receive(self) -> bytes | None:
@@ -50,7 +50,7 @@ class RawPort:
         return None
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; one that the kernel has no room for is lost and counted, as on any interface."""
+        """Send a frame; a frame that the kernel refuses is dropped and counted, as on any interface."""
         try:
             self._socket.send(frame)
         except OSError:
@@ -58,7 +58,7 @@ class RawPort:
 
 
 def wire_bytes(frame: bytes) -> int:
-    """What a frame takes on the wire: each of its segments has all headers (as the kernel's qdisc_pkt_len)."""
+    """Size of a frame on the wire in bytes, with all headers in each segment (the kernel's qdisc_pkt_len)."""
     _, gso_type, header, segment, _, _ = _VNET.unpack_from(frame)
     size = len(frame) - ETHERNET
     if gso_type and segment:

@@ -1,4 +1,4 @@
-"""A process that must wake up on time: fine timers, real-time priority where that is allowed."""
+"""Low-latency wake-ups: fine timers, and real-time priority where that is allowed."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ _PRIORITY = 10
 
 
 def wake_on_time() -> str:
-    """Set this process to wake up as punctually as the system lets it.
+    """Reduce the wake-up latency of this process as far as the system allows.
 
     Returns:
-        The scheduling policy that it now has: `fifo`, or `other` without the right to real-time priority.
+        The scheduling policy of the process: `fifo`, or `other` without the right to real-time priority.
     """
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, _SLACK_NS, 0, 0, 0)
     try:

@@ -1,4 +1,4 @@
-"""The one call that shapes links: chooses a back end, keeps it at work for as long as the context is open."""
+"""The entry point that shapes links: chooses a back end and keeps it active while the context is open."""
 
 import contextlib
 import secrets
@@ -23,13 +23,13 @@ BACKENDS: Mapping[str, ModuleType] = {"none": unshaped, "proxy": proxy, "tc": tc
 
 @dataclass(frozen=True)
 class ShapedNetwork:
-    """Links under a profile.
+    """Links that are shaped according to a profile.
 
     Attributes:
-        profile: What was asked for; pairs bear the names of the endpoints.
+        profile: Requested values; pairs are named after the endpoints.
         backend: `none`, `tc`, `relay` or `proxy`.
         dial: `dial[src][dst]` is the address at which `src` reaches the data port of `dst`.
-        details: What a record should say of the back end, as plain values.
+        details: Facts about the back end for the record, as plain values.
     """
 
     profile: NetworkProfile
@@ -47,21 +47,21 @@ class ShapedNetwork:
         tolerance: Tolerance | None = None,
         watch: Callable[[Pair], None] = lambda _: None,
     ) -> dict[Pair, Measured]:
-        """Measure every ordered pair, one after the other, each from its source's host; the links should be idle.
+        """Measure every ordered pair in turn, from the host of its source; the links should be idle.
 
         Args:
-            seconds: Least time to measure throughput for, per pair; twice, three times ... as long at each new attempt.
-            attempts: How often to measure a pair that is off or cannot be probed, with a pause that grows: a busy
-                machine spoils a reading now and then, a wrong link spoils them all. The last reading counts. Once a
-                pair was off each time, the rest is measured once.
-            tolerance: What counts as off.
-            watch: Called with each pair before each attempt; what it raises ends the measurement.
+            seconds: Minimum time of the throughput measurement per pair; attempt n takes n times as long.
+            attempts: How often to measure a pair that is out of tolerance or cannot be probed, with growing pauses: a
+                busy machine disturbs some readings, a wrong link all of them. The last reading counts. After a pair
+                has failed all attempts, each remaining pair is measured once.
+            tolerance: Allowed deviations.
+            watch: Called with each pair before each attempt; an exception that it raises ends the measurement.
 
         Returns:
-            A reading of each pair; without the pairs of which nothing is asked and that could not be probed.
+            A reading of each pair, except unshaped pairs that could not be probed.
 
         Raises:
-            NetemError: A pair of which something is asked could not be probed.
+            NetemError: A shaped pair could not be probed.
         """
         measured = {}
         for pair in self._request.pairs:
@@ -75,7 +75,7 @@ class ShapedNetwork:
     def _settle(
         self, pair: Pair, seconds: float, attempts: int, tolerance: Tolerance | None, watch: Callable[[Pair], None]
     ) -> tuple[Measured | None, bool]:
-        """The last reading of a pair, if there is one, and whether it is as asked for."""
+        """The last reading of a pair, if there is one, and whether it is within the tolerance."""
         got, failure, began = None, None, time.monotonic()
         for attempt in range(attempts):
             watch(pair)
@@ -86,7 +86,7 @@ class ShapedNetwork:
             except NetemError as error:
                 failure = error
                 if time.monotonic() - began >= plan.limit_s:
-                    break  # it is silent, not spoilt, and has been waited for
+                    break  # no response within the limit: not a disturbed reading, so no further attempt
             else:
                 if not deviations(self.profile, *pair, got, tolerance):
                     return got, True
@@ -103,13 +103,13 @@ class ShapedNetwork:
         return Measured(**self._request.site.call(host, "measure", {"address": self._paths.probe[pair], **probe}))
 
     def deviations(self, measured: Mapping[Pair, Measured], tolerance: Tolerance | None = None) -> tuple[str, ...]:
-        """What is not as asked for, in words; empty if all is well."""
+        """The deviations from the requested values, as texts; empty if all links are within the tolerance."""
         return tuple(text for pair, got in measured.items() for text in deviations(self.profile, *pair, got, tolerance))
 
     def reports(
         self, before: Mapping[Pair, Measured] | None = None, after: Mapping[Pair, Measured] | None = None
     ) -> tuple[LinkReport, ...]:
-        """One entry for each ordered pair, as a record wants it."""
+        """One entry per ordered pair, for the record."""
         before, after = before or {}, after or {}
         return tuple(
             LinkReport(
@@ -131,24 +131,24 @@ def shape(
     replace: bool = False,
     ports: int = 1,
 ) -> Iterator[ShapedNetwork]:
-    """Have the links between some parties as a profile says, until the context is left.
+    """Shape the links between parties according to a profile while the context is open.
 
-    Only TCP connections to and from the given addresses and ports are shaped. Nothing is measured until asked.
+    Only TCP connections to and from the given addresses and ports are shaped. Nothing is measured until `measure`.
 
     Args:
-        profile: What the links should be like; positions in its pairs mean the order of `endpoints`.
-        endpoints: Data address, as (IP, port), that each party listens on.
+        profile: Requested links; positions in its pairs follow the order of `endpoints`.
+        endpoints: Data address, as (IP, port), on which each party listens.
         backend: `auto`, `none`, `tc`, `relay` or `proxy`.
-        site: Reaches the hosts of the parties; this machine if left out.
-        run: Whose links they are; told to others who find them in their way.
-        ttl_s: Seconds after which the rules may be removed by anyone.
-        replace: Whether a root qdisc that is not ours may be replaced.
-        ports: How many ports are each party's, from that of its data address on: a power of two, the first a multiple.
+        site: Access to the hosts of the parties; this machine if omitted.
+        run: Owner of the links, named in the error messages of other runs.
+        ttl_s: Seconds after which any process may remove the rules.
+        replace: Whether a foreign root qdisc may be replaced.
+        ports: Number of ports per party, starting with the port of its data address: a power of two that divides it.
 
     Raises:
         ProfileError: The profile names a party that is not among the endpoints, or the back end is unknown.
-        BackendUnavailable: No back end, or not the one that was named, can do it; the message says why.
-        NetemError: Applying failed; what had been applied was taken back.
+        BackendUnavailable: No back end, or not the requested one, can shape the links; the message gives the reasons.
+        NetemError: Applying the rules failed; rules that were already applied have been removed.
     """
     site = site or LocalSite()
     with _probes(site, endpoints) as probes:
@@ -173,7 +173,7 @@ def choose(request: Request, backend: str = "auto") -> str:
 
     Raises:
         ProfileError: The name is unknown.
-        BackendUnavailable: None, or not this one, can do it.
+        BackendUnavailable: No back end, or not the requested one, can serve the request.
     """
     if backend not in ("auto", *BACKENDS):
         raise ProfileError("backend", backend, f"one of auto, {', '.join(BACKENDS)}")
@@ -188,7 +188,7 @@ def choose(request: Request, backend: str = "auto") -> str:
 
 @contextlib.contextmanager
 def _probes(site: Site, endpoints: Mapping[str, Address]) -> Iterator[dict[str, Address]]:
-    """A prober beside each party."""
+    """A prober on the host of each party."""
     opened: dict[str, Address] = {}
     try:
         for name, (host, _) in endpoints.items():

@@ -1,4 +1,4 @@
-"""Where this machine's leases and labs are written down, and how a process is told from a later one with its id."""
+"""The state folder for leases and labs of this machine, and the start time that identifies a process."""
 
 import json
 import os
@@ -10,9 +10,9 @@ _VARIABLE = "MPCACHE_BENCH_STATE"
 
 
 def state_dir(*below: str) -> Path:
-    """A folder for state, made if need be; readable by its owner only.
+    """A folder for state, created if missing; readable by its owner only.
 
-    `$MPCACHE_BENCH_STATE`, else `/run/mpcache-bench` for root, else a folder of the user's own.
+    It lies in `$MPCACHE_BENCH_STATE`, else in `/run/mpcache-bench` for root, else in a folder of the user.
     """
     if given := os.environ.get(_VARIABLE):
         base = Path(given)
@@ -26,7 +26,7 @@ def state_dir(*below: str) -> Path:
 
 
 def write_whole(path: Path, values: dict[str, Any]) -> None:
-    """Write a file that is, after any crash, either whole or not there."""
+    """Write a file atomically: after a crash it is either complete or absent."""
     draft = path.with_suffix(f".{os.getpid()}.draft")
     with draft.open("w", encoding="utf-8") as file:
         json.dump(values, file)
@@ -36,11 +36,11 @@ def write_whole(path: Path, values: dict[str, Any]) -> None:
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in ticks since boot: with its id it names the process for good. None if it is gone."""
+    """Start time of a process in ticks since boot, None if it has exited; with the pid it identifies the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    # The name, in brackets, may hold anything. After it: the state, then 18 fields before the start time.
+    # The name, in brackets, may contain any character. After it: the state, then 18 fields before the start time.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])

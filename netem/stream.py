@@ -1,4 +1,4 @@
-"""One direction of a proxied TCP connection: bytes enter when they are read and leave when the line says so."""
+"""One direction of a proxied TCP connection: bytes enter when they are read and leave when they are due."""
 
 import socket
 import time
@@ -11,17 +11,17 @@ _clock = time.perf_counter
 
 _CHUNK_S = 0.0005
 _MIN_CHUNK, _MAX_CHUNK = 4 << 10, 256 << 10
-# How far ahead of the wire to read: enough that the wire never idles while the process wakes up.
+# How far ahead of the wire to read, so that the wire never idles while the process wakes up.
 _AHEAD_S = 0.005
 _BASE_WINDOW = 32 << 20
 
 
 class ProxyLine(Line):
-    """A line that carries a byte stream in chunks, with the bounds that go with its rate and delay.
+    """A line that carries a byte stream in chunks, with bounds that follow from its rate and delay.
 
     Attributes:
-        chunk: Bytes to read at once: what the link carries in half a millisecond, for a chunk leaves as a whole.
-        window: Most bytes to hold for one direction of one connection.
+        chunk: Bytes per read: half a millisecond at the rate of the link, since a chunk leaves as a whole.
+        window: Maximum number of bytes to hold for one direction of one connection.
     """
 
     __slots__ = ("_ahead", "chunk", "window")
@@ -35,12 +35,12 @@ class ProxyLine(Line):
         self._ahead = link.delay_ms / 1e3 + _AHEAD_S
 
     def open_at(self, now: float) -> float:
-        """When the line takes more: seconds on the clock; not later than `now` if it does at once."""
+        """Time at which the line accepts more bytes, in seconds on the clock; at most `now` if it does immediately."""
         return now + self.backlog(now) - self._ahead
 
 
 class Stream:
-    """Bytes under way from one socket to another.
+    """Bytes in flight from one socket to another.
 
     Args:
         source: Non-blocking socket to read.
@@ -64,10 +64,10 @@ class Stream:
         return not self.ended and self._held < self.line.window and self.line.open_at(now) <= now
 
     def read(self) -> None:
-        """Take in one chunk, or the end of the stream.
+        """Read one chunk, or the end of the stream.
 
         Raises:
-            OSError: The connection broke.
+            OSError: The connection is broken.
         """
         try:
             data = self.source.recv(self.line.chunk)
@@ -75,18 +75,19 @@ class Stream:
             return
         if not data:
             self.ended = True
-        # Bytes of a stream are never lost, so the line always answers; a jittered end must not pass its data either.
+        # The line of a stream has no loss, so `due` never returns None. The end gets a due time too, so that jitter
+        # cannot move it before its data.
         self._queue.append((self.line.due(len(data)) or 0.0, memoryview(data)))
         self._held += len(data)
 
     def write(self, now: float) -> bool:
-        """Let out all that is due.
+        """Write all bytes that are due.
 
         Returns:
-            Whether the sink takes no more for now.
+            Whether the sink accepts no more bytes for now.
 
         Raises:
-            OSError: The connection broke.
+            OSError: The connection is broken.
         """
         while self._queue and self._queue[0][0] <= now:
             due, data = self._queue[0]
@@ -107,7 +108,7 @@ class Stream:
         return False
 
     def wake_at(self, now: float) -> float:
-        """When this stream next has something to do by the clock, apart from what its sockets say."""
+        """Time of the next action of this stream that depends on the clock and not on its sockets."""
         next_due = self._queue[0][0] if self._queue else float("inf")
         if self.ended or self._held >= self.line.window:
             return next_due

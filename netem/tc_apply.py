@@ -1,4 +1,4 @@
-"""Putting rules on a device: the way cleared, a lease taken, a janitor watching, the result read back."""
+"""Applies rules to a device: checks its root qdisc, takes a lease, starts a janitor, and verifies the result."""
 
 import random
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from netem import janitor
 from netem.errors import ForeignQdisc, ShapingError
 from netem.flows import Flow
 from netem.lease import Lease, leases
-from netem.tc import execute, qdiscs, remove, root_of
 from netem.tc_plan import HANDLE_STEP, commands
+from netem.tc_run import execute, qdiscs, remove, root_of
 
 _LOWEST, _HIGHEST = 0x1000, 0xF000
 
@@ -17,16 +17,15 @@ def apply(device: str, flows: Sequence[Flow], run: str, ttl_s: float, *, replace
     """Shape flows that leave through a device.
 
     Args:
-        device: Its name.
-        flows: All from this host.
-        run: Whose they are.
-        ttl_s: Seconds after which anyone may remove the rules.
-        replace: Whether to replace a root qdisc that someone put there; it is lost then, for we do not know how to make
-            it again.
+        device: Name of the device.
+        flows: Flows from this host.
+        run: Owner of the rules.
+        ttl_s: Seconds after which any process may remove the rules.
+        replace: Whether to replace a foreign root qdisc; it is lost, since it cannot be restored.
 
     Raises:
-        ForeignQdisc: There is a root qdisc that is not ours; if another run's, the message names it.
-        ShapingError: tc failed. What it had done was taken back.
+        ForeignQdisc: The device has a root qdisc that is not ours; if it belongs to another run, the message names it.
+        ShapingError: tc failed; rules that were already applied have been removed.
     """
     _clear_the_way(device, replace=replace)
     handle = random.randrange(_LOWEST, _HIGHEST, HANDLE_STEP)  # noqa: S311 - it need not be a secret
@@ -43,10 +42,10 @@ def apply(device: str, flows: Sequence[Flow], run: str, ttl_s: float, *, replace
 
 
 def _clear_the_way(device: str, *, replace: bool) -> None:
-    known = leases()  # before the device is looked at: a janitor takes the rules off first, then the lease
+    known = leases()  # read before the device, since a janitor removes the rules first and then the lease
     root = root_of(device)
     if root is None:
-        raise ShapingError(f"device {device} is not there; `ip link` lists those that are")
+        raise ShapingError(f"device {device} does not exist; `ip link` lists the existing ones")
     if root.by_default:
         return
     owner = next(

@@ -1,4 +1,4 @@
-"""The tc commands that shape one host's egress, as data: what is shown is what is run."""
+"""The tc commands that shape the egress of one host, as data: the same for a dry run and for execution."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from netem.profile import Link
 
 Command = tuple[str, ...]
 
-# Handles of classes and children are counted up from the root's.
+# Handles of classes and children follow the handle of the root.
 HANDLE_STEP = 0x40
 _MOST_FLOWS = HANDLE_STEP - 1
-# HTB needs a rate; this one is beyond any device, so a link without a rate has its delay and nothing else.
+# HTB needs a rate; this one exceeds that of any device, so a link without a rate gets only its delay.
 _UNLIMITED_KBIT = 400_000_000
 _FRAME = 1514
 _BURST_S = 0.001
@@ -20,13 +20,13 @@ _BURST_S = 0.001
 def commands(device: str, handle: int, flows: Sequence[Flow]) -> tuple[Command, ...]:
     """An HTB root, and for each flow a class with the rate, a netem child with the rest, and filters for its packets.
 
-    Packets of no flow pass HTB's direct queue at the device's own speed. Every value is stated: a value left out is not
-    zero but whatever the kernel had before.
+    Packets that belong to no flow pass through the direct queue of HTB at the speed of the device. Every value is given
+    explicitly: an omitted value is not zero but whatever the kernel had before.
 
     Args:
-        device: The interface that leads to the receivers.
-        handle: Major number of the root qdisc, a multiple of `HANDLE_STEP`; names it as ours.
-        flows: All from this host.
+        device: The interface on the route to the receivers.
+        handle: Major number of the root qdisc, a multiple of `HANDLE_STEP`; identifies it as ours.
+        flows: Flows from this host.
 
     Raises:
         ValueError: More flows than handles.
@@ -48,18 +48,18 @@ def commands(device: str, handle: int, flows: Sequence[Flow]) -> tuple[Command, 
 
 
 def removal(device: str, handle: int) -> Command:
-    """Take back all of `commands`; the kernel refuses if the root is another."""
+    """The command that removes all rules of `commands`; the kernel refuses if the root qdisc is a different one."""
     return ("tc", "qdisc", "del", "dev", device, "root", "handle", f"{handle:x}:")
 
 
 def needs_netem(link: Link) -> bool:
-    """Whether a link asks for more than a rate, which HTB alone gives."""
+    """Whether a link requests more than a rate, which HTB provides alone."""
     return bool(link.delay_ms or link.jitter_ms or link.loss_pct)
 
 
 def _rate(link: Link) -> Command:
     kbit = _kbit(link) or _UNLIMITED_KBIT
-    # What may pass at once: a millisecond of the rate, and never less than two full frames.
+    # Burst: one millisecond at the rate, and at least two full frames.
     burst = max(2 * _FRAME, math.ceil(kbit * 1e3 / 8 * _BURST_S))
     rate = f"{kbit}kbit"
     return ("rate", rate, "ceil", rate, "burst", f"{burst}b", "cburst", f"{burst}b", "quantum", "60000")
@@ -70,7 +70,7 @@ def _child(link: Link) -> Command:
         return ("bfifo", "limit", f"{queue_bytes(link)}b")
     delay = ("delay", f"{round(link.delay_ms * 1e3)}us", f"{round(link.jitter_ms * 1e3)}us")
     distribution = ("distribution", "normal") if link.jitter_ms else ()
-    # With a rate of its own netem keeps packets in order under jitter; without one it lets them overtake.
+    # With its own rate netem keeps packets in order under jitter; without one it reorders them.
     rate = ("rate", f"{_kbit(link)}kbit") if link.rate_mbit else ()
     loss = ("loss", "random", f"{link.loss_pct:g}%")
     return ("netem", "limit", str(queue_packets(link)), *delay, *distribution, *loss, *rate)

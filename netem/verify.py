@@ -1,4 +1,4 @@
-"""Is a link what was asked for? Measured against asked, within a stated tolerance."""
+"""Compares measured with requested values of a link, within a tolerance."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,12 +9,12 @@ from netem.profile import Link, NetworkProfile
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a measured link may be off.
+    """Allowed deviations of a measured link.
 
     Attributes:
-        rtt_ms: Round-trip time may be off by this many milliseconds,
-        rtt_pct: or by this many percent, whichever is more.
-        rate_pct: Throughput may be off by this many percent.
+        rtt_ms: Allowed deviation of the round-trip time in milliseconds,
+        rtt_pct: or in percent, whichever is larger.
+        rate_pct: Allowed deviation of the throughput in percent.
     """
 
     rtt_ms: float = 0.3
@@ -24,13 +24,13 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class LinkReport:
-    """One ordered pair, as it goes into a record.
+    """Requested and measured values of one ordered pair, for the record.
 
     Attributes:
         src: The sending host.
         dst: The receiving host.
-        asked: The link's values and `rtt_ms`; None where nothing is asked.
-        measured_before: Fields of `Measured`; None if it was not measured.
+        asked: Requested values of the link and `rtt_ms`; None if the pair is not shaped.
+        measured_before: Fields of `Measured`; None if the link was not measured.
         measured_after: The same, after the work.
     """
 
@@ -42,7 +42,7 @@ class LinkReport:
 
 
 def asked(profile: NetworkProfile, src: str, dst: str) -> dict[str, Any] | None:
-    """What a profile asks of one direction, as plain values; None if of neither direction anything."""
+    """The requested values of one direction, as plain values; None if neither direction is shaped."""
     link = profile.link(src, dst)
     if not link.shaped and not profile.link(dst, src).shaped:
         return None
@@ -52,9 +52,9 @@ def asked(profile: NetworkProfile, src: str, dst: str) -> dict[str, Any] | None:
 def deviations(
     profile: NetworkProfile, src: str, dst: str, measured: Measured, tolerance: Tolerance | None = None
 ) -> tuple[str, ...]:
-    """What is wrong with a link, in words; empty if it is what was asked for.
+    """The deviations of a link, as texts; empty if it is within the tolerance.
 
-    The throughput of a link with loss or jitter is TCP's answer to those, so there only its upper bound is checked.
+    Loss and jitter reduce the throughput of TCP, so with either only the upper bound of the rate is checked.
     """
     tolerance = tolerance or Tolerance()
     if asked(profile, src, dst) is None:

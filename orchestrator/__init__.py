@@ -5,10 +5,11 @@ The programmatic surface:
     from pathlib import Path
     from orchestrator import RecordStore, expand, load_experiment, run_sweep
 
-    experiment = load_experiment(Path("examples/first.yaml"))              # raises ConfigError
-    outcome = run_sweep(experiment, expand(experiment), Path("results"))   # raises StoreError, ClusterError
-    for record in RecordStore(Path("results")).read():                     # raises StoreError
-        print(record.cell, record.status, record.seconds_per_token)        # seconds; None if the cell did not finish
+    experiment = load_experiment(Path("examples/first.yaml"))        # raises ConfigError
+    with RecordStore(Path("results")) as store:                      # raises StoreError
+        outcome = run_sweep(experiment, expand(experiment), store)   # raises StoreError, ClusterError
+    for record in outcome.records:
+        print(record.cell, record.status, record.seconds_per_token)  # seconds; None if the cell did not finish
 
 A cell that fails is no exception: its record has a `status` other than `ok`, and an `error`. These names are imported
 when they are first used, so that `import orchestrator` itself stays light.

@@ -1,4 +1,4 @@
-"""Binding a port, with errors that name the address."""
+"""Binds ports, with errors that name the address."""
 
 import errno
 import socket
@@ -12,8 +12,8 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on an IPv4 or IPv6 address or name; port 0 takes a free one.
 
     Raises:
-        AddressInUse: another process listens on host and port.
-        AddressUnusable: the host is no address of this machine, or the port may not be bound.
+        AddressInUse: Another process listens on host and port.
+        AddressUnusable: The host is not an address of this machine, or the port may not be bound.
     """
     if not 0 <= port <= 65535:
         raise AddressUnusable(host, port, "a port is a number from 0 to 65535")
@@ -27,6 +27,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> Address:
-    """Where a listening socket can be dialled."""
+    """The (host, port) of a listening socket."""
     host, port = listener.getsockname()[:2]
     return host, port

@@ -1,22 +1,22 @@
-"""Everything that can go wrong in a party, as exceptions that carry the record's status.
+"""Errors of a party; each has the status of the record that it causes.
 
-None of them is a `RuntimeError`: CrypTen catches those and tries again.
-Each keeps its constructor's arguments in `args`, so it survives being copied to another process.
+None of them is a `RuntimeError`, since CrypTen catches those and retries.
+Each keeps the arguments of its constructor in `args`, so that it survives a copy to another process.
 """
 
-# ruff: noqa: N818 - they are named for what happened, like the record's statuses
+# ruff: noqa: N818 - named after the condition, like the statuses of records
 
 from typing import Any, ClassVar
 
 
 class PartyError(Exception):
-    """Base of all errors of a party; `status` is what the record of the cell will say."""
+    """Base of all errors of a party; `status` becomes the status of the cell's record."""
 
     status: ClassVar[str] = "party_died"
 
 
 class _LinkError(PartyError):
-    """An error of the link to `peer` while in `stage`, with the bytes that link had carried so far."""
+    """An error of the link to `peer` during `stage`, with the bytes that the link had carried so far."""
 
     def __init__(self, peer: str, stage: str, sent_bytes: int, received_bytes: int, *more: object) -> None:
         super().__init__(peer, stage, sent_bytes, received_bytes, *more)
@@ -30,7 +30,7 @@ class _LinkError(PartyError):
 
 
 class PeerLost(_LinkError):
-    """The connection to a peer was closed or reset, by its end or by ours."""
+    """The connection to a peer was closed or reset, by the peer or by this party."""
 
     status = "party_died"
 
@@ -39,7 +39,7 @@ class PeerLost(_LinkError):
 
 
 class PeerTimeout(_LinkError):
-    """Not one byte moved to or from a peer for `timeout_s` seconds."""
+    """No byte was sent to or received from a peer for `timeout_s` seconds."""
 
     status = "timeout"
 
@@ -55,7 +55,7 @@ class PeerTimeout(_LinkError):
 
 
 class CorruptFrame(_LinkError):
-    """A frame is not what its sender sent: its `part`, `header` or `payload`, does not fit the checksum."""
+    """A received frame is damaged: its `part`, `header` or `payload`, does not match the checksum."""
 
     status = "party_died"
 
@@ -66,13 +66,13 @@ class CorruptFrame(_LinkError):
 
     def __str__(self) -> str:
         return (
-            f"the {self.part} of frame {self.number} from {self.peer} was damaged on its way {self._so_far()}; "
+            f"the {self.part} of frame {self.number} from {self.peer} was damaged in transit {self._so_far()}; "
             f"check the network between the two hosts, and their memory"
         )
 
 
 class OutOfStep(PartyError):
-    """A peer sent another frame than the protocol says comes next."""
+    """A peer sent a frame other than the next one of the protocol."""
 
     status = "party_died"
 
@@ -91,7 +91,7 @@ class OutOfStep(PartyError):
 
 
 class PeersMissing(PartyError):
-    """Some roles did not join the mesh in time; `missing` maps each to what is known about it."""
+    """Some roles did not join the mesh in time; `missing` maps each to the last known reason."""
 
     status = "timeout"
 
@@ -106,7 +106,7 @@ class PeersMissing(PartyError):
 
 
 class HelloRefused(PartyError):
-    """A peer answered our hello and will not have us."""
+    """A peer refused the hello of this party."""
 
     status = "config_error"
 
@@ -120,7 +120,7 @@ class HelloRefused(PartyError):
 
 
 class PeerUnproven(PartyError):
-    """Whoever is at the other end of a connection has not proven by its certificate that it is the peer."""
+    """The other end of a connection has not proven with a certificate that it is the peer."""
 
     status = "config_error"
 
@@ -130,11 +130,11 @@ class PeerUnproven(PartyError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"no TLS with {self.peer}: {self.reason}; start all parties anew, with tls the same everywhere"
+        return f"no TLS with {self.peer}: {self.reason}; restart all parties, with the same tls setting everywhere"
 
 
 class AddressUnusable(PartyError):
-    """An address cannot be listened on."""
+    """A party cannot listen on an address."""
 
     status = "config_error"
 
@@ -149,7 +149,7 @@ class AddressUnusable(PartyError):
 
 
 class AddressInUse(PartyError):
-    """Another process listens on the address already."""
+    """Another process already listens on the address."""
 
     status = "config_error"
 
@@ -163,25 +163,25 @@ class AddressInUse(PartyError):
 
 
 class ModelError(PartyError):
-    """A model cannot be loaded, or is of a kind that the decoder does not know."""
+    """A model cannot be loaded, or is of a type that the decoder does not support."""
 
     status = "config_error"
 
 
 class PromptError(PartyError):
-    """A prompt is missing, empty or too short for the asked length."""
+    """A prompt is missing, empty or shorter than the requested length."""
 
     status = "config_error"
 
 
 class Unsupported(PartyError):
-    """An engine cannot do what the cell asks."""
+    """An engine does not support what the cell requests."""
 
     status = "unsupported"
 
 
 class OutOfRange(PartyError):
-    """A number of the model leaves the range over which the cell's engine is right; `number` is what a record says."""
+    """A value of the model leaves the range in which the engine computes correctly; `number` is for the record."""
 
     status = "out_of_range"
 
@@ -193,13 +193,13 @@ class OutOfRange(PartyError):
 
     def __str__(self) -> str:
         return (
-            f"{self.left}, where {self.engine} would compute wrongly for certain, so nothing private was run; "
-            f"use the engine plain, another engine, or a model whose numbers stay within "
+            f"{self.left}, where {self.engine} would certainly compute wrong results, so nothing private was run; "
+            f"use the engine plain, another engine, or a model whose values stay within the range "
             f"(python benchmarks/ranges.py MODEL lists them)"
         )
 
 
 class NotEnoughMemory(PartyError):
-    """The cell does not fit into the memory of the host or of the GPU."""
+    """The cell does not fit in the memory of the host or of the GPU."""
 
     status = "oom"

@@ -9,7 +9,11 @@ _BYTES_PER_ELEMENT = 8
 
 
 def uniform(*shape: int) -> torch.Tensor:
-    """Independent uniform elements of Z_2^64, int64, from AES-256 in counter mode under a fresh key of the system."""
+    """Independent uniform elements of Z_2^64, int64, from AES-256 in counter mode under a fresh key from the system.
+
+    Args:
+        shape: Shape of the tensor.
+    """
     count = 1
     for length in shape:
         count *= length

@@ -1,6 +1,6 @@
-"""Text files that people give: UTF-8 with or without a byte order mark, or refused in words that quote nothing of them.
+"""Text files from the user: UTF-8 with or without a byte order mark, or refused without quoting their content.
 
-A prompt is secret, so neither what stands in a file nor a value that may be a prompt itself ever gets into a message.
+A prompt is secret, so neither the content of a file nor a value that may itself be a prompt ever appears in a message.
 """
 
 import re
@@ -13,20 +13,20 @@ LFS_POINTER = "it is a Git LFS pointer, not the file itself; run git lfs pull in
 NOT_SHOWN = "(not shown: it looks like a text, not like a path)"
 
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
-# No white space; a slash among ASCII, or a suffix of ASCII. A sentence in any script has neither.
+# No white space, and a slash among ASCII characters or an ASCII suffix. A sentence in any script has neither.
 _PATH = re.compile(r"(?a:[\w.~+@-]*/[\w./~+@-]*)|[\w./~+@-]+\.[A-Za-z][A-Za-z0-9]{0,7}")
-_LONGEST_NAME = 255  # bytes of a file's name on Linux
+_LONGEST_NAME = 255  # bytes of a file name on Linux
 
 
-class Unreadable(Exception):  # noqa: N818 - named for what happened
-    """A file cannot be read as text; the message says why, without the path and without a word of the file."""
+class Unreadable(Exception):  # noqa: N818 - named after the condition
+    """A file cannot be read as text; the message gives the reason, but neither the path nor any of the content."""
 
 
 def read_text(path: Path) -> str:
     """The whole text of a file.
 
     Raises:
-        Unreadable: there is no such file, it may not be read, is not UTF-8, or is a Git LFS pointer.
+        Unreadable: The file does not exist, may not be read, is not UTF-8, or is a Git LFS pointer.
     """
     with reading(path) as file:
         return file.read()
@@ -37,7 +37,7 @@ def reading(path: Path) -> Iterator[TextIO]:
     """A text file, open for the body of a `with` statement.
 
     Raises:
-        Unreadable: as `read_text`, also for what the body reads.
+        Unreadable: As in `read_text`, also while the body reads.
     """
     if is_lfs_pointer(path):
         raise Unreadable(LFS_POINTER)
@@ -53,7 +53,7 @@ def reading(path: Path) -> Iterator[TextIO]:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file only names what `git lfs pull` would put in its place; False where it cannot be read."""
+    """Whether a file is a placeholder that `git lfs pull` would replace; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(len(_LFS_MARK)) == _LFS_MARK
@@ -62,13 +62,13 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def looks_like_path(value: str) -> bool:
-    """Whether a value can only be meant as a path: one word with a slash or a suffix, no name too long for a file."""
+    """Whether a value is certainly a path: one word with a slash or a suffix, and no name too long for a file."""
     longest = max(len(name.encode(errors="replace")) for name in value.split("/"))
     return _PATH.fullmatch(value) is not None and longest <= _LONGEST_NAME
 
 
 def shown(value: str | Path) -> str:
-    """A path for a message; one that does not look like a path, and may be a prompt, is left out."""
+    """A path for a message; a value that does not look like a path, and so may be a prompt, is replaced."""
     return str(value) if looks_like_path(str(value)) or _exists(Path(value)) else NOT_SHOWN
 
 

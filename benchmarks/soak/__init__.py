@@ -1,1 +1,1 @@
-"""A soak: sweeps driven by the real command while seeded faults strike, and nothing finished may be lost."""
+"""The soak test: sweeps of the real command under seeded fault injection, which must not lose any finished record."""

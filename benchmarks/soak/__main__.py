@@ -1,10 +1,10 @@
-"""Sweeps again and again under random faults, by the real command; exits with 1 if anything is lost or left behind.
+"""Runs sweeps of the real command under random faults; exits with 1 if anything is lost or left behind.
 
     python -m benchmarks.soak --seconds 7200 --seed 1 --out DIR
 
-Faults strike only processes that the soak started. `DIR/events.jsonl` gets a line for each call of the command, and
-`DIR/summary.json` the counts; SIGINT and SIGTERM end it early with the same checks. As root every third round runs on
-emulated hosts.
+Faults are injected only into processes that the soak started. `DIR/events.jsonl` gets a line per call of the command,
+and `DIR/summary.json` the counts; SIGINT and SIGTERM end the soak early with the same checks. As root every third round
+runs on emulated hosts.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from typing import Any
 
 from benchmarks.soak import checks
 from benchmarks.soak.driver import COMMAND, Driver, Traces
-from benchmarks.soak.strikes import PARTY, Strike, faults, strike, tear, words
+from benchmarks.soak.faults import PARTY, InjectedFault, append_half_record, command_line, faults, inject
 from benchmarks.soak.sweeps import sweep
 from orchestrator.records.record import Record, Status
 
-_CODE = Path(__file__).resolve().parents[2]  # the code beside this file runs, whatever is installed
-_CALM = 0.2  # share of calls that nothing strikes
-_LATEST_S = 30.0  # after the parties are up
+_CODE = Path(__file__).resolve().parents[2]  # run this working tree, not an installed version
+_CALM = 0.2  # fraction of calls without a fault
+_LATEST_S = 30.0  # latest fault after the parties are up
 _LONGEST_S = 1200.0
 _PAUSE_S = 3.0
 
 
 class Soak:
-    """The rounds, each a sweep in a folder of its own that is called until all its cells are `ok`."""
+    """The rounds. Each is a sweep in its own folder, called until all its cells are `ok`."""
 
     def __init__(self, out: Path, seed: int, stop: threading.Event) -> None:
         self._out, self._stop = out, stop
@@ -43,18 +43,18 @@ class Soak:
         self._state, self._scratch = out / "state", out / "tmp"
         for folder in (self._state, self._scratch):
             folder.mkdir(parents=True)
-        told = {
+        overrides = {
             "MPCACHE_BENCH_STATE": str(self._state),
             "TMPDIR": str(self._scratch),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(_CODE),
         }
-        self._environment = {**os.environ, **told}
+        self._environment = {**os.environ, **overrides}
         self._counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self._violations: list[str] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """All rounds that begin in the time given; the summary."""
+        """Runs all rounds that begin within `seconds`; returns the summary."""
         began = time.monotonic()
         while not self._stop.is_set() and time.monotonic() - began < seconds:
             self._round(began + seconds)
@@ -72,7 +72,7 @@ class Soak:
         return summary
 
     def _round(self, until: float) -> None:
-        """One sweep, to its end or to the end of the time."""
+        """Runs one sweep until it is complete or the time is over."""
         number = self._counts["rounds"]["begun"]
         self._counts["rounds"]["begun"] += 1
         lab = os.geteuid() == 0 and number % 3 == 2
@@ -86,7 +86,7 @@ class Soak:
             self._stop.wait(_PAUSE_S)
 
     def _call(self, folder: Path, *, lab: bool) -> bool:
-        """One call of the command, struck or not; whether the sweep is complete."""
+        """Runs the command once, with or without a fault; returns whether the sweep is complete."""
         number = sum(self._counts["calls"].values())
         options = ["--out", str(folder / "out"), "--retry", "failed", "--limit", str(self._random.randint(3, 9))]
         known = checks.whole_lines(folder / "out" / "records.jsonl")
@@ -98,33 +98,33 @@ class Soak:
         )
         self._counts["calls"]["lab" if lab else "local"] += 1
         try:
-            struck = self._strike(driver, folder / "out", lab=lab)
+            injected = self._inject(driver, folder / "out", lab=lab)
             status = self._ending(driver)
         finally:
             driver.end()
-        if struck and struck.fault.tears:
-            tear(folder / "out" / "records.jsonl")
+        if injected and injected.fault.corrupts_records:
+            append_half_record(folder / "out" / "records.jsonl")
         now = checks.whole_lines(folder / "out" / "records.jsonl")
-        self._judge(folder, number, known, now, struck, status)
+        self._judge(folder, number, known, now, injected, status)
         return status == 0
 
-    def _strike(self, driver: Driver, out: Path, *, lab: bool) -> Strike | None:
-        """Wait until the parties are up and a while longer, then strike."""
+    def _inject(self, driver: Driver, out: Path, *, lab: bool) -> InjectedFault | None:
+        """Waits until the parties are up and a random time longer, then injects a fault."""
         choices = faults(lab=lab)
         fault = self._random.choices(choices, [choice.weight for choice in choices])[0]
         calm, later = self._random.random() < _CALM, self._random.uniform(0, _LATEST_S)
         while not calm and not self._stop.is_set() and (family := driver.family()):
-            if later <= 0 and (struck := strike(fault, family, out, self._random.choice)):
+            if later <= 0 and (injected := inject(fault, family, out, self._random.choice)):
                 self._counts["faults"][fault.name] += 1
-                return struck
-            if any(PARTY in words(process) for process in family):
+                return injected
+            if any(PARTY in command_line(process) for process in family):
                 later -= 0.5
             time.sleep(0.5)
         self._counts["faults"]["none"] += 1
         return None
 
     def _ending(self, driver: Driver) -> int | None:
-        """The exit status of a driver that is left to its end; None if it does not come to one."""
+        """Waits for the driver; returns its exit status, or None if it does not exit."""
         stop = time.monotonic() + _LONGEST_S
         while time.monotonic() < stop and not self._stop.is_set():
             if (status := driver.wait(1.0)) is not None:
@@ -138,30 +138,30 @@ class Soak:
         number: int,
         known: list[bytes],
         now: list[bytes],
-        struck: Strike | None,
+        injected: InjectedFault | None,
         status: int | None,
     ) -> None:
-        """Check what the call did, and put it on record."""
+        """Checks the records of the call, and logs the event."""
         lost = checks.lost(known, now)
         fresh = [Record.model_validate_json(line) for line in now[len(known) :]]
         if status == 0:
             lost += checks.unfinished(now, folder / "out" / "cells.json")
-        wrong = lost + ([] if self._stop.is_set() else checks.implausible(fresh, struck))
+        wrong = lost + ([] if self._stop.is_set() else checks.implausible(fresh, injected))
         if status is None:
             wrong.append("the driver did not end")
-        if status not in (0, 1) and not (self._stop.is_set() or (struck and struck.fault.ends)):
+        if status not in (0, 1) and not (self._stop.is_set() or (injected and injected.fault.ends)):
             wrong.append(f"the driver ended with {status}")
         self._counts["outcomes"].update(str(record.status) for record in fresh)
         self._counts["records"].update(
             {"finished": sum(record.status is Status.OK for record in fresh), "lost": len(lost)}
         )
-        self._violations += [f"{folder.name} call {number}: {words}" for words in wrong]
+        self._violations += [f"{folder.name} call {number}: {text}" for text in wrong]
         event = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "round": folder.name,
             "call": number,
-            "fault": struck.fault.name if struck else "none",
-            "victim": [struck.pid, struck.role] if struck else None,
+            "fault": injected.fault.name if injected else "none",
+            "victim": [injected.pid, injected.role] if injected else None,
             "exit": status,
             "before": len(known),
             "records": [[record.id, record.status, record.error.role if record.error else ""] for record in fresh],

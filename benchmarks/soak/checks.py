@@ -1,4 +1,4 @@
-"""What must hold after every call, and on the machine at the end."""
+"""Invariants after every call, and on the machine at the end."""
 
 import contextlib
 import json
@@ -10,22 +10,22 @@ from pathlib import Path
 import psutil
 
 from benchmarks.soak.driver import Traces, network_of
-from benchmarks.soak.strikes import Strike
+from benchmarks.soak.faults import InjectedFault
 from orchestrator.records.record import Record, Status
 
-# A machine that others use may miss a link's tolerance without any fault of ours; the record says so.
+# A shared machine may miss the tolerance of a link without an injected fault; the record reports it.
 _WEATHER = {Status.SHAPING_FAILED, Status.SHAPING_DRIFTED}
 _LINGER_S = 240.0  # Ray's agents look for a head that was killed for a minute or two
 
 
 def whole_lines(records: Path) -> list[bytes]:
-    """The lines of the file of records, without the last if it was torn."""
+    """The complete lines of the file of records, without a corrupt last line."""
     text = records.read_bytes() if records.exists() else b""
     return text.split(b"\n")[:-1]
 
 
 def lost(before: Sequence[bytes], after: Sequence[bytes]) -> list[str]:
-    """Records that were there and are not there any more, byte for byte and in their order."""
+    """Records that are missing or changed since `before`; they must stay the same bytes in the same order."""
     return [
         f"record {number} was lost or changed"
         for number, line in enumerate(before)
@@ -34,54 +34,54 @@ def lost(before: Sequence[bytes], after: Sequence[bytes]) -> list[str]:
 
 
 def unfinished(lines: Sequence[bytes], cells: Path) -> list[str]:
-    """Cells that are not `ok` though the command said that all are."""
+    """Cells that are not `ok` although the command reported a complete sweep."""
     latest = {record.id: record.status for record in map(Record.model_validate_json, lines)}
     asked = [cell["id"] for cell in json.loads(cells.read_text())]
     return [f"cell {name} is missing from a complete sweep" for name in asked if latest.get(name) is not Status.OK]
 
 
-def implausible(records: Sequence[Record], struck: Strike | None) -> list[str]:
-    """What is wrong with the new records of a call, given what struck."""
+def implausible(records: Sequence[Record], injected: InjectedFault | None) -> list[str]:
+    """The new records of a call that the injected fault does not explain, as texts."""
     failed = [record for record in records if record.status is not Status.OK and record.status not in _WEATHER]
-    if struck is None:
-        return [f"{_called(record)}, but nothing struck" for record in failed]
+    if injected is None:
+        return [f"{_called(record)}, but no fault was injected" for record in failed]
     wrong = []
     for record in failed:
-        if record.status not in struck.fault.statuses:
-            wrong.append(f"{struck.fault.name}: {_called(record)}")
-        elif record.finished < struck.time:
-            wrong.append(f"{struck.fault.name} at {struck.time}: {_called(record)} before it")
+        if record.status not in injected.fault.statuses:
+            wrong.append(f"{injected.fault.name}: {_called(record)}")
+        elif record.finished < injected.time:
+            wrong.append(f"{injected.fault.name} at {injected.time}: {_called(record)} before it")
         elif record.error is None or not record.error.message:
-            wrong.append(f"{struck.fault.name}: {_called(record)} without a cause")
-        elif struck.role and record.error.role != struck.role:
-            wrong.append(f"{struck.fault.name}: {struck.role} was struck, and {_called(record)}")
-    if len(failed) > 1 and not struck.fault.ends:
-        wrong.append(f"{struck.fault.name}: one fault failed {len(failed)} cells")
+            wrong.append(f"{injected.fault.name}: {_called(record)} without a cause")
+        elif injected.role and record.error.role != injected.role:
+            wrong.append(f"{injected.fault.name}: the fault was injected into {injected.role}, and {_called(record)}")
+    if len(failed) > 1 and not injected.fault.ends:
+        wrong.append(f"{injected.fault.name}: one fault failed {len(failed)} cells")
     return wrong
 
 
 def _called(record: Record) -> str:
-    told = f" of {record.error.role or 'no party'}: {record.error.message}" if record.error else ""
-    return f"cell {record.id} is {record.status}{told}"
+    error = f" of {record.error.role or 'no party'}: {record.error.message}" if record.error else ""
+    return f"cell {record.id} is {record.status}{error}"
 
 
 def machine() -> set[str]:
     """Interfaces, named network namespaces, addresses and queues of this machine."""
     commands = (["ip", "-o", "link"], ["ip", "netns"], ["ip", "-o", "addr"], ["tc", "qdisc"])
-    told = set()
+    lines: set[str] = set()
     for command in commands:
         with contextlib.suppress(FileNotFoundError):
-            told |= set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
-    return told | {str(path) for path in Path("/dev/shm").glob("*")}  # noqa: S108 - where shared memory is
+            lines |= set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
+    return lines | {str(path) for path in Path("/dev/shm").glob("*")}  # noqa: S108 - where shared memory is
 
 
 def leftovers(traces: Traces, before: set[str], state: Path, scratch: Path) -> list[str]:
-    """What is left on this machine of all the runs, once `mpcache-bench clean` has run.
+    """Everything that the runs left on this machine after `mpcache-bench clean`.
 
     Args:
-        traces: What the runs used.
-        before: `machine()` before the first of them.
-        state: Where they kept leases and labs.
+        traces: Processes, network namespaces and folders of the runs.
+        before: `machine()` before the first run.
+        state: Folder of their leases and labs.
         scratch: Their TMPDIR.
     """
     left = [f"process {process.pid}" for process in _lingering(traces.processes)]
@@ -94,9 +94,9 @@ def leftovers(traces: Traces, before: set[str], state: Path, scratch: Path) -> l
 
 
 def _lingering(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after a while.
+    """The processes that still run after a while.
 
-    `psutil.wait_procs` will not do: where a pid went to a thread of another program since, some kernels refuse to wait.
+    Not by `psutil.wait_procs`: some kernels refuse to wait for a pid that a thread of another program has reused.
     """
     deadline, alive = time.monotonic() + _LINGER_S, list(processes)
     while (alive := [process for process in alive if process.is_running()]) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""One call of `mpcache-bench run`, with all the processes it ever started."""
+"""One call of `mpcache-bench run`, with all processes that it has started."""
 
 import contextlib
 import re
@@ -12,17 +12,17 @@ from pathlib import Path
 import psutil
 
 COMMAND = Path(sys.executable).with_name("mpcache-bench")
-_SCRATCH = re.compile(r"/tmp/mpcbench-[^/\s]+")  # noqa: S108 - where Ray's folders of killed drivers are
+_SCRATCH = re.compile(r"/tmp/mpcbench-[^/\s]+")  # noqa: S108 - folders of Ray, which killed drivers leave
 
 
 @dataclass
 class Traces:
-    """What runs have been seen to use of this machine.
+    """Resources of this machine that runs were observed to use.
 
     Attributes:
-        processes: Every process seen.
-        networks: Network namespaces seen, other than the soak's own.
-        folders: Folders of their Rays.
+        processes: All processes.
+        networks: Network namespaces, except that of the soak.
+        folders: Folders of their Ray clusters.
     """
 
     processes: set[psutil.Process] = field(default_factory=set)
@@ -30,7 +30,7 @@ class Traces:
     folders: set[Path] = field(default_factory=set)
 
     def note(self, root: psutil.Process) -> list[psutil.Process]:
-        """Look at a process and all below it; those that live are returned, the root first."""
+        """Records a process and its descendants; returns those that are alive, the root first."""
         try:
             living = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
@@ -45,7 +45,7 @@ class Traces:
 
 
 def network_of(process: psutil.Process) -> str:
-    """The network namespace of a process; empty once it has ended."""
+    """The network namespace of a process; empty if it has exited."""
     try:
         return str(Path(f"/proc/{process.pid}/ns/net").readlink())
     except OSError:
@@ -53,13 +53,13 @@ def network_of(process: psutil.Process) -> str:
 
 
 class Driver:
-    """A driver that runs.
+    """A running driver.
 
     Args:
-        options: What follows `mpcache-bench run`.
-        log: Gets its output.
-        environment: Its environment.
-        traces: Told of all its processes.
+        options: Arguments of `mpcache-bench run`.
+        log: File for its output.
+        environment: Its environment variables.
+        traces: Records all its processes.
     """
 
     def __init__(self, options: Sequence[str], log: Path, environment: dict[str, str], traces: Traces) -> None:
@@ -74,11 +74,11 @@ class Driver:
             )
 
     def family(self) -> list[psutil.Process]:
-        """The driver and what runs below it now."""
+        """The driver and its running descendants."""
         return self._traces.note(psutil.Process(self.process.pid)) if self.process.poll() is None else []
 
     def wait(self, seconds: float) -> int | None:
-        """The exit status; None if it still runs after that time."""
+        """The exit status; None if the driver still runs after `seconds`."""
         stop = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < stop:
             self.family()
@@ -87,7 +87,7 @@ class Driver:
         return status
 
     def end(self) -> None:
-        """Kill it and all below it."""
+        """Kills the driver and all its descendants."""
         for process in reversed(self.family()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -1,4 +1,4 @@
-"""What the soak runs: sweeps of small cells, by loopback or on emulated hosts."""
+"""The experiments of the soak: sweeps of small cells, on loopback or on emulated hosts."""
 
 _COMMON = """
 name: soak

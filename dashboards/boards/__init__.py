@@ -1,4 +1,4 @@
-"""Grafana boards, one file each, built with Grafana's typed SDK from the names in the metric registry."""
+"""Grafana boards, one file per board, built with Grafana's typed SDK from the names in the metric registry."""
 
 import json
 from typing import Any
@@ -11,40 +11,40 @@ from dashboards.boards.run import run
 from dashboards.boards.sweep import sweep
 
 BOARDS = {"sweep": sweep, "run": run, "links": links, "hosts": hosts}
-"""Every board by the name of its file."""
+"""All boards by file name."""
 
 MAY_BE_EMPTY = {
-    "Alerts": "while nothing is wrong",
-    "Back-log of the dealer": "unless correlated randomness is made ahead",
-    "Repeats": "until work is repeated",
+    "Alerts": "while no alert is firing",
+    "Dealer backlog": "unless correlated randomness is generated ahead",
+    "Retries": "until work is repeated",
     "GPU memory in use": "without a GPU and NVML",
-    "GPU memory of the tensors": "without a GPU",
-    "GPU busy": "without a GPU and NVML",
-    "CPU of Ray's nodes": "unless Prometheus scrapes Ray",
-    "Memory of Ray's nodes": "unless Prometheus scrapes Ray",
-    "Ray's object store": "unless Prometheus scrapes Ray",
-    "Ray's actors": "unless Prometheus scrapes Ray",
+    "GPU memory of tensors": "without a GPU",
+    "GPU utilisation": "without a GPU and NVML",
+    "Ray node CPU utilisation": "unless Prometheus scrapes Ray",
+    "Ray node memory in use": "unless Prometheus scrapes Ray",
+    "Ray object store": "unless Prometheus scrapes Ray",
+    "Ray actors": "unless Prometheus scrapes Ray",
 }
-"""Panels that have nothing to show in a run that goes well on any machine, and when; all others always have."""
+"""Panels that may be empty in a successful run, and when; all other panels always show data."""
 
-_OF_INTERVALS = ("auto", "auto_count", "auto_min")
+_INTERVAL_KEYS = ("auto", "auto_count", "auto_min")
 
 
 def documents() -> dict[str, str]:
-    """The JSON of every board, by file name; the same bytes each time."""
+    """The JSON of every board, by file name; deterministic to the byte."""
     return {f"{name}.json": json.dumps(board(name), indent=2, ensure_ascii=False) + "\n" for name in BOARDS}
 
 
 def board(name: str) -> dict[str, Any]:
-    """One board as Grafana takes it.
+    """One board as the JSON that Grafana expects.
 
     Args:
         name: One of `BOARDS`.
     """
     made: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(BOARDS[name]().build()))
     for variable in made["templating"]["list"]:
-        for key in _OF_INTERVALS:  # the SDK gives them to every variable, Grafana's schema to intervals alone
+        for key in _INTERVAL_KEYS:  # the SDK writes them always; Grafana's schema allows them for intervals only
             variable.pop(key, None)
     for number, panel in enumerate(made["panels"], start=1):
-        panel["id"] = number  # links to a panel go by it
+        panel["id"] = number  # links to a panel use it
     return made

@@ -1,4 +1,4 @@
-"""What all boards share: how they look, how one gets from one to the next, and the cells on the time axis."""
+"""Variables, links between boards and annotations of cells, the same on every board."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ def board(name: str, title: str, purpose: str, sections: Sequence[tuple[str, Seq
     """A board with the shared variables, links and annotations.
 
     Args:
-        name: Last part of its address.
-        title: Shown above it.
-        purpose: What it is for, in a sentence.
+        name: Last part of the uid of the board.
+        title: Title of the board.
+        purpose: Description of the board, one sentence.
         sections: Headings, each with its panels from left to right.
     """
     built = (
@@ -35,8 +35,8 @@ def board(name: str, title: str, purpose: str, sections: Sequence[tuple[str, Seq
         .link(_to_the_others())
         .annotation(_cells())
     )
-    for label in variables.PICKS:
-        built.with_variable(variables.pick(label))
+    for label in variables.FILTERS:
+        built.with_variable(variables.filter_of(label))
     for heading, panels in sections:
         built.with_row(Row(heading))
         for panel in panels:
@@ -45,13 +45,13 @@ def board(name: str, title: str, purpose: str, sections: Sequence[tuple[str, Seq
 
 
 def _to_the_others() -> DashboardLink:
-    """All boards side by side, each with the variables and the time of this one."""
+    """A menu of all boards; each link keeps the variables and the time range."""
     link = DashboardLink("Boards").type(DashboardLinkType.DASHBOARDS).tags([TAG]).icon("dashboard")
-    return link.tooltip("Another board, of the same run and time.").keep_time(True).include_vars(True)
+    return link.tooltip("Another board, for the same run and time range.").keep_time(True).include_vars(True)
 
 
 def _cells() -> AnnotationQuery:
-    """The regions that `mpcache-bench observe push` makes: one a cell."""
+    """The regions that `mpcache-bench observe push` creates, one per cell."""
     target = AnnotationTarget().type("tags").tags([TAG, "experiment:$experiment"]).match_any(False).limit(1000)
     built = AnnotationQuery().name("Cells").datasource(DataSourceRef(type_val="grafana", uid="-- Grafana --"))
     return built.enable(True).hide(False).icon_color("blue").target(target)

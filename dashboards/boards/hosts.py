@@ -1,11 +1,11 @@
-"""The board *Hosts*: memory, CPU, GPU and Ray under the parties."""
+"""The board *Hosts*: memory, CPU, GPU and Ray on the hosts of the parties."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
-from dashboards.boards.panels import Facts, Panel, bars, graph, number
+from dashboards.boards.panels import Panel, PanelOptions, bars, graph, number
 from dashboards.boards.queries import Query, rate, series
 
 RAY = (
@@ -15,7 +15,7 @@ RAY = (
     "ray_object_store_memory",
     "ray_actors",
 )
-"""Metrics that Ray serves itself; they know nothing of our runs, so no variable narrows them down."""
+"""Metrics that Ray serves itself; they carry no label of a run, so no variable filters them."""
 
 _NO_GPU = "No party uses a GPU, or NVML is not installed"
 _NO_RAY = "Prometheus does not scrape Ray"
@@ -23,7 +23,7 @@ _NO_RAY = "Prometheus does not scrape Ray"
 
 def hosts() -> Dashboard:
     """The board."""
-    purpose = "Memory, CPU and GPU of the parties' hosts, and Ray's own view of its nodes."
+    purpose = "Memory, CPU and GPU of the hosts of the parties, and the metrics of the Ray nodes."
     sections = [
         ("Exporters", _exporters()),
         ("Memory", _memory()),
@@ -35,12 +35,12 @@ def hosts() -> Dashboard:
 
 
 def _of(name: str) -> str:
-    """A gauge by party, the driver among them, whatever cell runs."""
+    """A gauge by party, including the driver, for any cell."""
     return f"max by (party) ({series(f'mpcbench_{name}', party='driver|$party')})"
 
 
 def _rate(name: str) -> str:
-    """How fast a counter grows, by party, the driver among them."""
+    """The rate of a counter by party, including the driver."""
     return f"max by (party) ({rate(f'mpcbench_{name}', party='driver|$party')})"
 
 
@@ -48,21 +48,22 @@ def _exporters() -> list[Panel]:
     answers = 'max by (party) (up{run="$run", party=~"driver|$party"})'
     return [
         number(
-            Facts(
-                title="Who answers",
-                question="Is every party there? Whether its exporter answered the last scrape.",
+            PanelOptions(
+                title="Exporters up",
+                question="Are all parties up? Whether the exporter of each party answered the last scrape.",
                 unit=units.NoUnit,
                 queries=[Query(answers, "{{party}}", instant=True)],
                 limits=[Limit(1, GOOD)],
                 height=6,
             ),
             base=BAD,
-            words=[("silent", BAD), ("answers", GOOD)],
+            words=[("down", BAD), ("up", GOOD)],
         ),
         graph(
-            Facts(
-                title="Answers over time",
-                question="When did a party go? 1 while its exporter answers; its curve ends when it was let go.",
+            PanelOptions(
+                title="Exporters up over time",
+                question="When did a party exit? 1 while its exporter answers; the curve ends when its target is "
+                "removed.",
                 unit=units.NoUnit,
                 queries=[Query(answers, "{{party}}")],
                 lowest=0,
@@ -78,9 +79,9 @@ def _memory() -> list[Panel]:
     limit, left = _of("memory_limit_bytes"), _of("memory_available_bytes")
     return [
         bars(
-            Facts(
-                title="Memory in use on the host",
-                question="Is a party about to run out of memory? Share of the limit that is not available any more.",
+            PanelOptions(
+                title="Host memory in use",
+                question="Is a party about to run out of memory? Fraction of the limit that is no longer available.",
                 unit=units.PercentUnit,
                 queries=[Query(f"1 - {left} / {limit}", "{{party}}")],
                 limits=[Limit(0.8, WARNING), Limit(0.9)],
@@ -91,9 +92,9 @@ def _memory() -> list[Panel]:
             base=GOOD,
         ),
         graph(
-            Facts(
+            PanelOptions(
                 title="Resident memory",
-                question="Which party grows? Resident memory of its process.",
+                question="Which party grows? Resident set size of its process.",
                 unit=units.BytesIEC,
                 queries=[Query(_of("resident_bytes"), "{{party}}")],
                 lowest=0,
@@ -101,9 +102,9 @@ def _memory() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
+            PanelOptions(
                 title="Available memory",
-                question="How much is left? Before the limit of the host or of the process's cgroup.",
+                question="How much memory is left? Up to the limit of the host or of the cgroup of the process.",
                 unit=units.BytesIEC,
                 queries=[Query(left, "{{party}}")],
                 lowest=0,
@@ -118,9 +119,9 @@ def _cpu() -> list[Panel]:
     received = _rate("interface_received_bytes_total")
     return [
         graph(
-            Facts(
-                title="Cores that a process keeps busy",
-                question="How many cores does each party keep busy? CPU seconds in a second.",
+            PanelOptions(
+                title="CPU cores in use by party",
+                question="How many cores does each party use? CPU seconds per second.",
                 unit=units.Short,
                 queries=[Query(_rate("cpu_seconds_total"), "{{party}}")],
                 lowest=0,
@@ -128,9 +129,9 @@ def _cpu() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="CPU of the host",
-                question="Is a host busy with everything on it? A full one slows its parties down.",
+            PanelOptions(
+                title="Host CPU utilisation",
+                question="Is a host saturated by all that runs on it? A saturated host slows its parties down.",
                 unit=units.PercentUnit,
                 queries=[Query(busy, "{{party}}")],
                 limits=[Limit(0.9, WARNING)],
@@ -140,13 +141,13 @@ def _cpu() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Network of the host",
-                question="What do the interfaces carry? The kernel's count: the traffic of others is in it.",
+            PanelOptions(
+                title="Host network traffic",
+                question="How much do the interfaces carry? Counted by the kernel, so other traffic is included.",
                 unit=units.BytesPerSecondSI,
                 queries=[
-                    Query(_rate("interface_sent_bytes_total"), "{{party}} sends"),
-                    Query(received, "{{party}} receives"),
+                    Query(_rate("interface_sent_bytes_total"), "{{party}}, sent"),
+                    Query(received, "{{party}}, received"),
                 ],
                 lowest=0,
                 width=8,
@@ -159,9 +160,9 @@ def _gpu() -> list[Panel]:
     used = f"{_of('gpu_memory_used_bytes')} / {_of('gpu_memory_limit_bytes')}"
     return [
         bars(
-            Facts(
+            PanelOptions(
                 title="GPU memory in use",
-                question="Is a GPU about to run out of memory? Share in use, by all processes.",
+                question="Is a GPU about to run out of memory? Fraction in use, by all processes.",
                 unit=units.PercentUnit,
                 queries=[Query(used, "{{party}}")],
                 limits=[Limit(0.85, WARNING), Limit(0.95)],
@@ -173,13 +174,13 @@ def _gpu() -> list[Panel]:
             base=GOOD,
         ),
         graph(
-            Facts(
-                title="GPU memory of the tensors",
-                question="How much GPU memory do a party's tensors occupy? Now, and at most so far.",
+            PanelOptions(
+                title="GPU memory of tensors",
+                question="How much GPU memory do the tensors of a party occupy? Now, and the peak so far.",
                 unit=units.BytesIEC,
                 queries=[
                     Query(_of("gpu_allocated_bytes"), "{{party}}"),
-                    Query(_of("gpu_peak_allocated_bytes"), "{{party}}, most"),
+                    Query(_of("gpu_peak_allocated_bytes"), "{{party}}, peak"),
                 ],
                 lowest=0,
                 empty=_NO_GPU,
@@ -187,9 +188,9 @@ def _gpu() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="GPU busy",
-                question="Does the GPU compute, or does it wait for the network? Share of the time with work on it.",
+            PanelOptions(
+                title="GPU utilisation",
+                question="Does the GPU compute, or does it wait for the network? Fraction of the time with work on it.",
                 unit=units.PercentUnit,
                 queries=[Query(_of("gpu_busy_ratio"), "{{party}}")],
                 lowest=0,
@@ -205,9 +206,9 @@ def _ray() -> list[Panel]:
     cpu, used, total, store, actors = RAY
     return [
         graph(
-            Facts(
-                title="CPU of Ray's nodes",
-                question="Does Ray see a busy node? Ray reports every 10 s, so short peaks are missing.",
+            PanelOptions(
+                title="Ray node CPU utilisation",
+                question="Is a Ray node saturated? Ray reports every 10 s, so short peaks are missing.",
                 unit=units.Percent,
                 queries=[Query(f"avg by (instance) ({cpu})", "{{instance}}")],
                 lowest=0,
@@ -217,9 +218,9 @@ def _ray() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Memory of Ray's nodes",
-                question="Will Ray kill an actor for memory? It does so near the limit of a node.",
+            PanelOptions(
+                title="Ray node memory in use",
+                question="Will Ray kill an actor for lack of memory? It does so near the limit of a node.",
                 unit=units.PercentUnit,
                 queries=[
                     Query(f"max by (instance) ({used}) / max by (instance) ({total})", "{{instance}}"),
@@ -232,9 +233,9 @@ def _ray() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Ray's object store",
-                question="Is Ray's object store as good as empty? No shares or weights pass through it.",
+            PanelOptions(
+                title="Ray object store",
+                question="Is the object store of Ray almost empty? Neither shares nor weights pass through it.",
                 unit=units.BytesIEC,
                 queries=[Query(f"sum by (instance) ({store})", "{{instance}}")],
                 lowest=0,
@@ -243,9 +244,9 @@ def _ray() -> list[Panel]:
             )
         ),
         number(
-            Facts(
-                title="Ray's actors",
-                question="Are all parties alive to Ray? One actor a party; dead ones are those of earlier groups.",
+            PanelOptions(
+                title="Ray actors",
+                question="Are all parties alive in Ray? One actor per party; dead actors belong to earlier groups.",
                 unit=units.Short,
                 queries=[Query(f"sum by (State) ({actors}) > 0", "{{State}}", instant=True)],
                 empty=_NO_RAY,

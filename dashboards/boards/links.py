@@ -1,32 +1,35 @@
-"""The board *Links*: what was asked of each link, what was measured and what is used."""
+"""The board *Links*: requested and measured values of each link, and its utilisation."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
-from dashboards.boards.panels import Column, Facts, Panel, bars, graph, rows
+from dashboards.boards.panels import Column, Panel, PanelOptions, bars, graph, rows
 from dashboards.boards.queries import Query, largest, quantile, rate, total
 
 _PAIR = "{{party}} to {{peer}}"
 _BITS = 8
-_UNSHAPED = "The links are left as they are: nothing was asked of them"
+_UNSHAPED = "The links are not shaped"
 
 
 def links() -> Dashboard:
     """The board."""
-    purpose = "What was asked of the link of each ordered pair of parties, what was measured, and what is used of it."
-    return board("links", "mpcache-bench: Links", purpose, [("Asked and measured", _asked()), ("Used", _used())])
+    purpose = (
+        "Requested and measured rate, RTT and loss of the link of each ordered pair of parties, and its utilisation."
+    )
+    sections = [("Requested and measured", _requested()), ("Utilisation", _used())]
+    return board("links", "mpcache-bench: Links", purpose, sections)
 
 
 def _link(name: str) -> str:
     return largest(f"mpcbench_link_{name}", "party, peer")
 
 
-def _asked() -> list[Panel]:
+def _requested() -> list[Panel]:
     rate_, rtt, share = units.BitsPerSecondSI, units.Seconds, units.PercentUnit
-    shown = [("Rate asked", rate_), ("Rate measured", rate_), ("Round trip asked", rtt), ("Round trip measured", rtt)]
-    shown += [("Loss asked", share), ("Used", share)]
+    shown = [("Rate requested", rate_), ("Rate measured", rate_), ("RTT requested", rtt), ("RTT measured", rtt)]
+    shown += [("Loss requested", share), ("Utilisation", share)]
     queries = [f"{_BITS} * {_link('asked_bytes_per_second')}", f"{_BITS} * {_link('measured_bytes_per_second')}"]
     queries += [_link("asked_rtt_seconds"), _link("measured_rtt_seconds"), _link("asked_loss_ratio")]
     queries += [_link("used_ratio")]
@@ -36,10 +39,11 @@ def _asked() -> list[Panel]:
     ratio = f"{_link('measured_bytes_per_second')} / {_link('asked_bytes_per_second')}"
     return [
         rows(
-            Facts(
-                title="Each ordered pair",
-                question="Is each link what was asked for? Before the cell, or after it once it is over; a link "
-                "that is left as it is has nothing asked of it.",
+            PanelOptions(
+                title="Links",
+                question="Does each link match the network profile? Measured before the cell, or after it once it is "
+                "over; "
+                "nothing is requested of a link that is not shaped.",
                 unit=units.NoUnit,
                 queries=[Query(query) for query in queries],
                 empty="-",
@@ -49,21 +53,22 @@ def _asked() -> list[Panel]:
             columns,
         ),
         graph(
-            Facts(
-                title="Round-trip time",
-                question="Does the round trip match what was asked? Measured on the idle link, and asked.",
+            PanelOptions(
+                title="Round-trip time (RTT)",
+                question="Does the RTT match the network profile? Measured on the idle link, and requested.",
                 unit=rtt,
-                queries=[Query(measured, f"{_PAIR}, measured"), Query(asked, f"{_PAIR}, asked")],
+                queries=[Query(measured, f"{_PAIR}, measured"), Query(asked, f"{_PAIR}, requested")],
                 lowest=0,
                 height=10,
             ),
             steps=True,
-            legend_beside=True,
+            legend_right=True,
         ),
         bars(
-            Facts(
-                title="Measured rate over asked rate",
-                question="Does the link carry what was asked? 1 is exact; a cell whose link is far off is not run.",
+            PanelOptions(
+                title="Measured over requested rate",
+                question="Does the link carry the requested rate? 1 is exact; a cell whose link is out of tolerance "
+                "is not run.",
                 unit=share,
                 queries=[Query(ratio, _PAIR)],
                 limits=[Limit(0, BAD), Limit(0.8, WARNING), Limit(0.9, GOOD)],
@@ -81,9 +86,9 @@ def _used() -> list[Panel]:
     sent = total(rate("mpcbench_sent_bytes_total"), "party, peer")
     return [
         graph(
-            Facts(
-                title="Share of the link in use",
-                question="Is a link full? Bytes sent over what the measured rate would have carried; near 1, a "
+            PanelOptions(
+                title="Link utilisation",
+                question="Is a link saturated? Bytes sent over what the measured rate would have carried; near 1, a "
                 "faster link would help.",
                 unit=units.PercentUnit,
                 queries=[Query(_link("used_ratio"), _PAIR)],
@@ -92,28 +97,30 @@ def _used() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Sent",
-                question="How much does each party send to each? With framing, all phases, as bits like the rates.",
+            PanelOptions(
+                title="Throughput",
+                question="How much does each party send to each peer? All phases, with framing, in bits per second.",
                 unit=units.BitsPerSecondSI,
                 queries=[Query(f"{_BITS} * {sent}", _PAIR)],
                 lowest=0,
             )
         ),
         graph(
-            Facts(
-                title="Round trips of the protocol",
-                question="What round trip does the protocol see? The median exchange; above the measured round trip "
-                "it is the peer's computing, or a full link.",
+            PanelOptions(
+                title="Exchange latency (p50)",
+                question="What round trip does the protocol see? The median exchange; time beyond the measured RTT is "
+                "compute "
+                "time of the peer, or a saturated link.",
                 unit=units.Seconds,
                 queries=[Query(quantile(0.5, "mpcbench_exchange_seconds", "party, peer"), "{{party}} with {{peer}}")],
                 lowest=0,
             )
         ),
         graph(
-            Facts(
-                title="Bytes in a message",
-                question="Are messages large enough for the link? Mean size; small ones pay a round trip for little.",
+            PanelOptions(
+                title="Message size",
+                question="Are messages large enough for the link? Mean bytes per message; small messages waste round "
+                "trips.",
                 unit=units.BytesIEC,
                 queries=[
                     Query(

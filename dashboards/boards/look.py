@@ -1,4 +1,4 @@
-"""Colours, thresholds and the words of states: the same on every board."""
+"""Colours, thresholds, legends and names of states, the same on every board."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ from grafana_foundation_sdk.models.dashboard import (
 GOOD, NEUTRAL, WARNING, BAD = "green", "blue", "orange", "red"
 
 PARTY_COLORS = {"client": "blue", "server": "orange", "dealer": "green", "referee": "purple", "driver": "text"}
-"""A party has its colour wherever a series is named after it."""
+"""Colour of each party, on every panel with a series of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A value from which on a panel changes its colour."""
+    """A threshold at which a panel changes its colour."""
 
     at: float
     color: str = BAD
 
 
 def thresholds(limits: Sequence[Limit], base: str) -> ThresholdsConfig:
-    """Thresholds that begin with the colour `base`; a quantity that has no limit keeps it."""
+    """Thresholds with the colour `base` below the first limit."""
     steps = [Threshold(color=base, value=None), *(Threshold(color=limit.color, value=limit.at) for limit in limits)]
     return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def by_order() -> FieldColor:
-    """The palette of Grafana, in the order of the series."""
+    """Grafana's classic palette, in the order of the series."""
     return FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC)
 
 
 def by_threshold() -> FieldColor:
-    """The colour of the threshold that the value has reached."""
+    """The colour of the highest threshold that the value has reached."""
     return FieldColor().mode(FieldColorModeId.THRESHOLDS)
 
 
@@ -51,16 +51,16 @@ def fixed(color: str) -> list[DynamicConfigValue]:
     return [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})]
 
 
-def legend(*, beside: bool) -> VizLegendOptions:
-    """Names under the curves, or beside them with the last value if there are many."""
+def legend(*, right: bool) -> VizLegendOptions:
+    """Names below the graph, or for many series a table with the last values to the right of it."""
     built = VizLegendOptions().show_legend(True)
-    if beside:
+    if right:
         return built.display_mode(LegendDisplayMode.TABLE).placement(LegendPlacement.RIGHT).calcs(["lastNotNull"])
     return built.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).calcs([])
 
 
 def tooltip() -> VizTooltipOptions:
-    """All series at the pointer, largest first."""
+    """All series at the position of the pointer, largest first."""
     return VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
 
 
@@ -70,7 +70,7 @@ def last() -> ReduceDataOptions:
 
 
 def words(texts: Sequence[tuple[str, str]]) -> list[ValueMapping]:
-    """Words, with their colours, for the values 0, 1, 2 and so on."""
+    """Texts, with their colours, for the values 0, 1, 2 and so on."""
     options = {
         str(value): ValueMappingResult(text=text, color=color, index=value) for value, (text, color) in enumerate(texts)
     }

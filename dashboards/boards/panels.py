@@ -1,4 +1,4 @@
-"""The four kinds of panel that the boards use, each with everything that a panel must have."""
+"""The four kinds of panel that the boards use, each with the options that every panel must set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,18 +42,18 @@ _Kind = TypeVar("_Kind", timeseries.Panel, stat.Panel, bargauge.Panel, table.Pan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What every panel says about itself.
+class PanelOptions:
+    """Options that all kinds of panel have in common.
 
     Attributes:
-        title: Shown above it.
-        question: What it answers, then how to read it; shown when one points at the title's mark.
+        title: Title of the panel.
+        question: The question that the panel answers, then how to read it; shown as the description of the panel.
         unit: Grafana's id of the unit.
-        queries: Where the numbers come from.
-        limits: Values from which on the colour changes; none where a quantity has no limit.
-        lowest: Where the scale begins, if not at the smallest value.
-        highest: Where the scale ends, if not at the largest value.
-        empty: What is shown while there are no data.
+        queries: Queries for the data.
+        limits: Thresholds at which the colour changes; none where a quantity has no limit.
+        lowest: Lower end of the scale, if not the smallest value.
+        highest: Upper end of the scale, if not the largest value.
+        empty: Text shown while there is no data.
         width: In columns of 24.
         height: In rows of 30 pixels.
     """
@@ -70,37 +70,39 @@ class Facts:
     height: int = 8
 
 
-def graph(facts: Facts, *, stacked: bool = False, steps: bool = False, legend_beside: bool = False) -> timeseries.Panel:
+def graph(
+    options: PanelOptions, *, stacked: bool = False, steps: bool = False, legend_right: bool = False
+) -> timeseries.Panel:
     """Values over time.
 
     Args:
-        facts: What it says about itself.
-        stacked: Areas on top of each other: for parts of a whole.
-        steps: Keep a value until the next one: for states and counts.
-        legend_beside: For many series.
+        options: Options of the panel.
+        stacked: Stack the areas, for parts of a whole.
+        steps: Keep each value until the next one, for states and counts.
+        legend_right: Put the legend to the right of the graph, for many series.
     """
-    panel = _dressed(timeseries.Panel(), facts, base=look.GOOD)
-    panel.color_scheme(look.by_order()).tooltip(look.tooltip()).legend(look.legend(beside=legend_beside))
+    panel = _configured(timeseries.Panel(), options, base=look.GOOD)
+    panel.color_scheme(look.by_order()).tooltip(look.tooltip()).legend(look.legend(right=legend_right))
     panel.line_width(1).fill_opacity(70 if stacked else 8).show_points(VisibilityMode.NEVER)
     panel.line_interpolation(LineInterpolation.STEP_AFTER if steps else LineInterpolation.LINEAR)
     if stacked:
         panel.stacking(StackingConfig().mode(StackingMode.NORMAL).group("A"))
-    if facts.limits:
+    if options.limits:
         panel.thresholds_style(GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
     for party, color in look.PARTY_COLORS.items():
         panel.override_by_name(party, look.fixed(color))
     return panel
 
 
-def number(facts: Facts, *, base: str = look.NEUTRAL, words: Sequence[tuple[str, str]] = ()) -> stat.Panel:
-    """The newest value, large, or one for each series.
+def number(options: PanelOptions, *, base: str = look.NEUTRAL, words: Sequence[tuple[str, str]] = ()) -> stat.Panel:
+    """The newest value of each series, as a large number.
 
     Args:
-        facts: What it says about itself.
+        options: Options of the panel.
         base: Colour below all limits.
-        words: Text and colour for the values 0, 1, 2 and so on, if they stand for states.
+        words: Text and colour of the values 0, 1, 2 and so on, if they are states.
     """
-    panel = _dressed(stat.Panel(), facts, base=base)
+    panel = _configured(stat.Panel(), options, base=base)
     panel.color_scheme(look.by_threshold()).reduce_options(look.last()).orientation(VizOrientation.AUTO)
     panel.graph_mode(BigValueGraphMode.NONE if words else BigValueGraphMode.AREA)
     panel.color_mode(BigValueColorMode.VALUE).justify_mode(BigValueJustifyMode.AUTO)
@@ -110,9 +112,9 @@ def number(facts: Facts, *, base: str = look.NEUTRAL, words: Sequence[tuple[str,
     return panel
 
 
-def bars(facts: Facts, *, base: str = look.NEUTRAL) -> bargauge.Panel:
-    """A bar for each series, its newest value beside it; for comparing."""
-    panel = _dressed(bargauge.Panel(), facts, base=base)
+def bars(options: PanelOptions, *, base: str = look.NEUTRAL) -> bargauge.Panel:
+    """One bar per series, labelled with its newest value; for comparisons."""
+    panel = _configured(bargauge.Panel(), options, base=base)
     panel.color_scheme(look.by_threshold()).reduce_options(look.last()).orientation(VizOrientation.HORIZONTAL)
     panel.display_mode(BarGaugeDisplayMode.BASIC).value_mode(BarGaugeValueMode.COLOR).show_unfilled(True)
     panel.sizing(BarGaugeSizing.MANUAL).min_viz_height(_BAR_PIXELS[0]).max_viz_height(_BAR_PIXELS[1])
@@ -124,10 +126,10 @@ class Column:
     """One column of a table.
 
     Attributes:
-        field: The label that it shows; for a value, `Value #A` of the first query and so on.
-        title: Its heading.
-        unit: Grafana's id of its unit, if it is not the panel's.
-        width: In pixels; 0 for what is left over.
+        field: Label to show; for a value, `Value #A` of the first query and so on.
+        title: Heading of the column.
+        unit: Grafana's id of the unit, if it differs from the unit of the panel.
+        width: Width in pixels; 0 takes the remaining width.
     """
 
     field: str
@@ -136,22 +138,22 @@ class Column:
     width: int = 0
 
     def overrides(self) -> Iterator[DynamicConfigValue]:
-        """What makes this column differ from the others."""
+        """Overrides of the panel's options for this column."""
         if self.unit:
             yield DynamicConfigValue(id_val="unit", value=self.unit)
         if self.width:
             yield DynamicConfigValue(id_val="custom.width", value=self.width)
 
 
-def rows(facts: Facts, columns: Sequence[Column], *, newest_first: str = "") -> table.Panel:
-    """A row for each set of labels; the queries are joined by the labels that they share.
+def rows(options: PanelOptions, columns: Sequence[Column], *, newest_first: str = "") -> table.Panel:
+    """One row per set of labels; the queries are joined on their common labels.
 
     Args:
-        facts: What it says about itself.
-        columns: What is shown, from left to right; nothing else is.
+        options: Options of the panel.
+        columns: Columns from left to right; all other columns are hidden.
         newest_first: Title of the column to sort by, largest first.
     """
-    panel = _dressed(table.Panel(), facts, base="text", as_table=True)
+    panel = _configured(table.Panel(), options, base="text", as_table=True)
     panel.color_scheme(look.by_threshold()).show_header(True).cell_height(TableCellHeight.SM)
     panel.align(FieldTextAlignment.AUTO).cell_options(TableAutoCellOptions()).inspect(False)
     panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
@@ -171,14 +173,16 @@ def _order(columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
-def _dressed(panel: _Kind, facts: Facts, *, base: str, as_table: bool = False) -> _Kind:
-    panel.title(facts.title).description(facts.question).datasource(SOURCE).unit(facts.unit).no_value(facts.empty)
-    panel.thresholds(look.thresholds(facts.limits, base)).span(facts.width).height(facts.height)
-    if facts.lowest is not None:
-        panel.min(facts.lowest)
-    if facts.highest is not None:
-        panel.max(facts.highest)
-    for place, query in enumerate(facts.queries):
+def _configured(panel: _Kind, options: PanelOptions, *, base: str, as_table: bool = False) -> _Kind:
+    panel.title(options.title).description(options.question).datasource(SOURCE).unit(options.unit).no_value(
+        options.empty
+    )
+    panel.thresholds(look.thresholds(options.limits, base)).span(options.width).height(options.height)
+    if options.lowest is not None:
+        panel.min(options.lowest)
+    if options.highest is not None:
+        panel.max(options.highest)
+    for place, query in enumerate(options.queries):
         target = prometheus.Dataquery().expr(query.expr).ref_id("ABCDEFGH"[place]).legend_format(query.legend)
         if as_table:
             target.format(PromQueryFormat.TABLE)

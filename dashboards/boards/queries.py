@@ -1,4 +1,4 @@
-"""PromQL, put together from the registry: a name that it does not know fails where a board is built."""
+"""Builds PromQL from the registry of metrics; an unknown metric or label raises when a board is built."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Query:
 
     Attributes:
         expr: PromQL; Grafana fills in the variables.
-        legend: Name of each series, with `{{label}}` for a label's value.
-        instant: Only what is there now, and nothing of what is gone.
+        legend: Name of each series, with `{{label}}` for the value of a label.
+        instant: Query the current values only, without series that have ended.
     """
 
     expr: str
@@ -24,11 +24,11 @@ class Query:
 
 
 def series(name: str, **matchers: str) -> str:
-    """The series of a metric, of the run and within the variables that its labels know.
+    """The series of a metric, filtered by the run and by the variables for its labels.
 
     Args:
-        name: A metric of the registry; for a histogram with `_bucket`, `_sum` or `_count`.
-        matchers: Further labels and the regular expressions that they must match.
+        name: A metric of the registry; for a histogram with the suffix `_bucket`, `_sum` or `_count`.
+        matchers: Further labels, each with a regular expression that it must match.
 
     Raises:
         KeyError: The registry has no such metric, or that metric no such label.
@@ -36,19 +36,19 @@ def series(name: str, **matchers: str) -> str:
     metric = BY_NAME[_family(name)]
     for unknown in set(matchers) - set(metric.labels):
         raise KeyError(f"metric {name!r} has no label {unknown!r}; it has {metric.labels}")
-    of_party = ("party",) if not metric.driver or "peer" in metric.labels else ()  # the rest is about the whole run
+    of_party = ("party",) if not metric.driver or "peer" in metric.labels else ()  # else of the whole run
     wanted = {label: f"${label}" for label in (*of_party, *_CELL) if label in metric.labels} | matchers
     within = "".join(f', {label}=~"{value}"' for label, value in wanted.items())
     return f'{name}{{run="$run"{within}}}'
 
 
 def rate(name: str, **matchers: str) -> str:
-    """How fast a counter grows, per second. Arguments as of `series`."""
+    """The rate of a counter, per second. Same arguments as `series`."""
     return f"rate({series(name, **matchers)}[$__rate_interval])"
 
 
 def chosen(expr: str) -> str:
-    """The part of `expr` that belongs to cells of the chosen engines, policies and networks.
+    """`expr`, restricted to cells of the chosen engines, policies and networks.
 
     Args:
         expr: PromQL whose result has the label `run`.
@@ -57,35 +57,35 @@ def chosen(expr: str) -> str:
 
 
 def largest(name: str, by: str = "party", **matchers: str) -> str:
-    """The largest of the current values of a metric: a party of an earlier group may linger for a moment.
+    """The largest current value of a metric; a party of an earlier group may still serve it for a moment.
 
     Args:
-        name: As of `series`.
-        by: Labels that stay, separated by commas.
-        matchers: As of `series`.
+        name: As in `series`.
+        by: Labels to keep, separated by commas.
+        matchers: As in `series`.
     """
     return f"max by ({by}) ({chosen(series(name, **matchers))})"
 
 
 def total(expr: str, by: str) -> str:
-    """The sum of the chosen cells' part of `expr`.
+    """The sum of `expr` over the chosen cells.
 
     Args:
         expr: PromQL whose result has the label `run`.
-        by: Labels that stay, separated by commas.
+        by: Labels to keep, separated by commas.
     """
     return f"sum by ({by}) ({chosen(expr)})"
 
 
 def of_cell(expr: str, *labels: str) -> str:
-    """One number a run, with parameters of its current cell as labels.
+    """One value per run, with parameters of its current cell as labels.
 
     Args:
-        expr: PromQL whose result has the label `run`, and at most one series a run.
+        expr: PromQL whose result has the label `run`, and at most one series per run.
         labels: Labels of `mpcbench_run_info`.
 
     Raises:
-        KeyError: It has no such label.
+        KeyError: `mpcbench_run_info` has no such label.
     """
     for unknown in set(labels) - set(BY_NAME[RUN_INFO].labels):
         raise KeyError(f"{RUN_INFO} has no label {unknown!r}; it has {BY_NAME[RUN_INFO].labels}")
@@ -96,9 +96,9 @@ def quantile(share: float, name: str, by: str) -> str:
     """A quantile of a histogram over `$__rate_interval`.
 
     Args:
-        share: Which one, from 0 to 1.
+        share: The quantile, from 0 to 1.
         name: A histogram of the registry.
-        by: Labels that stay, separated by commas.
+        by: Labels to keep, separated by commas.
     """
     return f"histogram_quantile({share}, {total(rate(name + '_bucket'), by + ', le')})"
 

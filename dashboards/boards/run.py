@@ -1,11 +1,11 @@
-"""The board *Run*: the cell that runs now, its tokens, its stages and who waits for whom."""
+"""The board *Run*: the current cell, its tokens, its stages, and which party waits for which."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, NEUTRAL, WARNING, Limit
-from dashboards.boards.panels import Column, Facts, Panel, graph, number, rows
+from dashboards.boards.panels import Column, Panel, PanelOptions, graph, number, rows
 from dashboards.boards.queries import Query, chosen, largest, of_cell, quantile, rate, series, total
 from dashboards.boards.stages import stages
 from parties.metering.registry import CELL_STATES, RUN_INFO
@@ -15,7 +15,7 @@ _STATE_COLORS = ("text", "purple", WARNING, GOOD, NEUTRAL, BAD)
 
 def run() -> Dashboard:
     """The board."""
-    purpose = "The cell that runs now: its tokens, where their time goes, and which party waits for which."
+    purpose = "The current cell: its tokens, where their time goes, and which party waits for which."
     sections = [
         ("Now", _now()),
         ("Stages of the online phase", stages()),
@@ -31,9 +31,9 @@ def _now() -> list[Panel]:
     time = rate("mpcbench_stage_seconds_total", phase="online|offline|setup")
     return [
         rows(
-            Facts(
-                title="What runs",
-                question="Which cell is this? The parameters of the current cell.",
+            PanelOptions(
+                title="Current cell",
+                question="Which cell is running? The parameters of the current cell.",
                 unit=units.NoUnit,
                 queries=[Query(series(RUN_INFO))],
                 empty="-",
@@ -43,9 +43,9 @@ def _now() -> list[Panel]:
             [Column(label, label.replace("_", " ").capitalize()) for label in parameters],
         ),
         number(
-            Facts(
+            PanelOptions(
                 title="State",
-                question="What does each party do? A party that is gone is missing here.",
+                question="What is each party doing? A party that has exited is not shown.",
                 unit=units.NoUnit,
                 queries=[Query(largest("mpcbench_cell_state"), "{{party}}", instant=True)],
                 width=10,
@@ -54,9 +54,9 @@ def _now() -> list[Panel]:
             words=list(zip(CELL_STATES, _STATE_COLORS, strict=True)),
         ),
         number(
-            Facts(
-                title="Tokens",
-                question="How many tokens have the parties decoded? Over all cells of this group of them.",
+            PanelOptions(
+                title="Tokens decoded",
+                question="How many tokens have the parties decoded? Total over all cells of this group of parties.",
                 unit=units.Short,
                 queries=[Query(largest("mpcbench_tokens_total", "run"))],
                 width=4,
@@ -64,9 +64,9 @@ def _now() -> list[Panel]:
             )
         ),
         number(
-            Facts(
-                title="Last token took",
-                question="How long did the last token take? The slowest party's wall time of the step.",
+            PanelOptions(
+                title="Latency of last token",
+                question="How long did the last token take? Wall time of the decoding step at the slowest party.",
                 unit=units.Seconds,
                 queries=[Query(largest("mpcbench_last_token_seconds", "run"))],
                 limits=[Limit(60, WARNING), Limit(600)],
@@ -76,9 +76,10 @@ def _now() -> list[Panel]:
             base=GOOD,
         ),
         number(
-            Facts(
-                title="Since the last token",
-                question="Does decoding still move? Time since the last token; there is none unless a party decodes.",
+            PanelOptions(
+                title="Time since last token",
+                question="Does decoding make progress? Time since the last token or the start of decoding; empty "
+                "otherwise.",
                 unit=units.Seconds,
                 queries=[Query(largest("mpcbench_token_age_seconds", "run"))],
                 limits=[Limit(120, WARNING), Limit(900)],
@@ -89,9 +90,11 @@ def _now() -> list[Panel]:
             base=GOOD,
         ),
         graph(
-            Facts(
-                title="Seconds a token",
-                question="How fast does it decode, and does it stay so? Wall time of each decoding step.",
+            PanelOptions(
+                title="Seconds per token (ITL)",
+                question="How fast is decoding, and is it steady? Inter-token latency: the wall time of each decoding "
+                "step; "
+                "the first step begins when prefill ends.",
                 unit=units.Seconds,
                 queries=[Query(token, "{{engine}} {{policy}} {{seq_len}} {{network}}")],
                 limits=[Limit(60, WARNING), Limit(600)],
@@ -100,10 +103,11 @@ def _now() -> list[Panel]:
             steps=True,
         ),
         graph(
-            Facts(
+            PanelOptions(
                 title="Time by phase",
-                question="Is it the online phase that takes the time? Seconds of each phase in a second, the mean of "
-                "the parties; the rest is what a deployment would not have, and the time between cells.",
+                question="Does the online phase dominate? Seconds per second in each phase, the mean over the "
+                "parties; the rest "
+                "is the phase bench, which a deployment would not have, and the time between cells.",
                 unit=units.PercentUnit,
                 queries=[
                     Query(
@@ -124,20 +128,21 @@ def _parties() -> list[Panel]:
     compute = rate("mpcbench_compute_seconds_total", phase="online|offline")
     return [
         graph(
-            Facts(
-                title="Who waits for whom",
-                question="Which party waits for which? Seconds in link calls to a peer, in a second.",
+            PanelOptions(
+                title="Time blocked on each peer",
+                question="Which party waits for which? Seconds per second in link calls to each peer.",
                 unit=units.PercentUnit,
-                queries=[Query(total(blocked, "party, peer"), "{{party}} for {{peer}}")],
+                queries=[Query(total(blocked, "party, peer"), "{{party}} on {{peer}}")],
                 lowest=0,
                 highest=1,
             )
         ),
         graph(
-            Facts(
-                title="Blocked share",
-                question="Does the network or the computing hold a party up? Blocked seconds over blocked and "
-                "computing ones; near 1 it only waits.",
+            PanelOptions(
+                title="Blocked fraction",
+                question="Is a party limited by the network or by compute? Blocked time over blocked plus compute "
+                "time; "
+                "near 1 the party only waits.",
                 unit=units.PercentUnit,
                 queries=[
                     Query(
@@ -151,9 +156,9 @@ def _parties() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Computing",
-                question="Which party computes? Seconds outside link calls, in a second.",
+            PanelOptions(
+                title="Compute time",
+                question="Which party computes? Seconds per second outside link calls.",
                 unit=units.PercentUnit,
                 queries=[Query(total(compute, "party"), "{{party}}")],
                 lowest=0,
@@ -161,14 +166,14 @@ def _parties() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Round trips of the protocol",
-                question="What does a round cost? Median and 95th percentile of one exchange, the peer's "
-                "computing included.",
+            PanelOptions(
+                title="Exchange latency (p50, p95)",
+                question="What does a round cost? Median and 95th percentile of an exchange, with the compute time of "
+                "the peer.",
                 unit=units.Seconds,
                 queries=[
-                    Query(quantile(0.5, "mpcbench_exchange_seconds", "party"), "{{party}}, median"),
-                    Query(quantile(0.95, "mpcbench_exchange_seconds", "party"), "{{party}}, 95 %"),
+                    Query(quantile(0.5, "mpcbench_exchange_seconds", "party"), "{{party}}, p50"),
+                    Query(quantile(0.95, "mpcbench_exchange_seconds", "party"), "{{party}}, p95"),
                 ],
                 lowest=0,
             )
@@ -177,13 +182,14 @@ def _parties() -> list[Panel]:
 
 
 def _memory() -> list[Panel]:
-    kinds = (("cache", "in the cache"), ("kept", "kept of the prompt"), ("selected", "attended to"))
+    kinds = (("cache", "in the cache"), ("kept", "kept after prefill"), ("selected", "attended to"))
     return [
         graph(
-            Facts(
-                title="Tokens in the cache",
-                question="What does the policy keep? Tokens in the cache, kept of the prompt and attended to, the "
-                "mean over the layers.",
+            PanelOptions(
+                title="Tokens in the KV cache",
+                question="What does the policy keep? Tokens in the cache, prompt tokens kept after prefill, and "
+                "tokens attended "
+                "to; the mean over the layers.",
                 unit=units.Short,
                 queries=[Query(largest(f"mpcbench_{kind}_tokens", "run"), words) for kind, words in kinds],
                 lowest=0,
@@ -192,9 +198,9 @@ def _memory() -> list[Panel]:
             steps=True,
         ),
         graph(
-            Facts(
-                title="Size of the cache",
-                question="How large is the cache of each party? Keys and values of all layers.",
+            PanelOptions(
+                title="Size of the KV cache",
+                question="How large is the KV cache of each party? Keys and values of all layers.",
                 unit=units.BytesIEC,
                 queries=[Query(largest("mpcbench_cache_bytes"), "{{party}}")],
                 lowest=0,
@@ -203,10 +209,10 @@ def _memory() -> list[Panel]:
             steps=True,
         ),
         graph(
-            Facts(
-                title="Back-log of the dealer",
-                question="Is the dealer ahead of the parties, or do they wait for it? Correlated randomness that is "
-                "made and not used yet.",
+            PanelOptions(
+                title="Dealer backlog",
+                question="Is the dealer ahead of the parties, or do they wait for it? Correlated randomness that was "
+                "generated and not used yet.",
                 unit=units.BytesIEC,
                 queries=[Query(largest("mpcbench_dealer_backlog_bytes"), "{{party}}")],
                 lowest=0,
@@ -214,9 +220,9 @@ def _memory() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Repeats",
-                question="How often was work repeated? A truncation that met its danger zone, so far; engine fss only.",
+            PanelOptions(
+                title="Retries",
+                question="How often was work repeated? Truncation failures so far; engine fss only.",
                 unit=units.Short,
                 queries=[Query(largest("mpcbench_repeats_total"), "{{party}}")],
                 lowest=0,

@@ -1,8 +1,8 @@
-"""The stages of a decoding step, for the board *Run*: which takes the time, the rounds and the bytes."""
+"""The stages of a decoding step, for the board *Run*: time, rounds and bytes of each."""
 
 from grafana_foundation_sdk.models import units
 
-from dashboards.boards.panels import Facts, Panel, bars, graph
+from dashboards.boards.panels import Panel, PanelOptions, bars, graph
 from dashboards.boards.queries import Query, chosen, rate, total
 
 _ONLINE = {"phase": "online"}
@@ -18,22 +18,22 @@ def stages() -> list[Panel]:
     )
     return [
         graph(
-            Facts(
+            PanelOptions(
                 title="Time by stage",
-                question="Which stage takes the time? Seconds of each stage in a second, the mean of the parties.",
+                question="Which stage takes the time? Seconds per second in each stage, the mean over the parties.",
                 unit=units.PercentUnit,
                 queries=[Query(f"avg by (stage) ({chosen(time)})", "{{stage}}")],
                 lowest=0,
                 height=12,
             ),
             stacked=True,
-            legend_beside=True,
+            legend_right=True,
         ),
         bars(
-            Facts(
-                title="Seconds of a stage in one token",
+            PanelOptions(
+                title="Seconds per token by stage",
                 question="Which stages make a token slow? The mean over the last tokens and the parties; a full bar is "
-                "the largest in the time shown.",
+                "the largest in the time range.",
                 unit=units.Seconds,
                 queries=[
                     Query(
@@ -46,27 +46,27 @@ def stages() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
-                title="Rounds a second by stage",
-                question="Which stage eats the rounds? On a slow link each costs a round trip.",
+            PanelOptions(
+                title="Rounds per second by stage",
+                question="Which stage needs the rounds? On a slow link each round costs a round trip.",
                 unit=units.Short,
                 queries=[Query(f"max by (stage) (sum by (stage, party) ({chosen(rounds)}))", "{{stage}}")],
                 lowest=0,
                 height=12,
             ),
             stacked=True,
-            legend_beside=True,
+            legend_right=True,
         ),
         graph(
-            Facts(
-                title="Bytes a second by stage",
-                question="Which stage fills the links? Bytes that the parties send, with framing.",
+            PanelOptions(
+                title="Bytes per second by stage",
+                question="Which stage loads the links? Bytes sent by all parties, with framing.",
                 unit=units.BytesPerSecondSI,
                 queries=[Query(total(sent, "stage"), "{{stage}}")],
                 lowest=0,
                 height=12,
             ),
             stacked=True,
-            legend_beside=True,
+            legend_right=True,
         ),
     ]

@@ -1,36 +1,36 @@
-"""The board *Sweep*: how far it is, what each cell took, what failed."""
+"""The board *Sweep*: progress, the cost of each cell, failures."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.models import units
 
 from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, WARNING, Limit
-from dashboards.boards.panels import Column, Facts, Panel, bars, graph, number, rows
+from dashboards.boards.panels import Column, Panel, PanelOptions, bars, graph, number, rows
 from dashboards.boards.queries import Query, of_cell, series
 from parties.metering.registry import RUN_INFO
 
 _FINISHED = "mpcbench_cells_finished_total"
 _CELL = ("cell", "engine", "policy", "parameters", "seq_len", "network", "repeat")
 ALERTS = 'ALERTS{alertstate="firing", run="$run"}'
-"""What Prometheus itself says of the alert rules in `dashboards.rules`."""
-NOTHING_WRONG = "No alert fires"
-_NONE_OF_THEM = "or on () vector(0)"
+"""The series that Prometheus itself serves for the alert rules in `dashboards.rules`."""
+NOTHING_WRONG = "No alert is firing"
+_OR_ZERO = "or on () vector(0)"
 
 
 def sweep() -> Dashboard:
     """The board."""
-    purpose = "How far a sweep is, what each cell took and which failed."
+    purpose = "The progress of a sweep, the time of each cell, and the cells that failed."
     return board("sweep", "mpcache-bench: Sweep", purpose, [("Progress", _progress()), ("Cells", _cells())])
 
 
 def _progress() -> list[Panel]:
     remaining = series("mpcbench_remaining_seconds")
-    finished = f"(sum({series(_FINISHED)}) {_NONE_OF_THEM})"
+    finished = f"(sum({series(_FINISHED)}) {_OR_ZERO})"
     return [
         number(
-            Facts(
-                title="Finished",
-                question="How many cells are done? Every cell that has a record, whatever its status.",
+            PanelOptions(
+                title="Cells finished",
+                question="How many cells are done? All cells that have a record, whatever its status.",
                 unit=units.Short,
                 queries=[Query(finished)],
                 width=4,
@@ -39,11 +39,11 @@ def _progress() -> list[Panel]:
             base=GOOD,
         ),
         number(
-            Facts(
-                title="Failed",
-                question="Did cells fail? Those of any status but ok; the records say why.",
+            PanelOptions(
+                title="Cells failed",
+                question="Did cells fail? Cells with any status other than ok; their records give the cause.",
                 unit=units.Short,
-                queries=[Query(f"{finished} - (sum({series(_FINISHED, status='ok')}) {_NONE_OF_THEM})")],
+                queries=[Query(f"{finished} - (sum({series(_FINISHED, status='ok')}) {_OR_ZERO})")],
                 limits=[Limit(1)],
                 width=4,
                 height=4,
@@ -51,9 +51,9 @@ def _progress() -> list[Panel]:
             base=GOOD,
         ),
         number(
-            Facts(
-                title="Left",
-                question="How many cells are still to be finished? The running one is among them.",
+            PanelOptions(
+                title="Cells pending",
+                question="How many cells are pending? The running cell is included.",
                 unit=units.Short,
                 queries=[Query(f"sum({series('mpcbench_cells_left')})")],
                 width=4,
@@ -61,9 +61,9 @@ def _progress() -> list[Panel]:
             )
         ),
         number(
-            Facts(
+            PanelOptions(
                 title="Current cell",
-                question="How long has the current cell been running? From its placement on.",
+                question="How long has the current cell been running? Counted from its placement.",
                 unit=units.Seconds,
                 queries=[Query(f"max({series('mpcbench_cell_elapsed_seconds')})")],
                 limits=[Limit(3600, WARNING), Limit(4 * 3600)],
@@ -72,9 +72,9 @@ def _progress() -> list[Panel]:
             )
         ),
         number(
-            Facts(
+            PanelOptions(
                 title="Time left",
-                question="How long will the sweep still take? By the estimate that --dry-run prints.",
+                question="How long will the sweep still take? By the same estimate as --dry-run.",
                 unit=units.Seconds,
                 queries=[Query(f"max({remaining})")],
                 width=4,
@@ -82,9 +82,9 @@ def _progress() -> list[Panel]:
             )
         ),
         number(
-            Facts(
-                title="Expected end",
-                question="When will the sweep be over? Now and the time left, in your browser's time zone.",
+            PanelOptions(
+                title="Estimated end",
+                question="When will the sweep end? Now plus the time left, in the time zone of your browser.",
                 unit=units.DatetimeLocalNotToday,
                 queries=[Query(f"1000 * (time() + max({remaining}))")],
                 width=4,
@@ -92,13 +92,13 @@ def _progress() -> list[Panel]:
             )
         ),
         graph(
-            Facts(
+            PanelOptions(
                 title="Cells over time",
-                question="Does the sweep move? Finished cells by status, on top of each other, and those left.",
+                question="Does the sweep make progress? Finished cells by status, stacked, and pending cells.",
                 unit=units.Short,
                 queries=[
                     Query(f"sum by (status) ({series(_FINISHED)})", "{{status}}"),
-                    Query(f"sum({series('mpcbench_cells_left')})", "left"),
+                    Query(f"sum({series('mpcbench_cells_left')})", "pending"),
                 ],
                 lowest=0,
                 width=10,
@@ -107,9 +107,9 @@ def _progress() -> list[Panel]:
             steps=True,
         ),
         bars(
-            Facts(
+            PanelOptions(
                 title="Cells by status",
-                question="How did the cells end? Only ok and incorrect ones were measured.",
+                question="How did the cells end? Only cells with status ok or incorrect were measured.",
                 unit=units.Short,
                 queries=[Query(f"sum by (status) ({series(_FINISHED)})", "{{status}}")],
                 lowest=0,
@@ -118,9 +118,9 @@ def _progress() -> list[Panel]:
             )
         ),
         rows(
-            Facts(
+            PanelOptions(
                 title="Alerts",
-                question="Does anything need a look? The alerts that fire now; docs/watching.md says what each means.",
+                question="Does anything need attention? The alerts that are firing; docs/watching.md explains each.",
                 unit=units.NoUnit,
                 queries=[Query(f"sum by (alertname, party, peer) ({ALERTS})")],
                 empty=NOTHING_WRONG,
@@ -137,10 +137,10 @@ def _cells() -> list[Panel]:
     token = of_cell(f"avg by (run) ({series('mpcbench_last_token_seconds')})", *_CELL)
     return [
         rows(
-            Facts(
-                title="Cells in this time",
-                question="What did each cell take? A row for each cell that ran in the time shown; "
-                "seconds a token are the mean over its tokens as they came.",
+            PanelOptions(
+                title="Cells in this time range",
+                question="What did each cell take? One row per cell that ran in the time range; TPOT (time per output "
+                "token) is the mean over its decoding steps.",
                 unit=units.Seconds,
                 queries=[
                     Query(f"1000 * min by ({by}) (min_over_time({seen}))"),
@@ -160,15 +160,16 @@ def _cells() -> list[Panel]:
                 Column("repeat", "Repeat", units.NoUnit, width=80),
                 Column("Value #A", "First seen", units.DatetimeLocalNotToday, width=180),
                 Column("Value #B", "Seen for", width=90),
-                Column("Value #C", "Seconds a token", width=130),
+                Column("Value #C", "TPOT", width=130),
                 Column("cell", "Cell", width=160),
             ],
             newest_first="First seen",
         ),
         graph(
-            Facts(
-                title="Seconds a token, cell by cell",
-                question="Which cells are slow? The last token of the current cell, named after its parameters.",
+            PanelOptions(
+                title="Seconds per token by cell",
+                question="Which cells are slow? Wall time of the last decoding step of the current cell, named by its "
+                "parameters.",
                 unit=units.Seconds,
                 queries=[Query(token, "{{engine}} {{policy}} {{seq_len}} {{network}} #{{repeat}}")],
                 limits=[Limit(60, WARNING), Limit(600, BAD)],
@@ -176,6 +177,6 @@ def _cells() -> list[Panel]:
                 width=24,
             ),
             steps=True,
-            legend_beside=True,
+            legend_right=True,
         ),
     ]

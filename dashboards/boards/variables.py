@@ -1,4 +1,4 @@
-"""Template variables: what a board is narrowed down to."""
+"""Template variables of the boards: data source, run and filters."""
 
 from grafana_foundation_sdk.builders.dashboard import DatasourceVariable, QueryVariable
 from grafana_foundation_sdk.models.dashboard import (
@@ -12,41 +12,41 @@ from grafana_foundation_sdk.models.dashboard import (
 from parties.metering.registry import BY_NAME, RUN_INFO
 
 STATE = BY_NAME["mpcbench_cell_state"]
-"""The metric that every party serves from its start."""
+"""A metric that every party serves from its start."""
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
-"""The data source of every panel and variable: the one that the user picks."""
+"""The data source of every panel and variable, as chosen by the user."""
 
-PICKS = ("engine", "policy", "network", "party")
-"""Variables that take several values, or all."""
+FILTERS = ("engine", "policy", "network", "party")
+"""Variables that accept several values, or all."""
 
 
 def source() -> DatasourceVariable:
-    """The Prometheus that the boards read."""
+    """The Prometheus data source of the boards."""
     return DatasourceVariable("source").label("Prometheus").description("The data source to read.").type("prometheus")
 
 
 def run() -> QueryVariable:
-    """The run that is watched: one, so that runs are never added up."""
+    """The run to show: exactly one, so that runs are never added up."""
     return _labels_of(RUN_INFO, "", "run").label("Run").description("Experiment, start and a random suffix.")
 
 
 def experiment() -> QueryVariable:
-    """The experiment of the run, hidden: the tag of its annotations. A run is named NAME-TIME-SUFFIX."""
+    """The experiment of the run, a hidden variable that selects its annotations. A run is named NAME-TIME-SUFFIX."""
     built = _labels_of(RUN_INFO, '{run="$run"}', "run").name("experiment").label("Experiment")
     return (
         built.description("Name of the experiment.").hide(VariableHide.HIDE_VARIABLE).regex(r"/(.+)-\d{8}T\d{6}-\w+$/")
     )
 
 
-def pick(label: str) -> QueryVariable:
-    """Some values of a label, or all of the run's.
+def filter_of(label: str) -> QueryVariable:
+    """A filter on a label: several of its values in the run, or all.
 
     Args:
         label: `party`, or a parameter of a cell.
 
     Raises:
-        KeyError: The metric that the values come from has no such label.
+        KeyError: The metric that supplies the values has no such label.
     """
     metric = STATE if label == "party" else BY_NAME[RUN_INFO]
     if label not in metric.labels:

@@ -1,1 +1,1 @@
-"""The back ends: each takes a `Request` and, while its context is open, has the links as the profile says."""
+"""The back ends. Each takes a `Request` and shapes the links according to the profile while its context is open."""

@@ -1,4 +1,4 @@
-"""Back end `proxy`: a process without any privilege through which all connections on loopback go."""
+"""Back end `proxy`: an unprivileged process that forwards all connections on loopback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,24 +10,24 @@ from netem.process import Child, command
 
 
 def obstacle(request: Request) -> str:
-    """Why this back end cannot do what is asked; empty if it can."""
+    """Why this back end cannot serve the request; empty if it can."""
     if not request.on_loopback:
-        return "it serves parties on loopback of one machine only"
+        return "it only serves parties on the loopback of one machine"
     lossy = [">".join(pair) for pair in request.pairs if request.link(pair).loss_pct]
     if lossy:
-        return f"it carries byte streams, which lose nothing, and {lossy[0]} asks for loss_pct"
+        return f"it carries byte streams, which lose nothing, and {lossy[0]} requests loss_pct"
     return ""
 
 
 @contextmanager
 def shaped(request: Request) -> Iterator[Paths]:
-    """Each ordered pair has an address of its own to dial, for data and for probes."""
+    """Give each ordered pair its own addresses to dial, for data and for probes."""
     overhead_ms = proxy_overhead_ms()
     targets = [
         (pair, endpoints[pair[1]]) for endpoints in (request.endpoints, request.probes) for pair in request.pairs
     ]
     proxy = Child(
-        command("netem.proxy"),
+        command("netem.proxy_process"),
         {
             "compensation_ms": overhead_ms,
             "lines": {">".join(pair): asdict(request.link(pair)) for pair in request.pairs},

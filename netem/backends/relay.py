@@ -1,4 +1,4 @@
-"""Back end `relay`: a switch in user space on the hub between the hosts, for kernels without netem."""
+"""Back end `relay`: a user-space switch on the hub between the hosts, for kernels without netem."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -6,15 +6,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from netem.backends.flows import flows_of, unshapable
 from netem.backends.request import Paths, Request, direct
+from netem.backends.requested_flows import flows_of, unshapable
 from netem.errors import NetemError
 from netem.flows import Flow
 from netem.profile import Link
 
 
 def obstacle(request: Request) -> str:
-    """Why this back end cannot do what is asked; empty if it can."""
+    """Why this back end cannot serve the request; empty if it can."""
     if request.site.hub is None:
         return "it needs a hub that all packets pass through, which the hosts of a lab have"
     return unshapable(request)
@@ -22,7 +22,7 @@ def obstacle(request: Request) -> str:
 
 @contextmanager
 def shaped(request: Request) -> Iterator[Paths]:
-    """The relay carries all packets between the hosts, and the parties' through lines."""
+    """Forward all packets between the hosts through the relay, and those of the parties through lines."""
     flows = flows_of(request)
     started = _relay(request, [replace(flow, link=Link()) for flow in flows], 0.0)
     try:
@@ -31,12 +31,12 @@ def shaped(request: Request) -> Iterator[Paths]:
         details = {"scheduling": started["scheduling"], "compensation_ms": round(compensation_ms, 4)}
         yield direct(request, pid=started["pid"], **details)
     finally:
-        with suppress(NetemError):  # a hub that is gone has nothing left to give back
+        with suppress(NetemError):  # if the hub is gone, there is nothing to restore
             _call(request, "relay_end", {})
 
 
 def _overhead_ms(request: Request) -> float:
-    """One-way delay between two hosts through a relay that adds none, in milliseconds."""
+    """One-way delay between two hosts through a relay that adds no delay, in milliseconds."""
     trips: list[float] = [
         request.site.call(request.endpoints[src][0], "rtt", {"address": request.probes[dst]})["rtt_ms"]
         for src, dst in request.pairs
@@ -49,5 +49,5 @@ def _relay(request: Request, flows: Sequence[Flow], compensation_ms: float) -> d
 
 
 def _call(request: Request, verb: str, given: dict[str, Any]) -> dict[str, Any]:
-    assert request.site.hub is not None  # noqa: S101 - obstacle() has looked; this is for the type checker
+    assert request.site.hub is not None  # noqa: S101 - checked by obstacle(); for the type checker
     return request.site.call(request.site.hub, verb, given)

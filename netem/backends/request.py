@@ -1,4 +1,4 @@
-"""What every back end is asked, and what it answers."""
+"""Input and output of every back end: a request for shaped links, and the addresses to dial."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from netem.profile import Link, NetworkProfile, Pair
 
 @dataclass(frozen=True)
 class Request:
-    """Links to be had.
+    """A request for shaped links.
 
     Attributes:
-        profile: What they should be like; pairs bear the names of the endpoints.
+        profile: Requested values; pairs are named after the endpoints.
         endpoints: Data address of each party, in order.
-        probes: Address of a prober on the same host as each party.
-        site: Reaches the hosts.
-        run: Whose they are, for leases and error messages.
-        ttl_s: Seconds after which the rules may be removed by anyone.
-        replace: Whether a root qdisc that is not ours may be replaced.
-        ports: How many ports are each party's, from that of its data address on.
+        probes: Address of a prober on the host of each party.
+        site: Access to the hosts.
+        run: Owner of the rules, for leases and error messages.
+        ttl_s: Seconds after which any process may remove the rules.
+        replace: Whether a foreign root qdisc may be replaced.
+        ports: Number of ports per party, starting with the port of its data address.
     """
 
     profile: NetworkProfile
@@ -41,7 +41,7 @@ class Request:
         return tuple(permutations(self.endpoints, 2))
 
     def link(self, pair: Pair) -> Link:
-        """What is asked of one direction."""
+        """The requested link of one direction."""
         return self.profile.link(*pair)
 
     @property
@@ -52,12 +52,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Paths:
-    """What to dial while a back end is at work.
+    """Addresses to dial while a back end is active.
 
     Attributes:
-        data: For each ordered pair, what the first dials to reach the second's data address.
-        probe: The same for the second's prober.
-        details: What a record should say of the back end, as plain values.
+        data: For each ordered pair, the address that the first dials to reach the data port of the second.
+        probe: The same for the prober of the second.
+        details: Facts about the back end for the record, as plain values.
     """
 
     data: Mapping[Pair, Address]
@@ -66,7 +66,7 @@ class Paths:
 
 
 def direct(request: Request, **details: Any) -> Paths:
-    """Paths without any detour."""
+    """Paths that lead directly to the endpoints."""
     return Paths(
         {(src, dst): request.endpoints[dst] for src, dst in request.pairs},
         {(src, dst): request.probes[dst] for src, dst in request.pairs},

@@ -1,12 +1,12 @@
-"""Back end `tc`: the kernel's own traffic control on every host's egress."""
+"""Back end `tc`: the traffic control of the kernel on the egress of every host."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from netem.backends.flows import flows_of, unshapable
 from netem.backends.request import Paths, Request, direct
+from netem.backends.requested_flows import flows_of, unshapable
 from netem.errors import NetemError
 from netem.flows import Flow
 from netem.profile import Link
@@ -14,7 +14,7 @@ from netem.tc_plan import needs_netem
 
 
 def obstacle(request: Request) -> str:
-    """Why this back end cannot do what is asked; empty if it can."""
+    """Why this back end cannot serve the request; empty if it can."""
     if reason := unshapable(request):
         return reason
     wanted = "delay" if any(needs_netem(request.link(pair)) for pair in request.pairs) else "rate"
@@ -26,7 +26,7 @@ def obstacle(request: Request) -> str:
 
 @contextmanager
 def shaped(request: Request) -> Iterator[Paths]:
-    """Each host shapes what it sends to each other host's party."""
+    """Shape on each host the packets to the party on each other host."""
     overhead_ms = {pair: _rtt_ms(request, *pair) / 2 for pair in request.pairs}
     flows = [_compensated(flow, request, overhead_ms) for flow in flows_of(request)]
     leases: dict[str, str] = {}
@@ -37,7 +37,7 @@ def shaped(request: Request) -> Iterator[Paths]:
         yield direct(request, leases=leases, compensation_ms=round(max(overhead_ms.values()), 4))
     finally:
         for host, lease in leases.items():
-            with suppress(NetemError):  # a host that is gone took its rules along, or its janitor does it
+            with suppress(NetemError):  # the rules of a vanished host are gone, or its janitor removes them
                 request.site.call(host, "tc_remove", {"lease": lease})
 
 
@@ -48,7 +48,7 @@ def _apply(request: Request, host: str, flows: Sequence[Flow]) -> str:
 
 
 def _rtt_ms(request: Request, src: str, dst: str) -> float:
-    """Round trip between two hosts before anything is added; what is asked for includes it."""
+    """Round-trip time between two unshaped hosts, in milliseconds; the requested delay includes it."""
     answer = request.site.call(request.endpoints[src][0], "rtt", {"address": request.probes[dst]})
     return float(answer["rtt_ms"])
 

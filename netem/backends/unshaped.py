@@ -1,4 +1,4 @@
-"""Back end `none`: links as they are."""
+"""Back end `none`: links are not shaped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from netem.backends.request import Paths, Request, direct
 
 
 def obstacle(request: Request) -> str:
-    """Why this back end cannot do what is asked; empty if it can."""
-    return "the profile asks for shaped links" if request.profile.shaped else ""
+    """Why this back end cannot serve the request; empty if it can."""
+    return "the profile requests shaped links" if request.profile.shaped else ""
 
 
 @contextmanager
 def shaped(request: Request) -> Iterator[Paths]:
-    """Everyone dials everyone directly."""
+    """Let all parties dial each other directly."""
     yield direct(request)

@@ -1,6 +1,6 @@
-"""The lab: hosts on one machine, each with namespaces, an address, `/tmp` and `/dev/shm` of its own, on one hub.
+"""The lab: emulated hosts on one machine, each with its own namespaces, address, `/tmp` and `/dev/shm`, on one hub.
 
-It knows nothing of what runs on its hosts.
+It is independent of the programs that run on its hosts.
 """
 
 from netem.lab.client import Host, Lab, attached, labs

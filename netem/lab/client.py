@@ -1,4 +1,4 @@
-"""Making, finding and using a lab."""
+"""Creates, finds and uses labs."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ class Host:
     Attributes:
         name: `h0`, `h1`, ...
         address: Its IPv4 address.
-        pid: Its first process; its namespaces are that process's.
+        pid: First process of the host, whose namespaces are those of the host.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Host:
 
 
 class Lab:
-    """A lab that is up, as a `Site` for `netem.shape`. In a `with` statement it is taken down at the end.
+    """A running lab, as a `Site` for `netem.shape`. A `with` statement takes it down at the end.
 
     Args:
-        facts: What its supervisor said of it.
+        facts: Description of the lab, as its supervisor reported it.
 
     Attributes:
-        id: Part of all its names.
-        hosts: Its hosts, without the hub.
-        network: Name of the profile that its links have by themselves.
-        backend: What shapes them.
-        hub: Name under which `call` reaches the hub.
+        id: Part of all names of the lab.
+        hosts: Hosts of the lab, without the hub.
+        network: Name of the profile of its links.
+        backend: Back end that shapes its links.
+        hub: Name of the hub, for `call`.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -79,24 +79,24 @@ class Lab:
         detached: bool = False,
         network: NetworkProfile | None = None,
     ) -> Self:
-        """Make a lab.
+        """Create a lab.
 
         Args:
-            hosts: How many.
-            subnet: First three parts of their addresses; no other network sees them, so they cannot clash.
-            shm_mb: Size of each host's `/dev/shm` in MiB.
-            keep: Folders that hosts see even if they lie in `/tmp`; what Python needs is always seen.
-            detached: Whether it stays up when this process ends.
-            network: Links between the hosts, for the TCP ports `DATA_PORTS`; as they are if left out.
+            hosts: Number of hosts, 2 to 64.
+            subnet: First three parts of their addresses; isolated from other networks, so there are no conflicts.
+            shm_mb: Size of the `/dev/shm` of each host in MiB.
+            keep: Folders that are visible on the hosts even if they lie in `/tmp`; those of Python always are.
+            detached: Whether the lab stays up when this process exits.
+            network: Links between the hosts, for the TCP ports `DATA_PORTS`; not shaped if omitted.
 
         Raises:
-            NetemError: Not root, a number out of range, or the kernel refused.
+            NetemError: The process is not root, a number is out of range, or the kernel refused.
         """
         if not 2 <= hosts <= _MOST_HOSTS:
             raise NetemError(f"hosts: {hosts} is not allowed; give 2 to {_MOST_HOSTS}")
         if os.geteuid() != 0:
             raise NetemError("a lab needs root, for namespaces and raw sockets; without it use the back end `proxy`")
-        folder = state_dir("labs")  # where processes on a host look for their lab
+        folder = state_dir("labs")  # processes on a host find their lab there
         needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), folder, *keep]
         plan = Plan(
             id=secrets.token_hex(3),
@@ -124,7 +124,7 @@ class Lab:
         self.down()
 
     def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """See `netem.host.Site.call`; hosts go by address, by name, or `hub`."""
+        """See `netem.host.Site.call`; a host is given by address or name, the hub as `hub`."""
         if self._connection is None:
             self._connection = socket.socket(socket.AF_UNIX)
             self._connection.connect(self.socket)
@@ -149,10 +149,10 @@ class Lab:
         return str(Path(self._facts["folder"]) / f"{self.id}.sock")
 
     def host(self, name: str) -> Host:
-        """A host by its name.
+        """The host of a name or address.
 
         Raises:
-            NetemError: There is none of that name.
+            NetemError: There is no such host.
         """
         for host in self.hosts:
             if name in (host.name, host.address):
@@ -160,44 +160,47 @@ class Lab:
         raise NetemError(f"host {name!r} is not in lab {self.id}; use one of {', '.join(h.name for h in self.hosts)}")
 
     def entering(self, name: str, argv: Sequence[str], cwd: Path | None = None) -> list[str]:
-        """The command that runs another one on a host, in all its namespaces."""
+        """The command line that runs `argv` on a host, in all its namespaces."""
         enter = ["nsenter", "--target", str(self.host(name).pid), "--mount", "--net", "--pid", "--ipc", "--uts"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(cwd or Path.cwd()), *argv]
 
     def environment(self) -> dict[str, str]:
-        """The environment for commands on its hosts: they find this lab, and keep state on their own host."""
+        """The environment for commands on the hosts: they find this lab, and keep their state on their own host."""
         return {**environment(), _ATTACHED: self.socket, "MPCACHE_BENCH_STATE": "/tmp/mpcache-bench"}  # noqa: S108
 
     def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a command on a host; options as of `subprocess.Popen`."""
+        """Start a command on a host; `options` are those of `subprocess.Popen`."""
         return subprocess.Popen(self.entering(name, argv), **{"env": self.environment(), **options})
 
     def run(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-        """Run a command on a host to its end; options as of `subprocess.run`."""
+        """Run a command on a host to completion; `options` are those of `subprocess.run`."""
         return subprocess.run(self.entering(name, argv), **{"check": False, "env": self.environment(), **options})
 
     def spawn(self, name: str, argv: Sequence[str], log: str, **options: Any) -> None:
-        """Start a command on a host and leave it; it ends with its host at the latest.
+        """Start a detached command on a host; it ends with the host at the latest.
 
         Args:
-            name: The host.
-            argv: The command.
-            log: Where its output goes, a path on that host.
-            options: As of `subprocess.run`.
+            name: Name of the host.
+            argv: The command line.
+            log: Path on the host for its output.
+            options: Options of `subprocess.run`.
+
+        Raises:
+            NetemError: The command could not be started.
         """
         leave = ["sh", "-c", 'setsid "$@" >"$0" 2>&1 </dev/null &', log, *argv]
         if self.run(name, leave, **options).returncode != 0:
             raise NetemError(f"{name} cannot start {argv[0]}")
 
     def disconnect(self) -> None:
-        """Close our connection; what we had asked for is undone, the lab stays."""
+        """Close the connection to the lab; the supervisor undoes what was requested on it, and the lab stays up."""
         if self._connection is not None:
             self._replies.close()
             self._connection.close()
             self._connection = None
 
     def down(self) -> None:
-        """Take it down: every process on its hosts ends, every interface is gone."""
+        """Take the lab down: ends all processes on its hosts and removes all interfaces."""
         self.disconnect()
         if self._child is not None:
             self._child.close()
@@ -215,7 +218,7 @@ class Lab:
 
 
 def labs() -> tuple[Lab, ...]:
-    """All labs of this machine that are up. What a killed one left on disk is removed; it left nothing else."""
+    """All running labs of this machine. The files of killed labs, their only remains, are removed."""
     found = []
     for path in sorted(state_dir("labs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -228,7 +231,7 @@ def labs() -> tuple[Lab, ...]:
 
 
 def attached() -> Lab | None:
-    """The lab that this process runs on a host of, if it does."""
+    """The lab on one of whose hosts this process runs, or None."""
     path = os.environ.get(_ATTACHED)
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""What the hub does beside carrying: swap its bridge for a relay and back."""
+"""The verbs of the hub: replace its bridge with a relay and restore the bridge."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from netem.process import Child, command
 
 
 class Switch:
-    """The hub's ports, carried by a bridge, or by a relay for as long as someone needs one.
+    """The ports of the hub, connected by a bridge, or by a relay while a session needs one.
 
-    If a relay is killed, nothing carries the packets: links that were asked to be shaped are never quietly unshaped.
+    If the relay is killed, no packets are forwarded: links that should be shaped never become unshaped silently.
 
     Args:
         ports: Names of the ports.
@@ -25,13 +25,13 @@ class Switch:
         switch_on(self._ports)
 
     def relay(self, holder: object, given: dict[str, Any]) -> dict[str, Any]:
-        """Tell the relay what to carry, starting it if need be.
+        """Set the flows of the relay, starting it if necessary.
 
         Returns:
-            Its counters and process id.
+            Counters and process id of the relay.
 
         Raises:
-            ShapingError: Someone else has one.
+            ShapingError: Another session has the relay.
         """
         if self._holder not in (None, holder):
             raise ShapingError("the links of this lab are shaped already; wait for the other run, or use another lab")
@@ -40,14 +40,14 @@ class Switch:
         self._holder = holder
         leave_bridge(self._ports)
         try:
-            self._relay = Child(command("netem.relay"), {"ports": self._ports, **given})
+            self._relay = Child(command("netem.relay_process"), {"ports": self._ports, **given})
         except BaseException:
             self._give_back()
             raise
         return {**self._relay.answer, "pid": self._relay.pid}
 
     def end_relay(self, holder: object) -> None:
-        """Give the ports back to the bridge, if it is this holder who has them."""
+        """Return the ports to the bridge, if this holder has the relay."""
         if self._holder is holder:
             if self._relay is not None:
                 self._relay.close()
@@ -60,10 +60,10 @@ class Switch:
 
 
 class HubService(HostService):
-    """The verbs of a host, `relay(flows, compensation_ms)`, which answers with the relay's counters, and `relay_end`.
+    """The verbs of a host, and `relay(flows, compensation_ms)`, which returns the relay's counters, and `relay_end`.
 
     Args:
-        switch: The hub's ports.
+        switch: The ports of the hub.
     """
 
     def __init__(self, switch: Switch) -> None:
@@ -73,7 +73,7 @@ class HubService(HostService):
         self._verbs["relay_end"] = self._end_relay
 
     def close(self) -> None:
-        """Undo all that is not undone."""
+        """Close all probe servers, remove all rules and end the relay."""
         super().close()
         self._switch.end_relay(self)
 

@@ -1,8 +1,8 @@
-"""What makes new namespaces a host: its name, its own `/tmp` and `/dev/shm`, and a process that does as it is told.
+"""Sets up the host in new namespaces: its name, its own `/tmp` and `/dev/shm`, and a process that performs verbs.
 
-Run as `python -m netem.lab.inside` by `unshare` as the first process of a host. Lines of JSON on standard input are
-answered one by one on standard output; the first is `{"name", "shm_mb", "keep": [paths]}`. When standard input ends, so
-does the host with all its processes.
+Run as `python -m netem.lab.inside` by `unshare` as the first process of a host. Each line of JSON on standard input
+gets one reply on standard output; the first is `{"name", "shm_mb", "keep": [paths]}`. At the end of standard input the
+host ends with all its processes.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ _PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - they are made private here
 
 
 class Inside:
-    """The verbs of a lab's host: its own, and those of `HostService`, which are apart for every session."""
+    """The verbs of a host of a lab: its own, and those of `HostService`, with one service per session."""
 
     def __init__(self) -> None:
         self._services: dict[str, HostService] = {}
         self._switch: Switch | None = None
 
     def perform(self, session: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Do one thing; `end` undoes all that a session has done."""
+        """Perform one verb; `end` undoes everything that a session has done."""
         match verb:
             case "plug_in":
                 plug_in(**given)
@@ -49,37 +49,37 @@ class Inside:
 
 
 def main() -> None:
-    """Become the first process of the host; a second one does the work."""
+    """Run as the first process of the host, and perform the verbs in a second one."""
     first = json.loads(sys.stdin.readline())
     socket.sethostname(first["name"])
     with _kept([Path(path) for path in first["keep"]]):
         _mount_private("/tmp", _TMP_MB)  # noqa: S108
         _mount_private("/dev/shm", first["shm_mb"])  # noqa: S108
-    os.environ["MPCACHE_BENCH_STATE"] = "/tmp/mpcache-bench"  # noqa: S108 - leases are the host's own
+    os.environ["MPCACHE_BENCH_STATE"] = "/tmp/mpcache-bench"  # noqa: S108 - leases belong to the host
     prepare()
     worker = os.fork()
     if worker == 0:
         _serve()
         return
     with contextlib.suppress(ChildProcessError):
-        while os.wait()[0] != worker:  # the first process of a pid namespace buries its orphans
+        while os.wait()[0] != worker:  # the first process of a pid namespace reaps its orphans
             pass
     os._exit(0)
 
 
 def _serve() -> None:
     inside = Inside()
-    _say({})
+    _reply({})
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            _say({"answer": inside.perform(asked["session"], asked["verb"], asked["given"])})
-        except Exception as error:  # noqa: BLE001 - the one who asked must hear of every error
+            _reply({"answer": inside.perform(request["session"], request["verb"], request["given"])})
+        except Exception as error:  # noqa: BLE001 - every error goes back to the caller
             known = isinstance(error, NetemError)
-            _say({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+            _reply({"error": str(error) if known else f"{type(error).__name__}: {error}"})
 
 
-def _say(answer: Mapping[str, Any]) -> None:
+def _reply(answer: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
@@ -90,13 +90,13 @@ def _mount_private(path: str, size_mb: int) -> None:
 
 @contextlib.contextmanager
 def _kept(paths: list[Path]) -> Iterator[None]:
-    """Let folders that lie below a path which becomes private be seen on the host all the same."""
+    """Keep folders visible on the host that lie below a path which becomes private."""
     hidden = [path for path in paths if any(path.is_relative_to(private) for private in _PRIVATE)]
     held = [(path, os.open(path, os.O_PATH)) for path in hidden]
     yield
     for path, descriptor in held:
         path.mkdir(parents=True, exist_ok=True)
-        # Not canonicalised: by its name the folder is now the empty one that it is mounted on.
+        # Not canonicalised: the path of the folder now names the empty folder on which it is mounted.
         source = f"/proc/self/fd/{descriptor}"
         mount = ["mount", "--no-canonicalize", "--bind", source, str(path)]
         subprocess.run(mount, check=True, pass_fds=[descriptor])

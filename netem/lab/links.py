@@ -1,4 +1,4 @@
-"""The lab's cables, by netlink."""
+"""The cables and the bridge of a lab, through netlink."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 _BRIDGE = "br0"
-# Enough for 1 Gbit/s over 200 ms; the kernel's own 4 MiB would be the bottleneck of a long fat link, not the link.
+# Enough for 1 Gbit/s over 200 ms; with the default of 4 MiB the buffers would be the bottleneck of such a link.
 _TCP_BUFFERS = {"tcp_wmem": "4096 65536 67108864", "tcp_rmem": "4096 131072 67108864"}
 
 
 def cable(hub: int, port: str, host: int) -> None:
-    """Connect two network namespaces, named by a process in each: `port` in the hub to `eth0` in the host."""
+    """Connect two network namespaces, given by a process in each: `port` in the hub to `eth0` in the host."""
     with IPRoute() as ip:
         ip.link("add", ifname=port, kind="veth", net_ns_pid=hub, peer={"ifname": "eth0", "net_ns_pid": host})
 
 
 def prepare() -> None:
-    """In a new network namespace: loopback, TCP buffers, and no IPv6, whose chatter would be in the byte counters."""
+    """In a new network namespace: set up loopback and TCP buffers, and disable IPv6, whose traffic would be counted."""
     for name, value in _TCP_BUFFERS.items():
         Path(f"/proc/sys/net/ipv4/{name}").write_text(value, encoding="ascii")
     disable_ipv6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
@@ -46,14 +46,14 @@ def switch_on(ports: Iterable[str]) -> None:
 
 
 def join_bridge(ports: Iterable[str]) -> None:
-    """On the hub: let the bridge carry what the ports receive; a port whose host is gone is gone too."""
+    """On the hub: add the ports to the bridge; the port of a host that has ended no longer exists."""
     with IPRoute() as ip:
         for index in _indices(ip, ports):
             ip.link("set", index=index, master=_index(ip, _BRIDGE))
 
 
 def leave_bridge(ports: Iterable[str]) -> None:
-    """On the hub: take the ports from the bridge; nothing is carried until someone else does."""
+    """On the hub: remove the ports from the bridge, which stops all forwarding."""
     with IPRoute() as ip:
         for index in _indices(ip, ports):
             ip.link("set", index=index, master=0)

@@ -1,8 +1,8 @@
-"""The process that a lab is: it makes the hosts, passes on what they are asked, and takes them with it when it ends.
+"""The process of a lab: creates the hosts, forwards requests to them, and ends them when it exits.
 
-Run as `python -m netem.lab.supervisor`, told on standard input the fields of `Plan`. It listens on a Unix socket, where
-a client writes lines of JSON `{"host", "verb", "given"}`, each answered with `{"answer"}` or `{"error"}`. What a client
-asked for is undone when its connection ends, so however the client ends.
+Run as `python -m netem.lab.supervisor`, with the fields of `Plan` as JSON on standard input. It listens on a Unix
+socket, where a client writes lines of JSON `{"host", "verb", "given"}`, each answered with `{"answer"}` or `{"error"}`.
+Everything that a client requested is undone when its connection closes, also when the client is killed.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from netem.shaping import shape
 from netem.state import started, write_whole
 
 HUB = "hub"
-# TCP ports whose traffic a lab with a network of its own shapes; all else, Ray's above all, is left alone.
+# TCP ports that a lab with its own network shapes; all other traffic, in particular Ray's, is not shaped.
 DATA_PORTS = range(7168, 7232)
 _PREFIX = 24
 _NAMESPACES = ("--mount", "--propagation", "private", "--net", "--pid", "--ipc", "--uts")
@@ -34,16 +34,16 @@ _NAMESPACES = ("--mount", "--propagation", "private", "--net", "--pid", "--ipc",
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab to be made.
+    """Parameters of a new lab.
 
     Attributes:
-        id: Part of every name, so that two labs never meet.
-        addresses: Of each host, by name.
-        shm_mb: Size of each host's `/dev/shm`.
-        keep: Folders that hosts see even if they lie in `/tmp`.
-        detached: Whether it stays when the one who started it ends.
-        network: Profile of the links, as `NetworkProfile.to_mapping` gives it; it holds for `DATA_PORTS` of all hosts.
-        folder: Where its state file and socket go.
+        id: Part of every name, so that labs do not collide.
+        addresses: Address of each host, by name.
+        shm_mb: Size of the `/dev/shm` of each host, in MiB.
+        keep: Folders that are visible on the hosts even if they lie in `/tmp`.
+        detached: Whether the lab stays up when its creator exits.
+        network: Profile of the links, from `NetworkProfile.to_mapping`; it applies to `DATA_PORTS` of all hosts.
+        folder: Folder of the state file and of the socket.
     """
 
     id: str
@@ -56,28 +56,29 @@ class Plan:
 
     @property
     def state(self) -> Path:
-        """The file that says where the lab is."""
+        """The state file, by which clients find the lab."""
         return Path(self.folder) / f"{self.id}.json"
 
     @property
     def socket(self) -> Path:
-        """The socket that it listens on."""
+        """The Unix socket of the supervisor."""
         return Path(self.folder) / f"{self.id}.sock"
 
 
 class Machine:
-    """A host as seen from outside.
+    """A host, as its supervisor sees it.
 
     Args:
-        name: Its full name, with the lab's id.
-        plan: The lab's.
+        name: Full name of the host, with the id of the lab.
+        plan: Parameters of the lab.
 
     Attributes:
-        pid: Its first process, as seen from here; enter its namespaces by it.
+        pid: First process of the host, in the pid namespace of the supervisor; gives access to its namespaces.
     """
 
     def __init__(self, name: str, plan: Plan) -> None:
-        # Killing any process of the chain kills all that follow, the first process of the host last and all with it.
+        # Killing any process of the chain kills all that follow; the last is the first process of the host, and the
+        # whole host ends with it.
         chain = ["setpriv", "--pdeathsig", "KILL", "unshare", *_NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
         self._child = Child(
             [*chain, *command("netem.lab.inside")], {"name": name, "shm_mb": plan.shm_mb, "keep": plan.keep}
@@ -87,7 +88,7 @@ class Machine:
         self._lock = threading.Lock()
 
     def ask(self, session: str, verb: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Pass a verb on; the answer, or the error, as it came."""
+        """Forward a verb to the host; returns its answer or error unchanged."""
         with self._lock:
             return self._child.ask({"session": session, "verb": verb, "given": given})
 
@@ -97,7 +98,7 @@ class Machine:
 
 
 class Supervisor(socketserver.ThreadingUnixStreamServer):
-    """A lab."""
+    """The supervisor of one lab."""
 
     daemon_threads = True
 
@@ -109,7 +110,7 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
         self._shaping = contextlib.ExitStack()
 
     def build(self) -> None:
-        """Make the hosts and wire them up."""
+        """Create the hosts, connect them and shape their links."""
         names = (HUB, *self.plan.addresses)
         for name in names:
             self.machines[name] = Machine(f"mpcb-{self.plan.id}-{name}", self.plan)
@@ -125,7 +126,7 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
         write_whole(self.plan.state, self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """What a client must know to find its way."""
+        """Description of the lab for its clients."""
         return {
             **asdict(self.plan),
             "pid": os.getpid(),
@@ -135,7 +136,7 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
         }
 
     def tear_down(self) -> None:
-        """End all hosts and forget the lab."""
+        """End all hosts and remove the files of the lab."""
         with contextlib.suppress(NetemError):
             self._shaping.close()
         for machine in self.machines.values():
@@ -145,10 +146,10 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
             path.unlink(missing_ok=True)
 
     def order(self, name: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a host do something.
+        """Perform a verb on a host.
 
         Raises:
-            NetemError: It could not.
+            NetemError: The verb failed.
         """
         answer = self.machines[name].ask("", verb, dict(given))
         if "error" in answer:
@@ -157,7 +158,7 @@ class Supervisor(socketserver.ThreadingUnixStreamServer):
 
 
 class _Within:
-    """The lab as a site, for the lab itself."""
+    """The lab as a site, for its own supervisor."""
 
     def __init__(self, lab: Supervisor) -> None:
         self.hub: str | None = HUB
@@ -169,7 +170,7 @@ class _Within:
 
 
 class _Session(socketserver.StreamRequestHandler):
-    """One client's connection."""
+    """The connection of one client."""
 
     server: Supervisor
 
@@ -190,7 +191,7 @@ class _Session(socketserver.StreamRequestHandler):
 
 
 def main() -> None:
-    """Make the lab, say where it is, and keep it until told to stop or, unless detached, until standard input ends."""
+    """Create the lab, report it, and keep it up until a signal or, unless detached, until the end of standard input."""
     plan = Plan(**json.loads(sys.stdin.readline()))
     if plan.detached and os.fork():
         os._exit(0)
@@ -203,7 +204,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(lab.facts()) + "\n")
         sys.stdout.flush()
         if plan.detached:
-            _let_go()
+            _detach_from_starter()
         else:
             threading.Thread(target=_stop_with_stdin, daemon=True).start()
         signal.sigwait(signals)
@@ -216,8 +217,8 @@ def _stop_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _let_go() -> None:
-    """Hold none of the starter's pipes."""
+def _detach_from_starter() -> None:
+    """Close the pipes of the starter."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)

@@ -7,17 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.link_time import PARTIES, PhaseCost, StageCost, link_seconds
 from orchestrator.predict.calibration import Calibration
-from orchestrator.predict.forecast import (
-    PARTIES,
-    Forecast,
-    PhaseCost,
-    StageCost,
-    forecast,
-    network_seconds,
-    wall_seconds,
-)
-from orchestrator.predict.local_work import compute
+from orchestrator.predict.forecast import Forecast, forecast
+from orchestrator.predict.local_work import RULE_OF_THUMB
+from orchestrator.predict.prediction import Prediction, predict
 from orchestrator.records.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
@@ -26,22 +20,26 @@ _COUNTS = ("rounds", "client sends", "server sends", "dealer to client", "dealer
 _SECONDS = ("links", "compute", "seconds", "counts", "compute from")
 _NOTES = """Exact counts are those of a run, framing included. They leave out what is run again by chance, and requests.
 Seconds are compute + rounds x delay + bytes / rate, or what a streaming dealer's links take if that is more."""
-_CALIBRATE = """
-Compute is n/a: measure this machine by `mpcache-bench cost --calibrate`, or name past runs by --records."""
+_CALIBRATE = f"""
+Compute by a {RULE_OF_THUMB}: measure this machine by `mpcache-bench cost --calibrate`, or name runs by --records."""
 _TEXT = ("engine", "policy", "network", "of", "stage", "counts", "compute from")
 
 
 def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibration | None) -> Table:
-    """A row for each cell, amounts a token, and one for its prompt where the parties run it themselves."""
-    past, known = list(past), True
+    """A row for each cell, amounts per token, and one for its prompt where the parties run it themselves.
+
+    Raises:
+        PartyError: A policy's trained heads cannot be read here.
+    """
+    past, rough = list(past), False
     result = _table("", (*_CELL, *_COUNTS, *_SECONDS))
     for cell in cells:
-        found = forecast(cell)
+        counts, expected = forecast(cell), predict(cell, past, calibration, most=None)
         if cell.prefill == "mpc" and cell.engine.name != "plain":
-            result.add_row(*_words(cell, "the prompt"), *_prompt(cell, found))
-        result.add_row(*_words(cell, "a token"), *_token(cell, found, past, calibration))
-        known = known and compute(cell, past, calibration) is not None
-    result.caption = Text(_NOTES + ("" if known else _CALIBRATE))
+            result.add_row(*_words(cell, "the prompt"), *_prompt(cell, counts, expected))
+        result.add_row(*_words(cell, "a token"), *_token(counts, expected))
+        rough = rough or expected.source == RULE_OF_THUMB
+    result.caption = Text(_NOTES + (_CALIBRATE if rough else ""))
     return result
 
 
@@ -67,20 +65,19 @@ def _stages(cell: Cell, found: Forecast) -> Table:
     return result
 
 
-def _token(cell: Cell, found: Forecast, past: Sequence[Record], calibration: Calibration | None) -> list[str]:
-    """Amounts a token."""
-    n, local = cell.new_tokens, compute(cell, past, calibration)
-    links = network_seconds(found.decode, cell)
-    seconds = None if local is None else wall_seconds(local.seconds, found.decode, cell) / n
-    times = [duration(links / n), duration(None if local is None else local.seconds / n), duration(seconds)]
-    return [*_counts(found.decode, n), *times, _sort(found), "n/a" if local is None else local.source]
+def _token(counts: Forecast, expected: Prediction) -> list[str]:
+    """Amounts per token."""
+    n = expected.tokens
+    times = [expected.link_seconds, expected.local_seconds, expected.decode_seconds]
+    return [*_counts(counts.decode, n), *(duration(each / n) for each in times), _sort(counts), expected.source]
 
 
-def _prompt(cell: Cell, found: Forecast) -> list[str]:
-    if found.prefill is None:
-        return ["n/a"] * len((*_COUNTS, *_SECONDS))
-    links = duration(network_seconds(found.prefill, cell))
-    return [*_counts(found.prefill, 1), links, "n/a", "n/a", _sort(found), "n/a"]
+def _prompt(cell: Cell, counts: Forecast, expected: Prediction) -> list[str]:
+    seconds = duration(expected.prompt_seconds)
+    if counts.prefill is None:
+        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", seconds, "n/a", expected.source]
+    links = link_seconds(counts.prefill, cell.network, cell.engine.name)
+    return [*_counts(counts.prefill, 1), duration(links), "n/a", seconds, _sort(counts), expected.source]
 
 
 def _counts(cost: PhaseCost, n: int) -> list[str]:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from orchestrator.cli.common import interruptible, refusing, say
+from orchestrator.cli.common import interruptible, note, refusing, say
 from orchestrator.experiment.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be evaluated, and stop.")] = False,
 ) -> None:
     """Evaluate the quality of cache policies in the clear, and compare it with their private cost."""
+    from orchestrator.predict.calibration import CalibrationError
     from orchestrator.quality.results import ResultStore  # torch comes with these, and most commands do without
     from orchestrator.quality.study import load_study
     from orchestrator.quality.work import by_prompt, points_of, unfinished
@@ -32,7 +33,7 @@ def evaluate(
     from parties.errors import PartyError
 
     interrupted = "interrupted; the same command continues from here"
-    with interruptible(interrupted), refusing(ConfigError, PartyError, StoreError):
+    with interruptible(interrupted), refusing(CalibrationError, ConfigError, PartyError, StoreError):
         study, store = load_study(file), ResultStore(out)
         if dry_run:
             left = unfinished(study, store)
@@ -40,8 +41,12 @@ def evaluate(
             for name in (*study.choices(), *study.presses):
                 say(f"  {name}")
             return
-        _run(study, store.open(study), jobs)
-        _report(study, store, records or [])
+        with store:
+            store.begin(study)
+            for warning in store.warnings:
+                note(f"warning: {warning}")
+            _run(study, store, jobs)
+            _report(study, store, records or [])
 
 
 def _run(study: "Study", store: "ResultStore", jobs: int) -> None:
@@ -60,14 +65,15 @@ def _run(study: "Study", store: "ResultStore", jobs: int) -> None:
 
 
 def _report(study: "Study", store: "ResultStore", folders: list[Path]) -> None:
+    from orchestrator.predict.calibration import known_calibration
     from orchestrator.quality.averages import lines_of
     from orchestrator.quality.frontier import NETWORKS, price
     from orchestrator.quality.tables import figure, latex, markdown
     from orchestrator.records.store import RecordStore
 
     past = [record for folder in folders for record in RecordStore(folder).read()]
-    lines = lines_of(store.read())
-    priced = [(line, price(study.model, line.policy, line.length, past)) for line in lines if line.policy]
+    known, lines = known_calibration(), lines_of(store.read())
+    priced = [(line, price(study.model, line.policy, line.length, past, known)) for line in lines if line.policy]
     say(store.write("report.md", markdown(study.name, lines, priced)))
     say(store.write("frontier.tex", latex(priced)))
     for length in sorted({line.length for line in lines}):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator.experiment.cells import Cell
     from orchestrator.experiment.experiment import Experiment
+    from orchestrator.predict.calibration import Calibration
     from orchestrator.records.record import Record
 
 
@@ -65,20 +66,23 @@ def run(
     """Run the experiment in FILE and render its report; run it again to resume."""
     from orchestrator.experiment.cells import expand, schedule  # heavier imports wait until they are needed
     from orchestrator.experiment.experiment import load_experiment
+    from orchestrator.predict.calibration import CalibrationError, known_calibration
     from orchestrator.records.store import RecordStore, StoreError
     from orchestrator.run.inputs import require_inputs
     from orchestrator.run.pending import GIGABYTE, Budget, parse_only, wanted
 
-    with refusing(ConfigError, StoreError):
+    with refusing(CalibrationError, ConfigError, StoreError):
         experiment = load_experiment(file)
-        cells = wanted(expand(experiment), [parse_only(text) for text in only or ()])
+        all_cells = expand(experiment)
+        cells = wanted(all_cells, [parse_only(text) for text in only or ()])
         past = [record for folder in records or () for record in RecordStore(folder).read()]
+        calibration = known_calibration()
     if not cells:
         refuse(f"--only {' '.join(only or ())} matches no cell of {file}; --dry-run without it lists them all")
     with refusing(ConfigError):
         require_inputs(cells, file, elsewhere=bool(address or os.environ.get("RAY_ADDRESS")))
     if dry_run:
-        _print_plan(experiment, cells, out, past, resume=resume, retry=retry)
+        _print_plan(experiment, cells, out, past, calibration, resume=resume, retry=retry)
         return
     page = _page(live_host, live_port) if live else None
     if lab:
@@ -87,7 +91,8 @@ def run(
         say("live page: http://{}:{}/".format(*page.getsockname()[:2]))
     ordered = schedule(cells, experiment.seed) if experiment.order == "seeded" else cells
     budget = Budget(limit, max_seconds, None if max_gigabytes is None else max_gigabytes * GIGABYTE)
-    options = {"address": address, "retry": retry, "budget": budget, "past": past, "update": update, "live": page}
+    options: dict[str, Any] = {"all_cells": all_cells, "calibration": calibration, "address": address, "retry": retry}
+    options |= {"budget": budget, "past": past, "update": update, "live": page}
     with page or nullcontext():
         _run(experiment, ordered, out, resume=resume, **options)
 
@@ -104,11 +109,11 @@ def _page(host: str, port: int) -> "socket":
 
 def _run_in_lab(context: typer.Context, out: Path, page: "socket | None") -> NoReturn:
     """The same command in a lab, whose driver serves sockets that are opened here."""
-    from orchestrator.watch.outside import doors
+    from orchestrator.watch.outside import inherited_sockets
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with doors(page) as outside:
+        with inherited_sockets(page) as outside:
             rerun_in_lab(
                 context,
                 keep=[outside.folder],
@@ -121,20 +126,18 @@ def _run_in_lab(context: typer.Context, out: Path, page: "socket | None") -> NoR
 
 def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume: bool, **options: Any) -> NoReturn:
     from orchestrator.cli.tables import summary
-    from orchestrator.records.store import PATIENCE_S, RecordStore, StoreError
+    from orchestrator.records.store import LOCK_WAIT_S, RecordStore, StoreError
     from orchestrator.report import render
     from orchestrator.run.ray_session import ClusterError
     from orchestrator.run.sweep import run_sweep
 
-    with interruptible(), refusing(ClusterError, StoreError):
-        with RecordStore(out, PATIENCE_S) as store:
-            if not resume:
-                store.set_aside(datetime.now(UTC))
-            store.read()
+    with interruptible(), refusing(ClusterError, StoreError), RecordStore(out, LOCK_WAIT_S) as store:
+        if not resume:
+            store.set_aside(datetime.now(UTC))
         for warning in store.warnings:
             note(f"warning: {warning}")
-        outcome = run_sweep(experiment, cells, out, **options)
-        paths = render(out) if outcome.records else ()
+        outcome = run_sweep(experiment, cells, store, **options)
+        paths = render(out, tuple(store.latest().values())) if outcome.records else ()
     show(summary(outcome.records))
     say(*paths)
     if outcome.refusal:
@@ -152,6 +155,7 @@ def _print_plan(
     cells: "tuple[Cell, ...]",
     out: Path,
     past: "list[Record]",
+    calibration: "Calibration | None",
     *,
     resume: bool,
     retry: Retry,
@@ -163,4 +167,4 @@ def _print_plan(
     with refusing(StoreError):
         latest = RecordStore(out).latest()
     pending = unfinished(cells, latest, retry) if resume else cells
-    show(plan(experiment.name, cells, pending, [*past, *latest.values()]))
+    show(plan(experiment.name, cells, pending, [*past, *latest.values()], calibration))

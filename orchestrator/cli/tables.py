@@ -7,21 +7,29 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.experiment.cells import Cell
-from orchestrator.predict.estimate import estimate
+from orchestrator.predict.calibration import Calibration
+from orchestrator.predict.prediction import predict
 from orchestrator.records.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
 _CELL = ("engine", "policy", "prompt tokens", "network", "repeat")
 
 
-def plan(name: str, cells: Sequence[Cell], pending: Sequence[Cell], past: Sequence[Record]) -> Table:
-    """The cells of a sweep with an estimate of each, and of all that are still to run.
+def plan(
+    name: str,
+    cells: Sequence[Cell],
+    pending: Sequence[Cell],
+    past: Sequence[Record],
+    calibration: Calibration | None = None,
+) -> Table:
+    """The cells of a sweep with a prediction of each, and of all that are still to run.
 
     Args:
         name: Of the experiment.
         cells: All of them.
         pending: Those that would run; the others are done.
-        past: What estimates learn from.
+        past: Records that predictions learn from.
+        calibration: Of this machine.
     """
     table = _table(
         f"{name}: {len(cells)} cells", ("id", *_CELL, "time, about", "online bytes", "offline bytes", "from")
@@ -32,12 +40,12 @@ def plan(name: str, cells: Sequence[Cell], pending: Sequence[Cell], past: Sequen
         if cell.id not in left:
             table.add_row(cell.id, *_words(cell), "", "", "", "done")
             continue
-        guess = estimate(cell, past)
-        seconds += guess.seconds
-        online += guess.online_bytes or 0
-        offline += guess.offline_bytes or 0
-        amounts = (duration(guess.seconds), byte_count(guess.online_bytes), byte_count(guess.offline_bytes))
-        table.add_row(cell.id, *_words(cell), *amounts, guess.source)
+        expected = predict(cell, past, calibration)
+        seconds += expected.seconds
+        online += expected.online_bytes or 0
+        offline += expected.offline_bytes or 0
+        amounts = (duration(expected.seconds), byte_count(expected.online_bytes), byte_count(expected.offline_bytes))
+        table.add_row(cell.id, *_words(cell), *amounts, expected.source)
     table.add_section()
     table.add_row("still to run", *[""] * 5, duration(seconds), byte_count(online), byte_count(offline), "")
     return table

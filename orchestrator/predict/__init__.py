@@ -1,1 +1,1 @@
-"""What a cell will take before it runs: counts, seconds on the links, local work."""
+"""Predictions of a cell: counts, seconds on the links, local work."""

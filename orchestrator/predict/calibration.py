@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
+from orchestrator.records.atomic import write_atomically
 from orchestrator.records.user_folders import NoHome, user_folder
 from orchestrator.records.versions import host_versions
 from parties.engines.fss.cost.speeds import Speeds, measure
@@ -58,7 +59,7 @@ def calibrate() -> Calibration:
     result = Calibration(measured=datetime.now(UTC), cpu=host_versions()["cpu"], **vars(speeds))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_atomically(path, result.model_dump_json(indent=2) + "\n")
     except OSError as error:
         fix = f"set {VARIABLE} to a folder that may be written"
         raise CalibrationError(f"cannot write {path}: {error.strerror}; {fix}") from error
@@ -66,7 +67,7 @@ def calibrate() -> Calibration:
 
 
 def known_calibration() -> Calibration | None:
-    """What was measured before; None if nothing was, as for a user without a folder to keep it in.
+    """The kept calibration; None without one, as for a user without a folder to keep it in.
 
     Raises:
         CalibrationError: The file cannot be read, is damaged or of another version.
@@ -83,4 +84,4 @@ def known_calibration() -> Calibration | None:
         fix = f"set {VARIABLE} to a folder that may be read and written"
         raise CalibrationError(f"cannot read {path}: {error.strerror}; {fix}") from error
     except (ValidationError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path} is no calibration; run `mpcache-bench cost --calibrate` again") from error
+        raise CalibrationError(f"{path} is not a calibration; run `mpcache-bench cost --calibrate` again") from error

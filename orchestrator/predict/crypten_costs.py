@@ -99,20 +99,20 @@ def attention(spec: ModelSpec, tokens: int) -> Cost:
     return scores + softmax + product(h * tokens, g * tokens * d, h * d) + divide(h, d, tokens)
 
 
-def ranking(rows: int, n: int, winners: int) -> Cost:
-    """All pairs compared, and a one-hot row for each winner."""
-    return compare(rows * n * (n - 1) / 2) + equal(rows * winners * n)
+def ranking(rows: int, n: int, k: int) -> Cost:
+    """All pairs compared, and a one-hot row for each of the top k."""
+    return compare(rows * n * (n - 1) / 2) + equal(rows * k * n)
 
 
 def selection(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
     """MPCache's choice of clusters in a layer that decides: boxes, similarities, two rankings."""
     h, g, d = spec.n_heads, spec.n_kv_heads, spec.head_dim
     clusters = Clustering(tokens, policy.fine_size, policy.coarse_size)
-    k_coarse, k_fine = clusters.winners(policy.coarse, policy.select)
+    k_coarse, k_fine = clusters.top_k(policy.coarse, policy.select)
     boxes = maximum(4 * g * d)
     if not k_fine:
         return boxes
-    coarse, fine = len(clusters.coarse_rivals), len(clusters.fine_rivals)
+    coarse, fine = len(clusters.coarse_candidates), len(clusters.fine_candidates)
     candidates = clusters.parents.count(None) + k_coarse * (policy.coarse_size // policy.fine_size)
     similarity = product(h * 2 * d, g * (coarse + fine) * 2 * d, h * (coarse + fine))
     fetch = product(h * candidates * fine, h * fine, h * candidates)
@@ -124,12 +124,12 @@ def selection(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
 def gather(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
     """MPCache's fetching of the chosen rows of keys and values."""
     clusters = Clustering(tokens, policy.fine_size, policy.coarse_size)
-    _, k_fine = clusters.winners(policy.coarse, policy.select)
-    rivals, block = len(clusters.fine_rivals), policy.fine_size * 2 * spec.head_dim
+    _, k_fine = clusters.top_k(policy.coarse, policy.select)
+    candidates, block = len(clusters.fine_candidates), policy.fine_size * 2 * spec.head_dim
     if not k_fine:
         return Cost()
     h = spec.n_heads
-    return product(h * k_fine * rivals, spec.n_kv_heads * rivals * block, h * k_fine * block)
+    return product(h * k_fine * candidates, spec.n_kv_heads * candidates * block, h * k_fine * block)
 
 
 def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
@@ -144,7 +144,7 @@ def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
         cost += product(width, width * out, out)
     total = cost * spec.n_layers
     if isinstance(policy, MPCache):
-        deciding = sum(policy.leader(layer) == layer for layer in range(spec.n_layers))
+        deciding = sum(policy.source_layer(layer) == layer for layer in range(spec.n_layers))
         total += selection(spec, policy, tokens) * deciding + gather(spec, policy, tokens) * spec.n_layers
     return total
 

@@ -1,58 +1,25 @@
-"""What a cell sends, how often, and how long the links take for it, before it runs.
+"""Traffic of a cell before it runs.
 
-Counts of `fss` are exact, from a walk through its programs (`parties.engines.fss.cost.cost`): all that a run counts
-but for pieces that are repeated by chance. Counts of `crypten` are estimates, from the formulas of
+Counts of `fss` are exact, from a dry run of its programs on shapes (`parties.engines.fss.cost.cost`): all that a run
+counts but for segments that are repeated by chance. Counts of `crypten` are estimates, from the formulas of
 `orchestrator.predict.crypten_costs`.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import model_spec
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.link_time import PARTIES, PhaseCost, StageCost
 from orchestrator.predict.crypten_costs import WORD, Cost, crypten_token
+from parties.errors import PartyError
 from parties.options import RunOptions
 from parties.policies.base import Policy
 
 if TYPE_CHECKING:
     from parties.engines.fss.cost.cost import Traffic, Work
-
-PARTIES = ("client", "server")
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """Online traffic of one stage: rounds as the client counts them, bytes that each party sends."""
-
-    stage: str
-    rounds: float
-    sent: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """What a prompt or all tokens of a cell cost.
-
-    Attributes:
-        rounds: Online.
-        sent: Online bytes that each of client and server sends.
-        dealt: Offline bytes that each of them receives from the dealer.
-        stages: Of the online phase, in the order in which they come; empty for an estimate.
-    """
-
-    rounds: float
-    sent: Mapping[str, float]
-    dealt: Mapping[str, float]
-    stages: tuple[StageCost, ...] = ()
-
-    @property
-    def handled(self) -> float:
-        """All bytes together: what local work is in proportion to, roughly."""
-        return sum(self.sent.values()) + sum(self.dealt.values())
 
 
 @dataclass(frozen=True)
@@ -61,9 +28,9 @@ class Forecast:
 
     Attributes:
         decode: All tokens together.
-        prefill: A prompt that client and server run themselves; None where they do not, or where nobody can tell.
-        exact: Whether a run counts the same, repeats aside.
-        work: Local work of decoding in measurable units; None without a walk.
+        prefill: A prompt that client and server run themselves; None where they do not, or where no count is known.
+        exact: Whether a run counts the same, repeated segments left out.
+        work: Local work of decoding in measurable units; None without a dry run.
     """
 
     decode: PhaseCost
@@ -72,51 +39,37 @@ class Forecast:
     work: "Work | None" = None
 
 
-def forecast(cell: Cell) -> Forecast:
-    """Counts of one cell; cells that differ in their links or repeats alone are walked once.
+def forecast(cell: Cell, most: int | None = None) -> Forecast:
+    """Counts of one cell; cells that differ in nothing but their links or repeats are counted once.
+
+    A dry run takes up to a second per token.
+
+    Args:
+        cell: The cell.
+        most: Tokens that are counted one by one; a cell of more is scaled from these, and not exact. All if left out.
 
     Raises:
         PartyError: The policy's trained heads cannot be read here.
     """
-    return _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.options)
+    counted = min(cell.new_tokens, most or cell.new_tokens)
+    found = _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, counted, cell.options)
+    return found if counted == cell.new_tokens else _scaled(found, cell.new_tokens / counted)
 
 
-def network_seconds(cost: PhaseCost, cell: Cell) -> float:
-    """Seconds that the links between client and server take: rounds x delay + bytes / rate, as asked for.
-
-    Both send at once, so a round of `fss` takes the longer way once. `crypten` asks the dealer before each round, and
-    the opening's own way is hidden behind that: a round takes the way to the dealer and back.
-    """
-    network = cell.network
-    if cell.engine.name == "crypten":
-        delay = _delay(network, "client", "dealer") + _delay(network, "dealer", "client")
-    else:
-        delay = max(_delay(network, *pair) for pair in (PARTIES, PARTIES[::-1]))
-    ways = zip(PARTIES, PARTIES[::-1], strict=True)
-    sending = max(cost.sent[src] / _rate(network, src, dst) for src, dst in ways)
-    return cost.rounds * delay + sending
+def known_forecast(cell: Cell, most: int | None = None) -> Forecast | None:
+    """As `forecast`; None where the policy's trained heads cannot be read here."""
+    try:
+        return forecast(cell, most)
+    except PartyError:
+        return None
 
 
-def wall_seconds(local: float, cost: PhaseCost, cell: Cell) -> float:
-    """Seconds of local work and links; a dealer that streams beside the run is waited for if it takes longer."""
-    talking = local + network_seconds(cost, cell)
-    return talking if cell.offline == "stored" else max(talking, dealing_seconds(cost, cell))
-
-
-def dealing_seconds(cost: PhaseCost, cell: Cell) -> float:
-    """Seconds that the slower of the dealer's two links takes for the material."""
-    return max(size / _rate(cell.network, "dealer", role) for role, size in cost.dealt.items())
-
-
-def _delay(network: Network, src: str, dst: str) -> float:
-    """Seconds one way; 0 for links left as they are."""
-    return (network.pairs[f"{src}>{dst}"]["delay_ms"] or 0.0) / 1e3 if network.pairs else 0.0
-
-
-def _rate(network: Network, src: str, dst: str) -> float:
-    """Bytes a second; infinite for links left as they are."""
-    rate = network.pairs[f"{src}>{dst}"]["rate_mbit"] if network.pairs else None
-    return rate * 1e6 / 8 if rate else math.inf
+def _scaled(found: Forecast, factor: float) -> Forecast:
+    cost, work = found.decode, found.work
+    sent, dealt = ({role: n * factor for role, n in counts.items()} for counts in (cost.sent, cost.dealt))
+    if work is not None:
+        work = replace(work, **{name: round(n * factor) for name, n in asdict(work).items()})
+    return Forecast(PhaseCost(cost.rounds * factor, sent, dealt), found.prefill, exact=False, work=work)
 
 
 @lru_cache(maxsize=512)

@@ -1,58 +1,53 @@
-"""How long the local work of a cell takes: from a similar cell that was measured, or from a calibration."""
+"""Seconds of local work: from the nearest record, from a calibration of this machine, or by a rule of thumb."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.experiment import model_spec
+from orchestrator.experiment.link_time import PhaseCost
 from orchestrator.predict.calibration import Calibration
-from orchestrator.predict.forecast import Forecast, forecast, network_seconds
-from orchestrator.records.record import Record
+from orchestrator.predict.forecast import Forecast
+from orchestrator.predict.similar import Example
+
+CALIBRATION = "calibration"
+RULE_OF_THUMB = "rule of thumb"
+
+# Rough figures of a two-core machine: bytes per second, seconds per round.
+_ROUGH = {"crypten": (120e6, 1e-3), "fss": (140e6, 0.4e-3)}
+_PLAIN_PARAMETERS_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True)
-class Compute:
-    """Seconds of local work for all tokens of a cell, and where they come from: `calibration`, or a record's id."""
+class LocalWork:
+    """Seconds of local work of all tokens, and their source: a record's id, `calibration` or `rule of thumb`."""
 
     seconds: float
     source: str
 
 
-def compute(cell: Cell, past: Iterable[Record] = (), calibration: Calibration | None = None) -> Compute | None:
-    """Local work of decoding; None where nothing was measured that would tell.
-
-    A record counts before a calibration: what is left of its seconds without its links, scaled by the bytes that the
-    parties handle. Of records with the same engine, model, argmax and comparison, one of the same policy and the
-    nearest length is taken, and of those the one whose links take the least.
+def decoding_work(
+    cell: Cell, counts: Forecast, example: Example | None = None, calibration: Calibration | None = None
+) -> LocalWork:
+    """Local work of decoding. A record counts before a calibration, and that before a rule of thumb.
 
     Args:
         cell: The cell.
-        past: Records to learn from.
-        calibration: Of this machine.
+        counts: Its counts.
+        example: The nearest record; its local seconds are scaled by the bytes that the parties handle.
+        calibration: Of this machine's CPU.
     """
-    own = forecast(cell)
-    if similar := [record for record in past if record.status.measured and _same_setting(record.cell, cell)]:
-        best = min(similar, key=lambda record: _distance(record.cell, cell))
-        return Compute(_left(best) * _ratio(own, forecast(best.cell)), best.id)
-    if calibration is not None and own.work is not None:
-        return Compute(calibration.speeds.seconds(own.work), "calibration")
-    return None
+    if example is not None and example.counts is not None:
+        theirs = example.counts.decode.handled
+        ratio = counts.decode.handled / theirs if theirs else cell.new_tokens / example.cell.new_tokens
+        return LocalWork(example.local_seconds * ratio, example.id)
+    if calibration is not None and counts.work is not None and not cell.gpu:
+        return LocalWork(calibration.speeds.seconds(counts.work), CALIBRATION)
+    return LocalWork(rough_seconds(cell, counts.decode), RULE_OF_THUMB)
 
 
-def _left(record: Record) -> float:
-    """Seconds of all tokens that the links do not explain."""
-    passed = (record.seconds_per_token or 0.0) * record.tokens
-    return max(0.0, passed - network_seconds(forecast(record.cell).decode, record.cell))
-
-
-def _ratio(own: Forecast, theirs: Forecast) -> float:
-    return own.decode.handled / theirs.decode.handled if theirs.decode.handled else 1.0
-
-
-def _same_setting(past: Cell, cell: Cell) -> bool:
-    return all(
-        getattr(past, name) == getattr(cell, name) for name in ("engine", "model", "argmax", "gpu", "comparison")
-    )
-
-
-def _distance(past: Cell, cell: Cell) -> tuple[bool, int, float]:
-    return past.policy != cell.policy, abs(past.seq_len - cell.seq_len), network_seconds(forecast(past).decode, past)
+def rough_seconds(cell: Cell, cost: PhaseCost) -> float:
+    """Local work in proportion to bytes and rounds or, of the plain engine, to the model's parameters and tokens."""
+    if cell.engine.name == "plain":
+        return model_spec(cell.model).parameters / _PLAIN_PARAMETERS_PER_SECOND * cell.new_tokens
+    rate, per_round = _ROUGH[cell.engine.name]
+    return cost.handled / rate + cost.rounds * per_round

@@ -1,4 +1,4 @@
-"""Text that says nothing to the point, and things to hide in it."""
+"""Filler text for generated tasks, and the facts to hide in it."""
 
 import random
 from collections.abc import Callable, Sequence

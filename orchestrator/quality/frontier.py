@@ -1,11 +1,12 @@
 """Quality against private cost: what each policy takes on the links, and which of them nothing beats."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.predict.estimate import estimate
+from orchestrator.predict.calibration import Calibration
+from orchestrator.predict.prediction import predict
 from orchestrator.records.record import Record
 from parties.policies.choice import PolicyChoice
 
@@ -29,22 +30,28 @@ class Price:
     rounds: float
 
 
-def price(model: str, policy: PolicyChoice, length: int, past: Sequence[Record] = ()) -> Price:
-    """What one token costs in private, from records or from the cost model.
+def price(
+    model: str,
+    policy: PolicyChoice,
+    length: int,
+    past: Sequence[Record] = (),
+    calibration: Calibration | None = None,
+) -> Price:
+    """The private cost of one token, measured or predicted.
 
     Args:
         model: The model.
         policy: The policy.
         length: Tokens of the prompt.
         past: Records to take or to learn from.
+        calibration: Of this machine.
     """
     cells = _cells(model, policy, length)
-    estimates = {network: estimate(cell, past) for network, cell in cells.items()}
-    any_one = next(iter(estimates.values()))
-    same = {network: _of(cell, past) for network, cell in cells.items()}
+    predictions = {network: predict(cell, past, calibration) for network, cell in cells.items()}
+    any_one = next(iter(predictions.values()))
     return Price(
-        seconds={name: same[name] or one.seconds_per_token for name, one in estimates.items()},
-        measured=frozenset(name for name, seconds in same.items() if seconds is not None),
+        seconds={name: one.seconds_per_token for name, one in predictions.items()},
+        measured=frozenset(name for name, one in predictions.items() if one.measured),
         online_bytes=any_one.online_bytes or 0.0,
         rounds=any_one.rounds or 0.0,
     )
@@ -76,15 +83,3 @@ def _cells(model: str, policy: PolicyChoice, length: int) -> dict[str, Cell]:
         }
     )
     return {cell.network.name: cell for cell in expand(experiment)}
-
-
-def _of(cell: Cell, past: Iterable[Record]) -> float | None:
-    """Seconds a token of a measured cell with the same model, policy, length and network."""
-    key = (cell.model, cell.engine, cell.policy, cell.seq_len, cell.network)
-    for record in past:
-        theirs = record.cell
-        if record.status.measured and key == (
-            theirs.model, theirs.engine, theirs.policy, theirs.seq_len, theirs.network
-        ):  # fmt: skip
-            return record.seconds_per_token
-    return None

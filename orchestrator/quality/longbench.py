@@ -86,12 +86,12 @@ def _by_first_line(metric: Metric, answer: str, answers: Sequence[str]) -> float
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(row[key], str):
-        raise PromptError(f"{where}: {key!r} is no text; give the file as published")
+        raise PromptError(f"{where}: {key!r} is not a text; give the file as published")
     return str(row[key])
 
 
 def _texts(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     found = row.get(key)
     if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
-        raise PromptError(f"{where}: {key!r} is no list of texts; give the file as published")
+        raise PromptError(f"{where}: {key!r} is not a list of texts; give the file as published")
     return tuple(found)

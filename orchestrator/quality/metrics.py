@@ -12,8 +12,8 @@ from orchestrator.quality.chinese import bare_words, words
 
 def all_found(answer: str, answers: Sequence[str]) -> float:
     """Share of the expected strings that occur in the answer: RULER's `string_match_all` (arXiv 2404.06654)."""
-    said = answer.lower()
-    return sum(one.lower() in said for one in answers) / len(answers)
+    given = answer.lower()
+    return sum(one.lower() in given for one in answers) / len(answers)
 
 
 def first_number(answer: str, answers: Sequence[str]) -> float:
@@ -39,8 +39,8 @@ def rouge_l(answer: str, answers: Sequence[str]) -> float:
 
 def rouge_l_zh(answer: str, answers: Sequence[str]) -> float:
     """Best ROUGE-L of a Chinese summary, with spaces between its words: LongBench's `rouge_zh_score`."""
-    said = " ".join(words(answer))
-    return max(_rouge_l(said, " ".join(words(one))) for one in answers)
+    given = " ".join(words(answer))
+    return max(_rouge_l(given, " ".join(words(one))) for one in answers)
 
 
 def edit_similarity(answer: str, answers: Sequence[str]) -> float:
@@ -84,10 +84,10 @@ def _words(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
-def _overlap(said: list[str], right: list[str]) -> float:
+def _overlap(given: list[str], right: list[str]) -> float:
     """Harmonic mean of precision and recall."""
-    common = sum((Counter(said) & Counter(right)).values())
-    return 2 * common / (len(said) + len(right)) if common else 0.0
+    common = sum((Counter(given) & Counter(right)).values())
+    return 2 * common / (len(given) + len(right)) if common else 0.0
 
 
 def _rouge_l(answer: str, right: str) -> float:
@@ -96,11 +96,11 @@ def _rouge_l(answer: str, right: str) -> float:
     Full stops end sentences, and a word counts once. Where the package gives up, LongBench scores 0: so does this for
     an empty text, but not for a sentence of some 1,000 words, where the package meets Python's limit of recursion.
     """
-    said, expected = _sentences(answer), _sentences(right)
-    if not said or not expected:
+    given, expected = _sentences(answer), _sentences(right)
+    if not given or not expected:
         return 0.0
-    common = {word for one in expected for other in said for word in _longest_common(one, other)}
-    precision, recall = (len(common) / len(set(chain(*sentences))) for sentences in (said, expected))
+    common = {word for one in expected for other in given for word in _longest_common(one, other)}
+    precision, recall = (len(common) / len(set(chain(*sentences))) for sentences in (given, expected))
     return 2 * precision * recall / (precision + recall + 1e-8)
 
 

@@ -110,7 +110,7 @@ def make_press(text: str) -> Any:
     try:
         tree = ast.parse(call, mode="eval").body
         if not isinstance(tree, ast.Call):
-            raise PromptError(f"presses: {text!r} is no call; {_FORM}")
+            raise PromptError(f"presses: {text!r} is not a call; {_FORM}")
         return _value(tree, importlib.import_module(module))
     except (SyntaxError, ValueError) as error:
         raise PromptError(f"presses: {text!r} cannot be read ({error}); {_FORM}") from None
@@ -131,7 +131,7 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
 
     Raises:
         ValueError: it is none of `_FORM`.
-        TypeError: what is called is no class, or takes other parameters.
+        TypeError: the name is not that of a class, or takes other parameters.
     """
     match node:
         case ast.Call(func=ast.Name(id=name)):
@@ -139,10 +139,10 @@ def _value(node: ast.expr, module: ModuleType) -> Any:
             if len(words) < len(node.keywords):
                 raise ValueError("** is not supported")
             if not isinstance(made := getattr(module, name), type):
-                raise TypeError(f"{name} is no class of {module.__name__}")
+                raise TypeError(f"{name} is not a class of {module.__name__}")
             return made(*(_value(value, module) for value in node.args), **words)
         case ast.Call():
-            raise ValueError(f"{ast.unparse(node.func)} is not supported: it is no plain name of {module.__name__}")
+            raise ValueError(f"{ast.unparse(node.func)} is not supported: it is not a plain name of {module.__name__}")
         case ast.List():
             return [_value(element, module) for element in node.elts]
         case ast.Tuple():

@@ -1,20 +1,18 @@
-"""The folder of a study: `study.json`, and `results.jsonl`, a line for each policy and sample."""
+"""The folder of a study: `study.json`, and `results.jsonl`, a line per policy and sample."""
 
 import hashlib
 import json
-import os
 from pathlib import Path
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.experiment.choices import ChosenPolicy
 from orchestrator.quality.study import Study
-from orchestrator.records.store import StoreError
+from orchestrator.records.jsonl import JsonLines, StoreError
 
 _RESULTS, _STUDY = "results.jsonl", "study.json"
 _SAME = ("model", "seed", "continuation")
-"""What may not change between calls: results of both would be averaged."""
+"""Keys that may not change between calls: results of both would be averaged."""
 
 
 FORM = 2
@@ -22,7 +20,7 @@ FORM = 2
 
 
 class Point(BaseModel):
-    """One thing to evaluate, resolved.
+    """One policy or press on one sample, resolved.
 
     Attributes:
         task: Its name.
@@ -65,101 +63,52 @@ class Result(Point):
         return Point(**{name: getattr(self, name) for name in Point.model_fields})
 
 
-class ResultStore:
-    """Results of one study, appended a line at a time; a line that a crash left half written is dropped.
+class ResultStore(JsonLines[Result]):
+    """Results of one study.
 
     Args:
-        folder: Of the study.
+        folder: Of the study; made by the first writer.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(folder, _RESULTS, Result)
 
-    def open(self, study: Study) -> Self:
-        """Makes the folder, or checks that it belongs to the same study.
+    def begin(self, study: Study) -> None:
+        """Keeps the study next to its results; the lock must be held.
 
         Raises:
-            StoreError: The folder cannot be written, or holds results that cannot stand beside new ones.
+            StoreError: The folder cannot be written, or holds results that cannot be averaged with new ones.
         """
-        path = self._folder / _STUDY
+        path = self.folder / _STUDY
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 self._refuse_other(Study.model_validate_json(path.read_text(encoding="utf-8")), study)
-            path.write_text(study.model_dump_json(indent=2), encoding="utf-8")
-            if (results := self._folder / _RESULTS).exists():
-                results.write_text(_whole_lines(results), encoding="utf-8")
-                self._refuse_other_form()
         except OSError as error:
-            raise StoreError(f"cannot write to {self._folder}: {error.strerror}; choose another folder") from None
-        except ValidationError:
+            raise StoreError(f"cannot read {path}: {error.strerror}; choose another folder") from None
+        except (UnicodeDecodeError, ValidationError):
             raise StoreError(f"{path} is damaged; choose another folder") from None
-        return self
+        self._refuse_other_form()
+        self.write(_STUDY, study.model_dump_json(indent=2))
 
-    def study(self) -> Study:
-        """The study as it was last run.
-
-        Raises:
-            StoreError: There is none.
-        """
-        try:
-            return Study.model_validate_json((self._folder / _STUDY).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            raise StoreError(f"{self._folder} holds no study; name the folder of mpcache-bench eval --out") from None
-
-    def read(self) -> list[Result]:
-        """All results.
-
-        Raises:
-            StoreError: The file cannot be read, or a line is damaged.
-        """
-        path, found = self._folder / _RESULTS, list[Result]()
-        try:
-            text = _whole_lines(path) if path.exists() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise StoreError(f"cannot read {path}: {reason}; choose another folder") from None
-        for number, line in enumerate(text.split("\n")[:-1], 1):
-            try:
-                found.append(Result.model_validate_json(line))
-            except ValidationError:
-                raise StoreError(f"{path}, line {number}: damaged; take the line out, and run again") from None
-        return found
-
-    def append(self, result: Result) -> None:
-        """Writes a result, on disk when this returns."""
-        with (self._folder / _RESULTS).open("a", encoding="utf-8") as file:
-            file.write(result.model_dump_json(exclude_none=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def write(self, name: str, text: str) -> Path:
-        """Puts a file beside the results."""
-        path = self._folder / name
-        path.write_text(text, encoding="utf-8")
-        return path
+    def line_of(self, item: Result) -> str:
+        """The JSON of a result, without the way of compressing that it does not have."""
+        return item.model_dump_json(exclude_none=True)
 
     def _refuse_other(self, before: Study, now: Study) -> None:
         files = {str(task): task.file for task in before.tasks}
         for key in _SAME:
             if getattr(before, key) != getattr(now, key):
                 raise StoreError(
-                    f"{self._folder} holds results with {key}: {json.dumps(getattr(before, key))}, the file says "
+                    f"{self.folder} holds results with {key}: {json.dumps(getattr(before, key))}, the file says "
                     f"{json.dumps(getattr(now, key))}; choose another folder"
                 )
         for task in now.tasks:
             if files.get(str(task), task.file) != task.file:
-                raise StoreError(f"{self._folder} holds results of {task} on another file; choose another folder")
+                raise StoreError(f"{self.folder} holds results of {task} on another file; choose another folder")
 
     def _refuse_other_form(self) -> None:
         if any(result.form != FORM for result in self.read()):
             raise StoreError(
-                f"{self._folder} holds results of another version of this program, which asked or scored otherwise; "
+                f"{self.folder} holds results of another version of this program, which asked or scored otherwise; "
                 "choose another folder"
             )
-
-
-def _whole_lines(path: Path) -> str:
-    """The file without a last line that a crash left half written."""
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1]

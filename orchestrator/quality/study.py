@@ -79,7 +79,7 @@ class Contender(BaseModel):
     @classmethod
     def _resolve(cls, given: object) -> object:
         given = named(given)
-        if isinstance(given, dict) and set(given) == {"policy", "budgeted"}:  # as a frozen study has it
+        if isinstance(given, dict) and set(given) == {"policy", "budgeted"}:  # as in study.json
             return given
         choice = chosen_policy(given)
         free = isinstance(given, dict) and not _BY_BUDGET & set(given)
@@ -114,7 +114,7 @@ class Study(BaseModel):
     )
     presses: tuple[str, ...] = Field(
         default=(),
-        description="Presses of kvpress, or of yours, to evaluate beside the policies, `module:Class(key=value)`; they "
+        description="Presses of kvpress, or of yours, to evaluate like the policies, `module:Class(key=value)`; they "
         "have no private cost.",
         examples=['["kvpress:KnormPress(compression_ratio=0.5)"]'],
     )

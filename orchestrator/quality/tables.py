@@ -46,7 +46,7 @@ def latex(priced: Priced) -> str:
 
 
 def figure(priced: Priced, length: int, question: str, network: str) -> str:
-    """Accuracy against seconds a token at one length, the frontier joined by a line; SVG, legible without colour."""
+    """Accuracy against seconds per token at one length, the frontier joined by a line; SVG, legible without colour."""
     here = [
         (line.name, price.seconds[network], found.value)
         for line, price in priced
@@ -61,7 +61,7 @@ def figure(priced: Priced, length: int, question: str, network: str) -> str:
         for (name, seconds, value), on in zip(here, best, strict=True):
             axes.plot(seconds, value, "ko" if on else "kx", fillstyle="full" if on else "none", ms=5)
             axes.annotate(name, (seconds, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
-        axes.set_xlabel(f"seconds a token, engine fss, network {network}")
+        axes.set_xlabel(f"seconds per token, engine fss, network {network}")
         axes.set_ylabel(f"accuracy, {_HEADS[question]}")
         axes.set_title(f"{length:,} tokens; filled: nothing is cheaper and as good")
         text = StringIO()
@@ -94,7 +94,7 @@ def _frontier(here: Priced) -> str:
         for network in NETWORKS
     }
     head = ["policy", "cached", "attended", *_HEADS.values()][:5]
-    rows = [[*head, *(f"s a token, {name}" for name in NETWORKS), "online bytes", "rounds"], ["---", *["---:"] * 8]]
+    rows = [[*head, *(f"s per token, {name}" for name in NETWORKS), "online bytes", "rounds"], ["---", *["---:"] * 8]]
     for i, (line, price) in enumerate(here):
         bold = {q: any(marked[q, network][i] for network in NETWORKS) for q in _QUESTIONS}
         rows.append(

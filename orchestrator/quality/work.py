@@ -124,7 +124,7 @@ class Bench:
         return PressedModel(self._study.model, self._study.device)
 
     def _compressed(self, prefix: Prefix, point: Point) -> Step:
-        """The prompt's cache, compressed as a point says."""
+        """The prompt's cache, compressed by the policy or press of a point."""
         if point.policy is None:
             return partial(self._pressed.step, self._pressed.compress(prefix.tokens, make_press(point.press or "")))
         policy = point.policy.build()

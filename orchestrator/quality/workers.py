@@ -47,7 +47,7 @@ def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None], j
             raise PartyError(
                 f"a worker of {jobs} died, of memory perhaps; what is finished is kept: run again with fewer --jobs"
             ) from None
-        except BaseException:  # nobody waits for prompts that are half done
+        except BaseException:  # unfinished prompts are evaluated again
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise

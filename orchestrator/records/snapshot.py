@@ -1,4 +1,4 @@
-"""What a run was started with: copies in its folder, and the refusal to go on with something else."""
+"""Snapshot of a run's inputs in its folder, and the refusal to go on with others."""
 
 import hashlib
 import hmac
@@ -24,7 +24,7 @@ PROMPT = "prompt.json"
 _FREE = {"timeout_s", "cell_timeout_s", "data_ports", "show_text", "order"}
 
 
-class Frozen:
+class Snapshot:
     """The experiment of a run, as it was when the run began; later edits of its file or of its prompt are noticed.
 
     Args:
@@ -62,14 +62,15 @@ def require_same(store: RecordStore, experiment: Experiment, *, update: bool = F
     Raises:
         StoreError: It holds records of another one, or of this one before an edit that `update` does not allow.
     """
-    others = {record.experiment for record in store.read()} - {"", experiment.name}
+    records = store.read()
+    others = {record.experiment for record in records} - {"", experiment.name}
     if others:
         raise StoreError(
             f"{store.folder} holds records of experiment {', '.join(sorted(others))}, not "
             f"{experiment.name}; choose another folder"
         )
     path = store.folder / EXPERIMENT
-    if update or not path.exists() or not store.read():
+    if update or not path.exists() or not records:
         return
     before, now = _read(path), experiment.model_dump(mode="json")
     defaults = {name: field.default for name, field in Experiment.model_fields.items()}

@@ -1,14 +1,14 @@
-"""The time series of one cell: what the parties said of themselves, about once a second, in bounded memory."""
+"""The time series of one cell: progress of the parties, about once per second, in bounded memory."""
 
 import gzip
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.records.atomic import write_atomically
 from parties.roles.reports import PartyProgress
 
 Progress = Mapping[str, PartyProgress | None]
@@ -19,7 +19,7 @@ SECONDS = 1.0
 MOST_SAMPLES = 600
 FORMAT = 1
 
-_SAID = (
+_KEPT = (
     *("state", "stage", "tokens", "sent_bytes", "received_bytes", "rounds", "blocked_seconds", "compute_seconds"),
     *("cpu_seconds", "rss_bytes", "memory_limit_bytes", "memory_available_bytes", "gpu_bytes"),
 )
@@ -28,7 +28,7 @@ _SAID = (
 class Timeline:
     """Samples of one cell; when there are many, every other one goes and the pace is halved.
 
-    A sample holds `t` (seconds since the cell began), `parties` (by role, what `Party.progress` says of itself),
+    A sample holds `t` (seconds since the cell began), `parties` (by role, the values of `Party.progress`),
     `stages` (the client's, or the referee's of a `plain` cell: seconds, rounds and bytes both ways) and `pairs` (bytes
     sent by ordered pair such as `client>server`). All amounts are sums since the cell began, so that a dropped sample
     loses resolution and nothing else. A party that was silent since the last sample is not in it.
@@ -57,7 +57,7 @@ class Timeline:
         if now < self._next:
             return None
         self._next = (now // self._pace + 1) * self._pace
-        heard = {role: said for role, said in progress.items() if said is not None and self._spoke(role, said)}
+        heard = {role: state for role, state in progress.items() if state is not None and self._is_new(role, state)}
         sample = sample_of(round(now, 3), heard)
         self.samples.append(sample)
         if len(self.samples) > MOST_SAMPLES:
@@ -66,9 +66,9 @@ class Timeline:
             self.generation += 1
         return sample
 
-    def _spoke(self, role: str, said: PartyProgress) -> bool:
-        """Whether a party has answered since the last sample: what it said before is not what it does now."""
-        uptime = said.uptime_seconds
+    def _is_new(self, role: str, state: PartyProgress) -> bool:
+        """Whether a party has answered since the last sample: an old answer is not its present state."""
+        uptime = state.uptime_seconds
         before, self._uptimes[role] = self._uptimes.get(role), uptime
         return uptime is None or uptime != before
 
@@ -81,24 +81,19 @@ class Timeline:
         path = path_of(run_dir, self.cell)
         path.parent.mkdir(exist_ok=True)
         text = json.dumps({"format": FORMAT, "cell": self.cell, "samples": self.samples}, separators=(",", ":"))
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(gzip.compress(text.encode(), mtime=0))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
 def sample_of(t: float, progress: Mapping[str, PartyProgress]) -> Sample:
-    """One sample of what the parties said."""
+    """One sample of the progress of all parties."""
     clock = "referee" if "referee" in progress and progress["referee"].tokens else "client"
     stages = progress[clock].stages if clock in progress else {}
     parties = progress.items()
     return {
         "t": t,
-        "parties": {role: {key: _short(getattr(said, key)) for key in _SAID} for role, said in parties},
+        "parties": {role: {key: _short(getattr(state, key)) for key in _KEPT} for role, state in parties},
         "stages": {name: [_short(amount) for amount in amounts] for name, amounts in stages.items()},
-        "pairs": {f"{role}>{peer}": sent for role, said in parties for peer, sent in said.peers.items()},
+        "pairs": {f"{role}>{peer}": sent for role, state in parties for peer, sent in state.peers.items()},
     }
 
 

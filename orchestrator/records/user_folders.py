@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class NoHome(Exception):  # noqa: N818 - named for what is the matter
-    """No home folder is known for this user; the message says what to set."""
+    """No home folder is known for this user; the message names the variable to set."""
 
 
 def user_folder(variable: str, below_home: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a number depends on besides its cell: software, kernel and machine."""
+"""Versions that a measurement depends on: software, kernel and machine."""
 
 import platform
 import subprocess

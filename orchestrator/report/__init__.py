@@ -25,11 +25,14 @@ from orchestrator.report.summary import summarise
 from orchestrator.report.timelines import draw_timelines
 
 _SECONDS = Panel(
-    "Decode time, online + offline", "seconds a token", lambda row: row.seconds, lambda row: (row.low, row.high)
+    "Decode time, online + offline",
+    "seconds per token (TPOT)",
+    lambda row: row.seconds,
+    lambda row: (row.low, row.high),
 )
-_ROUNDS = Panel("Online rounds", "rounds a token", lambda row: row.rounds)
-_ONLINE = Panel("Online bytes, both ways", "MB a token", lambda row: row.online_bytes / 1e6)
-_OFFLINE = Panel("Offline bytes", "MB a token", lambda row: row.offline_bytes / 1e6)
+_ROUNDS = Panel("Online rounds", "rounds per token", lambda row: row.rounds)
+_ONLINE = Panel("Online bytes, both ways", "MB per token", lambda row: row.online_bytes / 1e6)
+_OFFLINE = Panel("Offline bytes", "MB per token", lambda row: row.offline_bytes / 1e6)
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class Picture:
     figure: Figure
 
 
-def render(run_dir: Path) -> tuple[Path, Path]:
+def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, Path]:
     """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX beside them.
 
     Args:
         run_dir: A folder with `records.jsonl`.
+        known: The latest record of each cell; read from the folder if left out.
 
     Returns:
         Paths of the HTML and of the Markdown.
@@ -54,7 +58,7 @@ def render(run_dir: Path) -> tuple[Path, Path]:
         StoreError: There are no records, or the folder cannot be written.
     """
     store = RecordStore(run_dir)
-    records = list(store.latest().values())
+    records = list(store.latest().values() if known is None else known)
     if not records:
         raise StoreError(f"{run_dir / RECORDS} holds no records; run an experiment with --out {run_dir} first")
     content = _content(records, store.warnings)
@@ -79,7 +83,7 @@ def render(run_dir: Path) -> tuple[Path, Path]:
     return html, text
 
 
-def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
+def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any]:
     measured = rows(records)
     ratios = against_full(measured)
     shown = longest([row for row in measured if row.private]) or longest(measured)
@@ -96,7 +100,7 @@ def _content(records: Sequence[Record], torn: Sequence[str]) -> dict[str, Any]:
         "links": link_rows(records),
         "pictures": _pictures(measured, shown) if measured else [],
         "records": records,
-        "torn": torn,
+        "corrupt": corrupt,
     }
 
 
@@ -112,19 +116,19 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
     where = f"At each series' longest prompt, network {beside[0].network}."
     time = Picture(
         "time",
-        "Decode time of a token on the client's clock, online and offline work together (median of the repeats, bars "
-        "from the shortest to the longest), and the online rounds that a round trip is multiplied with.",
+        "Decode time per token (TPOT) on the client's clock, online and offline work together (median of the repeats, "
+        "bars from the shortest to the longest), and the online rounds that a round trip is multiplied with.",
         by_length(private or measured, [_SECONDS, _ROUNDS]),
     )
-    stage_time = f"Where the client's time goes, a token. {where}"
+    stage_time = f"The client's time per token, by stage. {where}"
     found = [time, Picture("stage-seconds", stage_time, breakdown(beside, "seconds"))]
     if points := _on_several_links(private):
-        across = "Decode time of a token against the measured link, at each series' longest prompt."
+        across = "Decode time per token (TPOT) against the measured link, at each series' longest prompt."
         found.insert(1, Picture("links", across, by_link(points, _SECONDS)))
     if private:
-        volume = "Bytes a token, online and offline apart, with framing."
+        volume = "Bytes per token, online and offline apart, with framing."
         found.insert(1, Picture("bytes", volume, by_length(private, [_ONLINE, _OFFLINE])))
-        stage_bytes = f"Where the bytes go, a token, sent by all. {where}"
+        stage_bytes = f"Bytes per token, by stage, sent by all. {where}"
         found.append(Picture("stage-bytes", stage_bytes, breakdown(beside, "bytes")))
     return found
 

@@ -207,11 +207,11 @@ def _bars(axes: Axes, names: Sequence[str], own: dict[str, StageRow], kind: str)
     if kind == "seconds":
         parts = [[s.compute_seconds for s in stages], [s.blocked_seconds for s in stages]]
         labels = ("computing", "blocked, waiting for a peer")
-        axes.set_xlabel("client's seconds a token")
+        axes.set_xlabel("client's seconds per token")
     else:
         parts = [[s.bytes / 1e6 * (s.phase == phase) for s in stages] for phase in ("online", "offline")]
         labels = ("online", "offline")
-        axes.set_xlabel("MB a token, all parties")
+        axes.set_xlabel("MB per token, all parties")
     places = range(len(names))
     axes.barh(places, parts[0], color="#4878a8", edgecolor="black", linewidth=0.5, label=labels[0])
     axes.barh(

@@ -1,4 +1,4 @@
-"""A model of a token's time, fitted over networks: T = compute + waits a round x rounds x delay + bytes / rate.
+"""A model of a token's time, fitted over networks: T = compute + waits per round x rounds x delay + bytes / rate.
 
 Delay (one way), rate, bytes and rounds are measured; compute and the waits a round are fitted by least squares. A round
 whose messages only wait for each other counts 1; an engine that also asks a dealer for each round's material more.
@@ -42,10 +42,10 @@ class Fit:
     Attributes:
         series: Engine and policy.
         seq_len: Tokens of the prompt.
-        compute: Seconds a token that no link changes.
+        compute: Seconds per token that no link changes.
         waits: One-way delays waited for in a round.
         points: The networks that were run.
-        predicted: Seconds a token by preset that was not run; a prediction, not a measurement.
+        predicted: Seconds per token by preset that was not run; a prediction, not a measurement.
     """
 
     series: str

@@ -57,11 +57,11 @@ def link_rows(records: Sequence[Record]) -> list[LinkRow]:
 
 def in_words(readings: Sequence[Mapping[str, Any]]) -> str:
     """Known quantities of several readings; jitter and loss only where there are any."""
-    told = {name: [float(r[name]) for r in readings if r.get(name) is not None] for name in _QUANTITIES}
+    known = {name: [float(r[name]) for r in readings if r.get(name) is not None] for name in _QUANTITIES}
     return ", ".join(
-        f"{label} {_spread(told[name])} {unit}"
+        f"{label} {_spread(known[name])} {unit}"
         for name, (label, unit) in _QUANTITIES.items()
-        if told[name] and (any(told[name]) or name not in ("jitter_ms", "loss_pct"))
+        if known[name] and (any(known[name]) or name not in ("jitter_ms", "loss_pct"))
     )
 
 

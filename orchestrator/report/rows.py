@@ -185,9 +185,9 @@ def longest(measured: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def _setting(row: Row, aside: str = "policy") -> str:
-    """What two rows must have in common to be compared, one axis aside."""
-    return json.dumps(row.first.cell.model_dump(mode="json", exclude={"repeat", aside}), sort_keys=True)
+def _setting(row: Row, axis: str = "policy") -> str:
+    """The values that two rows must have in common to be compared: all but one axis."""
+    return json.dumps(row.first.cell.model_dump(mode="json", exclude={"repeat", axis}), sort_keys=True)
 
 
 def _over(value: float, base: float) -> float | None:
@@ -207,7 +207,7 @@ class StageRow:
 
 
 def stage_rows(row: Row) -> list[StageRow]:
-    """The stages of a row in the order in which a token meets them, without what is no part of the protocol."""
+    """The stages of a row in the order in which a token meets them, without those outside the protocol."""
     clock = next((role for role in CLOCKS if any(s.party == role for s in row.first.stages)), CLOCKS[0])
     names = dict.fromkeys(
         (s.stage, s.phase) for record in row.records for s in record.stages if s.party == clock and _counts(s)

@@ -57,10 +57,10 @@ _ARGMAX = {"private": "private argmax", "client": "logits opened to the client"}
 
 
 def _trust(record: Record) -> tuple[tuple[str, str], ...]:
-    """What the record says, and of stock randomness what one of an earlier version does not say."""
-    engine, said = record.cell.engine, record.trust_model
-    missing = engine.randomness == "stock" and STOCK_IS_INSECURE not in said
-    return ((str(engine), said), *([(str(engine), f"insecure: {STOCK_IS_INSECURE}")] if missing else []))
+    """The trust model of the record; of stock randomness also its warning, which earlier versions did not record."""
+    engine, recorded = record.cell.engine, record.trust_model
+    missing = engine.randomness == "stock" and STOCK_IS_INSECURE not in recorded
+    return ((str(engine), recorded), *([(str(engine), f"insecure: {STOCK_IS_INSECURE}")] if missing else []))
 
 
 def _all(values: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which cells of a sweep are to run now, and how much they may use."""
+"""Pending cells of a sweep, and the budget that they may use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from orchestrator.experiment.axes import Condition, Point
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.problems import ConfigError, problems_of
-from orchestrator.predict.estimate import Estimate
+from orchestrator.predict.prediction import Prediction
 from orchestrator.records.record import Record, Status
 from orchestrator.run.retry import Retry
 
@@ -32,7 +32,7 @@ def parse_only(text: str) -> Condition:
 
 
 def wanted(cells: Sequence[Cell], only: Sequence[Condition]) -> tuple[Cell, ...]:
-    """The cells that one of the conditions means; all where there is none."""
+    """The cells that match one of the conditions; all where there is none."""
     return tuple(cell for cell in cells if not only or any(condition.matches(_point(cell)) for condition in only))
 
 
@@ -56,7 +56,7 @@ def _point(cell: Cell) -> Point:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one call of the command may use.
+    """Limits of one call of the command.
 
     Attributes:
         cells: How many cells may run.
@@ -72,14 +72,14 @@ class Budget:
 NO_LIMIT = Budget()
 
 
-class Purse:
-    """Keeps account of a budget; says no before a cell that is expected to exceed it."""
+class Spending:
+    """Account of a budget: refuses the next cell where it is expected to exceed what is left."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._cells, self._seconds, self._bytes = 0, 0.0, 0.0
 
-    def refusal(self, expected: Estimate) -> str:
+    def refusal(self, expected: Prediction) -> str:
         """Why the next cell must not start; empty if it may."""
         budget = self._budget
         ahead = (expected.online_bytes or 0.0) + (expected.offline_bytes or 0.0)
@@ -97,8 +97,8 @@ class Purse:
             )
         return ""
 
-    def pay(self, record: Record) -> None:
-        """A cell is over."""
+    def add(self, record: Record) -> None:
+        """Count a cell that is over."""
         self._cells += 1
         self._seconds += (record.finished - record.started).total_seconds()
         if record.totals is not None:

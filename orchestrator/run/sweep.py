@@ -6,25 +6,25 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
-from orchestrator.experiment.cells import Cell, expand
+from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.predict.estimate import estimate
+from orchestrator.predict.calibration import Calibration
+from orchestrator.predict.prediction import predict
 from orchestrator.records.record import Record
-from orchestrator.records.snapshot import Frozen
-from orchestrator.records.store import PATIENCE_S, RecordStore
+from orchestrator.records.snapshot import Snapshot
+from orchestrator.records.store import RecordStore
 from orchestrator.run.actors import PARTY_CLASS
 from orchestrator.run.alike import Alike
-from orchestrator.run.pending import NO_LIMIT, Budget, Purse, unfinished
+from orchestrator.run.pending import NO_LIMIT, Budget, Spending, unfinished
 from orchestrator.run.ray_session import ray_session
 from orchestrator.run.retry import Retry
 from orchestrator.run.runner import Runner
 from orchestrator.watch.observation import observing
-from orchestrator.watch.terminal import Course, Views, view
+from orchestrator.watch.terminal import SweepProgress, Views, view
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class SweepOutcome:
 def run_sweep(
     experiment: Experiment,
     cells: Sequence[Cell],
-    out: Path,
+    store: RecordStore,
     *,
+    all_cells: Sequence[Cell] = (),
     address: str | None = None,
     retry: Retry = Retry.NONE,
     budget: Budget = NO_LIMIT,
     past: Sequence[Record] = (),
+    calibration: Calibration | None = None,
     update: bool = False,
     console: Console | None = None,
     live: socket.socket | None = None,
@@ -64,13 +66,15 @@ def run_sweep(
     KeyboardInterrupt at once.
 
     Args:
-        experiment: What the cells come from; the folder keeps a snapshot of it.
+        experiment: Of the cells; the folder keeps a snapshot of it.
         cells: The cells, in the order to run them.
-        out: The run's folder.
+        store: The run's folder; its lock must be held.
+        all_cells: All cells of the experiment, where only some of them are to run.
         address: The Ray cluster to use; see `ray_session`.
         retry: Whether cells that failed run again.
         budget: What this call may use.
-        past: Records of other runs that estimates may learn from.
+        past: Records of other runs that predictions may learn from.
+        calibration: Of this machine, for cells that no record is similar to.
         update: Whether to go on with an experiment that was edited since the run began.
         console: Where to show what happens; standard output by default.
         live: Listens where the live page is to be served, if it is.
@@ -82,47 +86,46 @@ def run_sweep(
         KeyboardInterrupt: The user insisted.
     """
     stop, refusal = threading.Event(), ""
-    with RecordStore(out, PATIENCE_S) as store:
-        snapshot = Frozen(store, experiment, expand(experiment), update=update)
-        pending = unfinished(cells, store.latest(), retry)
-        left = list(pending)
-        if pending:
-            course, purse = Course(experiment.name, len(pending)), Purse(budget)
-            with (
-                ray_session(address),
-                stop_on_signals(stop),
-                observing(experiment.name, out, course, live) as observed,
-                Runner(
-                    experiment.name,
-                    out,
-                    observed.targets,
-                    stop,
-                    show_text=experiment.show_text,
-                    party_class=party_class,
-                    links_seen=observed.watch.links,
-                ) as runner,
-                view(console or Console(), course) as terminal,
-            ):
-                shown = Views(terminal, observed.watch)
-                known, alike = [*past, *store.latest().values()], Alike()
-                while left and not stop.is_set():
-                    expected = [estimate(later, known) for later in left]
-                    if refusal := purse.refusal(expected[0]):
-                        break
-                    snapshot.check_prompt()
-                    course.begin([guess.seconds for guess in expected])
-                    shown.begin(left[0])
-                    cell = left.pop(0)
-                    record, text = alike.record(cell, experiment.name), None
-                    if record is None:
-                        record, text = runner.run(cell, shown.update, shown.note)
-                        alike.note(record)
-                        purse.pay(record)
-                    store.append(record)
-                    known.append(record)
-                    shown.end(record, text)
-                observed.linger()
-        latest = store.latest()
+    snapshot = Snapshot(store, experiment, all_cells or cells, update=update)
+    pending = unfinished(cells, store.latest(), retry)
+    left = list(pending)
+    if pending:
+        sweep, spending = SweepProgress(experiment.name, len(pending)), Spending(budget)
+        with (
+            ray_session(address),
+            stop_on_signals(stop),
+            observing(experiment.name, store.folder, sweep, live) as observed,
+            Runner(
+                experiment.name,
+                store.folder,
+                observed.targets,
+                stop,
+                show_text=experiment.show_text,
+                party_class=party_class,
+                links_seen=observed.watch.links,
+            ) as runner,
+            view(console or Console(), sweep) as terminal,
+        ):
+            shown = Views(terminal, observed.watch)
+            known, alike = [*past, *store.latest().values()], Alike()
+            while left and not stop.is_set():
+                expected = [predict(later, known, calibration) for later in left]
+                if refusal := spending.refusal(expected[0]):
+                    break
+                snapshot.check_prompt()
+                sweep.begin([each.seconds for each in expected])
+                shown.begin(left[0])
+                cell = left.pop(0)
+                record, text = alike.record(cell, experiment.name), None
+                if record is None:
+                    record, text = runner.run(cell, shown.update, shown.note)
+                    alike.note(record)
+                    spending.add(record)
+                store.append(record)
+                known.append(record)
+                shown.end(record, text)
+            observed.linger()
+    latest = store.latest()
     records = tuple(latest[cell.id] for cell in cells if cell.id in latest)
     return SweepOutcome(records, stop.is_set(), tuple(left), refusal)
 

@@ -46,7 +46,7 @@ class Made:
 
 def card(made: Made, run: Run) -> str:
     """The card, Markdown."""
-    chosen, told = made.settings, [f"{name} {value}" for name, value in made.settings.to_json().items()]
+    chosen, settings = made.settings, [f"{name} {value}" for name, value in made.settings.to_json().items()]
     tokens = chosen.windows * chosen.length
     lines = [
         f"# Heads of `{chosen.kind}` for {made.model}",
@@ -59,7 +59,7 @@ def card(made: Made, run: Run) -> str:
         f"* Size: {made.parameters:,} parameters, float16, {made.size / 1e6:.2f} MB.",
         f"* Trained: {run.step:,} steps on {chosen.windows:,} windows of {chosen.length} tokens, {tokens:,} in all.",
         f"* Took: {run.seconds / 60:.1f} minutes on {made.machine}.",
-        f"* Settings: {', '.join(told)}.",
+        f"* Settings: {', '.join(settings)}.",
         f"* Licence: {made.licence}.",
         "",
         "## Data",

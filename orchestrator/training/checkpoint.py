@@ -31,8 +31,8 @@ def save_checkpoint(run: Run, identity: dict[str, Any], path: Path) -> None:
         moments = run.optimiser.state[parameter]
         parts = {"value": parameter.detach(), "first": moments["exp_avg"], "second": moments["exp_avg_sq"]}
         tensors |= {f"{part}.{name}": tensor.contiguous().cpu() for part, tensor in parts.items()}
-    told = {"step": run.step, "seconds": run.seconds, "history": run.history, "identity": identity}
-    metadata = {"format": FORMAT, "told": json.dumps(told)}
+    state = {"step": run.step, "seconds": run.seconds, "history": run.history, "identity": identity}
+    metadata = {"format": FORMAT, "told": json.dumps(state)}
     write_whole(path, lambda fresh: save_file(tensors, fresh, metadata=metadata))
 
 
@@ -53,20 +53,20 @@ def restore(run: Run, identity: dict[str, Any], path: Path) -> None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        told = json.loads(metadata["told"]) if metadata.get("format") == FORMAT else None
+        state = json.loads(metadata["told"]) if metadata.get("format") == FORMAT else None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TrainingError(f"resume: {path} cannot be read: {error}; remove it to begin again") from None
-    if told is None:
-        raise TrainingError(f"resume: {path} is no checkpoint of this version; remove it to begin again")
+    if state is None:
+        raise TrainingError(f"resume: {path} is not a checkpoint of this version; remove it to begin again")
     for key, value in identity.items():
-        if (then := told["identity"].get(key)) != value:
+        if (then := state["identity"].get(key)) != value:
             raise TrainingError(f"resume: {path} was trained with {key} {then!r}, not {value!r}; use the same command")
     for name, parameter in run.parameters.items():
         parameter.data.copy_(tensors[f"value.{name}"])
         moments = {"exp_avg": tensors[f"first.{name}"], "exp_avg_sq": tensors[f"second.{name}"]}
         on_device = {key: tensor.to(parameter.device) for key, tensor in moments.items()}
-        run.optimiser.state[parameter] = {"step": _count(run, told["step"]), **on_device}
-    run.step, run.seconds, run.history = told["step"], told["seconds"], told["history"]
+        run.optimiser.state[parameter] = {"step": _count(run, state["step"]), **on_device}
+    run.step, run.seconds, run.history = state["step"], state["seconds"], state["history"]
 
 
 def _count(run: Run, step: int) -> Tensor:

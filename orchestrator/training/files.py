@@ -1,11 +1,13 @@
 """Files that are there whole or not at all."""
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.records.atomic import replacing
 from orchestrator.training.settings import TrainingError
+
+_READABLE = 0o644
 
 
 def check_folder(path: Path) -> None:
@@ -25,7 +27,7 @@ def check_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a file beside `path` and moves it there, so that an interruption leaves what was there before.
+    """Writes a file in one step: an interruption leaves the old one.
 
     Args:
         path: the file.
@@ -35,15 +37,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         TrainingError: the folder takes no file.
     """
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(descriptor)
-        fresh = Path(name)
-        try:
-            write(fresh)
-            fresh.chmod(0o644)
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with replacing(path, mode=_READABLE) as draft:
+            write(draft)
     except OSError as error:
         raise _refusal(path, error) from None
 

@@ -54,7 +54,7 @@ def train(
         windows: as many as the settings say, in order.
         run: is changed in place.
         after_block: called after each block, before the next begins.
-        tick: told after each piece of work how many steps are done, seen windows counting for a part of theirs.
+        tick: called after each block with the number of steps done, seen windows counting for a part of theirs.
 
     Raises:
         TrainingError: a loss is not a finite number.

@@ -36,7 +36,7 @@ class Request:
         licence: of the heads, for the card.
         command: what the user typed, for the card.
         device: `auto`, `cpu` or `cuda`.
-        resume: whether to go on from the checkpoint beside `out`.
+        resume: whether to go on from the checkpoint next to `out`.
     """
 
     model: str
@@ -117,7 +117,7 @@ def machine(device: str) -> str:
 
 
 def _check_files(request: Request) -> None:
-    """All that can be said of files before the model is loaded."""
+    """Checks of all files, before the model is loaded."""
     out, kept = request.out, request.checkpoint
     if out.suffix != ".safetensors":
         raise TrainingError(f"out: {out} must end in .safetensors; checkpoint and card take its name")
@@ -131,7 +131,7 @@ def _check_files(request: Request) -> None:
 
 
 def _check_apart(texts: Sequence[Text], held_out: Sequence[Text]) -> None:
-    """Recall on what was trained with says nothing of other text."""
+    """Text for the check must differ from the training text: recall on that does not generalise."""
     for text in held_out:
         if text.sha256 in {trained.sha256 for trained in texts}:
             raise TrainingError(f"held-out: {text.name} is also trained with; leave it out of one of them")

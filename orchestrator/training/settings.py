@@ -20,13 +20,13 @@ class TrainingError(PartyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A training run, its texts aside.
+    """A training run without its texts.
 
     Attributes:
         kind: the policy whose heads are trained.
         width: of a `locret` head's hidden layer, or of each of a gate's attention heads.
         seed: of the first parameters, of which windows of the texts are drawn, and of their order.
-        windows: how many pieces of text are trained with.
+        windows: number of windows of text to train with.
         context: tokens of a window that the heads rate.
         answer: tokens after them, which say what should have stayed.
         block: windows that go through the model at once before they are trained with; a checkpoint follows each block.

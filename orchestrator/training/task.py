@@ -1,4 +1,4 @@
-"""What a kind of heads has to say to be trained."""
+"""The parts of a training that depend on the kind of heads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Task(ABC):
         return {name: torch.stack(tensors).to(self.backbone.device) for name, tensors in stacked.items()}
 
     def size(self, layer: int, part: str) -> float:  # noqa: ARG002 - one size fits most heads
-        """How large a layer's products with a part are at the start, beside what they multiply."""
+        """How large a layer's products with a part are at the start, compared with its operands."""
         return 1.0
 
     def head(self, parameters: Mapping[str, Tensor]) -> Head:

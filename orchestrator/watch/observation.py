@@ -11,11 +11,11 @@ from pathlib import Path
 
 import ray
 
-from orchestrator.watch.outside import metrics_door
+from orchestrator.watch.outside import metrics_socket
 from orchestrator.watch.page import html
 from orchestrator.watch.server import METRICS, Metrics, Route, handler, page_routes, relay
 from orchestrator.watch.targets import TargetFile, forget_ended, targets_dir
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.address import listen
 from parties.metering.serving import HttpServer
@@ -31,8 +31,8 @@ class Observation:
     """A run that is observed.
 
     Attributes:
-        watch: Is told what happens.
-        targets: Is told where the parties' exporters are.
+        watch: Receives the events of the run.
+        targets: Receives the addresses of the parties' exporters.
         metrics: The driver's.
     """
 
@@ -41,40 +41,42 @@ class Observation:
     metrics: Metrics
 
     def linger(self) -> None:
-        """Lets whoever scrapes see the last numbers before the parties go."""
+        """Waits until a Prometheus that scrapes has seen the last numbers."""
         if time.monotonic() - self.metrics.scraped < _WATCHED_S:
             time.sleep(_SCRAPE_S)
 
 
 @contextlib.contextmanager
-def observing(name: str, folder: Path, course: Course, live: socket.socket | None = None) -> Iterator[Observation]:
+def observing(
+    name: str, folder: Path, sweep: SweepProgress, live: socket.socket | None = None
+) -> Iterator[Observation]:
     """Observes a run on the Ray that is connected to.
 
     Args:
         name: Name of the experiment.
         folder: The run's folder.
-        course: How far the sweep is.
+        sweep: How far the sweep is.
         live: Listens where the live page is to be served; None for no page.
     """
     run = f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    watch = Watch(run, folder, course)
+    watch = Watch(run, folder, sweep)
     metrics = Metrics(watch)
     with contextlib.ExitStack() as stack:
         if live is not None:
             stack.enter_context(_serving(live, page_routes(watch, html())))
-        door = metrics_door()
+        inherited = metrics_socket()
 
         def routes(path: str) -> Route | None:
             role = path.removesuffix(METRICS).removeprefix("/")
             address = targets.exporters.get(role) if path.endswith(METRICS) else None
             return metrics if path == METRICS else None if address is None else relay(*address)
 
-        server = stack.enter_context(_serving(door or listen(_own_host(), 0), routes))
+        server = stack.enter_context(_serving(inherited or listen(_own_host(), 0), routes))
         paths = [folder / TARGETS]
         with contextlib.suppress(OSError):  # no folder for state: `observe up` does not see this run, nothing else
             forget_ended(targets_dir())
             paths.append(targets_dir() / f"{run}.json")
-        targets = stack.enter_context(TargetFile(paths, run, server.address, relayed=door is not None))
+        targets = stack.enter_context(TargetFile(paths, run, server.address, relayed=inherited is not None))
         yield Observation(watch, targets, metrics)
 
 

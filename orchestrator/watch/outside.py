@@ -1,8 +1,8 @@
 """From a lab to the machine that it is on: the driver's ports are opened outside and inherited.
 
 A socket belongs to the network that it was opened in. The lab's hosts are unreachable from outside, but the driver on
-one of them serves sockets of the machine's loopback, and passes on what the parties' exporters say. The shaped links
-carry none of it.
+one of them serves sockets of the machine's loopback, and passes on the metrics of the parties' exporters. The shaped
+links carry none of it.
 """
 
 import os
@@ -20,8 +20,8 @@ _LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Doors:
-    """What the driver in a lab is started with.
+class InheritedSockets:
+    """Sockets and variables that the driver in a lab is started with.
 
     Attributes:
         environment: Variables that name the sockets and the folder for target files.
@@ -35,8 +35,8 @@ class Doors:
 
 
 @contextmanager
-def doors(page: socket.socket | None) -> Iterator[Doors]:
-    """Opens the doors, for as long as the block lasts.
+def inherited_sockets(page: socket.socket | None) -> Iterator[InheritedSockets]:
+    """Opens the sockets that the driver in a lab inherits, for as long as the block lasts.
 
     Args:
         page: Listens where the live page is to be served, if it is.
@@ -48,10 +48,10 @@ def doors(page: socket.socket | None) -> Iterator[Doors]:
         numbers = {name: listener.fileno() for name, listener in sockets.items()}
         environment = {name: str(number) for name, number in numbers.items()}
         environment[FOLDER_VARIABLE] = str(targets_dir())
-        yield Doors(environment, tuple(numbers.values()), targets_dir())
+        yield InheritedSockets(environment, tuple(numbers.values()), targets_dir())
 
 
-def metrics_door() -> socket.socket | None:
+def metrics_socket() -> socket.socket | None:
     """The inherited socket for metrics; None outside of a lab."""
     return _inherited(_METRICS)
 
@@ -67,7 +67,7 @@ def page_listener(host: str, port: int) -> socket.socket:
 
     Raises:
         AddressInUse: The port is taken.
-        AddressUnusable: The host is no address of this machine, or the port may not be bound.
+        AddressUnusable: The host is not an address of this machine, or the port may not be bound.
     """
     return _inherited(_PAGE) or listen(host, port)
 

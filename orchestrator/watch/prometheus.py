@@ -31,7 +31,7 @@ _KEEP = "30d"
 
 
 class ObserveError(Exception):
-    """Prometheus could not be had; the message says why and what to do."""
+    """Prometheus is not available; the message names the reason and the fix."""
 
 
 class NotInstalled(ObserveError):  # noqa: N818 - named for what is the matter
@@ -139,8 +139,8 @@ class Prometheus:
         except BaseException:
             stop(process)
             raise
-        told = {"pid": process.pid, "started": started(process.pid), "url": self.url}
-        _state(self.folder).write_text(json.dumps(told), encoding="utf-8")
+        state = {"pid": process.pid, "started": started(process.pid), "url": self.url}
+        _state(self.folder).write_text(json.dumps(state), encoding="utf-8")
         return process
 
     def _require_port(self) -> None:
@@ -169,8 +169,8 @@ class Prometheus:
 def running(folder: Path) -> dict[str, Any] | None:
     """What is known of the server of a folder: `pid`, `started`, `url`; None if it does not run."""
     try:
-        told: dict[str, Any] = json.loads(_state(folder).read_text(encoding="utf-8"))
-        return told if started(told["pid"]) == told["started"] else None
+        state: dict[str, Any] = json.loads(_state(folder).read_text(encoding="utf-8"))
+        return state if started(state["pid"]) == state["started"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -181,15 +181,15 @@ def down(folder: Path) -> bool:
     Raises:
         ObserveError: Its file cannot be removed.
     """
-    told = running(folder)
-    if told is not None:
+    state = running(folder)
+    if state is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            _end(psutil.Process(told["pid"]))
+            _end(psutil.Process(state["pid"]))
     try:
         _state(folder).unlink(missing_ok=True)
     except OSError as error:
         raise ObserveError(f"cannot remove {_state(folder)}: {error.strerror}; look at --folder") from error
-    return told is not None
+    return state is not None
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

@@ -51,7 +51,7 @@ def _parameters(record: Record) -> Iterator[str]:
 def _outcome(record: Record) -> str:
     if record.error is not None:
         return f"{record.status}, {record.error.message}"
-    return f"{record.status}, {duration(record.seconds_per_token)} a token"
+    return f"{record.status}, {duration(record.seconds_per_token)} per token"
 
 
 def _milliseconds(time: datetime) -> int:

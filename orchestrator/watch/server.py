@@ -98,10 +98,10 @@ def page_routes(watch: Watch, html: bytes) -> Routes:
     def news(request: Request) -> Reply:
         query = request.query
         try:
-            told = watch.page(query.get("cell", ""), int(query.get("generation", -1)), int(query.get("seen", 0)))
+            state = watch.page(query.get("cell", ""), int(query.get("generation", -1)), int(query.get("seen", 0)))
         except ValueError:
             return Reply(b"generation and seen are whole numbers\n", status=400)
-        return Reply(json.dumps(told, separators=(",", ":")).encode(), "application/json")
+        return Reply(json.dumps(state, separators=(",", ":")).encode(), "application/json")
 
     routes: dict[str, Route] = {"/": lambda _: Reply(html, "text/html; charset=utf-8"), "/news": news}
     return routes.get

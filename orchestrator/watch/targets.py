@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from netem.state import state_dir
+from orchestrator.records.atomic import write_atomically
 from parties.metering.registry import DRIVER
 
 Address = tuple[str, int]
@@ -54,13 +55,13 @@ class TargetFile:
     """`file_sd` files, all alike, that name the exporters while a run lasts, and are gone afterwards.
 
     Prometheus reads a file whenever it changes, so each version replaces the last one in a single rename. A file that
-    cannot be written is warned of once and goes without: a run never fails because nobody can watch it.
+    cannot be written causes one warning: a run never fails because it cannot be watched.
 
     Args:
         paths: The files; Prometheus wants the suffix `.json`. Their folders are made if need be.
         run: Value of the label `run`, a unique name.
         driver: The driver's exporter; None if there is none.
-        relayed: Whether the driver serves the metrics of each role below `/ROLE`, for hosts that nobody else reaches.
+        relayed: Whether the driver serves the metrics of each role below `/ROLE`: only it reaches their hosts.
     """
 
     def __init__(
@@ -81,10 +82,13 @@ class TargetFile:
         text = json.dumps(groups, indent=2) + "\n"
         for path in list(self._paths):
             try:
-                _replace(path, text)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, text, mode=READABLE)
             except OSError as error:
                 self._paths.remove(path)
-                log.warning("Prometheus is not told of this run by %s: %s", path, error.strerror)
+                log.warning(
+                    "cannot write %s, a Prometheus that reads it will not scrape this run: %s", path, error.strerror
+                )
 
     def remove(self) -> None:
         """The parties are gone: the driver is left to scrape, if there is one."""
@@ -119,7 +123,7 @@ class TargetFile:
 
 
 def forget_ended(folder: Path) -> list[str]:
-    """Remove the target files of runs whose driver was killed: nobody answers there any more.
+    """Remove the target files of runs whose driver was killed: its exporter does not answer any more.
 
     Returns:
         Names of the runs that were forgotten.
@@ -147,17 +151,6 @@ def _answers(authority: str) -> bool:
     except OSError:
         return True  # a host that cannot be reached now may come back
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(READABLE)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _authority(host: str, port: int) -> str:

@@ -22,7 +22,7 @@ _LINE_EVERY_S = 5.0
 
 
 class View(Protocol):
-    """Where a sweep tells what happens."""
+    """Receives the events of a sweep."""
 
     def begin(self, cell: Cell) -> None:
         """A cell starts."""
@@ -31,13 +31,13 @@ class View(Protocol):
         """The parties' progress, by role; called a few times a second."""
 
     def note(self, what: str) -> None:
-        """What the driver does itself, such as measuring a link."""
+        """An action of the driver itself, such as measuring a link."""
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over; `text` is what the client decoded, if it is to be shown."""
 
 
-class Course:
+class SweepProgress:
     """How far a sweep is: which cell, how long already, how long still.
 
     Args:
@@ -90,9 +90,9 @@ class Course:
 class TableView:
     """A table that refreshes in place, below one line for each finished cell."""
 
-    def __init__(self, live: Live, course: Course) -> None:
+    def __init__(self, live: Live, sweep: SweepProgress) -> None:
         self._live = live
-        self._course = course
+        self._sweep = sweep
         self._title = ""
 
     def begin(self, cell: Cell) -> None:
@@ -102,24 +102,24 @@ class TableView:
 
     def update(self, progress: Progress) -> None:
         """The parties' progress, by role."""
-        self._live.update(_screen(str(self._course), self._title, progress))
+        self._live.update(_screen(str(self._sweep), self._title, progress))
 
     def note(self, what: str) -> None:
-        """What the driver does itself."""
-        self._live.update(Group(Text(str(self._course), style="bold"), Text(self._title), Text(what)))
+        """An action of the driver itself."""
+        self._live.update(Group(Text(str(self._sweep), style="bold"), Text(self._title), Text(what)))
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
-        for line in _last_words(record, self._course, text):
+        for line in _last_words(record, self._sweep, text):
             self._live.console.print(Text(line))
 
 
 class LineView:
     """A line every few seconds and one for each finished cell, for logs and pipes."""
 
-    def __init__(self, console: Console, course: Course) -> None:
+    def __init__(self, console: Console, sweep: SweepProgress) -> None:
         self._console = console
-        self._course = course
+        self._sweep = sweep
         self._title = ""
         self._next_line_at = 0.0
 
@@ -130,18 +130,18 @@ class LineView:
 
     def update(self, progress: Progress) -> None:
         """The parties' progress, by role."""
-        self.note("; ".join(_words(role, told) for role, told in progress.items() if told) or "parties are starting")
+        self.note("; ".join(_words(role, state) for role, state in progress.items() if state) or "parties are starting")
 
     def note(self, what: str) -> None:
-        """What the driver does itself."""
-        if self._course.cell_seconds < self._next_line_at:
+        """An action of the driver itself."""
+        if self._sweep.cell_seconds < self._next_line_at:
             return
-        self._next_line_at = self._course.cell_seconds + _LINE_EVERY_S
-        self._print(f"{self._course}; {self._title}; {what}")
+        self._next_line_at = self._sweep.cell_seconds + _LINE_EVERY_S
+        self._print(f"{self._sweep}; {self._title}; {what}")
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
-        for line in _last_words(record, self._course, text):
+        for line in _last_words(record, self._sweep, text):
             self._print(line)
 
     def _print(self, line: str) -> None:
@@ -165,7 +165,7 @@ class Views:
             one.update(progress)
 
     def note(self, what: str) -> None:
-        """What the driver does itself."""
+        """An action of the driver itself."""
         for one in self._views:
             one.note(what)
 
@@ -176,13 +176,13 @@ class Views:
 
 
 @contextmanager
-def view(console: Console, course: Course) -> Iterator[View]:
+def view(console: Console, sweep: SweepProgress) -> Iterator[View]:
     """The view that suits the console; a table in a terminal is taken off the screen at the end."""
     if not console.is_terminal:
-        yield LineView(console, course)
+        yield LineView(console, sweep)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield TableView(live, course)
+        yield TableView(live, sweep)
 
 
 def duration(seconds: float) -> str:
@@ -208,38 +208,38 @@ def _screen(header: str, title: str, progress: Progress) -> RenderableType:
     table = Table(*_COLUMNS, expand=False)
     for column in table.columns[_TEXT_COLUMNS:]:
         column.justify = "right"
-    for role, told in progress.items():
-        table.add_row(*map(Text, _row(role, told)))
+    for role, state in progress.items():
+        table.add_row(*map(Text, _row(role, state)))
     return Group(Text(header, style="bold"), Text(title), table)
 
 
-def _row(role: str, told: PartyProgress | None) -> tuple[str, ...]:
-    if told is None:
+def _row(role: str, progress: PartyProgress | None) -> tuple[str, ...]:
+    if progress is None:
         return (role, "starting", *[""] * (len(_COLUMNS) - 2))
     return (
         role,
-        told.state,
-        told.stage,
-        f"{told.tokens}",
-        size(told.sent_bytes),
-        size(told.received_bytes),
-        f"{told.rounds:,.0f}",
-        f"{told.blocked_seconds:.1f} s",
-        size(told.rss_bytes),
+        progress.state,
+        progress.stage,
+        f"{progress.tokens}",
+        size(progress.sent_bytes),
+        size(progress.received_bytes),
+        f"{progress.rounds:,.0f}",
+        f"{progress.blocked_seconds:.1f} s",
+        size(progress.rss_bytes),
     )
 
 
-def _words(role: str, told: PartyProgress) -> str:
+def _words(role: str, progress: PartyProgress) -> str:
     return (
-        f"{role} {told.state}/{told.stage} {told.tokens} tokens, {size(told.sent_bytes)} sent, "
-        f"{told.rounds:,.0f} rounds"
+        f"{role} {progress.state}/{progress.stage} {progress.tokens} tokens, {size(progress.sent_bytes)} sent, "
+        f"{progress.rounds:,.0f} rounds"
     )
 
 
-def _last_words(record: Record, course: Course, text: str | None) -> Iterator[str]:
-    line = f"[{course.number}/{course.total}] {record.cell}: {record.status}, {duration(course.cell_seconds)}"
+def _last_words(record: Record, sweep: SweepProgress, text: str | None) -> Iterator[str]:
+    line = f"[{sweep.number}/{sweep.total}] {record.cell}: {record.status}, {duration(sweep.cell_seconds)}"
     if record.seconds_per_token is not None:
-        line += f", {record.seconds_per_token:.3g} s a token"
+        line += f", {record.seconds_per_token:.3g} s per token"
     if record.error is not None:
         line += f"; {record.error.message}"
     yield line

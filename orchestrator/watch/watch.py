@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.experiment.cells import Cell
 from orchestrator.records.record import LinkReading, Record
 from orchestrator.records.timeline import Progress, Sample, Timeline
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from parties.metering.collector import Sample as MetricSample
 from parties.metering.registry import RUN_INFO
 from parties.options import RunOptions
@@ -28,13 +28,15 @@ class Watch:
     Args:
         run: Name of the run, unique.
         folder: The run's folder; time series go below it.
-        course: How far the sweep is.
+        sweep: How far the sweep is.
         clock: Source of time, in seconds.
     """
 
-    def __init__(self, run: str, folder: Path, course: Course, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, run: str, folder: Path, sweep: SweepProgress, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.run = run
-        self._folder, self._course, self._clock = folder, course, clock
+        self._folder, self._sweep, self._clock = folder, sweep, clock
         self._lock = threading.Lock()
         self._cell: Cell | None = None
         self._links: tuple[LinkReading, ...] = ()
@@ -81,11 +83,11 @@ class Watch:
             cell, links, statuses, last = self._cell, self._links, dict(self._statuses), self._timeline.samples[-2:]
         for status, count in statuses.items():
             yield "mpcbench_cells_finished_total", {"status": status}, count
-        yield "mpcbench_cells_left", {}, self._course.total - sum(statuses.values())
-        yield "mpcbench_remaining_seconds", {}, self._course.seconds_left
+        yield "mpcbench_cells_left", {}, self._sweep.total - sum(statuses.values())
+        yield "mpcbench_remaining_seconds", {}, self._sweep.seconds_left
         if cell is not None:
             yield RUN_INFO, info(cell), 1.0
-            yield "mpcbench_cell_elapsed_seconds", {}, self._course.cell_seconds
+            yield "mpcbench_cell_elapsed_seconds", {}, self._sweep.cell_seconds
         for link in links:
             yield from _link_samples(link, last)
 
@@ -105,11 +107,11 @@ class Watch:
             statuses = dict(self._statuses)
         return {
             "run": self.run,
-            "name": self._course.name,
-            "total": self._course.total,
+            "name": self._sweep.name,
+            "total": self._sweep.total,
             "statuses": statuses,
-            "elapsed": self._course.seconds,
-            "left": self._course.seconds_left,
+            "elapsed": self._sweep.seconds,
+            "left": self._sweep.seconds_left,
             "now": None if now is None else {**info(now), "title": str(now)},
             "links": [_capacity(link) for link in links],
             "finished": finished,
@@ -159,7 +161,7 @@ def _capacity(link: LinkReading) -> dict[str, Any]:
 
 
 def _link_samples(link: LinkReading, last: Sequence[Sample]) -> Iterator[MetricSample]:
-    pair, told = {"party": link.src, "peer": link.dst}, _capacity(link)
+    pair, capacity = {"party": link.src, "peer": link.dst}, _capacity(link)
     names = {
         "asked_rate": "mpcbench_link_asked_bytes_per_second",
         "asked_rtt": "mpcbench_link_asked_rtt_seconds",
@@ -167,9 +169,9 @@ def _link_samples(link: LinkReading, last: Sequence[Sample]) -> Iterator[MetricS
         "measured_rate": "mpcbench_link_measured_bytes_per_second",
         "measured_rtt": "mpcbench_link_measured_rtt_seconds",
     }
-    yield from ((name, pair, told[key]) for key, name in names.items() if told[key] is not None)
-    if told["measured_rate"]:
-        yield "mpcbench_link_used_ratio", pair, used(told["pair"], last, told["measured_rate"])
+    yield from ((name, pair, capacity[key]) for key, name in names.items() if capacity[key] is not None)
+    if capacity["measured_rate"]:
+        yield "mpcbench_link_used_ratio", pair, used(capacity["pair"], last, capacity["measured_rate"])
 
 
 def _told(record: Record) -> dict[str, Any]:

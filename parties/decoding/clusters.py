@@ -1,4 +1,4 @@
-"""Public geometry of clusters: which are always attended, which compete, how many win."""
+"""Public geometry of clusters: which are always attended, which compete, how many are selected."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +30,12 @@ class Clustering:
         return -(-self.tokens // self.coarse)
 
     @property
-    def coarse_rivals(self) -> range:
+    def coarse_candidates(self) -> range:
         """Coarse clusters that compete."""
         return range(1, max(1, self.n_coarse - 1))
 
     @property
-    def fine_rivals(self) -> range:
+    def fine_candidates(self) -> range:
         """Fine clusters that may compete: all but the first and the last."""
         return range(1, max(1, self.n_fine - 1))
 
@@ -47,35 +47,35 @@ class Clustering:
 
     @property
     def parents(self) -> tuple[int | None, ...]:
-        """For each fine rival its coarse cluster's place among `coarse_rivals`; None if that one is always kept."""
+        """For each fine candidate the index of its parent in `coarse_candidates`; None if that does not compete."""
         ratio = self.coarse // self.fine
-        rivals = self.coarse_rivals
-        return tuple(c // ratio - 1 if c // ratio in rivals else None for c in self.fine_rivals)
+        candidates = self.coarse_candidates
+        return tuple(c // ratio - 1 if c // ratio in candidates else None for c in self.fine_candidates)
 
-    def winners(self, coarse_share: float, fine_share: float) -> tuple[int, int]:
-        """How many coarse and fine rivals win; shares are of *all* clusters of the level, as in MPCache's code."""
-        k_coarse = min(int(self.n_coarse * coarse_share), len(self.coarse_rivals))
+    def top_k(self, coarse_share: float, fine_share: float) -> tuple[int, int]:
+        """Numbers of coarse and fine clusters to select; shares are of *all* clusters of a level, as in MPCache."""
+        k_coarse = min(int(self.n_coarse * coarse_share), len(self.coarse_candidates))
         candidates = self.parents.count(None) + k_coarse * (self.coarse // self.fine)
         return k_coarse, min(int(self.n_fine * fine_share), candidates)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a step attends to: public spans, and secret picks among the fine rivals.
+    """What a step attends to: public spans, and secretly selected clusters.
 
     Attributes:
         size: tokens in a cluster.
         always: spans that every head attends to.
-        rivals: span of tokens, cut into full clusters, that the picks choose from.
-        count: clusters picked by each head.
-        picks: the engine's handle on which ones; None when `count` is 0.
+        candidates: span of tokens, cut into full clusters, from which clusters are selected.
+        count: clusters selected by each head.
+        selected: the engine's handle on the selected clusters; None when `count` is 0.
     """
 
     size: int
     always: tuple[Span, ...]
-    rivals: Span
+    candidates: Span
     count: int
-    picks: Any
+    selected: Any
 
     @property
     def attended(self) -> int:

@@ -172,10 +172,10 @@ class Engine(Operations):
         sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
         parts = [tuple(sources)]
         if selection.count:
-            a, b = selection.rivals
+            a, b = selection.candidates
             both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
             blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-            picked = yield from staged(self.meter, "gather", self.pick(selection.picks, blocks))
+            picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
             rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
             parts.append((rows[:, :, :d], rows[:, :, d:]))
 

@@ -1,8 +1,8 @@
-"""Ranges of numbers: what an engine declares, and a watch that compares a plain run with them.
+"""Ranges of numbers that an engine declares, and a watch that compares a plain run with them.
 
-The `plain` engine computes over any range, a private engine does not. Each private engine has one table of its bounds;
-the referee's plain run is watched against it, so that a model or a prompt whose numbers leave a range is refused, or
-marked, by the name of the number.
+The `plain` engine computes over any range; a private engine does not. Each private engine has one table of its bounds.
+The referee's plain run is compared with it, so that a model or a prompt whose numbers leave a range is refused or
+flagged, with the name of the number.
 """
 
 import math
@@ -15,12 +15,13 @@ from torch import Tensor
 
 
 class Kind(StrEnum):
-    """What happens beyond a bound.
+    """The consequence of a number beyond its bound.
 
     Attributes:
-        CERTAIN: a comparison, a look-up or a series: the result is wrong for certain, and where a ranking of such
-            numbers is opened it is no uniformly random one, so that it leaks.
-        RARE: a truncation alone: the result is wrong, unseen, with a small probability that grows with the number.
+        CERTAIN: The number enters a comparison, a look-up or a series: the result is certainly wrong, and an opened
+            ranking of such numbers is not uniformly random and leaks.
+        RARE: The number is only truncated: the result is wrong, undetected, with a small probability that grows with
+            the number.
     """
 
     CERTAIN = "certain"
@@ -29,14 +30,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Bound:
-    """The range of one number.
+    """The declared range of one number.
 
     Attributes:
-        number: which one, by its place in the decoder.
-        low: the least value that is taken.
-        high: the largest one.
-        kind: what happens outside.
-        fraction_bits: of a number that is truncated, before it is.
+        number: Description of the number, by its place in the decoder.
+        low: The least allowed value.
+        high: The largest allowed value.
+        kind: The consequence of a value outside.
+        fraction_bits: Fraction bits before truncation, for a number that is truncated.
     """
 
     number: str
@@ -47,22 +48,22 @@ class Bound:
 
     @property
     def limit(self) -> float:
-        """The least power of two that no |x| within the range exceeds."""
+        """The least power of two that no |x| in the range exceeds."""
         return float(2.0 ** math.ceil(math.log2(max(abs(self.low), abs(self.high)))))
 
     def chance(self, values: Tensor) -> float:
-        """Probability that the truncation of any of `values` is wrong: the sum of (|x| - bound) / 2^64, in integers."""
+        """Returns the probability that a truncation of `values` is wrong: sum of (|x| - bound) / 2^64, in integers."""
         beyond = (values.double().abs() - self.high).clamp(min=0).sum()
         return min(1.0, float(beyond) * 2.0 ** (self.fraction_bits - 64))
 
 
 def certain(number: str, low: float, high: float) -> Bound:
-    """A bound beyond which results are wrong for certain."""
+    """Declares a bound beyond which results are certainly wrong."""
     return Bound(number, low, high, Kind.CERTAIN)
 
 
 def rare(number: str, limit: float, fraction_bits: int) -> Bound:
-    """A bound on |x| beyond which only truncation fails, and rarely."""
+    """Declares a bound on |x| beyond which only truncation fails, and rarely."""
     return Bound(number, -limit, limit, Kind.RARE, fraction_bits)
 
 
@@ -71,11 +72,11 @@ class Departure:
     """A number that left its range.
 
     Attributes:
-        number, low, high, kind: of its bound.
-        value: the one farthest outside, of those computed at once; None if it is not finite.
-        layer: where; None outside the layers.
-        token: at which new token, from 1; 0 in the prompt.
-        chance: for a `rare` bound the probability that any truncation beyond it was wrong, over the whole run.
+        number, low, high, kind: See `Bound`.
+        value: The value farthest outside, of those computed in one operation; None if it is not finite.
+        layer: Index of the layer; None outside the layers.
+        token: Number of the new token, from 1; 0 in the prompt.
+        chance: For a `rare` bound, the probability that a truncation beyond it was wrong, over the whole run.
     """
 
     number: str
@@ -93,21 +94,21 @@ class Departure:
         when = f"at new token {self.token}" if self.token else "in the prompt"
         return f"{self.number}{layer} is {value} {when}, outside {self.low:,.8g} to {self.high:,.8g}"
 
-    def told(self) -> dict[str, Any]:
-        """As plain values, for a record."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain values, for a record."""
         return {**asdict(self), "kind": str(self.kind)}
 
 
 @dataclass
 class Watch:
-    """Sees the numbers of a plain run.
+    """Compares the numbers of a plain run with declared bounds.
 
     Attributes:
-        bounds: by the keys under which numbers are shown to `see`; others are not looked at.
-        token: which new token is computed, 0 for the prompt.
-        seen: least and largest value of each number so far, whether within its range or not.
-        first: the first departure of each kind.
-        chance: probability that any truncation beyond its bound was wrong.
+        bounds: Bounds by key; numbers of other keys are ignored.
+        token: Number of the new token that is computed, 0 for the prompt.
+        seen: Least and largest value per key so far, in the range or not.
+        first: The first departure of each kind.
+        chance: Probability that a truncation beyond its bound was wrong.
     """
 
     bounds: Mapping[str, Bound]
@@ -120,10 +121,10 @@ class Watch:
         """Compares numbers with their bound.
 
         Args:
-            key: of the bound.
-            values: the numbers.
-            layer: where they are; None outside the layers.
-            limit: of |x|, for numbers whose bound is not the engine's own.
+            key: Key of the bound.
+            values: The numbers, float.
+            layer: Index of the layer; None outside the layers.
+            limit: Bound of |x| that replaces the engine's own, for numbers that a policy declares.
         """
         bound = self.bounds.get(key)
         if bound is None or not values.numel():

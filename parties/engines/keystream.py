@@ -1,4 +1,4 @@
-"""Pseudo-random ring elements that two parties draw alike from one seed: AES-256 in counter mode."""
+"""Pseudo-random ring elements that two parties expand from a shared seed: AES-256 in counter mode."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SEED_BYTES = 32
-_NOTHING = memoryview(bytes(1 << 20))
+_ZEROS = memoryview(bytes(1 << 20))
 _BLOCK_BYTES = 16
 
 
 class Keystream:
-    """One seed, many independent streams: `begin` starts the stream of an epoch from its first byte.
+    """One seed with an independent stream per epoch.
 
     Args:
         seed: 32 bytes that only its owners know.
@@ -26,25 +26,25 @@ class Keystream:
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Starts the stream of `epoch`, 0 to 2^64 - 1; each epoch has 2^64 blocks of its own."""
+        """Starts the stream of `epoch`, 0 to 2^64 - 1, at its first byte; each epoch has its own 2^64 blocks."""
         self._cipher = Cipher(self._key, modes.CTR(epoch.to_bytes(8, "big") + bytes(8))).encryptor()
 
     def octets(self, count: int) -> memoryview:
-        """The next `count` bytes, the caller's to write to."""
-        room = np.empty(count + _BLOCK_BYTES - 1, dtype=np.uint8).data  # the cipher wants room for a block more
-        for start in range(0, count, len(_NOTHING)):
-            self._cipher.update_into(_NOTHING[: count - start], room[start:])
-        return room[:count]
+        """Returns the next `count` bytes; the buffer belongs to the caller."""
+        buffer = np.empty(count + _BLOCK_BYTES - 1, dtype=np.uint8).data  # the cipher requires the additional bytes
+        for start in range(0, count, len(_ZEROS)):
+            self._cipher.update_into(_ZEROS[: count - start], buffer[start:])
+        return buffer[:count]
 
     def words(self, shape: Sequence[int]) -> Tensor:
-        """Uniform elements of Z_2^64, int64."""
+        """Returns uniform elements of Z_2^64, int64."""
         count = math.prod(shape)
         if not count:
             return torch.zeros(tuple(shape), dtype=torch.int64)
         return torch.frombuffer(self.octets(8 * count), dtype=torch.int64).reshape(tuple(shape))
 
     def bits(self, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Uniform bits, one a byte."""
+        """Returns uniform bits, uint8, one per byte."""
         count = math.prod(shape)
         packed = np.frombuffer(self.octets(-(-count // 8)), dtype=np.uint8)
         return np.unpackbits(packed, count=count).reshape(tuple(shape))

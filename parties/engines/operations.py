@@ -146,16 +146,16 @@ class Operations(ABC):
         """Two-level choice for each head; which clusters won stays secret.
 
         Args:
-            coarse: similarities of the coarse rivals, [heads, a].
-            fine: similarities of the fine rivals, [heads, b].
-            parents: for each fine rival its coarse one, or None if it always competes. Public.
-            k_coarse: coarse rivals that survive.
-            k_fine: fine rivals chosen among the children of survivors and those without parent; at least 1.
+            coarse: similarities of the coarse candidates, [heads, a].
+            fine: similarities of the fine candidates, [heads, b].
+            parents: for each fine candidate its coarse one, or None if it always competes. Public.
+            k_coarse: coarse candidates that survive.
+            k_fine: fine candidates chosen among the children of survivors and those without parent; at least 1.
 
         Returns:
             A handle for `pick`. Among equals the lower index wins.
         """
 
     @abstractmethod
-    def pick(self, picks: Any, blocks: Any) -> Program[Any]:
+    def pick(self, selected: Any, blocks: Any) -> Program[Any]:
         """The chosen blocks of [kv_heads, b, m] for each query head: [heads, k_fine, m], in any order."""

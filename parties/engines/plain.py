@@ -1,4 +1,4 @@
-"""The `plain` engine: float tensors in one process. No security; what private runs are checked against."""
+"""The `plain` engine: float tensors in one process, without security; the reference for private runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Picks:
-    """Chosen blocks for each head, [heads, k]."""
+class Selected:
+    """Indices of the selected blocks of each head, [heads, k]."""
 
     index: Tensor
 
@@ -32,7 +32,7 @@ class PlainEngine(Engine):
     trust_model = "none: one process sees the prompt, the weights and everything computed from them"
     devices = ("cpu", "cuda")
     tolerance = 1e-3
-    masked_score = -1e4  # far below any score, and small enough to leave a score its digits
+    masked_score = -1e4  # far below any score, and small enough that sums with a score keep its digits
 
     def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
         super().__init__(meter)
@@ -62,7 +62,7 @@ class PlainEngine(Engine):
 
     @classmethod
     def split(cls, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing is hidden: the client holds zero."""
+        """The client's part is zero: nothing is hidden."""
         return torch.zeros_like(tensor), tensor
 
     @classmethod
@@ -87,7 +87,7 @@ class PlainEngine(Engine):
 
     @eager
     def linear(self, x: Tensor, name: str) -> Tensor:
-        """X @ W + b."""
+        """Computes x @ W + b."""
         y = x @ self._parameters[name]
         bias = self._parameters.get(f"{name}.bias")
         return y if bias is None else y + bias
@@ -134,7 +134,7 @@ class PlainEngine(Engine):
 
     @eager
     def negative(self, x: Tensor) -> Tensor:
-        """Signs as numbers."""
+        """1 where x < 0, else 0."""
         return (x < 0).to(x.dtype)
 
     @eager
@@ -161,15 +161,15 @@ class PlainEngine(Engine):
 
     @eager
     def flags(self, kept: Tensor, n: int) -> Tensor:
-        """One-hot rows, summed."""
+        """The sum of the one-hot rows of the indices."""
         index = kept.reshape(-1, kept.shape[-1])
         return torch.zeros(len(index), n, dtype=self.dtype, device=kept.device).scatter(1, index, 1.0)
 
     @eager
     def top_clusters(
         self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
-    ) -> Picks:
-        """Best fine rivals among those whose parent survived."""
+    ) -> Selected:
+        """The top fine candidates among those whose parent is selected or that have none."""
         alive = torch.zeros_like(coarse, dtype=torch.bool)
         alive.scatter_(1, coarse.sort(dim=1, descending=True, stable=True).indices[:, :k_coarse], True)
         orphan = [parent is None for parent in parents]
@@ -178,11 +178,11 @@ class PlainEngine(Engine):
         if coarse.shape[1]:
             competes = competes | (alive[:, by_child] & ~competes)
         ranked = fine.masked_fill(~competes, -torch.inf).sort(dim=1, descending=True, stable=True)
-        return Picks(ranked.indices[:, :k_fine])
+        return Selected(ranked.indices[:, :k_fine])
 
     @eager
-    def pick(self, picks: Picks, blocks: Tensor) -> Tensor:
-        """The chosen blocks of each head."""
-        heads = picks.index.shape[0]
+    def pick(self, selected: Selected, blocks: Tensor) -> Tensor:
+        """The selected blocks of each head."""
+        heads = selected.index.shape[0]
         group = torch.arange(heads, device=blocks.device) // (heads // blocks.shape[0])
-        return blocks[group.unsqueeze(1), picks.index]
+        return blocks[group.unsqueeze(1), selected.index]

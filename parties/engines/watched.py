@@ -1,4 +1,7 @@
-"""The `plain` engine under a `Watch`: shows it every number of which a private engine may declare a range."""
+"""The `plain` engine under a `Watch`, which sees every number that has a declared range in some private engine.
+
+The keys of the numbers, as in an engine's table of bounds, are quoted in the docstrings of `WatchedEngine`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,28 +12,28 @@ from torch import Tensor
 from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program
 from parties.engines.bounds import Watch
-from parties.engines.plain import Picks, PlainEngine
+from parties.engines.plain import PlainEngine, Selected
 from parties.metering.meter import StageMeter
 
 
 class WatchedEngine(PlainEngine):
-    """Computes what `PlainEngine` does.
+    """Computes what `PlainEngine` does and passes its numbers to a watch.
 
     Attributes:
-        watch: what sees the numbers; one without bounds looks at nothing.
+        watch: The watch; without bounds it ignores all numbers.
     """
 
     def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
         super().__init__(meter, dtype, device)
         self.watch = Watch({})
         self._layer: int | None = None
-        self._rows: dict[str, Tensor] = {}  # of the last norm, whose layer the matrix after it tells
+        self._rows: dict[str, Tensor] = {}  # of the last norm; the name of the next matrix gives their layer
 
     def _see(self, key: str, values: Tensor, limit: float | None = None) -> None:
         self.watch.see(key, values, self._layer, limit)
 
     def linear(self, x: Tensor, name: str) -> Program[Tensor]:
-        """Also the numbers of the norm before: `layers.<layer>.<matrix>` says where they are."""
+        """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer."""
         *place, matrix = name.split(".")
         self._layer = int(place[1]) if place else None
         for key, values in self._rows.items():
@@ -41,7 +44,7 @@ class WatchedEngine(PlainEngine):
         return y
 
     def to_norm(self, x: Tensor, *, centre: bool) -> Tensor:
-        """`mean` of each row, where it is taken off."""
+        """`mean` of each row, if it is subtracted."""
         if self.watch.bounds and centre:
             self._rows["mean"] = x.mean(-1, keepdim=True)
         return super().to_norm(x, centre=centre)
@@ -53,7 +56,7 @@ class WatchedEngine(PlainEngine):
         return (yield from super().normalise(rows, eps))
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
-        """Its input."""
+        """`activation`: its input."""
         self._see("activation", x)
         return (yield from super().activation(x, kind))
 
@@ -70,7 +73,7 @@ class WatchedEngine(PlainEngine):
         return z
 
     def scores(self, q: Tensor, k: Tensor) -> Program[Tensor]:
-        """Seen where they are used, by the softmax."""
+        """Nothing here: scores are seen by `softmax`."""
         return self._unseen(super().scores(q, k))
 
     def weigh(self, weights: Tensor, v: Tensor) -> Program[Tensor]:
@@ -80,11 +83,11 @@ class WatchedEngine(PlainEngine):
         return mixed
 
     def _alive_scores(self, q: Tensor, layer: LayerCache) -> Program[Tensor]:
-        """The engine's `masked_score`, which takes part in it, is no number of the model's."""
+        """Nothing here: the engine's `masked_score` is not a number of the model."""
         return self._unseen(super()._alive_scores(q, layer))
 
     def _unseen(self, program: Program[Any]) -> Program[Any]:
-        """A program whose numbers are not shown; nothing else runs meanwhile, since nothing is opened."""
+        """Runs a program without the watch; no other program runs meanwhile, since `plain` opens nothing."""
         watch, self.watch = self.watch, Watch({})
         try:
             return (yield from program)
@@ -115,20 +118,20 @@ class WatchedEngine(PlainEngine):
         return (yield from super().inverse_root(x))
 
     def bounded(self, value: Tensor, limit: float) -> Tensor:
-        """`declared`: what a policy says of a number that will be compared."""
+        """`declared`: a number that a policy compares, with the policy's bound."""
         self._see("declared", value, limit)
         return value
 
     def top_clusters(
         self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
-    ) -> Program[Picks]:
+    ) -> Program[Selected]:
         """`similarity`."""
         for similarities in (coarse, fine):
             self._see("similarity", similarities)
         return (yield from super().top_clusters(coarse, fine, parents, k_coarse, k_fine))
 
     def argmax(self, logits: Tensor) -> Program[int]:
-        """`rival`."""
+        """`compared logit`."""
         self._layer = None
-        self._see("rival", logits)
+        self._see("compared logit", logits)
         return (yield from super().argmax(logits))

@@ -1,4 +1,4 @@
-"""Heads in the form that an engine installs beside the model's weights, by their owner, the server."""
+"""Trained heads in the form that the server, their owner, installs together with the model's weights."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def head_of(policy: Policy, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a policy's heads add to the parameters of an engine; nothing if the policy has none.
+    """Returns the parameters that a policy's heads add to those of an engine; none if the policy has no heads.
 
     Args:
-        policy: the policy.
-        spec: the model's facts.
-        weights: its canonical parameters.
+        policy: The policy.
+        spec: The model's specification.
+        weights: The model's canonical parameters.
 
     Raises:
-        HeadError: the policy's file of heads cannot be used with this model.
+        HeadError: The policy's file of heads cannot be used with this model.
     """
     if policy.trained is None:
         return {}
@@ -30,16 +30,16 @@ def head_of(policy: Policy, spec: ModelSpec, weights: Mapping[str, Tensor]) -> d
 
 
 def fold_head(head: Head, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`layers.<l>.head_in` and `.head_out`, with biases where there are any, float32.
+    """Returns `layers.<l>.head_in` and `.head_out`, and their biases if there are any, float32.
 
-    The queries that an engine gives to a policy are scaled by 1/sqrt(head_dim), and its normalised rows lack the norm's
-    gain and bias; both are made up for here, as `parties.models.folding` does for the model's own matrices. A gate's
-    queries are scaled by 1/sqrt(width).
+    The queries that an engine passes to a policy are scaled by 1/sqrt(head_dim), and its normalised rows lack the
+    norm's gain and bias. Both are folded into the heads, as `parties.models.folding` does for the model's matrices. A
+    gate's queries are scaled by 1/sqrt(width).
 
     Args:
-        head: the heads.
-        spec: the model's facts.
-        weights: the model's canonical parameters.
+        head: The heads.
+        spec: The model's specification.
+        weights: The model's canonical parameters.
     """
     folded: dict[str, Tensor] = {}
     for layer in range(spec.n_layers):
@@ -61,5 +61,5 @@ def fold_head(head: Head, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dic
 
 
 def shapes_of(folded: Mapping[str, Tensor]) -> Shapes:
-    """What is public of folded heads: their names and shapes."""
+    """Returns the public part of folded heads: their names and shapes."""
     return {name: tuple(tensor.shape) for name, tensor in folded.items()}

@@ -1,10 +1,10 @@
-"""Files of trained heads: safetensors whose metadata says for which model they are.
+"""Files of trained heads: safetensors whose metadata identifies the model.
 
 | metadata | value |
 | --- | --- |
 | `format`, `version` | `mpcache-bench.head`, `1` |
 | `kind` | `locret` or `attention_gate` |
-| `model`, `fingerprint` | the model's name, for people, and a hash of its facts and of part of its embedding |
+| `model`, `fingerprint` | the model's name, for people, and a hash of its specification and of part of its embedding |
 | `width` | hidden width of a `locret` head, or of each of a gate's attention heads |
 
 | tensor of each layer, float32, float16 or bfloat16 | shape | of |
@@ -40,7 +40,7 @@ Kind = Literal["locret", "attention_gate"]
 
 
 class HeadError(ModelError):
-    """A file of heads cannot be used; the message says why and what is allowed."""
+    """A file of heads cannot be used; the message gives the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Head:
     """The trained heads of all layers.
 
     Attributes:
-        kind: the policy that uses them.
-        model: name of the model, for people.
-        fingerprint: of the model that they were trained with; see `fingerprint`.
-        width: hidden width of a `locret` head, or of a gate's attention head.
-        tensors: see the module.
+        kind: The policy that uses them.
+        model: Name of the model, for people.
+        fingerprint: `fingerprint` of the model that they were trained with.
+        width: Hidden width of a `locret` head, or of a gate's attention head.
+        tensors: Tensors by name; see the module.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Head:
     tensors: Mapping[str, Tensor]
 
     def shapes(self, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-        """What the tensors' shapes have to be."""
+        """Returns the required shapes of the tensors."""
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(spec.n_layers):
             if self.kind == "locret":
@@ -78,35 +78,35 @@ class Head:
 
 
 def fingerprint(spec: ModelSpec, weights: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits that tell one model from another of the same shape.
+    """Returns 16 hexadecimal digits that distinguish a model from others of the same shape.
 
     Args:
-        spec: the model's facts.
-        weights: canonical parameters, of which the embedding's first rows are looked at.
+        spec: The model's specification.
+        weights: Canonical parameters; the first 64 rows of the embedding are hashed.
     """
-    told = json.dumps(spec.to_json(), sort_keys=True).encode()
+    shape = json.dumps(spec.to_json(), sort_keys=True).encode()
     rows = weights["embed"][:64].detach().float().contiguous().numpy().tobytes()
-    return hashlib.sha256(told + rows).hexdigest()[:16]
+    return hashlib.sha256(shape + rows).hexdigest()[:16]
 
 
 def save_head(head: Head, path: Path) -> None:
     """Writes a file of heads."""
-    told = {"kind": head.kind, "model": head.model, "fingerprint": head.fingerprint, "width": str(head.width)}
+    facts = {"kind": head.kind, "model": head.model, "fingerprint": head.fingerprint, "width": str(head.width)}
     tensors = {name: tensor.contiguous() for name, tensor in head.tensors.items()}
-    save_file(tensors, path, metadata={"format": FORMAT, "version": VERSION, **told})
+    save_file(tensors, path, metadata={"format": FORMAT, "version": VERSION, **facts})
 
 
 def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
     """Reads a file of heads for a policy and a model.
 
     Args:
-        path: the file.
-        kind: the policy's.
-        spec: facts of the model that will be decoded.
-        model: its `fingerprint`.
+        path: The file, as for `read_head`.
+        kind: The policy.
+        spec: Specification of the model that will be decoded.
+        model: The model's `fingerprint`.
 
     Raises:
-        HeadError: as `read_head`; heads of another model or shape.
+        HeadError: See `read_head`; or the heads are of another model or shape.
     """
     head = read_head(path, kind)
     if head.fingerprint != model:
@@ -119,14 +119,14 @@ def load_head(path: str, kind: Kind, spec: ModelSpec, model: str) -> Head:
 
 
 def read_head(path: str, kind: Kind) -> Head:
-    """Reads a file of heads for a policy, whatever the model.
+    """Reads a file of heads for a policy, for any model.
 
     Args:
-        path: the file, or the name of a model that heads come with the project for.
-        kind: the policy's.
+        path: The file, or the name of a model for which heads come with the project.
+        kind: The policy.
 
     Raises:
-        HeadError: no path or no such file, a damaged file, heads of another kind or version.
+        HeadError: There is no path or no such file, the file is damaged, or the heads are of another kind or version.
     """
     if not path:
         known = " or ".join(["give the path of a .safetensors file", *map(repr, shipped(kind))])
@@ -135,26 +135,27 @@ def read_head(path: str, kind: Kind) -> Head:
         raise HeadError(f"head: {path}: {LFS_POINTER}")
     try:
         with safe_open(find(path, kind), framework="pt") as file:
-            told = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError) as error:
         raise HeadError(f"head: {path} cannot be read: {error}; it must be a safetensors file of heads") from None
-    head = _head(path, told, tensors)
+    head = _head(path, metadata, tensors)
     if head.kind != kind:
         raise HeadError(f"head: {path} holds heads of kind {head.kind!r}, the policy needs {kind!r}")
     return head
 
 
-def _head(path: str, told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Head:
-    if told.get("format") != FORMAT or told.get("version") != VERSION:
-        found = f"format {told.get('format')!r}, version {told.get('version')!r}"
+def _head(path: str, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Head:
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        found = f"format {metadata.get('format')!r}, version {metadata.get('version')!r}"
         raise HeadError(f"head: {path} has {found}; this program reads format {FORMAT!r}, version {VERSION!r}")
-    if told.get("kind") not in KINDS:
-        raise HeadError(f"head: {path} holds heads of kind {told.get('kind')!r}; there are {', '.join(KINDS)}")
-    if not re.fullmatch("[1-9][0-9]{0,5}", told.get("width", "")):
-        raise HeadError(f"head: {path} has width {told.get('width')!r}; it must be a whole number of at least 1")
-    kind: Kind = "locret" if told["kind"] == "locret" else "attention_gate"
-    return Head(kind, told.get("model", "unknown"), told.get("fingerprint", ""), int(told["width"]), tensors)
+    if metadata.get("kind") not in KINDS:
+        raise HeadError(f"head: {path} holds heads of kind {metadata.get('kind')!r}; there are {', '.join(KINDS)}")
+    if not re.fullmatch("[1-9][0-9]{0,5}", metadata.get("width", "")):
+        raise HeadError(f"head: {path} has width {metadata.get('width')!r}; it must be a whole number of at least 1")
+    kind: Kind = "locret" if metadata["kind"] == "locret" else "attention_gate"
+    model, known = metadata.get("model", "unknown"), metadata.get("fingerprint", "")
+    return Head(kind, model, known, int(metadata["width"]), tensors)
 
 
 def _check_tensors(path: str, head: Head, shapes: Mapping[str, tuple[int, ...]]) -> None:

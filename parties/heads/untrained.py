@@ -1,4 +1,4 @@
-"""Heads of random numbers: for tests, and as the floor that training has to beat."""
+"""Random heads: for tests, and as the baseline that training has to beat."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,14 @@ from parties.models.spec import ModelSpec
 
 
 def random_head(kind: Kind, spec: ModelSpec, weights: Mapping[str, Tensor], *, width: int = 8, seed: int = 0) -> Head:
-    """Heads whose scores are of order one.
+    """Draws heads whose scores are of order one.
 
     Args:
-        kind: the policy that uses them.
-        spec: the model's facts.
-        weights: its canonical parameters, for the fingerprint.
-        width: hidden width of a `locret` head, or of each of a gate's attention heads.
-        seed: of the draw.
+        kind: The policy that uses them.
+        spec: The model's specification.
+        weights: The model's canonical parameters, for the fingerprint.
+        width: Hidden width of a `locret` head, or of each of a gate's attention heads.
+        seed: Seed of the draw.
     """
     empty = Head(kind, "random", fingerprint(spec, weights), width, {})
     generator = torch.Generator().manual_seed(seed)

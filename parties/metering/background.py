@@ -1,16 +1,16 @@
-"""Accounts for threads that work beside the one whose time a stage meter divides."""
+"""Accounts for background threads, in parallel with the thread whose time a stage meter divides."""
 
 from collections.abc import Callable
 
 from parties.metering.readings import Counts
 
 
-class Aside:
-    """Counts bytes and messages on one stage, and no time: nobody waits for a thread that works beside.
+class BackgroundAccount:
+    """Counts bytes and messages on one stage, but no time, since no thread waits for a background thread.
 
     Args:
-        book: adds counts with a peer to a stage of the party's meter (`StageMeter.count_aside`).
-        current: the stage, whatever the meter's current one is.
+        book: Adds counts with a peer to a stage of the party's meter (`StageMeter.count_background`).
+        current: The stage to count on, independent of the current stage of the meter.
     """
 
     def __init__(self, book: Callable[[str, str, Counts], None], current: str) -> None:

@@ -1,7 +1,7 @@
-"""What this process may use of its host: the limits of its control groups (cgroups), versions 1 and 2.
+"""Resource limits of this process: those of its host and of its control groups (cgroups), versions 1 and 2.
 
-A container's limits are in the files of the process's own group and of the groups above it, and the least one counts.
-`/proc/self/cgroup` names the group in each hierarchy, `/proc/self/mountinfo` says where a hierarchy is mounted; see
+The limits of a container are in the files of the process's group and of its parent groups; the smallest one applies.
+`/proc/self/cgroup` names the group in each hierarchy, `/proc/self/mountinfo` has the mount point of each hierarchy; see
 cgroups(7) and the kernel's Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
@@ -24,18 +24,18 @@ class Group:
     """A control group.
 
     Attributes:
-        path: Its folder.
-        version: Of its hierarchy, 1 or 2.
+        path: Folder of the group.
+        version: Version of its hierarchy, 1 or 2.
     """
 
     path: Path
     version: int
 
     def number(self, name: str, key: str = "") -> int | None:
-        """A number in one of its files: the whole file's, or that of the line that begins with a key.
+        """A number in a file of the group: the whole content, or the value of the line that begins with `key`.
 
         Returns:
-            The number; None if there is no such file or line, or if it is no number (`max`: no limit).
+            The number; None if there is no such file or line, or if it is not a number (`max`: no limit).
         """
         try:
             text = (self.path / name).read_text(encoding="ascii")
@@ -46,19 +46,19 @@ class Group:
 
     @property
     def memory_limit(self) -> int | None:
-        """Bytes that its processes may use together."""
+        """Memory limit of all its processes together, in bytes; None without a limit."""
         return self.number("memory.limit_in_bytes" if self.version == 1 else "memory.max")
 
     @property
     def memory_used(self) -> int:
-        """Bytes that its processes use, without what the kernel takes back when it needs room."""
+        """Memory in use by its processes, in bytes, without cache that the kernel can reclaim."""
         used = self.number("memory.usage_in_bytes" if self.version == 1 else "memory.current") or 0
         cached = self.number("memory.stat", "total_inactive_file" if self.version == 1 else "inactive_file") or 0
         return max(0, used - cached)
 
     @property
     def cpus(self) -> float:
-        """CPUs whose time its processes may use together; infinite without a quota."""
+        """CPU quota of all its processes together, in CPUs; infinite without a quota."""
         if self.version == 1:
             quota, period = self.number("cpu.cfs_quota_us"), self.number("cpu.cfs_period_us")  # no limit is -1
         else:
@@ -72,12 +72,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory that processes beside this one could use.
+    """Memory that further processes could use.
 
     Attributes:
-        limit: Bytes that they and those that run may use together.
-        available: How many of them are left.
-        source: Who sets the limit: the host's size, or a group.
+        limit: Bytes that all processes, running and new, may use together.
+        available: Bytes of the limit that are left.
+        source: Source of the limit: the host or a group.
     """
 
     limit: int
@@ -90,11 +90,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class OomKills:
-    """How often the kernel has killed a process for want of memory.
+    """How often the kernel has killed a process for lack of memory.
 
     Attributes:
-        file: Where it counts: that of a group, or of the whole host.
-        count: The number so far.
+        file: File of the counter, of a group or of the whole host.
+        count: Number of kills so far.
     """
 
     file: str
@@ -102,10 +102,10 @@ class OomKills:
 
 
 def memory(proc: Path = _PROC) -> Memory:
-    """What this process's host and groups leave it.
+    """Memory left by the host and the groups of this process.
 
     Args:
-        proc: Where the proc file system is.
+        proc: Mount point of the proc file system.
     """
     host = psutil.virtual_memory()
     limits = [Memory(host.total, host.available, _HOST)]
@@ -118,14 +118,14 @@ def memory(proc: Path = _PROC) -> Memory:
 
 
 def usable_cpus(proc: Path = _PROC) -> float:
-    """CPUs whose time this process may use: those it may run on, or the least quota of its groups."""
+    """Number of CPUs that this process may use: those of its affinity, or the smallest quota of its groups."""
     return min([len(os.sched_getaffinity(0)), *(group.cpus for group in _groups("cpu", proc))])
 
 
 def oom_kills(proc: Path = _PROC) -> OomKills | None:
-    """The kernel's count of killed processes for this process's own group; the host's where it is in none.
+    """The kernel's count of OOM kills in the group of this process, or on the host if it is in no group.
 
-    A group counts its own processes that were killed, whether its limit or the host's memory ran out.
+    A group counts all kills of its processes, whether the limit of the group or the memory of the host was exhausted.
     """
     files = [group.path / _counter(group.version) for group in _groups("memory", proc)[:1]]
     found = (read_oom_kills(str(file)) for file in [*files, proc / "vmstat"])
@@ -133,7 +133,7 @@ def oom_kills(proc: Path = _PROC) -> OomKills | None:
 
 
 def read_oom_kills(file: str) -> OomKills | None:
-    """The count in a file that `oom_kills` named; None if it cannot be read."""
+    """The count in a file from `oom_kills`; None if it cannot be read."""
     path = Path(file)
     count = Group(path.parent, 0).number(path.name, "oom_kill")
     return None if count is None else OomKills(file, count)
@@ -144,7 +144,7 @@ def _counter(version: int) -> str:
 
 
 def _groups(controller: str, proc: Path) -> list[Group]:
-    """This process's group in the hierarchy of a controller, and those above it, as far as they can be seen."""
+    """The group of this process in the hierarchy of a controller, and its parents, as far as they are visible."""
     try:
         lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (proc / "self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -161,23 +161,23 @@ def _groups(controller: str, proc: Path) -> list[Group]:
 
 
 def _mounted(mounts: Iterable[str], kind: str, controller: str) -> list[tuple[PurePosixPath, Path]]:
-    """Where a hierarchy is mounted: pairs of the group that is seen there and the folder."""
+    """Mounts of a hierarchy: pairs of the mounted group and the mount point."""
     found = []
     for line in mounts:
         place, separator, rest = line.partition(" - ")
-        words, told = place.split(), rest.split()
-        if separator and told[0] == kind and (not controller or controller in told[-1].split(",")):
+        words, filesystem = place.split(), rest.split()
+        if separator and filesystem[0] == kind and (not controller or controller in filesystem[-1].split(",")):
             root, folder = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), word) for word in words[3:5])
             found.append((PurePosixPath(root), Path(folder)))
     return found
 
 
 def _upwards(path: str, mounts: Sequence[tuple[PurePosixPath, Path]], version: int) -> list[Group]:
-    """The folder of a group and those above it, up to where the hierarchy is mounted."""
+    """A group and its parents, up to the mount point of the hierarchy."""
     own = PurePosixPath(path)
     for root, folder in mounts:
         if own.is_relative_to(root) and (folder / own.relative_to(root)).is_dir():
             below = own.relative_to(root)
             return [Group(folder / there, version) for there in (below, *below.parents)]
-    # A container may name its group as the host sees it, while the folder of that very group is what is mounted.
+    # In a container the path of the group may be that on the host, while the group itself is what is mounted.
     return [Group(folder, version) for _, folder in mounts[:1]]

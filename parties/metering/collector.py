@@ -1,4 +1,4 @@
-"""Reads meter, state and process at the moment Prometheus asks, so that being watched costs a party nothing else."""
+"""Reads meter, state and process at each scrape, so that monitoring costs a party nothing between scrapes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
@@ -12,18 +12,18 @@ from parties.metering.process import process_readings
 from parties.metering.progress import Progress
 from parties.metering.registry import BY_NAME
 
-Sample = tuple[str, Mapping[str, str], float]  # metric, labels beside that of the party, value
+Sample = tuple[str, Mapping[str, str], float]  # metric, labels other than `party`, value
 
 
 class PartyCollector(Collector):
-    """Everything one party serves to Prometheus.
+    """Collects all metrics of one party for Prometheus.
 
     Args:
-        role: value of the label `party`.
-        meter: where stage and link numbers come from.
+        role: Value of the label `party`.
+        meter: Source of the metrics of stages and links.
 
     Attributes:
-        state: where the party stands; None until it has one.
+        state: Progress of the party; None until it has one.
     """
 
     def __init__(self, role: str, meter: StageMeter) -> None:
@@ -32,7 +32,7 @@ class PartyCollector(Collector):
         self.state: Progress | None = None
 
     def collect(self) -> Iterable[Family]:
-        """All metrics that have a value now."""
+        """All metrics that currently have a value."""
         yield from families(self._samples(), self._role)
         exchanges = [({"peer": peer}, times) for peer, times in self._meter.exchange_times().items()]
         yield from histogram("mpcbench_exchange_seconds", exchanges, self._role)
@@ -64,8 +64,8 @@ def families(samples: Iterable[Sample], party: str) -> Iterator[Family]:
     """Counters and gauges of the registry, each with all of its samples.
 
     Args:
-        samples: in any order.
-        party: value of the label `party` where a sample has none.
+        samples: Samples in any order.
+        party: Value of the label `party` where a sample has none.
     """
     found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
     for name, labels, value in samples:
@@ -89,6 +89,6 @@ def histogram(name: str, series: Iterable[tuple[Mapping[str, str], Histogram]], 
 
 
 def _cumulative(times: Histogram) -> list[tuple[str, float]]:
-    """Prometheus wants each bucket to hold all that is at most its bound."""
+    """Cumulative buckets, as Prometheus defines them: each counts all values up to its bound."""
     bounds = [*map(str, times.bounds), "+Inf"]
     return list(zip(bounds, accumulate(times.buckets), strict=True))

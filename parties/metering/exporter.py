@@ -1,4 +1,4 @@
-"""The HTTP port where Prometheus finds one party."""
+"""The HTTP endpoint that serves the metrics of one party to Prometheus."""
 
 from http.server import BaseHTTPRequestHandler
 
@@ -14,20 +14,20 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Exporter:
-    """Serves the metrics of one party from its binding until `close`, from threads of its own.
+    """Serves the metrics of one party from its construction until `close`, in its own threads.
 
     Args:
-        role: value of the label `party`.
-        meter: read at each scrape.
-        host: address to bind.
-        port: port to bind; 0 takes a free one.
+        role: Value of the label `party`.
+        meter: Meter to read at each scrape.
+        host: Address to bind.
+        port: Port to bind; 0 takes a free one.
 
     Attributes:
-        address: the (host, port) that Prometheus scrapes.
+        address: The (host, port) that Prometheus scrapes.
 
     Raises:
-        AddressInUse: another process listens on host and port.
-        AddressUnusable: the host is no address of this machine, or the port may not be bound.
+        AddressInUse: Another process listens on host and port.
+        AddressUnusable: The host is not an address of this machine, or the port may not be bound.
     """
 
     def __init__(self, role: str, meter: StageMeter, host: str, port: int = 0) -> None:
@@ -36,11 +36,11 @@ class Exporter:
         self.address = self._server.address
 
     def observe(self, state: Progress) -> None:
-        """From now on the state is served too."""
+        """Serves the metrics of the party's progress from now on."""
         self._collector.state = state
 
     def close(self) -> None:
-        """Frees the port and ends all threads, those of half-open scrapes too. Closing twice is fine."""
+        """Frees the port and ends all threads, including those of unfinished scrapes. Idempotent."""
         self._server.close()
 
 

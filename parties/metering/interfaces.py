@@ -1,37 +1,38 @@
-"""Bytes through the network interfaces that this process sees, as totals that never fall."""
+"""Bytes through the network interfaces that are visible to this process, as totals that never decrease."""
 
 import threading
 from collections.abc import Callable, Mapping
 
 import psutil
 
-Counted = Mapping[str, tuple[int, int]]  # of each interface: bytes sent, bytes received
+Counted = Mapping[str, tuple[int, int]]  # by interface: bytes sent, bytes received
 
 
 def kernel_counters() -> Counted:
-    """What the kernel has counted since each interface of this network namespace came up."""
+    """The kernel's counters for each interface of this network namespace, since it came up."""
     counters = psutil.net_io_counters(pernic=True, nowrap=False)
     return {name: (counter.bytes_sent, counter.bytes_recv) for name, counter in counters.items()}
 
 
 class InterfaceTotals:
-    """The sum over all interfaces, without the steps that the sum of the kernel's counters takes.
+    """Monotonic totals over all interfaces.
 
-    An interface that goes (a neighbour's lab is taken down) would make that sum fall, which Prometheus takes for a
-    restart and draws as a spike. Here only growth is added up: what went through an interface stays counted after it.
+    The plain sum of the kernel's counters decreases when an interface is removed (for instance when another lab is
+    taken down), which Prometheus interprets as a restart and shows as a spike. This class adds up increases only, so
+    the bytes of a removed interface stay counted.
 
     Args:
-        read: reads the counters; they begin at 0 with each interface.
+        read: Reads the counters, which start at 0 for each new interface.
     """
 
     def __init__(self, read: Callable[[], Counted] = kernel_counters) -> None:
         self._kernel = read
-        self._lock = threading.Lock()  # the exporter, a run and its progress ask from threads of their own
+        self._lock = threading.Lock()  # the exporter, the run and its progress read in different threads
         self._last: Counted = {}
         self._total = (0, 0)
 
     def read(self) -> tuple[int, int]:
-        """Bytes sent and received until now."""
+        """Total bytes sent and received so far."""
         with self._lock:
             now = self._kernel()
             growth = [_growth(self._last.get(name, (0, 0)), counted) for name, counted in now.items()]
@@ -44,11 +45,11 @@ class InterfaceTotals:
 
 
 def _growth(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
-    """What an interface counted between two readings; one that counts less than before was made anew."""
+    """Increase of a counter between two readings; an interface whose counter decreased was created anew."""
     if now[0] < before[0] or now[1] < before[1]:
         return now
     return now[0] - before[0], now[1] - before[1]
 
 
 INTERFACES = InterfaceTotals()
-"""The totals of this process, shared by all who ask."""
+"""The totals of this process, shared by all readers."""

@@ -1,4 +1,4 @@
-"""The stage meter: where a party's seconds, bytes and rounds go. Every number of a run is born here."""
+"""The stage meter: attributes the seconds, bytes and rounds of a party to stages. Source of all numbers of a run."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import TracebackType
 
-from parties.metering.background import Aside
+from parties.metering.background import BackgroundAccount
 from parties.metering.readings import Counts, Histogram, StageReading
 from parties.metering.registry import BY_NAME
 
@@ -19,7 +19,7 @@ STAGES = (
 PHASES = ("online", "offline", "setup", "bench")
 IDLE = "bench.idle"
 
-# Upper bounds in seconds, 1-2-5 from a loopback round trip to more than a satellite's; one more bucket has no bound.
+# Upper bounds in seconds, 1-2-5, from a round trip on loopback to more than one by satellite; the last bucket is open.
 EXCHANGE_BUCKETS = (
     50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1.0,
 )  # fmt: skip
@@ -27,16 +27,18 @@ STEP_BUCKETS = (1e-3, 3e-3, 10e-3, 30e-3, 100e-3, 300e-3, 1.0, 3.0, 10.0, 30.0)
 
 
 def phase_of(stage: str) -> str:
-    """The phase of a stage: the prefix of `offline.*`, `setup.*` (once a model) and `bench.*`, else `online`."""
+    """The phase of a stage: the prefix of `offline.*`, `setup.*` (once per model) and `bench.*`, else `online`."""
     prefix, dot, _ = stage.partition(".")
     return prefix if dot and prefix in PHASES[1:] else "online"
 
 
 class _Stack:
-    """The open stages and the clock: each tick of time goes to the innermost open stage, and to the call it is in."""
+    """The open stages and the clock: all time goes to the innermost open stage, and to the link call in progress."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.lock = threading.RLock()  # reentrant: the garbage collector may close a generator, and its stage, anywhere
+        self.lock = (
+            threading.RLock()
+        )  # reentrant: the garbage collector may close a generator, and with it its stage, at any point
         self.clock = clock
         self.stages: list[_Stage] = []
         self.mark = clock()
@@ -44,7 +46,7 @@ class _Stack:
         self.called_seconds = 0.0
 
     def settle(self) -> None:
-        """Give the time since the last call to the innermost stage; the caller holds the lock."""
+        """Adds the time since the last call to the innermost stage; the caller holds the lock."""
         now = self.clock()
         passed, self.mark = now - self.mark, now
         stage = self.stages[-1]
@@ -74,7 +76,7 @@ class _Stack:
 
 
 class _Stage:
-    """One stage's account, and the context manager that enters and leaves it."""
+    """The account of one stage, and the context manager that enters and leaves it."""
 
     __slots__ = ("compute_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
 
@@ -112,18 +114,19 @@ class _Stage:
         )
 
     def lifetime(self) -> StageReading:
-        """What `reset` cleared, and the reading since."""
+        """The reading since the stage was created, over all resets."""
         return self.reading() if self.past is None else self.past.followed_by(self.reading())
 
 
 class StageMeter:
-    """Accounts every second and byte of a party to the stage it was spent in.
+    """Attributes every second and byte of a party to the stage in which it was spent.
 
-    Stages nest; a stage's seconds exclude those of the stages inside it, and time outside every stage is `bench.idle`,
-    so the seconds of all stages sum to the wall time since `reset`. One thread works in stages; any thread may read.
+    Stages nest; the seconds of a stage exclude those of the stages inside it, and time outside every stage is
+    `bench.idle`, so the seconds of all stages sum to the wall time since `reset`. One thread enters stages; any thread
+    may read.
 
     Args:
-        clock: seconds from any origin, monotonic.
+        clock: Seconds from any origin, monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -141,7 +144,7 @@ class StageMeter:
         """Returns a context manager; time and counts inside it belong to stage `name`.
 
         Raises:
-            ValueError: `name` is neither one of `STAGES` nor under `offline.`, `setup.` or `bench.`.
+            ValueError: `name` is neither one of `STAGES` nor begins with `offline.`, `setup.` or `bench.`.
         """
         return self._stages.get(name) or self._open_account(name)
 
@@ -154,7 +157,7 @@ class StageMeter:
             return self._stages.setdefault(name, _Stage(name, self._stack))
 
     def begin_call(self, peer: str) -> None:
-        """A call of the link to `peer` begins; until `count` ends it, the time is blocked on that peer."""
+        """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""
         with self._stack.lock:
             self._stack.settle()
             self._stack.calling, self._stack.called_seconds = peer, 0.0
@@ -169,9 +172,15 @@ class StageMeter:
         rounds: float = 0.0,
         blocked: float = 0.0,
     ) -> None:
-        """Adds to the current stage what one call of the link to `peer` did: bytes, messages, rounds.
+        """Adds one call of the link to `peer` to the current stage, and ends the call that `begin_call` began.
 
-        `blocked` are wall seconds that were spent in it outside `begin_call`.
+        Args:
+            peer: Role at the other end of the link.
+            sent: Bytes sent, with framing.
+            received: Bytes received, with framing.
+            messages: Frames sent and received.
+            rounds: Rounds, 1 for an exchange and 0.5 for a one-way message.
+            blocked: Wall seconds of the call that were not measured by `begin_call`.
         """
         counts = Counts(
             sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds, blocked_seconds=blocked
@@ -185,32 +194,32 @@ class StageMeter:
             if rounds >= 1:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
 
-    def aside(self, stage: str) -> Aside:
-        """An account for the calls of a thread beside the one that works in stages."""
-        return Aside(self.count_aside, stage)
+    def background_account(self, stage: str) -> BackgroundAccount:
+        """An account for the link calls of a background thread."""
+        return BackgroundAccount(self.count_background, stage)
 
-    def count_aside(self, stage: str, peer: str, counts: Counts) -> None:
-        """Adds to a stage, whatever the current one, what a call of another thread did."""
+    def count_background(self, stage: str, peer: str, counts: Counts) -> None:
+        """Adds a link call of a background thread to a stage, independent of the current one."""
         with self._stack.lock:
             self.stage(stage).add(peer, counts)
             self.stage(stage).used = True
 
     def add(self, name: str, count: float = 1) -> None:
-        """Adds to a counter of the registry that only the caller knows, such as repeats.
+        """Adds to a counter of the registry that the caller maintains, such as repeats.
 
         Raises:
-            KeyError: the registry has no such metric.
+            KeyError: The registry has no such metric.
         """
         with self._stack.lock:
             self._added[BY_NAME[name].name] = self._added.get(name, 0.0) + count
 
     def put(self, name: str, value: float | Callable[[], float] | None) -> None:
-        """Sets a gauge of the registry that only the caller knows, such as a cache's size; None takes it away.
+        """Sets a gauge of the registry that the caller maintains, such as the size of a cache; None removes it.
 
-        A function is asked whenever somebody reads, from any thread.
+        A function is called at each reading, in any thread.
 
         Raises:
-            KeyError: the registry has no such metric.
+            KeyError: The registry has no such metric.
         """
         with self._stack.lock:
             self._put.pop(BY_NAME[name].name, None)
@@ -218,7 +227,7 @@ class StageMeter:
                 self._put[name] = value
 
     def numbers(self) -> Mapping[str, float]:
-        """What `add` and `put` made, by metric name."""
+        """The values from `add` and `put`, by metric name."""
         with self._stack.lock:
             put = dict(self._put)
             numbers = dict(self._added)
@@ -230,24 +239,24 @@ class StageMeter:
         return self._stack.stages[-1].name
 
     def snapshot(self) -> tuple[StageReading, ...]:
-        """One reading for each stage entered since `reset`, the running stage's time so far included."""
+        """One reading per stage entered since `reset`, including the time of open stages so far."""
         with self._stack.lock:
             self._stack.settle()
             return tuple(stage.reading() for stage in self._stages.values() if stage.used)
 
     def lifetime(self) -> tuple[StageReading, ...]:
-        """One reading for each stage ever entered, over all resets: every number of it only grows."""
+        """One reading per stage ever entered, over all resets; all its numbers are monotonic."""
         with self._stack.lock:
             self._stack.settle()
             return tuple(stage.lifetime() for stage in self._stages.values() if stage.used or stage.past)
 
     def begin_steps(self) -> None:
-        """The first decoding step begins now."""
+        """Marks the beginning of the first decoding step."""
         for stage, _ in self._since_last_step():
             stage.step_mark = stage.seconds
 
     def end_step(self) -> None:
-        """A decoding step is over, and the next begins: what each stage took since the last call is one duration."""
+        """Ends a decoding step and begins the next: the time of each stage since the last call is one duration."""
         for stage, seconds in self._since_last_step():
             if seconds > 0:
                 self._steps.setdefault(stage.name, Histogram(STEP_BUCKETS)).observe(seconds)
@@ -260,17 +269,17 @@ class StageMeter:
                 yield stage, stage.seconds - stage.step_mark
 
     def step_times(self) -> dict[str, Histogram]:
-        """For each stage, its durations within decoding steps since the meter was made."""
+        """For each stage, its durations within decoding steps since the meter was created."""
         with self._stack.lock:
             return {stage: times.copy() for stage, times in self._steps.items()}
 
     def exchange_times(self) -> dict[str, Histogram]:
-        """For each peer, how long exchanges (calls of at least one round) blocked since the meter was made."""
+        """For each peer, the blocked times of exchanges (calls of at least one round) since the meter was created."""
         with self._stack.lock:
             return {peer: times.copy() for peer, times in self._exchanges.items()}
 
     def reset(self) -> None:
-        """Starts all accounts again from zero; open stages stay open, and `lifetime` goes on."""
+        """Resets all accounts to zero; open stages stay open, and `lifetime` continues."""
         with self._stack.lock:
             self._stack.settle()
             for stage in self._stages.values():

@@ -1,4 +1,4 @@
-"""What a metric is: its name, unit, labels and formula, and the rules that all of them keep."""
+"""The definition of a metric: name, unit, labels and formula, and the rules for them."""
 
 import re
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class Metric:
     """One metric as Prometheus sees it.
 
     Attributes:
-        name: starts with `mpcbench_`, ends with its unit, and then with `_total` if it is a counter.
-        kind: a counter only grows while the process that serves it lives.
-        unit: one of `UNITS`; empty for a state, a count or a constant 1.
-        help: one sentence, served to Prometheus.
-        labels: `party` and maybe more of `LABELS`, so that the number of series stays bounded; only
+        name: Name that starts with `mpcbench_`, then has its unit at the end, followed by `_total` for a counter.
+        kind: Kind of metric; a counter only increases during the lifetime of the process that serves it.
+        unit: One of `UNITS`; empty for a state, a count or a constant 1.
+        help: One sentence, served to Prometheus.
+        labels: `party` and possibly more of `LABELS`, so that the number of series is bounded; only
             `mpcbench_run_info` has others.
-        formula: how the number comes about.
-        driver: whether the driver of the run serves it; the parties do otherwise.
+        formula: How the value is computed.
+        driver: Whether the driver of the run serves it, instead of the parties.
 
     Raises:
-        ValueError: a field breaks these rules.
+        ValueError: A field breaks these rules.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Memory, CPU time, interface counters and GPU of this process and its host, as the kernel and the driver have them."""
+"""Memory, CPU time, interface counters and GPU of this process and its host, from the kernel and the GPU driver."""
 
 import math
 import re
@@ -17,7 +17,7 @@ Reading = tuple[str, float]  # metric, value
 
 
 def process_readings() -> Iterator[Reading]:
-    """What every process of a run serves of itself."""
+    """The readings that every process of a run serves about itself."""
     process = psutil.Process()
     with process.oneshot():
         cpu = process.cpu_times()
@@ -25,14 +25,14 @@ def process_readings() -> Iterator[Reading]:
     yield "mpcbench_peak_resident_bytes", peak_resident_bytes()
     yield "mpcbench_cpu_seconds_total", cpu.user + cpu.system
     yield from _host_readings()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # asking more would take GPU memory
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # other queries would allocate GPU memory
         yield from _gpu_readings(torch.cuda.current_device())
 
 
 def peak_resident_bytes() -> float:
-    """Most memory this process ever held.
+    """Peak resident memory of this process, in bytes.
 
-    Unlike `ru_maxrss`, this does not inherit the peak of the process that started us.
+    Unlike `ru_maxrss`, this does not inherit the peak of the parent process.
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) * 1024 if found else math.nan
@@ -43,7 +43,7 @@ def _host_readings() -> Iterator[Reading]:
     yield "mpcbench_memory_limit_bytes", usable.limit
     yield "mpcbench_memory_available_bytes", usable.available
     cpu = psutil.cpu_times()
-    # guest time is part of user time, and waiting for a disk is idling
+    # guest time is part of user time, and waiting for a disk counts as idle
     busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
     yield "mpcbench_host_cpu_seconds_total", busy
     yield "mpcbench_host_cores", psutil.cpu_count() or 1
@@ -61,7 +61,7 @@ def _gpu_readings(device: int) -> Iterator[Reading]:
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         device_memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    except nvml.NVMLError:  # a virtual or partitioned GPU may not tell
+    except nvml.NVMLError:  # a virtual or partitioned GPU may not report these
         return
     yield "mpcbench_gpu_memory_used_bytes", device_memory.used
     yield "mpcbench_gpu_memory_limit_bytes", device_memory.total
@@ -70,7 +70,7 @@ def _gpu_readings(device: int) -> Iterator[Reading]:
 
 @cache
 def _nvml() -> Any:
-    """NVIDIA's management library, started; None where `nvidia-ml-py` or the driver is missing."""
+    """NVIDIA's management library, initialised; None if `nvidia-ml-py` or the driver is missing."""
     try:
         import pynvml
     except ImportError:

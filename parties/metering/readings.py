@@ -1,4 +1,4 @@
-"""What a meter says: counts of what crossed the wire, seconds by stage, histograms. Values that do not change."""
+"""Readings of a meter: traffic counts, seconds by stage, histograms. Immutable except for the histograms."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What crossed the wire: bytes with framing, messages both ways, rounds, and wall seconds inside link calls."""
+    """Traffic: bytes with framing, messages in both directions, rounds, and wall seconds inside link calls."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
@@ -27,7 +27,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReading(Counts):
-    """One stage: its exclusive wall seconds, those outside link calls, the counts with each peer, and their sum."""
+    """One stage: its exclusive wall seconds, those outside link calls, the counts for each peer, and their sum."""
 
     stage: str
     phase: str
@@ -36,7 +36,7 @@ class StageReading(Counts):
     peers: Mapping[str, Counts]
 
     def followed_by(self, later: "StageReading") -> "StageReading":
-        """This reading and a later one of the same stage, taken together."""
+        """The sum of this reading and a later one of the same stage."""
         peers = dict(self.peers)
         for peer, counts in later.peers.items():
             peers[peer] = peers[peer] + counts if peer in peers else counts
@@ -51,14 +51,14 @@ class StageReading(Counts):
 
 
 class Histogram:
-    """How many durations fell into each bucket.
+    """Counts of durations by bucket.
 
     Args:
-        bounds: upper bounds in seconds, rising; one more bucket has no bound.
+        bounds: Upper bounds in seconds, increasing; one more bucket has no bound.
 
     Attributes:
-        buckets: counts, one more than there are bounds.
-        seconds: the sum of all durations.
+        buckets: Counts, one more than there are bounds.
+        seconds: Sum of all durations.
     """
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -72,7 +72,7 @@ class Histogram:
         self.seconds += seconds
 
     def copy(self) -> "Histogram":
-        """The same, no longer changing."""
+        """A copy that later observations do not change."""
         twin = Histogram(self.bounds)
         twin.buckets, twin.seconds = list(self.buckets), self.seconds
         return twin

@@ -1,4 +1,4 @@
-"""The registry of metrics: the one place that names a number, its unit, its labels and how it is computed.
+"""The registry of metrics: the single definition of their names, units, labels and formulas.
 
 The exporters serve these, dashboards query them and `docs/metrics.md` lists them:
 `python -m parties.metering.registry > docs/metrics.md`.
@@ -12,7 +12,7 @@ from parties.options import RunOptions
 __all__ = ["BY_NAME", "CELL_STATES", "DRIVER", "LABELS", "METRICS", "PREFIX", "RUN_INFO", "Metric", "markdown"]
 
 DRIVER = "driver"
-"""Value of the label `party` on what the driver says of the run as a whole."""
+"""Value of the label `party` on metrics of the driver about the whole run."""
 
 CELL_STATES = ("idle", "loading", "prefill", "decode", "check", "closed")
 
@@ -33,10 +33,11 @@ def _driver(name: str, kind: Kind, labels: tuple[str, ...], unit: str, help: str
 _TRAFFIC = (
     _metric(
         "sent_bytes_total", "counter", _LINK, "bytes", "Bytes sent to a peer.",
-        "Payload and frame header of each message; TCP and IP headers are not in it.",
+        "Payload and frame header of each message; TCP and IP headers are not included.",
     ),
     _metric(
-        "received_bytes_total", "counter", _LINK, "bytes", "Bytes received from a peer.", "Counted as the bytes sent."
+        "received_bytes_total", "counter", _LINK, "bytes", "Bytes received from a peer.",
+        "Counted in the same way as the bytes sent.",
     ),
     _metric(
         "messages_total", "counter", _LINK, "messages", "Messages sent to and received from a peer.",
@@ -48,8 +49,8 @@ _TRAFFIC = (
     ),
     _metric(
         "blocked_seconds_total", "counter", _LINK, "seconds", "Wall time inside calls of the link to a peer.",
-        "From the call of send, receive or exchange to its return, a call under way included: the wire, the peer's "
-        "delay and copying.",
+        "From the call of send, receive or exchange to its return, including a call in progress: the wire, the delay "
+        "of the peer and copying.",
     ),
     _metric(
         "exchange_seconds", "histogram", _PAIR, "seconds", "Round-trip time as the protocol sees it.",
@@ -58,13 +59,13 @@ _TRAFFIC = (
 )  # fmt: skip
 _STAGES = (
     _metric(
-        "stage_seconds_total", "counter", _STAGE, "seconds", "Wall time of a stage, without the stages inside it.",
+        "stage_seconds_total", "counter", _STAGE, "seconds", "Wall time of a stage, without its nested stages.",
         "Each instant belongs to the innermost open stage, or to bench.idle; the stages sum to the time since the "
         "party's first cell began.",
     ),
     _metric(
         "compute_seconds_total", "counter", _STAGE, "seconds", "The part of a stage's wall time outside link calls.",
-        "Stage seconds less blocked seconds.",
+        "Stage seconds minus blocked seconds.",
     ),
     _metric(
         "stage_duration_seconds", "histogram", _STAGE, "seconds", "Wall time of a stage within one decoding step.",
@@ -80,11 +81,11 @@ _DECODING = (
     _metric("tokens_total", "counter", _PARTY, "tokens", "New tokens decoded.", "1 after each decoding step."),
     _metric(
         "last_token_seconds", "gauge", _PARTY, "seconds", "Wall time of the last decoding step.",
-        "From the start of the step to the token, offline work that happens in between included.",
+        "From the start of the step to the token, including offline work in between.",
     ),
     _metric(
         "token_age_seconds", "gauge", _PARTY, "seconds", "Time since the last token, or since decoding began.",
-        "By the party's own monotonic clock, so that no clocks are compared; absent unless the party decodes.",
+        "By the monotonic clock of the party, so that no clocks are compared; absent unless the party decodes.",
     ),
     _metric(
         "cache_tokens", "gauge", _PARTY, "tokens", "Tokens in the KV cache.",
@@ -92,7 +93,7 @@ _DECODING = (
     ),
     _metric(
         "cache_bytes", "gauge", _PARTY, "bytes", "Size of this party's part of the KV cache.",
-        "Keys and values of all layers at 8 bytes a number; what a policy keeps beside them is not in it.",
+        "Keys and values of all layers at 8 bytes per number; further state of a policy is not included.",
     ),
     _metric(
         "kept_tokens", "gauge", _PARTY, "tokens", "Tokens of the prompt that the policy kept.",
@@ -103,12 +104,12 @@ _DECODING = (
         "Mean over the layers of the public count of tokens selected.",
     ),
     _metric(
-        "repeats_total", "counter", _PARTY, "", "Times that a truncation met its danger zone and work was repeated.",
-        "1 for each repeated step; the engine `fss` only. What it tells who knows the masks: docs/protocols.md.",
+        "repeats_total", "counter", _PARTY, "", "Truncation failures after which work was repeated.",
+        "1 for each repeated step; the engine `fss` only. What it reveals to holders of the masks: docs/protocols.md.",
     ),
     _metric(
-        "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that is made and not used yet.",
-        "At the dealer what waits to be sent; at a party what waits in memory to be used; the engine `fss` only.",
+        "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that was generated and not used yet.",
+        "At the dealer, bytes not yet sent; at a party, bytes in memory not yet used; the engine `fss` only.",
     ),
 )  # fmt: skip
 _PROCESS = (
@@ -122,30 +123,31 @@ _PROCESS = (
     ),
     _metric(
         "memory_limit_bytes", "gauge", _PARTY, "bytes", "Memory that all processes of the party's host may use.",
-        "The host's memory, or the limit of the process's cgroup if that is less.",
+        "The memory of the host, or the limit of the cgroup of the process if that is smaller.",
     ),
     _metric(
         "memory_available_bytes", "gauge", _PARTY, "bytes", "Memory that is left before the limit.",
-        "The kernel's estimate for the host, or the limit of the cgroup less its usage if that is less.",
+        "The kernel's estimate for the host, or the limit of the cgroup minus its usage if that is smaller.",
     ),
     _metric(
         "cpu_seconds_total", "counter", _PARTY, "seconds", "CPU time of the process.",
         "User and system time of all threads, since the process began.",
     ),
     _metric(
-        "host_cpu_seconds_total", "counter", _PARTY, "seconds", "CPU time of everything on the party's host.",
+        "host_cpu_seconds_total", "counter", _PARTY, "seconds", "CPU time of all processes on the party's host.",
         "Busy time summed over the cores, since the host booted.",
     ),
     _metric("host_cores", "gauge", _PARTY, "", "CPU cores of the party's host.", "Logical cores, from the kernel."),
     _metric(
         "interface_sent_bytes_total", "counter", _PARTY, "bytes",
-        "Bytes sent by the network interfaces that the party sees.",
-        "Growth of the kernel counters of all interfaces of the party's host or network namespace, loopback and the "
-        "traffic of others included; an interface that goes takes nothing away.",
+        "Bytes sent by the network interfaces that are visible to the party.",
+        "Increase of the kernel counters of all interfaces of the party's host or network namespace, including "
+        "loopback and other traffic; a removed interface stays counted.",
     ),
     _metric(
         "interface_received_bytes_total", "counter", _PARTY, "bytes",
-        "Bytes received by the network interfaces that the party sees.", "Counted as the bytes sent by the interfaces.",
+        "Bytes received by the network interfaces that are visible to the party.",
+        "Counted in the same way as the bytes sent by the interfaces.",
     ),
     _metric(
         "gpu_allocated_bytes", "gauge", _PARTY, "bytes", "GPU memory that the party's tensors occupy.",
@@ -164,8 +166,8 @@ _PROCESS = (
         "NVML, for the process's current device; absent without NVML or while the process has not used a GPU.",
     ),
     _metric(
-        "gpu_busy_ratio", "gauge", _PARTY, "ratio", "Share of the time in which the party's GPU computed.",
-        "NVML's utilisation over its last sampling period; absent as the GPU's memory is.",
+        "gpu_busy_ratio", "gauge", _PARTY, "ratio", "Fraction of the time in which the party's GPU computed.",
+        "NVML's utilisation over its last sampling period; absent under the same conditions as the memory of the GPU.",
     ),
 )  # fmt: skip
 _SWEEP = (
@@ -183,8 +185,8 @@ _SWEEP = (
         "1 when a cell's record is written; `ok` and `incorrect` were measured, all others failed.",
     ),
     _driver(
-        "cells_left", "gauge", _PARTY, "", "Cells still to be finished, the running one included.",
-        "Cells of this call less those that ended.",
+        "cells_left", "gauge", _PARTY, "", "Cells that have not ended, including the running one.",
+        "Cells of this call minus those that ended.",
     ),
     _driver(
         "cell_elapsed_seconds", "gauge", _PARTY, "seconds", "Time since the current cell began.",
@@ -192,19 +194,19 @@ _SWEEP = (
     ),
     _driver(
         "remaining_seconds", "gauge", _PARTY, "seconds", "Expected time to the end of the sweep.",
-        "The estimate of every cell that is left, less what the current one has taken.",
+        "The sum of the estimates of all cells that have not ended, minus the elapsed time of the current one.",
     ),
     _driver(
-        "link_asked_bytes_per_second", "gauge", _PAIR, "bytes_per_second", "Rate asked of the link to a peer.",
-        "The network of the current cell; absent where the link is left as it is.",
+        "link_asked_bytes_per_second", "gauge", _PAIR, "bytes_per_second", "Requested rate of the link to a peer.",
+        "From the network of the current cell; absent if the link is not shaped.",
     ),
     _driver(
-        "link_asked_rtt_seconds", "gauge", _PAIR, "seconds", "Round-trip time asked of the link to a peer.",
-        "The delays of both directions of the current cell's network; absent where the link is left as it is.",
+        "link_asked_rtt_seconds", "gauge", _PAIR, "seconds", "Requested round-trip time of the link to a peer.",
+        "Sum of the delays of both directions in the network of the current cell; absent if the link is not shaped.",
     ),
     _driver(
-        "link_asked_loss_ratio", "gauge", _PAIR, "ratio", "Packet loss asked of the link to a peer.",
-        "The network of the current cell; absent where the link is left as it is.",
+        "link_asked_loss_ratio", "gauge", _PAIR, "ratio", "Requested packet loss of the link to a peer.",
+        "From the network of the current cell; absent if the link is not shaped.",
     ),
     _driver(
         "link_measured_bytes_per_second", "gauge", _PAIR, "bytes_per_second", "Measured rate of the link to a peer.",
@@ -215,8 +217,8 @@ _SWEEP = (
         "Median of 64-byte messages on the idle link before the current cell, or after it once it is over.",
     ),
     _driver(
-        "link_used_ratio", "gauge", _PAIR, "ratio", "Share of a link's rate that the protocol used.",
-        "Bytes sent to the peer over the last second or so, over what the measured rate would have carried.",
+        "link_used_ratio", "gauge", _PAIR, "ratio", "Fraction of a link's rate that the protocol used.",
+        "Bytes sent to the peer in about the last second, over what the measured rate would have carried.",
     ),
 )  # fmt: skip
 
@@ -225,7 +227,7 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def markdown() -> str:
-    """`docs/metrics.md`, as the registry has it."""
+    """The text of `docs/metrics.md`."""
     rows = [
         f"| `{m.name}` | {'driver' if m.driver else 'party'} | {m.kind} | {m.unit or '-'} | {', '.join(m.labels)} "
         f"| {m.help} | {m.formula} |"
@@ -236,18 +238,18 @@ def markdown() -> str:
 
 _PREAMBLE = """# Metrics
 
-Each party, and the driver of the run, serves these to Prometheus while cells run. Prometheus is for watching;
+Each party and the driver of the run serve these metrics to Prometheus while cells run. Prometheus is for monitoring;
 `records.jsonl` is the record. This page is generated from the registry, `parties/metering/registry.py`, by
 `python -m parties.metering.registry > docs/metrics.md`.
 
-Every name begins with `mpcbench_` and units are base units. Counters grow for as long as the process that serves them
-lives, over all of its cells, so that `rate()` and `increase()` may span cells; a new group of parties is new series.
-`party` and `peer` are roles: `client`, `server`, `dealer` or `referee`; what concerns the run as a whole has the party
-`driver`. For links, `party` sends and `peer` receives. `phase` is `online`, `offline` (the dealer's randomness),
-`setup` (once a model) or `bench` (what a deployment would not have); phases are never added up.
+Every name begins with `mpcbench_`, and units are base units. Counters increase during the lifetime of the process that
+serves them, over all of its cells, so that `rate()` and `increase()` may span cells; a new group of parties starts new
+series. `party` and `peer` are roles: `client`, `server`, `dealer` or `referee`; metrics of the whole run have the party
+`driver`. For links, `party` sends and `peer` receives. `phase` is `online`, `offline` (correlated randomness from the
+dealer), `setup` (once per model) or `bench` (work that a deployment would not have); phases are never added up.
 
-The targets carry one label more, `run`: the experiment, the time of its start and a random suffix, so that no two runs
-are taken for one. The driver serves the process metrics of its own process too.
+The targets carry one more label, `run`: the experiment, the time of its start and a random suffix, which is unique to
+each run. The driver also serves the process metrics of its own process.
 
 | name | served by | kind | unit | labels | meaning | how it is computed |
 | --- | --- | --- | --- | --- | --- | --- |"""

@@ -1,4 +1,4 @@
-"""An HTTP port served from threads of its own, that can be closed while a request hangs."""
+"""An HTTP server in its own threads that can be closed while a request hangs."""
 
 import contextlib
 import logging
@@ -10,21 +10,21 @@ from typing import Any
 
 from parties.address import address_of
 
-POLL_SECONDS = 0.1  # how soon the server notices that it is to close
+POLL_SECONDS = 0.1  # maximum delay of `close`
 HUNG_REQUEST_SECONDS = 5
 
 log = logging.getLogger(__name__)
 
 
 class HttpServer:
-    """Serves from its making until `close`.
+    """Serves from its construction until `close`.
 
     Args:
-        listener: a listening TCP socket; the server owns it from now on.
-        handler: answers requests.
+        listener: A listening TCP socket; the server takes ownership.
+        handler: Handler class for the requests.
 
     Attributes:
-        address: the (host, port) that it listens on.
+        address: The (host, port) that it listens on.
     """
 
     def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
@@ -34,16 +34,16 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Frees the port and ends all threads, those of half-open requests too. Closing twice is fine."""
+        """Frees the port and ends all threads, including those of unfinished requests. Idempotent."""
         self._server.close()
         self._thread.join()
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """One thread a request; knows its open connections."""
+    """A server with one thread per request that tracks its open connections."""
 
     def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(address_of(listener), _patient(handler), bind_and_activate=False)
+        super().__init__(address_of(listener), _with_timeout(handler), bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self._connections: set[Any] = set()
@@ -56,17 +56,17 @@ class _Server(socketserver.ThreadingTCPServer):
         self._connections.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class calls it so
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the signature of the base class
         log.warning("a request by %s failed", client_address[0], exc_info=True)
 
     def close(self) -> None:
         self.shutdown()
         for connection in tuple(self._connections):
-            with contextlib.suppress(OSError):  # it may have ended by itself
+            with contextlib.suppress(OSError):  # it may already be closed
                 connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
 
-def _patient(handler: type[BaseHTTPRequestHandler]) -> type[BaseHTTPRequestHandler]:
-    """The handler with a limit to its patience, and without a log line for each request."""
+def _with_timeout(handler: type[BaseHTTPRequestHandler]) -> type[BaseHTTPRequestHandler]:
+    """The handler with a timeout for each request, and without a log line per request."""
     return type(handler.__name__, (handler,), {"timeout": HUNG_REQUEST_SECONDS, "log_message": lambda *_: None})

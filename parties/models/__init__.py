@@ -1,4 +1,4 @@
-"""Models: their public facts, weights under canonical names, tokenizers."""
+"""Models: public specification, weights under canonical names, tokenizers."""
 
 from parties.models.sources import load_spec
 from parties.models.spec import ModelSpec

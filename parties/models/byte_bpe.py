@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-# How a text is cut into words before the merges; names as in GGUF's `tokenizer.ggml.pre`.
+# Pre-tokenizers, which split a text into words before the merges; names as in GGUF's `tokenizer.ggml.pre`.
 WORDS = {
     "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
     "smollm": pre_tokenizers.Sequence(
@@ -22,10 +22,10 @@ def byte_bpe(
     """A byte-level BPE tokenizer.
 
     Args:
-        vocab: tokens in the order of their ids, bytes written in GPT-2's printable alphabet.
-        merges: pairs of tokens, most urgent first.
-        words: key in `WORDS`.
-        special: tokens found in a text before it is cut into words, and left out of decoded texts.
+        vocab: Tokens in the order of their ids, bytes written in GPT-2's printable alphabet.
+        merges: Pairs of tokens, highest priority first.
+        words: Key in `WORDS`.
+        special: Tokens that are matched before a text is split into words, and omitted from decoded texts.
     """
     model = models.BPE(vocab={token: index for index, token in enumerate(vocab)}, merges=list(merges))
     tokenizer = Tokenizer(model)
@@ -36,9 +36,9 @@ def byte_bpe(
 
 
 def bytes_only(vocab: int) -> Tokenizer:
-    """A tokenizer for a model without one: a byte a token, never an id of `vocab` or above.
+    """A tokenizer for a model without one: one byte per token, with ids below `vocab`.
 
-    A vocabulary of fewer than 256 has the commonest bytes, printable ASCII first; all other bytes share the last id.
+    A vocabulary of fewer than 256 tokens has printable ASCII first; all other bytes share the last id.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (ord(letter) > 127, letter))
     # In GPT-2's printable alphabet these are the space and the line feed.

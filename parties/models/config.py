@@ -1,4 +1,4 @@
-"""Reads `config.json` of a transformers checkpoint: the facts of a model, or why the decoder cannot run it."""
+"""Reads `config.json` of a transformers checkpoint into a `ModelSpec`, or explains why the decoder cannot run it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
-# Values other than these change what the model computes; a missing key means the first one.
+# Other values change what the model computes; the first one is the default.
 _BOTH: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "add_cross_attention": (False,),
@@ -44,7 +44,7 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": _BOTH | {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
 }
 
-# Read below, or without any effect on what the model computes.
+# Read below, or without effect on what the model computes.
 _UNDERSTOOD: dict[str, set[str]] = {
     "llama": {
         "head_dim", "hidden_act", "hidden_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
@@ -59,7 +59,7 @@ _UNDERSTOOD: dict[str, set[str]] = {
         "_attn_implementation", "_attn_implementation_autoset", "tie_encoder_decoder",
     },
 }  # fmt: skip
-# A key with one of these in its name belongs to the architecture; one that is neither above is refused.
+# A key whose name matches belongs to the architecture; such a key that is not listed above is refused.
 _ARCHITECTURE = re.compile(
     r"rope|rotary|attn|attention|norm|scal|window|chunk|expert|moe|router|bias|cap|multiplier|quant|position|mlp|head|"
     r"hidden|layer|embd|embed|kv|lora|adapter|residual|parallel|alibi|mup"
@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        ModelError: the file is missing, unreadable or no JSON object.
+        ModelError: The file is missing, unreadable or not a JSON object.
     """
     try:
         content = json.loads(read_text(path))
@@ -82,10 +82,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> ModelSpec:
-    """The facts of the model in a folder.
+    """The specification of the model in a folder.
 
     Raises:
-        ModelError: a field is missing or impossible, or asks for something else than the plain Llama or GPT-2 type.
+        ModelError: A field is missing or invalid, or requests something other than a plain Llama or GPT-2 model.
     """
     path = folder / "config.json"
     config = read_json(path)
@@ -97,19 +97,23 @@ def read_config(folder: Path) -> ModelSpec:
     try:
         _check_keys(config, family)
         facts = _llama(config) if family == "llama" else _gpt2(config)
-        # A token beyond the vocabulary can never come up; small test models inherit such defaults.
+        # A token beyond the vocabulary cannot occur; small test models inherit such defaults.
         known = tuple(sorted(token for token in eos if token < facts["vocab"]))
         return ModelSpec(**facts, eos_ids=known)
     except KeyError as error:
         raise ModelError(f"{path}: field {error.args[0]} is missing; fetch the model again") from error
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise ModelError(f"{path}: a field has an impossible value: {error}; fetch the model again") from error
+        raise ModelError(f"{path}: a field has an invalid value: {error}; fetch the model again") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
 def _check_keys(config: Mapping[str, Any], family: str) -> None:
-    """Refuses every key that changes what the model computes and would be read past."""
+    """Refuses every key that changes what the model computes and would otherwise be ignored.
+
+    Raises:
+        ModelError: There is such a key.
+    """
     only = _ONLY[family]
     for name, allowed in only.items():
         if config.get(name, allowed[0]) not in allowed:
@@ -118,7 +122,7 @@ def _check_keys(config: Mapping[str, Any], family: str) -> None:
         known = name in only or name in _UNDERSTOOD[family]
         if not known and value is not None and _ARCHITECTURE.search(name):
             raise ModelError(
-                f"{name} is {value!r}, which the decoder does not understand; supported: a {family} model without it"
+                f"{name} is {value!r}, which the decoder does not support; supported: a {family} model without it"
             )
     if other := set(map(str, config.get("layer_types") or ())) - {"full_attention"}:
         raise ModelError(f"layer_types is {min(other)!r} somewhere; supported: 'full_attention'")
@@ -167,10 +171,10 @@ def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """How rotary frequencies are scaled: in `rope_parameters` since transformers 5, before that in `rope_scaling`."""
+    """The scaling of rotary frequencies: in `rope_parameters` since transformers 5, before that in `rope_scaling`."""
     given = {name: config[name] for name in ("rope_scaling", "rope_parameters") if config.get(name)}
     if len(given) == 2 and given["rope_scaling"] != given["rope_parameters"]:
-        raise ModelError("rope_scaling and rope_parameters differ; keep the one that is meant")
+        raise ModelError("rope_scaling and rope_parameters differ; keep only the correct one")
     name = next(iter(given), "rope_parameters")
     return name, given.get(name, {})
 

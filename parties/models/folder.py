@@ -1,4 +1,4 @@
-"""A folder as transformers saves it: `config.json`, safetensors in one file or several, `tokenizer.json`."""
+"""A model folder as saved by transformers: `config.json`, one or several safetensors files, `tokenizer.json`."""
 
 import re
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ LAYOUTS = {
         transposed=False,
     ),
 }
-# Tables that follow from the configuration, and an output matrix that is tied all the same.
+# Tables that follow from the configuration, and an output matrix that is stored although it is tied.
 _WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(bias|masked_bias)|lm_head\.weight)")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -62,15 +62,16 @@ class Folder:
     """A model in a local folder.
 
     Attributes:
-        path: the folder.
+        path: Path of the folder.
     """
 
     path: Path
 
     def spec(self) -> ModelSpec:
-        """The model's public facts, from `config.json` alone.
+        """The specification of the model, from `config.json` alone.
 
-        That none of the model's files is a Git LFS pointer is seen here too, before anything is started.
+        Raises:
+            ModelError: A file of the model is a Git LFS pointer, or the configuration is not supported.
         """
         for path in (self.path / "config.json", self.path / "tokenizer.json", *self.path.glob("*.safetensors*")):
             _refuse_pointer(path)
@@ -96,7 +97,11 @@ class Folder:
             raise ModelError(f"{path} is not a tokenizer: {error}; fetch the model again") from error
 
     def check(self) -> None:
-        """Whether the weights are there and of this model, from the headers of their files."""
+        """Checks that the weights are complete and belong to this model, from the headers of their files.
+
+        Raises:
+            ModelError: A tensor is missing, unused or of another shape, or a file cannot be read.
+        """
         spec, files = self.spec(), self._files()
         self._refuse_unused(spec, files)
         shapes: dict[str, list[int]] = {}
@@ -106,11 +111,11 @@ class Folder:
                     names: list[str] = tensors.keys()
                     shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
             except (SafetensorError, OSError) as error:
-                raise _torn(path, error) from error
+                raise _unreadable(path, error) from error
         LAYOUTS[spec.family].check(spec, shapes, self.path)
 
     def _files(self) -> dict[str, Path]:
-        """In which file each stored tensor is."""
+        """The file of each stored tensor, by name."""
         index = self.path / "model.safetensors.index.json"
         if index.exists():
             placed = read_json(index).get("weight_map")
@@ -128,24 +133,26 @@ class Folder:
             with safe_open(single, framework="pt") as tensors:
                 return dict.fromkeys(tensors.keys(), single)
         except (SafetensorError, OSError) as error:
-            raise _torn(single, error) from error
+            raise _unreadable(single, error) from error
 
     def _refuse_unused(self, spec: ModelSpec, files: dict[str, Path]) -> None:
-        """Refuses tensors that would be left out: they are of a model that computes something else."""
+        """Refuses tensors that would not be used, since they belong to a different model."""
         names = {LAYOUTS[spec.family].stored(name) for name in spec.shapes()}
         known = names | {name.split(".", 1)[1] for name in names if "." in name}
         unused = sorted(name for name in files if name not in known and not _WITHOUT_EFFECT.fullmatch(name))
         if unused:
             raise ModelError(
                 f"{self.path}: tensor {unused[0][:100]} has no place in the model that config.json describes; weights "
-                f"and configuration are not of the same model, or it is of a kind that the decoder does not know"
+                f"and configuration belong to different models, or the decoder does not support this type of model"
             )
 
     def _read(self, files: dict[str, Path], name: str) -> Tensor:
-        """One stored tensor; a model saved without its output matrix leaves the first part of the names away."""
+        """One stored tensor; a model saved without its output matrix omits the first part of the names."""
         stored = name if name in files else name.split(".", 1)[1]
         if stored not in files:
-            raise ModelError(f"{self.path}: tensor {name} is missing; the checkpoint is incomplete or of another model")
+            raise ModelError(
+                f"{self.path}: tensor {name} is missing; the checkpoint is incomplete or belongs to another model"
+            )
         _refuse_pointer(files[stored])
         try:
             with safe_open(files[stored], framework="pt") as tensors:
@@ -155,7 +162,7 @@ class Folder:
                 tensor: Tensor = tensors.get_tensor(stored)
                 return tensor
         except (SafetensorError, OSError) as error:
-            raise _torn(files[stored], error) from error
+            raise _unreadable(files[stored], error) from error
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -163,5 +170,7 @@ def _refuse_pointer(path: Path) -> None:
         raise ModelError(f"{path}: {LFS_POINTER}")
 
 
-def _torn(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"{path} cannot be read as safetensors ({error}); it is missing, torn or corrupt: fetch it again")
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read as safetensors ({error}); it is missing, truncated or corrupt: fetch it again"
+    )

@@ -1,8 +1,8 @@
-"""Rewrites a model's parameters into the few matrices that a private decoder multiplies with.
+"""Folds the parameters of a model into the few matrices that a private decoder multiplies by.
 
-Done by the owner of the weights, before anything is shared. A norm's gain and bias go into the matrices that follow
-it, the attention's 1/sqrt(head_dim) into the query projection, and matrices with the same input are joined, so that
-they cost one product instead of several.
+The owner of the weights does this before anything is shared. The gain and bias of a norm go into the matrices that
+follow it, the 1/sqrt(head_dim) of attention into the query projection, and matrices with the same input are
+concatenated, so that they cost one product instead of several.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def folded_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def has_bias(spec: ModelSpec, name: str) -> bool:
-    """Whether a folded matrix of a layer carries a bias."""
+    """Whether a folded matrix of a layer has a bias."""
     return spec.family == "gpt2" or (name == "qkv" and spec.qkv_bias)
 
 
@@ -77,7 +77,7 @@ def _fold_layer(spec: ModelSpec, weights: Weights, at: str) -> dict[str, Tensor]
 def _after_norm(
     name: str, parts: list[tuple[Tensor, Tensor | None]], weights: Weights, norm: str, *, bias: bool
 ) -> dict[str, Tensor]:
-    """(x * gain + shift) @ W + b  =  x @ (gain * W) + (shift @ W + b), for several W side by side."""
+    """(x * gain + shift) @ W + b  =  x @ (gain * W) + (shift @ W + b), for several W, concatenated by columns."""
     gain, shift = weights[f"{norm}.weight"], weights.get(f"{norm}.bias")
     folded = {name: torch.cat([gain.unsqueeze(1) * matrix for matrix, _ in parts], dim=1)}
     if bias:

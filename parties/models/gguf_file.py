@@ -1,4 +1,4 @@
-"""Parses a GGUF file's header: its facts and where its tensors lie, never the tensors themselves.
+"""Parses the header of a GGUF file: its metadata and the location of its tensors, but not the tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian.
 """
@@ -26,18 +26,18 @@ T = TypeVar("T")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4  # ggml's
-_LONGEST_NAME = 64  # ggml's, for tensors; damage may have made one of megabytes
+_LONGEST_NAME = 64  # ggml's limit for names of tensors; a damaged one may have megabytes
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where a tensor lies.
+    """Location of a tensor in the file.
 
     Attributes:
-        shape: as numpy has it: [out, in] for a matrix.
-        kind: how its numbers are packed.
-        start: first byte in the file.
-        size: bytes.
+        shape: Shape in the order of numpy: [out, in] for a matrix.
+        kind: Quantisation type.
+        start: Offset of the first byte in the file.
+        size: Size in bytes.
     """
 
     shape: tuple[int, ...]
@@ -51,9 +51,9 @@ class GgufFile:
     """The header of a GGUF file.
 
     Attributes:
-        path: the file.
-        facts: metadata by key.
-        tensors: place of each tensor by name.
+        path: Path of the file.
+        facts: Metadata by key.
+        tensors: Location of each tensor by name.
     """
 
     path: Path
@@ -64,15 +64,17 @@ class GgufFile:
         """One tensor, dequantised to float32.
 
         Raises:
-            ModelError: the file has no such tensor or packs it in an unknown way.
+            ModelError: The file has no such tensor, or its quantisation is not supported.
         """
         if name not in self.tensors:
-            raise ModelError(f"{self.path}: tensor {name} is missing; the file is incomplete or of another model")
+            raise ModelError(
+                f"{self.path}: tensor {name} is missing; the file is incomplete or belongs to another model"
+            )
         tensor = self.tensors[name]
         try:
             raw = np.fromfile(self.path, dtype=np.uint8, count=tensor.size, offset=tensor.start)
             rows = raw.reshape(*tensor.shape[:-1], -1)
-            with np.errstate(all="ignore"):  # numbers that are none are found when all weights are checked
+            with np.errstate(all="ignore"):  # NaN is detected when all weights are checked
                 numbers = gguf.dequantize(rows, tensor.kind).astype(np.float32).reshape(tensor.shape)
         except (NotImplementedError, ValueError, OSError) as error:
             raise ModelError(f"{self.path}: tensor {name} ({tensor.kind.name}) cannot be unpacked: {error}") from error
@@ -83,7 +85,7 @@ def read_header(path: Path) -> GgufFile:
     """Reads the header of a GGUF file and checks that every tensor lies inside the file.
 
     Raises:
-        ModelError: the file is missing, no GGUF, corrupt or truncated, a Git LFS pointer, part of a split model, or
+        ModelError: The file is missing, not GGUF, corrupt or truncated, a Git LFS pointer, part of a split model, or
             quantised in a way that the package `gguf` cannot unpack.
     """
     if is_lfs_pointer(path):
@@ -97,14 +99,14 @@ def read_header(path: Path) -> GgufFile:
 
 
 class _Parser:
-    """Walks through the bytes of a header; whatever does not fit the file is a `ValueError`."""
+    """Parses the bytes of a header; raises `ValueError` if they are inconsistent with the file."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 0
 
     def parse(self, path: Path) -> GgufFile:
         if self.data[:4] != b"GGUF":
-            raise ValueError("it does not begin with the letters GGUF")
+            raise ValueError("it does not begin with the bytes GGUF")
         self.at = 4
         if (version := self.number("I")) not in (2, 3):
             raise ValueError(f"format version {version}; supported: 2 and 3, little endian")
@@ -125,7 +127,7 @@ class _Parser:
     def number(self, code: str) -> Any:
         size = struct.calcsize(f"<{code}")
         if size > len(self.data) - self.at:
-            raise ValueError(f"its header goes on behind its last byte, {len(self.data)}")
+            raise ValueError(f"its header extends beyond its last byte, {len(self.data)}")
         (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
         self.at += size
         return value
@@ -133,7 +135,7 @@ class _Parser:
     def string(self) -> str:
         length = self.number("Q")
         if length > len(self.data) - self.at:
-            raise ValueError(f"a text of {length} bytes at byte {self.at} of {len(self.data)}")
+            raise ValueError(f"a string of {length} bytes at byte {self.at} of {len(self.data)}")
         text = self.data[self.at : self.at + length].decode("utf-8")
         self.at += length
         return text
@@ -147,11 +149,11 @@ class _Parser:
                 raise ValueError(f"an array of arrays at byte {self.at}, which no supported model has")
             return [self.value(inner) for _ in range(length)]
         if kind not in _SCALARS:
-            raise ValueError(f"unknown kind of value {kind} at byte {self.at}")
+            raise ValueError(f"unknown value type {kind} at byte {self.at}")
         return self.number(_SCALARS[kind])
 
     def place(self) -> tuple[tuple[int, ...], int, int]:
-        """Shape as numpy has it, kind, and offset from the first tensor."""
+        """Shape in the order of numpy, quantisation type, and offset from the first tensor."""
         dimensions = self.number("I")
         if not 0 < dimensions <= _MOST_DIMENSIONS:
             raise ValueError(f"a tensor of {dimensions} dimensions at byte {self.at}")
@@ -169,7 +171,11 @@ class _Parser:
 
 
 def _unique(pairs: Iterator[tuple[str, T]]) -> dict[str, T]:
-    """Pairs as a dictionary; a name given twice would be read past once."""
+    """Pairs as a dictionary.
+
+    Raises:
+        ValueError: A name occurs twice.
+    """
     found: dict[str, T] = {}
     for name, value in pairs:
         if name in found:
@@ -179,7 +185,7 @@ def _unique(pairs: Iterator[tuple[str, T]]) -> dict[str, T]:
 
 
 def _check_whole(path: Path, facts: dict[str, Any]) -> None:
-    """Refuses a part of a model; the first one alone has all facts, and looks like a file that was cut."""
+    """Refuses a part of a split model; the first part has all metadata and would look like a truncated file."""
     count, number = facts.get("split.count", 1), facts.get("split.no", 0)
     if count not in (0, 1):
         part = number + 1 if isinstance(number, int) else number
@@ -205,7 +211,11 @@ def _kind(path: Path, name: str, code: int) -> gguf.GGMLQuantizationType:
 
 @cache
 def _require_unpacker(kind: gguf.GGMLQuantizationType) -> None:
-    """Raises NotImplementedError unless blocks of a kind can be unpacked, found by unpacking one."""
+    """Unpacks one block of a quantisation type.
+
+    Raises:
+        NotImplementedError: The package `gguf` cannot unpack this type.
+    """
     _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     with np.errstate(all="ignore"):
         gguf.dequantize(np.zeros((1, block_bytes), dtype=np.uint8), kind)

@@ -34,7 +34,7 @@ LAYOUTS = {
     "gpt2": Layout(block="blk.{}", modules=_SHARED | _JOINED, transposed=True),
 }
 
-# Values other than these change what the model computes; a missing key means the first one.
+# Other values change what the model computes; the first one is the default.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": ("linear", "none"),
     "rope.scaling.attn_factor": (1.0,),
@@ -46,7 +46,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "attention.clamp_kqv": (0.0,),
     "use_parallel_residual": (False,),
 }
-# Read below, or without any effect on what the model computes. Every other key of the architecture is refused.
+# Read below, or without effect on what the model computes. Every other key of the architecture is refused.
 _UNDERSTOOD = {
     "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.layer_norm_epsilon",
     "attention.layer_norm_rms_epsilon", "attention.value_length", "block_count", "context_length", "embedding_length",
@@ -54,8 +54,8 @@ _UNDERSTOOD = {
     "rope.scaling.finetuned", "rope.scaling.original_context_length", "tensor_data_layout", "vocab_size",
 }  # fmt: skip
 _FREQUENCIES = "rope_freqs.weight"
-"""Name of the tensor that divides the rotary frequencies, one by one: how Llama 3.1 is scaled."""
-_CONTROL = 3  # kind of a token in `tokenizer.ggml.token_type` that marks structure, not text
+"""Name of the tensor with one divisor per rotary frequency, which scales Llama 3.1."""
+_CONTROL = 3  # type of control tokens in `tokenizer.ggml.token_type`
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GgufModel:
     """A model in a GGUF file.
 
     Attributes:
-        path: the file.
+        path: Path of the file.
     """
 
     path: Path
@@ -73,14 +73,14 @@ class GgufModel:
         return read_header(self.path)
 
     def spec(self) -> ModelSpec:
-        """The model's public facts, from the header alone."""
+        """The specification of the model, from the header alone."""
         file = self._file
         try:
             return _spec(file)
         except KeyError as error:
-            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file is no complete model") from error
+            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file is not a complete model") from error
         except (TypeError, ValueError, IndexError, ArithmeticError) as error:
-            raise ModelError(f"{self.path}: impossible metadata: {error}; fetch the file again") from error
+            raise ModelError(f"{self.path}: invalid metadata: {error}; fetch the file again") from error
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
 
@@ -96,7 +96,11 @@ class GgufModel:
         return LAYOUTS[spec.family].canonical(spec, read, self.path)
 
     def check(self) -> None:
-        """Whether the weights are there and of this model, from the header."""
+        """Checks that the weights are complete and belong to this model, from the header.
+
+        Raises:
+            ModelError: A tensor is missing or of another shape.
+        """
         spec = self.spec()
         LAYOUTS[spec.family].check(spec, {name: t.shape for name, t in self._file.tensors.items()}, self.path)
 
@@ -104,7 +108,7 @@ class GgufModel:
         """The tokenizer in the metadata."""
         facts = self._file.facts
         kind, words = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
-        if kind != "gpt2" or words not in list(WORDS):  # damage may have made it a list, which has no hash
+        if kind != "gpt2" or words not in list(WORDS):  # in a damaged file it may be a list, which is not hashable
             raise ModelError(
                 f"{self.path}: tokenizer.ggml.model is {kind!r} and tokenizer.ggml.pre is {words!r}; supported: 'gpt2' "
                 f"with {', '.join(WORDS)}; use the model's safetensors folder with its tokenizer.json instead"
@@ -114,7 +118,7 @@ class GgufModel:
         try:
             return _tokenizer(facts, words)
         except KeyError as error:
-            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file has no whole tokenizer") from error
+            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file has no complete tokenizer") from error
         except Exception as error:  # tokenizers raises bare Exception
             raise ModelError(f"{self.path}: its tokenizer is inconsistent: {error}; fetch the file again") from error
 
@@ -133,7 +137,7 @@ def _spec(file: GgufFile) -> ModelSpec:
     _same(facts, f"{family}.rope.dimension_count", head_dim)
     _same(facts, f"{family}.attention.value_length", head_dim)
     if "token_embd.weight" not in file.tensors:
-        raise ModelError("tensor token_embd.weight is missing; the file is no complete model")
+        raise ModelError("tensor token_embd.weight is missing; the file is not a complete model")
     scaled = {"rope_divisors": _divisors(file, head_dim)} if family == "llama" else {}
     kind = "attention.layer_norm_rms_epsilon" if family == "llama" else "attention.layer_norm_epsilon"
     ends = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
@@ -158,12 +162,16 @@ def _spec(file: GgufFile) -> ModelSpec:
     layout = LAYOUTS[family]
     known = {layout.stored(name) for name in spec.shapes()} | ({_FREQUENCIES} if family == "llama" else set())
     if unknown := sorted(file.tensors.keys() - known):
-        raise ModelError(f"it has the tensor {unknown[0][:64]}, which the decoder does not understand")
+        raise ModelError(f"it has the tensor {unknown[0][:64]}, which the decoder does not support")
     return spec
 
 
 def _check_keys(facts: Mapping[str, Any], family: str) -> None:
-    """Refuses every fact that changes what the model computes and would be read past."""
+    """Refuses every key that changes what the model computes and would otherwise be ignored.
+
+    Raises:
+        ModelError: There is such a key.
+    """
     for name, allowed in _ONLY.items():
         value = facts.get(f"{family}.{name}", allowed[0])
         if value not in allowed:
@@ -173,12 +181,12 @@ def _check_keys(facts: Mapping[str, Any], family: str) -> None:
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and name not in _ONLY and name not in _UNDERSTOOD:
             raise ModelError(
-                f"{key} is {_brief(value)}, which the decoder does not understand; supported: models without it"
+                f"{key} is {_brief(value)}, which the decoder does not support; supported: models without it"
             )
 
 
 def _divisors(file: GgufFile, head_dim: Any) -> tuple[float, ...]:
-    """What each rotary frequency is divided by, as llama.cpp does it: a factor without a type scales linearly."""
+    """The divisor of each rotary frequency, as in llama.cpp: a factor without a type scales linearly."""
     facts = file.facts
     factor = facts.get("llama.rope.scaling.factor", facts.get("llama.rope.scale_linear", 1.0))
     if factor == 0 or facts.get("llama.rope.scaling.type") == "none":
@@ -190,7 +198,7 @@ def _divisors(file: GgufFile, head_dim: Any) -> tuple[float, ...]:
 
 
 def _brief(value: object) -> str:
-    """A value for a message; damage may have made it an array of thousands."""
+    """A value for a message, shortened, since in a damaged file it may be an array of thousands."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
@@ -201,9 +209,9 @@ def _same(facts: Mapping[str, Any], name: str, head_dim: int) -> None:
 
 
 def _half_split(tensor: Tensor, head_dim: int) -> Tensor:
-    """Undoes GGUF's interleaving of the two halves of each head: rows (i, i + d/2) are stored side by side."""
+    """Undoes GGUF's interleaving of the two halves of each head, which stores the rows i and i + d/2 adjacently."""
     if tensor.dim() == 0 or tensor.shape[0] % head_dim:
-        return tensor  # of another model than the facts; the check of all shapes says so
+        return tensor  # does not match the metadata; the check of all shapes reports it
     pairs = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).reshape(tensor.shape)
 

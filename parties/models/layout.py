@@ -1,4 +1,4 @@
-"""From the names and orientations of a file format to the canonical parameters."""
+"""Maps the names and orientations of a file format to the canonical parameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Layout:
     """How a file format stores a family of models.
 
     Attributes:
-        block: prefix of a layer's parameters, with `{}` for its number.
-        modules: stored name of each canonical module; q, k and v under one name are stored side by side.
-        transposed: whether the matrices of a layer are stored [out, in]; the output matrix is so in every format.
+        block: Prefix of a layer's parameters, with `{}` for its number.
+        modules: Stored name of each canonical module; q, k and v under one name are stored as one matrix.
+        transposed: Whether the matrices of a layer are stored [out, in], as the output matrix is in every format.
     """
 
     block: str
@@ -36,41 +36,41 @@ class Layout:
         """All parameters of a model: float32, contiguous, with the names and shapes of `spec.shapes()`.
 
         Args:
-            spec: what the model must look like.
-            read: gives a stored tensor by its stored name.
-            origin: the file or folder, for error messages.
+            spec: Specification of the model.
+            read: Returns a stored tensor by its stored name.
+            origin: The file or folder, for error messages.
 
         Raises:
-            ModelError: a tensor has another shape than `spec` says, or holds infinities or NaN.
+            ModelError: The shape of a tensor does not match `spec`, or a tensor contains infinity or NaN.
         """
         weights = {}
         for name, tensor in self._fitting(spec, read, origin):
             if not torch.isfinite(tensor).all():
-                raise ModelError(f"{origin}: tensor {self.stored(name)} holds NaN or infinity; fetch the file again")
+                raise ModelError(f"{origin}: tensor {self.stored(name)} contains NaN or infinity; fetch the file again")
             weights[name] = tensor.to(torch.float32).contiguous()
         return weights
 
     def check(self, spec: ModelSpec, shapes: Mapping[str, Sequence[int]], origin: object) -> None:
-        """Whether stored tensors of these shapes make up a model; reads none of them.
+        """Checks that stored tensors of these shapes are a complete model; reads none of them.
 
         Args:
-            spec: what the model must look like.
-            shapes: shape of each stored tensor, by its stored name.
-            origin: the file or folder, for error messages.
+            spec: Specification of the model.
+            shapes: Shape of each stored tensor, by its stored name.
+            origin: The file or folder, for error messages.
 
         Raises:
-            ModelError: a tensor is missing or has another shape than `spec` says.
+            ModelError: A tensor is missing, or its shape does not match `spec`.
         """
 
-        def hollow(name: str) -> Tensor:
-            shape = shapes.get(name, shapes.get(name.partition(".")[2]))  # some leave the first part of a name away
+        def meta_tensor(name: str) -> Tensor:
+            shape = shapes.get(name, shapes.get(name.partition(".")[2]))  # some omit the first part of a name
             if shape is None:
                 raise ModelError(
-                    f"{origin}: tensor {name} is missing; the checkpoint is incomplete or of another model"
+                    f"{origin}: tensor {name} is missing; the checkpoint is incomplete or belongs to another model"
                 )
             return torch.empty(tuple(shape), device="meta")
 
-        for _ in self._fitting(spec, hollow, origin):
+        for _ in self._fitting(spec, meta_tensor, origin):
             pass
 
     def _fitting(self, spec: ModelSpec, read: Callable[[str], Tensor], origin: object) -> Iterator[tuple[str, Tensor]]:
@@ -81,17 +81,17 @@ class Layout:
             if tuple(tensor.shape) != shape:
                 raise ModelError(
                     f"{origin}: tensor {stored} gives {name} the shape {tuple(tensor.shape)}, but the model's "
-                    f"own facts say {shape}; weights and configuration are not of the same model"
+                    f"configuration requires {shape}; weights and configuration belong to different models"
                 )
             yield name, tensor
 
     def _upright(self, name: str, tensor: Tensor) -> Tensor:
-        """[out, in] -> [in, out] where the format stores it so."""
+        """[out, in] -> [in, out] if the format stores it transposed."""
         lying = name == "lm_head.weight" or (self.transposed and name.startswith("layers."))
         return tensor.T if lying and tensor.dim() == 2 else tensor
 
     def _cut(self, name: str, tensor: Tensor) -> Tensor:
-        """The columns of q, k or v where the format stores the three side by side."""
+        """The columns of q, k or v if the format stores the three as one matrix."""
         module = name.split(".")[-2] if "." in name else name
         if module not in ("q", "k", "v") or self.modules["q"] != self.modules["k"] or tensor.dim() == 0:
             return tensor

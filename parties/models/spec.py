@@ -1,4 +1,4 @@
-"""What a model looks like from outside: public numbers, and the names and shapes of its parameters."""
+"""The specification of a model: public hyperparameters, and the names and shapes of its parameters."""
 
 import dataclasses
 import math
@@ -20,30 +20,30 @@ _SIZES = ("n_layers", "hidden", "n_heads", "n_kv_heads", "head_dim", "intermedia
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The public facts of a decoder-only transformer.
+    """The public specification of a decoder-only transformer.
 
     Attributes:
         family: `llama` (RMSNorm, rotary positions, grouped queries, gated MLP) or `gpt2` (layer norm, learned
             positions, plain MLP, biases everywhere).
-        n_layers: number of blocks.
-        hidden: width of the residual stream.
-        n_heads: query heads.
-        n_kv_heads: key and value heads; each serves `n_heads / n_kv_heads` query heads.
-        head_dim: width of a head.
-        intermediate: width of the MLP.
-        vocab: number of tokens.
-        max_positions: longest sequence that the model knows, in tokens.
-        norm_eps: added to the mean square (variance, in `gpt2`) before its root.
-        activation: of the MLP: `silu`, `gelu_tanh` or `gelu`.
-        tied: whether the output matrix is the transposed embedding.
-        rope_theta: base of the rotary frequencies; unused in `gpt2`.
-        rope_divisors: what each rotary frequency is divided by, `head_dim / 2` numbers, in a model that was stretched
-            to longer texts ("rope scaling"); empty where they are as `rope_theta` has them.
-        qkv_bias: whether a `llama` model has biases on queries, keys and values; `gpt2` always does.
-        eos_ids: tokens that end a text.
+        n_layers: Number of blocks.
+        hidden: Width of the residual stream.
+        n_heads: Query heads.
+        n_kv_heads: Key and value heads; each serves `n_heads / n_kv_heads` query heads.
+        head_dim: Width of a head.
+        intermediate: Width of the MLP.
+        vocab: Number of tokens.
+        max_positions: Longest supported sequence, in tokens.
+        norm_eps: Added to the mean square (variance, in `gpt2`) before the square root.
+        activation: Activation of the MLP: `silu`, `gelu_tanh` or `gelu`.
+        tied: Whether the output matrix is the transposed embedding.
+        rope_theta: Base of the rotary frequencies; unused in `gpt2`.
+        rope_divisors: Divisor of each rotary frequency, `head_dim / 2` numbers, in a model with a scaled context ("rope
+            scaling"); empty if the frequencies are those of `rope_theta`.
+        qkv_bias: Whether a `llama` model has biases on queries, keys and values; `gpt2` always does.
+        eos_ids: Tokens that end a text.
 
     Raises:
-        ModelError: a number is impossible; the message names it.
+        ModelError: A value is invalid; the message names it.
     """
 
     family: Literal["llama", "gpt2"]
@@ -96,22 +96,22 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """Number of parameters of the model."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     @property
     def cached_numbers(self) -> int:
-        """How many numbers one layer caches for a token: its key and its value."""
+        """Numbers that one layer caches per token: its key and its value."""
         return 2 * self.n_kv_heads * self.head_dim
 
     def rope_frequencies(self) -> Tensor:
-        """Angles between neighbouring positions, one for each pair of a head's elements, [head_dim / 2], float64."""
+        """Angles between adjacent positions, one per pair of elements of a head, [head_dim / 2], float64."""
         half = self.head_dim // 2
         plain = self.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
         return plain / torch.tensor(self.rope_divisors, dtype=torch.float64) if self.rope_divisors else plain
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values; without divisors of 1, so that trained heads still know their model."""
+        """The fields as plain JSON values; empty divisors are omitted, so that earlier heads match their model."""
         fields = dataclasses.asdict(self) | {"eos_ids": list(self.eos_ids)}
         divisors = fields.pop("rope_divisors")
         return fields | ({"rope_divisors": list(divisors)} if divisors else {})
@@ -121,13 +121,13 @@ class ModelSpec:
         """The inverse of `to_json`.
 
         Raises:
-            ModelError: a field is missing, unknown or impossible.
+            ModelError: A field is missing, unknown or invalid.
         """
         try:
             lists = {name: tuple(fields.get(name, ())) for name in ("eos_ids", "rope_divisors")}
             return cls(**{**fields, **lists})
         except (AttributeError, TypeError) as error:
-            raise ModelError(f"these are not the facts of a model: {error}") from error
+            raise ModelError(f"this is not the specification of a model: {error}") from error
 
     def _check_divisors(self) -> None:
         divisors, half = self.rope_divisors, self.head_dim // 2
@@ -136,7 +136,7 @@ class ModelSpec:
         _check(sound, "rope_divisors", divisors, f"empty, or in a llama model {half} positive numbers")
 
     def _layer_shapes(self) -> dict[str, Shape]:
-        """Parameters of one block, in the order in which they are used."""
+        """Names and shapes of the parameters of one block, in the order of their use."""
         queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         attention = {"q": (self.hidden, queries), "k": (self.hidden, keys), "v": (self.hidden, keys)}
         first = {"gate": (self.hidden, self.intermediate)} if self.family == "llama" else {}

@@ -1,4 +1,4 @@
-"""Text to tokens and back, in a form that one party can send to another."""
+"""Tokenizers that one party can send to another."""
 
 from collections.abc import Callable
 from itertools import takewhile
@@ -9,21 +9,21 @@ import tokenizers
 from parties.errors import ModelError, PromptError
 from parties.models.sources import open_source
 
-# How much text `encode_start` takes at first, and how many tokens must follow those that it returns.
+# Amount of text that `encode_start` reads first, and number of tokens that must follow those that it returns.
 _CHARACTERS_PER_TOKEN, _LEAST_CHARACTERS, _SPARE_TOKENS = 8, 4096, 32
 _MOST_CHARACTERS = 2**22  # some seconds of work
 
 
 class Tokenizer:
-    """A tokenizer that travels as JSON, so that its user never opens the model's files.
+    """A tokenizer that can be sent as JSON, so that its user never opens the files of the model.
 
     Args:
-        inner: may know more tokens than the model, such as one that was added for padding.
-        vocab: how many tokens the model knows.
+        inner: Tokenizer of the library; may have more tokens than the model, such as one for padding.
+        vocab: Number of tokens of the model.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, vocab: int) -> None:
-        # A tokenizer.json may carry the cut-off and the padding of its training; a prompt is neither cut nor padded.
+        # A tokenizer.json may contain the truncation and padding of its training; prompts are not truncated or padded.
         inner.no_truncation()
         inner.no_padding()
         self._inner, self._vocab = inner, vocab
@@ -32,29 +32,29 @@ class Tokenizer:
         """Tokens of a text.
 
         Args:
-            text: a whole text, or a part of one.
-            special: with the tokens that the tokenizer puts around a whole text, such as the leading one that the model
-                was trained with; a part that follows another has none.
+            text: A whole text, or a part of one.
+            special: Whether to add the special tokens of a whole text, such as the leading token of the model's
+                training; a part that follows another has none.
 
         Raises:
-            PromptError: the text has a token that the model does not know.
+            PromptError: The text has a token that is not in the vocabulary of the model.
         """
         return self._known(self._encode(text, special=special))
 
     def encode_start(self, read: Callable[[int], str], count: int) -> list[int]:
-        """The first tokens of a text, exactly as `encode` gives them, from no more of the text than they need.
+        """The first tokens of a text, exactly as `encode` returns them, from only as much of the text as they need.
 
-        The text is cut at white space, well behind the tokens that are asked for, and twice as much of it must give
-        the same ones: what stands behind a cut can only change the words around it. Where there is no white space to
-        cut at, more is read, up to a limit: how a word is tokenised may depend on its last letter.
+        The text is cut at white space, well after the requested tokens, and twice as much text must give the same
+        tokens, since text after a cut can only change the words next to it. If there is no white space, more text is
+        read, up to a limit, since the tokens of a word may depend on its last letter.
 
         Args:
-            read: gives so many more characters of the text, fewer only at its end.
-            count: how many tokens; fewer come of a text that has no more.
+            read: Returns the given number of further characters, fewer only at the end of the text.
+            count: Number of tokens; fewer are returned if the text has no more.
 
         Raises:
-            PromptError: one of these tokens is not known to the model, or a very long text has no white space to cut
-                it at.
+            PromptError: One of these tokens is not in the vocabulary of the model, or a very long text has no white
+                space at which to cut it.
         """
         size, text = max(_CHARACTERS_PER_TOKEN * count, _LEAST_CHARACTERS), ""
         most = max(_MOST_CHARACTERS, 4 * size)
@@ -74,17 +74,17 @@ class Tokenizer:
         )
 
     def encode_cut(self, text: str, at: int) -> tuple[list[int], list[int]]:
-        """Tokens of a whole text, cut before the first one that reaches beyond a place.
+        """Tokens of a whole text, split before the first token that extends beyond a position.
 
-        Both parts together are `encode(text)`: parts encoded apart would each get the leading token, or the space that
-        some tokenizers put before a text.
+        Both parts together are `encode(text)`; encoded separately, each part would get the leading token, or the space
+        that some tokenizers put before a text.
 
         Args:
-            text: the text.
-            at: characters of the first part.
+            text: The text.
+            at: Number of characters of the first part.
 
         Raises:
-            PromptError: the text has a token that the model does not know.
+            PromptError: The text has a token that is not in the vocabulary of the model.
         """
         encoding = self._inner.encode(text)
         tokens = self._known(encoding.ids)
@@ -93,13 +93,13 @@ class Tokenizer:
 
     @property
     def leading(self) -> list[int]:
-        """The tokens that the tokenizer puts before a text; most put one or none."""
+        """The special tokens that the tokenizer puts before a text, usually one or none."""
         encoding = self._inner.encode("a")
         marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
         return [token for token, _ in takewhile(lambda pair: pair[1], marked)]
 
     def decode(self, ids: list[int]) -> str:
-        """Text of tokens, without the special ones."""
+        """The text of tokens, without special tokens."""
         text: str = self._inner.decode(ids)
         return text
 
@@ -113,7 +113,7 @@ class Tokenizer:
         """The inverse of `to_json`.
 
         Raises:
-            ModelError: the text is not a tokenizer.
+            ModelError: The text is not a tokenizer.
         """
         try:
             return cls(tokenizers.Tokenizer.from_str(text), vocab)
@@ -121,7 +121,7 @@ class Tokenizer:
             raise ModelError(f"not a tokenizer: {error}; check that both parties run the same version") from error
 
     def _encode(self, text: str, *, special: bool = True) -> list[int]:
-        # Of the library's ways to encode only the batch lets other threads run, which must answer for the party.
+        # Only batch encoding releases the GIL, so that other threads can respond for the party.
         ids: list[int] = self._inner.encode_batch([text], add_special_tokens=special)[0].ids
         return ids
 
@@ -135,7 +135,7 @@ class Tokenizer:
 
 
 def _last_gap(text: str) -> int:
-    """Where a text may be cut: before its last white space that follows a word, in its second half; 0 if nowhere."""
+    """Position for a cut: before the last white space that follows a word, in the second half of a text; else 0."""
     for at in range(len(text) - 1, len(text) // 2, -1):
         if text[at].isspace() and not text[at - 1].isspace():
             return at
@@ -143,10 +143,10 @@ def _last_gap(text: str) -> int:
 
 
 def load_tokenizer(source: str) -> Tokenizer:
-    """The tokenizer of a model; reads no weights. Models of random weights take a byte as a token.
+    """The tokenizer of a model; reads no weights. Models with random weights have one token per byte.
 
     Raises:
-        ModelError: there is no such model, or its tokenizer is missing or damaged.
+        ModelError: There is no such model, or its tokenizer is missing or damaged.
     """
     model = open_source(source)
     return Tokenizer(model.tokenizer(), model.spec().vocab)

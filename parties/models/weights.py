@@ -1,4 +1,4 @@
-"""Loads the weights of a model, if the host has room for them."""
+"""Loads the weights of a model, if the host has enough memory."""
 
 from torch import Tensor
 
@@ -11,11 +11,11 @@ def load_weights(source: str) -> dict[str, Tensor]:
     """The canonical parameters of a model, float32, contiguous, with the names and shapes of `ModelSpec.shapes`.
 
     Args:
-        source: as in an experiment file; see `parties.models.sources`.
+        source: Name of the model as in an experiment file; see `parties.models.sources`.
 
     Raises:
-        ModelError: there is no such model, its files are damaged, or the decoder does not know its kind.
-        NotEnoughMemory: the host, or the cgroup that this process is in, has less free memory than the weights take.
+        ModelError: There is no such model, its files are damaged, or the decoder does not support its type.
+        NotEnoughMemory: The host, or the cgroup of this process, has less free memory than the weights need.
     """
     model = open_source(source)
     needed, usable = 4 * model.spec().parameters, memory()
@@ -29,12 +29,12 @@ def load_weights(source: str) -> dict[str, Tensor]:
 
 
 def check_weights(source: str) -> None:
-    """Looks at a model's files of weights without reading the weights.
+    """Checks the weight files of a model without reading the weights.
 
     Args:
-        source: as in an experiment file; see `parties.models.sources`.
+        source: Name of the model as in an experiment file; see `parties.models.sources`.
 
     Raises:
-        ModelError: there is no such model, or its weights are missing, torn or of another model.
+        ModelError: There is no such model, or its weights are missing, damaged or of another model.
     """
     open_source(source).check()

@@ -1,4 +1,9 @@
-"""KV-cache policies: which tokens stay, and which of them a step looks at."""
+"""KV-cache policies: which tokens are kept, and which of them a step attends to.
+
+Read in this order: `base` (what a policy is), `full`, `eviction` and `decoding` (eviction after the prompt and while
+decoding), `clusters` and `page_bounds` (selection at each step), `prompt_scores`, `lowest` and `quantise` (what several
+policies share), then one module per policy. `page` writes docs/policies.md.
+"""
 
 import inspect
 from dataclasses import MISSING, Field, fields, is_dataclass

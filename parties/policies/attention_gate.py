@@ -1,4 +1,4 @@
-"""Attention-Gate (arXiv 2410.12876): a small trained attention over the whole prompt says who stays."""
+"""Attention-Gate (arXiv 2410.12876): a small trained attention over the whole prompt decides which tokens are kept."""
 
 import math
 from dataclasses import dataclass
@@ -20,34 +20,34 @@ LOGIT_LIMIT = 64.0
 
 @dataclass(frozen=True)
 class AttentionGate(Eviction):
-    """Keeps, by key head, the tokens that a trained gate lets through.
+    """Keeps, by key head, the tokens that a trained gate passes.
 
-    The gate is an attention of its own, with one narrow head for each key head, over the layer's normalised input; its
-    output becomes a logit for each token and key head. `form: budget` keeps the highest of a public number. `form:
-    threshold` keeps those with sigmoid(logit) >= `threshold` as published, at most that number, and fills up to it with
-    rows that count for nothing: how many passed stays secret.
+    The gate is a separate attention over the layer's normalised input, with one narrow head per key head; its output is
+    mapped to a logit per token and key head. `form: budget` keeps a public number of the highest logits. `form:
+    threshold` keeps tokens with sigmoid(logit) >= `threshold` as published, at most that number, and pads them with
+    masked rows, so that the number of passed tokens stays secret.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        head: the trained gates: a model's name, such as `smollm2-135m`, where some come with the project, or the path
-            of a safetensors file on the server's host.
-        form: `budget` keeps a fixed number, `threshold` what the gate opens for, padded to a fixed number.
-        threshold: least value of a gate that lets a token through, between 0 and 1.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        head: The trained gates: a model's name, such as `smollm2-135m`, if gates for it come with the project, or the
+            path of a safetensors file on the server's host.
+        form: `budget` keeps a fixed number of tokens, `threshold` those that the gate passes, padded to that number.
+        threshold: Least value of a gate that passes a token, between 0 and 1.
     """
 
     name: ClassVar[str] = "attention_gate"
     trained: ClassVar[Literal["locret", "attention_gate"]] = "attention_gate"
     per_token: ClassVar[tuple[str, ...]] = ("logit",)
-    keeps: ClassVar[str] = "by key head, the prompt's tokens that a trained gate rates highest, or lets through"
+    keeps: ClassVar[str] = "by key head, the prompt's tokens that a trained gate rates highest, or passes"
     prefill_cost: ClassVar[str] = (
         "G n^2 exponentials of the gate's attention; one selection of B among n by key head, which moves 2 G n rows; "
-        "G B comparisons more for `form: threshold`"
+        "G B more comparisons for `form: threshold`"
     )
-    step_cost: ClassVar[str] = "none; H T products for rows that do not count with `form: threshold`"
+    step_cost: ClassVar[str] = "none; H T products for masked rows with `form: threshold`"
     training: ClassVar[str] = (
-        "the gates, on frozen weights: the language-model loss and a loss on the mean of the gates; gates for "
-        "`smollm2-135m` come with the project, `mpcache-bench train attention_gate` makes others"
+        "the gates, with the model's weights fixed: the language-model loss and a loss on the mean of the gates; gates "
+        "for `smollm2-135m` come with the project, `mpcache-bench train attention_gate` trains others"
     )
     experimental: ClassVar[str] = (
         "its gates recall less held-out attention than the sinks and the window of `streaming_llm` "
@@ -55,8 +55,8 @@ class AttentionGate(Eviction):
         "and it is worse on text, too (docs/design/0014-policies-on-text.md)"
     )
     source: ClassVar[str] = (
-        "Zeng et al., arXiv 2410.12876, no released code. Logits by key head, not by query head; tokens leave at the "
-        "end of the prompt, which itself attends to all, where the paper evicts before the layer's attention"
+        "Zeng et al., arXiv 2410.12876, no released code. Logits by key head, not by query head; tokens are evicted at "
+        "the end of the prompt, which itself attends to all; the paper evicts before the layer's attention"
     )
 
     head: str = ""
@@ -67,7 +67,7 @@ class AttentionGate(Eviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         one_of("form", self.form, ("budget", "threshold"))
@@ -81,7 +81,7 @@ class AttentionGate(Eviction):
         normal: Any,
         qkv: Any,  # noqa: ARG002
     ) -> Program[None]:
-        """The gate's queries, keys and values of a chunk."""
+        """Computes the gate's queries, keys and values of a chunk."""
         here = cache.layers[layer]
         if self.compression_ratio:
             rows = yield from staged(engine.meter, "evict", engine.linear(normal, f"layers.{layer}.head_in"))
@@ -89,7 +89,7 @@ class AttentionGate(Eviction):
             here.state["gate"] = rows if known is None else engine.cat([known, rows], dim=0)
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
-        """Lets the gate decide."""
+        """Evicts by the gate's logits."""
         if self.compression_ratio:
             yield from staged(engine.meter, "evict", self._decide(engine, cache.layers[layer], layer))
 
@@ -100,12 +100,12 @@ class AttentionGate(Eviction):
         logit = here.state.pop("logit")
         if self.form == "threshold":
             least = engine.constant(torch.tensor(math.log(self.threshold / (1 - self.threshold))))
-            shut = yield from engine.negative(engine.bounded(logit - least, 2 * LOGIT_LIMIT))
-            passed = engine.constant(torch.ones(*logit.shape)) - shut
+            blocked = yield from engine.negative(engine.bounded(logit - least, 2 * LOGIT_LIMIT))
+            passed = engine.constant(torch.ones(*logit.shape)) - blocked
             here.alive = passed if here.alive is None else (yield from engine.mul(here.alive, passed))
 
     def _logits(self, engine: "Engine", here: "LayerCache", layer: int) -> Program[Any]:
-        """[kv_heads, n]."""
+        """Computes the gate's logits, [kv_heads, n]."""
         rows, kv_heads, n = here.state.pop("gate"), here.k.shape[0], here.tokens
         heads = rows.reshape(n, 3 * kv_heads, rows.shape[1] // (3 * kv_heads)).transpose(0, 1)
         q, k, v = (heads[part * kv_heads : (part + 1) * kv_heads] for part in range(3))

@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - a hook that does nothing still has its arguments
-"""What a policy is: a frozen dataclass of public parameters, a few hooks, and what it has to say of itself."""
+"""The interface of a policy: a frozen dataclass of public parameters, a few hooks, and a description of itself."""
 
 from abc import ABC
 from dataclasses import dataclass
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policy(ABC):
-    """Decides what the cache keeps and what a step attends to.
+    """Decides which tokens the cache keeps and which a step attends to.
 
     Parameters are public, and so is every count that follows from them; nothing else about the cache is revealed
-    unless `leaks` says so. Hooks are programs over the values of an engine, written once for all engines. What a
-    policy remembers about a layer lives in that layer's `state` (secret values by name), so that it can be shared and
-    measured.
+    unless `leaks` states it. Hooks are programs over the values of an engine, written once for all engines. A policy
+    keeps its state of a layer in that layer's `state` (secret values by name), so that it can be shared and measured.
 
-    In the texts on cost n is the prompt's tokens, T those cached, B those kept, W the steps between two evictions, H
-    and G the query and the key heads, d the head's width; all of them are counts for one layer.
+    In the texts on cost, n is the number of prompt tokens, T of cached tokens, B of kept tokens, W of steps between two
+    evictions, H and G of query and key heads, and d the head dimension; costs are per layer.
 
     Attributes:
-        name: key in `POLICIES`; of a policy from elsewhere its import path, `module:Class`, which it need not write.
-        keeps: what stays in the cache, and what a step attends to.
-        prefill_cost: comparisons, exponentials, products and moved rows at the end of the prompt.
-        step_cost: the same for each decoded token.
-        leaks: what the parties learn of secrets.
-        training: what it has to be trained with.
-        trained: the kind of heads that it rates tokens with, whose file its parameter `head` names; None without.
-        source: paper, released code, and where we follow which.
-        experimental: why its use is not recommended yet; empty if it is.
+        name: Key in `POLICIES`; for a policy from elsewhere its import path, `module:Class`, which is set for it.
+        keeps: Which tokens the cache keeps, and which a step attends to.
+        prefill_cost: Comparisons, exponentials, products and moved rows at the end of the prompt.
+        step_cost: The same per decoded token.
+        leaks: What the parties learn about secrets.
+        training: What has to be trained.
+        trained: The kind of trained heads that rate tokens; the parameter `head` names their file. None if untrained.
+        source: Paper, released code, and differences from them.
+        experimental: Why its use is not recommended yet; empty if it is.
     """
 
     name: ClassVar[str]
@@ -56,44 +55,44 @@ class Policy(ABC):
     # -- hooks, in the order in which they are called ------------------------------------------------------------------
 
     def on_projection(self, engine: "Engine", cache: "Cache", layer: int, normal: Any, qkv: Any) -> Program[None]:
-        """Sees a chunk of the prompt before its keys and values join the layer.
+        """Called for a chunk of the prompt before its keys and values join the layer.
 
         Args:
-            engine: the engine that holds the values.
-            cache: the cache.
-            layer: index of the layer.
-            normal: the layer's normalised input, [tokens, hidden], without the norm's gain.
-            qkv: queries, keys and values side by side, [tokens, (heads + 2 kv_heads) head_dim], before positions; the
+            engine: The engine that holds the values.
+            cache: The cache.
+            layer: Index of the layer.
+            normal: The layer's normalised input, [tokens, hidden], without the norm's gain.
+            qkv: Queries, keys and values, concatenated, [tokens, (heads + 2 kv_heads) head_dim], before positions; the
                 queries are scaled by 1/sqrt(head_dim).
         """
         return
         yield
 
     def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
-        """Sees a layer after a chunk of the prompt has attended; `position` of its tokens have been through it."""
+        """Called for a layer after a chunk of the prompt has attended; `position` prompt tokens have passed it."""
         return
         yield
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Compresses a layer once the whole prompt is in it.
+        """Compresses a layer once it holds the whole prompt.
 
         Args:
-            engine: the engine that holds the values.
-            cache: the cache; `cache.layers[layer]` holds all n prompt tokens.
-            layer: index of the layer; earlier layers are already compressed.
-            q: queries of the prompt, [heads, n, head_dim], with position, scaled by 1/sqrt(head_dim).
+            engine: The engine that holds the values.
+            cache: The cache; `cache.layers[layer]` holds all n prompt tokens.
+            layer: Index of the layer; earlier layers are already compressed.
+            q: Queries of the prompt, [heads, n, head_dim], with position, scaled by 1/sqrt(head_dim).
         """
         return
         yield
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> "Program[Selection | None]":
-        """Says what this step attends to, after the new token's key and value joined the layer.
+        """Selects what this step attends to, after the new token's key and value have joined the layer.
 
         Args:
-            engine: the engine that holds the values.
-            cache: the cache, the new token included.
-            layer: index of the layer.
-            q: the step's query, [heads, 1, head_dim], with position, scaled by 1/sqrt(head_dim).
+            engine: The engine that holds the values.
+            cache: The cache, including the new token.
+            layer: Index of the layer.
+            q: The step's query, [heads, 1, head_dim], with position, scaled by 1/sqrt(head_dim).
 
         Returns:
             The selected clusters, or None to attend to all cached tokens.
@@ -102,42 +101,42 @@ class Policy(ABC):
         yield
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
-        """Remembers a step, or evicts after it; runs beside the rest of the layer, whose rounds it shares.
+        """Updates the state after a step, or evicts; runs in parallel with the rest of the layer and shares its rounds.
 
         Args:
-            engine: the engine that holds the values.
-            cache: the cache, the new token included.
-            layer: index of the layer.
-            weights: attention weights, [heads, 1, tokens], if the policy `observes`; else None.
+            engine: The engine that holds the values.
+            cache: The cache, including the new token.
+            layer: Index of the layer.
+            weights: Attention weights, [heads, 1, tokens], if the policy `observes`; else None.
         """
         return
         yield
 
     @property
     def observes(self) -> bool:
-        """Whether `after_attention` needs the weights: a step then divides by their sum for each token."""
+        """Whether `after_attention` needs the attention weights: a step then divides each of them by their sum."""
         return False
 
     @property
     def chunk(self) -> int | None:
-        """Tokens of the prompt that go through a layer at once, if the policy's result depends on it."""
+        """Number of prompt tokens per chunk, if the policy's result depends on it; else None."""
         return None
 
     # -- public counts -------------------------------------------------------------------------------------------------
 
     def cached(self, prompt: int) -> int:
-        """How many of `prompt` prefilled tokens stay in the cache; where layers differ, their mean. Public."""
+        """Number of `prompt` prefilled tokens that the cache keeps; the mean if layers differ. Public."""
         return prompt
 
     def held(self, prompt: int, generated: int) -> int:
-        """How many tokens a layer holds while it decodes its `generated`-th token, that one included. Public."""
+        """Number of tokens that a layer holds while the `generated`-th token is decoded, including it. Public."""
         return self.cached(prompt) + generated
 
     def attended(self, tokens: int) -> int:
-        """How many of `tokens` cached tokens one step attends to. Public."""
+        """Number of `tokens` cached tokens that a step attends to. Public."""
         return tokens
 
 
 def kept_share(tokens: int, compression_ratio: float) -> int:
-    """How many of `tokens` stay when a share is removed, at least one: kvpress' convention."""
+    """Returns how many of `tokens` are kept if a share is removed, at least one; kvpress' convention."""
     return max(1, int(tokens * (1 - compression_ratio)))

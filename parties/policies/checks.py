@@ -1,4 +1,4 @@
-"""Ranges of policy parameters."""
+"""Ranges of policy parameters; every message starts with the parameter and says what is allowed."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class OutOfRange(ValueError):  # noqa: N818 - named for what happened
 
 
 def share(name: str, value: object, *, zero: bool = True, one: bool = True) -> None:
-    """A number from 0 to 1, the ends included or not.
+    """Checks that a value is a number from 0 to 1, with or without the ends.
 
     Raises:
         OutOfRange: It is not.
@@ -34,7 +34,7 @@ def share(name: str, value: object, *, zero: bool = True, one: bool = True) -> N
 
 
 def whole(name: str, value: object, least: int) -> None:
-    """A whole number of at least `least`.
+    """Checks that a value is a whole number of at least `least`.
 
     Raises:
         OutOfRange: It is not.
@@ -44,7 +44,7 @@ def whole(name: str, value: object, least: int) -> None:
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """One of a few values.
+    """Checks that a value is one of a few.
 
     Raises:
         OutOfRange: It is not.
@@ -54,7 +54,7 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def number(name: str, value: object, least: float, largest: float) -> None:
-    """A number between two others.
+    """Checks that a value is a number from `least` to `largest`.
 
     Raises:
         OutOfRange: It is not.

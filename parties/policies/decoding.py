@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - a hook that does nothing still has its arguments
-"""Eviction that goes on while tokens are decoded: every step, or lazily, several at once."""
+"""Eviction while tokens are decoded: at every step, or lazily, several tokens at once."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodingEviction(Eviction):
-    """Holds the cache at a budget while it decodes: after every `compression_interval` tokens as many are evicted.
+    """Keeps the cache at a budget while decoding: after every `compression_interval` tokens as many are evicted.
 
-    The interval is kvpress' name; larger ones are *lazy*: the same decisions less often, in one selection. In `mask`
-    mode evicted rows can be taken out after every `compact_every` tokens, so that a policy may decide at every step and
+    The interval is kvpress' name; a larger one is *lazy*: the same decisions less often, in one selection. In `mask`
+    mode evicted rows can be removed after every `compact_every` tokens, so that a policy may decide at every step and
     move rows rarely.
 
     Attributes:
-        compression_interval: tokens decoded between two evictions.
-        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
+        compression_interval: Number of tokens decoded between two evictions.
+        compact_every: In `mask` mode, number of tokens decoded before evicted rows are removed; a multiple of the
+            interval; 0 never.
     """
 
     compression_interval: int = 64
@@ -34,7 +35,7 @@ class DecodingEviction(Eviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         whole("compression_interval", self.compression_interval, 1)
@@ -51,7 +52,7 @@ class DecodingEviction(Eviction):
         return self.budget(prompt) + (generated - 1) % leaves + 1
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
-        """Remembers what the step looked at, and evicts when it is time."""
+        """Updates the state with the step's attention, and evicts at the end of each interval."""
         if not self.compression_ratio:
             return
         here, generated = cache.layers[layer], cache.position - cache.prompt + 1
@@ -75,15 +76,15 @@ class DecodingEviction(Eviction):
             here.alive = None
 
     def counted(self, prompt: int) -> int:
-        """Tokens of the prompt that count when decoding begins."""
+        """Number of prompt tokens that count when decoding begins."""
         return self.budget(prompt)
 
     @abstractmethod
     def protected(self, prompt: int) -> tuple[int, int]:
-        """How many of the first and of the last tokens never compete; together not more than the budget."""
+        """Numbers of first and of last tokens that never compete; together at most the budget."""
 
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
-        """Takes a step's attention weights, [heads, 1, tokens], into the layer's state."""
+        """Adds a step's attention weights, [heads, 1, tokens], to the layer's state."""
         return
         yield
 
@@ -91,4 +92,4 @@ class DecodingEviction(Eviction):
     def rate(
         self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any, span: slice
     ) -> Program[tuple[Any, float]]:
-        """Scores of the tokens of a span, [groups, m], and a bound of them; the lowest are evicted."""
+        """Scores the tokens of a span: scores [groups, m], of which the lowest are evicted, and their bound."""

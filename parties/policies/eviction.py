@@ -1,4 +1,4 @@
-"""Taking tokens out of a layer: rows leave the cache, or stay there and count for nothing."""
+"""Eviction of tokens from a layer: their rows are removed, or stay and are masked."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Eviction(Policy):
-    """A policy that evicts tokens, to a public number.
+    """A policy that evicts tokens down to a public number.
 
-    In `compact` mode the rows of evicted tokens leave the cache, nobody sees which, and those that stay keep their
-    order. In `mask` mode they stay where they are and count for nothing: a secret flag for each takes its score out.
-    Both decode the same; masking moves nothing and saves nothing.
+    In `compact` mode the rows of evicted tokens are removed from the cache, secretly, and kept rows stay in order. In
+    `mask` mode they stay in place, and a secret flag per row removes its score from the softmax. Both decode the same
+    tokens; masking moves no rows and saves no work.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
     """
 
     per_token: ClassVar[tuple[str, ...]] = ()
-    """Names of state that belongs to tokens, [kv_heads, tokens], and leaves with them."""
+    """Names of the state per token, [kv_heads, tokens], which is evicted with the tokens."""
 
     compression_ratio: float = 0.5
     mode: Literal["compact", "mask"] = "compact"
@@ -38,13 +38,13 @@ class Eviction(Policy):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         share("compression_ratio", self.compression_ratio, one=False)
         one_of("mode", self.mode, ("compact", "mask"))
 
     def budget(self, prompt: int) -> int:
-        """Tokens of the prompt that count."""
+        """Number of prompt tokens that count after the eviction."""
         return kept_share(prompt, self.compression_ratio)
 
     def cached(self, prompt: int) -> int:
@@ -54,16 +54,16 @@ class Eviction(Policy):
     def evict(
         self, engine: "Engine", here: "LayerCache", scores: Any, first: int, target: int, going: int, bound: float
     ) -> Program[None]:
-        """Evicts the lowest of the tokens that compete; all others stay.
+        """Evicts the lowest of the candidates; all other tokens are kept.
 
         Args:
-            engine: the engine.
-            here: the layer.
-            scores: of the tokens `first`, `first + 1`, ... of the cache: [kv_heads, m], or [1, m] for all heads.
-            first: tokens before those that compete.
-            target: tokens of the layer that are to count afterwards.
-            going: how many of those that count until now do not any more; the higher index goes among equals.
-            bound: all |scores| are below it.
+            engine: The engine.
+            here: The layer.
+            scores: Scores of the candidates, tokens `first`, `first + 1`, ...: [kv_heads, m], or [1, m] for all heads.
+            first: Number of tokens before the candidates.
+            target: Number of the layer's tokens that count afterwards.
+            going: Number of tokens that are evicted; among equals the higher index is.
+            bound: All |scores| are below it.
         """
         if going <= 0:
             return
@@ -74,15 +74,15 @@ class Eviction(Policy):
         if count == 0:
             kept, flags = None, engine.constant(torch.zeros(groups, m))
         elif going == 1:
-            rivals = scores if dead is None else engine.bounded(scores + dead * (2 * bound), 3 * bound)
-            gone = yield from lowest(engine, rivals, 3 * bound)
+            candidates = scores if dead is None else engine.bounded(scores + dead * (2 * bound), 3 * bound)
+            gone = yield from lowest(engine, candidates, 3 * bound)
             gone = gone if dead is None else gone + dead
             half = engine.constant(torch.tensor(0.5))
-            flags = yield from engine.negative(engine.bounded(gone - half, 4.0))  # products round: 0 and 1 once more
+            flags = yield from engine.negative(engine.bounded(gone - half, 4.0))  # exactly 0 or 1; products are rounded
             kept = None if self.mode == "mask" else (yield from engine.kept_from(flags, count))
         else:
-            rivals = scores if dead is None else engine.bounded(scores - dead * (2 * bound), 3 * bound)
-            kept = yield from engine.keep_top(rivals, count)
+            candidates = scores if dead is None else engine.bounded(scores - dead * (2 * bound), 3 * bound)
+            kept = yield from engine.keep_top(candidates, count)
             flags = (yield from engine.flags(kept, m)) if self.mode == "mask" else None
         if self.mode == "compact":
             yield from self.take(engine, here, kept, span)
@@ -91,7 +91,7 @@ class Eviction(Policy):
             here.alive = engine.cat([alive[:, :first], flags, alive[:, first + m :]], dim=1)
 
     def take(self, engine: "Engine", here: "LayerCache", kept: Any, span: slice) -> Program[None]:
-        """Cuts a span of the layer to the rows that a handle keeps, to none if it is None."""
+        """Reduces a span of the layer to the rows that a handle keeps; to none if it is None."""
         state = {name: here.state[name] for name in self.per_token}
         rows = [here.k, here.v, *(value.reshape(*value.shape, 1) for value in state.values())]
         parts = [row[:, span] for row in rows]
@@ -106,7 +106,7 @@ class Eviction(Policy):
 
 
 def by_key_head(weights: Any, kv_heads: int) -> Any:
-    """Attention weights [heads, n, tokens], summed over queries and over the heads of a group: [kv_heads, tokens]."""
+    """Sums attention weights [heads, n, tokens] over queries and over the heads of a group: [kv_heads, tokens]."""
     heads, n, tokens = weights.shape
     return weights.reshape(kv_heads, heads // kv_heads * n, tokens).sum(1)
 

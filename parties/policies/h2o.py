@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 class H2O(DecodingEviction):
     """Keeps the tokens with the largest sum of attention over all queries so far, and the most recent ones.
 
-    As published a token goes at every step (`compression_interval: 1`); by default several go at once, which takes one
-    selection instead of many. The cheapest form that decides at every step is `mode: mask` with a `compact_every`:
-    decisions cost a tournament each, and rows move rarely.
+    As published, a token is evicted at every step (`compression_interval: 1`); by default several are evicted at once,
+    which takes one selection instead of many. The cheapest form that decides at every step is `mode: mask` with a
+    `compact_every`: each decision costs a tournament, and rows are moved rarely.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        compression_interval: tokens decoded between two evictions; 1 as published.
-        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
-        recent: share of the budget that is for the most recent tokens, in [0, 1].
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        compression_interval: Number of tokens decoded between two evictions; 1 as published.
+        compact_every: In `mask` mode, number of tokens decoded before evicted rows are removed; a multiple of the
+            interval; 0 never.
+        recent: Share of the budget for the most recent tokens, in [0, 1].
     """
 
     name: ClassVar[str] = "h2o"
@@ -42,8 +43,8 @@ class H2O(DecodingEviction):
         "2 G (B + W) rows; with W = 1 about 5.6 G B comparisons"
     )
     source: ClassVar[str] = (
-        "Zhang et al., arXiv 2306.14048. Sums over all queries as in the paper, where kvpress'"
-        " `ObservedAttentionPress` takes means and keeps no recent tokens; summed over the heads of a group"
+        "Zhang et al., arXiv 2306.14048. Sums over all queries as in the paper; kvpress' `ObservedAttentionPress` takes"
+        " means and keeps no recent tokens. Summed over the heads of a group"
     )
 
     recent: float = 0.5
@@ -52,14 +53,14 @@ class H2O(DecodingEviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         share("recent", self.recent)
 
     @property
     def observes(self) -> bool:
-        """Every step's attention is added up."""
+        """Whether every step's attention is added to the sums."""
         return self.compression_ratio > 0
 
     def protected(self, prompt: int) -> tuple[int, int]:
@@ -67,24 +68,24 @@ class H2O(DecodingEviction):
         return 0, int(self.budget(prompt) * self.recent)
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Adds up the prompt's attention, and keeps the budget."""
+        """Sums the prompt's attention, and evicts to the budget."""
         if self.compression_ratio:
             yield from staged(engine.meter, "evict", self._begin(engine, cache, cache.layers[layer], q))
 
     def _begin(self, engine: "Engine", cache: "Cache", here: "LayerCache", q: Any) -> Program[None]:
         kv_heads, n, budget = here.k.shape[0], here.tokens, self.budget(cache.prompt)
         here.state["score"] = yield from attention_of(engine, q, here.k, 0, lambda w: by_key_head(w, kv_heads))
-        rivals = here.state["score"][:, : n - self.protected(n)[1]]
+        candidates = here.state["score"][:, : n - self.protected(n)[1]]
         bound = float(n * q.shape[0] // kv_heads + 1)
-        yield from self.evict(engine, here, rivals, 0, budget, n - budget, bound)
+        yield from self.evict(engine, here, candidates, 0, budget, n - budget, bound)
 
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
-        """Adds a step's attention to the sums; the new token's begins at nothing."""
+        """Adds a step's attention to the sums; the new token's begins at zero."""
         kv_heads = here.k.shape[0]
         bound = float((cache.position + 1) * weights.shape[0] // kv_heads + 1)
         old = engine.bounded(here.state["score"], bound)
-        grown = engine.cat([old, engine.constant(torch.zeros(kv_heads, 1))], dim=1)
-        here.state["score"] = grown + by_key_head(weights, kv_heads)
+        padded = engine.cat([old, engine.constant(torch.zeros(kv_heads, 1))], dim=1)
+        here.state["score"] = padded + by_key_head(weights, kv_heads)
         return
         yield
 

@@ -1,4 +1,4 @@
-"""InfLLM (arXiv 2402.04617, NeurIPS 2024): blocks of the past, each known by a few representative tokens."""
+"""InfLLM (arXiv 2402.04617, NeurIPS 2024): blocks of the past, each represented by a few of its tokens."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,16 +20,16 @@ class InfLLM(Policy):
 
     A token's representative score is the mean of q . k over the `n_local` queries after it, summed over a group's
     heads; the `repr_topk` highest of a block represent it, and the block's relevance is the mean of q . k over them.
-    That mean is q . (mean of their keys), so a block is one key. Tokens form a block once `n_local` tokens have
-    followed its last one, while decoding too.
+    That mean is q . (mean of their keys), so a block is one key. Tokens form a block once `n_local` tokens follow its
+    last one, also while decoding.
 
     Attributes:
-        compression_ratio: share of the cached tokens that a step does not attend to, in [0, 1), to whole blocks; the
-            first and the local tokens are attended to whatever it is.
-        n_init: first tokens, always attended to.
-        n_local: least number of last tokens, always attended to.
-        block_size: tokens of a block.
-        repr_topk: tokens that represent a block.
+        compression_ratio: Share of the cached tokens that a step does not attend to, in [0, 1), in whole blocks; the
+            first and the local tokens are always attended to.
+        n_init: Number of first tokens, always attended to.
+        n_local: Least number of last tokens, always attended to.
+        block_size: Number of tokens in a block.
+        repr_topk: Number of tokens that represent a block.
     """
 
     name: ClassVar[str] = "infllm"
@@ -57,7 +57,7 @@ class InfLLM(Policy):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         share("compression_ratio", self.compression_ratio, one=False)
         for name, least in (("n_init", 0), ("n_local", 1), ("block_size", 1), ("repr_topk", 1)):
@@ -66,7 +66,7 @@ class InfLLM(Policy):
             raise OutOfRange("repr_topk", self.repr_topk, f"at most a block's {self.block_size} tokens")
 
     def _blocks(self, tokens: int) -> int:
-        """Blocks of a cache of so many tokens."""
+        """Number of blocks in a cache of `tokens` tokens."""
         return max(0, tokens - self.n_init - self.n_local) // self.block_size
 
     def _chosen(self, tokens: int) -> int:
@@ -75,11 +75,11 @@ class InfLLM(Policy):
         return min(blocks, max(0, kept_share(tokens, self.compression_ratio) - always) // self.block_size)
 
     def attended(self, tokens: int) -> int:
-        """First, local and chosen tokens."""
+        """First, local and selected tokens."""
         return tokens - (self._blocks(tokens) - self._chosen(tokens)) * self.block_size
 
     def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
-        """Takes in the chunk's queries, in the program that makes them, since it rounds them."""
+        """Stores the chunk's queries, in the segment that opens them, since it truncates them."""
         here = cache.layers[layer]
         q = here.queries[-1]
         self._remember(engine, here, q, position - q.shape[1])
@@ -92,7 +92,7 @@ class InfLLM(Policy):
         yield from staged(engine.meter, "similarity", self._form(engine, here, 0))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
-        """Forms a block if one is complete, and chooses among all by the query."""
+        """Forms a block if one is complete, and selects among all blocks by the query."""
         here = cache.layers[layer]
         formed = self._blocks(here.tokens - 1)
         self._remember(engine, here, q, here.tokens - 1)
@@ -106,9 +106,9 @@ class InfLLM(Policy):
         return (yield from select(engine, relevance, count, first, self.block_size, always))
 
     def _remember(self, engine: "Engine", here: "LayerCache", q: Any, position: int) -> None:
-        """Queries [heads, n, d] from `position` on, those of the first `n_init` tokens aside.
+        """Stores the queries [heads, n, d] from `position` on, except those of the first `n_init` tokens.
 
-        They are summed over the heads of a group and divided by the length of a representative's window.
+        They are summed over the heads of a group and divided by `n_local`.
         """
         q = q[:, max(0, self.n_init - position) :]
         (heads, n, d), kv_heads = q.shape, here.k.shape[0]
@@ -118,7 +118,7 @@ class InfLLM(Policy):
             here.state["queries"] = query if known is None else engine.cat([known, query], dim=1)
 
     def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
-        """Represents the blocks after the first `formed` ones, and forgets the queries that this took."""
+        """Computes the representatives of the blocks after the first `formed` ones, and drops their queries."""
         new = self._blocks(here.tokens) - formed
         if not new:
             return

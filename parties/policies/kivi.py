@@ -1,4 +1,4 @@
-"""KIVI (arXiv 2402.02750, ICML 2024): keys quantised channel by channel, values token by token."""
+"""KIVI (arXiv 2402.02750, ICML 2024): keys quantised per channel, values per token."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KIVI(Policy):
-    """Keeps every token; those that are not recent have few bits.
+    """Keeps every token; those that are not recent are quantised to few bits.
 
     Keys are quantised in groups of `group_size` tokens of a channel, `residual_length` tokens at once; values in groups
-    of `group_size` channels of a token, each token once `residual_length` others have followed.
+    of `group_size` channels of a token, each token once `residual_length` others follow it.
 
     Attributes:
-        nbits: bits of a quantised number, 1 to 8.
-        group_size: numbers that share a scale.
-        residual_length: recent tokens that stay as they are; a multiple of `group_size`.
+        nbits: Bits of a quantised number, 1 to 8.
+        group_size: Number of elements that share a scale.
+        residual_length: Number of recent tokens that are not quantised; a multiple of `group_size`.
     """
 
     name: ClassVar[str] = "kivi"
     keeps: ClassVar[str] = "every token, the older ones in `nbits` bits; a step attends to all"
-    prefill_cost: ClassVar[str] = "2^b + 1 comparisons a quantised number, G d (n - residual) keys and as many values"
+    prefill_cost: ClassVar[str] = "2^b + 1 comparisons per quantised number: G d (n - residual) keys and as many values"
     step_cost: ClassVar[str] = (
-        "2^b + 1 comparisons a quantised number: G d values at each step, and G d keys on average"
+        "2^b + 1 comparisons per quantised number: G d values at each step, and G d keys on average"
     )
     source: ClassVar[str] = "Liu et al., arXiv 2402.02750; defaults of jy-yuan/KIVI"
 
@@ -42,12 +42,12 @@ class KIVI(Policy):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         for name in ("nbits", "group_size", "residual_length"):
             whole(name, getattr(self, name), 1)
         if self.nbits > 8:
-            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: each number is compared with 2^nbits levels")
         if self.residual_length % self.group_size:
             allowed = f"a multiple of group_size {self.group_size}"
             raise OutOfRange("residual_length", self.residual_length, allowed)
@@ -59,7 +59,7 @@ class KIVI(Policy):
         yield from staged(engine.meter, "evict", self._flush(engine, here, (0, keys), (0, values)))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
-        """Quantises the value that is not recent any more, and keys once a residual is full."""
+        """Quantises the value that is no longer recent, and keys once a residual is full."""
         here, residual = cache.layers[layer], self.residual_length
         full = here.tokens % residual == 0
         keys = (here.tokens - residual, here.tokens) if full else (0, 0)
@@ -70,13 +70,13 @@ class KIVI(Policy):
         self, engine: "Engine", here: "LayerCache", keys: tuple[int, int], values: tuple[int, int]
     ) -> Program[None]:
         """Quantises a span of keys and one of values."""
-        todo, (a, b), (c, e) = {}, keys, values
+        programs, (a, b), (c, e) = {}, keys, values
         if b > a:
             channels = here.k[:, a:b].transpose(1, 2)
-            todo["k"] = quantised(engine, channels, self.nbits, self.group_size)
+            programs["k"] = quantised(engine, channels, self.nbits, self.group_size)
         if e > c:
-            todo["v"] = quantised(engine, here.v[:, c:e], self.nbits, self.group_size)
-        done = dict(zip(todo, (yield from parallel(*todo.values())), strict=True))
+            programs["v"] = quantised(engine, here.v[:, c:e], self.nbits, self.group_size)
+        done = dict(zip(programs, (yield from parallel(*programs.values())), strict=True))
         if "k" in done:
             here.k = engine.cat([here.k[:, :a], done["k"].transpose(1, 2), here.k[:, b:]], dim=1)
         if "v" in done:

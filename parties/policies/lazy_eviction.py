@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - hooks have their arguments, needed or not
-"""LazyEviction (arXiv 2506.15969): tokens that come back, told by how long they have been quiet before."""
+"""LazyEviction (arXiv 2506.15969): keeps tokens that are likely to be attended to again."""
 
 import math
 from dataclasses import dataclass
@@ -17,34 +17,36 @@ if TYPE_CHECKING:
     from parties.engines.base import Engine
 
 UNITS = 512
-"""Scores are whole multiples of 1 / UNITS, so that equal states have equal scores in every engine."""
+"""Scores are integer multiples of 1 / UNITS, so that equal states have equal scores in every engine."""
 
 _LONGEST = 8
-"""The second term is next to nothing for longer recurrence intervals (0.0018 at 8)."""
+"""The second term is negligible for longer recurrence intervals (0.0018 at 8)."""
 
 
 @dataclass(frozen=True)
 class LazyEviction(DecodingEviction):
-    """Keeps tokens whose quiet time is short beside the longest after which they were looked at again.
+    """Keeps tokens whose time without attention is short compared with their longest such time before.
 
     Each cached token has an age A, the steps since its attention was last at least `alpha`, and a maximum recurrence
-    interval M, the longest age at which that happened. Every `compression_interval` steps the last tokens of that
-    number stay, and of the rest those with the highest
+    interval M, the longest age at which that happened. Every `compression_interval` steps the last
+    `compression_interval` tokens are kept, and of the rest those with the highest
 
         I = 2 / (1 + exp(c + A / M)) + [M > 0] 2 / (1 + exp(M - 1)),   c = 1 with `offset`, else 0,
 
-    in multiples of 1/512 and with the first term in `levels` classes: then it takes comparisons of A with public
-    multiples of M, and of M with 1 to 8, and no division or exponential. The newer goes among equals. The prompt's
-    tokens begin with A = M = 0 and stay until the first eviction, as in the released code.
+    in multiples of 1/512 and with the first term quantised to `levels` classes. This takes comparisons of A with public
+    multiples of M, and of M with 1 to 8, and no division or exponential. Among equals the newer token is evicted. The
+    prompt's tokens begin with A = M = 0 and are kept until the first eviction, as in the released code.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        compression_interval: tokens decoded between two evictions, and how many last ones always stay (the paper's W).
-        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
-        alpha: attention at which a token counts as looked at, in [0, 1].
-        offset: whether the first term has the released code's additional 1 in the exponent.
-        levels: classes of the first term.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        compression_interval: Number of tokens decoded between two evictions, and of last tokens that are always kept
+            (the paper's W).
+        compact_every: In `mask` mode, number of tokens decoded before evicted rows are removed; a multiple of the
+            interval; 0 never.
+        alpha: Least attention that resets a token's age, in [0, 1].
+        offset: Whether the first term has the released code's additional 1 in the exponent.
+        levels: Number of classes of the first term.
     """
 
     name: ClassVar[str] = "lazy_eviction"
@@ -56,9 +58,9 @@ class LazyEviction(DecodingEviction):
     )
     source: ClassVar[str] = (
         "Zhang et al., arXiv 2506.15969; the score of the released code, whose first term has an additional 1 that the "
-        "paper has not (`offset`). The code keeps state by query head and repeats keys; here a key head's token is hit "
-        "if any head of its group hits it. At 16 fraction bits alpha = 1e-4 is seven units, so private runs may judge "
-        "tokens next to it differently"
+        "paper does not have (`offset`). The code keeps state by query head and repeats keys; here a key head's token "
+        "is hit if any head of its group hits it. With 16 fraction bits alpha = 1e-4 is seven units, so private runs "
+        "may classify tokens close to it differently"
     )
 
     alpha: float = 1e-4
@@ -69,7 +71,7 @@ class LazyEviction(DecodingEviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         number("alpha", self.alpha, 0.0, 1.0)
@@ -79,11 +81,11 @@ class LazyEviction(DecodingEviction):
 
     @property
     def observes(self) -> bool:
-        """Every step's attention tells who was looked at."""
+        """Whether every step's attention updates the ages."""
         return self.compression_ratio > 0
 
     def cached(self, prompt: int) -> int:
-        """All of the prompt: nothing goes before the first interval is over."""
+        """All of the prompt: nothing is evicted before the end of the first interval."""
         return prompt
 
     def counted(self, prompt: int) -> int:
@@ -95,7 +97,7 @@ class LazyEviction(DecodingEviction):
         return 0, min(self.compression_interval, self.budget(prompt))
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Nobody has been looked at yet."""
+        """Initialises ages and recurrence intervals with zero."""
         here = cache.layers[layer]
         if self.compression_ratio:
             for name in self.per_token:
@@ -104,7 +106,7 @@ class LazyEviction(DecodingEviction):
         yield
 
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
-        """Ages all tokens by a step, and starts those anew that were looked at."""
+        """Ages all tokens by a step, and resets the age of those that are attended to."""
         heads, _, tokens = weights.shape
         kv_heads, longest = here.k.shape[0], float(cache.position + 2)
         group = weights.reshape(kv_heads, heads // kv_heads, tokens)
@@ -122,7 +124,7 @@ class LazyEviction(DecodingEviction):
     def rate(
         self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any, span: slice
     ) -> Program[tuple[Any, float]]:
-        """The score in units, times the number of rivals, and their order for the rest."""
+        """The score in units, times the number of candidates, plus the candidates' order as a tie break."""
         age, recurrence = (here.state[name][:, span] for name in self.per_token)
         groups, m = age.shape
         ratios, drops = self._first_term()
@@ -136,7 +138,7 @@ class LazyEviction(DecodingEviction):
         return score, float(2 * UNITS * (m + 1))
 
     def _first_term(self) -> tuple[list[float], list[int]]:
-        """Ratios A / M between classes, and how many units a class is worth more than the next."""
+        """Returns the ratios A / M that separate the classes, and the differences between their scores in units."""
         offset = 1.0 if self.offset else 0.0
         highest = 2 / (1 + math.exp(offset))
         ends = [highest * (1 - j / self.levels) for j in range(self.levels + 1)]
@@ -146,6 +148,9 @@ class LazyEviction(DecodingEviction):
 
 
 def _second_term() -> list[int]:
-    """Minus the units that the second term grows by as M reaches 1, 2, ... 9: it grows where M is *not* below."""
+    """Returns minus the increments of the second term, in units, as M reaches 1, 2, ... 9.
+
+    They are negated because the program adds them where M is *below* an edge.
+    """
     values = [0, *(round(UNITS * 2 / (1 + math.exp(m - 1))) for m in range(1, _LONGEST + 1)), 0]
     return [a - b for a, b in pairwise(values)]

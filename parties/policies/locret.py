@@ -20,20 +20,20 @@ QUANTISED_TOGETHER = 32
 class Locret(Eviction):
     """Keeps, by key head, the tokens that a small trained network rates highest, and the prompt's last tokens.
 
-    A token's score is W2 silu(W1 [q; k; v]) of its layer, before positions: it depends on no other token, so the prompt
-    may run in chunks. After each chunk the layer is cut to the budget, and what follows attends to what is left; until
-    the last chunk the `stabilizers` newest tokens stay whatever their scores. The `n_local` last tokens of the prompt
-    always stay. Nothing is evicted while decoding.
+    A token's score is W2 silu(W1 [q; k; v]) of its layer, before positions. It depends on no other token, so the prompt
+    may run in chunks. After each chunk the layer is evicted to the budget, and later chunks attend to the kept tokens;
+    before the last chunk the `stabilizers` newest tokens are kept whatever their scores. The `n_local` last tokens of
+    the prompt are always kept. Nothing is evicted while decoding.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        head: the trained heads: a model's name, such as `smollm2-135m`, where some come with the project, or the path
-            of a safetensors file on the server's host.
-        chunk_size: tokens of the prompt that run at once; 0 runs it whole.
-        stabilizers: newest tokens that no chunk but the last may evict.
-        n_local: last tokens of the prompt, which always stay.
-        nbits: bits that kept tokens are quantised to after the prompt, groups of 32 as in `kivi`; 0 leaves them.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        head: The trained heads: a model's name, such as `smollm2-135m`, if heads for it come with the project, or the
+            path of a safetensors file on the server's host.
+        chunk_size: Number of prompt tokens per chunk; 0 runs the prompt in one chunk.
+        stabilizers: Number of newest tokens that only the last chunk may evict.
+        n_local: Number of last prompt tokens, which are always kept.
+        nbits: Bits to which kept tokens are quantised after the prompt, in groups of 32 as in `kivi`; 0 for none.
     """
 
     name: ClassVar[str] = "locret"
@@ -41,12 +41,12 @@ class Locret(Eviction):
     per_token: ClassVar[tuple[str, ...]] = ("score",)
     keeps: ClassVar[str] = "by key head, the prompt's tokens with the highest learned scores, and its last ones"
     prefill_cost: ClassVar[str] = (
-        "one activation of the head's width a token; after each chunk one selection among the budget and a chunk by "
+        "one activation of the head's width per token; after each chunk one selection among the budget and a chunk by "
         "key head, which moves as many rows; no attention weights"
     )
     training: ClassVar[str] = (
-        "the heads, on frozen weights: a regression to the largest logit that answers give a key; heads for "
-        "`smollm2-135m` come with the project, `mpcache-bench train locret` makes others"
+        "the heads, with the model's weights fixed: a regression to the largest logit that answers give a key; heads "
+        "for `smollm2-135m` come with the project, `mpcache-bench train locret` trains others"
     )
     experimental: ClassVar[str] = (
         "its heads recall held-out attention best (docs/design/0013-trained-heads.md), and yet it finds no needle and "
@@ -54,9 +54,8 @@ class Locret(Eviction):
         "windows of 640 tokens of plain text"
     )
     source: ClassVar[str] = (
-        "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are of tokens (chunks of 1024, 2500 "
-        "stabilizers, 100 local). Keys keep the positions they were cached with, where the code numbers kept "
-        "tokens anew"
+        "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are numbers of tokens (chunks of 1024, "
+        "2500 stabilizers, 100 local). Keys keep the positions they were cached with; the code renumbers kept tokens"
     )
 
     head: str = ""
@@ -69,20 +68,20 @@ class Locret(Eviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         for name in ("chunk_size", "stabilizers", "n_local", "nbits"):
             whole(name, getattr(self, name), 0)
         if self.nbits > 8:
-            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: each number is compared with 2^nbits levels")
         if self.nbits and self.mode == "mask":
             allowed = "0, or in mode compact: masked rows would share scales with kept ones"
             raise OutOfRange("nbits", self.nbits, allowed)
 
     @property
     def chunk(self) -> int | None:
-        """The chunk's length, since what later chunks attend to depends on it."""
+        """The chunk's length, since it determines what later chunks attend to."""
         return self.chunk_size or None
 
     def on_projection(
@@ -104,7 +103,7 @@ class Locret(Eviction):
         here.state["score"] = score if known is None else engine.cat([known, score], dim=1)
 
     def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
-        """Cuts the layer to the budget."""
+        """Evicts to the budget."""
         here = cache.layers[layer]
         prompt = sum(rows.shape[0] for rows in here.rows)
         if not self.compression_ratio or (not self.chunk_size and position < prompt):
@@ -114,18 +113,18 @@ class Locret(Eviction):
         going = min(before, budget) + position - before - budget
         local = self.n_local - (prompt - position)
         spared = min(budget, local if position == prompt else max(self.stabilizers, local))
-        rivals = here.state["score"][:, : here.tokens - spared]
-        yield from staged(engine.meter, "evict", self.evict(engine, here, rivals, 0, budget, going, SCORE_LIMIT))
+        candidates = here.state["score"][:, : here.tokens - spared]
+        yield from staged(engine.meter, "evict", self.evict(engine, here, candidates, 0, budget, going, SCORE_LIMIT))
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
-        """Forgets the scores, and quantises what was kept."""
+        """Drops the scores, and quantises the kept tokens."""
         here = cache.layers[layer]
         here.state.pop("score", None)
         if self.nbits:
             yield from staged(engine.meter, "evict", self._quantise(engine, here))
 
     def _quantise(self, engine: "Engine", here: "LayerCache") -> Program[None]:
-        """Keys by channel, values by token."""
+        """Quantises keys per channel and values per token."""
         k, v = yield from parallel(
             quantised(engine, here.k.transpose(1, 2), self.nbits, QUANTISED_TOGETHER),
             quantised(engine, here.v, self.nbits, QUANTISED_TOGETHER),

@@ -1,4 +1,4 @@
-"""MiKV (arXiv 2402.18096): no token left behind, those that matter less in few bits."""
+"""MiKV (arXiv 2402.18096): keeps every token, the less important ones in few bits."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from parties.engines.base import Engine
 
 _LEAST = 2.0**-5
-"""Smaller maxima of a channel count as this, so that none is divided by zero."""
+"""Least maximum of a channel; smaller ones are replaced, so that no channel is divided by zero."""
 
 
 @dataclass(frozen=True)
 class MiKV(Policy):
-    """Keeps every token, by key head the important ones as they are and the others in `nbits` bits.
+    """Keeps every token, by key head the important ones unchanged and the others in `nbits` bits.
 
     Importance is accumulated attention, as in `h2o`; the most recent tokens count as important. A layer's cache holds
-    the retained tokens first and the important ones behind, both in order; how many are public, which are not. Every
-    `compression_interval` steps as many important tokens are demoted. With `balancer` a channel of the keys is
-    multiplied, before they are quantised, by sqrt(max |q| / max |k|) over the prompt's queries and keys, and divided by
-    it afterwards, where the paper divides the query.
+    the quantised tokens first and the important ones after them, both in order; their numbers are public, their
+    identity is not. Every `compression_interval` steps as many important tokens are demoted. With `balancer` each
+    channel of the keys is multiplied, before quantisation, by sqrt(max |q| / max |k|) over the prompt's queries and
+    keys, and divided by it afterwards; the paper divides the query instead.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is quantised, in [0, 1).
-        compression_interval: tokens decoded between two demotions; 1 as published.
-        recent: share of the important tokens that is for the most recent ones, in [0, 1].
-        nbits: bits of a quantised number, 1 to 8.
-        balancer: whether channels of quantised keys are balanced.
+        compression_ratio: Share of the prompt's tokens that is quantised, in [0, 1).
+        compression_interval: Number of tokens decoded between two demotions; 1 as published.
+        recent: Share of the important tokens for the most recent ones, in [0, 1].
+        nbits: Bits of a quantised number, 1 to 8.
+        balancer: Whether channels of quantised keys are balanced.
     """
 
     name: ClassVar[str] = "mikv"
     keeps: ClassVar[str] = "every token, by key head the less important ones in `nbits` bits; a step attends to all"
     prefill_cost: ClassVar[str] = (
         "H n^2 exponentials and as many products; two selections among n by key head, which move 4 G n rows; 2^b + 1 "
-        "comparisons a quantised number, 2 G d (n - B) of them; (H + G) n d comparisons for the balancer"
+        "comparisons per quantised number, 2 G d (n - B) of them; (H + G) n d comparisons for the balancer"
     )
     step_cost: ClassVar[str] = (
         "H T products to divide the weights; every W steps two selections among B + W by key head, which move "
-        "4 G (B + W) rows, and 2^b + 1 comparisons a quantised number, 2 G d W of them"
+        "4 G (B + W) rows, and 2^b + 1 comparisons per quantised number, 2 G d W of them"
     )
     source: ClassVar[str] = (
         "Yang et al., arXiv 2402.18096, no released code. Groups of half a head; importance by attention summed over "
@@ -63,29 +63,29 @@ class MiKV(Policy):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         share("compression_ratio", self.compression_ratio, one=False)
         share("recent", self.recent)
         for name in ("compression_interval", "nbits"):
             whole(name, getattr(self, name), 1)
         if self.nbits > 8:
-            raise OutOfRange("nbits", self.nbits, "at most 8: comparisons with 2^nbits levels are made")
+            raise OutOfRange("nbits", self.nbits, "at most 8: each number is compared with 2^nbits levels")
         if type(self.balancer) is not bool:
             raise OutOfRange("balancer", self.balancer, "true or false")
 
     @property
     def observes(self) -> bool:
-        """Every step's attention is added up."""
+        """Whether every step's attention is added to the sums."""
         return self.compression_ratio > 0
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Balances channels, adds up the prompt's attention, and quantises what got least of it."""
+        """Balances channels, sums the prompt's attention, and quantises the tokens with the least of it."""
         if self.compression_ratio:
             yield from staged(engine.meter, "evict", self._begin(engine, cache.layers[layer], q))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
-        """Adds a step's attention to the sums, and demotes when it is time."""
+        """Adds a step's attention to the sums, and demotes tokens at the end of each interval."""
         if not self.compression_ratio:
             return
         here, generated = cache.layers[layer], cache.position - cache.prompt + 1
@@ -107,7 +107,7 @@ class MiKV(Policy):
         yield from self._demote(engine, here, kept_share(n, self.compression_ratio), bound)
 
     def _balance(self, engine: "Engine", here: "LayerCache", q: Any) -> Program[None]:
-        """Each channel's factor and its inverse, [kv_heads, 1, d]: with a = max |q|, b = max |k|, a / sqrt(a b)."""
+        """Computes each channel's factor a / sqrt(a b) and its inverse, [kv_heads, 1, d]: a = max |q|, b = max |k|."""
         (kv_heads, _, d), (heads, n, _) = here.k.shape, q.shape
         queries = q.reshape(kv_heads, heads // kv_heads * n, d)
         a, b = yield from parallel(*(engine.largest(engine.cat([x, -x], dim=1), dim=1) for x in (queries, here.k)))
@@ -118,7 +118,7 @@ class MiKV(Policy):
         here.state["balance"], here.state["unbalance"] = factors
 
     def _demote(self, engine: "Engine", here: "LayerCache", budget: int, bound: float) -> Program[None]:
-        """Quantises all but the `budget` most important tokens, which are those that `score` rates."""
+        """Quantises all but the `budget` most important of the tokens that `score` rates."""
         score = engine.bounded(here.state["score"], bound)
         kv_heads, rated = score.shape
         first, recent = here.tokens - rated, int(budget * self.recent)
@@ -142,7 +142,7 @@ class MiKV(Policy):
         here.state["score"] = engine.cat([left, score[:, m:]], dim=1)
 
     def _quantised(self, engine: "Engine", here: "LayerCache", k: Any, v: Any) -> Program[list[Any]]:
-        """Keys and values in groups of half a head."""
+        """Quantises keys and values in groups of half a head."""
         half = max(1, k.shape[2] // 2)
         if self.balancer:
             k = yield from engine.mul(k, here.state["balance"])

@@ -1,4 +1,4 @@
-"""MPCache with what we found to be better at the same share of attended tokens."""
+"""A variant of MPCache: eviction as in SnapKV, then selection of clusters by exact bounds."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,7 +8,7 @@ from parties.decoding.program import Program, staged
 from parties.policies.base import Policy
 from parties.policies.checks import share, whole
 from parties.policies.clusters import select
-from parties.policies.page_bounds import Levels, box_all, grow, upper_bounds
+from parties.policies.page_bounds import Levels, compute_bounds, update_bounds, upper_bounds
 from parties.policies.snapkv import SnapKV
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ class MPCachePlus(Policy):
     """Evicts once by key head as SnapKV does, then selects clusters at each step by their exact bounds.
 
     Attributes:
-        static_keep: share of the prompt's tokens that stays after prefill, in (0, 1].
-        select: share of all clusters chosen at each step, in [0, 1]; the first and the last one come on top.
-        cluster_size: tokens in a cluster.
-        window_size: last tokens of the prompt, whose queries rate the others and which always stay.
-        kernel_size: tokens that ratings are averaged over, odd.
-        dense_layers: first layers that attend to all tokens that stayed.
+        static_keep: Share of the prompt's tokens that is kept after prefill, in (0, 1].
+        select: Share of all clusters selected at each step, in [0, 1], in addition to the first and the last one.
+        cluster_size: Number of tokens in a cluster.
+        window_size: Number of last prompt tokens, whose queries rate the others and which are always kept.
+        kernel_size: Number of tokens over which ratings are averaged, odd.
+        dense_layers: Number of first layers that attend to all kept tokens.
     """
 
     name: ClassVar[str] = "mpcache+"
@@ -36,11 +36,11 @@ class MPCachePlus(Policy):
     )
     prefill_cost: ClassVar[str] = (
         "H w n exponentials for a window of w; one selection of B among n by key head, which moves 2 G n rows; 2 G d B "
-        "comparisons for the boxes"
+        "comparisons for the page bounds"
     )
     step_cost: ClassVar[str] = (
-        "H d signs of the query and 2 G d comparisons to grow boxes; by query head one ranking of T/16 clusters; "
-        "fetching the chosen clusters' rows, or in `fss` their scores"
+        "H d signs of the query and 2 G d comparisons to update page bounds; by query head one ranking of T/16 "
+        "clusters; fetching the selected clusters' rows, or in `fss` their scores"
     )
     source: ClassVar[str] = "ours, after MPCache (arXiv 2501.06807), SnapKV (2404.14469) and Quest (2406.10774)"
 
@@ -60,7 +60,7 @@ class MPCachePlus(Policy):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         share("static_keep", self.static_keep, zero=False)
         share("select", self.select)
@@ -77,38 +77,38 @@ class MPCachePlus(Policy):
         return self._static.cached(prompt)
 
     def attended(self, tokens: int) -> int:
-        """The first and the last cluster, and the chosen ones."""
+        """Tokens of the first, the last and the selected clusters."""
         clusters = self._clusters(tokens)
         return sum(stop - start for start, stop in clusters.always) + self._chosen(clusters) * self.cluster_size
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Keeps what the end of the prompt looks at, and boxes it."""
+        """Keeps the tokens that the end of the prompt attends to, and computes the bounds of their keys."""
         yield from self._static.after_prefill(engine, cache, layer, q)
         if layer >= self.dense_layers:
-            yield from staged(engine.meter, "similarity", box_all(engine, cache.layers[layer], self._levels()))
+            yield from staged(engine.meter, "similarity", compute_bounds(engine, cache.layers[layer], self._levels()))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
-        """Chooses clusters by their bounds."""
+        """Selects clusters by their bounds."""
         if layer < self.dense_layers:
             return None
         here = cache.layers[layer]
         clusters = self._clusters(here.tokens)
-        rivals, count, bounds = clusters.fine_rivals, self._chosen(clusters), None
+        candidates, count, bounds = clusters.fine_candidates, self._chosen(clusters), None
         if count:
-            bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", rivals, q))
-        first = rivals.start * self.cluster_size
+            bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", candidates, q))
+        first = candidates.start * self.cluster_size
         return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
-        """Takes the new key into its box; what competes is complete before."""
+        """Updates the last cluster's bounds with the new key; only complete clusters compete."""
         if layer >= self.dense_layers:
-            yield from staged(engine.meter, "similarity", grow(engine, cache.layers[layer], self._levels()))
+            yield from staged(engine.meter, "similarity", update_bounds(engine, cache.layers[layer], self._levels()))
 
     def _clusters(self, tokens: int) -> Clustering:
         return Clustering(tokens, self.cluster_size, self.cluster_size)
 
     def _chosen(self, clusters: Clustering) -> int:
-        return min(int(clusters.n_fine * self.select), len(clusters.fine_rivals))
+        return min(int(clusters.n_fine * self.select), len(clusters.fine_candidates))
 
     def _levels(self) -> Levels:
         return {"cluster": self.cluster_size}

@@ -13,26 +13,26 @@ _HEAD = """\
 
 <!-- Written by `python -m parties.policies.page`; do not edit by hand. -->
 
-Every policy is written once and runs on every engine. How many tokens it keeps follows from its parameters and public
-lengths; which ones stays secret. `compression_ratio` is kvpress' name and meaning: the share that is *removed*.
-`mpcache-bench policies` lists them; [experiments.md](experiments.md) has all parameters.
+Every policy is written once and runs on every engine. The number of kept tokens follows from its parameters and public
+lengths; their identity stays secret. `compression_ratio` has kvpress' name and meaning: the share that is *removed*.
+`mpcache-bench policies` lists the policies; [experiments.md](experiments.md) has all parameters.
 
-Costs count what is expensive inside the computation, for one layer: comparisons, exponentials, products of secrets,
-rows that move to a secret place. n is the prompt's tokens, T those cached, B those kept, W the steps between two
-evictions, H and G the query and the key heads, d a head's width. Attention over what a step attends to comes on top:
-an exponential for each token and query head. A selection of B among n is a ranking of all pairs, n (n - 1) / 2
-comparisons; `fss` makes do with fewer from 512 on ([protocols.md](protocols.md)).
+Costs are per layer and count the expensive operations: comparisons, exponentials, products of secrets, rows moved to a
+secret place. n is the number of prompt tokens, T of cached tokens, B of kept tokens, W of steps between two evictions,
+H and G of query and key heads, d the head dimension. The attention of a step is not included: an exponential per
+attended token and query head. A selection of B among n is a ranking of all pairs, n (n - 1) / 2 comparisons; `fss`
+needs fewer from 512 on ([protocols.md](protocols.md)).
 
 """
 
 
 def summary(policy: type[Policy]) -> str:
-    """The first sentence of a policy's docstring."""
+    """Returns the first sentence of a policy's docstring."""
     return (inspect.getdoc(policy) or "").partition("\n")[0]
 
 
 def page() -> str:
-    """The page as Markdown."""
+    """Returns the page as Markdown."""
     rows = ["| policy | what it does |\n| --- | --- |\n"]
     rows += [
         f"| [`{name}`](#{_anchor(name)}){_mark(policy)} | {summary(policy)} |\n" for name, policy in POLICIES.items()
@@ -45,7 +45,7 @@ def _mark(policy: type[Policy]) -> str:
 
 
 def _anchor(name: str) -> str:
-    """What GitHub makes of a heading."""
+    """Returns GitHub's anchor of a heading."""
     return "".join(letter for letter in name.lower() if letter.isalnum() or letter in "_-")
 
 

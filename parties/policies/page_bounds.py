@@ -1,7 +1,7 @@
-"""Bounding boxes of clusters of keys: for runs of adjacent tokens the largest and the smallest of each coordinate.
+"""Page bounds: the largest and the smallest value of each coordinate over the keys of a cluster of adjacent tokens.
 
-Quest (arXiv 2406.10774) calls them page metadata, MPCache (arXiv 2501.06807) merges them. They live in a layer's state
-as `high_<level>` and `low_<level>`, [kv_heads, clusters, head_dim]; the last cluster may be incomplete.
+Quest (arXiv 2406.10774) calls them page metadata, MPCache (arXiv 2501.06807) merges them. They are part of a layer's
+state, as `high_<level>` and `low_<level>`, [kv_heads, clusters, head_dim]; the last cluster may be incomplete.
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from parties.decoding.cache import LayerCache
     from parties.engines.base import Engine
 
-KEY_LIMIT, QUERY_LIMIT = 64.0, 128.0  # what is compared, coordinate by coordinate
+KEY_LIMIT, QUERY_LIMIT = 64.0, 128.0  # bounds of the compared coordinates
 
 Levels = Mapping[str, int]
-"""Name of each level and tokens in one of its clusters."""
+"""Number of tokens per cluster, by the level's name."""
 
 
-def box_all(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
-    """Boxes all keys of a layer: 2 G d (n - clusters) comparisons a level."""
+def compute_bounds(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
+    """Computes the bounds of all clusters of a layer: 2 G d (n - clusters) comparisons per level."""
     keys = engine.bounded(here.k, KEY_LIMIT)
     both = engine.cat([keys, -keys], dim=0)
-    boxes = yield from parallel(*(_largest_by_cluster(engine, both, size) for size in levels.values()))
-    for level, ends in zip(levels, boxes, strict=True):
+    bounds = yield from parallel(*(_largest_by_cluster(engine, both, size) for size in levels.values()))
+    for level, ends in zip(levels, bounds, strict=True):
         heads = here.k.shape[0]
         here.state[f"high_{level}"], here.state[f"low_{level}"] = ends[:heads], -ends[heads:]
 
 
 def _largest_by_cluster(engine: "Engine", rows: Any, size: int) -> Program[Any]:
-    """Maxima of runs of `size` rows of [heads, n, d]: [heads, clusters, d]."""
+    """Computes the maxima of runs of `size` rows of [heads, n, d]: [heads, clusters, d]."""
     heads, n, d = rows.shape
     full = n // size * size
     parts = []
@@ -42,8 +42,8 @@ def _largest_by_cluster(engine: "Engine", rows: Any, size: int) -> Program[Any]:
     return engine.cat([part.reshape(heads, part.shape[1], d) for part in found], dim=1)
 
 
-def grow(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
-    """Takes the newest token into the last cluster of each level: 2 G d comparisons a level, all at once."""
+def update_bounds(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
+    """Adds the newest token to the last cluster of each level: 2 G d comparisons per level, all in parallel."""
     key, heads = engine.bounded(here.k[:, -1:], KEY_LIMIT), here.k.shape[0]
     joined = [level for level, size in levels.items() if (here.tokens - 1) % size]
     if joined:
@@ -65,14 +65,14 @@ def grow(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
 
 
 def upper_bounds(engine: "Engine", here: "LayerCache", level: str, clusters: range, q: Any) -> Program[Any]:
-    """The largest that q . k can be in the boxes of some clusters: [heads, clusters].
+    """Computes the upper bounds of q . k over the keys of some clusters: [heads, clusters].
 
-    sum_i max(q_i low_i, q_i high_i) = q . (high + low) / 2 + |q| . (high - low) / 2: exact, with one comparison a
-    coordinate of the query instead of one a coordinate and cluster.
+    sum_i max(q_i low_i, q_i high_i) = q . (high + low) / 2 + |q| . (high - low) / 2: exact, with one comparison per
+    coordinate of the query instead of one per coordinate and cluster.
     """
     q = engine.bounded(q, QUERY_LIMIT)
     magnitude = yield from engine.maximum(q, -q)
     high, low = (here.state[f"{end}_{level}"][:, clusters.start : clusters.stop] for end in ("high", "low"))
-    boxes = engine.cat([(high + low) * 0.5, (high - low) * 0.5], dim=2)
-    bounds = yield from engine.scores(engine.cat([q, magnitude], dim=2), boxes)
+    centres = engine.cat([(high + low) * 0.5, (high - low) * 0.5], dim=2)
+    bounds = yield from engine.scores(engine.cat([q, magnitude], dim=2), centres)
     return engine.bounded(bounds[:, 0], 1024.0)

@@ -1,4 +1,4 @@
-"""How much attention the prompt's tokens got from its queries, piece by piece so that memory stays bounded."""
+"""The attention of the prompt's queries to its tokens, summed in blocks of queries so that memory stays bounded."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
     from parties.engines.base import Engine
 
 ROWS = 256
-"""Queries whose attention is computed at once."""
+"""Number of queries whose attention is computed at once."""
 
 SCORES = 1 << 23
-"""Scores that are computed at once: an engine may take half a kilobyte for each."""
+"""Number of scores that are computed at once; an engine may take half a kilobyte per score."""
 
 
 def attention_of(
     engine: "Engine", q: Any, k: Any, first: int, reduce: Callable[[Any], Any], rows: int = ROWS
 ) -> Program[Any]:
-    """Sum over pieces of the prompt's queries of what `reduce` makes of their causal attention.
+    """Sums `reduce` of the causal attention over blocks of the prompt's queries.
 
     Args:
-        engine: the engine.
-        q: queries of the prompt, [heads, n, head_dim], with position, scaled.
-        k: its keys, [kv_heads, n, head_dim].
-        first: the first query that counts.
-        reduce: from weights [heads, queries, n] to something of one shape, linear.
-        rows: queries of a piece, fewer where they would have more than `SCORES` scores.
+        engine: The engine.
+        q: Queries of the prompt, [heads, n, head_dim], with position, scaled.
+        k: Keys of the prompt, [kv_heads, n, head_dim].
+        first: Index of the first query that counts.
+        reduce: Linear function of weights [heads, queries, n] whose result has the same shape for every block.
+        rows: Number of queries in a block; fewer if they have more than `SCORES` scores.
     """
     n, total = k.shape[1], None
     rows = max(1, min(rows, SCORES // (q.shape[0] * n)))

@@ -1,4 +1,4 @@
-"""Random tokens: the floor that every other policy has to beat."""
+"""Random tokens: the baseline that every other policy has to beat."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Random(Eviction):
-    """Keeps tokens of the prompt drawn at random, for each key head its own.
+    """Keeps tokens of the prompt drawn at random, independently for each key head.
 
-    The draw is public and does not look at the data, so that dropping the others is local.
+    The draw is public and independent of the data, so that dropping the other tokens is local.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        seed: of the draw; another one keeps other tokens.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        seed: Seed of the draw.
     """
 
     name: ClassVar[str] = "random"
-    keeps: ClassVar[str] = "a random share of the prompt for each key head, and all that is generated"
+    keeps: ClassVar[str] = "a random share of the prompt for each key head, and all generated tokens"
     source: ClassVar[str] = "kvpress `RandomPress`"
 
     seed: int = 0
@@ -36,7 +36,7 @@ class Random(Eviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         whole("seed", self.seed, 0)

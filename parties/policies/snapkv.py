@@ -1,4 +1,4 @@
-"""SnapKV (arXiv 2404.14469, NeurIPS 2024): what the end of the prompt looks at, smoothed along the text."""
+"""SnapKV (arXiv 2404.14469, NeurIPS 2024): tokens that the end of the prompt attends to, smoothed along the text."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SnapKV(Eviction):
-    """Keeps, by key head, what the last queries of the prompt attend to, and these last tokens themselves.
+    """Keeps, by key head, the tokens that the last queries of the prompt attend to, and these last tokens themselves.
 
-    The attention of the last `window_size` queries to the tokens before them is summed, smoothed along the text, and
-    the highest tokens stay beside the window. A window larger than the budget is cut to it.
+    The attention of the last `window_size` queries to the tokens before them is summed and smoothed along the text; the
+    highest tokens are kept in addition to the window. A window larger than the budget is reduced to it.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        window_size: last tokens of the prompt, whose queries rate the others and which always stay.
-        kernel_size: tokens that are smoothed over, odd.
-        pooling: `avg` is local; `max` takes kernel_size - 1 comparisons a token and head.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        window_size: Number of last prompt tokens, whose queries rate the others and which are always kept.
+        kernel_size: Number of tokens over which scores are smoothed, odd.
+        pooling: `avg` is local; `max` takes kernel_size - 1 comparisons per token and head.
     """
 
     name: ClassVar[str] = "snapkv"
-    keeps: ClassVar[str] = "by key head, the tokens that the prompt's last queries look at, and these last tokens"
+    keeps: ClassVar[str] = "by key head, the tokens that the prompt's last queries attend to, and these last tokens"
     prefill_cost: ClassVar[str] = (
         "H w n exponentials and as many products for a window of w; one selection of B - w among n - w by key head, "
         "which moves 2 G n rows; smoothing is local"
@@ -49,37 +49,37 @@ class SnapKV(Eviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         whole("window_size", self.window_size, 1)
         whole("kernel_size", self.kernel_size, 1)
         if self.kernel_size % 2 == 0:
-            raise OutOfRange("kernel_size", self.kernel_size, "odd: a token has as many neighbours on both sides")
+            raise OutOfRange("kernel_size", self.kernel_size, "odd: centred on the token")
         one_of("pooling", self.pooling, ("avg", "max"))
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Keeps the budget of the layer."""
+        """Evicts to the layer's budget."""
         here = cache.layers[layer]
         budget = self.layer_budgets(here.tokens, len(cache.layers))[layer]
         if budget < here.tokens:
             yield from staged(engine.meter, "evict", self._keep(engine, here, q, budget))
 
     def layer_budgets(self, prompt: int, n_layers: int) -> tuple[int, ...]:
-        """Tokens of the prompt that count in each layer, masked ones aside."""
+        """Number of prompt tokens that count in each layer, without masked ones."""
         return (self.budget(prompt),) * n_layers
 
     def _keep(self, engine: "Engine", here: "LayerCache", q: Any, budget: int) -> Program[None]:
         heads, n, _ = q.shape
         window = min(self.window_size, budget)
         seen = yield from attention_of(engine, q, here.k, n - window, lambda weights: weights.sum(1))
-        smooth = yield from self._pooled(engine, seen[:, : n - window])
-        scores = by_key_head(smooth.reshape(heads, 1, n - window), here.k.shape[0])
+        pooled = yield from self._pooled(engine, seen[:, : n - window])
+        scores = by_key_head(pooled.reshape(heads, 1, n - window), here.k.shape[0])
         bound = float(window * self.kernel_size * heads // here.k.shape[0] + 1)
         yield from self.evict(engine, here, scores, 0, budget, n - budget, bound)
 
     def _pooled(self, engine: "Engine", x: Any) -> Program[Any]:
-        """Sums, or maxima, over `kernel_size` neighbours along the last axis of x [heads, m], zero outside."""
+        """Computes sums, or maxima, of `kernel_size` neighbours along the last axis of x [heads, m], zero-padded."""
         heads, m = x.shape
         edge = engine.constant(torch.zeros(heads, self.kernel_size // 2))
         padded = engine.cat([edge, x, edge], dim=1) if self.kernel_size > 1 else x

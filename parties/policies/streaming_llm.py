@@ -20,18 +20,19 @@ class StreamingLLM(DecodingEviction):
     """Keeps the first tokens and the last ones, by position alone.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        compression_interval: tokens decoded between two evictions; dropping rows costs nothing here.
-        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
-        n_sink: first tokens that always stay.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        compression_interval: Number of tokens decoded between two evictions; dropping rows costs nothing here.
+        compact_every: In `mask` mode, number of tokens decoded before evicted rows are removed; a multiple of the
+            interval; 0 never.
+        n_sink: Number of first tokens that are always kept.
     """
 
     name: ClassVar[str] = "streaming_llm"
     keeps: ClassVar[str] = "the first `n_sink` tokens and the most recent ones, together the budget, while decoding too"
     source: ClassVar[str] = (
-        "Xiao et al., arXiv 2309.17453; kvpress `StreamingLLMPress`. As in kvpress keys keep the positions they were "
-        "cached with, where the paper numbers the kept tokens anew"
+        "Xiao et al., arXiv 2309.17453; kvpress `StreamingLLMPress`. As in kvpress, keys keep the positions they were "
+        "cached with; the paper renumbers the kept tokens"
     )
 
     compression_interval: int = 1
@@ -41,13 +42,13 @@ class StreamingLLM(DecodingEviction):
         """Checks the ranges.
 
         Raises:
-            ValueError: names the parameter, its value and what is allowed.
+            ValueError: A parameter is outside its range; the message names it, its value and the allowed values.
         """
         super().__post_init__()
         whole("n_sink", self.n_sink, 0)
 
     def protected(self, prompt: int) -> tuple[int, int]:
-        """Sinks and recent tokens make up the budget: whatever competes goes."""
+        """Sinks and recent tokens make up the budget, so that all other tokens are evicted."""
         sinks = min(self.n_sink, self.budget(prompt))
         return sinks, self.budget(prompt) - sinks
 
@@ -55,9 +56,9 @@ class StreamingLLM(DecodingEviction):
         """Drops the middle of the prompt."""
         here, budget = cache.layers[layer], self.budget(cache.prompt)
         going = here.tokens - budget
-        nothing = engine.constant(torch.zeros(1, going))
+        scores = engine.constant(torch.zeros(1, going))
         sinks, _ = self.protected(cache.prompt)
-        yield from staged(engine.meter, "evict", self.evict(engine, here, nothing, sinks, budget, going, 1.0))
+        yield from staged(engine.meter, "evict", self.evict(engine, here, scores, sinks, budget, going, 1.0))
 
     def rate(
         self,
@@ -67,6 +68,6 @@ class StreamingLLM(DecodingEviction):
         weights: Any,
         span: slice,
     ) -> Program[tuple[Any, float]]:
-        """All alike."""
+        """Equal scores."""
         return engine.constant(torch.zeros(1, span.stop - span.start)), 1.0
         yield

@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - hooks have their arguments, needed or not
-"""TOVA (arXiv 2401.06104): the tokens that the current query looks at."""
+"""TOVA (arXiv 2401.06104): keeps the tokens that the current query attends to."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 class TOVA(DecodingEviction):
     """Keeps the tokens with the largest attention of the current query, averaged over heads: one set for all heads.
 
-    As published a token goes at every step (`compression_interval: 1`); by default several go at once, by the query of
-    the step at which they go.
+    As published, a token is evicted at every step (`compression_interval: 1`); by default several are evicted at once,
+    by the query of that step.
 
     Attributes:
-        compression_ratio: share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
-        mode: what becomes of evicted rows, `compact` or `mask`.
-        compression_interval: tokens decoded between two evictions; 1 as published.
-        compact_every: in `mask` mode, tokens decoded until evicted rows leave; a multiple of the interval; 0 never.
+        compression_ratio: Share of the prompt's tokens that is removed, in [0, 1); 0 keeps everything.
+        mode: What happens to evicted rows, `compact` or `mask`.
+        compression_interval: Number of tokens decoded between two evictions; 1 as published.
+        compact_every: In `mask` mode, number of tokens decoded before evicted rows are removed; a multiple of the
+            interval; 0 never.
     """
 
     name: ClassVar[str] = "tova"
@@ -34,13 +35,13 @@ class TOVA(DecodingEviction):
         "H T products to divide the weights; every W steps one selection among B + W, which moves 2 G (B + W) rows"
     )
     source: ClassVar[str] = (
-        "Oren et al., arXiv 2401.06104; kvpress `TOVAPress`. As in kvpress the newest token itself always stays; the "
-        "paper lets it compete"
+        "Oren et al., arXiv 2401.06104; kvpress `TOVAPress`. As in kvpress, the newest token is always kept; in the "
+        "paper it competes"
     )
 
     @property
     def observes(self) -> bool:
-        """A step's attention decides."""
+        """Whether the step's attention is needed as scores."""
         return self.compression_ratio > 0
 
     def protected(self, prompt: int) -> tuple[int, int]:
@@ -48,7 +49,7 @@ class TOVA(DecodingEviction):
         return 0, 1
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
-        """Keeps what the prompt's last query looks at."""
+        """Keeps the tokens that the prompt's last query attends to."""
         here, budget = cache.layers[layer], self.budget(cache.prompt)
         if budget < here.tokens:
             yield from staged(engine.meter, "evict", self._begin(engine, here, q, budget))

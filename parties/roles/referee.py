@@ -98,7 +98,7 @@ class Referee:
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
             return result.model_copy(update={"check": check})
-        seen = RangeReport(**{**left.told(), "chance": watch.chance})
+        seen = RangeReport(**left.to_json(), chance=watch.chance)
         warnings = (_warning(job.engine, str(left), watch.chance),)
         return result.model_copy(
             update={"check": check.model_copy(update={"out_of_range": seen}), "warnings": warnings}
@@ -175,7 +175,7 @@ class Referee:
 
 def _refuse(engine: str, watch: Watch) -> None:
     if (left := watch.first.get(Kind.CERTAIN)) is not None:
-        raise OutOfRange(engine, str(left), left.told())
+        raise OutOfRange(engine, str(left), left.to_json())
 
 
 def _warning(engine: str, left: str, chance: float) -> str:

@@ -1,1 +1,1 @@
-"""Bytes between parties: framed TCP links, how parties meet, mutual TLS."""
+"""Communication between parties: framed TCP links, rendezvous, mutual TLS."""

@@ -1,7 +1,7 @@
-"""Frames: a fixed header, then the payload, with as few copies as there can be, and a checksum over each.
+"""Frames: a fixed header, then the payload, with as few copies as possible and a checksum over each.
 
-The header is payload length, sequence number, XXH3 of the payload, and XXH32 of those three: a damaged length is seen
-before it is believed. The checksums find damage, not forgery, against which the links have nothing.
+The header is payload length, sequence number, XXH3 of the payload, and XXH32 of those three, so that a damaged length
+is detected before it is used. The checksums detect accidental damage, not forgery; only TLS protects against that.
 """
 
 import socket
@@ -24,8 +24,8 @@ HEADER_BYTES = _FIELDS.size + _CHECK.size
 NUMBERS = 1 << 32
 
 
-class Damaged(Exception):  # noqa: N818 - named for what happened
-    """A checksum does not fit; the message is the damaged part, `header` or `payload`."""
+class Damaged(Exception):  # noqa: N818 - named after the condition
+    """A checksum does not match; the message is the damaged part, `header` or `payload`."""
 
 
 def bytes_of(buffer: "ReadableBuffer") -> memoryview:
@@ -41,17 +41,20 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 
 def header(payload: memoryview | bytes, number: int) -> bytes:
-    """The header of a payload that is frame `number` in its direction, from 0."""
+    """The header of a payload that is frame `number` of its direction, counted from 0."""
     fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
     return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
 
 
 class IncomingFrame:
-    """A frame on its way in: its header, then its payload into `room`, or into new memory if there is none.
+    """A frame that is being received: its header, then its payload into `room`, or into new memory if that is None.
 
     Args:
-        check: is given length and number of an undamaged header, and raises if they are not what comes next.
-        room: where the payload goes, as long as `check` says.
+        check: Called with the length and number of an undamaged header; raises if they are not those of the next frame.
+        room: Buffer for the payload, of the length that `check` requires.
+
+    Attributes:
+        payload: The payload, if `room` is None.
     """
 
     def __init__(self, check: Callable[[int, int], None], room: memoryview | None) -> None:
@@ -63,7 +66,11 @@ class IncomingFrame:
         self.payload = bytearray()
 
     def pull(self, sock: "socket.socket | TlsSocket") -> int:
-        """Reads what has arrived; returns the number of bytes, 0 if there were none yet."""
+        """Reads the bytes that have arrived; returns their number, 0 if there are none yet.
+
+        Raises:
+            ConnectionResetError: The peer has closed the connection.
+        """
         try:
             count = sock.recv_into(self._left)
         except BlockingIOError:
@@ -74,10 +81,10 @@ class IncomingFrame:
         return count
 
     def advance(self) -> bool:
-        """Turns from a full header to the payload, if the header is right; returns whether the frame is whole.
+        """Checks a complete header or payload; returns whether the frame is complete.
 
         Raises:
-            Damaged: header or payload is not what was sent.
+            Damaged: Header or payload does not match its checksum.
         """
         if not self._left and self._checksum is None:
             self._left = self._begin_payload()

@@ -1,6 +1,5 @@
 """Framed TCP between two parties. Everything that crosses from one party to another goes through a `Link`."""
 
-import contextlib
 import json
 import select
 import socket
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 
 from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
-from parties.metering.background import Aside
+from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
+from parties.transport.connection import Connection, Stalled
 from parties.transport.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
 
 if TYPE_CHECKING:
@@ -21,32 +21,22 @@ if TYPE_CHECKING:
 
     from parties.transport.tls import TlsSocket
 
-MAX_FRAME_BYTES = 1 << 32  # a length beyond this is no message
-
-
-class _Stalled(Exception):  # noqa: N818 - named for what happened
-    """Not a byte moved for `timeout_s`."""
+MAX_FRAME_BYTES = 1 << 32  # default limit of the payload
 
 
 class Link:
-    """A connection to one peer. One thread at a time sends and one receives; the two may differ.
+    """A connection to one peer. At most one thread at a time may send and one may receive; the two may differ.
 
     Calls return when their bytes have been handed to the kernel or have arrived. Each call is counted on the current
-    stage of `meter`, or on the account that it is given: that of a thread beside the one that works in stages. After
-    any exception the connection is closed, for the next frame would begin in the middle of the last; the peer then sees
-    `PeerLost` at once.
+    stage of `meter`, or on the given account, which is that of a background thread. After any exception the connection
+    is closed, since the next frame would begin in the middle of the last one; the peer then gets `PeerLost` at once.
 
     Args:
-        sock: a connected TCP socket, or a TLS session on one; the link owns it from now on.
-        peer: the role at the other end.
-        meter: counts bytes (with framing), messages, rounds and blocked seconds.
-        timeout_s: how long not one byte may move before `PeerTimeout`.
-        max_frame_bytes: the longest payload that is believed.
-
-    Attributes:
-        timeout_s: as given.
-        sent_bytes: bytes sent so far, with framing.
-        received_bytes: bytes received so far, with framing.
+        sock: A connected TCP socket, or a TLS session on one; the link takes ownership.
+        peer: The role at the other end.
+        meter: Counts bytes (with framing), messages, rounds and blocked seconds.
+        timeout_s: Seconds without a byte sent or received before `PeerTimeout`.
+        max_frame_bytes: The longest payload that is sent or accepted.
     """
 
     def __init__(
@@ -57,85 +47,88 @@ class Link:
         timeout_s: float,
         max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(timeout_s / 2)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(timeout_s / 6)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         self.peer = peer
-        self.sent_bytes = 0
-        self.received_bytes = 0
-        self._socket = sock
+        self._connection = Connection(sock, timeout_s)
         self._meter = meter
-        self.timeout_s = timeout_s
         self._max_frame_bytes = max_frame_bytes
         self._sent_frames = 0
         self._received_frames = 0
-        self._fd = sock.fileno()
 
     @property
     def fileno(self) -> int:
         """The file descriptor of the socket."""
-        return self._fd
+        return self._connection.fileno
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds without a byte sent or received before `PeerTimeout`."""
+        return self._connection.timeout_s
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent so far, with framing."""
+        return self._connection.sent_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received so far, with framing."""
+        return self._connection.received_bytes
 
     def await_peer(self) -> None:
-        """Waits, however long it takes, until the peer has sent something: while it computes and owes us nothing yet.
+        """Waits without a timeout until the peer has sent something; for phases in which the peer only computes.
 
-        Whoever drives the parties bounds this wait. A host that vanishes is noticed by TCP's keep-alive.
+        The driver of the parties bounds this wait. TCP keep-alive detects a host that vanishes.
 
         Raises:
-            PeerLost: the connection is closed or reset.
+            PeerLost: The connection is closed or reset.
         """
         try:
-            events = self._ready(select.POLLIN | select.POLLRDHUP, None)
-            if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError
+            self._connection.await_bytes()
         except OSError as error:
             self.close()
-            raise PeerLost(self.peer, self._meter.current, self.sent_bytes, self.received_bytes) from error
+            raise PeerLost(*self._so_far(self._meter)) from error
 
-    def send(self, buffer: "ReadableBuffer", account: Aside | None = None) -> None:
+    def send(self, buffer: "ReadableBuffer", account: BackgroundAccount | None = None) -> None:
         """Sends one frame; half a round.
 
         Args:
-            buffer: the payload.
-            account: where the call is counted instead of the current stage.
+            buffer: The payload.
+            account: Account on which the call is counted instead of the current stage.
 
         Raises:
-            PeerLost: the connection is closed or reset.
-            PeerTimeout: no byte moved for `timeout_s`.
-            ValueError: the buffer is longer than `max_frame_bytes`.
+            PeerLost: The connection is closed or reset.
+            PeerTimeout: No byte moved for `timeout_s`.
+            ValueError: The buffer is longer than `max_frame_bytes`.
         """
         self._transfer(self._frame(buffer), None, rounds=0.5, account=account)
 
-    def receive(self, account: Aside | None = None, *, at_most: int | None = None) -> bytearray:
+    def receive(self, account: BackgroundAccount | None = None, *, at_most: int | None = None) -> bytearray:
         """Receives one frame; half a round.
 
         Args:
-            account: where the call is counted instead of the current stage.
-            at_most: the longest payload that can come here, in bytes; `max_frame_bytes` if that is not known. A longer
-                one is refused by its header, before memory is taken for it.
+            account: Account on which the call is counted instead of the current stage.
+            at_most: The longest expected payload in bytes; `max_frame_bytes` if unknown. A longer one is refused by
+                its header, before memory is allocated for it.
 
         Raises:
-            PeerLost: the connection is closed or reset.
-            PeerTimeout: no byte moved for `timeout_s`.
-            OutOfStep: the frame has another sequence number than the next, or is too long.
-            CorruptFrame: the frame is not what the peer sent.
+            PeerLost: The connection is closed or reset.
+            PeerTimeout: No byte moved for `timeout_s`.
+            OutOfStep: The frame does not have the next sequence number, or is too long.
+            CorruptFrame: The frame was damaged in transit.
         """
         incoming = IncomingFrame(partial(self._check_bounded, at_most), None)
         self._transfer([], incoming, rounds=0.5, account=account)
         return incoming.payload
 
     def exchange(self, buffer: "ReadableBuffer", *, alike: bool = False) -> bytearray:
-        """Sends one frame and receives one at the same time; one round.
+        """Sends one frame and receives one concurrently; one round.
 
         Args:
-            buffer: the payload.
-            alike: the peer's must be as long; otherwise each is of any length.
+            buffer: The payload.
+            alike: Whether the payload of the peer must have the same length; otherwise it may have any length.
 
         Raises:
-            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: as `send` and `receive` do.
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame, ValueError: As in `send` and `receive`.
         """
         expected = partial(self._check_exact, bytes_of(buffer).nbytes) if alike else partial(self._check_bounded, None)
         incoming = IncomingFrame(expected, None)
@@ -150,14 +143,14 @@ class Link:
         """Receives a CPU tensor of known shape and dtype; half a round.
 
         Raises:
-            OutOfStep: also when the frame has not the length of such a tensor.
+            OutOfStep: Also if the frame does not have the length of such a tensor.
         """
         tensor = torch.empty(tuple(shape), dtype=dtype)
         self._transfer([], self._into(tensor), rounds=0.5)
         return tensor
 
     def exchange_tensor(self, tensor: Tensor) -> Tensor:
-        """Sends a tensor and receives one of the same shape, dtype and device at the same time; one round."""
+        """Sends a tensor and concurrently receives one of the same shape, dtype and device; one round."""
         theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
         self._transfer(self._frame(tensor_bytes(tensor.cpu())), self._into(theirs), rounds=1.0)
         return theirs.to(tensor.device)
@@ -170,10 +163,10 @@ class Link:
         """Receives a value sent by `send_json`; half a round.
 
         Args:
-            at_most: as in `receive`.
+            at_most: As in `receive`.
 
         Raises:
-            OutOfStep: also when the frame is not JSON.
+            OutOfStep: Also if the frame is not JSON.
         """
         payload = self.receive(at_most=at_most)
         try:
@@ -183,10 +176,8 @@ class Link:
             raise self._out_of_step("JSON", f"{len(payload)} bytes of something else") from None
 
     def close(self) -> None:
-        """Closes the connection; the peer notices at once. Any thread may, and a call under way raises `PeerLost`."""
-        with contextlib.suppress(OSError):  # the peer may have closed first
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        """Closes the connection, which the peer detects immediately. Thread-safe; a running call raises `PeerLost`."""
+        self._connection.close()
 
     def _frame(self, buffer: "ReadableBuffer") -> list[memoryview]:
         payload = bytes_of(buffer)
@@ -204,19 +195,21 @@ class Link:
         incoming: IncomingFrame | None,
         *,
         rounds: float,
-        account: Aside | None = None,
+        account: BackgroundAccount | None = None,
     ) -> None:
-        """Sends a frame, receives a frame, or does both at the same time, and counts it."""
+        """Sends a frame, receives a frame, or does both concurrently, and counts the call."""
         meter = account or self._meter
         sending, receiving, done = bool(outgoing), incoming is not None, False
         sent_before, received_before = self.sent_bytes, self.received_bytes
         meter.begin_call(self.peer)
         try:
-            self._stream(outgoing, incoming)
+            self._sent_frames += sending
+            self._connection.move(outgoing, incoming)
+            self._received_frames += receiving
             done = True
         except Damaged as error:
             raise CorruptFrame(*self._so_far(meter), self._received_frames, str(error)) from error
-        except _Stalled as error:
+        except Stalled as error:
             raise PeerTimeout(*self._so_far(meter), self.timeout_s) from error
         except OSError as error:
             raise PeerLost(*self._so_far(meter)) from error
@@ -231,60 +224,8 @@ class Link:
                 rounds=rounds if done else 0.0,
             )
 
-    def _so_far(self, meter: StageMeter | Aside) -> tuple[str, str, int, int]:
+    def _so_far(self, meter: StageMeter | BackgroundAccount) -> tuple[str, str, int, int]:
         return self.peer, meter.current, self.sent_bytes, self.received_bytes
-
-    def _stream(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
-        if outgoing:
-            self._sent_frames += 1
-            if incoming is None:
-                self._raise_if_hung_up()
-        while outgoing or incoming is not None:
-            moved = self._push(outgoing) if outgoing else 0
-            if incoming is not None:
-                count = incoming.pull(self._socket)
-                self.received_bytes += count
-                moved += count
-                if incoming.advance():
-                    self._received_frames += 1
-                    incoming = None
-            if not moved:
-                self._wait(sending=bool(outgoing), receiving=incoming is not None)
-
-    def _push(self, outgoing: list[memoryview]) -> int:
-        """Sends what the kernel takes of `outgoing` and drops it from there; returns the number of bytes."""
-        try:
-            count = self._socket.sendmsg(outgoing)
-        except BlockingIOError:
-            return 0
-        self.sent_bytes += count
-        left = count
-        while outgoing and left >= len(outgoing[0]):
-            left -= len(outgoing.pop(0))
-        if left:
-            outgoing[0] = outgoing[0][left:]
-        return count
-
-    def _raise_if_hung_up(self) -> None:
-        """A lone send to a peer that has left would succeed into the kernel's buffer, so look first."""
-        if self._ready(select.POLLRDHUP, 0):
-            raise ConnectionResetError
-
-    def _wait(self, *, sending: bool, receiving: bool) -> None:
-        # a peer that hung up takes no more of what is left to send, but what it sent before is still to be read
-        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
-        ready = self._ready(events, self.timeout_s)
-        if not ready:
-            raise _Stalled
-        if ready & select.POLLRDHUP:
-            raise ConnectionResetError
-
-    def _ready(self, events: int, timeout_s: float | None) -> int:
-        """Which of the events there are after so many seconds at most; a poll of its own, for two threads may wait."""
-        poll = select.poll()
-        poll.register(self._fd, events)
-        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        return ready[0][1] if ready else 0
 
     def _check_bounded(self, at_most: int | None, length: int, number: int) -> None:
         most = self._max_frame_bytes if at_most is None else min(at_most, self._max_frame_bytes)
@@ -303,7 +244,7 @@ class Link:
 
 
 def await_any(links: Sequence[Link], timeout_s: float) -> list[Link]:
-    """Those of some links on which something has arrived or that were closed, after so many seconds at most."""
+    """The links on which bytes have arrived or that were closed, after at most `timeout_s` seconds of waiting."""
     poll = select.poll()
     by_file = {link.fileno: link for link in links}
     for number in by_file:

@@ -1,4 +1,4 @@
-"""How the parties find each other: every pair connects once and says hello, or the error names who is missing."""
+"""The mesh of links: every pair of parties connects once and exchanges hellos, or the error names the missing roles."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,11 @@ ROLES = ("client", "server", "dealer", "referee")  # a role's rank is its index 
 
 
 class Listener:
-    """A bound TCP port that waits for the mesh; port 0 takes a free one. Backlogged dials wait for `connect`.
+    """A bound TCP port for the mesh; port 0 takes a free one. Connections in the backlog wait for `connect`.
 
     Raises:
-        AddressInUse: another process listens on host and port.
-        AddressUnusable: the host is no address of this machine, or the port may not be bound.
+        AddressInUse: Another process listens on host and port.
+        AddressUnusable: The host is not an address of this machine, or the port may not be bound.
     """
 
     def __init__(self, host: str, port: int = 0) -> None:
@@ -40,7 +40,7 @@ class Listener:
 
 
 class Mesh(Mapping[str, Link]):
-    """The links of one party by the role of the peer; a context manager that closes them."""
+    """The links of one party, by the role of the peer; a context manager that closes them."""
 
     def __init__(self, links: dict[str, Link]) -> None:
         self._links = links
@@ -55,7 +55,7 @@ class Mesh(Mapping[str, Link]):
         return len(self._links)
 
     def close(self) -> None:
-        """Closes every link; each peer notices at once."""
+        """Closes every link, which each peer detects immediately."""
         for link in self._links.values():
             link.close()
 
@@ -79,23 +79,25 @@ def connect(
 ) -> Mesh:
     """Connects `role` with every other role in `addresses`: it dials the lower ranks and is dialled by the higher.
 
-    Hellos are JSON and not metered. A hello with another session, version or role is answered with the reason and
-    dropped; honest parties still get in. The session keeps cells apart, it is no protection from an attacker.
+    Hellos are JSON and are not metered. A hello with another session, version or role gets the reason as a reply, and
+    its connection is closed; correct parties can still join. The session separates cells; it is not a protection
+    against attackers.
 
     Args:
-        role: our own role, one of `ROLES`.
-        listener: where the higher ranks dial us.
-        addresses: where to dial each role, as seen from here; our own entry is not used.
-        session: a random string that all parties were given.
-        meter: counts what the links carry.
-        timeout_s: for the whole mesh to come up, and then for each link.
-        identity: who we are, for mutual TLS with every peer, begun after its hello; all parties have one, or none has.
+        role: The role of this party, one of `ROLES`.
+        listener: Listener that the higher ranks dial.
+        addresses: Address of each role, as seen from this party; its own entry is not used.
+        session: A random string that all parties share.
+        meter: Counts the traffic of the links.
+        timeout_s: Seconds for the whole mesh to connect, and then the timeout of each link.
+        identity: Key and certificate for mutual TLS with every peer, after the hello; either all parties have one or
+            none has.
 
     Raises:
-        PeersMissing: not everyone was there in time; it names who.
-        HelloRefused: a peer refused us, for instance because it is in another session.
-        PeerUnproven: a peer has not the certificate of its role.
-        ValueError: a role is unknown.
+        PeersMissing: Some roles did not join in time; the error names them.
+        HelloRefused: A peer refused the hello, for instance because it is in another session.
+        PeerUnproven: A peer does not have the certificate of its role.
+        ValueError: A role is unknown.
     """
     for name in (role, *addresses):
         if name not in ROLES:
@@ -108,7 +110,7 @@ def connect(
         return Mesh({peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers})
     secured: dict[str, TlsSocket] = {}
     try:
-        for peer in peers:  # all in the order of ranks, so that nobody waits in a circle
+        for peer in peers:  # in the order of ranks, so that there is no deadlock
             secured[peer] = identity.secure(sockets[peer], peer, dialled=peer in lower, timeout_s=timeout_s)
     except PartyError:
         for session_or_socket in (sockets | secured).values():

@@ -1,7 +1,7 @@
-"""Mutual TLS between parties: each proves its role with a certificate of the run's own authority.
+"""Mutual TLS between parties: each proves its role with a certificate from the authority of the run.
 
-A party makes its key in its own memory and sends out a signing request; the authority of the run lives with whoever
-drives the parties, for as long as it takes to sign. No key is on a disk or leaves its process.
+A party generates its key in memory and sends a signing request. The authority of the run exists in the driver of the
+parties, only until it has signed. No key is written to disk or leaves its process.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from parties.errors import PeerUnproven
 _T = TypeVar("_T")
 
 _LIFETIME = dt.timedelta(days=30)  # longer than any run
-_SKEW = dt.timedelta(days=1)  # hosts whose clocks differ still meet
-_RECORD_BYTES = 1 << 14  # what one TLS record holds
-_SLICE_BYTES = 1 << 18  # what is handed to OpenSSL at once
+_SKEW = dt.timedelta(days=1)  # tolerated difference between the clocks of hosts
+_RECORD_BYTES = 1 << 14  # capacity of a TLS record
+_SLICE_BYTES = 1 << 18  # maximum bytes per call of OpenSSL
 _PROVEN = b"\x06"
 
 
 class Authority:
-    """Signs the certificates of one run's parties. Its key lives as long as this object and is never written."""
+    """Signs the certificates of the parties of one run. Its key exists only in this object and is never written."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -48,18 +48,18 @@ class Authority:
 
     @property
     def certificate(self) -> bytes:
-        """What a peer's certificate is checked against, PEM."""
+        """The certificate of the authority, PEM, which verifies those of the peers."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def sign(self, role: str, request: bytes) -> bytes:
         """A certificate for a party, PEM.
 
         Args:
-            role: whose it is, as the signer knows it: what the request says of itself counts for nothing.
-            request: from `Identity.request`.
+            role: Role of the party, as the signer knows it; the subject of the request is ignored.
+            request: From `Identity.request`.
 
         Raises:
-            ValueError: the request is none, or its sender has not the key.
+            ValueError: The request is not valid, or is not signed with its own key.
         """
         asked = x509.load_pem_x509_csr(request)
         if not asked.is_signature_valid:
@@ -76,7 +76,7 @@ class Authority:
 
 
 class Identity:
-    """A party's key, and once they are there its certificate and the authority's."""
+    """The key of a party and, once signed, its certificate and that of the authority."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -93,25 +93,25 @@ class Identity:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def certify(self, certificate: bytes, authority: bytes) -> None:
-        """Takes what the authority has signed.
+        """Installs the certificates.
 
         Args:
-            certificate: from `Authority.sign`.
-            authority: the authority's own certificate.
+            certificate: Certificate of this party, from `Authority.sign`.
+            authority: Certificate of the authority.
         """
         self._certificate, self._authority = certificate, authority
 
     def secure(self, sock: socket.socket, peer: str, *, dialled: bool, timeout_s: float) -> "TlsSocket":
-        """Turns a connection into a TLS session with a peer that has proven its role.
+        """Starts a TLS session on a connection and verifies the role of the peer.
 
         Args:
-            sock: a connected socket, from now on the session's.
-            peer: the role that must be at the other end.
-            dialled: whether we dialled; whoever did is TLS' client.
-            timeout_s: how long the handshake may take.
+            sock: A connected socket; the session takes ownership.
+            peer: Role that the peer must prove.
+            dialled: Whether this party dialled, which makes it the TLS client.
+            timeout_s: Maximum duration of the handshake in seconds.
 
         Raises:
-            PeerUnproven: the peer has no certificate of this run for that role, has refused ours, or did not answer.
+            PeerUnproven: The peer has no certificate of this run for that role, has refused ours, or did not respond.
         """
         sock.setblocking(False)
         context = self._context(ssl.PROTOCOL_TLS_CLIENT if dialled else ssl.PROTOCOL_TLS_SERVER)
@@ -128,7 +128,7 @@ class Identity:
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # the role is checked instead: addresses say nothing of who is there
+        context.check_hostname = False  # the role is checked instead, since addresses do not identify a party
         context.verify_mode = ssl.CERT_REQUIRED
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             context.num_tickets = 0  # sessions are not resumed, and a ticket would look like a message
@@ -142,40 +142,40 @@ class Identity:
 
 
 class TlsSocket:
-    """A TLS session with those methods of a non-blocking socket that a `Link` uses.
+    """A TLS session with the methods of a non-blocking socket that `Link` uses.
 
-    OpenSSL keeps nothing of a next frame back when a frame has been read, since no record holds parts of two frames: so
-    waiting for the descriptor is waiting for a frame. One thread may send while another receives; each call is short.
+    No record holds parts of two frames, so OpenSSL buffers nothing of the next frame when a frame has been read, and
+    polling the descriptor is polling for a frame. One thread may send while another receives; each call is short.
     """
 
     def __init__(self, session: ssl.SSLSocket) -> None:
         self._session = session
-        self._lock = threading.Lock()  # OpenSSL's sessions are not made for two threads at once
+        self._lock = threading.Lock()  # an OpenSSL session is not thread-safe
 
     def sendmsg(self, buffers: list[memoryview]) -> int:
-        """Sends what fits into a few records; returns the number of bytes. What could not be sent must come again.
+        """Sends at most a few records; returns the number of bytes. The caller must send the remaining bytes again.
 
         Raises:
-            BlockingIOError: nothing can be taken now.
-            OSError: the connection is gone.
+            BlockingIOError: No bytes can be sent now.
+            OSError: The connection is broken.
         """
-        small = sum(map(len, buffers)) <= _RECORD_BYTES  # header and payload then share a record, and a packet
+        small = sum(map(len, buffers)) <= _RECORD_BYTES  # header and payload then share one record and one packet
         part = b"".join(buffers) if small else buffers[0][:_SLICE_BYTES]
         with self._lock, _as_socket():
             return self._session.send(part)
 
     def recv_into(self, room: memoryview) -> int:
-        """Reads what has arrived; 0 at the end of the connection, or for no room.
+        """Reads the bytes that have arrived; returns 0 at the end of the connection, or if `room` is empty.
 
         Raises:
-            BlockingIOError: nothing has.
-            OSError: the connection is gone.
+            BlockingIOError: No bytes have arrived.
+            OSError: The connection is broken.
         """
         with self._lock, _as_socket():
             return self._session.recv_into(room)
 
     def recv(self, size: int, flags: int) -> bytes:
-        """What has arrived as it is on the wire, unread with `MSG_PEEK`: whether there is anything."""
+        """Encrypted bytes from the wire; with `MSG_PEEK` they stay unread, which tells whether any have arrived."""
         return socket.socket.recv(self._session, size, flags)
 
     def setblocking(self, flag: bool) -> None:
@@ -191,7 +191,7 @@ class TlsSocket:
         return self._session.fileno()
 
     def shutdown(self, how: int) -> None:
-        """As a socket's; the session stays as it is, for another thread may be in it."""
+        """As a socket's; does not touch the TLS session, which another thread may be using."""
         socket.socket.shutdown(self._session, how)
 
     def close(self) -> None:
@@ -213,23 +213,27 @@ def _dated(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
 
 
 def _prove(session: ssl.SSLSocket, peer: str, deadline: float) -> str | None:
-    """Shakes hands; what is wrong with the peer, if anything is."""
+    """Performs the handshake; returns why the peer is not accepted, or None."""
     _until(session, session.do_handshake, deadline)
     if (found := _role_of(session)) != peer:
         return f"its certificate is for {found!r:.40}"
     _until(session, lambda: session.send(_PROVEN), deadline)
-    accepted = _until(session, lambda: session.recv(1), deadline)  # the peer's word that it takes us, too
+    accepted = _until(session, lambda: session.recv(1), deadline)  # the peer confirms that it accepts this party
     return None if accepted == _PROVEN else "it has closed the connection, and may have refused our certificate"
 
 
 def _role_of(session: ssl.SSLSocket) -> str:
-    """The role in a certificate that the authority has signed."""
+    """The role in the peer's certificate, which the handshake has verified."""
     certificate = x509.load_der_x509_certificate(session.getpeercert(binary_form=True) or b"")
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
 def _until(session: ssl.SSLSocket, step: Callable[[], _T], deadline: float) -> _T:
-    """Repeats a step of a non-blocking session until it does not have to wait."""
+    """Repeats a step of a non-blocking session until it completes.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
     while True:
         try:
             return step()
@@ -240,7 +244,7 @@ def _until(session: ssl.SSLSocket, step: Callable[[], _T], deadline: float) -> _
         poll = select.poll()
         poll.register(session.fileno(), events)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError("it did not answer in time")
+            raise TimeoutError("it did not respond in time")
 
 
 @contextlib.contextmanager
@@ -253,7 +257,7 @@ def _as_socket() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """A path to memory of this process: OpenSSL reads keys from files only."""
+    """A path to memory of this process, since OpenSSL reads keys only from files."""
     descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, content)
@@ -264,8 +268,8 @@ def _in_memory(content: bytes) -> Iterator[str]:
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not of this run ({error.verify_message})"
+        return f"its certificate is not from this run ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         refused = "ALERT" in (error.reason or "")
-        return f"{'it refused our certificate' if refused else 'what it says is no TLS'} ({error.reason or 'closed'})"
+        return f"{'it refused our certificate' if refused else 'it does not speak TLS'} ({error.reason or 'closed'})"
     return error.strerror or str(error)

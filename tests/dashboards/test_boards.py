@@ -108,7 +108,7 @@ def test_variables_are_those_that_narrow_a_run_down() -> None:
         listed = {variable["name"]: variable for variable in board(name)["templating"]["list"]}
         assert list(listed) == ["source", "run", "experiment", "engine", "policy", "network", "party"]
         assert not listed["run"]["multi"]  # two runs must not be added up
-        assert all(listed[pick]["multi"] and listed[pick]["includeAll"] for pick in variables.PICKS)
+        assert all(listed[label]["multi"] and listed[label]["includeAll"] for label in variables.FILTERS)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_label_that_a_metric_does_not_have_fails_too() -> None:
     with pytest.raises(KeyError, match="no label 'colour'"):
         queries.of_cell("up", "colour")
     with pytest.raises(KeyError, match="variable 'colour'"):
-        variables.pick("colour")
+        variables.filter_of("colour")
 
 
 def provisioned(path: str) -> Any:

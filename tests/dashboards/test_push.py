@@ -142,14 +142,14 @@ def test_an_experiment_of_any_name_finds_its_cells_again(stand_in: StandIn, conn
     assert push_regions(connect(), [named])["unchanged"] == 1
 
 
-PASSING: dict[str, Fault] = {
+TRANSIENT: dict[str, Fault] = {
     "429": status(429), "500": status(500), "502": status(502), "503": status(503), "reset": reset, "silent": silent,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/folders", "/datasources", "/dashboards/db", "/annotations"])
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_a_passing_fault_is_got_over(stand_in: StandIn, connect: Connect, path: str, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+def test_a_transient_fault_is_retried(stand_in: StandIn, connect: Connect, path: str, fault: Fault) -> None:
     stand_in.faults = [(path, fault)]
     push_all(connect(timeout_s=1.5 if fault is silent else 30))
     assert stand_in.faults == []
@@ -171,20 +171,23 @@ def test_an_answer_that_was_lost_makes_no_second_region(stand_in: StandIn, conne
     assert len(stand_in.annotations) == 1
 
 
-LASTING: dict[str, tuple[Fault, str]] = {
-    "400": (status(400, "bad request data"), "wrong .*bad request data"),
+PERMANENT: dict[str, tuple[Fault, str]] = {
+    "400": (status(400, "bad request data"), "invalid .*bad request data"),
     "401": (status(401), "401, the token is not valid; set GRAFANA_TOKEN"),
-    "403": (status(403, "You'll need additional permissions"), "403, the token may not .*role Admin.*additional perm"),
-    "404, not of Grafana": (lambda handler: handler.send(404, b"<html>", "text/html"), "404, there is no such thing"),
-    "409": (status(409), "409, something of the same name"),
+    "403": (
+        status(403, "You'll need additional permissions"),
+        "403, the token lacks the permission.*role Admin.*additional perm",
+    ),
+    "404, not of Grafana": (lambda handler: handler.send(404, b"<html>", "text/html"), "404, not found"),
+    "409": (status(409), "409, an object of the same name"),
     "412": (status(412, "The dashboard has been changed by someone else"), "412, .*changed by someone else"),
     "another service": (html, "not as Grafana does"),
     "an answer cut off": (no_json, "not as Grafana does"),
 }
 
 
-@pytest.mark.parametrize(("fault", "words"), LASTING.values(), ids=LASTING)
-def test_a_refusal_is_told_at_once(stand_in: StandIn, connect: Connect, fault: Fault, words: str) -> None:
+@pytest.mark.parametrize(("fault", "words"), PERMANENT.values(), ids=PERMANENT)
+def test_a_refusal_is_reported_at_once(stand_in: StandIn, connect: Connect, fault: Fault, words: str) -> None:
     stand_in.faults = [("/dashboards", fault)] * 4
     with pytest.raises(GrafanaError, match=f"could not store the board .* at {stand_in.url}: .*{words}"):
         push_board(connect(pauses=0), boards()[0])
@@ -198,9 +201,9 @@ def test_a_refusal_is_not_tried_again(stand_in: StandIn, connect: Connect, fault
     assert len(stand_in.seen) == 1
 
 
-def test_a_folder_of_that_name_under_another_uid_is_told(stand_in: StandIn, connect: Connect) -> None:
+def test_a_folder_of_that_name_under_another_uid_is_reported(stand_in: StandIn, connect: Connect) -> None:
     stand_in.folders = {"theirs": {"uid": "theirs", "title": "mpcache-bench"}}
-    with pytest.raises(GrafanaError, match=r"make the folder 'mpcache-bench' .*409, something of the same name"):
+    with pytest.raises(GrafanaError, match=r"create the folder 'mpcache-bench' .*409, an object of the same name"):
         push_folder(connect())
 
 
@@ -211,19 +214,19 @@ def test_a_server_that_stays_down_is_given_up(stand_in: StandIn, connect: Connec
     assert len(stand_in.seen) == 4
 
 
-def test_a_server_that_is_too_slow_is_told(stand_in: StandIn, connect: Connect) -> None:
+def test_a_server_that_is_too_slow_is_reported(stand_in: StandIn, connect: Connect) -> None:
     stand_in.faults = [("/folders", silent)]
-    with pytest.raises(GrafanaError, match=r"no answer within 0\.1 s"):
+    with pytest.raises(GrafanaError, match=r"no response within 0\.1 s"):
         push_folder(connect(timeout_s=0.1, pauses=0))
 
 
-def test_a_server_that_is_gone_is_told() -> None:
+def test_a_server_that_is_gone_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     with (
         Grafana(url, TOKEN, pauses_s=[]) as server,
-        pytest.raises(GrafanaError, match=f"could not make the folder .* at {url}: the connection failed"),
+        pytest.raises(GrafanaError, match=f"could not create the folder .* at {url}: the connection failed"),
     ):
         push_folder(server)
 
@@ -258,6 +261,6 @@ def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
     )
 )
 def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
-    with pytest.raises(GrafanaError, match="GRAFANA_TOKEN: ") as caught:
+    with pytest.raises(GrafanaError, match="GRAFANA_TOKEN is empty or not a token") as caught:
         Grafana("http://127.0.0.1:3000", token)
     assert len(token) < 3 or token not in str(caught.value)

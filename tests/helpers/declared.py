@@ -1,4 +1,4 @@
-"""What each protocol of the engine says that it costs, and a program to count it by."""
+"""The declared cost of each protocol of the engine, and a program to measure it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.embedding import parts_of
 from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.products import product, switched
+from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import softmax, tables
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
@@ -62,7 +62,7 @@ def sign(n: int, k: int, how: How) -> Count:
     return total
 
 
-def octaves(n: int, windows: int, how: How) -> Count:
+def windowed_cost(n: int, windows: int, how: How) -> Count:
     """A function over many orders of magnitude, of n numbers."""
     inner = n * (windows - 1)
     dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
@@ -87,7 +87,7 @@ class Protocol:
 
 
 def local(function: Callable[..., Any]) -> Callable[..., Program[Any]]:
-    """A program that only deals and computes."""
+    """Makes a program of a local function."""
 
     def program(*values: Masked) -> Program[Any]:
         return function(*values)
@@ -108,17 +108,17 @@ def of_sizes(n: int, d: int, count: int) -> list[Protocol]:
 
 
 def gates_of(n: int, d: int, count: int) -> list[Protocol]:
-    """What everything is built of."""
+    """Returns the basic gates."""
     row = ((n,), 16, 8.0)
     return [
         Protocol("opening", [row], lambda x: gates.open_(x.additive()), lambda _: opened(n)),
         Protocol("truncation", [((n,), 32, 8.0)], local(gates.truncate), lambda _: Count(server=8 * n)),
         Protocol("digit", [row], local(lambda x: tables.digit(x, 4, 8)), lambda _: Count(server=8 * n)),
-        Protocol("product", [row, row], local(lambda x, y: product([x, y])), lambda _: Count(server=8 * n)),
+        Protocol("product", [row, row], local(lambda x, y: multiply([x, y])), lambda _: Count(server=8 * n)),
         Protocol(
             "product of three",
             [row] * 3,
-            local(lambda x, y, z: product([x, y, z])),
+            local(lambda x, y, z: multiply([x, y, z])),
             lambda _: Count(server=32 * n),
         ),
         Protocol(
@@ -137,7 +137,7 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
         Protocol(
             "bit times number",
             [row],
-            lambda x: switch(x),
+            lambda x: select_negative(x),
             lambda how: sign(n, 19, how) + Count(1, bits(n), 0, 16 * n),
         ),
         Protocol(
@@ -152,16 +152,16 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
 EIGHT_BITS = tables.Tables(np.ones((1, 1, 256), dtype=np.int64))
 
 
-def switch(x: Masked) -> Program[Any]:
-    """A number where it is negative, else zero."""
-    return switched((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
+def select_negative(x: Masked) -> Program[Any]:
+    """Selects negative numbers; others become zero."""
+    return select((yield from gates.xor_bits(x.source, (yield from negative(x)))), [[x]])
 
 
 def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     """Non-linear functions; `count` rows of n scores, n rows of d columns."""
     scores = ((count, n), 32, 64.0)
     return [
-        Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: smooth(x, "silu"), lambda _: smooth_cost(n)),
+        Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
         Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],
@@ -173,7 +173,7 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
             "reciprocal",
             [((n,), 18, 4.0)],
             softmax.reciprocal,
-            lambda how: octaves(n, 5, how) + opened(n) + Count(server=8 * n),
+            lambda how: windowed_cost(n, 5, how) + opened(n) + Count(server=8 * n),
         ),
         Protocol(
             "row of the server's table",
@@ -184,7 +184,7 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     ]
 
 
-def smooth_cost(n: int) -> Count:
+def activation_cost(n: int) -> Count:
     """A look-up of eleven bits in two tables, a digit, a sum of two products with the sign, one truncation."""
     return Count(2, 24 * n, 0, 256 * n + 8 * n + 40 * n + 8 * n)
 
@@ -192,7 +192,7 @@ def smooth_cost(n: int) -> Count:
 def norm_cost(n: int, d: int, how: How) -> Count:
     """Sum of squares, inverse root, two parts of it, two products of each element and their truncations."""
     windows = 16
-    root = opened(n) + Count(server=8 * n) + octaves(n, windows, how) + opened(n) + Count(server=16 * n)
+    root = opened(n) + Count(server=8 * n) + windowed_cost(n, windows, how) + opened(n) + Count(server=16 * n)
     return root + Count(1, 16 * n * d, 0, 32 * n * d)
 
 
@@ -207,26 +207,26 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
 
 
 def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:
-    """Rows of a table at places that only the client knows."""
+    """Looks up rows of a table at indices that only the client knows."""
     table = ServerMatrix(torch.zeros(width, vocab, dtype=torch.int64))
     return embedded_rows(x.source, table, [0] * count if x.source.rank == CLIENT else None, count, 8.0)
 
 
 def embedding_cost(vocab: int, width: int, count: int) -> Count:
-    """Two one-hot vectors, a row of each part, the row of the part that is meant."""
+    """Two one-hot vectors, a row of each part, the row of the selected part."""
     parts = parts_of(vocab, width)
     online = 8 * (vocab // parts + parts + (parts + 1) * width)
     return Count(3, count * online, 0, count * 8 * (parts + 1) * width)
 
 
 def choices_of(n: int, d: int, count: int) -> list[Protocol]:
-    """What is ordered, chosen and moved; of three heads where there are heads."""
+    """Returns maximum, selection and compaction; with three heads where there are heads."""
     keys, pairs = ((3, n), 16, 8.0), n * (n - 1) // 2
     return [
         Protocol(
             "maximum",
             [((n,), 16, 8.0)] * 2,
-            maximum.larger,
+            maximum.elementwise_maximum,
             lambda how: sign(n, 20, how) + Count(1, bits(n), 0, 16 * n) + opened(n),
         ),
         Protocol("argmax", [((n,), 16, 8.0)], maximum.argmax, lambda how: argmax_cost(n, how)),
@@ -265,7 +265,7 @@ def key_bits(n: int) -> int:
 
 
 def argmax_cost(n: int, how: How) -> Count:
-    """A level for each halving: signs, their bits, the winners and their indices."""
+    """Counts a level for each halving: signs, their bits, the larger values and their indices."""
     total = Count()
     while n > 1:
         half = n // 2

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
-from parties.engines.fss.kernels import comparison, look_ups, products
+from parties.engines.fss.kernels import comparison, look_ups, matrix_products
 from parties.engines.fss.randomness import dcf
 
 
@@ -24,10 +24,10 @@ def main() -> None:
             assert np.array_equal(share.numpy(), dcf.evaluate(permutation, party, x, width, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
-        assert torch.equal(products.vector_matrix(left, right), left @ right.T)
+        assert torch.equal(matrix_products.vector_matrix(left, right), left @ right.T)
     for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):
         x, y = torch.randint(-(2**63), 2**63 - 1, (n, inner)), torch.randint(-(2**63), 2**63 - 1, (batch, m, inner))
-        assert torch.equal(products.matmul(x, y.transpose(1, 2)), x @ y.transpose(1, 2))
+        assert torch.equal(matrix_products.matmul(x, y.transpose(1, 2)), x @ y.transpose(1, 2))
     for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
         tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
         turn = torch.from_numpy(dice.integers(0, length, n))

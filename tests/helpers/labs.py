@@ -42,6 +42,6 @@ def relays(lab):
     found = []
     for child in psutil.Process(lab.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "netem.relay" in child.cmdline():
+            if "netem.relay_process" in child.cmdline():
                 found.append(child)
     return found

@@ -1,6 +1,6 @@
 """MPCache (arXiv 2501.06807) written once more from its equations: loops over heads, clusters and tokens, on lists.
 
-Nothing is remembered between steps but keys and values: every box is computed anew from all keys of its cluster.
+Nothing is remembered between steps but keys and values: all bounds are computed anew from all keys of its cluster.
 """
 
 import math
@@ -61,7 +61,7 @@ def best(candidates: Sequence[int], score: Mapping[int, float], count: int) -> l
     return sorted(candidates, key=lambda candidate: (-score[candidate], candidate))[:count]
 
 
-def leaders(n_layers: int, settings: Settings) -> list[int]:
+def source_layers(n_layers: int, settings: Settings) -> list[int]:
     """For each layer the first of its group: alone at first, then groups of adjacent layers."""
     result: list[int] = []
     for layer in range(n_layers):
@@ -105,17 +105,17 @@ def similarity(q: Vector, keys: Rows, cluster: list[int], alpha: float) -> float
 
 
 def chosen_tokens(q: Vector, keys: Rows, settings: Settings) -> list[int]:
-    """Dynamic selection by one query head: coarse winners, then fine winners among their children."""
+    """Dynamic selection by one query head: coarse clusters, then fine clusters among their children."""
     coarse, fine = clusters(len(keys), settings.coarse_size), clusters(len(keys), settings.fine_size)
 
     inner = range(1, len(coarse) - 1)
     score = {c: similarity(q, keys, coarse[c], settings.alpha) for c in inner}
     alive = [0, len(coarse) - 1, *best(inner, score, int(len(coarse) * settings.coarse))]
 
-    rivals = [f for f in range(1, len(fine) - 1) if fine[f][0] // settings.coarse_size in alive]
-    score = {f: similarity(q, keys, fine[f], settings.alpha) for f in rivals}
-    winners = best(rivals, score, int(len(fine) * settings.select))
-    return [token for f in sorted({0, *winners, len(fine) - 1}) for token in fine[f]]
+    candidates = [f for f in range(1, len(fine) - 1) if fine[f][0] // settings.coarse_size in alive]
+    score = {f: similarity(q, keys, fine[f], settings.alpha) for f in candidates}
+    selected = best(candidates, score, int(len(fine) * settings.select))
+    return [token for f in sorted({0, *selected, len(fine) - 1}) for token in fine[f]]
 
 
 class NaiveMPCache:
@@ -131,7 +131,7 @@ class NaiveMPCache:
         self, spec: ModelSpec, weights: Mapping[str, Tensor], prompt: Sequence[int], settings: Settings
     ) -> None:
         self.spec, self.weights, self.settings = spec, weights, settings
-        self.leaders = leaders(spec.n_layers, settings)
+        self.source_layers = source_layers(spec.n_layers, settings)
         self.k: list[list[Rows]] = []
         self.v: list[list[Rows]] = []
         self.kept: list[list[int]] = []
@@ -139,8 +139,8 @@ class NaiveMPCache:
         forward(spec, weights, prompt, observe=self._compress)
 
     def _compress(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
-        leads = self.leaders[layer] == layer
-        kept = kept_tokens(q.tolist(), k.tolist(), self.settings) if leads else self.kept[-1]
+        is_source = self.source_layers[layer] == layer
+        kept = kept_tokens(q.tolist(), k.tolist(), self.settings) if is_source else self.kept[-1]
         self.kept.append(kept)
         self.k.append([[rows[token] for token in kept] for rows in k.tolist()])
         self.v.append([[rows[token] for token in kept] for rows in v.tolist()])
@@ -154,7 +154,7 @@ class NaiveMPCache:
         for layer in range(spec.n_layers):
             at = f"layers.{layer}"
             queries = self._take_in(layer, norm(spec, w, f"{at}.attn_norm", x))
-            if self.leaders[layer] == layer:
+            if self.source_layers[layer] == layer:
                 keys = self._by_query_head(self.k[layer])
                 attended.append([chosen_tokens(q, k, self.settings) for q, k in zip(queries, keys, strict=True)])
             else:

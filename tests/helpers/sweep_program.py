@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 from orchestrator.experiment.cells import expand
-from orchestrator.run.sweep import run_sweep
 from tests.helpers.fake_cells import FAKE, fake_experiment
+from tests.helpers.sweeping import sweep_in
 
 INTERRUPTED = 3
 
 if __name__ == "__main__":
     out, fault, *lengths = sys.argv[1:]
     experiment = fake_experiment(Path(out).parent, fault, seq_lens=[int(length) for length in lengths])
-    outcome = run_sweep(experiment, expand(experiment), Path(out), party_class=FAKE)
+    outcome = sweep_in(Path(out), experiment, expand(experiment), party_class=FAKE)
     sys.exit(INTERRUPTED if outcome.interrupted else 0)

@@ -255,7 +255,7 @@ def test_the_proxy_does_not_outlive_a_killed_driver(parties):
 
 def test_loss_is_refused_for_a_stream_cannot_lose(parties):
     with (
-        pytest.raises(BackendUnavailable, match=r"client>server asks for loss_pct"),
+        pytest.raises(BackendUnavailable, match=r"client>server requests loss_pct"),
         shape(profile(loss_pct=1), endpoints(parties), backend="proxy"),
     ):
         pass
@@ -268,7 +268,7 @@ def test_parties_on_other_hosts_are_refused():
 
 def test_a_shaped_profile_is_never_run_unshaped(parties):
     with (
-        pytest.raises(BackendUnavailable, match="asks for shaped links"),
+        pytest.raises(BackendUnavailable, match="requests shaped links"),
         shape(profile(delay_ms=1), endpoints(parties), backend="none"),
     ):
         pass
@@ -284,4 +284,4 @@ def test_an_unknown_back_end_is_named_with_the_known_ones(parties):
 
 def test_a_process_that_cannot_start_says_why():
     with pytest.raises(NetemError, match="KeyError"):
-        Child(command("netem.proxy"), {"lines": {}})
+        Child(command("netem.proxy_process"), {"lines": {}})

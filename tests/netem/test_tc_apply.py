@@ -15,8 +15,8 @@ from netem.flows import Flow, Ports
 from netem.lease import Lease, leases
 from netem.process import environment
 from netem.state import started
-from netem.tc import execute, remove, root_of
 from netem.tc_apply import apply
+from netem.tc_run import execute, remove, root_of
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_janitor_that_is_faster_is_no_failure(tc, monkeypatch):
             execute(words)  # the janitor's
         return execute(words)
 
-    monkeypatch.setattr("netem.tc.execute", late)
+    monkeypatch.setattr("netem.tc_run.execute", late)
     assert not remove(lease)
     assert tc.qdiscs == DEFAULT
     assert leases() == ()
@@ -267,7 +267,7 @@ def test_clean_leaves_a_root_that_took_the_place_of_ours(tc):
 def test_clean_keeps_the_lease_when_tc_cannot_be_read(tc):
     lease = Lease.take("over", "eth9", 0x3000, -1)
     (tc.folder / "garbage").touch()
-    assert "no JSON" in janitor.clean()[0]
+    assert "not JSON" in janitor.clean()[0]
     assert lease.path.exists()
     (tc.folder / "garbage").unlink()
 
@@ -275,7 +275,7 @@ def test_clean_keeps_the_lease_when_tc_cannot_be_read(tc):
 def test_a_device_that_is_gone_took_its_rules_along(tc):
     Lease.take("over", "eth8", 0x3000, -1)
     assert "forgot" in janitor.clean()[0]
-    with pytest.raises(ShapingError, match="device eth8 is not there"):
+    with pytest.raises(ShapingError, match="device eth8 does not exist"):
         apply("eth8", FLOWS, "a run", 60)
 
 

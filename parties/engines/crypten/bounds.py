@@ -1,8 +1,7 @@
-"""Bounds of the `crypten` engine: where the approximations of CrypTen and of `functions` stop being right.
+"""Bounds of the `crypten` engine: the ranges over which the approximations of CrypTen and of `functions` hold.
 
-Truncation has no bound within which it never fails: it is wrong with probability |x| / 2^32 for each number x that is
-cut (with 16 fraction bits, |x| 2^32 of 2^64), unseen. What is listed as `rare` are numbers for which that is more than
-2^-20.
+Truncation can fail for every number: it is wrong, undetected, with probability |x| / 2^32 for each truncated x (with 16
+fraction bits, |x| 2^32 of 2^64). The `rare` bounds are those beyond which that probability exceeds 2^-20.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from parties.engines.bounds import Bound, certain, rare
 
 _LARGE = 2.0**12
 _BITS = 32  # fraction bits of a product
-MASKED_SCORE = -100.0  # below any attention score that matters, far inside the exponential's range
+MASKED_SCORE = -100.0  # below any attention score that matters, and well within the exponential's range
 
 BOUNDS: Mapping[str, Bound] = {
     **{
@@ -20,7 +19,7 @@ BOUNDS: Mapping[str, Bound] = {
     },
     "lm_head": rare("logit", _LARGE, _BITS),
     "product": rare("product", _LARGE, _BITS),
-    # (1 + x / 2^8)^(2^8) is below 5e-6 down to -500 and comes back to 1 at -512
+    # (1 + x / 2^8)^(2^8) is below 5e-6 down to -500 and rises to 1 again at -512
     "depth": certain("attention score less the largest of its row", -500.0, 0.0),
     "masked row": certain("largest score of a masked row", MASKED_SCORE + 15, 2.0**15),
     "activation": certain("input of the activation", -500.0, 500.0),  # the sigmoid's exponential

@@ -1,9 +1,10 @@
 """CrypTen's communicator for two parties, over our own link.
 
-CrypTen's own (torch.distributed with gloo) picks its ports by itself, so that its flows cannot be shaped by address
-and port; pickles objects; waits 30 minutes for a dead peer; and counts bytes by assumption. Here every call is one or
-more frames of `parties.transport.link`: exact bytes, rounds and blocked time by stage, time-outs, and errors that name
-the peer. What the protocols send is unchanged, except that a batched call is one message instead of several.
+CrypTen's own communicator (torch.distributed with gloo) chooses its ports itself, so its flows cannot be shaped by
+address and port; it pickles objects, waits 30 minutes for a dead peer, and estimates bytes instead of counting them.
+Here every call is one or more frames of `parties.transport.link`: exact bytes, rounds and blocked time by stage,
+time-outs, and errors that name the peer. The protocols' messages are unchanged, except that a batched call is one
+message instead of several.
 """
 
 from typing import Any
@@ -20,12 +21,12 @@ from crypten.communicator import Communicator  # isort: skip
 
 
 def _combine(op: Any, first: Tensor, second: Tensor) -> Tensor:
-    """Adds shares, or xors binary ones."""
+    """Adds arithmetic shares, or XORs binary ones."""
     return first ^ second if op == ReduceOp.BXOR else first + second
 
 
 class Done:
-    """What `isend` and `irecv` return: the transfer has already happened."""
+    """The result of `isend` and `irecv`, whose transfer is complete."""
 
     def wait(self) -> None:
         """Returns at once."""
@@ -35,8 +36,8 @@ class LinkCommunicator(Communicator):  # type: ignore[misc]
     """Rank 0 or 1 of two parties.
 
     Args:
-        rank: this party's rank.
-        peer: link to the other party.
+        rank: This party's rank.
+        peer: Link to the other party.
     """
 
     def __init__(self, rank: int, peer: Link) -> None:
@@ -44,7 +45,7 @@ class LinkCommunicator(Communicator):  # type: ignore[misc]
         self.reset_communication_stats()
 
     def activate(self) -> None:
-        """Becomes the communicator that all of CrypTen in this process talks through."""
+        """Installs this communicator for all of CrypTen in this process."""
         crypten_communicator.get = lambda: self
         crypten_communicator.is_initialized = lambda: True
 

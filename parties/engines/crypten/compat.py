@@ -1,7 +1,7 @@
-"""Makes CrypTen 0.4.1 (2022) import on torch 2.11 to 2.13. Import this module before `crypten`.
+"""Makes CrypTen 0.4.1 (2022) importable with torch 2.11 to 2.13. Import this module before `crypten`.
 
-CrypTen imports `torch.onnx._internal.registration`, which torch has since moved; nothing that we use needs it. Its
-docstrings hold escapes that Python 3.12 warns of when it compiles them.
+CrypTen imports `torch.onnx._internal.registration`, which torch has since moved; we use nothing that needs it. Its
+docstrings contain escapes that Python 3.12 warns about when it compiles them.
 """
 
 import importlib

@@ -24,15 +24,15 @@ from crypten.mpc import MPCTensor  # isort: skip
 
 CLIENT, SERVER = 0, 1
 SCALE: int = 2**f.FRACTION_BITS
-_CUTS = (
-    "its local truncation is wrong, unseen, with probability |x| / 2^32 for each product x that it cuts (x * 2^32 in "
+_TRUNCATION = (
+    "its local truncation is wrong, undetected, with probability |x| / 2^32 for each truncated product x (x * 2^32 in "
     "a ring of 2^64)"
 )
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Secret picks: integer shares of one-hot rows, [heads, k, candidates]."""
+    """A secret selection: integer shares of one-hot rows, [heads, k, candidates]."""
 
     rows: MPCTensor
 
@@ -42,14 +42,14 @@ class CrypTenEngine(Engine):
 
     Args:
         role: `client` or `server`.
-        mesh: links to the other party and to the dealer.
-        meter: the party's stage meter.
+        mesh: Links to the other party and to the dealer.
+        meter: The party's stage meter.
     """
 
     name = "crypten"
     trust_model = (
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
-        f"randomness from AES-256 in counter mode, in place of CrypTen's own generator; {_CUTS}"
+        f"randomness from AES-256 in counter mode, in place of CrypTen's own generator; {_TRUNCATION}"
     )
     randomness: ClassVar[Randomness] = "private"
     devices = ("cpu",)
@@ -70,12 +70,12 @@ class CrypTenEngine(Engine):
         self._parameters: dict[str, MPCTensor] = {}
 
     def prefilled(self) -> None:
-        """Tells the dealer that what follows is decoding."""
+        """Notifies the dealer that decoding begins."""
         if self.rank == CLIENT:
             self.dealer.prefilled()
 
     def finish(self) -> None:
-        """Lets the dealer go once this party needs nothing more."""
+        """Ends the session with the dealer."""
         if self.rank == CLIENT:
             self.dealer.finish()
 
@@ -96,7 +96,7 @@ class CrypTenEngine(Engine):
         return tensor
 
     def constant(self, tensor: Tensor) -> MPCTensor:
-        """The first party holds the encoding, the other one zero."""
+        """The client's share is the encoding, the server's zero."""
         encoded = (tensor.double() * SCALE).round().long()
         return MPCTensor.from_shares(encoded if self.rank == CLIENT else torch.zeros_like(encoded))
 
@@ -118,7 +118,7 @@ class CrypTenEngine(Engine):
 
     @classmethod
     def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
-        """The sum of the shares over the scale."""
+        """The sum of the shares, divided by the scale."""
         opened: Tensor = (parts[0] + parts[1]).double() / SCALE
         return opened
 
@@ -140,7 +140,7 @@ class CrypTenEngine(Engine):
 
     @eager
     def argmax(self, logits: MPCTensor) -> int | None:
-        """A tournament that carries the index; the winner's index is opened to the client alone."""
+        """A tournament that carries the index, which is opened to the client alone."""
         value = logits.reshape(-1)
         index = MPCTensor.from_shares(torch.zeros_like(value.share), precision=0) + torch.arange(value.shape[0])
         while (n := value.shape[0]) > 1:
@@ -149,8 +149,8 @@ class CrypTenEngine(Engine):
             rest = [slice(half, n - half)] if n % 2 else []
             both = torch.stack([value.share, index.share])
             step = loses * MPCTensor.from_shares(both[:, n - half :] - both[:, :half], precision=0)
-            won = torch.cat([both[:, :half] + step.share, *(both[:, part] for part in rest)], dim=1)
-            value, index = MPCTensor.from_shares(won[0]), MPCTensor.from_shares(won[1], precision=0)
+            larger = torch.cat([both[:, :half] + step.share, *(both[:, part] for part in rest)], dim=1)
+            value, index = MPCTensor.from_shares(larger[0]), MPCTensor.from_shares(larger[1], precision=0)
         opened = self.communicator.reduce(index.share, CLIENT)
         return None if opened is None else int(opened)
 
@@ -198,7 +198,7 @@ class CrypTenEngine(Engine):
         return f.silu(x) if kind == "silu" else f.gelu(x)
 
     def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
-        """Exponentials of the scores less their maximum, over their sum."""
+        """Exponentials of the scores minus their maximum, divided by their sum."""
         weights, total = yield from self._exponentials(scores, mask)
         return (yield from self._divide(weights, total, scores.shape[-1]))
 
@@ -225,7 +225,7 @@ class CrypTenEngine(Engine):
 
     @eager
     def maximum(self, x: MPCTensor, y: MPCTensor) -> MPCTensor:
-        """X + [x < y] (y - x)."""
+        """Computes x + [x < y] (y - x)."""
         return x + f.less_than_zero(x - y) * (y - x)
 
     @eager
@@ -235,7 +235,7 @@ class CrypTenEngine(Engine):
 
     @eager
     def inverse_root(self, x: MPCTensor) -> MPCTensor:
-        """Scaled into one octave of four, then Newton steps; see `functions.inverse_root`."""
+        """Range reduction by powers of four, then Newton steps; see `functions.inverse_root`."""
         return f.inverse_root(x.reshape(-1, 1)).reshape(*x.shape)
 
     def cat(self, values: Sequence[MPCTensor], dim: int) -> MPCTensor:
@@ -246,22 +246,22 @@ class CrypTenEngine(Engine):
 
     @eager
     def keep_top(self, scores: MPCTensor, count: int) -> OneHot:
-        """Ranks by all pairs."""
+        """Compares all pairs and selects the ranks below `count`."""
         return self._in_order(f.less_than_zero(f.ranks(scores.reshape(-1, scores.shape[-1])) - count), count)
 
     @eager
     def kept_from(self, flags: MPCTensor, count: int) -> OneHot:
-        """One comparison a flag makes integers of fixed point."""
+        """Converts fixed-point flags to integers by one comparison each."""
         return self._in_order(f.less_than_zero(-flags), count)
 
     @staticmethod
-    def _in_order(winner: MPCTensor, count: int) -> OneHot:
-        """Slots by prefix sums of the winners' bits, so that order stays."""
-        slot = MPCTensor.from_shares(winner.share.cumsum(1), precision=0) * winner - 1
-        return OneHot(f.one_hot(slot, count))
+    def _in_order(flags: MPCTensor, count: int) -> OneHot:
+        """Destinations by prefix sums of the flags, so that kept rows stay in order."""
+        destination = MPCTensor.from_shares(flags.share.cumsum(1), precision=0) * flags - 1
+        return OneHot(f.one_hot(destination, count))
 
     @eager
-    def flags(self, kept: OneHot, n: int) -> MPCTensor:  # noqa: ARG002 - the rows know
+    def flags(self, kept: OneHot, n: int) -> MPCTensor:  # noqa: ARG002 - the rows have that length
         """The sum of the one-hot rows."""
         return MPCTensor.from_shares(kept.rows.share.sum(1) * SCALE)
 
@@ -274,35 +274,37 @@ class CrypTenEngine(Engine):
     def top_clusters(
         self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> OneHot:
-        """Ranks the coarse rivals, fetches the survivors' children, ranks those and the orphans."""
-        heads, rivals = fine.shape
+        """Selects coarse candidates, fetches their children, and selects among those and the orphans."""
+        heads, candidates = fine.shape
         orphans = [i for i, parent in enumerate(parents) if parent is None]
-        candidates = MPCTensor.from_shares(torch.zeros(heads, len(orphans), rivals, dtype=torch.int64), precision=0)
-        candidates = candidates + torch.eye(rivals)[orphans]
+        one_hot_rows = MPCTensor.from_shares(
+            torch.zeros(heads, len(orphans), candidates, dtype=torch.int64), precision=0
+        )
+        one_hot_rows = one_hot_rows + torch.eye(candidates)[orphans]
         if k_coarse:
             survivors = f.one_hot(f.ranks(coarse), k_coarse).share
-            children = torch.zeros(heads, k_coarse, parents.count(0), rivals, dtype=torch.int64)
+            children = torch.zeros(heads, k_coarse, parents.count(0), candidates, dtype=torch.int64)
             seen: dict[int, int] = {}
             for i, parent in enumerate(parents):
                 if parent is not None:
                     children[:, :, seen.get(parent, 0), i] = survivors[:, :, parent]
                     seen[parent] = seen.get(parent, 0) + 1
-            joined = torch.cat([candidates.share, children.reshape(heads, -1, rivals)], dim=1)
-            candidates = MPCTensor.from_shares(joined, precision=0)
-        similarity = self._unscaled_matmul(candidates, fine.reshape(heads, rivals, 1)).reshape(heads, -1)
+            joined = torch.cat([one_hot_rows.share, children.reshape(heads, -1, candidates)], dim=1)
+            one_hot_rows = MPCTensor.from_shares(joined, precision=0)
+        similarity = self._unscaled_matmul(one_hot_rows, fine.reshape(heads, candidates, 1)).reshape(heads, -1)
         chosen = f.one_hot(f.ranks(similarity), k_fine)
-        return OneHot(chosen.matmul(candidates))
+        return OneHot(chosen.matmul(one_hot_rows))
 
     @eager
-    def pick(self, picks: OneHot, blocks: MPCTensor) -> MPCTensor:
+    def pick(self, selected: OneHot, blocks: MPCTensor) -> MPCTensor:
         """One-hot product with the clusters of each head's group (MPCache's Pi_Gather)."""
-        heads, k, rivals = picks.rows.shape
-        grouped = picks.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, rivals)
+        heads, k, candidates = selected.rows.shape
+        grouped = selected.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, candidates)
         return self._unscaled_matmul(grouped, blocks).reshape(heads, k, blocks.shape[2])
 
 
 class StockCrypTenEngine(CrypTenEngine):
     """CrypTen with its own generator, to compare times with; it protects no secret."""
 
-    trust_model = f"insecure (randomness: stock): {STOCK_IS_INSECURE}; {_CUTS}"
+    trust_model = f"insecure (randomness: stock): {STOCK_IS_INSECURE}; {_TRUNCATION}"
     randomness = "stock"

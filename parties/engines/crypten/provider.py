@@ -1,9 +1,9 @@
 """CrypTen's trusted third party over our link: the dealer.
 
-The protocol is CrypTen's (`crypten.mpc.provider.ttp_provider`): client and server each share a seed with the dealer
-and draw their shares from it; the client asks the dealer for what must be corrected so that the shares form a triple.
-Requests are JSON and name shapes and an operation from a fixed list; nothing is pickled. What the shares are drawn
-from is in `parties.engines.crypten.randomness`.
+The protocol is CrypTen's (`crypten.mpc.provider.ttp_provider`): client and server each share a seed with the dealer and
+draw their shares from it; the client requests the corrections that make the shares a triple. Requests are JSON objects
+of shapes and an operation from a fixed list; nothing is pickled. For the generator see
+`parties.engines.crypten.randomness`.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,19 @@ OPERATIONS = frozenset({"mul", "matmul"})
 
 
 class DealerClient:
-    """What CrypTen's provider asks for correlated randomness, in place of its `TTPClient`."""
+    """Replaces the `TTPClient` of CrypTen's provider; requests correlated randomness from the dealer.
+
+    Args:
+        dealer: Link to the dealer.
+        meter: The party's stage meter.
+    """
 
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self.dealer, self.meter = dealer, meter
         self.generator = generator_of(dealer.receive_json()["seed"])
 
     def activate(self) -> None:
-        """Becomes the client that CrypTen's provider in this process asks."""
+        """Installs this client for CrypTen's provider in this process."""
         ttp_provider.TTPClient.get = staticmethod(lambda: self)
 
     def get_generator(self, device: Any = None) -> Generator:  # noqa: ARG002 - shares are drawn on the CPU
@@ -41,29 +46,29 @@ class DealerClient:
         return self.generator
 
     def ttp_request(self, function: str, device: Any, *arguments: Any) -> Tensor:  # noqa: ARG002
-        """The dealer's correction for one correlation; called by the client only."""
+        """Requests the correction of one correlation; called at the client only."""
         with self.meter.stage("offline.triples"):
             plain = [list(a) if isinstance(a, torch.Size) else a for a in arguments]
             self.dealer.send_json({"function": function, "arguments": plain})
             return self.dealer.receive_tensor(self.dealer.receive_json()["shape"], torch.int64)
 
     def prefilled(self) -> None:
-        """Tells the dealer that the prompt is through."""
+        """Notifies the dealer that the prompt is complete."""
         self.dealer.send_json({"function": "prefilled"})
 
     def finish(self) -> None:
-        """Tells the dealer that this run needs nothing more."""
+        """Notifies the dealer that this run has ended."""
         self.dealer.send_json({"function": "end"})
 
 
 class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
-    """The dealer's side: answers the client until it says `end`. Sees shapes, never a share.
+    """The dealer's side: answers the client until its request `end`. Sees shapes, never a share.
 
     Args:
-        client: link to the client.
-        server: link to the server.
-        meter: the dealer's stage meter.
-        randomness: what the two parties' shares are drawn from; theirs must be the same.
+        client: Link to the client.
+        server: Link to the server.
+        meter: The dealer's stage meter.
+        randomness: The generator of the shares; the parties must use the same.
     """
 
     def __init__(self, client: Link, server: Link, meter: StageMeter, randomness: Randomness = "private") -> None:
@@ -78,11 +83,11 @@ class Dealer(ttp_provider.TTPServer):  # type: ignore[misc]
         """Answers requests until the run ends.
 
         Args:
-            prefilled: called when the client says that the prompt is through.
-            policy: makes no difference to what is dealt on request.
+            prefilled: Called when the client has completed the prompt.
+            policy: Ignored: it makes no difference to the requests.
 
         Raises:
-            OutOfStep: a request outside the fixed list.
+            OutOfStep: A request is not in the fixed list.
         """
         while (request := self._next_request())["function"] != "end":
             if request["function"] == "prefilled":

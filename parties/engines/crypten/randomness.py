@@ -1,12 +1,13 @@
-"""Where CrypTen's random numbers come from: our keystream (`private`), or its own generator (`stock`).
+"""The source of CrypTen's random numbers: our keystream (`private`) or CrypTen's own generator (`stock`).
 
-CrypTen draws every share of zero, mask and share of a triple through two functions of `crypten.common.rng`, from
-`torch.Generator`: on a CPU a Mersenne Twister, of whose seed 32 bits count and whose state can be solved for from 312
-of its numbers of 64 bits. Both parties hold both seeds of the shares of zero, so what one sends to open a value shows
-the other its mask: numbers of the generator that it shares with the dealer, and with them all that it draws later.
+CrypTen draws all shares of zero, masks and shares of triples through two functions of `crypten.common.rng`, from
+`torch.Generator`: on a CPU a Mersenne Twister, which uses 32 bits of its seed and whose state follows from 312 of its
+64-bit outputs. Both parties hold both seeds of the shares of zero, so a message that opens a value shows the peer the
+sender's mask: outputs of the generator that the sender shares with the dealer, and so all of its later outputs.
 
-With `private` AES-256 in counter mode stands behind the same two functions, and seeds have 256 bits of the system's
-generator. They travel as CrypTen's do: those of the shares of zero between the parties, one a party from the dealer.
+With `private`, AES-256 in counter mode replaces the generator behind the same two functions, and seeds are 256 bits of
+the system's generator. They are exchanged like CrypTen's: those of the shares of zero between the parties, and one per
+party from the dealer.
 """
 
 import os
@@ -30,35 +31,35 @@ _CPU = torch.device("cpu")
 
 
 class Stream(Keystream):
-    """A keystream in the place of a `torch.Generator`; whatever of torch is given one raises `TypeError`."""
+    """A keystream in the place of a `torch.Generator`; a torch function that is passed one raises `TypeError`."""
 
     device = _CPU
 
 
 Generator = Stream | torch.Generator
-"""What CrypTen holds and passes on as its generator."""
+"""The object that CrypTen holds and passes on as its generator."""
 
 
 def fresh_seed() -> bytes:
-    """32 bytes from the system."""
+    """Returns 32 bytes from the system's generator."""
     return os.urandom(SEED_BYTES)
 
 
 def dealt_seed(randomness: Randomness) -> str | int:
-    """A fresh seed that a party shares with the dealer, as it stands in the dealer's message."""
+    """Returns a fresh seed that a party shares with the dealer, as in the dealer's message."""
     return fresh_seed().hex() if randomness == "private" else seed()
 
 
-def generator_of(told: str | int) -> Generator:
-    """The generator of a seed from `dealt_seed`, at its first number."""
-    return Stream(bytes.fromhex(told)) if isinstance(told, str) else torch.Generator().manual_seed(told)
+def generator_of(dealt: str | int) -> Generator:
+    """Returns the generator of a seed of `dealt_seed`, at its first number."""
+    return Stream(bytes.fromhex(dealt)) if isinstance(dealt, str) else torch.Generator().manual_seed(dealt)
 
 
 def seed_shares(randomness: Randomness, communicator: Communicator) -> None:
-    """Seeds the generators that this party has alone and with the other one; two seeds are exchanged, one is told.
+    """Seeds this party's own generator and those it shares with the peer; two seeds are exchanged, one is broadcast.
 
-    CrypTen keeps them by name in `crypten.generators`: `next` is the other party's `prev`, so that what one of the two
-    adds to a share of zero the other takes off; `local` is the party's own, and `global` is everybody's.
+    CrypTen keeps them by name in `crypten.generators`: `next` is the peer's `prev`, so that the two shares of zero
+    cancel; `local` is the party's own, and `global` is common to both.
     """
     if randomness == "stock":
         crypten._setup_prng()  # noqa: SLF001 - what crypten.init does after it has made its own communicator
@@ -66,8 +67,8 @@ def seed_shares(randomness: Randomness, communicator: Communicator) -> None:
     other, mine, theirs = 1 - communicator.get_rank(), fresh_seed(), torch.empty(SEED_BYTES // 8, dtype=torch.int64)
     communicator.isend(_tensor(mine), other)
     communicator.irecv(theirs, other)
-    everyones = communicator.broadcast(_tensor(fresh_seed()), 0)
-    seeds = {"next": mine, "prev": _octets(theirs), "local": fresh_seed(), "global": _octets(everyones)}
+    common = communicator.broadcast(_tensor(fresh_seed()), 0)
+    seeds = {"next": mine, "prev": _octets(theirs), "local": fresh_seed(), "global": _octets(common)}
     for name, octets in seeds.items():
         crypten.generators[name][_CPU] = Stream(octets)
 
@@ -80,13 +81,13 @@ def _octets(tensor: Tensor) -> bytes:
     return tensor.numpy().tobytes()
 
 
-# -- behind CrypTen's two functions ------------------------------------------------------------------------------------
+# -- replacements of CrypTen's two functions ---------------------------------------------------------------------------
 
 _stock_ring_element, _stock_kbit = rng.generate_random_ring_element, rng.generate_kbit_random_tensor
 
 
 def _ring_element(size: Sequence[int], *, generator: Generator | None = None, device: Any = None) -> Tensor:
-    """Uniform elements of Z_2^64; of the ring but its largest element if stock."""
+    """Draws uniform elements of Z_2^64; the stock generator never returns the largest element."""
     stream = _chosen(generator)
     if isinstance(stream, Stream):
         return stream.words(size)
@@ -97,7 +98,7 @@ def _ring_element(size: Sequence[int], *, generator: Generator | None = None, de
 def _kbit(
     size: Sequence[int], bitlength: int | None = None, *, generator: Generator | None = None, device: Any = None
 ) -> Tensor:
-    """Uniform integers of `bitlength` bits, 64 if none is given."""
+    """Draws uniform integers of `bitlength` bits, 64 by default."""
     stream = _chosen(generator)
     if isinstance(stream, Stream):
         words = stream.words(size)
@@ -107,13 +108,13 @@ def _kbit(
 
 
 def _chosen(generator: Generator | None) -> Generator:
-    """The generator, or the party's own."""
+    """Returns the generator, by default the party's own."""
     own: Generator = crypten.generators["local"][_CPU] if generator is None else generator
     return own
 
 
-def _stand_in() -> None:
-    """Puts our functions wherever a module of CrypTen has imported its own; one imported later finds ours in `rng`."""
+def _replace_functions() -> None:
+    """Replaces the two functions in every imported module of CrypTen; later imports find ours in `rng`."""
     ours = {_stock_ring_element: _ring_element, _stock_kbit: _kbit}
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "crypten"]:
         for name, value in list(vars(module).items()):
@@ -121,4 +122,4 @@ def _stand_in() -> None:
                 setattr(module, name, ours[value])
 
 
-_stand_in()
+_replace_functions()

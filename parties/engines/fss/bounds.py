@@ -1,11 +1,11 @@
-"""Declared bounds of the `fss` engine, all of them: its programs take their constants from here.
+"""All declared bounds of the `fss` engine; its programs take their constants from here.
 
-A bound is one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` one, a truncation of a number x with
-|x| >= 2^k is wrong, unseen, with probability (|x| - 2^k) / 2^64 in integers; within it, never. Beyond a `certain` one,
-signs, look-ups and everything computed from them are wrong, and a ranking that is opened is no uniformly random one.
-A bound that is truncated by also decides how often a piece is run again: 2^(k - 63) for each number.
+A bound is of one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` bound 2^k, the truncation of a number x
+is wrong, undetected, with probability (|x| - 2^k) / 2^64 in integers; within it, never. Beyond a `certain` bound,
+signs, look-ups and everything computed from them are wrong, and an opened ranking is not uniformly random. The bound of
+a truncated number also determines how often a segment is run again: with probability 2^(k - 63) per number.
 
-What a model's numbers are beside these: `benchmarks/ranges.py MODEL`; for SmolLM2-135M see
+To compare the numbers of a model with these bounds, run `benchmarks/ranges.py MODEL`; for SmolLM2-135M see
 docs/design/0011-ranges.md.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from parties.engines.bounds import Bound, certain, rare
 
 _PRODUCT_BITS = 32  # fraction bits of a product of two numbers
-_CELLS = 1 << 11  # of a look-up over a range; the last one may be mistaken for the first, a whole range away
+_CELLS = 1 << 11  # of a look-up over a range; an index one off turns the last cell into the first, a whole range away
 
 LINEAR: Mapping[str, Bound] = {
     "qkv": rare("output of qkv", 2.0**6, _PRODUCT_BITS),
@@ -33,19 +33,19 @@ MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divide
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
-# Cells of the softmax are places modulo 256; which numbers they stand for was chosen by what scores do: they lie far
-# below their row's log sum exp rather than above it.
+# The softmax looks scores up modulo 256. The range is asymmetric, since scores lie far below their row's log sum exp
+# rather than above it.
 SCORE = certain("attention score", -200.0, 54.0)
 PEAK = certain("log sum exp of a row of scores", -45.0, 47.0)
 MEAN_SQUARE = certain("mean square", 0.0, 2.0**21 * (1 - 1 / _CELLS))
 SQUARE_ROOT = certain("input of the inverse square root", 2.0**-10, 2.0**14)
 SIMILARITY = certain("similarity that is ranked", -(2.0**11), 2.0**11)
-RIVAL = certain("logit that is compared", -(2.0**10), 2.0**10)
-DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # the policy says how large it may be
+COMPARED_LOGIT = certain("logit that is compared", -(2.0**10), 2.0**10)
+DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # the policy declares the range
 
 SCORE_LIMIT = SCORE.limit
 CACHE_LIMIT = 2.0**6  # keys and values; policies that compare keys declare it themselves
-STATE_LIMIT = 2.0**16  # what a policy remembers; it says itself how large a value may be (`bounded`)
+STATE_LIMIT = 2.0**16  # a policy's state; the policy declares the bound of each value (`bounded`)
 WEIGHT_LIMIT = 4.0  # of exponentials; follows from the bounds of scores
 TOTAL_LIMIT = 8.0  # of their sum, in the worst case of rounding in long rows (`softmax.Ladder`)
 
@@ -60,7 +60,7 @@ BOUNDS: Mapping[str, Bound] = {
     "mean square": MEAN_SQUARE,
     "square root": SQUARE_ROOT,
     "similarity": SIMILARITY,
-    "rival": RIVAL,
+    "compared logit": COMPARED_LOGIT,
     "declared": DECLARED,
 }
 """By the keys of `parties.engines.watched`."""

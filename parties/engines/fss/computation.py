@@ -1,4 +1,4 @@
-"""The `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
+"""The programs of the `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +14,13 @@ from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
-from parties.engines.fss.arithmetic.inputs import owned
+from parties.engines.fss.arithmetic.inputs import private_input
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -30,23 +30,23 @@ from parties.randomness import uniform
 
 T = TypeVar("T")
 
-_RIVAL_BITS = 12  # fraction bits of logits that are compared: width spent on their range instead
-OPENED_AT_ONCE = 1 << 27  # numbers of a cache, a gigabyte: a link takes frames of four
+_LOGIT_BITS = 12  # fraction bits of compared logits; fewer bits leave room for their range
+OPENED_AT_ONCE = 1 << 27  # elements of a cache per round, a gigabyte: a frame of a link has at most four
 
 
 class Computation(Engine):
     """The engine's programs, the same at client, server and dealer.
 
     Args:
-        source: this party's correlated randomness.
+        source: This party's correlated randomness.
     """
 
     name = "fss"
     trust_model = (
         "two parties and a dealer, semi-honest, at most one of the three corrupted, the dealer does not collude; "
         "randomness from AES-256 in counter mode; nothing opened depends on a secret but shuffled comparisons; "
-        "the dealer is told which segments are run again, which tells it x from x' with probability |x - x'| / 2^63 "
-        "for each truncated number"
+        "the dealer learns which segments are run again, which distinguishes x from x' with probability "
+        "|x - x'| / 2^63 for each truncated number"
     )
     devices = ("cpu", "cuda")
     tolerance = 0.5
@@ -67,34 +67,36 @@ class Computation(Engine):
         for name, shape in shapes.items():
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
-                self.biases[name] = owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
+                self.biases[name] = private_input(
+                    self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
+                )
             elif name == "positions":
                 self.parameters[name] = yield from gates.open_(
-                    owned(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
+                    private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
 
     def public(self, tensor: Tensor) -> Tensor:
-        """The tensor itself: values encode what they are multiplied with."""
+        """The tensor itself: values encode their public factors."""
         return tensor
 
     def constant(self, tensor: Tensor) -> Masked:
-        """Masked by zero, everywhere."""
+        """A masked value whose mask is zero."""
         zeros = torch.zeros(tensor.shape, dtype=torch.int64, device=self.source.device)
         least = 2.0**-ring.FRACTION_BITS
         return Masked(self.source, zeros, zeros, ring.FRACTION_BITS, least, Masked.CONSTANT).plus(tensor)
 
     def bounded(self, value: Masked, limit: float) -> Masked:
-        """The declared bound: the width of comparisons and the chance of a truncation failure follow from it."""
+        """Declares a bound, on which comparisons and truncations rely."""
         return value.bounded(limit)
 
     def adopt(self, share: Tensor) -> Additive:
-        """Additive shares of a value; `fix` makes masked values of a whole cache."""
+        """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
 
-    def fix(self, cache: Cache) -> Program[None]:
-        """Puts an adopted cache under masks that stay: each value is opened once and never again.
+    def mask_cache(self, cache: Cache) -> Program[None]:
+        """Opens an adopted cache under masks that stay: each value is opened once.
 
-        1 round for each 2^27 numbers, so that no frame exceeds what a link takes.
+        1 round per 2^27 elements, so that no frame exceeds the limit of a link.
         """
         named: dict[str, Additive] = cache.values()
         masked: dict[str, Masked] = {}
@@ -115,7 +117,7 @@ class Computation(Engine):
 
     @classmethod
     def combine(cls, parts: tuple[Tensor, Tensor]) -> Tensor:
-        """The sum of the shares over the scale."""
+        """The sum of the shares, divided by the scale."""
         return ring.decode(parts[0] + parts[1])
 
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Masked]:
@@ -123,11 +125,10 @@ class Computation(Engine):
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
     def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the winner's index goes to the client alone."""
-        rivals = gates.truncate(logits, _RIVAL_BITS).bounded(bounds.RIVAL.limit)
-        index = yield from maximum.argmax(rivals.reshape(-1))
-        opened = self.open_to_client(index)
-        return None if opened is None else int(opened)
+        """A tournament; the index is opened to the client alone."""
+        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(bounds.COMPARED_LOGIT.limit)
+        index = self.open_to_client((yield from maximum.argmax(candidates.reshape(-1))))
+        return None if index is None else int(index)
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -135,8 +136,8 @@ class Computation(Engine):
         return None if opened is None else ring.decode(opened)
         yield
 
-    def open_to_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - the dealer opens nothing
-        """Integers for the client; None elsewhere."""
+    def open_to_client(self, value: Additive) -> Tensor | None:  # noqa: ARG002 - the dealer has no link to open it on
+        """Opens integers to the client; None elsewhere."""
         return None
 
     # -- products and functions ----------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ class Computation(Engine):
     def mul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise product. 1 round."""
         limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
-        return gates.truncate((yield from gates.open_(product(self._cut(x, y), limit=limit))))
+        return gates.truncate((yield from gates.open_(multiply(self._cut(x, y), limit=limit))))
 
     def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Batched matrix product. 1 round."""
@@ -168,11 +169,11 @@ class Computation(Engine):
 
     @staticmethod
     def _cut(*values: Masked) -> list[Masked]:
-        """Values with at most 18 fraction bits, so that truncations of their products rarely fail."""
+        """Truncates values to at most 18 fraction bits, so that truncation failures of products stay rare."""
         return [gates.truncate(v) if v.scale > softmax.WEIGHT_SCALE else v for v in values]
 
     def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
-        """Rows less their mean, and what their squares are computed from; see `norm.to_norm`."""
+        """Rows less their mean if `centre`, and a narrower copy for their squares; see `norm.to_norm`."""
         return to_norm(x, centre=centre)
 
     def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
@@ -181,7 +182,7 @@ class Computation(Engine):
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
         """SiLU or GELU. 2 rounds."""
-        return smooth(x, kind)
+        return activation(x, kind)
 
     def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         """Softmax over the last axis. 9 rounds."""
@@ -190,7 +191,7 @@ class Computation(Engine):
         return (yield from self._divide(weights, inverse, 1.5))
 
     def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        return gates.truncate((yield from gates.open_(product([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
+        return gates.truncate((yield from gates.open_(multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
 
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
@@ -220,7 +221,7 @@ class Computation(Engine):
 
     def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise maximum. 2 rounds."""
-        return maximum.larger(gates.truncate(x), gates.truncate(y))
+        return maximum.elementwise_maximum(gates.truncate(x), gates.truncate(y))
 
     def negative(self, x: Masked) -> Program[Masked]:
         """Signs, opened under a mask as integers. 2 rounds."""
@@ -232,25 +233,25 @@ class Computation(Engine):
         return inverse_root(x)
 
     def to_cache(self, value: Masked) -> Masked:
-        """16 fraction bits: what is multiplied again and again is cut once."""
+        """Truncates to 16 fraction bits, once for all products of a cached value."""
         return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
 
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
-        """Concatenation; parts with more fraction bits than the first are cut to those of the first."""
+        """Concatenation; parts with more fraction bits than the first are truncated to those of the first."""
         scale = values[0].scale
         return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
     def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
-        """Flags of the kept and their number. 2 rounds, and what pivots take more."""
+        """Flags of the kept rows and their number. Rounds: see `selection.shuffled_top_k`."""
         return kept_rows.keep_top(scores, count)
 
     def kept_from(self, flags: Masked, count: int) -> Program[Kept]:
         """The flags themselves."""
         return kept_rows.kept_from(flags, count)
 
-    def flags(self, kept: Kept, n: int) -> Program[Masked]:  # noqa: ARG002 - the flags know
+    def flags(self, kept: Kept, n: int) -> Program[Masked]:  # noqa: ARG002 - the flags have that length
         """The flags, masked. 1 round."""
         return kept_rows.open_flags(kept)
 
@@ -261,37 +262,37 @@ class Computation(Engine):
     def top_clusters(
         self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the chosen clusters. 6 rounds."""
+        """Masked one-hot rows of the selected clusters. 6 rounds."""
         coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
         return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
 
-    def pick(self, picks: OneHot, blocks: Masked) -> Program[Masked]:
-        """The chosen blocks. 1 round."""
-        group = torch.arange(picks.rows.shape[0]) // (picks.rows.shape[0] // blocks.shape[0])
-        return (yield from gates.open_(picks.fetch(blocks[group])))
+    def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:
+        """The selected blocks. 1 round."""
+        group = torch.arange(selected.rows.shape[0]) // (selected.rows.shape[0] // blocks.shape[0])
+        return (yield from gates.open_(selected.fetch(blocks[group])))
 
-    def attend_selected(self, q: Masked, layer: LayerCache, selected: Selection) -> Program[Masked]:
-        """Attention over a selection by fetching chosen *scores* and putting their weights back: [heads, 1, d].
+    def attend_selected(self, q: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
+        """Attention over a selection by fetching selected *scores* and putting their weights back: [heads, 1, d].
 
-        Rows of keys and values stay where they are: a score is one number, a row is head_dim of them.
+        Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
         meter, heads = self.meter, q.shape[0]
         scores = yield from staged(meter, "scores", self.scores(q, layer.k))
-        parts = [scores[:, :, a:b] for a, b in selected.always]
-        a, b = selected.rivals
-        if selected.count:
-            blocks = scores[:, :, a:b].reshape(heads, -1, selected.size)
-            picked = yield from staged(meter, "gather", self.pick(selected.picks, blocks))
-            parts.append(picked.reshape(heads, 1, -1))
+        parts = [scores[:, :, a:b] for a, b in selection.always]
+        a, b = selection.candidates
+        if selection.count:
+            blocks = scores[:, :, a:b].reshape(heads, -1, selection.size)
+            fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
+            parts.append(fetched.reshape(heads, 1, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
-            lengths = [stop - start for start, stop in selected.always]
+            lengths = [stop - start for start, stop in selection.always]
             cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
-            values = [layer.v[:, start:stop] for start, stop in selected.always]
-            if selected.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads, selected.count, selected.size)
-                back = staged(meter, "gather", gates.open_(selected.picks.put_back(chosen)))
+            values = [layer.v[:, start:stop] for start, stop in selection.always]
+            if selection.count:
+                chosen = weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size)
+                back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
                 placed.append((yield from back).reshape(heads, 1, -1))
                 values.append(layer.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
@@ -300,7 +301,7 @@ class Computation(Engine):
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Names in order, in runs whose sizes add up to `OPENED_AT_ONCE` at most, or of one name."""
+    """Splits names, in order, into batches of at most `OPENED_AT_ONCE` elements, or of a single name."""
     batch: list[str] = []
     for name, size in sizes.items():
         if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
@@ -312,7 +313,7 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
 
 
 def snapshot(cache: Cache) -> Callable[[], None]:
-    """Remembers what a cache holds; the function puts it back."""
+    """Returns a function that restores the current content of a cache."""
     position, kept = cache.position, _copies(cache.layers)
 
     def restore() -> None:

@@ -12,7 +12,7 @@ from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
@@ -21,9 +21,9 @@ from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.receiver import MATERIAL, Receiver
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.dcf import Permutation
-from parties.engines.fss.randomness.inbox import LONGEST_BYTES, Inbox
+from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
+from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
-from parties.engines.fss.randomness.source import ClientSource, ServerSource
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
@@ -63,7 +63,7 @@ class FssEngine(Computation):
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
-        source = (ClientSource if self.client else ServerSource)(meter, self.stream, Inbox(self._material))
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._material))
         super().__init__(source)
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
@@ -125,7 +125,7 @@ class FssEngine(Computation):
         else:
             self._supply = Receiver(self.dealer, self.meter)
         if workload.prefill is None:
-            self.run_segment(partial(self.fix, cache), cache)
+            self.run_segment(partial(self.mask_cache, cache), cache)
         return cache
 
     def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:
@@ -150,7 +150,7 @@ class FssEngine(Computation):
                 self._again(index)
             try:
                 return run(program(), self.exchange)
-            except DangerZone as zone:
+            except TruncationFailure as zone:
                 where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)

@@ -42,14 +42,13 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """Replaces the sweep by one that records a good cell for each that it was given and that has none."""
     ran: list[Cell] = []
 
-    def run_sweep(experiment: Experiment, cells: Sequence[Cell], out: Path, **_: Any) -> SweepOutcome:
-        with RecordStore(out) as store:
-            known = store.latest()
-            for cell in cells:
-                if cell.id not in known or known[cell.id].status is not Status.OK:
-                    ran.append(cell)
-                    store.append(samples.record(cell))
-            latest = store.latest()
+    def run_sweep(experiment: Experiment, cells: Sequence[Cell], store: RecordStore, **_: Any) -> SweepOutcome:
+        known = store.latest()
+        for cell in cells:
+            if cell.id not in known or known[cell.id].status is not Status.OK:
+                ran.append(cell)
+                store.append(samples.record(cell))
+        latest = store.latest()
         return SweepOutcome(tuple(latest[cell.id] for cell in cells), interrupted=False)
 
     monkeypatch.setattr(sweep, "run_sweep", run_sweep)
@@ -57,10 +56,9 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
 
 
 def ends_with(monkeypatch: pytest.MonkeyPatch, *records: Record, interrupted: bool = False) -> None:
-    def run_sweep(experiment: Experiment, cells: Sequence[Cell], out: Path, **_: Any) -> SweepOutcome:
-        with RecordStore(out) as store:
-            for record in records:
-                store.append(record)
+    def run_sweep(experiment: Experiment, cells: Sequence[Cell], store: RecordStore, **_: Any) -> SweepOutcome:
+        for record in records:
+            store.append(record)
         return SweepOutcome(records, interrupted)
 
     monkeypatch.setattr(sweep, "run_sweep", run_sweep)
@@ -102,7 +100,7 @@ def test_a_dry_run_prints_every_cell_with_an_estimate_and_starts_nothing(file: P
     done = call("run", file, "--out", tmp_path / "out", "--dry-run")
     assert done.exit_code == 0, done.output
     assert "sweep" not in done.output
-    assert done.output.count("formula") == 2
+    assert done.output.count("rule of thumb") == 2
     assert "still to run" in done.output
     assert "MB" in done.output
     assert not (tmp_path / "out").exists()
@@ -165,7 +163,7 @@ def test_a_bad_experiment_is_exit_code_2_with_all_its_errors(tmp_path: Path) -> 
 def test_what_keeps_a_run_from_starting_is_exit_code_2(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: list[Cell]
 ) -> None:
-    monkeypatch.setattr("orchestrator.records.store.PATIENCE_S", 0.5)
+    monkeypatch.setattr("orchestrator.records.store.LOCK_WAIT_S", 0.5)
     with RecordStore(tmp_path / "busy"):
         busy = call("run", file, "--out", tmp_path / "busy")
     raises(monkeypatch, ClusterError("there is no Ray at 10.0.0.1:6379"))

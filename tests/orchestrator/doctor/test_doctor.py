@@ -18,7 +18,7 @@ from orchestrator.doctor.hosts import Unanswered
 from orchestrator.doctor.reach import Endpoint, reach
 from orchestrator.doctor.software import software
 from orchestrator.experiment.cells import expand
-from orchestrator.records.snapshot import Frozen
+from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore
 from orchestrator.run.placement import ROLES, Placement
 from orchestrator.run.preflight import needed_bytes
@@ -205,7 +205,7 @@ def test_what_a_run_refuses_to_go_on_with_is_to_fix(tmp_path: Path) -> None:
     assert records(tmp_path / "new", asked).verdict is Verdict.OK
     assert not (tmp_path / "new").exists()
     with RecordStore(tmp_path / "out") as store:
-        Frozen(store, asked, expand(asked))
+        Snapshot(store, asked, expand(asked))
         store.append(samples.record(expand(asked)[0]).model_copy(update={"experiment": asked.name}))
     assert records(tmp_path / "out", asked).verdict is Verdict.OK
     edited = asked.model_copy(update={"seed": asked.seed + 1})

@@ -1,20 +1,21 @@
 """The way of comparing follows from the links, is resolved in the cell, and reaches every party."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.experiment.cells import expand
-from orchestrator.experiment.comparison import COSTS, choose_comparison
+from orchestrator.experiment.cells import Cell, expand
+from orchestrator.experiment.comparison import COSTS, choose_comparison, token_seconds
+from orchestrator.experiment.link_time import wall_seconds
 from orchestrator.experiment.networks import Network, parse_network
 from orchestrator.experiment.problems import ConfigError
+from orchestrator.predict.forecast import forecast
+from orchestrator.predict.prediction import predict
 from orchestrator.run.runner import job_of
-from parties.engines.fss.cost.cost import predict
-from parties.models import load_spec
-from parties.options import Comparison, RunOptions
-from parties.policies.mpcache import MPCache
+from parties.options import Comparison
 from tests.helpers.samples import experiment
 
 
@@ -24,6 +25,12 @@ def links(delay_ms: float, dealer_mbit: float) -> Network:
         {"name": "mine", "rate_mbit": 10_000, "delay_ms": delay_ms, "pairs": {"dealer>server": thin}}
     )
     return network
+
+
+def reference_token(comparison: Comparison, network: object) -> Cell:
+    """The cell whose counts the table holds."""
+    asked = {"engines": ["fss"], "policies": ["mpcache"], "seq_lens": [1024], "new_tokens": 1, "networks": [network]}
+    return expand(experiment(model="smollm2-135m", comparison=comparison, **asked))[0]
 
 
 @pytest.mark.parametrize("preset", ["none", "lan", "wan", "wan-1g-10ms", "wan-100m-80ms"])
@@ -43,17 +50,29 @@ def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more
     delay_ms: float, mbit: float, offline: str
 ) -> None:
     rounds = [COSTS[choose_comparison(links(delay, mbit), offline)].rounds for delay in (delay_ms, delay_ms + 5)]
-    material = [COSTS[choose_comparison(links(delay_ms, rate), offline)].offline_bytes for rate in (mbit, mbit / 4)]
+    material = [COSTS[choose_comparison(links(delay_ms, rate), offline)].dealt["server"] for rate in (mbit, mbit / 4)]
     assert rounds[0] >= rounds[1]
     assert material[0] >= material[1]
 
 
 @pytest.mark.parametrize("comparison", get_args(Comparison))
 def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
-    options = RunOptions(comparison=comparison)
-    token = predict(load_spec("smollm2-135m"), MPCache(), seq_len=1024, new_tokens=1, options=options).decode
-    assert COSTS[comparison].rounds == token.total("client", "online").rounds
-    assert COSTS[comparison].offline_bytes == pytest.approx(token.total("server", "offline").received_bytes, rel=1e-3)
+    predicted = forecast(reference_token(comparison, "none")).decode
+    assert replace(predicted, stages=()) == COSTS[comparison]
+
+
+@pytest.mark.parametrize("network", ["lan", "wan", links(0.1, 50).model_dump()])
+@pytest.mark.parametrize("comparison", get_args(Comparison))
+def test_the_choice_follows_the_seconds_that_the_prediction_gives_the_links(
+    comparison: Comparison, network: object
+) -> None:
+    cell = reference_token(comparison, network)
+    expected = predict(cell)
+    links_alone = wall_seconds(0.0, COSTS[comparison], cell.network, "fss", "streamed")
+    assert token_seconds(COSTS[comparison], cell.network, "streamed") == links_alone
+    assert expected.decode_seconds == pytest.approx(
+        wall_seconds(expected.local_seconds, COSTS[comparison], cell.network, "fss", "streamed")
+    )
 
 
 def test_auto_is_resolved_for_each_network_before_the_cell_has_its_id() -> None:

@@ -14,10 +14,10 @@ from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.networks import Network, parse_network
 from orchestrator.run.actors import PartyActor
 from orchestrator.run.placement import ROLES
-from orchestrator.run.sweep import run_sweep
 from parties.transport.tls import Authority
 from tests.helpers import samples
 from tests.helpers.fake_party import FakeParty
+from tests.helpers.sweeping import sweep_in
 
 
 def network(given: object) -> Network:
@@ -106,7 +106,7 @@ def test_a_cell_sends_and_waits_for_the_same_with_tls(tmp_path: Path) -> None:
         }
     )
     console = Console(file=io.StringIO())
-    plain, secured = run_sweep(experiment, expand(experiment), tmp_path / "out", console=console).records
+    plain, secured = sweep_in(tmp_path / "out", experiment, expand(experiment), console=console).records
     for record in (plain, secured):
         assert record.error is None
         assert record.check is not None

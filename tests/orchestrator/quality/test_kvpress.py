@@ -92,14 +92,17 @@ def test_a_press_decodes_as_our_policy_of_the_same_name(prefix: tuple[Reader, Pr
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kvpress", "is no call|cannot be read"),
-        ("kvpress:KnormPress", "is no call"),
-        ("kvpress:AdaKVPress(press=other.SnapKVPress())", "other.SnapKVPress is not supported: it is no plain name of"),
+        ("kvpress", "is not a call|cannot be read"),
+        ("kvpress:KnormPress", "is not a call"),
+        (
+            "kvpress:AdaKVPress(press=other.SnapKVPress())",
+            "other.SnapKVPress is not supported: it is not a plain name of",
+        ),
         ("kvpress:AdaKVPress(press=SnapKVPress)", r"SnapKVPress is not supported\); write module:Class"),
         ("kvpress:KnormPress(**{'compression_ratio': 0.5})", r"\*\* is not supported"),
         ("kvpress:KnormPress(*[0.5])", r"\*\[0.5\] is not supported"),
         ("kvpress:KnormPress(compression_ratio=open('x'))", "no attribute 'open'"),
-        ("os:getcwd()", "getcwd is no class of os"),
+        ("os:getcwd()", "getcwd is not a class of os"),
         ("kvpress:NoSuchPress()", "NoSuchPress"),
         ("no_such_module:Press()", "no_such_module"),
         ("kvpress:KnormPress(compression_ratio=2.0)", "between 0 and 1"),

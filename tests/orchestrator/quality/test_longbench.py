@@ -114,10 +114,10 @@ def test_a_line_ends_at_its_newline_alone(tmp_path: Path, start: str, end: str) 
     ("changes", "message"),
     [
         ({"dataset": "nq"}, "line 1: the prompt of data set 'nq' is not known; known are those of LongBench: narrat"),
-        ({"dataset": "trec", "all_classes": None}, "line 1: 'all_classes' is no list of texts"),
-        ({"answers": []}, "line 1: 'answers' is no list of texts"),
-        ({"answers": [7]}, "line 1: 'answers' is no list of texts"),
-        ({"context": None}, "line 1: 'context' is no text"),
+        ({"dataset": "trec", "all_classes": None}, "line 1: 'all_classes' is not a list of texts"),
+        ({"answers": []}, "line 1: 'answers' is not a list of texts"),
+        ({"answers": [7]}, "line 1: 'answers' is not a list of texts"),
+        ({"context": None}, "line 1: 'context' is not a text"),
     ],
 )
 def test_a_row_that_is_not_longbenchs_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

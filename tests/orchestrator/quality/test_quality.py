@@ -4,6 +4,9 @@ import contextlib
 import importlib
 import json
 import multiprocessing
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,17 +170,17 @@ def test_results_of_another_form_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_a_line_separator_in_a_name_is_no_end_of_a_line(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path)
     strange = result("full", "visible", 1.0).model_copy(update={"task": "longbench:a\u2028b\x85c"})
-    store.append(strange)
-    assert store.read() == [strange]
+    with ResultStore(tmp_path) as store:
+        store.append(strange)
+    assert ResultStore(tmp_path).read() == (strange,)
 
 
 def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path / "out")
-    store.open(load_study(study_file(tmp_path)))
-    with pytest.raises(StoreError, match="holds results with seed: 0, the file says 1"):
-        store.open(load_study(study_file(tmp_path, seed=1)))
+    with ResultStore(tmp_path / "out") as store:
+        store.begin(load_study(study_file(tmp_path)))
+        with pytest.raises(StoreError, match="holds results with seed: 0, the file says 1"):
+            store.begin(load_study(study_file(tmp_path, seed=1)))
 
 
 @pytest.mark.parametrize(
@@ -277,12 +280,60 @@ def test_the_price_is_that_of_a_token_of_fss(tmp_path: Path) -> None:
     assert not full.measured
 
 
-def test_the_folder_of_no_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no study"):
-        ResultStore(tmp_path).study()
+def test_a_corrupt_line_is_named_moved_and_evaluated_again(tmp_path: Path) -> None:
+    path, out = study_file(tmp_path, policies=["full"], tasks=["needle_single"], samples=1), tmp_path / "out"
+    assert evaluate(path, out)[0] == 0
+    lines = (out / "results.jsonl").read_text().splitlines()
+    (out / "results.jsonl").write_text('{"task": "x"}\n' + lines[1] + "\n")
+    reader = ResultStore(out)
+    assert len(reader.read()) == 1
+    assert "results.jsonl line 1 is corrupt" in reader.warnings[0]
+    code, output = evaluate(path, out)
+    assert code == 0
+    assert "1 corrupt line(s)" in output
+    assert (out / "results.torn").read_text() == '{"task": "x"}\n'
+    assert sorted((out / "results.jsonl").read_text().splitlines()) == sorted(lines)
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results.jsonl").write_text(json.dumps({"task": "x"}) + "\n")
-    with pytest.raises(StoreError, match="line 1: damaged"):
-        ResultStore(tmp_path).read()
+def test_a_folder_that_another_study_writes_to_is_refused(tmp_path: Path) -> None:
+    with ResultStore(tmp_path / "out"):
+        code, output = evaluate(study_file(tmp_path), tmp_path / "out")
+    assert code == 2
+    assert "another run writes to" in output
+
+
+DIES_IN_A_WRITE = """
+import os, signal, sys
+from orchestrator.cli.main import main
+from orchestrator.records import jsonl
+
+left = int(sys.argv.pop(1))
+
+def write_half(file, line, whole=jsonl._write_whole):
+    global left
+    left -= 1
+    if not left:
+        file.write(line[: len(line) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(file, line)
+
+jsonl._write_whole = write_half
+main()
+"""
+
+
+def test_a_kill_in_the_middle_of_a_write_loses_no_finished_result(tmp_path: Path) -> None:
+    path, out = study_file(tmp_path, policies=["snapkv"], tasks=["needle_single"]), tmp_path / "out"
+    finished = 4
+    program = [sys.executable, "-c", DIES_IN_A_WRITE, str(finished + 1), "eval", str(path), "--out", str(out)]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == -signal.SIGKILL
+    left_behind = (out / "results.jsonl").read_text()
+    assert not left_behind.endswith("\n")
+    *whole, half = left_behind.split("\n")
+    assert len(whole) == len(ResultStore(out).read()) == finished
+    code, output = evaluate(path, out)
+    assert code == 0, output
+    after = (out / "results.jsonl").read_text().splitlines()
+    assert after[:finished] == whole
+    assert len(after) == len({json.loads(line)["sample"] for line in after}) * 2 * 3
+    assert (out / "results.torn").read_text() == half + "\n"

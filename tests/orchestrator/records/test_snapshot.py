@@ -7,15 +7,15 @@ import pytest
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment, load_experiment
-from orchestrator.records.snapshot import Frozen
+from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore, StoreError
 from tests.helpers import samples
 
 
-def freeze(folder: Path, experiment: Experiment, *, record: bool = True, update: bool = False) -> Frozen:
+def freeze(folder: Path, experiment: Experiment, *, record: bool = True, update: bool = False) -> Snapshot:
     """Begins or resumes a run; after this it has a record, if asked."""
     with RecordStore(folder) as store:
-        frozen = Frozen(store, experiment, expand(experiment), update=update)
+        frozen = Snapshot(store, experiment, expand(experiment), update=update)
         if record:
             store.append(samples.record(expand(experiment)[0]))
     return frozen

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.experiment.cells import expand
-from orchestrator.records.record import Status
+from orchestrator.records.record import Record, Status
 from orchestrator.records.store import RecordStore, StoreError
 from tests.helpers import samples
 
 CELLS = expand(samples.experiment())
 RECORDS = [samples.record(cell) for cell in CELLS]
+TIMES = 20
 
 
 def write(folder: Path, count: int = 3) -> None:
@@ -121,7 +122,7 @@ def test_a_writer_may_wait_for_another_to_end(tmp_path: Path) -> None:
     other = RecordStore(tmp_path)
     other.__enter__()
     threading.Timer(0.5, other.__exit__, (None, None, None)).start()
-    with RecordStore(tmp_path, patience_s=60.0) as store:
+    with RecordStore(tmp_path, wait_s=60.0) as store:
         store.append(RECORDS[0])
     assert store.read() == (RECORDS[0],)
 
@@ -201,3 +202,38 @@ def test_beginning_anew_keeps_the_old_records(tmp_path: Path) -> None:
         assert store.read() == ()
     assert kept == tmp_path / "records.20260301T120000Z.jsonl"
     assert kept.read_bytes() == old
+
+
+def test_each_line_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    parsed, validate = list[bytes](), Record.model_validate_json
+
+    def noted(line: bytes) -> Record:
+        parsed.append(line)
+        return validate(line)
+
+    monkeypatch.setattr(Record, "model_validate_json", noted)
+    with RecordStore(tmp_path) as store:
+        store.append(RECORDS[3])
+        assert list(store.latest().values()) == list(store.read()) == RECORDS[:4]
+    assert len(parsed) == 3
+
+
+def test_two_processes_of_one_command_append_whole_lines(tmp_path: Path) -> None:
+    with RecordStore(tmp_path) as store:
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=_append, args=(store, i)) for i in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        found = store.read()
+    assert {record.id for record in found} == {record.id for record in RECORDS[:2]}
+    assert len(found) == 2 * TIMES
+    assert store.warnings == []
+
+
+def _append(store: RecordStore, which: int) -> None:
+    for _ in range(TIMES):
+        store.append(RECORDS[which])

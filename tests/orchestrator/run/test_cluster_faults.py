@@ -23,10 +23,10 @@ from orchestrator.experiment.cells import expand
 from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore
 from orchestrator.run.placement import CPU_SHARE
-from orchestrator.run.sweep import run_sweep
 from tests.helpers.emulated_cluster import emulated_cluster
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.sweeping import sweep_in
 
 pytestmark = [
     pytest.mark.ray,
@@ -73,7 +73,7 @@ def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(clus
     striking = threading.Thread(target=strike)
     striking.start()
     console = Console(file=io.StringIO())
-    first, lost = run_sweep(experiment, expand(experiment), out, console=console, party_class=FAKE).records
+    first, lost = sweep_in(out, experiment, expand(experiment), console=console, party_class=FAKE).records
     striking.join()
     assert first.status is Status.OK
     assert lost.status is Status.PARTY_DIED
@@ -82,7 +82,7 @@ def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(clus
     assert lost.error.sent_bytes > 0
 
     more = fake_experiment(tmp_path, seq_lens=[18])
-    (after,) = run_sweep(more, expand(more), tmp_path / "more", console=console, party_class=FAKE).records
+    (after,) = sweep_in(tmp_path / "more", more, expand(more), console=console, party_class=FAKE).records
     assert after.status is Status.OK, after.error
 
 

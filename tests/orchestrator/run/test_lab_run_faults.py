@@ -97,7 +97,7 @@ def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tm
         struck.await_decoding()
         struck.descendants("ray::PartyActor")[0].kill()
         stalled.await_decoding()
-        with stutter(stalled.descendants("netem.relay")[0]):
+        with stutter(stalled.descendants("netem.relay_process")[0]):
             assert stalled.process.wait(LONG_S) == 1
         assert struck.process.wait(LONG_S) == 1
 
@@ -117,7 +117,7 @@ def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tm
 def test_a_killed_relay_fails_its_cell_and_a_killed_driver_takes_hosts_ray_and_parties_along(tmp_path: Path) -> None:
     with LabRun(tmp_path / "a", silence_s=15) as run:
         run.await_decoding()
-        run.descendants("netem.relay")[0].kill()
+        run.descendants("netem.relay_process")[0].kill()
         run.await_decoding(cell=2)  # on links that were made anew, and measured
         (cut,) = run.records()
         assert cut.status in (Status.TIMEOUT, Status.PARTY_DIED)  # whether Ray or a peer notices first

@@ -22,4 +22,4 @@ def test_the_example_runs_and_is_recorded_under_its_full_name(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = RecordStore(tmp_path / "out").read()
     assert (record.status, record.cell.policy.name) == ("ok", "latest_tokens:LatestTokens")
-    assert "latest_tokens:LatestTokens" in (tmp_path / "out/report.md").read_text()
+    assert "latest_tokens:LatestTokens" in (tmp_path / "out/report.csv").read_text()

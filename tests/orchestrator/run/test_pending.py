@@ -5,14 +5,25 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.experiment.cells import expand
+from orchestrator.experiment.link_time import PhaseCost
 from orchestrator.experiment.problems import ConfigError
-from orchestrator.predict.estimate import Estimate
+from orchestrator.predict.forecast import Forecast
+from orchestrator.predict.prediction import Prediction
 from orchestrator.records.record import Status
-from orchestrator.run.pending import Budget, Purse, parse_only, unfinished, wanted
+from orchestrator.run.pending import Budget, Spending, parse_only, unfinished, wanted
 from orchestrator.run.retry import Retry
 from tests.helpers import samples
 
 CELLS = expand(samples.experiment(engines=["plain", "crypten"]))
+
+
+def expected_to_take(seconds: float, online: float | None = None, offline: float = 0.0) -> Prediction:
+    """A prediction of given seconds and bytes; of unknown bytes where none are given."""
+    decode = PhaseCost(9, {"client": online or 0.0, "server": 0.0}, {"client": offline, "server": 0.0})
+    return Prediction(
+        tokens=2, counts=None if online is None else Forecast(decode, None, exact=True), link_seconds=0.0,
+        local_seconds=seconds, decode_seconds=seconds, prompt_seconds=0.0, setup_seconds=0.0, source="a test",
+    )  # fmt: skip
 
 
 def test_only_takes_names_and_lists() -> None:
@@ -56,22 +67,22 @@ def test_an_incorrect_result_counts_as_failed() -> None:
     ],
 )
 def test_a_budget_says_no_before_the_cell_that_would_exceed_it(budget: Budget, said: str) -> None:
-    purse, expected = Purse(budget), Estimate(30, 10, 4e8, 1e8, 9)
-    assert not purse.refusal(expected)
+    spending, expected = Spending(budget), expected_to_take(30, 4e8, 1e8)
+    assert not spending.refusal(expected)
     record = samples.record(CELLS[0], seconds=8.0)
     assert record.finished - record.started == timedelta(seconds=36)
-    purse.pay(record)
-    assert said in purse.refusal(expected)
+    spending.add(record)
+    assert said in spending.refusal(expected)
 
 
 def test_bytes_of_a_failed_cell_are_paid_too() -> None:
-    purse = Purse(Budget(sent_bytes=900))
-    purse.pay(samples.failure(CELLS[0]))
-    assert "--max-gigabytes" in purse.refusal(Estimate(1, 1, None, None, None))
+    spending = Spending(Budget(sent_bytes=900))
+    spending.add(samples.failure(CELLS[0]))
+    assert "--max-gigabytes" in spending.refusal(expected_to_take(1))
 
 
 def test_without_a_budget_everything_runs() -> None:
-    purse = Purse(Budget())
+    spending = Spending(Budget())
     for _ in range(3):
-        purse.pay(samples.record(CELLS[0]))
-    assert purse.refusal(Estimate(1e9, 1, 1e15, 1e15, 1)) == ""
+        spending.add(samples.record(CELLS[0]))
+    assert spending.refusal(expected_to_take(1e9, 1e15, 1e15)) == ""

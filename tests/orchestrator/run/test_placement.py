@@ -85,7 +85,7 @@ def test_the_user_can_stop_the_wait(placement: Placement) -> None:
 
 
 def test_a_missing_gpu_is_refused_at_once_and_says_what_to_do(nodes: dict[str, str]) -> None:
-    with pytest.raises(PlacementError, match=r"asks for a GPU.*gpu: false"):
+    with pytest.raises(PlacementError, match=r"needs a GPU.*gpu: false"):
         place(gpu=("client", "server", "dealer"), timeout_s=600)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.predict.estimate import estimate
+from orchestrator.predict.prediction import predict
 from orchestrator.records.assemble import build_record
 from orchestrator.records.record import Record, Status
 from orchestrator.records.store import RecordStore
@@ -80,17 +80,19 @@ def test_the_cell_has_an_id_of_its_own_and_its_job_says_so() -> None:
 
 
 @pytest.mark.parametrize("engine", ["plain", "crypten", "fss"])
-def test_an_estimate_takes_the_prompt_in_and_leaves_the_token_alone(engine: str) -> None:
-    inside, outside = (estimate(samples.cell(engines=[engine], prefill=way)) for way in ("mpc", "shared"))
+def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str) -> None:
+    inside, outside = (predict(samples.cell(engines=[engine], prefill=way)) for way in ("mpc", "shared"))
     assert inside.seconds_per_token == outside.seconds_per_token
     assert inside.seconds >= outside.seconds
     if engine == "crypten":
         assert inside.seconds > outside.seconds
 
 
-def test_a_cell_with_another_prefill_teaches_an_estimate_nothing() -> None:
+def test_a_cell_with_another_prefill_teaches_the_seconds_of_a_token() -> None:
     past = samples.record(samples.cell(prefill="shared"), seconds=77.0)
-    assert estimate(samples.cell(prefill="mpc"), [past]).source == "formula"
+    guess = predict(samples.cell(prefill="mpc"), [past])
+    assert (guess.source, guess.seconds_per_token) == (past.id, pytest.approx(77.0))
+    assert guess.prompt_seconds > 0
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_what_is_no_head_is_told_at_once() -> None:
 
 def test_an_answer_that_is_none_of_a_head_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of what does not speak its protocol
-    with pytest.raises(ClusterError, match="does not answer as a Ray head, or wants TLS"):
+    with pytest.raises(ClusterError, match="does not answer as a Ray head, or requires TLS"):
         probe(cluster)
     server.stop(None).wait()
 

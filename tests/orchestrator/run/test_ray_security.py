@@ -184,7 +184,7 @@ def test_a_driver_without_the_token_is_refused(head: Head, tmp_path: Path) -> No
 def test_a_driver_without_a_certificate_is_told_of_tls(head: Head, tmp_path: Path) -> None:
     done = run(head, tmp_path, RAY_USE_TLS=None)
     assert done.returncode == 2, done.stdout
-    assert "does not answer as a Ray head, or wants TLS (RAY_USE_TLS=1)" in done.stderr
+    assert "does not answer as a Ray head, or requires TLS (RAY_USE_TLS=1)" in done.stderr
 
 
 def test_the_head_greets_who_has_a_certificate(head: Head) -> None:

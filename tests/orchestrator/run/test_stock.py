@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from orchestrator.experiment.cells import expand
 from orchestrator.records.assemble import failed_record, trust_model
 from orchestrator.records.record import Status
-from orchestrator.records.snapshot import Frozen
+from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.report.summary import summarise
 from parties.engines import STOCK_IS_INSECURE
@@ -69,12 +69,12 @@ def test_stock_cells_can_be_left_out_and_named() -> None:
 def test_a_folder_of_an_earlier_version_goes_on_with_stock_only(tmp_path: Path) -> None:
     stock, private = samples.experiment(engines=[STOCK]), samples.experiment()
     with RecordStore(tmp_path) as store:
-        Frozen(store, stock, expand(stock))
+        Snapshot(store, stock, expand(stock))
         store.append(samples.record(cell(STOCK)))
         path = tmp_path / "experiment.yaml"
         told = yaml.safe_load(path.read_text())
         told["engines"] = [{"name": "crypten"}]  # as it was written before there was a choice
         path.write_text(yaml.safe_dump(told))
         with pytest.raises(StoreError, match=r"engines: .*'stock'.* then, .*'private'.* now"):
-            Frozen(store, private, expand(private))
-        Frozen(store, stock, expand(stock))
+            Snapshot(store, private, expand(private))
+        Snapshot(store, stock, expand(stock))

@@ -27,10 +27,11 @@ from orchestrator.records.store import RecordStore
 from orchestrator.run import ray_address
 from orchestrator.run.placement import ROLES
 from orchestrator.run.ray_session import ClusterError, ray_session
-from orchestrator.run.sweep import run_sweep, stop_on_signals
+from orchestrator.run.sweep import stop_on_signals
 from tests.helpers import samples, sweep_program
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.sweeping import sweep_in
 
 pytestmark = [
     pytest.mark.ray,
@@ -69,7 +70,7 @@ def test_runs_what_is_not_ok_yet_and_leaves_only_records(tmp_path: Path) -> None
         )
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     console = quiet()
-    outcome = run_sweep(experiment, [done, cut, new], out, console=console, party_class=FAKE)
+    outcome = sweep_in(out, experiment, [done, cut, new], console=console, party_class=FAKE)
     assert not outcome.interrupted
     assert [(record.id, record.status) for record in outcome.records] == [
         (cell.id, Status.OK) for cell in (done, cut, new)
@@ -86,7 +87,7 @@ def test_runs_what_is_not_ok_yet_and_leaves_only_records(tmp_path: Path) -> None
 def test_a_cell_that_must_fail_as_one_before_it_did_is_on_record_and_not_run(tmp_path: Path) -> None:
     experiment = fake_experiment(tmp_path, "prompterror-referee-loading", repeats=2)
     console = quiet()
-    outcome = run_sweep(experiment, expand(experiment), tmp_path / "out", console=console, party_class=FAKE)
+    outcome = sweep_in(tmp_path / "out", experiment, expand(experiment), console=console, party_class=FAKE)
     first, second = (record.error for record in outcome.records)
     assert first is not None
     assert second is not None
@@ -101,7 +102,7 @@ def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:
     (cell,) = expand(experiment)
     with RecordStore(tmp_path / "out") as store:
         store.append(ok_record(cell))
-    outcome = run_sweep(experiment, [cell], tmp_path / "out", address="127.0.0.1:1", party_class=FAKE)
+    outcome = sweep_in(tmp_path / "out", experiment, [cell], address="127.0.0.1:1", party_class=FAKE)
     assert [record.status for record in outcome.records] == [Status.OK]
 
 
@@ -109,7 +110,7 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
     experiment = fake_experiment(tmp_path)
     with ray_session(None):
         address = ray.get_runtime_context().gcs_address
-        run_sweep(experiment, expand(experiment), tmp_path / "out", console=quiet(), party_class=FAKE)
+        sweep_in(tmp_path / "out", experiment, expand(experiment), console=quiet(), party_class=FAKE)
         assert ray.is_initialized()
         assert ray.get_runtime_context().gcs_address == address
 

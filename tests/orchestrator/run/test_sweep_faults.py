@@ -19,9 +19,9 @@ from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.run import stopwatch
 from orchestrator.run.placement import ROLES
-from orchestrator.run.sweep import run_sweep
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.stepped_party import SteppedParty
+from tests.helpers.sweeping import sweep_in
 
 pytestmark = [
     pytest.mark.ray,
@@ -69,18 +69,18 @@ def test_a_disk_that_fills_up_keeps_what_is_finished_and_the_same_command_goes_o
     experiment = fake_experiment(tmp_path, "pause-server-decode", seq_lens=[16, 17])
     cells = expand(experiment)
     console = Console(file=io.StringIO())
-    run_sweep(experiment, cells[:1], out, console=console, party_class=FAKE)
+    sweep_in(out, experiment, cells[:1], console=console, party_class=FAKE)
     finished = (out / "records.jsonl").read_bytes()
 
     filling = threading.Thread(target=fill_once_parties_are_up, args=(out, small_disk))
     filling.start()
     with pytest.raises(StoreError, match=rf"cannot write .* to {out}/records.jsonl: No space left.*same command"):
-        run_sweep(experiment, cells, out, console=console, party_class=FAKE)
+        sweep_in(out, experiment, cells, console=console, party_class=FAKE)
     filling.join()
     assert (out / "records.jsonl").read_bytes() == finished
 
     (small_disk / "filler").unlink()
-    outcome = run_sweep(experiment, cells, out, console=console, party_class=FAKE)
+    outcome = sweep_in(out, experiment, cells, console=console, party_class=FAKE)
     assert [record.status for record in outcome.records] == [Status.OK, Status.OK]
     assert (out / "records.jsonl").read_bytes().startswith(finished)
     assert RecordStore(out).warnings == []
@@ -105,8 +105,8 @@ def test_a_clock_that_is_set_leaves_seconds_unharmed(tmp_path: Path, monkeypatch
     )
     began = time.monotonic()
     stepped = f"{SteppedParty.__module__}:{SteppedParty.__name__}"
-    outcome = run_sweep(
-        experiment, expand(experiment), tmp_path / "out", console=Console(file=io.StringIO()), party_class=stepped
+    outcome = sweep_in(
+        tmp_path / "out", experiment, expand(experiment), console=Console(file=io.StringIO()), party_class=stepped
     )
     took = time.monotonic() - began
     (record,) = outcome.records

@@ -108,7 +108,7 @@ def test_a_torn_checkpoint_is_refused(kept: int, tmp_path: Path) -> None:
 def test_heads_are_no_checkpoint(tmp_path: Path) -> None:
     made(tmp_path)
     (tmp_path / "heads.safetensors").rename(tmp_path / "heads.checkpoint")
-    with pytest.raises(TrainingError, match="is no checkpoint of this version"):
+    with pytest.raises(TrainingError, match="is not a checkpoint of this version"):
         make_heads(request(tmp_path, resume=True), settings(), silent)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.watch.page import html
 from orchestrator.watch.server import handler, page_routes
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.address import listen
 from parties.metering.serving import HttpServer
@@ -30,13 +30,13 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.course = Course("quickstart", 3, self.clock)
-        self.watch = Watch("quickstart-1", folder, self.course, self.clock)
+        self.sweep = SweepProgress("quickstart", 3, self.clock)
+        self.watch = Watch("quickstart-1", folder, self.sweep, self.clock)
         self.server = HttpServer(listen("127.0.0.1", 0), handler(page_routes(self.watch, html())))
         self.url = "http://{}:{}/".format(*self.server.address)
 
     def begin(self) -> None:
-        self.course.begin([40.0, 20.0])
+        self.sweep.begin([40.0, 20.0])
         self.watch.begin(cell(new_tokens=16))
         self.watch.links([*LINKS, AS_IT_IS])
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.watch.outside import doors, metrics_door, page_listener
+from orchestrator.watch.outside import inherited_sockets, metrics_socket, page_listener
 from orchestrator.watch.page import html
 from orchestrator.watch.server import Metrics, Routes, handler, page_routes, relay
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.address import Address, listen
 from parties.errors import AddressInUse
@@ -27,7 +27,7 @@ from tests.helpers.wires import PATIENCE_S
 
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
-    return Watch("run-1", tmp_path, Course("run", 2))
+    return Watch("run-1", tmp_path, SweepProgress("run", 2))
 
 
 @contextmanager
@@ -112,9 +112,9 @@ def test_a_taken_port_is_named() -> None:
 
 INSIDE = """
 import os, sys
-from orchestrator.watch.outside import metrics_door, page_listener
+from orchestrator.watch.outside import metrics_socket, page_listener
 from orchestrator.watch.targets import targets_dir
-metrics, page = metrics_door(), page_listener("192.0.2.1", 1)
+metrics, page = metrics_socket(), page_listener("192.0.2.1", 1)
 assert not metrics.get_inheritable() and not any(name.endswith("_FD") for name in os.environ)
 print(targets_dir(), flush=True)
 for listener in (metrics, page):
@@ -130,7 +130,7 @@ def test_a_driver_without_a_network_of_ours_is_reached_by_the_sockets_that_it_in
 ) -> None:
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path))
     away = ["unshare", "--net"] if os.geteuid() == 0 else []
-    with doors(listen("127.0.0.1", 0)) as outside:
+    with inherited_sockets(listen("127.0.0.1", 0)) as outside:
         ports = [socket.socket(fileno=os.dup(number)) for number in outside.descriptors]
         addresses = [port.getsockname() for port in ports]
         for port in ports:
@@ -150,4 +150,4 @@ def test_a_driver_without_a_network_of_ours_is_reached_by_the_sockets_that_it_in
 
 def test_outside_of_a_lab_there_is_no_door(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPCACHE_BENCH_METRICS_FD", raising=False)
-    assert metrics_door() is None
+    assert metrics_socket() is None

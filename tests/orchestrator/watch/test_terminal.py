@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.records.assemble import failed_record
 from orchestrator.run.placement import ROLES
-from orchestrator.watch.terminal import Course, duration, size, view
+from orchestrator.watch.terminal import SweepProgress, duration, size, view
 from parties.roles.reports import PartyProgress
 from tests.helpers.fake_cells import fake_cell
 
@@ -53,9 +53,9 @@ def output(console: Console) -> str:
 
 
 def test_a_terminal_shows_every_party_with_all_its_numbers(tmp_path: Path) -> None:
-    screen, course = console(terminal=True), Course("quickstart", 2)
-    with view(screen, course) as shown:
-        course.begin([10.0, 20.0])
+    screen, sweep = console(terminal=True), SweepProgress("quickstart", 2)
+    with view(screen, sweep) as shown:
+        sweep.begin([10.0, 20.0])
         shown.begin(fake_cell(tmp_path))
         shown.update(progress())
     text = output(screen)
@@ -67,18 +67,18 @@ def test_a_terminal_shows_every_party_with_all_its_numbers(tmp_path: Path) -> No
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_links_being_measured_are_shown(tmp_path: Path, *, terminal: bool) -> None:
     now = iter([0.0, 0.0, *[9.0] * 20])
-    screen, course = console(terminal=terminal), Course("quickstart", 2, lambda: next(now))
-    with view(screen, course) as shown:
-        course.begin([10.0, 20.0])
+    screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 2, lambda: next(now))
+    with view(screen, sweep) as shown:
+        sweep.begin([10.0, 20.0])
         shown.begin(fake_cell(tmp_path))
         shown.note("measuring the link client>server")
     assert "measuring the link client>server" in output(screen)
 
 
 def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) -> None:
-    screen, course = console(terminal=True), Course("quickstart", 1)
-    with view(screen, course) as shown:
-        course.begin([10.0])
+    screen, sweep = console(terminal=True), SweepProgress("quickstart", 1)
+    with view(screen, sweep) as shown:
+        sweep.begin([10.0])
         shown.begin(fake_cell(tmp_path))
         shown.update(dict.fromkeys(ROLES))
     assert "starting" in output(screen)
@@ -86,9 +86,9 @@ def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) ->
 
 def test_a_log_gets_a_line_every_few_seconds_and_no_control_codes(tmp_path: Path) -> None:
     clock = Clock()
-    log, course = console(terminal=False), Course("quickstart", 1, clock)
-    with view(log, course) as shown:
-        course.begin([30.0])
+    log, sweep = console(terminal=False), SweepProgress("quickstart", 1, clock)
+    with view(log, sweep) as shown:
+        sweep.begin([30.0])
         shown.begin(fake_cell(tmp_path))
         for _ in range(40):
             clock.now += 0.25
@@ -102,10 +102,10 @@ def test_a_log_gets_a_line_every_few_seconds_and_no_control_codes(tmp_path: Path
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_failed_cell_says_what_happened_on_one_line(tmp_path: Path, terminal: bool) -> None:
-    screen, course = console(terminal=terminal), Course("quickstart", 3)
+    screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 3)
     error = {"status": "party_died", "message": "server [red]is gone[/red]", "role": "server"}
-    with view(screen, course) as shown:
-        course.begin([1.0, 1.0, 1.0])
+    with view(screen, sweep) as shown:
+        sweep.begin([1.0, 1.0, 1.0])
         shown.begin(fake_cell(tmp_path))
         shown.end(failed_record(fake_cell(tmp_path), error, (), NOW, NOW), None)
     assert "[1/3] plain full 16 tokens" in output(screen)
@@ -115,9 +115,9 @@ def test_a_failed_cell_says_what_happened_on_one_line(tmp_path: Path, terminal: 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_text_is_shown_as_it_is(tmp_path: Path, terminal: bool) -> None:
-    screen, course = console(terminal=terminal), Course("quickstart", 1)
-    with view(screen, course) as shown:
-        course.begin([1.0])
+    screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 1)
+    with view(screen, sweep) as shown:
+        sweep.begin([1.0])
         shown.begin(fake_cell(tmp_path))
         shown.end(
             failed_record(fake_cell(tmp_path), {"status": "oom", "message": "m"}, (), NOW, NOW), "[bold]a word[/bold]"
@@ -127,16 +127,16 @@ def test_the_text_is_shown_as_it_is(tmp_path: Path, terminal: bool) -> None:
 
 def test_the_time_left_follows_the_estimates_and_the_clock() -> None:
     clock = Clock()
-    course = Course("quickstart", 3, clock)
-    course.begin([10.0, 20.0, 30.0])
-    assert course.seconds_left == 60.0
+    sweep = SweepProgress("quickstart", 3, clock)
+    sweep.begin([10.0, 20.0, 30.0])
+    assert sweep.seconds_left == 60.0
     clock.now += 4
-    assert course.seconds_left == 56.0
+    assert sweep.seconds_left == 56.0
     clock.now += 100  # slower than expected: the cells to come are still to come
-    assert course.seconds_left == 50.0
-    course.begin([200.0, 300.0])
-    assert course.seconds_left == 500.0
-    assert "cell 2 of 3, 1 min 44 s elapsed, about 8 min 20 s left" in str(course)
+    assert sweep.seconds_left == 50.0
+    sweep.begin([200.0, 300.0])
+    assert sweep.seconds_left == 500.0
+    assert "cell 2 of 3, 1 min 44 s elapsed, about 8 min 20 s left" in str(sweep)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from orchestrator.records.record import LinkReading, Status
 from orchestrator.records.timeline import load
 from orchestrator.watch.server import DriverCollector
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.metering.registry import BY_NAME, METRICS
 from tests.helpers.samples import cell, failure, record
@@ -33,11 +33,11 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.course = Course("quickstart", 3, self.clock)
-        self.watch = Watch("quickstart-1", folder, self.course, self.clock)
+        self.sweep = SweepProgress("quickstart", 3, self.clock)
+        self.watch = Watch("quickstart-1", folder, self.sweep, self.clock)
 
     def begin(self) -> None:
-        self.course.begin([10.0, 20.0])
+        self.sweep.begin([10.0, 20.0])
         self.watch.begin(cell())
 
     def work(self, seconds: int, start: int = 0) -> None:
@@ -138,7 +138,7 @@ def test_until_a_cell_has_samples_the_page_keeps_the_one_before(run: Run) -> Non
     run.work(3)
     known = run.watch.page("", -1, 0)
     run.watch.end(record(), None)
-    run.course.begin([20.0])
+    run.sweep.begin([20.0])
     second = cell(seq_lens=[256])
     run.watch.begin(second)
     waiting = run.watch.page(known["cell"], known["generation"], 3)

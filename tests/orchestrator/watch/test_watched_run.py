@@ -15,7 +15,7 @@ import pytest
 from orchestrator.records.timeline import load
 from orchestrator.watch.observation import observing
 from orchestrator.watch.prometheus import down, running
-from orchestrator.watch.terminal import Course
+from orchestrator.watch.terminal import SweepProgress
 from tests.orchestrator.watch.test_watching_prometheus import (
     LONG_S,
     free_port,
@@ -64,8 +64,8 @@ def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monke
     folder = tmp_path / "targets"
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
     monkeypatch.setattr("orchestrator.watch.observation._own_host", lambda: "127.0.0.1")
-    course = Course("same", 1)
-    with observing("same", tmp_path / "one", course) as one, observing("same", tmp_path / "two", course) as two:
+    sweep = SweepProgress("same", 1)
+    with observing("same", tmp_path / "one", sweep) as one, observing("same", tmp_path / "two", sweep) as two:
         one.targets.write({"client": ("127.0.0.1", 1)})
         two.targets.write({"client": ("127.0.0.1", 2)})
         found = targets(folder)

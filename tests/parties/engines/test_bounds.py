@@ -1,4 +1,4 @@
-"""Declared ranges: a plain run is held to them, and what leaves one is named by number, layer and value."""
+"""Declared ranges: a plain run is compared with them, and a departure is reported by number, layer and value."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import BeyondBound, Simulation, share, value_of
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.randomness.source import Source
 from parties.engines.plain import ACTIVATIONS
 from parties.engines.watched import WatchedEngine
@@ -30,7 +30,7 @@ ENGINES = {"fss": Computation, "crypten": CrypTenEngine}
 
 
 def watched(name: str, spec: Any = SPEC) -> tuple[Watch, torch.Tensor, torch.Tensor]:
-    """What a watch saw of a policy's run on a tiny model, its logits, and those without a watch."""
+    """Runs a policy on a tiny model: the watch, the logits with it and the logits without it."""
     decoder, text = plain(case(name), spec, kind=WatchedEngine), tokens(spec)
     decoder.engine.watch = watch = Watch(dict(ENGINES["fss"].bounds) | dict(ENGINES["crypten"].bounds))
     return watch, decode(decoder, *text).logits, decode(plain(case(name), spec), *text).logits
@@ -44,14 +44,14 @@ def test_no_policy_leaves_a_range_on_a_tiny_model_and_watching_changes_nothing(n
 
 
 def test_every_declared_number_is_seen() -> None:
-    seen = {"rival"}  # by the choice of a token, which `decode` leaves out
+    seen = {"compared logit"}  # by the choice of a token, which `decode` leaves out
     for spec, cases in ((SPEC, list(VARIANTS)), (GPT2, ["full"])):
         seen |= {key for name in cases for key in watched(name, spec)[0].seen}
     for engine in ENGINES.values():
         assert set(engine.bounds) <= seen
 
 
-def test_a_departure_is_the_first_one_of_its_kind_with_the_value_farthest_outside() -> None:
+def test_the_first_departure_of_a_kind_is_reported_with_the_value_farthest_outside() -> None:
     watch = Watch({"a": certain("number a", -1.0, 2.0), "b": rare("number b", 2.0**10, 32)}, token=3)
     watch.see("a", torch.tensor([0.0, 2.0]), 0)
     watch.see("unknown", torch.tensor([1e9]), 0)
@@ -68,7 +68,7 @@ def test_a_departure_is_the_first_one_of_its_kind_with_the_value_farthest_outsid
     assert watch.first[Kind.CERTAIN] is left
 
 
-def test_a_number_that_is_none_is_out_of_every_range() -> None:
+def test_nan_is_out_of_every_range() -> None:
     watch = Watch({"a": certain("number a", -1.0, 1.0)})
     watch.see("a", torch.tensor([0.0, float("nan")]), 0)
     assert watch.first[Kind.CERTAIN].value is None
@@ -77,13 +77,15 @@ def test_a_number_that_is_none_is_out_of_every_range() -> None:
 def test_beyond_a_certain_bound_the_private_result_is_wrong_whatever_the_randomness(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the word promises, at the activation: right at both ends, and wrong just beyond with every seed."""
-    monkeypatch.setattr("parties.engines.fss.cost.simulation._require", lambda *_: None)  # between hosts nobody checks
+    """The activation is right at both ends of its range, and wrong just beyond with every seed."""
+    monkeypatch.setattr(
+        "parties.engines.fss.cost.simulation._require", lambda *_: None
+    )  # a run between hosts does not check
 
     def error(value: float, seed: int) -> float:
         def program(source: Source) -> Program[Any]:
             x = yield from gates.open_(share(source, torch.tensor([value]), 64.0))
-            return (yield from smooth(x, "silu"))
+            return (yield from activation(x, "silu"))
 
         found = value_of(*Simulation(seed).run(program))
         return float((found - ACTIVATIONS["silu"](torch.tensor([value]))).abs())
@@ -106,7 +108,7 @@ def test_a_simulation_refuses_a_bound_that_does_not_hold_where_it_is_declared(ma
 
 
 def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, float], **cell: Any) -> OutOfRange:
-    """The referee's refusal of a cell of a tiny model, some of whose matrices are multiplied."""
+    """Returns the referee's refusal of a cell of a tiny model, some of whose matrices are scaled up."""
 
     def larger(model: str) -> dict[str, torch.Tensor]:
         weights = load_weights(model)

@@ -28,8 +28,8 @@ SCALE = 2.0**16
 
 
 def select(engine: Any, coarse: Any, fine: Any, blocks: Any) -> Any:
-    picks = run(engine.top_clusters(coarse, fine, CLUSTERS.parents, 3, 4))
-    return run(engine.pick(picks, blocks)).sum(1)  # picks come in any order
+    selected = run(engine.top_clusters(coarse, fine, CLUSTERS.parents, 3, 4))
+    return run(engine.pick(selected, blocks)).sum(1)  # blocks come in any order
 
 
 def compact(engine: Any, scores: Any, rows: Any) -> Any:
@@ -70,7 +70,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def rows_of_many_sizes() -> Tensor:
-    """Rows of a residual stream as SmolLM2-135M has them: mean squares from 0.007 to 9e5, with outliers."""
+    """Draws rows of a residual stream like SmolLM2-135M's: mean squares from 0.007 to 9e5, with outliers."""
     rows = randn(6, 576) * torch.tensor([0.08, 0.5, 3.0, 20.0, 50.0, 900.0]).unsqueeze(1)
     rows[4, 7], rows[5, 7] = 1300.0, -22_500.0
     return rows
@@ -98,9 +98,9 @@ CASES: list[tuple[str, tuple[Tensor, ...], float]] = [
     (
         "select",
         (
-            randn(4, len(CLUSTERS.coarse_rivals)),
-            randn(4, len(CLUSTERS.fine_rivals), seed=1),
-            randn(2, len(CLUSTERS.fine_rivals), 6, seed=2),
+            randn(4, len(CLUSTERS.coarse_candidates)),
+            randn(4, len(CLUSTERS.fine_candidates), seed=1),
+            randn(2, len(CLUSTERS.fine_candidates), 6, seed=2),
         ),
         1e-3,
     ),
@@ -138,7 +138,7 @@ def compute(role: str, mesh: Mesh, meter: StageMeter, cases: list[tuple[str, tup
 
 
 def _my_part(role: str, x: Tensor) -> Tensor:
-    """Shares that both processes can make alike: the mask is drawn from a seed."""
+    """Makes the same shares in both processes: the mask is drawn from a seed."""
     mask = torch.randint(-(2**63), 2**63 - 1, x.shape, generator=torch.Generator().manual_seed(7))
     return mask if role == "client" else (x.double() * SCALE).round().long() - mask
 
@@ -234,7 +234,7 @@ def decode(role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -> None:
-    # a prompt whose ranks are clear of ties: CrypTen's exponential is off by up to 1 %, which may flip a near tie
+    # a prompt without near ties of ranks: CrypTen's exponential is off by up to 1 %, which may flip one
     prompt, steps = random_tokens(SHALLOW[family], 40, seed=5), 2
     decoder, cache = plain_decoder(SHALLOW[family], POLICIES[policy]), Cache.empty(SHALLOW[family].n_layers)
     run(decoder.prefill(run(decoder.embed(prompt[:-1], len(prompt) - 1, 0)), cache))

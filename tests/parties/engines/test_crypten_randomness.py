@@ -1,4 +1,4 @@
-"""What CrypTen draws from: `stock` is read from one message, `private` is not, and nothing else differs."""
+"""CrypTen's randomness: `stock` can be read from one message, `private` cannot, and nothing else differs."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ def table() -> Tensor:
 
 
 def embed(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> Any:
-    """One embedded token; the client keeps all that it holds and the first message that it gets."""
+    """Embeds a token; the client returns all that it holds and the first message that it receives."""
     if role == "dealer":
         return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None)
     engine: Any = make_engine("crypten", role, mesh, meter, randomness=randomness)
@@ -71,7 +71,7 @@ def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only
     _, own = results["client"]
     hot = torch.zeros(1, VOCAB, dtype=torch.int64)
     hot[0, TOKEN] = 1
-    # the server's shares: of the client's row, and of its own matrix less the matrix itself, which the client holds
+    # the server's shares of the client's row, and of its own matrix minus the matrix, which the client holds
     first, second = own["heard"].split([VOCAB, VOCAB * HIDDEN])
     masks = (hot - own["hot"]).reshape(-1) - first
     predicted = continued(masks, VOCAB * HIDDEN)
@@ -80,7 +80,7 @@ def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only
         return
     assert predicted is not None
     read = second.reshape(VOCAB, HIDDEN) + predicted.reshape(VOCAB, HIDDEN) + own["table"]
-    assert (read - (table().double() * SCALE).long()).abs().max() <= 1  # CrypTen's encoding rounds as it likes
+    assert (read - (table().double() * SCALE).long()).abs().max() <= 1  # CrypTen's encoding may round either way
 
 
 def test_what_is_computed_is_the_same(embedded: tuple[Randomness, Any]) -> None:
@@ -113,7 +113,7 @@ def test_shares_of_zero_cancel_and_never_repeat_for_as_many_messages() -> None:
 
 
 class Draws(TorchDispatchMode):
-    """Notes every operation of torch that draws a random number."""
+    """Records every operation of torch that draws a random number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Draws(TorchDispatchMode):
 
 
 def watched(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> Any:
-    """A prompt and a token, eviction, selection and argmax included; what torch drew meanwhile."""
+    """Runs a prompt and a token, with eviction, selection and argmax; returns what torch drew."""
     spec, owns = replace(LLAMA, n_layers=2), role == "client"
     weights, prompt = folded(spec) if role == "server" else None, random_tokens(spec, 12, seed=5)
     policy = MPCache(static_keep=0.6, select=0.5, fine_size=2, coarse_size=4, share_from=1, share_layers=1)

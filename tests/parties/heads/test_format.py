@@ -1,4 +1,4 @@
-"""Files of trained heads: what is written is read, and whatever else a file may hold is refused by what is wrong."""
+"""Files of trained heads: a written file is read back, and any other content is refused with the reason."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_no_path_and_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 100, -1])
-def test_a_torn_file_is_refused(kept: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(kept: int, tmp_path: Path) -> None:
     path = Path(saved(tmp_path))
     path.write_bytes(path.read_bytes()[:kept])
     assert "cannot be read" in refusal(str(path))
@@ -123,7 +123,7 @@ def test_metadata_that_is_not_known_is_refused(key: str, value: str, tmp_path: P
 
 
 def scores(kind: Any, spec: Any, weights: Any, prompt: list[int]) -> list[Any]:
-    """What the folded heads of each layer rate the prompt's tokens with, on the plain engine."""
+    """Returns the ratings of the prompt's tokens by the folded heads of each layer, on the plain engine."""
     head, engine, found = random_head(kind, spec, weights, seed=3), PlainEngine(StageMeter()), []
     folded = fold_head(head, spec, weights)
     assert shapes_of(folded) == {name: tuple(tensor.shape) for name, tensor in folded.items()}

@@ -1,4 +1,4 @@
-"""Heads that come with the project: found by the name of their model, small, and of use."""
+"""Heads that come with the project: found by model name, small, and better than chance."""
 
 import re
 from dataclasses import replace
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 
 KINDS: Any = ("locret", "attention_gate")
 MODEL = "smollm2-135m"
-TEXT = ROOT / "docs" / "protocols.md"  # nothing like it was trained with
+TEXT = ROOT / "docs" / "protocols.md"  # unlike the training text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_means_the_file_that_came_with_the_project(kind: Any) -> None:
+def test_a_name_selects_the_file_that_comes_with_the_project(kind: Any) -> None:
     assert MODEL in shipped(kind)
     assert read_head(MODEL, kind).model == MODEL
     spec = load_spec(MODEL)
@@ -34,7 +34,7 @@ def test_a_name_means_the_file_that_came_with_the_project(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_name_is_a_path_and_no_name_tells_the_names(kind: Any, tmp_path: Path) -> None:
+def test_another_name_is_a_path_and_an_empty_one_lists_the_names(kind: Any, tmp_path: Path) -> None:
     assert find(str(tmp_path / MODEL), kind) == tmp_path / MODEL
     with pytest.raises(HeadError, match=r"give the path of a .safetensors file or 'smollm2-135m'"):
         read_head("", kind)
@@ -42,7 +42,7 @@ def test_another_name_is_a_path_and_no_name_tells_the_names(kind: Any, tmp_path:
         read_head("smollm2-1b", kind)
 
 
-def test_all_are_small_and_have_a_card_that_says_how_to_make_them() -> None:
+def test_all_are_small_and_have_a_card_with_the_command_that_makes_them() -> None:
     files = list(FOLDER.glob("*.safetensors"))
     assert {path.suffix for path in FOLDER.iterdir()} == {".md", ".safetensors"}
     assert sum(path.stat().st_size for path in files) < 5e6

@@ -78,7 +78,7 @@ def test_refuses_other_kinds_by_the_name_of_the_fact(tmp_path: Path, fact: str, 
 )
 def test_refuses_facts_that_it_does_not_know(tmp_path: Path, fact: str, value: float) -> None:
     path = written("llama", tmp_path / "model.gguf", **{fact: value})
-    with pytest.raises(ModelError, match=f"llama.{fact.replace('__', '.')} is .*does not understand"):
+    with pytest.raises(ModelError, match=f"llama.{fact.replace('__', '.')} is .*does not support"):
         load_spec(str(path))
 
 
@@ -86,7 +86,7 @@ def test_refuses_facts_that_it_does_not_know(tmp_path: Path, fact: str, value: f
 def test_refuses_tensors_that_it_would_have_to_ignore(tmp_path: Path, name: str) -> None:
     spec, weights = load_spec(SHAPES["llama"]), load_weights(SHAPES["llama"])
     write_gguf(tmp_path / "model.gguf", spec, weights, extra={name: torch.ones(8)})
-    with pytest.raises(ModelError, match=f"tensor {name}, which the decoder does not understand"):
+    with pytest.raises(ModelError, match=f"tensor {name}, which the decoder does not support"):
         load_spec(str(tmp_path / "model.gguf"))
 
 

@@ -61,7 +61,7 @@ def test_options_change_the_shape() -> None:
         ("random:llama?layers=two", "layers is 'two'"),
         ("random:llama?layers=-1", "layers is '-1'"),
         ("random:llama?layers=0", "n_layers is 0"),
-        ("random:llama?hidden=65", "hidden=65 is no multiple of heads=4"),
+        ("random:llama?hidden=65", "hidden=65 is not a multiple of heads=4"),
         ("random:llama?heads=0", "heads=0"),
         ("random:llama?kv_heads=3", "n_kv_heads is 3"),
         ("random:gpt2?kv_heads=3", "n_kv_heads is 3"),

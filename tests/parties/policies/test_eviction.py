@@ -1,4 +1,4 @@
-"""Eviction against independent references, in both modes; and what holds for every policy whatever its parameters."""
+"""Eviction against independent references, in both modes; and properties of every policy for all parameters."""
 
 from dataclasses import replace
 from typing import Any
@@ -69,7 +69,7 @@ def test_decodes_what_an_independent_reference_decodes(
 
 @pytest.mark.parametrize("name", ["h2o", "tova", "streaming_llm", "snapkv"])
 def test_among_equals_the_lower_index_stays(name: str) -> None:
-    """Queries of zero look at everything alike."""
+    """Queries of zero attend to everything equally."""
     flat = WEIGHTS | {key: torch.zeros_like(w) for key, w in WEIGHTS.items() if ".q." in key}
     prompt, text = tokens(prompt=11, steps=5)
     for interval in (1, 2):

@@ -1,4 +1,4 @@
-"""Caches of thousands of tokens: every policy decodes like the plain engine, where rows of scores are long."""
+"""Caches of thousands of tokens: every policy decodes like the plain engine with long rows of scores."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -12,7 +12,7 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.bounds import CACHE_LIMIT
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
@@ -46,7 +46,7 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
         yield from engine.install(shapes, installed if source.rank == SERVER else None)
         shared = {name: share(source, value, CACHE_LIMIT) for name, value in named.items()}
         held = Cache.from_values(SPEC.n_layers, cache.position, shared)
-        yield from engine.fix(held)
+        yield from engine.mask_cache(held)
         decoder = Decoder(engine, SPEC, policy)
         for token in text:
             x = yield from decoder.embed([token] if source.rank == CLIENT else None, 1, held.position)
@@ -56,7 +56,7 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
     for seed in range(20):
         try:
             first, second = Simulation(seed).run(program)
-        except DangerZone:
+        except TruncationFailure:
             continue
         return torch.cat([value_of(a, b) for a, b in zip(first, second, strict=True)])
     raise AssertionError("a truncation failed in each of twenty runs")

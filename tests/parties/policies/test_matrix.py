@@ -1,4 +1,4 @@
-"""Every policy on every engine, prefill and decoding: what the plain engine decodes, by messages that say nothing."""
+"""Every policy on every engine, prefill and decoding: the plain engine's tokens, by messages that reveal nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Openings, Program, run
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, value_of
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
@@ -69,10 +69,10 @@ def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, li
         trace.clear()
         try:
             first, second = Simulation(seed).run(watched)
-        except DangerZone:
+        except TruncationFailure:
             continue
         return torch.cat([value_of(a, b) for a, b in zip(first[0], second[0], strict=True)]), first[1], trace
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -97,12 +97,12 @@ def opened(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]
             source.device = torch.device(device)
         try:
             simulation.run(decoding(name, *tokens()))
-        except DangerZone:
+        except TruncationFailure:
             continue
         return [
             part.cpu() if isinstance(part, Tensor) else torch.from_numpy(part) for r in simulation.opened for part in r
         ]
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @pytest.mark.gpu

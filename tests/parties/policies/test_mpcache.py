@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"fine_size": 4, "coarse_size": 8}
 
 @dataclass(frozen=True)
 class Decoded:
-    """What project and reference agreed on: for each step, layer and head the attended tokens."""
+    """The common result of project and reference: the attended tokens of each step, layer and head."""
 
     tokens: list[int]
     kept: list[list[int]]
@@ -33,8 +33,8 @@ class Decoded:
 def attended_by_head(selection: Selection, heads: int) -> list[list[int]]:
     """The cached tokens that each head was given."""
     always = [token for span in selection.always for token in range(*span)]
-    picked = selection.picks.index.tolist() if selection.count else [[]] * heads
-    start, size = selection.rivals[0], range(selection.size)
+    picked = selection.selected.index.tolist() if selection.count else [[]] * heads
+    start, size = selection.candidates[0], range(selection.size)
     return [sorted([*always, *(start + cluster * len(size) + i for cluster in row for i in size)]) for row in picked]
 
 
@@ -50,7 +50,7 @@ def agree(
     weights: dict[str, Tensor] | None = None,
     **parameters: Any,
 ) -> Decoded:
-    """Decodes with project and reference, each fed with its own tokens, and compares all there is."""
+    """Decodes with project and reference, each with its own tokens, and compares all results."""
     weights = weights or precise_weights(spec, seed)
     prompt = random_tokens(spec, seq_len, seed)
     policy = MPCache(**parameters)
@@ -58,9 +58,9 @@ def agree(
     cache = prefilled(decoder, prompt)
     naive = NaiveMPCache(spec, weights, prompt[:-1], Settings(**parameters))
 
-    for layer, leader in enumerate(naive.leaders):
-        assert policy.leader(layer) == leader
-        assert cache.layers[leader].kept.tolist() == naive.kept[layer]
+    for layer, source_layer in enumerate(naive.source_layers):
+        assert policy.source_layer(layer) == source_layer
+        assert cache.layers[source_layer].kept.tolist() == naive.kept[layer]
         assert len(naive.kept[layer]) == policy.cached(seq_len - 1)
 
     token = expected_token = prompt[-1]
@@ -144,7 +144,7 @@ def test_whatever_the_parameters(
 
 
 def test_choices_depend_on_head_step_and_layer() -> None:
-    """Without this, agreement on them would say little."""
+    """Otherwise an agreement of both would prove little."""
     decoded = agree(SPECS["llama"], 90, 6, seed=6, static_keep=0.7, share_from=0, share_layers=1, **SMALL)
     heads = decoded.attended[0][0]
     assert any(head != heads[0] for head in heads)
@@ -156,14 +156,14 @@ def test_choices_depend_on_head_step_and_layer() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_among_equals_the_lower_index_wins(name: str) -> None:
-    """Queries of zero look at everything alike: the prompt's start stays, and the first clusters win."""
+def test_among_equals_the_lower_index_is_selected(name: str) -> None:
+    """Queries of zero attend to everything equally: the prompt's start is kept, and the first clusters are selected."""
     spec = SPECS[name]
     weights = precise_weights(spec)
     weights |= {key: torch.zeros_like(w) for key, w in weights.items() if ".q." in key}
     decoded = agree(spec, 51, 3, weights=weights, static_keep=0.8, select=0.3, **SMALL)
     assert decoded.kept == [list(range(40))] * spec.n_layers
-    # 41 tokens are 11 fine clusters: the first and the last, and int(11 * 0.3) = 3 winners
+    # 41 tokens are 11 fine clusters: the first and the last, and int(11 * 0.3) = 3 selected
     assert decoded.attended[0] == [[[*range(16), 40]] * spec.n_heads] * spec.n_layers
 
 

@@ -1,4 +1,4 @@
-"""What holds for every policy: honest public counts, caches that change hands, and parameters that are checked."""
+"""Properties of every policy: true public counts, caches that can be handed over, and checked parameters."""
 
 import inspect
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ SPECS = {
 
 
 class WatchedEngine(PlainEngine):
-    """The plain engine; notes for each attention how many tokens went in, and which selection it was given."""
+    """The plain engine; records the number of tokens and the selection of each attention."""
 
     def __init__(self) -> None:
         super().__init__(StageMeter())
@@ -51,7 +51,7 @@ class WatchedEngine(PlainEngine):
 
 
 def precise_weights(spec: ModelSpec, seed: int = 0) -> dict[str, Tensor]:
-    """Canonical weights in float64, so that folding them rounds nothing that matters."""
+    """Canonical weights in float64, so that folding causes no significant rounding."""
     return {name: tensor.double() for name, tensor in random_weights(spec, seed).items()}
 
 

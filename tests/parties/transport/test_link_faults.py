@@ -205,8 +205,8 @@ def test_what_is_no_header_at_all_is_damaged(noise: bytes) -> None:
 
 def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself() -> None:
     with linked() as (client, server, meter, _):
-        aside = meter.aside("offline.material")
-        hearing = later(lambda: [len(client.receive(aside)) for _ in range(200)])
+        account = meter.background_account("offline.material")
+        hearing = later(lambda: [len(client.receive(account)) for _ in range(200)])
         listening = later(lambda: [len(server.receive()) for _ in range(200)])
         with meter.stage("softmax"):
             saying = later(lambda: [server.send(bytes(50_000)) for _ in range(200)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parties.errors import HelloRefused, PeerLost, PeersMissing
 from parties.transport.mesh import ROLES
-from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_ourselves
+from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_self_connection
 from tests.helpers.wires import PATIENCE_S, SESSION, child, join, later, listeners
 
 PAIR = ("client", "server")
@@ -80,8 +80,8 @@ REFUSED = {
     "odd role": ({"role": ["server"]}, "is expected"),
     "odd session": ({"session": 7}, "another session"),
     "surrogate session": ({"session": "\ud800"}, "another session"),
-    "other version": ({"version": 99}, f"speaks version 99, we speak {PROTOCOL_VERSION}"),
-    "other destination": ({"to": "dealer"}, "meant to reach 'dealer', this is client"),
+    "other version": ({"version": 99}, f"protocol version is 99, ours is {PROTOCOL_VERSION}"),
+    "other destination": ({"to": "dealer"}, "addressed to 'dealer', this is client"),
     "endless role": ({"role": "x" * 3000}, "is expected"),
 }
 
@@ -104,7 +104,7 @@ def test_a_second_party_of_the_same_role_is_refused() -> None:
     with listeners(*PAIR, "dealer") as (bound, addresses):
         client = later(join, "client", bound, addresses)
         with join("server", bound, {"client": addresses["client"]}) as first:
-            with pytest.raises(HelloRefused, match="a server is here already"):
+            with pytest.raises(HelloRefused, match="a server has already joined"):
                 join("server", bound, {"client": addresses["client"]})
             with join("dealer", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
                 first["client"].send(b"still the one")
@@ -209,7 +209,7 @@ def test_a_socket_that_dialled_itself_is_nobody() -> None:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
         with pytest.raises(ConnectionRefusedError):
-            refuse_ourselves(sock)
+            refuse_self_connection(sock)
 
 
 def test_an_interrupted_party_stops_connecting() -> None:

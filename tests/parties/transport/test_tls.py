@@ -124,13 +124,13 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
     said = str(ended["client"]), str(ended["server"])
     assert said[0].startswith("no TLS with server: ")
     assert said[1].startswith("no TLS with client: ")
-    assert "its certificate is for 'dealer'" in said[0] or "not of this run" in "".join(said)
+    assert "its certificate is for 'dealer'" in said[0] or "not from this run" in "".join(said)
 
 
 def test_a_party_without_tls_finds_nobody_with_it() -> None:
     ended = met(client=identity(Authority(), "client"), server=None)
     assert isinstance(ended["client"], PeerUnproven)
-    assert "did not answer in time" in str(ended["client"])
+    assert "did not respond in time" in str(ended["client"])
 
 
 def test_a_request_that_is_none_is_not_signed() -> None:

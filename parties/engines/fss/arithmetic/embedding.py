@@ -1,8 +1,8 @@
-"""Rows of a table that only the server knows, at places that only the client knows.
+"""Embedding look-up: rows of the server's table at indices that only the client knows.
 
-A one-hot vector over the vocabulary costs one opened number a token of the vocabulary. Cut into a few parts of equal
-length it costs much less: a one-hot vector of the place within a part fetches that place's row of *every* part, and a
-second one says which part was meant. (Two dimensions instead of one, as in Kushilevitz, Ostrovsky, FOCS 1997.)
+A one-hot vector over the vocabulary costs one opened element per entry of the vocabulary. Cutting the table into a few
+parts of equal length costs much less: a one-hot vector of the index within a part fetches that row of *every* part, and
+a second one-hot vector selects the part. (Two dimensions instead of one, as in Kushilevitz, Ostrovsky, FOCS 1997.)
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import torch
 
 from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic.gates import matmul, open_
-from parties.engines.fss.arithmetic.inputs import owned
+from parties.engines.fss.arithmetic.inputs import private_input
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.randomness.source import Source
 
 
 def parts_of(vocab: int, width: int) -> int:
-    """Into how many parts of equal length a table is cut: the divisor of `vocab` that opens the fewest numbers."""
+    """Returns the number of parts of equal length: the divisor of `vocab` that opens the fewest elements."""
     divisors = [parts for parts in range(1, vocab + 1) if vocab % parts == 0]
     return min(divisors, key=lambda parts: vocab // parts + parts * (1 + width))
 
@@ -26,17 +26,17 @@ def parts_of(vocab: int, width: int) -> int:
 def rows(
     source: Source, table: ServerMatrix, tokens: Sequence[int] | None, count: int, limit: float
 ) -> Program[Masked]:
-    """Rows [count, width] of a table [vocab, width], exact. 3 rounds.
+    """Fetches rows [count, width] of a table [vocab, width], exactly. 3 rounds.
 
     With p parts 8 (vocab / p + p + (p + 1) width) online bytes each way and 8 (p + 1) width offline bytes, to the
-    server, a row: 91 and 41 kB for 49,152 rows of 576 numbers.
+    server, per row: 91 and 41 kB for 49,152 rows of 576 numbers.
 
     Args:
-        source: correlated randomness.
-        table: the server's.
-        tokens: places of the rows, at the client; None elsewhere.
-        count: how many.
-        limit: bound of the table's numbers.
+        source: This party's correlated randomness.
+        table: The server's table.
+        tokens: Indices of the rows, at the client; None elsewhere.
+        count: Number of rows, public.
+        limit: Bound on the absolute values in the table.
     """
     width, vocab = table.transposed.shape
     parts = parts_of(vocab, width)
@@ -54,4 +54,4 @@ def rows(
 
 def _one_hot(source: Source, places: torch.Tensor | None, count: int, length: int) -> Additive:
     hot = None if places is None else torch.nn.functional.one_hot(places, length)
-    return owned(source, (count, length), hot, 0, 2.0)
+    return private_input(source, (count, length), hot, 0, 2.0)

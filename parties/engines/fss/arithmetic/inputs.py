@@ -1,4 +1,4 @@
-"""Numbers that one party owns, and results that one party may see."""
+"""Private inputs: additive shares of what one party knows."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,19 @@ from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.randomness.source import DEALER, Source
 
 
-def owned(source: Source, shape: Sequence[int], integers: Tensor | None, scale: int, limit: float) -> Additive:
-    """Additive shares of integers that one party knows and the others do not (None): no communication."""
+def private_input(source: Source, shape: Sequence[int], integers: Tensor | None, scale: int, limit: float) -> Additive:
+    """Shares integers that one party knows, without communication: the other party's share is zero.
+
+    Args:
+        source: This party's correlated randomness.
+        shape: Public shape.
+        integers: The input, int64, at its owner; None elsewhere.
+        scale: Fraction bits.
+        limit: Bound on the absolute values.
+    """
     if source.rank == DEALER:
-        share = source.stand_in(shape)
+        share = source.placeholder(shape)
     else:
-        nothing = torch.zeros(tuple(shape), dtype=torch.int64)
-        share = (nothing if integers is None else integers).to(source.device)
+        zeros = torch.zeros(tuple(shape), dtype=torch.int64)
+        share = (zeros if integers is None else integers).to(source.device)
     return Additive(source, share, scale, limit)

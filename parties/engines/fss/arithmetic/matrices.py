@@ -1,4 +1,4 @@
-"""Matrices that only the server knows, masked for the client once in a set-up."""
+"""The server's matrices, which the client gets once, masked, in the set-up."""
 
 import math
 
@@ -11,34 +11,36 @@ from parties.engines.fss.randomness.source import DEALER, SERVER
 
 
 class ServerMatrix:
-    """W [in, out] of the server.
+    """A matrix W [in, out] of the server.
 
-    In the set-up the server sends W - b to the client, b from a seed that server and dealer share. For <x> then
+    In the set-up the server sends W - b to the client, with b expanded from the seed that server and dealer share. A
+    product with a masked value X = x + r is then
 
         z_1 = (X - r_1) W - c_1        z_0 = -r_0 (W - b) - c_0        c = r_0 b
 
-    so that each party streams one matrix, and neither learns the other's secret: the server sees X and its own share of
-    the mask, the client W - b. The fixed operand is opened once, as in Turbospeedz (ACNS 2019).
+    Each party reads one matrix, and neither learns the other's secret: the server sees X and its own share of the mask,
+    the client sees W - b. The fixed operand is opened once, as in Turbospeedz (ACNS 2019).
 
     Args:
-        transposed: [out, in], contiguous: W at the server, W - b at the client, b at the dealer; 16 fraction bits.
+        transposed: [out, in], int64, contiguous, 16 fraction bits: W at the server, W - b at the client, b at the
+            dealer.
     """
 
     def __init__(self, transposed: Tensor) -> None:
         self.transposed = transposed
 
     def apply(self, x: Masked, limit: float) -> Additive:
-        """[n, in] -> [n, out]: no round, 8 offline bytes an output, to the server."""
+        """Multiplies [n, in] -> [n, out]: no round, 8 offline bytes per output, to the server."""
         source, scale = x.source, x.scale + ring.FRACTION_BITS
         shape = (x.shape[0], self.transposed.shape[0])
         if source.rank == DEALER:
-            source.shared(shape, lambda: ring.vector_matrix(x.public, self.transposed))
-            return Additive(source, source.stand_in(shape), scale, limit)
+            source.deal(shape, lambda: ring.vector_matrix(x.public, self.transposed))
+            return Additive(source, source.placeholder(shape), scale, limit)
         vector = x.public - x.mask if source.rank == SERVER else -x.mask
-        correction = source.shared(shape, lambda: torch.empty(0)).share
+        correction = source.deal(shape, lambda: torch.empty(0)).share
         return Additive(source, ring.vector_matrix(vector, self.transposed) - correction, scale, limit)
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a parameter is one that activations are multiplied with."""
+    """Whether a parameter is a matrix that activations are multiplied with."""
     return len(shape) == 2 and name != "positions" and math.prod(shape) > 0

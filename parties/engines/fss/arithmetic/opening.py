@@ -1,8 +1,8 @@
-"""What a program wants opened, and who opens it: over a link, in one process, or, at the dealer, nobody.
+"""Openings that a program requests, and their exchange over a link; the dealer takes part in none.
 
-A round's openings are one message each way: four bytes that say where in the program a party is and four that name the
-public constants it has used so far, then ring elements, then packed bits. The round belongs to the stage of its first
-opening, where a program is `staged`; with `parallel` that is the stage of the first program.
+The openings of a round are one message each way: a digest of four bytes of the program so far, a digest of four bytes
+of the public constants used so far, then ring elements, then packed bits. The round is accounted to the stage of its
+first opening; with `parallel` that is the stage of the first program.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer
-from parties.engines.fss.randomness.inbox import MaterialReused
+from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.engines.fss.randomness.source import Bits, Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
@@ -27,20 +27,25 @@ Exchange = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class Pad:
-    """A fresh mask that hides one value, once."""
+    """A fresh mask that hides one value, once.
+
+    Args:
+        source: This party's correlated randomness.
+        shape: Shape of the value.
+    """
 
     def __init__(self, source: Source, shape: Sequence[int]) -> None:
         self.dealt: Dealt = source.mask(shape)
         self._used = False
 
     def hide(self, share: Tensor) -> Tensor:
-        """The share plus this party's share of the mask.
+        """Returns the share plus this party's share of the mask.
 
         Raises:
-            MaterialReused: the mask has hidden something before; twice would tell the difference of the two.
+            RandomnessReused: The mask was used before; two uses would reveal the difference of the two values.
         """
         if self._used:
-            raise MaterialReused("a mask was about to hide a second value; draw a fresh one for each opening")
+            raise RandomnessReused("a mask was about to hide a second value; draw a fresh one for each opening")
         self._used = True
         return share + self.dealt.share
 
@@ -50,11 +55,11 @@ class Opening:
     """One tensor to be opened.
 
     Attributes:
-        hidden: this party's part, int64 (parts are added) or packed bits as bytes (parts are xored); at the dealer
-            what stands for the opened tensor.
-        stage: where the round's time and bytes belong.
-        limit_bits: the opened value is declared to be below 2^limit_bits.
-        pad: this party's share of the mask, for checks in one process.
+        hidden: This party's masked share, int64 (shares are added) or packed bits, uint8 (shares are XORed); at the
+            dealer the placeholder for the opened tensor.
+        stage: The stage to which the round's time and bytes are accounted.
+        limit_bits: The opened value is declared to be below 2^limit_bits.
+        pad: This party's share of the mask, for checks in a simulation.
     """
 
     hidden: Tensor | Bits
@@ -64,22 +69,22 @@ class Opening:
 
     @property
     def kind(self) -> str:
-        """`words` or `bits`, and the shape."""
+        """Either `words` or `bits`, followed by the shape."""
         return f"{'words' if isinstance(self.hidden, Tensor) else 'bits'}{tuple(self.hidden.shape)}"
 
 
-def dealers(wanted: Sequence[Opening]) -> list[Any]:
-    """The dealer sees no opening; it goes on with its own stand-ins."""
+def dealer_openings(wanted: Sequence[Opening]) -> list[Any]:
+    """Stands for an exchange at the dealer, who sees no opening and continues with its own placeholders."""
     return [opening.hidden for opening in wanted]
 
 
 class Opener:
-    """Opens over a link.
+    """Opens over the link between client and server.
 
     Args:
-        peer: the other computing party.
-        meter: the party's stage meter.
-        constants: the public constants that the party has used.
+        peer: Link to the other computing party.
+        meter: The party's stage meter.
+        constants: The public constants that the party has used.
     """
 
     def __init__(self, peer: Link, meter: StageMeter, constants: Constants) -> None:
@@ -87,11 +92,11 @@ class Opener:
         self._program = hashlib.blake2b(digest_size=PROGRAM_BYTES)
 
     def __call__(self, wanted: Sequence[Opening]) -> list[Any]:
-        """One round.
+        """Exchanges one round and returns the opened tensors.
 
         Raises:
-            OutOfStep: the other party is at another place of the program.
-            ConstantsDiffer: it is at the same one, but has used other public constants.
+            OutOfStep: The peer is at another point of the program.
+            ConstantsDiffer: The peer is at the same point but has used other public constants.
         """
         with self.meter.stage(wanted[0].stage):
             for opening in wanted:

@@ -10,12 +10,12 @@ SCALE = 2.0**FRACTION_BITS
 
 
 def encode(numbers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
-    """Real numbers to the nearest multiple of 2^-bits, as integers."""
+    """Rounds real numbers to the nearest multiple of 2^-bits and returns them as integers, int64."""
     return (numbers.double() * 2.0**bits).round().long()
 
 
 def shortest(number: float) -> tuple[int, int]:
-    """The same multiple of 2^-16 as `encode` gives, as an integer with the fewest fraction bits that hold it."""
+    """Encodes a number as `encode` does, with the fewest fraction bits that represent it: integer, fraction bits."""
     integer, bits = round(number * SCALE), FRACTION_BITS
     while bits and not integer % 2:
         integer, bits = integer // 2, bits - 1
@@ -23,33 +23,33 @@ def shortest(number: float) -> tuple[int, int]:
 
 
 def decode(integers: Tensor, bits: int = FRACTION_BITS) -> Tensor:
-    """The real numbers, float64."""
+    """Returns the real numbers that integers encode, float64."""
     return integers.double() / 2.0**bits
 
 
 def magnitude_bits(limit: float, scale: int) -> int:
-    """The least k with |x| * 2^scale < 2^k for all |x| < limit."""
+    """Returns the least k with |x| * 2^scale < 2^k for all |x| < limit."""
     return max(1, math.ceil(math.log2(limit)) + scale)
 
 
 def low_bits(x: Tensor, start: int, width: int) -> Tensor:
-    """Bits start .. start + width - 1 of each element, as a number from 0 to 2^width - 1."""
+    """Returns bits start .. start + width - 1 of each element, as a number from 0 to 2^width - 1."""
     return (x >> start) & ((1 << width) - 1) if width < 64 else x >> start
 
 
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
-    """[n, in] times the transpose of a contiguous [out, in]: for one row it runs at the speed of memory.
+    """Multiplies [n, in] by the transpose of a contiguous [out, in]; a single row runs at memory bandwidth.
 
-    It is computed where the matrix is, and comes back to where x is.
+    The product is computed on the matrix's device and returned on the device of x.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: The inner dimensions differ.
     """
     _check_inner(x.shape[1], transposed.shape[1])
     if transposed.is_cuda:
-        from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
+        from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
 
-        return products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
+        return matrix_products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
     from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
@@ -58,18 +58,18 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Product of integer matrices, [b, n, k] @ [b, k, m], where they are; a batch of one serves all of the other's.
+    """Multiplies integer matrices, [b, n, k] @ [b, k, m], on their device; a batch of one is broadcast.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: The inner dimensions differ.
     """
     _check_inner(x.shape[2], y.shape[1])
     if x.is_cuda:
-        from parties.engines.fss.kernels import products  # Triton, which only a GPU needs
+        from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
 
-        return products.matmul(x, y)
+        return matrix_products.matmul(x, y)
     if x.is_meta:
-        return torch.matmul(x, y)  # who counts needs the shape alone
+        return torch.matmul(x, y)  # counting needs the shape only
     from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
 
     if len(x) != len(y):
@@ -85,5 +85,5 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _check_inner(first: int, second: int) -> None:
-    if first != second:  # compiled loops do not look
-        raise ValueError(f"a product over {first} and {second} elements; both must have as many")
+    if first != second:  # the compiled loops do not check it
+        raise ValueError(f"inner dimensions of {first} and {second} elements; they must be equal")

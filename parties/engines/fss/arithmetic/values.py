@@ -1,4 +1,4 @@
-"""What the engine computes on: masked values and additive values, with local linear work on both."""
+"""The engine's values, masked or additive, and local linear work on both."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ Local = Callable[[Tensor], Tensor]
 
 
 class Number(ABC):
-    """A tensor of secret fixed-point numbers: linear work with public numbers needs nobody else.
+    """A tensor of secret fixed-point numbers. Linear work with public numbers is local.
 
     Attributes:
-        source: this party's correlated randomness.
-        scale: fraction bits.
-        limit: all |x| are declared to stay below this.
+        source: This party's correlated randomness.
+        scale: Fraction bits.
+        limit: Declared bound: all |x| stay below it.
     """
 
     source: Source
@@ -34,25 +34,25 @@ class Number(ABC):
 
     @abstractmethod
     def map(self, function: Local, scale: int, limit: float) -> Self:
-        """The value after a function that is linear over Z_2^64 and the same at every party."""
+        """Applies a function that is linear over Z_2^64 and the same at every party."""
 
     @abstractmethod
     def _with(self, other: Self, function: Callable[[Tensor, Tensor], Tensor]) -> Self:
-        """Sum or difference of values of the same scale."""
+        """Adds or subtracts a value of the same scale."""
 
     @property
     def bits(self) -> int:
-        """The least k with |integer| < 2^k."""
+        """The least k with |integer| < 2^k, by the declared bound."""
         return ring.magnitude_bits(self.limit, self.scale)
 
     def upscaled(self, scale: int) -> Self:
-        """The same numbers with more fraction bits."""
+        """Returns the same numbers with more fraction bits."""
         if scale == self.scale:
             return self
         return self.map(lambda t: t << (scale - self.scale), scale, self.limit)
 
     def times(self, integer: int | Tensor) -> Self:
-        """Product with public integers; the scale stays."""
+        """Multiplies by public integers; the scale stays."""
         largest = integer.abs().max().item() if isinstance(integer, Tensor) and integer.numel() else integer
         self.source.note(integer)
         factor = float(abs(1 if isinstance(largest, Tensor) else largest))
@@ -83,29 +83,29 @@ class Number(ABC):
         return self._moved(lambda t: t[index])
 
     def reshape(self, *shape: int) -> Self:
-        """The same elements in another shape."""
+        """Returns the same elements in another shape."""
         return self._moved(lambda t: t.reshape(*shape))
 
     def transpose(self, first: int, second: int) -> Self:
-        """Two axes swapped."""
+        """Swaps two axes."""
         return self._moved(lambda t: t.transpose(first, second))
 
     def expand(self, *shape: int) -> Self:
-        """Elements repeated along axes of length 1."""
+        """Repeats elements along axes of length 1."""
         return self._moved(lambda t: t.expand(*shape))
 
     def sum(self, dim: int, keepdim: bool = False) -> Self:
-        """Sum over one axis."""
+        """Sums over one axis."""
         return self.map(lambda t: t.sum(dim, keepdim=keepdim), self.scale, self.limit * max(1, self.shape[dim]))
 
     def bounded(self, limit: float) -> Self:
-        """The same value with another declared bound."""
+        """Returns the same value with another declared bound."""
         value = self.map(lambda t: t, self.scale, limit)
         self.source.declared(value)
         return value
 
     def rescaled(self, scale: int) -> Self:
-        """The same integers read with other fraction bits: a division by a power of two that costs nothing."""
+        """Reads the same integers with other fraction bits: a multiplication by a power of two that costs nothing."""
         return self.map(lambda t: t, scale, self.limit * 2.0 ** (self.scale - scale))
 
     def _moved(self, function: Local) -> Self:
@@ -113,16 +113,16 @@ class Number(ABC):
 
 
 class Masked(Number):
-    """Numbers x of which X = x + r is public; the mask r is shared, and the dealer knows it.
+    """Numbers x of which X = x + r is public; the parties share the mask r, and the dealer knows it.
 
-    A retry draws new masks for what its segment opens and for nothing else. So each value knows from which epoch on its
-    elements are masked afresh, and `gates.truncate` refuses what a retry would find unchanged. The newest mask in a sum
-    counts, and the oldest part of a concatenation. (A difference in which the new masks cancel is not seen.)
+    A retry draws new masks only for what its segment opens. Each value therefore records the epoch of its masks, and
+    `gates.truncate` refuses a value that a retry would not mask afresh. A sum takes the newest epoch of its terms, a
+    concatenation the oldest of its parts. (A difference in which the new masks cancel is not detected.)
 
     Attributes:
-        public: X; at the dealer, who sees no public number, the client's share of r, which linear work treats alike.
-        mask: this party's share of r; at the dealer r.
-        epoch: every element holds the mask of an opening in this epoch or a later one; `CONSTANT` without a mask.
+        public: X; at the dealer, who does not know X, the client's share of r, which linear work transforms alike.
+        mask: This party's share of r; at the dealer r.
+        epoch: Every element carries a mask of an opening in this epoch or a later one; `CONSTANT` without a mask.
     """
 
     CONSTANT = 0
@@ -137,7 +137,7 @@ class Masked(Number):
         return self.public.shape
 
     def map(self, function: Local, scale: int, limit: float) -> "Masked":
-        """See `Number.map`; X and the mask move alike."""
+        """See `Number.map`; the function is applied to X and to the mask."""
         return Masked(self.source, function(self.public), function(self.mask), scale, limit, self.epoch)
 
     def _with(self, other: "Masked", function: Callable[[Tensor, Tensor], Tensor]) -> "Masked":
@@ -146,7 +146,7 @@ class Masked(Number):
         return Masked(self.source, public, mask, self.scale, self.limit + other.limit, epoch)
 
     def plus(self, constant: float | Tensor) -> "Masked":
-        """Sum with public real numbers."""
+        """Adds public real numbers."""
         constant = constant if isinstance(constant, Tensor) else torch.tensor(float(constant))
         limit = self.limit + float(constant.abs().max())
         shape = np.broadcast_shapes(self.shape, constant.shape)
@@ -158,20 +158,20 @@ class Masked(Number):
         return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit, self.epoch)
 
     def additive(self) -> "Additive":
-        """The same numbers as additive shares."""
+        """Returns the same numbers as additive shares."""
         rank = self.source.rank
         if rank == DEALER:
-            share = self.source.stand_in(self.shape)
+            share = self.source.placeholder(self.shape)
         else:
             share = (self.public if rank == CLIENT else 0) - self.mask
         return Additive(self.source, share, self.scale, self.limit)
 
 
 class Additive(Number):
-    """Numbers z = z_0 + z_1.
+    """Numbers z = z_0 + z_1 in additive shares.
 
     Attributes:
-        share: z_i; at the dealer, who has none, what stands for it.
+        share: z_i; at the dealer, who has none, a placeholder.
     """
 
     def __init__(self, source: Source, share: Tensor, scale: int, limit: float) -> None:
@@ -191,7 +191,7 @@ class Additive(Number):
 
 
 def cat(values: Sequence[Any], dim: int) -> Any:
-    """Concatenation of masked, or of additive, values; the result has the largest scale of its parts."""
+    """Concatenates values that are all masked or all additive; the result has the largest scale of its parts."""
     scale, limit = max(v.scale for v in values), max(v.limit for v in values)
     values = [v.upscaled(scale) for v in values]
     source = values[0].source

@@ -1,7 +1,7 @@
 """Comparison of a public x with a shared r by a prefix tree over XOR-shared bits: few offline bytes, log2 rounds.
 
-The carry of a parallel-prefix adder (Kogge, Stone 1973) as in ABY2.0 and CrypTen's set-propagate-kill, over bits that
-the dealer shares, with bit triples (Beaver 1991).
+It is the carry of a parallel-prefix adder (Kogge, Stone 1973), as in ABY2.0 and CrypTen's set-propagate-kill, over bits
+that the dealer shares, with bit triples (Beaver 1991).
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ from parties.engines.fss.randomness.source import CLIENT, Bits, Source
 
 
 def less_than(source: Source, x: Bits, r: Bits) -> Program[Bits]:
-    """XOR shares of [x < r], [n].
+    """Computes XOR shares of [x < r], [n].
 
     ceil(log2 k) rounds. Each halves the width w: floor(w/2) pairs open 3 bits each way and are dealt 2 bits, to the
-    server; the last pair opens 2 and is dealt 1. Together about 3k/8 and 2k/8 bytes an element.
+    server; the last pair opens 2 and is dealt 1. Together about 3k/8 online and 2k/8 offline bytes per element.
 
     Args:
-        source: correlated randomness.
-        x: public bits, lowest first, [n, k], one a byte.
-        r: XOR shares of bits, the same shape.
+        source: This party's correlated randomness.
+        x: Public bits, uint8, lowest first, one per byte, [n, k].
+        r: XOR shares of bits, in the same layout.
     """
     client = source.rank == CLIENT
     greater = r * (1 - x)
@@ -42,11 +42,11 @@ def less_than(source: Source, x: Bits, r: Bits) -> Program[Bits]:
 
 
 def _and_all(source: Source, first: Bits, seconds: list[Bits]) -> Program[list[Bits]]:
-    """`first` and each of `seconds`: 1 round."""
+    """ANDs `first` with each of `seconds`: 1 round."""
     opened, masks = yield from xor_bits(source, np.stack([first, *seconds]))
     result = []
     for public, mask in zip(opened[1:], masks[1:], strict=True):
-        both = source.shared_bits(first.shape, lambda mask=mask: masks[0] & mask)  # type: ignore[misc]
+        both = source.deal_bits(first.shape, lambda mask=mask: masks[0] & mask)  # type: ignore[misc]
         share = (opened[0] & mask) ^ (masks[0] & public) ^ both
         result.append(share ^ (opened[0] & public) if source.rank == CLIENT else share)
     return result

@@ -1,7 +1,7 @@
-"""Signs of masked values, behind one call for both ways of comparing.
+"""Signs of masked values, by either comparison protocol.
 
 With |x| < 2^k the sign is bit k of X - r, which is X_k ^ r_k ^ [X' < r'] with the low k bits X' and r' (as in Boyle et
-al., EUROCRYPT 2021, section 4). It is exact: there is no danger zone.
+al., EUROCRYPT 2021, section 4). It is exact and cannot fail as a truncation can.
 """
 
 import numpy as np
@@ -16,34 +16,34 @@ from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 
 
 def negative(x: Masked) -> Program[Bits]:
-    """XOR shares of [x < 0], one bit a byte, in the shape of x; k follows from the declared bound.
+    """Computes XOR shares of [x < 0], uint8, one bit per byte, in the shape of x; k follows from the declared bound.
 
-    `dcf`: no round; 16 max(1, k - 6) offline bytes to each party and 1/8 more to the server.
-    `prefix`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes.
+    `dcf`: no round; 16 max(1, k - 6) offline bytes to each party and 1/8 more to the server, per element.
+    `prefix`: ceil(log2 k) rounds, about 3k/8 online and 3k/8 offline bytes per element.
 
     Raises:
-        ValueError: the declared bound is beyond the ring.
+        ValueError: The declared bound is beyond the ring.
     """
     source, width = x.source, x.bits
     if width > 63:
         raise ValueError(f"signs of numbers below 2^{width}; the ring has room for 2^63; declare a smaller bound")
     source.note(width)
     flat, mask = x.public.reshape(-1), x.mask.reshape(-1)
-    top = source.shared_bits(flat.shape, lambda: _bit(mask, width))
+    top = source.deal_bits(flat.shape, lambda: _bit(mask, width))
     if source.comparison == "dcf":
-        borrow = _by_function(source, flat, mask, width)
+        borrow = _by_dcf(source, flat, mask, width)
     else:
-        borrow = yield from _by_carry(source, flat, mask, width)
+        borrow = yield from _by_prefix_tree(source, flat, mask, width)
     sign = borrow ^ top
     if source.rank == CLIENT:
         sign = sign ^ _bit(flat, width)
     return sign.reshape(tuple(x.shape))
 
 
-def _by_function(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Bits:
+def _by_dcf(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Bits:
     count = public.numel()
     seeds = source.seeds(count)
-    key = source.told(
+    key = source.broadcast(
         (dcf.key_blocks(width), count, 16),
         lambda: dcf.generate(source.permutation, _words(mask, width), width, *seeds),
     )
@@ -54,9 +54,9 @@ def _by_function(source: Source, public: torch.Tensor, mask: torch.Tensor, width
     return dcf.evaluate(source.permutation, source.rank, _words(public, width), width, seeds[0], key)
 
 
-def _by_carry(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:
+def _by_prefix_tree(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:
     shape = (public.numel(), width)
-    shared = source.shared_bits(shape, lambda: _unpacked(mask, width))
+    shared = source.deal_bits(shape, lambda: _unpacked(mask, width))
     x = np.zeros(shape, dtype=np.uint8) if source.rank == DEALER else _unpacked(public, width)
     return (yield from prefix.less_than(source, x, shared))
 
@@ -70,6 +70,6 @@ def _bit(x: torch.Tensor, place: int) -> Bits:
 
 
 def _unpacked(x: torch.Tensor, width: int) -> Bits:
-    """Bits of [n], lowest first, [n, width]."""
+    """Returns the bits of [n], lowest first, [n, width]."""
     octets = x.cpu().contiguous().numpy().view(np.uint8).reshape(-1, 8)
     return np.unpackbits(octets, axis=1, bitorder="little", count=width)

@@ -21,7 +21,7 @@ from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
-from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealers
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Additive
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.counting import CountingSource
@@ -177,7 +177,7 @@ class _DryRun:
         self.engine = _Counted(self._source, self._ledger)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
-        run(self.engine.install(shapes, None), dealers)
+        run(self.engine.install(shapes, None), dealer_openings)
 
     def off_the_clock(self, segment: Segment) -> Segment:
         """The segment as the parties run it before they start to decode."""
@@ -194,7 +194,7 @@ class _DryRun:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, told, shared = source.drawn.size, source.told_bytes, source.shared_bytes
+        drawn, told, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             run(segment(), self._exchange)
@@ -203,8 +203,8 @@ class _DryRun:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.told_bytes - told) // BLOCK_BYTES,
-            look_up_bytes=source.shared_bytes - shared,
+            comparison_levels=(source.broadcast_bytes - told) // BLOCK_BYTES,
+            look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )
         return traffic, work
@@ -212,4 +212,4 @@ class _DryRun:
     def _exchange(self, wanted: Sequence[Opening]) -> list[Any]:
         size = sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted)
         self._ledger.exchange(wanted[0].stage, PLACE_BYTES + size)
-        return dealers(wanted)
+        return dealer_openings(wanted)

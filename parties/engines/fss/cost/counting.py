@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from parties.engines.fss.cost.meta_tensors import meta_tensor
-from parties.engines.fss.randomness.inbox import FRAME_BYTES, MARK_BYTES, Outbox
-from parties.engines.fss.randomness.source import Bits, DealerSource, Dealt, Shape
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter
+from parties.engines.fss.randomness.source import Bits, Dealt, Shape
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
@@ -18,17 +19,17 @@ class CountingStream(Keystream):
     """A keystream that is counted and not drawn.
 
     Attributes:
-        size: bytes so far.
+        size: Bytes so far.
     """
 
     def __init__(self) -> None:
         self.size = 0
 
     def begin(self, epoch: int) -> None:
-        """Every epoch is alike."""
+        """Does nothing: the count goes on over epochs."""
 
     def octets(self, count: int) -> memoryview:
-        """Zeros."""
+        """Returns zeros."""
         self.size += count
         return memoryview(bytearray(count))
 
@@ -38,7 +39,7 @@ class CountingStream(Keystream):
         return meta_tensor(shape)
 
 
-class CountingOutbox(Outbox):
+class CountingWriter(FrameWriter):
     """Counts frames as the dealer would cut them.
 
     Args:
@@ -54,7 +55,7 @@ class CountingOutbox(Outbox):
         self.size += array.nbytes
 
     def flush(self) -> None:
-        """Counts what has gathered."""
+        """Counts the frames of the buffered bytes."""
         for start in range(0, self.size, FRAME_BYTES):
             self._count(MARK_BYTES + min(FRAME_BYTES, self.size - start))
         self.size = 0
@@ -69,40 +70,40 @@ class CountingSource(DealerSource):
         to_server: Called with those to the server.
 
     Attributes:
-        drawn: what the client draws, which is more than what the server does.
-        told_bytes: what the dealer has told both parties: keys of comparisons.
-        shared_bytes: what it has shared bit by bit: one-hot vectors of look-ups.
+        drawn: The client's keystream; the client draws more than the server.
+        broadcast_bytes: Bytes sent to both parties: comparison keys.
+        dealt_bytes: Bytes dealt as XOR shares: one-hot vectors of look-ups, and bits.
     """
 
     def __init__(self, meter: StageMeter, to_client: Callable[[int], None], to_server: Callable[[int], None]) -> None:
         self.drawn = CountingStream()
-        super().__init__(meter, self.drawn, CountingStream(), CountingOutbox(to_client), CountingOutbox(to_server))
-        self.told_bytes = self.shared_bytes = 0
+        super().__init__(meter, self.drawn, CountingStream(), CountingWriter(to_client), CountingWriter(to_server))
+        self.broadcast_bytes = self.dealt_bytes = 0
 
-    def stand_in(self, shape: Shape) -> Tensor:
+    def placeholder(self, shape: Shape) -> Tensor:
         """See `Source`."""
         return meta_tensor(shape)
 
-    def shared(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never asked for
+    def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never evaluated
         """See `Source`."""
         whole = self.client.words(shape)
         self._correct(_nothing(shape, np.int64))
         return Dealt(whole, whole)
 
-    def shared_octets(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
+    def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
         whole = _nothing(shape, np.uint8)
         self.drawn.size += whole.nbytes
-        self.shared_bytes += whole.nbytes
+        self.dealt_bytes += whole.nbytes
         self._correct(whole)
         return whole, whole
 
-    def told(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
+    def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
         """See `Source`."""
-        self.told_bytes += math.prod(shape)
-        return super().told(shape, lambda: _nothing(shape, np.uint8))
+        self.broadcast_bytes += math.prod(shape)
+        return super().broadcast(shape, lambda: _nothing(shape, np.uint8))
 
 
 def _nothing(shape: Shape, dtype: type[np.generic]) -> Any:
-    """Zeros that take no memory."""
+    """Returns zeros that take no memory."""
     return np.broadcast_to(dtype(0), tuple(shape))

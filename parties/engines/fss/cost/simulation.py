@@ -14,12 +14,14 @@ from torch import Tensor
 
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.opening import Opening, dealers
+from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Additive, Masked, Number
 from parties.engines.fss.randomness.constants import Constants, ConstantsDiffer
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
-from parties.engines.fss.randomness.inbox import Inbox, MaterialOutOfStep, Outbox
-from parties.engines.fss.randomness.source import ClientSource, DealerSource, ServerSource, Source
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FrameReader, FrameWriter, RandomnessOutOfStep
+from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
+from parties.engines.fss.randomness.source import Source
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
@@ -56,7 +58,7 @@ class Simulation:
         secrets = [bytes([seed % 256, seed // 256 % 256, side]) + bytes(29) for side in range(2)]
         self.queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
         first, second = (self._inbox(queue) for queue in self.queues)
-        outboxes = [Outbox(queue.append) for queue in self.queues]
+        outboxes = [FrameWriter(queue.append) for queue in self.queues]
         meter = StageMeter()
         self.client = ClientSource(meter, Keystream(secrets[0]), first)
         self.server = ServerSource(meter, Keystream(secrets[1]), second)
@@ -72,13 +74,13 @@ class Simulation:
         self.client.declared, self.server.declared = self._declared.append, self._compare
 
     @staticmethod
-    def _inbox(queue: deque[bytes]) -> Inbox:
+    def _inbox(queue: deque[bytes]) -> FrameReader:
         def next_frame() -> bytes:
             if not queue:
-                raise MaterialOutOfStep("the dealer's material is used up")
+                raise RandomnessOutOfStep("the dealer's material is used up")
             return queue.popleft()
 
-        return Inbox(next_frame)
+        return FrameReader(next_frame)
 
     def run(self, program: Callable[[Source], Program[T]]) -> tuple[T, T]:
         """Results of client and server.
@@ -86,7 +88,7 @@ class Simulation:
         Raises:
             BeyondBound: a value is larger than declared, where it is opened or its bound is declared (`bounded`).
             ConstantsDiffer: the two have used different public constants.
-            MaterialOutOfStep: the parties used less or more material than the dealer dealt.
+            RandomnessOutOfStep: the parties used less or more material than the dealer dealt.
         """
         self.epoch += 1
         for source in self.sources:
@@ -95,7 +97,7 @@ class Simulation:
             queue.clear()
         for party in (self.client, self.server):  # a program that failed has not come as far at both
             party.constants = Constants()
-        run(program(self.dealer), dealers)
+        run(program(self.dealer), dealer_openings)
         for outbox in self.outboxes:
             outbox.flush()
         sizes = [sum(len(frame) - 8 for frame in queue) for queue in self.queues]
@@ -103,7 +105,7 @@ class Simulation:
         results = self._lockstep(program(self.client), program(self.server))
         for queue in self.queues:
             if queue:
-                raise MaterialOutOfStep(f"{len(queue)} frames of the dealer's were not used")
+                raise RandomnessOutOfStep(f"{len(queue)} frames of the dealer's were not used")
         return results
 
     def _compare(self, theirs: Number) -> None:
@@ -125,7 +127,7 @@ class Simulation:
 
     def _exchange(self, first: Sequence[Opening], second: Sequence[Opening]) -> tuple[list[Any], list[Any]]:
         if [o.kind for o in first] != [o.kind for o in second]:
-            raise MaterialOutOfStep("client and server want different things opened")
+            raise RandomnessOutOfStep("client and server want different things opened")
         if self.client.constants.digest() != self.server.constants.digest():
             raise ConstantsDiffer("server", first[0].stage)
         self.cost.rounds += 1
@@ -164,7 +166,7 @@ def share(source: Source, numbers: Tensor, limit: float, scale: int = ring.FRACT
     noise = torch.randint(-(2**62), 2**62, numbers.shape, generator=torch.Generator().manual_seed(1))
     parts = {"ClientSource": ring.encode(numbers, scale) - noise, "ServerSource": noise}
     part = parts.get(type(source).__name__)
-    return Additive(source, source.stand_in(numbers.shape) if part is None else part.to(source.device), scale, limit)
+    return Additive(source, source.placeholder(numbers.shape) if part is None else part.to(source.device), scale, limit)
 
 
 def value_of(first: Masked | Additive, second: Masked | Additive) -> Tensor:

@@ -14,7 +14,7 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.cost.cost import Work
 from parties.engines.fss.cost.simulation import Simulation, share
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.tables import Tables
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
@@ -130,7 +130,7 @@ def _small_operations() -> float:
     def program(source: Source) -> Program[Any]:
         x = yield from gates.open_(share(source, numbers, 8.0))
         for _ in range(10):
-            x = yield from smooth(x, "silu")
+            x = yield from activation(x, "silu")
         return x
 
     rate = _rate(1, lambda: simulation.run(program))

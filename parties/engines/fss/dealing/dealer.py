@@ -8,7 +8,7 @@ from typing import Any
 from parties.decoding.program import run
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.dealing.plan import Plan, epoch
@@ -16,9 +16,9 @@ from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest, checked
 from parties.engines.fss.dealing.sender import WITHOUT_LIMIT, Sender
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
-from parties.engines.fss.randomness.inbox import Outbox
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealersToss
-from parties.engines.fss.randomness.source import DealerSource
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -44,7 +44,7 @@ class Dealer:
             tosses = {role: DealersToss(link) for role, link in self.links.items()}
             seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}
         self._server_stream = Keystream(seeds["server"])
-        outboxes = [Outbox(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]
+        outboxes = [FrameWriter(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
         self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
@@ -65,11 +65,11 @@ class Dealer:
         Raises:
             BadRequest: A request does not exist, or asks for something impossible.
             OutOfStep: A request comes out of order.
-            MaterialReused: An epoch was requested again.
+            RandomnessReused: An epoch was requested again.
         """
         self._settle()
         self._prefilled, self._policy = prefilled, policy
-        account = self.meter.aside(MATERIAL)
+        account = self.meter.background_account(MATERIAL)
         self._senders = senders = {role: Sender(link, account) for role, link in self.links.items()}
         self.meter.put("mpcbench_dealer_backlog_bytes", lambda: sum(c.queued_bytes for c in senders.values()))
         try:
@@ -160,7 +160,7 @@ class Dealer:
 
         Raises:
             BadRequest: There are more numbers than any model has.
-            MaterialReused: A model was installed before; its masks would be dealt twice.
+            RandomnessReused: A model was installed before; its masks would be dealt twice.
         """
         if (numbers := sum(map(math.prod, shapes.values()))) > MOST_NUMBERS:
             raise BadRequest("client", "install request's shapes", f"{numbers} numbers", f"at most {MOST_NUMBERS}")
@@ -169,5 +169,5 @@ class Dealer:
             if is_matrix(name, shape):
                 self.engine.matrices[name] = ServerMatrix(self._server_stream.words((shape[1], shape[0])))
         self._source.begin(epoch(0, 1))
-        run(self.engine.install(self._installed, None), dealers)
+        run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; the dry run would take seconds for it
 
 from parties.decoding.program import run
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.engines.fss.dealing.sender import END, Sender, Stopped
-from parties.engines.fss.randomness.source import DealerSource
+from parties.engines.fss.randomness.dealer_source import DealerSource
 
 
 class DryRun:
@@ -130,7 +130,7 @@ class DryRun:
             if index - first >= self._prompt_segments:
                 self._await_prompt()
             self._source.begin(epoch(self._attempts[index], index))
-            run(program(), dealers)
+            run(program(), dealer_openings)
             self._source.flush()
         if self._offline == "stored":
             for sender in self._senders.values():

@@ -116,12 +116,12 @@ class Plan:
         step = token_segments(decoder, cache, None, work.options.argmax)
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
-        return [partial(engine.fix, cache)], step * work.steps
+        return [partial(engine.mask_cache, cache)], step * work.steps
 
     def cache(self, engine: Computation) -> Cache:
         """The dealer's placeholder for the cache as the cell begins."""
         work = self.workload
-        named = {name: engine.adopt(engine.source.stand_in(shape)) for name, shape in work.shapes.items()}
+        named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in work.shapes.items()}
         return Cache.from_values(work.spec.n_layers, work.position, named)
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parties.engines.fss.dealing.sender import END
-from parties.engines.fss.randomness.inbox import LONGEST_BYTES, MaterialOutOfStep
+from parties.engines.fss.randomness.frames import LONGEST_BYTES, RandomnessOutOfStep
 from parties.errors import PartyError, PeerTimeout
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
@@ -58,7 +58,7 @@ class Receiver:
         """The next frame; waits for it.
 
         Raises:
-            MaterialOutOfStep: The dealer has nothing more.
+            RandomnessOutOfStep: The dealer has nothing more.
             MaterialUnasked: The dealer sent more than its credit.
             PartyError: The link's own errors.
         """
@@ -66,7 +66,7 @@ class Receiver:
             if not self._frames:
                 self._wait(lambda: bool(self._frames))
             if not self._frames:
-                raise MaterialOutOfStep("the dealer's material is used up; check that all parties run one version")
+                raise RandomnessOutOfStep("the dealer's material is used up; check that all parties run one version")
             frame = self._frames.popleft()
             self._taken += len(frame)
             if self._taken + AHEAD_BYTES - self._credit >= AHEAD_BYTES // 8:
@@ -111,7 +111,7 @@ class Receiver:
             raise self._failure
 
     def _receive(self) -> None:
-        account = self._meter.aside(MATERIAL)
+        account = self._meter.background_account(MATERIAL)
         try:
             while True:
                 self._dealer.await_peer()

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 
 from parties.errors import PartyError
-from parties.metering.background import Aside
+from parties.metering.background import BackgroundAccount
 from parties.transport.link import Link
 
 QUEUED_BYTES = 64 << 20
@@ -31,7 +31,7 @@ class Sender:
         account: Where the bytes are counted.
     """
 
-    def __init__(self, link: Link, account: Aside) -> None:
+    def __init__(self, link: Link, account: BackgroundAccount) -> None:
         self._link, self._account = link, account
         self._frames: deque[bytes] = deque()
         self._queued = self._sent = self._credit = 0

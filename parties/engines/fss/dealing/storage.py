@@ -4,7 +4,7 @@ The file has no name (`O_TMPFILE`, open(2)): nobody else can open, copy or link 
 process that wrote it, however that ends. Where a file system cannot do that, the file is made with a name that is taken
 away before the first byte is written, so that at worst an empty file stays behind. Frames follow each other, each with
 length and checksum, and an empty one at the end. It is used once because it is read once, from its first frame to
-its last, in the call that wrote it, and because an `Inbox` refuses the epochs of another attempt or cell.
+its last, in the call that wrote it, and because a `FrameReader` refuses the epochs of another attempt or cell.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import StoredMaterial, new_file, write
-from parties.engines.fss.randomness.inbox import LONGEST_BYTES
+from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link

@@ -1,1 +1,5 @@
-"""Nonlinear functions: table look-ups, softmax, norms, activations."""
+"""Nonlinear functions.
+
+Read in this order: `tables` (look-ups in public tables), `activation` (SiLU, GELU), `windowed` (functions over many
+orders of magnitude), `norm` (RMS and layer norm), `softmax`.
+"""

@@ -1,4 +1,4 @@
-"""SiLU and GELU: one table over the declared range, corrected to first order. Two rounds."""
+"""SiLU and GELU: one table over the declared range with a first-order correction. Two rounds."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ import torch
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import open_, truncate
-from parties.engines.fss.arithmetic.products import products
+from parties.engines.fss.arithmetic.multiplication import sum_of_products
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.bounds import ACTIVATION
 from parties.engines.fss.functions.tables import Tables, digit, look_up
@@ -21,7 +21,7 @@ _SCALE, _SLOPE_SCALE = 30, 14
 
 @cache
 def _tables(kind: str) -> Tables:
-    """The function and its slope at the cells' left ends; places above half the table stand for negative numbers."""
+    """Tabulates the function and its slope at the cells' left ends; the upper half of the table is negative numbers."""
     places = np.arange(1 << _WIDTH)
     signed = np.where(places < places.size // 2, places, places - places.size) / 2.0**_CELL_BITS
     cells = torch.tensor(signed, requires_grad=True)
@@ -31,16 +31,19 @@ def _tables(kind: str) -> Tables:
     return Tables(torch.stack(rows).unsqueeze(1).numpy())
 
 
-def smooth(x: Masked, kind: str) -> Program[Masked]:
-    """`silu`, `gelu` or `gelu_tanh`, elementwise.
+def activation(x: Masked, kind: str) -> Program[Masked]:
+    """Computes `silu`, `gelu` or `gelu_tanh`, elementwise.
 
-    Range: `bounds.ACTIVATION`. Error: at most 1.5e-3, 2e-4 in the mean square near zero, less elsewhere. 2 rounds, 24
-    online bytes each way, 312 offline bytes, to the server, an element; 8 more if x has more than 16 fraction bits.
+    Range: `bounds.ACTIVATION`. Error: at most 1.5e-3, 2e-4 in the mean square near zero, less elsewhere. 2 rounds; per
+    element 24 online bytes each way and 312 offline bytes, to the server, 8 more if x has more than 16 fraction bits.
+
+    Raises:
+        TruncationFailure: See `truncate`.
     """
     x = truncate(x)
     start = ring.FRACTION_BITS - _CELL_BITS
     found = look_up(x.source, x.public, x.mask, start, _tables(kind))
     rest = digit(x, 0, start)
     opened = yield from open_(found.signed)
-    value = products([[opened[0]], [opened[1], rest.rescaled(0)]], found.sign).rescaled(_SCALE)
+    value = sum_of_products([[opened[0]], [opened[1], rest.rescaled(0)]], found.sign).rescaled(_SCALE)
     return truncate((yield from open_(value.bounded(ACTIVATION.limit))))

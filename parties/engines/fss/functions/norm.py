@@ -8,53 +8,53 @@ import numpy as np
 
 from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.gates import bilinear, open_, truncate
-from parties.engines.fss.arithmetic.products import product
+from parties.engines.fss.arithmetic.gates import multiply_bilinear, open_, truncate
+from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.bounds import MEAN, MEAN_SQUARE
 from parties.engines.fss.functions.tables import digit
-from parties.engines.fss.functions.windowed import HIGHEST, Octaves, Reals
+from parties.engines.fss.functions.windowed import HIGHEST, Reals, WindowedFunction
 from parties.engines.limits import WIDEST_CENTRED
 
-_LEAST = 2.0**-10  # mean squares from which on roots are as exact as stated
-_ROOT_SCALE = 36  # of the inverse root as it is opened
+_LEAST = 2.0**-10  # the least mean square for which the stated error holds
+_ROOT_SCALE = 36  # fraction bits of the inverse root as it is opened
 _HIGH_SCALE, _LOW_SCALE = 18, 26
 _MEAN_BITS = 24
 
 
 @cache
-def _inverse_root(d: int, scale: int, eps: float) -> Octaves:
-    """1 / sqrt(S / d + eps) for sums of squares S."""
+def _inverse_root(d: int, scale: int, eps: float) -> WindowedFunction:
+    """Tabulates 1 / sqrt(S / d + eps) for sums of squares S."""
 
     def function(s: Reals) -> Reals:
         return 1 / np.sqrt(s / d + eps)
 
     low = scale + math.floor(math.log2(d * _LEAST))
     high = scale + math.ceil(math.log2(d * MEAN_SQUARE.high))
-    return Octaves(function, low, high, scale, _ROOT_SCALE, 2.0 ** math.ceil(math.log2(min(eps, 1.0) ** -0.5)))
+    return WindowedFunction(function, low, high, scale, _ROOT_SCALE, 2.0 ** math.ceil(math.log2(min(eps, 1.0) ** -0.5)))
 
 
 @cache
-def _plain_inverse_root() -> Octaves:
-    """1 / sqrt(x) for x from 2^-12 to 2^15, 32 fraction bits."""
-    return Octaves(lambda x: 1 / np.sqrt(x), 20, 47, 32, 24, 64.0)
+def _plain_inverse_root() -> WindowedFunction:
+    """Tabulates 1 / sqrt(x) for x from 2^-12 to 2^15, 32 fraction bits."""
+    return WindowedFunction(lambda x: 1 / np.sqrt(x), 20, 47, 32, 24, 64.0)
 
 
 def inverse_root(x: Masked) -> Program[Masked]:
-    """1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. 2 rounds. Error: relative 2^-12 and absolute 2^-16.
+    """Computes 1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. 2 rounds. Error: relative 2^-12 and absolute 2^-16.
 
-    Costs what `Octaves.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
+    Costs what `WindowedFunction.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
     """
-    octaves = _plain_inverse_root()
-    return truncate((yield from open_((yield from octaves.apply(x.upscaled(octaves.scale))))))
+    windowed = _plain_inverse_root()
+    return truncate((yield from open_((yield from windowed.apply(x.upscaled(windowed.scale))))))
 
 
 class NormInput(NamedTuple):
-    """What `normalise` takes.
+    """The input of `normalise`.
 
     Attributes:
-        x: rows [n, d], centred if they should be, 16 fraction bits.
-        narrow: the same with so few fraction bits that the sum of a row's squares fits the ring.
+        x: Rows [n, d], centred for a layer norm, 16 fraction bits.
+        narrow: The same rows with so few fraction bits that the sum of a row's squares fits the ring.
     """
 
     x: Masked
@@ -62,15 +62,15 @@ class NormInput(NamedTuple):
 
 
 def to_norm(x: Masked, *, centre: bool) -> NormInput:
-    """Rows [n, d] for `normalise`; if `centre`, their mean is taken off.
+    """Prepares rows [n, d] for `normalise`; subtracts their mean if `centre`.
 
-    Local, in the segment that opens the rows: it truncates them. 8 offline bytes, to the server, for each mean, and for
-    each number that has more than 16 fraction bits or stands in a row of more than 512.
+    Local, but it truncates the rows, so it belongs in the segment that opens them. 8 offline bytes, to the server, per
+    mean, and per number that has more than 16 fraction bits or is in a row of more than 512.
 
     Raises:
-        DangerZone: see `truncate`.
-        StaleMask: the rows come from an earlier segment.
-        ValueError: centred rows are so wide that 1/d rounds too much.
+        TruncationFailure: See `truncate`.
+        StaleMask: The rows come from an earlier segment.
+        ValueError: The rows are to be centred and so wide that 1/d is rounded too coarsely.
     """
     d = x.shape[1]
     if centre and d > (most := WIDEST_CENTRED["fss"]):
@@ -85,25 +85,24 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
 
 
 def normalise(rows: NormInput, eps: float) -> Program[Masked]:
-    """Each row of [n, d] over sqrt(mean square + eps).
+    """Divides each row of [n, d] by sqrt(mean square + eps).
 
     Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
-    of x; the inverse root itself has 26 fraction bits, opened as a high and a low part so that neither product comes
-    near the danger zone. 4 rounds. A row costs what `Octaves.apply` does with w = 16 windows, and 16 d + 16 online and
-    32 d + 24 offline bytes, to the server.
+    of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation failures
+    of both products rare. 4 rounds. A row costs what `WindowedFunction.apply` does with w = 16 windows, and 16 d + 16
+    online and 32 d + 24 offline bytes, to the server.
 
     Raises:
-        DangerZone: see `truncate`.
+        TruncationFailure: See `truncate`.
     """
     (x, narrow), d = rows, rows.x.shape[1]
     squares = yield from open_(
-        bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
+        multiply_bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
     )
-    octaves = _inverse_root(d, squares.scale, eps)
-    root = yield from open_((yield from octaves.apply(squares)))
+    root = yield from open_((yield from _inverse_root(d, squares.scale, eps).apply(squares)))
     high = truncate(root, _HIGH_SCALE)
     low = digit(root, _ROOT_SCALE - _LOW_SCALE, _LOW_SCALE - _HIGH_SCALE)
     largest = math.sqrt(d) * 1.01
-    parts = (product([x, high.reshape(-1, 1)], limit=largest + 1), product([x, low.reshape(-1, 1)]))
+    parts = (multiply([x, high.reshape(-1, 1)], limit=largest + 1), multiply([x, low.reshape(-1, 1)]))
     opened = yield from parallel(*(open_(part) for part in parts))
     return (truncate(opened[0]) + truncate(opened[1])).bounded(largest)

@@ -1,9 +1,9 @@
-"""Look-ups in public tables at secret places: one round, whatever the table holds.
+"""Look-ups in public tables at secret indices: one round, whatever the table holds.
 
-From a masked x the place is known up to the mask: (X >> t) - (r >> t) mod N, which is floor(x / 2^t) or one more. The
-dealer XOR-shares the one-hot vector of (r >> t) mod N; each party sums the public table, turned by X >> t, over its
-bits. The sums u_0 and u_1 differ by s T[i] with a sign s = +-1 that only the dealer knows: Pika (Wagh, PETS 2022) with
-its tree cut to the leaves. s u is opened under a mask; s itself goes into the product that follows.
+For a masked x the index is (X >> t) - (r >> t) mod N, which is floor(x / 2^t) or one more. The dealer XOR-shares the
+one-hot vector of (r >> t) mod N; each party rotates the public table by X >> t and sums it over the bits of its share.
+The sums u_0 and u_1 differ by s T[i] with a sign s = +-1 that only the dealer knows: Pika (Wagh, PETS 2022) with its
+tree reduced to the leaves. s T[i] is opened under a mask, and s is the dealer's factor in the product that follows.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.products import Secret
+from parties.engines.fss.arithmetic.multiplication import Secret
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.kernels import loops
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
@@ -26,30 +26,30 @@ Integers = NDArray[np.int64]
 
 @dataclass(eq=False)
 class Tables:
-    """Tables of 2^width integers each, looked up at the same places.
+    """Tables of 2^width integers each, looked up at the same indices.
 
     Attributes:
-        values: [tables, rows, 2^width]; row j serves the elements whose last axis is at j, or there is one row for all.
+        values: int64, [tables, rows, 2^width]; row j is for the elements at j of the last axis, a single row for all.
     """
 
     values: Integers
 
     @property
     def width(self) -> int:
-        """Log2 of a table's length."""
+        """log2 of a table's length."""
         return int(self.values.shape[2]).bit_length() - 1
 
     @cached_property
     def digest(self) -> bytes:
-        """Names the values."""
+        """Hash of the values, 16 bytes."""
         return xxhash.xxh3_128_digest(self.values.tobytes())
 
     def sums(self, turn: Tensor, bits: Bits) -> Tensor:
-        """Sum over j of bit j times T[turn - j], for each table: [tables, n], where `turn` is.
+        """Sums bit j times T[turn - j] over j, for each table: int64, [tables, n], on the device of `turn`.
 
         Args:
-            turn: int64 [n], 0 to 2^width - 1.
-            bits: packed, [n, 2^width / 8].
+            turn: Rotations, int64, [n], 0 to 2^width - 1.
+            bits: Packed bits, uint8, [n, 2^width / 8].
         """
         if turn.is_cuda:
             from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
@@ -62,17 +62,17 @@ class Tables:
 
 @cache
 def _mirrored(tables: Tables, device: torch.device) -> Tensor:
-    """Each table backwards and twice in a row, so that a turned one is a stretch of it."""
+    """Reverses each table and repeats it, so that a rotated table is a contiguous slice."""
     return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a look-up leaves to be opened, and the dealer's sign that belongs to it.
+    """The result of a look-up, to be opened, with the sign that only the dealer knows.
 
     Attributes:
         signed: s T[i] for each table, [tables, ...], scale 0.
-        sign: for `product`: shape and number.
+        sign: The dealer's factor s for `multiply`.
     """
 
     signed: Additive
@@ -80,16 +80,16 @@ class Found:
 
 
 def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Tables) -> Found:
-    """Finds T[(x >> start) mod N] or its right neighbour for each table T; local.
+    """Looks up T[(x >> start) mod N] or its right neighbour for each table T; local.
 
-    2^width / 8 offline bytes an element, to the server.
+    2^width / 8 offline bytes per element, to the server.
 
     Args:
-        source: correlated randomness.
-        public: X of the places.
-        mask: the dealer's r; not used by the others.
-        start: bits below a cell.
-        tables: what to look up; a row of its own for each place of the last axis, or one for all.
+        source: This party's correlated randomness.
+        public: X of the numbers.
+        mask: r at the dealer; not used by the others.
+        start: Bits below a cell.
+        tables: The tables; one row per index of the last axis, or one for all.
     """
     length = 1 << tables.width
     shape = torch.Size(public.shape)
@@ -97,10 +97,10 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
     place = public if source.rank != DEALER else mask
     source.note(tables.digest)
     turn = ring.low_bits(place, start, tables.width).reshape(-1)
-    bits, first = source.shared_octets(octets, lambda: _one_hot(turn.numpy(), length))
+    bits, client_share = source.deal_bytes(octets, lambda: _one_hot(turn.numpy(), length))
     if source.rank == DEALER:
-        signs = torch.from_numpy(_signs(turn.numpy(), first)).reshape(shape)
-        share = source.stand_in((len(tables.values), *shape))
+        signs = torch.from_numpy(_signs(turn.numpy(), client_share)).reshape(shape)
+        share = source.placeholder((len(tables.values), *shape))
     else:
         signs = torch.empty(0)
         sums = tables.sums(turn, bits).reshape(len(tables.values), *shape)
@@ -110,15 +110,14 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
 
 
 def digit(x: Masked, start: int, width: int) -> Masked:
-    """Bits start .. start + width - 1 of X less those of r: a number in (-2^width, 2^width) that is exact, no round.
+    """Subtracts bits start .. start + width - 1 of r from those of X: exact, in (-2^width, 2^width), no round.
 
-    x = 2^start digit + rest holds modulo 2^(start + width), with |rest| < 2^start: good below a cell that is looked up,
-    or below a truncated number. 8 offline bytes an element, to the
-    server; no danger zone.
+    x = 2^start digit + rest holds modulo 2^(start + width), with |rest| < 2^start. It gives the bits below a cell of a
+    look-up, or below a truncated number, and cannot fail. 8 offline bytes per element, to the server.
     """
     source = x.source
-    dealt = source.shared(x.shape, lambda: ring.low_bits(x.mask, start, width))
-    public = dealt.first if source.rank == DEALER else ring.low_bits(x.public, start, width)
+    dealt = source.deal(x.shape, lambda: ring.low_bits(x.mask, start, width))
+    public = dealt.client_share if source.rank == DEALER else ring.low_bits(x.public, start, width)
     return Masked(source, public, dealt.share, x.scale - start, 2.0 ** (start + width - x.scale), x.epoch)
 
 
@@ -128,8 +127,8 @@ def _one_hot(places: Integers, length: int) -> Bits:
     return packed
 
 
-def _signs(places: Integers, first: Bits) -> Integers:
-    """+1 where the client holds the one of its pair of bits, else -1."""
-    bit = (first[np.arange(len(places)), places >> 3] >> (7 - (places & 7))) & 1
+def _signs(places: Integers, client_share: Bits) -> Integers:
+    """Returns +1 where the client's share of the one in the one-hot vector is 1, else -1."""
+    bit = (client_share[np.arange(len(places)), places >> 3] >> (7 - (places & 7))) & 1
     signs: Integers = bit.astype(np.int64) * 2 - 1
     return signs

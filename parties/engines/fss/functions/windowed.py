@@ -1,9 +1,9 @@
-"""Functions of a positive number over many orders of magnitude: norms and reciprocals. One round.
+"""Windowed look-ups: functions of a positive number over many orders of magnitude, for norms and reciprocals.
 
-The range is cut into windows of a factor of four. Every window looks its own table up, at the eleven bits of the number
-that matter in it, and corrects to first order; comparisons with public powers of four say which window counts. Look-ups
-and comparisons share one round, and the choice is made in the products. (Comparisons with all powers at once: SIRNN,
-Rathee et al., IEEE S&P 2021, finds the leading bit for the same purpose, in more rounds.)
+One round. The range is cut into windows of a factor of four. Each window has its own table, indexed by the eleven
+leading bits of the window's numbers, with a first-order correction; comparisons with public powers of four determine
+the window. The look-ups and the comparisons share one round, and the window is selected in the products. (SIRNN, Rathee
+et al., IEEE S&P 2021, finds the leading bit for the same range reduction, in more rounds.)
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic.gates import open_, xor_bits
-from parties.engines.fss.arithmetic.products import Secret, products, switched
+from parties.engines.fss.arithmetic.multiplication import Secret, select, sum_of_products
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions.tables import Tables, digit, look_up
@@ -26,21 +26,21 @@ from parties.engines.fss.randomness.source import Bits
 Reals = NDArray[np.float64]
 _WIDTH = 11
 _REST_BITS = 10
-LOWEST = 9 + _REST_BITS  # no number below 2^19 can be looked up with that many bits under a cell
+LOWEST = 9 + _REST_BITS  # a cell needs that many bits below it, so windows start at 2^19
 HIGHEST = 62
 
 
 @dataclass(frozen=True)
-class Octaves:
+class WindowedFunction:
     """A smooth function tabulated over windows of a factor of four.
 
     Attributes:
-        function: of the real number.
-        low, high: the integers behind the numbers lie in [2^low, 2^high); below, the function is that of the first
-            window as far as its table goes.
-        scale: fraction bits of the numbers.
-        out_scale: fraction bits of the result.
-        limit: bound of the result.
+        function: The function of a real number.
+        low, high: The integers that encode the numbers lie in [2^low, 2^high); below, the table of the first window
+            continues to its first cell.
+        scale: Fraction bits of the numbers.
+        out_scale: Fraction bits of the result.
+        limit: Bound of the result.
     """
 
     function: Callable[[Reals], Reals]
@@ -54,26 +54,26 @@ class Octaves:
         """Checks that the windows fit into the ring.
 
         Raises:
-            ValueError: they do not.
+            ValueError: They do not.
         """
         if not LOWEST <= self.low < self.high <= HIGHEST:
             raise ValueError(f"numbers from 2^{self.low} to 2^{self.high}; allowed are 2^{LOWEST} to 2^{HIGHEST}")
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Bits below a cell of each window."""
+        """Number of bits below a cell, for each window."""
         return tuple(range(self.low + 2 - _WIDTH, self.high - _WIDTH + 1, 2)) + (
             (self.high + 1 - _WIDTH,) if (self.high - self.low) % 2 else ()
         )
 
     @cached_property
     def edges(self) -> Tensor:
-        """From which integer on the next window counts; one cell less than the table holds, for places one off."""
+        """First integers of the next window; one cell less than the table has, since an index may be one off."""
         return torch.tensor([((1 << _WIDTH) - 1) << start for start in self.starts[:-1]], dtype=torch.int64)
 
     @cached_property
     def tables(self) -> Tables:
-        """Values, and slopes per 2^-10 of a cell, for each window: [2, windows, 2^11]."""
+        """Values, and slopes per 2^-10 of a cell, of each window: [2, windows, 2^11]."""
         starts = np.array(self.starts)[:, None]
         cells = np.arange(1 << _WIDTH)[None] * 2.0 ** (starts - self.scale)
         cell = 2.0 ** (starts - self.scale)
@@ -83,10 +83,10 @@ class Octaves:
         return Tables(np.rint(values * 2.0**self.out_scale).astype(np.int64))
 
     def apply(self, x: Masked) -> Program[Additive]:
-        """The function of each of x [...], whose integers are below 2^62.
+        """Applies the function to x [...], whose integers are below 2^62.
 
-        1 round and that of w - 1 signs of 62 bits, which come first; with w windows 16 w + (w - 1) / 8 online bytes
-        each way, and beside the signs' 304 w + 80 (w - 1) offline bytes, to the server, an element.
+        With w windows 1 round after those of w - 1 signs of 62 bits; per element 16 w + (w - 1) / 8 online bytes each
+        way and, in addition to the signs, 304 w + 80 (w - 1) offline bytes, to the server.
         """
         source, windows = x.source, len(self.starts)
         shifts = torch.tensor(self.starts, device=source.device) - _REST_BITS
@@ -97,27 +97,27 @@ class Octaves:
         spread = x.reshape(*x.shape, 1).expand(*x.shape, windows - 1)
         below = yield from negative(_above(spread, self.edges))
         opened, bits = yield from parallel(open_(found.signed), xor_bits(source, below))
-        total = self._chosen(opened, rest, found.sign, bits)
+        total = self._select_window(opened, rest, found.sign, bits)
         return Additive(source, total.share, self.out_scale, self.limit)
 
     @staticmethod
-    def _chosen(opened: Masked, rest: Masked, sign: Secret, bits: tuple[Bits, Bits]) -> Additive:
-        """The value T[i] + slope * rest of the window that counts.
+    def _select_window(opened: Masked, rest: Masked, sign: Secret, bits: tuple[Bits, Bits]) -> Additive:
+        """Computes T[i] + slope * rest of the window in which x lies.
 
-        It is f_last + sum over i of b_i (f_i - f_(i + 1)), where b_i says that x lies below edge i.
+        It is f_last + sum over i of b_i (f_i - f_(i + 1)), with b_i = [x is below edge i].
         """
-        values = products([[opened[0]], [opened[1], rest]], sign)
+        values = sum_of_products([[opened[0]], [opened[1], rest]], sign)
         shape, whole = sign
         last = shape[-1] - 1
         pairs = torch.stack([torch.arange(last), torch.arange(last) + 1])  # [2, edges]
         terms = [[opened[0][..., pairs]], [opened[1][..., pairs], rest[..., pairs]]]
         masked, beta = (part[..., None, :] for part in bits)
         secret = ((*shape[:-1], *pairs.shape), lambda: whole()[..., pairs])
-        steps = switched((masked, beta), terms, secret, values[..., pairs])
+        steps = select((masked, beta), terms, secret, values[..., pairs])
         return values[..., last] + (steps[..., 0, :] - steps[..., 1, :]).sum(-1)
 
 
 def _above(x: Masked, edges: Tensor) -> Masked:
-    """X - edges, as integers."""
+    """Subtracts the edges, as integers."""
     moved = x.rescaled(0).plus(-edges.double())
     return moved.bounded(2.0**HIGHEST)

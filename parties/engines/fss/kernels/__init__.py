@@ -1,1 +1,1 @@
-"""What runs on a GPU in place of torch and numpy, bit for bit alike. Imported only where tensors are on one."""
+"""Compiled loops: `loops` for the CPU (Numba); `comparison`, `look_ups`, `matrix_products` for a GPU (Triton)."""

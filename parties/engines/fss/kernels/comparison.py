@@ -1,7 +1,8 @@
-"""`dcf.evaluate` on a GPU: one thread walks the whole tree of a key, with AES-128 by tables.
+"""`dcf.evaluate` on a GPU: one thread evaluates the whole tree of a key, with table-based AES-128.
 
-The permutation is the one of `dcf`, AES with the session's public key, so that a key evaluates alike wherever. Look-ups
-at secret places leave traces in a cache, as in every AES by tables; what is hashed here are seeds of one-time keys.
+The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
+Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
+one-time keys.
 """
 
 from functools import cache, lru_cache
@@ -18,7 +19,7 @@ _LANES = 128
 
 @triton.jit
 def _mixed(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """A column after SubBytes, ShiftRows and MixColumns: byte 0 of a, 1 of b, 2 of c, 3 of d."""
+    """Returns a column after SubBytes, ShiftRows and MixColumns: byte 0 of a, 1 of b, 2 of c, 3 of d."""
     first = tl.load(table + (a & 255)).to(tl.uint32, bitcast=True)
     second = tl.load(table + ((b >> 8) & 255)).to(tl.uint32, bitcast=True)
     third = tl.load(table + ((c >> 16) & 255)).to(tl.uint32, bitcast=True)
@@ -29,7 +30,7 @@ def _mixed(table, a, b, c, d):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _substituted(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """A column after SubBytes and ShiftRows; the box stands in the second byte of the table."""
+    """Returns a column after SubBytes and ShiftRows; the S-box is in the second byte of the table."""
     first = (tl.load(table + (a & 255)) >> 8) & 255
     second = (tl.load(table + ((b >> 8) & 255)) >> 8) & 255
     third = (tl.load(table + ((c >> 16) & 255)) >> 8) & 255
@@ -39,7 +40,7 @@ def _substituted(table, a, b, c, d):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """AES(block) ^ block for blocks of two words, int64; columns of the state are little-endian words."""
+    """Computes AES(block) ^ block for blocks of two words, int64; columns of the state are little-endian words."""
     a = (low & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys).to(tl.uint32, bitcast=True)
     b = ((low >> 32) & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 1).to(tl.uint32, bitcast=True)
     c = (high & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 2).to(tl.uint32, bitcast=True)
@@ -61,7 +62,7 @@ def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-un
 def _evaluated(  # type: ignore[no-untyped-def]
     x, seeds, words, out, table, keys, n, party, width, LEAF: tl.constexpr, ROUNDS: tl.constexpr, LANES: tl.constexpr
 ):
-    """See `dcf.evaluate`, whose names are used."""
+    """Evaluates LANES keys; names are those of `dcf.evaluate`."""
     key = tl.program_id(0) * LANES + tl.arange(0, LANES)
     inside = key < n
     number = tl.load(x + key, mask=inside, other=0)
@@ -90,16 +91,16 @@ def _evaluated(  # type: ignore[no-untyped-def]
 def evaluate(
     party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes, leaf_levels: int
 ) -> Tensor:
-    """This party's XOR share of [x < alpha], [n] bytes of 0 or 1; see `dcf.evaluate`.
+    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1; see `dcf.evaluate`.
 
     Args:
         party: 0 or 1.
-        x: public numbers below 2^width, [n], int64, on the GPU.
-        width: bits compared.
-        seed: this party's seeds, [n, 2], int64.
-        key: correction words, [key blocks, n, 2], int64.
-        permutation_key: 16 bytes.
-        leaf_levels: levels of the tree that a leaf holds.
+        x: Public numbers below 2^width, int64, [n], on the GPU.
+        width: Number of bits compared.
+        seed: This party's seeds, int64, [n, 2].
+        key: Correction words, int64, [key_blocks, n, 2].
+        permutation_key: The session's key, 16 bytes.
+        leaf_levels: Levels of the tree that a leaf replaces.
     """
     n = x.shape[0]
     out = torch.empty(n, dtype=torch.uint8, device=x.device)
@@ -113,19 +114,19 @@ def evaluate(
 
 @lru_cache(maxsize=8)
 def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
-    """The table of a column, [256], and the round keys, [44], int32, on a device; those of the latest sessions."""
+    """Returns the column table, [256], and the round keys, [44], int32, on a device; cached for recent sessions."""
     return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
 
 
 def column_table() -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """For each byte the column (2 s, s, s, 3 s) of its substitute s, little-endian (FIPS 197, section 5)."""
+    """Tabulates the column (2 s, s, s, 3 s) of each byte's S-box value s, little-endian (FIPS 197, section 5)."""
     box = _box().astype(np.uint32)
     double = ((box << 1) ^ np.where(box & 128, np.uint32(0x11B), np.uint32(0))) & 0xFF
     return (double | box << 8 | box << 16 | (double ^ box) << 24).astype(np.uint32).view(np.int32)
 
 
 def round_keys(key: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """The 44 words of AES-128's key schedule, little-endian (FIPS 197, section 5.2)."""
+    """Returns the 44 words of AES-128's key schedule, little-endian (FIPS 197, section 5.2)."""
     box, words, constant = _box(), [list(key[i : i + 4]) for i in range(0, 16, 4)], 1
     while len(words) < 4 * (ROUNDS + 1):
         word = words[-1]
@@ -139,7 +140,7 @@ def round_keys(key: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
 
 @cache
 def _box() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """The S-box: the inverse in GF(2^8), then an affine map (FIPS 197, section 5.1.1)."""
+    """Returns the S-box: the inverse in GF(2^8), then an affine map (FIPS 197, section 5.1.1)."""
     power, exponents, logarithms = 1, [], {}
     for exponent in range(255):
         exponents.append(power)

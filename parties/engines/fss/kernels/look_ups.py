@@ -10,7 +10,7 @@ _MOST_CELLS = 1024
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _summed(mirrored, octets, turn, out, n, rows, LENGTH: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The cells of a turned table whose bits are one, CELLS at a time."""
+    """Sums the cells of a rotated table whose bits are one, CELLS at a time."""
     element, table = tl.program_id(0).to(tl.int64), tl.program_id(1)
     start = LENGTH - 1 - tl.load(turn + element)
     turned = mirrored + (table * rows + element % rows) * 2 * LENGTH + start
@@ -23,12 +23,12 @@ def _summed(mirrored, octets, turn, out, n, rows, LENGTH: tl.constexpr, CELLS: t
 
 
 def table_sums(mirrored: Tensor, bits: Tensor, turn: Tensor) -> Tensor:
-    """Sums over j of bit j of element i times T[turn[i] - j], for each table T: [tables, n].
+    """Sums bit j of element i times T[turn[i] - j] over j, for each table T: int64, [tables, n].
 
     Args:
-        mirrored: T[length - 1 - j], twice in a row: [tables, rows, 2 length], int64; element i takes row i mod rows.
-        bits: packed, [n, length / 8], uint8.
-        turn: [n], 0 to length - 1, int64.
+        mirrored: T[length - 1 - j], repeated: int64, [tables, rows, 2 length]; element i uses row i mod rows.
+        bits: Packed bits, uint8, [n, length / 8].
+        turn: Rotations, int64, [n], 0 to length - 1.
     """
     (tables, rows, twice), n = mirrored.shape, turn.shape[0]
     out = torch.empty((tables, n), dtype=torch.int64, device=turn.device)

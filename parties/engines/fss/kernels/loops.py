@@ -1,6 +1,6 @@
-"""Loops that numpy and torch have no call for, compiled by Numba on first use and kept beside this file.
+"""Loops that numpy and torch have no function for, compiled by Numba on first use and cached next to this file.
 
-None branches on a secret or reads memory at a secret place.
+None of them branches on a secret or reads memory at a secret index.
 """
 
 import os
@@ -17,9 +17,9 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def _compiled(signature: str) -> Callable[[F], F]:
-    """Compiles a function; what comes of it is kept where there is a folder for it, and made anew each time elsewhere.
+    """Compiles a function; caches the code if a folder for it can be written, and compiles in each process otherwise.
 
-    Numba keeps it beside this file, or in the user's home, which it takes for a folder `~` where there is none.
+    Numba caches next to this file, or in the user's home; without a home it would create a folder named `~`.
     """
 
     def compiled(function: F) -> F:
@@ -33,13 +33,13 @@ def _compiled(signature: str) -> Callable[[F], F]:
 
 @_compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")
 def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums: Integers) -> None:
-    """Sums over j of bit j of element i times T[turn[i] - j], for each table T.
+    """Sums bit j of element i times T[turn[i] - j] over j, for each table T.
 
     Args:
-        mirrored: T[length - 1 - j], twice in a row: [tables, rows, 2 length]; element i takes row i mod rows.
-        bits: packed, [n, length / 8].
-        turn: [n], 0 to length - 1.
-        sums: takes the result, [tables, n].
+        mirrored: T[length - 1 - j], repeated: [tables, rows, 2 length]; element i uses row i mod rows.
+        bits: Packed bits, [n, length / 8].
+        turn: Rotations, [n], 0 to length - 1.
+        sums: Output, [tables, n].
     """
     tables, rows, twice = mirrored.shape
     length = twice // 2
@@ -61,7 +61,7 @@ def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums
 
 @_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
 def products_by_columns(x: Integers, columns: Integers, product: Integers) -> None:
-    """[b, n, k] times matrices whose columns lie in a row, [b, m, k], into [b, n, m]; each column is read once."""
+    """Multiplies [b, n, k] by matrices stored by columns, [b, m, k], into [b, n, m]; each column is read once."""
     for b in range(x.shape[0]):
         for j in range(columns.shape[1]):
             for i in range(x.shape[1]):
@@ -73,7 +73,7 @@ def products_by_columns(x: Integers, columns: Integers, product: Integers) -> No
 
 @_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
 def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
-    """[b, n, k] times [b, k, m], added to [b, n, m]; each row is read once."""
+    """Adds the product of [b, n, k] and [b, k, m] to [b, n, m]; each row is read once."""
     for b in range(x.shape[0]):
         for k in range(rows.shape[1]):
             for i in range(x.shape[1]):
@@ -85,20 +85,20 @@ def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
 @_compiled(
     "void(uint64[::1], uint64, uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])"
 )
-def descend(
+def evaluate_level(
     x: Words, level: Any, tweak: Any, permuted: Words, state: Words, word: Words, on: Words, value: Words
 ) -> None:
-    """One level of `dcf.evaluate`: from a node to its child.
+    """Evaluates one level of `dcf.evaluate`, from a node to its child.
 
     Args:
-        x: public numbers, [n].
-        level: place of the bit of x that the child stands for.
-        tweak: what the child's seed is hashed with; 0 for the next bit of x.
-        permuted: the state, permuted, [n, 2].
-        state: the seed and what it is hashed with; becomes the child's, [n, 2].
-        word: correction words of the level, [n, 2].
-        on: whether the party's control bit is set, 0 or 1; becomes the child's.
-        value: the payload so far, in bit 0.
+        x: Public numbers, [n].
+        level: Position of the bit of x that determines the child.
+        tweak: Tweak of the child's hash; 0 for the next bit of x.
+        permuted: The permuted state, [n, 2].
+        state: The seed XOR the tweak of its hash, [n, 2]; updated to the child's.
+        word: Correction words of the level, [n, 2].
+        on: The party's control bits, 0 or 1, [n]; updated to the child's.
+        value: The payload so far, in bit 0, [n]; updated.
     """
     one, control = np.uint64(1), np.uint64(7)
     for i in range(x.shape[0]):
@@ -116,23 +116,25 @@ def descend(
 @_compiled(
     "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
 )
-def grow(alpha: Words, level: Any, permuted: Words, both: Words, word: Words, on: Words, value: Words) -> None:
-    """One level of `dcf.generate`: its correction words, and the step from the seeds to the children towards alpha.
+def generate_level(
+    alpha: Words, level: Any, permuted: Words, both: Words, word: Words, on: Words, value: Words
+) -> None:
+    """Generates one level of `dcf.generate`: its correction words and the children on the path to alpha.
 
     Args:
-        alpha: thresholds, [n].
-        level: place of the bit of alpha that decides.
-        permuted: `both`, permuted.
-        both: what left and right child of both parties' seeds are hashed from, [side, party, n, 2]; become those of the
-            children that are kept.
-        word: takes the correction words, [n, 2].
-        on: the parties' control bits, [2, n]; become the children's.
-        value: the payload on the way so far, in bit 0.
+        alpha: Thresholds, [n].
+        level: Position of the bit of alpha that determines the path.
+        permuted: The permuted blocks of `both`.
+        both: Inputs of the hashes for the left and the right child, [side, party, n, 2]; updated to those of the kept
+            children.
+        word: Output, the correction words, [n, 2].
+        on: The parties' control bits, [2, n]; updated to the children's.
+        value: The payload on the path so far, in bit 0, [n]; updated.
     """
     one, control = np.uint64(1), np.uint64(7)
     for i in range(alpha.shape[0]):
         bit = (alpha[i] >> level) & one
-        right = np.uint64(0) - bit  # all ones where the way goes to the right
+        right = np.uint64(0) - bit  # all ones where the path goes to the right
         lost_low = lost_high = kept_low = left = other = np.uint64(0)
         for p in range(2):
             low, high = permuted[0, p, i, 0] ^ both[0, p, i, 0], permuted[0, p, i, 1] ^ both[0, p, i, 1]

@@ -1,8 +1,8 @@
-"""A digest of every public constant that a party has computed with: tables, rotary angles, masks, declared bounds.
+"""A digest of every public constant that a party has used: tables, rotary angles, masks, declared bounds.
 
-Each host computes them itself, in floating point, and processors and libraries differ in the last place. If one encoded
-constant ever differed, X would differ between the parties and everything after it be random. So the digest goes into
-each opening, and the parties stop where the constant was first used.
+Each host computes its constants in floating point, and processors and libraries differ in the last place. If a single
+encoded constant differed, X would differ between the parties and every later result would be random. So each opening
+carries the digest, and the parties stop at the first opening after the difference.
 """
 
 import xxhash
@@ -11,14 +11,13 @@ from torch import Tensor
 from parties.errors import PartyError
 
 DIGEST_BYTES = 4
-"""Honest hosts may differ by accident; nobody looks for a collision."""
-
+"""Enough for accidental differences between honest hosts; it need not resist a search for collisions."""
 
 Constant = Tensor | bytes | int
 
 
 class ConstantsDiffer(PartyError):  # noqa: N818 - named for what happened
-    """The peer has computed with other public constants."""
+    """The peer has used other public constants."""
 
     def __init__(self, peer: str, stage: str) -> None:
         super().__init__(peer, stage)
@@ -33,13 +32,13 @@ class ConstantsDiffer(PartyError):  # noqa: N818 - named for what happened
 
 
 class Constants:
-    """The constants so far, in the order of their use."""
+    """The constants used so far, in order."""
 
     def __init__(self) -> None:
         self._state = xxhash.xxh3_64()
 
     def note(self, constant: Constant) -> None:
-        """Adds an encoded constant; of a tensor the numbers, and not the shape."""
+        """Adds an encoded constant; of a tensor the elements, not the shape."""
         if isinstance(constant, Tensor):
             constant = constant.cpu().numpy().tobytes()
         elif isinstance(constant, int):
@@ -47,5 +46,5 @@ class Constants:
         self._state.update(constant)
 
     def digest(self) -> bytes:
-        """4 bytes."""
+        """Returns the digest, 4 bytes."""
         return self._state.digest()[:DIGEST_BYTES]

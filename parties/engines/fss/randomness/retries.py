@@ -1,9 +1,9 @@
-"""How often a segment may be run again: the public rate of truncation failures says what is bad luck and what is not.
+"""How often a segment may be run again: a test of the retries so far against the public rate of truncation failures.
 
-An element that is declared to stay below 2^k fails with probability 2^(k - 63), whatever it is. Failures therefore come
-like the events of a Poisson process whose clock is the sum of these public numbers, and each party can tell by itself
-when there are too many: a peer or a dealer provokes retries (each tells the dealer the outcome of a comparison, see
-docs/protocols.md), or there is a number that no retry can mend.
+An element that is declared to stay below 2^k fails with probability 2^(k - 63), whatever it is. Failures are therefore
+a Poisson process whose clock is the sum of these public probabilities, and each party can detect too many: a peer or
+the dealer provokes retries (each reveals the outcome of a comparison to the dealer, see docs/protocols.md), or a number
+fails in every retry.
 """
 
 import math
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from parties.errors import PartyError
 
 SIGNIFICANCE = 2.0**-20
-"""An honest run is ended at a retry with a probability below this."""
+"""Probability, at each retry, that the test ends an honest run."""
 
 
 class RetriesImprobable(PartyError):  # noqa: N818 - named for what happened
-    """More retries than chance explains."""
+    """There are more retries than chance explains."""
 
     def __init__(self, retries: int, expected: float, where: str, stage: str) -> None:
         super().__init__(retries, expected, where, stage)
@@ -24,19 +24,19 @@ class RetriesImprobable(PartyError):  # noqa: N818 - named for what happened
     def __str__(self) -> str:
         retries, expected, where, stage = self.args
         return (
-            f"truncation failure {retries} of {where}, in stage {stage}; by the declared bounds {expected:.3g} were to "
-            f"be expected, and chance gives so many with a probability below 2^-20: the cell ends before the dealer is "
-            f"told; run it again, and do not trust the dealer or the peer if it recurs"
+            f"truncation failure {retries} of {where}, in stage {stage}; the declared bounds predict {expected:.3g}, "
+            f"and chance gives so many with a probability below 2^-20: the cell ends before the dealer learns of it; "
+            f"run it again, and do not trust the dealer or the peer if it recurs"
         )
 
 
 @dataclass
 class Retries:
-    """Counts failures in a session and in its current segment, against what was to be expected.
+    """Counts failures in a session and in its current segment, and the expected number.
 
     Attributes:
-        expected: failures that were to be expected so far: the sum over all elements that were truncated.
-        count: failures so far.
+        expected: Expected number of failures so far: the sum of the probabilities of all truncated elements.
+        count: Failures so far.
     """
 
     expected: float = 0.0
@@ -45,18 +45,18 @@ class Retries:
     _before: float = 0.0
 
     def risk(self, elements: int, chance: float) -> None:
-        """So many elements are at risk now, each with this chance to fail."""
+        """Adds elements that each fail with a probability of `chance`."""
         self.expected += elements * chance
 
     def begin(self) -> None:
-        """A new segment begins."""
+        """Starts a segment."""
         self._segment, self._before = 0, self.expected
 
     def failed(self, stage: str) -> None:
-        """The segment has failed once more.
+        """Counts a failure of the segment.
 
         Raises:
-            RetriesImprobable: chance explains the failures of the segment, or of the session, no longer.
+            RetriesImprobable: Chance no longer explains the failures of the segment or of the session.
         """
         self.count += 1
         self._segment += 1
@@ -69,7 +69,7 @@ class Retries:
 
 
 def tail(count: int, expected: float) -> float:
-    """P[N >= count] for a Poisson number N with mean `expected`."""
+    """Returns P[N >= count] for a Poisson variable N with mean `expected`."""
     if count <= expected or not expected:
         return float(count <= expected)
     total = term = 1.0

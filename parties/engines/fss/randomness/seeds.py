@@ -1,8 +1,8 @@
-"""A seed that a party and the dealer draw together, so that neither can choose it: a coin toss with a commitment.
+"""The seed that a party shares with the dealer, drawn by a coin toss with a commitment so that neither can choose it.
 
 The dealer commits to its half, the party sends its own, the dealer opens; the seed is a hash of both (Blum, "Coin
-flipping by telephone", 1981; the commitment and the hash are BLAKE2b, domain-separated, taken as a random oracle). With
-the last message comes a public key, the same for both parties: that of the permutation in the session's comparisons.
+flipping by telephone", 1981; the commitment and the hash are BLAKE2b, domain-separated, modelled as a random oracle).
+The last message also carries the public key of the session's comparison permutation, the same for both parties.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _COMMITMENT, _SEED = b"mpcbench commit", b"mpcbench seed"
 
 
 class CommitmentBroken(PartyError):  # noqa: N818 - named for what happened
-    """The dealer opened another half of a seed than it had committed to."""
+    """The dealer opened a half of the seed that does not match its commitment."""
 
     def __str__(self) -> str:
         return (
@@ -29,10 +29,10 @@ class CommitmentBroken(PartyError):  # noqa: N818 - named for what happened
 
 
 class DealersToss:
-    """The dealer's side of one party's seed.
+    """The dealer's side of one party's seed; sends the commitment at once.
 
     Args:
-        link: to the party.
+        link: Link to the party.
     """
 
     def __init__(self, link: Link) -> None:
@@ -40,10 +40,10 @@ class DealersToss:
         link.send(_commitment(link.peer, self._half))
 
     def seed(self, permutation_key: bytes) -> bytes:
-        """The seed, 32 bytes; waits for the party, and tells it the session's permutation key.
+        """Waits for the party's half, sends it the session's permutation key, and returns the seed, 32 bytes.
 
         Raises:
-            PartyError: the link's own errors.
+            PartyError: The link failed.
         """
         self._link.await_peer()
         theirs = _octets(self._link, SEED_BYTES)
@@ -52,15 +52,15 @@ class DealersToss:
 
 
 def drawn_seed(link: Link, role: str) -> tuple[bytes, bytes]:
-    """A party's side: the seed, 32 bytes, and the session's permutation key.
+    """Draws the seed at a party: returns the seed, 32 bytes, and the session's permutation key, 16 bytes.
 
     Args:
-        link: to the dealer.
+        link: Link to the dealer.
         role: `client` or `server`.
 
     Raises:
-        CommitmentBroken: the dealer does not stand by its half.
-        PartyError: the link's own errors.
+        CommitmentBroken: The dealer's half does not match its commitment.
+        PartyError: The link failed.
     """
     link.await_peer()
     commitment, half = _octets(link, SEED_BYTES), os.urandom(SEED_BYTES)

@@ -1,4 +1,4 @@
-"""Which rows of a cache stay, for all heads alike or for each head: flags that say so, and the rows that are left."""
+"""Eviction: secret flags of the rows of a cache that are kept, for all heads or per head, and the rows themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,19 @@ from parties.engines.fss.topk import selection
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays: 0/1 flags [n], scale 0, one tensor for all heads or one for each, and how many are 1."""
+    """The kept rows.
+
+    Attributes:
+        flags: 0/1 flags [n], scale 0; one tensor for all heads, or one per head.
+        count: Number of flags that are 1, public.
+    """
 
     flags: tuple[Additive, ...]
     count: int
 
 
 def keep_top(scores: Masked, count: int) -> Program[Kept]:
-    """The `count` highest of each row of [n] or [groups, n]. 2 rounds, and what pivots take more."""
+    """Flags the `count` highest of each row of [n] or [groups, n]. Rounds: see `selection.shuffled_top_k`."""
     keys = selection.distinct(gates.truncate(scores.reshape(-1, scores.shape[-1])))
     rows = [keys[group] for group in range(keys.shape[0])]
     flags = yield from parallel(*(selection.kept_flags(row, count) for row in rows))
@@ -27,7 +32,7 @@ def keep_top(scores: Masked, count: int) -> Program[Kept]:
 
 
 def kept_from(flags: Masked, count: int) -> Program[Kept]:
-    """From flags [groups, n]: no round; 1 round and a comparison each if they carry fraction bits."""
+    """Takes flags [groups, n]: no round; 1 round and a comparison per flag if they carry fraction bits."""
     if flags.scale:
         bits = yield from gates.xor_bits(flags.source, (yield from negative(-flags.bounded(2.0))))
         exact = gates.arithmetic(flags.source, bits)
@@ -37,13 +42,13 @@ def kept_from(flags: Masked, count: int) -> Program[Kept]:
 
 
 def open_flags(kept: Kept) -> Program[Masked]:
-    """The flags as masked values, [groups, n]. 1 round."""
+    """Opens the flags as masked values, [groups, n]. 1 round."""
     opened = yield from parallel(*(gates.open_(row) for row in kept.flags))
     return cat([row.reshape(1, *row.shape) for row in opened], 0)  # type: ignore[no-any-return]
 
 
 def compact(kept: Kept, rows: Sequence[Masked]) -> Program[list[Masked]]:
-    """The kept rows of each of `rows` [heads, n, d], in order. 4 rounds."""
+    """Moves the kept rows of each of `rows` [heads, n, d] together, in order: [heads, count, d]. 4 rounds."""
     if len(kept.flags) == 1:
         return (yield from selection.compact(kept.flags[0], kept.count, rows))
     heads = yield from parallel(

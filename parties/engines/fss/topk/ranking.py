@@ -1,4 +1,4 @@
-"""Ranking shuffled values in the open, by all pairs."""
+"""The ranking of shuffled values, opened, by comparing all pairs."""
 
 import numpy as np
 import torch
@@ -8,18 +8,19 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.gates import reveal_bits
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.randomness.source import DEALER
-from parties.engines.fss.topk.maximum import ranks
+from parties.engines.fss.topk.maximum import compare_pairs
 
 Places = NDArray[np.int64]
 
 
-def ranked(x: Masked) -> Program[Places]:
-    """Places of shuffled distinct keys x [heads, n], n above 1, highest first: public, [heads, n].
+def open_ranking(x: Masked) -> Program[Places]:
+    """Ranks shuffled distinct keys x [heads, n], n above 1: public places, highest first, [heads, n].
 
-    1 round, 1 bit a pair; `dcf` needs no other. The dealer, who sees no bit, gets the places in order.
+    1 round after those of a sign (`dcf` has none), 1 online bit per pair. The dealer, who sees no bit, gets the places
+    in ascending order.
     """
     heads, n = x.shape
-    below = yield from reveal_bits(x.source, (yield from ranks(x)))
+    below = yield from reveal_bits(x.source, (yield from compare_pairs(x)))
     if x.source.rank == DEALER:
         return np.tile(np.arange(n), (heads, 1))
     loses = np.zeros((heads, n, n), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Each protocol costs what it says, in a simulation of all three parties, in a walk with shapes, and on its page."""
+"""Each protocol has its declared cost, in a simulation of all parties, in a dry run on shapes and in the documents."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.cost.meta_tensors import MetaTensors
 from parties.engines.fss.cost.simulation import Simulation, share
@@ -38,28 +38,28 @@ def without_inputs(protocol: Protocol, total: Count) -> Count:
 
 
 def simulated(protocol: Protocol, how: How) -> Count:
-    """Three parties in lockstep; the danger zone is met now and then, and then another seed is taken."""
+    """Runs three parties in lockstep; truncation fails now and then, and then another seed is used."""
     for seed in range(20):
         simulation = Simulation(seed)
         for source in simulation.sources:
             source.comparison = how
         try:
             simulation.run(lambda source: on(source, protocol))
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
         cost = simulation.cost
         return without_inputs(protocol, Count(cost.rounds, cost.online_bytes, *cost.offline_bytes))
-    raise AssertionError("the danger zone was met twenty times in a row")
+    raise AssertionError("truncation failed twenty times in a row")
 
 
-def walked(protocol: Protocol, how: How) -> Count:
-    """The dealer alone, without a number."""
+def dry_run(protocol: Protocol, how: How) -> Count:
+    """Counts the dealer's dry run on shapes."""
     rounds: list[int] = []
     frames: dict[str, list[int]] = {"client": [], "server": []}
 
     def exchange(wanted: Any) -> Any:
         rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
-        return dealers(wanted)
+        return dealer_openings(wanted)
 
     with MetaTensors():
         source = CountingSource(StageMeter(), frames["client"].append, frames["server"].append)
@@ -75,21 +75,21 @@ def walked(protocol: Protocol, how: How) -> Count:
 def test_a_protocol_costs_what_it_declares(name: str, how: How) -> None:
     for sizes in (SIZES, (3, 5, 1)):
         (protocol,) = [p for p in of_sizes(*sizes) if p.name == name]
-        assert simulated(protocol, how) == walked(protocol, how) == protocol.cost(how)
+        assert simulated(protocol, how) == dry_run(protocol, how) == protocol.cost(how)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 200), st.integers(1, 200), st.integers(1, 20), st.sampled_from(HOWS))
 def test_declarations_hold_at_every_size(n: int, d: int, count: int, how: How) -> None:
     for protocol in of_sizes(n, d, min(count, n)):
-        assert walked(protocol, how) == protocol.cost(how), protocol.name
+        assert dry_run(protocol, how) == protocol.cost(how), protocol.name
 
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("n", [2048, 2049, 4096, 4097, 32_768])
 def test_exponentials_cost_what_they_declare_for_rows_of_any_length(n: int, how: How) -> None:
     (protocol,) = [p for p in of_sizes(n, 1, 2) if p.name == "exponentials"]
-    assert walked(protocol, how) == protocol.cost(how)
+    assert dry_run(protocol, how) == protocol.cost(how)
 
 
 def row(protocol: Protocol) -> str:

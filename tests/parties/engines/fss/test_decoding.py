@@ -66,7 +66,7 @@ def decode(
 
 
 def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
-    """Makes this process see the danger zone at the given truncation, as both parties would.
+    """Makes a given truncation fail in this process, as it would at both parties.
 
     Args:
         at: the truncation, counted from 1.
@@ -86,7 +86,7 @@ def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> Non
         if ever_after and by_chance and calls >= at:
             x = x.bounded(2.0 ** (62 - x.scale))
         elif calls == at or (ever_after and calls > at):
-            raise gates.DangerZone("a truncation that a test chose")
+            raise gates.TruncationFailure("a truncation that a test chose")
         return honest(x, scale)
 
     gates.truncate = truncate
@@ -128,7 +128,7 @@ def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -
 
 
 @pytest.mark.parametrize("at", [1, 70])
-def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(at: int) -> None:
+def test_a_token_with_a_truncation_failure_is_decoded_again_with_fresh_randomness(at: int) -> None:
     policy = POLICIES["mpcache"]
     decoder, cache, parts, token = prefilled("llama", policy)
     results = together(stumbling, at, policy, parts, token)
@@ -136,7 +136,7 @@ def test_a_token_that_met_the_danger_zone_is_decoded_again_with_fresh_material(a
     assert results["client"][3] == results["server"][3] >= 1
 
 
-def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
     if role == "dealer":
         with pytest.raises(PeerLost):
             Dealer(mesh["client"], mesh["server"], meter).serve()
@@ -144,13 +144,13 @@ def unlucky(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
     stumble(10, ever_after=True)
     with pytest.raises(RetriesExhausted) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
-    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
+    mesh["server" if role == "client" else "client"].exchange(b"")  # the dealer ends with the first party that leaves
     return str(caught.value)
 
 
-def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
+def test_a_segment_that_fails_in_every_attempt_ends_the_cell_with_a_reason() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
-    results = together(unlucky, POLICIES["full"], parts, token)
+    results = together(failing, POLICIES["full"], parts, token)
     for role in ("client", "server"):
         assert f"failed in each of {MOST_ATTEMPTS} attempts" in results[role]
         assert re.search(r"in stage [a-z_]+, where [\d,]+ numbers below 2\^62 are truncated", results[role])
@@ -158,7 +158,7 @@ def test_who_meets_the_danger_zone_again_and_again_stops_and_says_why() -> None:
 
 
 def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
-    """Truncation failures more often than chance gives them, as an active dealer could bring them about."""
+    """Causes more truncation failures than chance explains, as an active dealer could."""
     if role == "dealer":
         dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
         honest = dealer._answer
@@ -178,7 +178,7 @@ def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: An
     return str(caught.value)
 
 
-def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_told_again() -> None:
+def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_learns_of_them() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     results = together(provoked, POLICIES["full"], parts, token)
     assert results["client"] == results["server"]
@@ -188,7 +188,7 @@ def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_tol
 
 
 def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
-    """A plain decoder with a cache, the cache in two parts, and the token to go on with."""
+    """Returns a plain decoder with a cache, the cache in two shares, and the next token."""
     spec = SPECS[family]
     prompt = random_tokens(spec, 40, seed=5)
     decoder, cache = plain_decoder(spec, policy), Cache.empty(spec.n_layers)

@@ -1,4 +1,4 @@
-"""Cells of the engine as the parties run them, through the same doors as every other engine."""
+"""Cells of the engine as the parties run them, through the interface of every engine."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def job(policy: str = "full", **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cells() -> Any:
-    """Several cells on the same parties: the model is installed once, the seeds serve them all."""
+    """Runs several cells on the same parties: the model is installed once, with one set of seeds."""
     wanted = {
         "full": job(),
         "again": job(),
@@ -32,7 +32,7 @@ def cells() -> Any:
 
 
 def whole(four: Four, cell: dict[str, Any]) -> dict[str, Any]:
-    """What each role told, of a run in which no layer was given up half way: one in a hundred meets the danger zone."""
+    """Each role's result, of a run without a truncation failure, which occurs in one of a hundred."""
     for _ in range(5):
         told = {role: results[0] for role, results in four.run(cell).items()}
         if len({stages(told["client"], "online")[stage]["rounds"] for stage in ONCE_A_LAYER}) == 1:

@@ -1,4 +1,4 @@
-"""Parties that die, stop, or are misheard, in each part of a cell: noticed in seconds, and named."""
+"""Parties that die or stop and corrupted bytes, in each part of a cell, are detected in seconds and named."""
 
 import os
 import pickle
@@ -93,7 +93,7 @@ def job(engine: str) -> Job:
 @pytest.mark.parametrize("pair", [("server", "client"), ("dealer", "client"), ("dealer", "server")])
 def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: tuple[str, str]) -> None:
     with Four(record=True, timeout_s=6.0) as four:
-        four.run(job("plain"))  # once that is done, everybody has said hello
+        four.run(job("plain"))  # after that, all parties have exchanged hellos
         four.wires[pair].flip_after(30)
         for role in four.processes:
             four.say(role, job(engine))
@@ -103,11 +103,11 @@ def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: t
             role = next(role for role in pair if four.pipes[role] is pipe)
             told[role] = four.hear(role)[0]
         for process in four.processes.values():
-            process.kill()  # the others wait for what does not come, until the driver ends them
+            process.kill()  # the others wait in vain, until the driver ends them
     damaged = {role: result for role, result in told.items() if result.get("error") == "CorruptFrame"}
     assert damaged, told
     for role, result in damaged.items():
         other = pair[1 - pair.index(role)]
-        assert f"from {other} was damaged on its way in stage" in result["text"]
+        assert f"from {other} was damaged in transit in stage" in result["text"]
         assert "bytes sent and" in result["text"]
         assert "frame " in result["text"]

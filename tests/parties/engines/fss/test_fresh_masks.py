@@ -1,4 +1,4 @@
-"""A retry helps: whatever a segment truncates is masked anew in each attempt, in every policy and model family."""
+"""A retry helps: all that a segment truncates is masked afresh in each attempt, for every policy and model family."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
-from parties.engines.fss.arithmetic.opening import dealers
+from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked, cat
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.cost.simulation import Simulation, share
@@ -25,8 +25,9 @@ from parties.engines.fss.dealing.plan import epoch
 from parties.engines.fss.engine import is_matrix
 from parties.engines.fss.functions.norm import to_norm
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
-from parties.engines.fss.randomness.inbox import Outbox
-from parties.engines.fss.randomness.source import DEALER, DealerSource, Source
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FrameWriter
+from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
@@ -42,7 +43,7 @@ Segment = Callable[[], Program[Any]]
 
 def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSource, Cache, list[Segment]]:
     """The dealer's side of a cell."""
-    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (Outbox(lambda _: None) for _ in range(2))
+    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (FrameWriter(lambda _: None) for _ in range(2))
     source = DealerSource(StageMeter(), *streams, *outboxes)
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, shapes = Computation(source), {name: tuple(w.shape) for name, w in parameters(policy, spec).items()}
@@ -50,7 +51,7 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
         if is_matrix(name, shape):
             engine.matrices[name] = ServerMatrix(source.server.words((shape[1], shape[0])))
     source.begin(epoch(0, 1))
-    run(engine.install(shapes, None), dealers)
+    run(engine.install(shapes, None), dealer_openings)
     decoder = Decoder(engine, spec, policy)
     if prefill == "mpc":
         cache = Cache.empty(spec.n_layers)
@@ -58,9 +59,9 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
     else:
         clear, known = plain(policy, spec), Cache.empty(spec.n_layers)
         run(clear.prefill(run(clear.embed(tokens(spec, PROMPT)[0], PROMPT, 0)), known))
-        named = {name: engine.adopt(source.stand_in(value.shape)) for name, value in known.values().items()}
+        named = {name: engine.adopt(source.placeholder(value.shape)) for name, value in known.values().items()}
         cache = Cache.from_values(spec.n_layers, PROMPT, named)
-        before = [lambda: engine.fix(cache)]
+        before = [lambda: engine.mask_cache(cache)]
     return source, cache, [*before, *(token_segments(decoder, cache, None, "private") * STEPS)]
 
 
@@ -94,7 +95,7 @@ def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
             restore()
             source.begin(epoch(2 * index + attempt, index))
             truncated.clear()
-            run(segment(), dealers)
+            run(segment(), dealer_openings)
             attempts.append(list(truncated))
         for (stage, first), (_, second) in zip(*attempts, strict=True):
             assert not ((first == second) & (first != 0)).any(), f"segment {index}: {stage} truncates {first.shape}"
@@ -152,7 +153,7 @@ FRESH: dict[str, Callable[[Two], Any]] = {
 @pytest.mark.parametrize("how", STALE)
 def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
     def second(two: Two) -> None:
-        two.new.source.declared = lambda _: None  # one party alone declares bounds here, and has nothing to compare
+        two.new.source.declared = lambda _: None  # a single party declares bounds here and has nothing to compare
         if two.new.source.rank == rank:
             with pytest.raises(StaleMask, match=r"opened in epoch [01] are truncated in epoch 2"):
                 STALE[how](two)

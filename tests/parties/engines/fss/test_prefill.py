@@ -1,4 +1,4 @@
-"""Prefill inside the computation: like the plain engine whatever the chunks, in one process and between processes."""
+"""Prefill inside the computation equals the plain engine for all chunks, in one process and between processes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
-from parties.engines.fss.arithmetic.gates import DangerZone
+from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, value_of
 from parties.engines.fss.dealing.dealer import Dealer
@@ -58,10 +58,10 @@ def simulated(
         simulation = Simulation(seed)
         try:
             first, second = simulation.run(program)
-        except DangerZone:
+        except TruncationFailure:
             continue
         return {name: value_of(first[name], second[name]) for name in first}, simulation
-    raise AssertionError("the danger zone cannot be met twenty times in a row")
+    raise AssertionError("truncation cannot fail twenty times in a row")
 
 
 @settings(max_examples=6, deadline=None)
@@ -88,7 +88,7 @@ def test_messages_do_not_depend_on_the_prompt() -> None:
 def prompted(
     role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy, sizes: Prefill, prompt: list[int], at: int
 ) -> Any:
-    """Prefills inside and decodes; meets the danger zone once, at the truncation `at`, if that is not 0."""
+    """Prefills inside and decodes; truncation `at` fails once, if that is not 0."""
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     if at:
@@ -120,8 +120,8 @@ def prompted(
         ("llama", "mpcache", 21, 5, 0),
         ("gpt2", "mpcache", 21, 8, 0),
         ("llama", "full", 1, 1, 0),
-        ("llama", "mpcache", 13, 4, 3),  # danger while the first chunk runs
-        ("llama", "mpcache", 13, 4, 60),  # and when several are through
+        ("llama", "mpcache", 13, 4, 3),  # a failure while the first chunk runs
+        ("llama", "mpcache", 13, 4, 60),  # and after several chunks
         ("llama", "full", 150, 150, 3),  # while the dealer has more to send than sockets hold
     ],
 )

@@ -1,4 +1,4 @@
-"""Sizes: what the engine takes is computed right at its edge, and what it does not take is refused by name."""
+"""Sizes: the largest supported ones are computed correctly, and larger ones are refused by name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_a_cache_that_fills_more_than_a_frame_is_opened_in_several_rounds(monkey
 
     def program(source: Source) -> Program[dict[str, Masked]]:
         cache = Cache.from_values(3, 5, {name: share(source, value, 64.0) for name, value in numbers.items()})
-        yield from Computation(source).fix(cache)
+        yield from Computation(source).mask_cache(cache)
         return cache.values()
 
     for most, rounds in ((240, 1), (239, 2), (80, 3), (1, 6)):
@@ -107,7 +107,7 @@ def test_a_cache_that_fills_more_than_a_frame_is_opened_in_several_rounds(monkey
 
 
 class Watched(PlainEngine):
-    """Remembers how many scores it is given at once."""
+    """Records how many scores are passed at once."""
 
     sizes: tuple[int, ...] = ()
 
@@ -116,7 +116,7 @@ class Watched(PlainEngine):
         return super().softmax(scores, mask)
 
 
-def test_a_prompt_is_rated_in_pieces_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_rated_in_blocks_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, q, k = Watched(StageMeter()), torch.randn(4, 60, 8).double(), torch.randn(2, 60, 8).double()
     sums = []
     for most in (prompt_scores.SCORES, 3 * 4 * 60, 1):

@@ -1,4 +1,4 @@
-"""Look-ups of secret tokens in the server's secret table: exact, and at the stated price."""
+"""Look-ups of secret tokens in the server's secret table: exact, and at the stated cost."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Gates: exact arithmetic, the danger zone, and everything that must not happen with correlated randomness."""
+"""Gates: exact arithmetic, truncation failures, and all misuses of correlated randomness."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.multiplication import multiply, sum_of_products
 from parties.engines.fss.arithmetic.opening import Opener, Pad
-from parties.engines.fss.arithmetic.products import product, products
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.simulation import BeyondBound, Simulation, share, value_of
 from parties.engines.fss.randomness.constants import Constants
-from parties.engines.fss.randomness.inbox import Inbox, MaterialOutOfStep, MaterialReused
+from parties.engines.fss.randomness.frames import FrameReader, RandomnessOutOfStep, RandomnessReused
 from parties.engines.fss.randomness.source import Source
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
@@ -40,7 +40,7 @@ def test_products_of_integers_are_exact(count: int, seed: int, broadcast: bool) 
 
     def program(source: Source) -> Program[Any]:
         factors = yield from parallel(*(masked(source, n / 2**16) for n in numbers))
-        return product(factors, limit=2.0**40)
+        return multiply(factors, limit=2.0**40)
 
     first, second = Simulation(seed).run(program)
     expected = numbers[0].expand(3, 4).clone()
@@ -57,7 +57,7 @@ def test_a_sum_of_products_deals_a_set_of_factors_once() -> None:
             named = dict(
                 zip("xyz", (yield from parallel(*(masked(source, n / 2**16) for n in (x, y, z)))), strict=True)
             )
-            return products([[named[name] for name in term] for term in terms], limit=2.0**40)
+            return sum_of_products([[named[name] for name in term] for term in terms], limit=2.0**40)
 
         simulation = Simulation()
         first, second = simulation.run(program)
@@ -71,7 +71,7 @@ def test_a_sum_of_products_deals_a_set_of_factors_once() -> None:
 def test_products_of_different_scales_are_not_summed() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.ones(3))
-        return products([[x], [x, x]])
+        return sum_of_products([[x], [x, x]])
 
     with pytest.raises(
         ValueError, match=r"products of \[16, 32\] fraction bits cannot be summed; rescale their factors"
@@ -112,7 +112,7 @@ def test_truncation_is_within_one_unit_and_unbiased(drop: int, seed: int) -> Non
     assert abs(float(error.mean())) < 0.1
 
 
-def test_a_number_in_the_danger_zone_is_seen_by_both_and_never_cut_wrongly() -> None:
+def test_a_truncation_failure_is_seen_by_both_and_nothing_is_truncated_wrongly() -> None:
     integers = torch.full((4000,), 2**55)
     outcomes = []
 
@@ -120,11 +120,11 @@ def test_a_number_in_the_danger_zone_is_seen_by_both_and_never_cut_wrongly() -> 
         x = yield from gates.open_(share(source, integers.double() / 2.0**16, 2.0**40))
         try:
             return gates.truncate(x, 0)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             outcomes.append(source.rank)
             raise
 
-    with pytest.raises(gates.DangerZone):
+    with pytest.raises(gates.TruncationFailure):
         Simulation().run(program)
     assert len(outcomes) == 1  # the client stops first; the server sees the same public number
 
@@ -136,7 +136,7 @@ def test_a_number_in_the_danger_zone_is_seen_by_both_and_never_cut_wrongly() -> 
     for seed in range(60):
         try:
             first, second = Simulation(seed).run(one)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
         survived += 1
         assert abs(int(first.additive().share + second.additive().share) - 2**39) <= 1
@@ -151,15 +151,15 @@ def test_a_value_beyond_its_declared_bound_raises() -> None:
 def test_a_mask_hides_one_value_only() -> None:
     pad = Pad(Simulation().client, (3,))
     pad.hide(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(MaterialReused, match="second value"):
+    with pytest.raises(RandomnessReused, match="second value"):
         pad.hide(torch.ones(3, dtype=torch.int64))
 
 
-def test_an_epochs_material_is_used_once() -> None:
+def test_an_epochs_randomness_is_used_once() -> None:
     simulation = Simulation()
     simulation.run(lambda source: masked(source, torch.zeros(2)))
     for source in (simulation.client, simulation.server):
-        with pytest.raises(MaterialReused, match="epoch 1"):
+        with pytest.raises(RandomnessReused, match="epoch 1"):
             source.begin(1)
 
 
@@ -172,28 +172,28 @@ def test_epochs_of_one_seed_share_no_block() -> None:
     assert len(torch.cat(drawn).unique()) == 3 * 4096
 
 
-def test_an_inbox_skips_what_was_given_up_and_refuses_what_comes_too_early() -> None:
+def test_a_reader_skips_abandoned_epochs_and_refuses_frames_that_come_too_early() -> None:
     frames = [bytes([epoch]) + bytes(7) + bytes([epoch] * 4) for epoch in (1, 2, 3)]
-    inbox = Inbox(lambda: frames.pop(0))
-    inbox.begin(2)
-    assert inbox.take((4,), np.uint8).tolist() == [2] * 4
-    with pytest.raises(MaterialOutOfStep, match="epoch 2 is used up"):
-        inbox.take((1,), np.uint8)
+    reader = FrameReader(lambda: frames.pop(0))
+    reader.begin(2)
+    assert reader.take((4,), np.uint8).tolist() == [2] * 4
+    with pytest.raises(RandomnessOutOfStep, match="epoch 2 is used up"):
+        reader.take((1,), np.uint8)
 
 
-def test_a_dealer_that_walks_another_program_is_noticed() -> None:
+def test_a_dealer_that_runs_another_program_is_noticed() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.zeros(3 if source.rank == 2 else 4, 5))
-        return product([x, x])
+        return multiply([x, x])
 
-    with pytest.raises(MaterialOutOfStep):
+    with pytest.raises(RandomnessOutOfStep):
         Simulation().run(program)
 
 
 def test_openings_look_uniform_whatever_is_opened() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.full((50_000,), 3.25))
-        return (yield from gates.open_(product([x, x])))
+        return (yield from gates.open_(multiply([x, x])))
 
     simulation = Simulation(3)
     simulation.run(program)

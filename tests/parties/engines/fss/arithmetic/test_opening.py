@@ -1,4 +1,4 @@
-"""What crosses the wires of a run: masked numbers look uniform, and sizes and order say nothing about the secrets."""
+"""The messages of a run: masked numbers look uniform, and sizes and order do not depend on the secrets."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
     (some, first), (others, second) = runs["some"], runs["others"]
     rounds = [sum(stage[3] for stage in shapes(results, "client").values()) for results in (first, second)]
     if rounds[0] != rounds[1]:
-        pytest.skip("a piece met the danger zone in one of the two runs, as one in a thousand does")
+        pytest.skip("a truncation failed in one of the two runs, as in one of a thousand")
     for role in ("client", "server"):
         assert shapes(first, role) == shapes(second, role)
     pair = ("server", "client")
@@ -75,8 +75,8 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
 
 
 def test_counters_between_the_parties_are_the_same_whatever_the_secrets(runs: Any) -> None:
-    """The only bytes of an opening that are not masked say where in the program a party is, and name public constants,
-    among them the session's key, so that these differ between sessions and not between the two parties."""
+    """The unmasked bytes of an opening are digests of the position in the program and of public constants,
+    including the session's key, so they differ between sessions and not between the two parties."""
     for frames, _ in runs.values():
         ways = [
             [frame[:PLACE_BYTES] for frame in way if len(frame) > PLACE_BYTES] for way in frames["server", "client"]
@@ -92,7 +92,7 @@ def test_counters_between_the_parties_are_the_same_whatever_the_secrets(runs: An
 
 @pytest.mark.parametrize("way", [0, 1], ids=["server to client", "client to server"])
 @pytest.mark.parametrize("name", SECRETS)
-def test_what_the_parties_tell_each_other_looks_uniform(runs: Any, name: str, way: int) -> None:
+def test_messages_between_the_parties_look_uniform(runs: Any, name: str, way: int) -> None:
     frames = runs[name][0]["server", "client"][way]
     body = b"".join(frame[PLACE_BYTES:] for frame in frames[1:])
     octets = np.frombuffer(body, dtype=np.uint8)
@@ -106,8 +106,8 @@ def test_what_the_parties_tell_each_other_looks_uniform(runs: Any, name: str, wa
         assert abs(correlation) * math.sqrt(octets.size) < 6
 
 
-def test_the_dealer_hears_halves_of_seeds_public_numbers_and_which_pieces_are_repeated(runs: Any) -> None:
-    """A repeat is the one thing that may differ with the secrets: what it tells the dealer is in docs/protocols.md."""
+def test_the_dealer_receives_halves_of_seeds_public_numbers_and_which_segments_are_repeated(runs: Any) -> None:
+    """Only repeats may depend on the secrets: docs/protocols.md states what the dealer learns from them."""
     heard: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for name in SECRETS:
         frames = runs[name][0]

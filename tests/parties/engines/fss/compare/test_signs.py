@@ -1,4 +1,4 @@
-"""Comparisons: exhaustive at small widths, at random and at the edges of large ones, both ways of comparing."""
+"""Comparisons: exhaustive at small widths, random and at the edges of large ones, with both protocols."""
 
 import math
 import random

@@ -13,7 +13,7 @@ from tests.helpers.four import Four
 
 SMALL = {"fine_size": 4, "coarse_size": 8}
 TRIES = 4
-"""A run in which a number met the danger zone did something twice; that is rare, and a prediction leaves it out."""
+"""A run with a truncation failure does something twice; that is rare, and a prediction does not include it."""
 
 PREFIX, INSIDE = {"comparison": "prefix"}, {"prefill": "mpc"}
 CELLS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def parties() -> Iterator[Four]:
 
 
 def online(stages: list[dict[str, Any]]) -> dict[str, tuple[float, int, int]]:
-    """Rounds, bytes sent and bytes received of each online stage that talks."""
+    """Returns rounds, bytes sent and bytes received of each online stage with traffic."""
     return {
         stage["stage"]: (stage["rounds"], stage["sent_bytes"], stage["received_bytes"])
         for stage in stages

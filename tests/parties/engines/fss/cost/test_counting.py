@@ -1,4 +1,4 @@
-"""What the dealer would deal, counted without a number of it."""
+"""The dealer's traffic, counted on shapes."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 
 from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.counting import CountingSource
-from parties.engines.fss.randomness.source import DealerSource
+from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.metering.meter import StageMeter
 from parties.models.spec import ModelSpec
 from parties.options import RunOptions
@@ -29,9 +29,9 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
 
     source.begin(1)
     source.mask((1000,))
-    source.shared((100, 3), secret)
-    source.shared_bits((17,), secret)
-    source.told((5, 16), secret)
+    source.deal((100, 3), secret)
+    source.deal_bits((17,), secret)
+    source.broadcast((5, 16), secret)
     source.flush()
     assert frames == {"client": [8 + 5 * 16], "server": [8 + 8 * 300 + 3 + 5 * 16]}
     assert not secrets
@@ -39,11 +39,11 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
     assert isinstance(source, DealerSource)
 
 
-def test_long_material_is_cut_into_frames() -> None:
+def test_long_streams_are_cut_into_frames() -> None:
     frames: list[int] = []
     source = CountingSource(StageMeter(), frames.append, frames.append)
     source.begin(1)
-    source.shared((2**17 + 1,), lambda: torch.empty(0))
+    source.deal((2**17 + 1,), lambda: torch.empty(0))
     source.flush()
     assert frames == [8 + 2**20, 8 + 8]
 
@@ -60,7 +60,7 @@ def test_a_model_that_fits_no_machine_is_predicted() -> None:
 
 def test_zeros_of_the_randomness_take_no_memory() -> None:
     source = CountingSource(StageMeter(), lambda _: None, lambda _: None)
-    octets, _ = source.shared_octets((2**20, 2**20), lambda: np.empty(0, np.uint8))
+    octets, _ = source.deal_bytes((2**20, 2**20), lambda: np.empty(0, np.uint8))
     assert octets.nbytes == 2**40
     assert octets.base is not None
 

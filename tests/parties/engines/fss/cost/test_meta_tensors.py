@@ -1,4 +1,4 @@
-"""Tensors without elements have the shapes that real ones would have."""
+"""Operations on meta tensors give the shapes of real ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +45,6 @@ def test_public_tensors_among_themselves_stay_real() -> None:
     assert total.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_outside_of_it_a_hollow_tensor_is_no_operand() -> None:
+def test_outside_the_mode_a_meta_tensor_is_not_combined_with_others() -> None:
     with pytest.raises(RuntimeError):
         _ = meta_tensor((3,)) + torch.ones(3, dtype=torch.int64)

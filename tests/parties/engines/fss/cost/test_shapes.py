@@ -1,4 +1,4 @@
-"""Shapes that are known before anything runs are those of the run."""
+"""Shapes predicted before a run are those of the run."""
 
 from pathlib import Path
 from typing import Any

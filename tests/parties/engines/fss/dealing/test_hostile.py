@@ -1,4 +1,4 @@
-"""Peers that send what the protocol does not allow: each is refused by name, and no memory is taken for it first."""
+"""Messages that the protocol does not allow are refused by name, before any memory is allocated for them."""
 
 import pytest
 import torch
@@ -11,13 +11,19 @@ from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.receiver import MaterialUnasked, Receiver
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.constants import Constants
-from parties.engines.fss.randomness.inbox import FRAME_BYTES, LONGEST_BYTES, MARK_BYTES, Inbox, MaterialOutOfStep
+from parties.engines.fss.randomness.frames import (
+    FRAME_BYTES,
+    LONGEST_BYTES,
+    MARK_BYTES,
+    FrameReader,
+    RandomnessOutOfStep,
+)
 from parties.errors import OutOfStep, PeerLost
 from parties.transport.link import Link
 from tests.helpers.wires import announced, later, link_and_wire, linked
 
 HUGE = 3 << 30
-"""A payload that no memory is taken for: its header alone is ever sent."""
+"""A payload for which no memory is allocated: only its header is sent."""
 
 
 def test_material_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +41,7 @@ def test_material_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("length", [LONGEST_BYTES + 1, HUGE])
 @pytest.mark.parametrize("way", ["streamed", "stored"])
-def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: int, way: str) -> None:
+def test_a_frame_that_is_too_long_is_refused_by_its_header(length: int, way: str) -> None:
     assert LONGEST_BYTES == FRAME_BYTES + MARK_BYTES
     with link_and_wire() as (party, wire, meter):
         taking = Receiver(party, meter) if way == "streamed" else StoredReceiver(party, meter)
@@ -45,11 +51,11 @@ def test_a_frame_of_material_that_is_too_long_is_refused_by_its_header(length: i
 
 
 @pytest.mark.parametrize("frame", [b"1234567", bytes(MARK_BYTES)], ids=["half a mark", "a mark alone"])
-def test_a_frame_without_material_is_refused(frame: bytes) -> None:
-    inbox = Inbox(lambda: frame)
-    inbox.begin(1)
-    with pytest.raises(MaterialOutOfStep, match=f"a frame of {len(frame)} bytes holds no material"):
-        inbox.take((1,), "u1")
+def test_a_frame_without_payload_is_refused(frame: bytes) -> None:
+    reader = FrameReader(lambda: frame)
+    reader.begin(1)
+    with pytest.raises(RandomnessOutOfStep, match=f"a frame of {len(frame)} bytes holds no correlated randomness"):
+        reader.take((1,), "u1")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, HUGE])
@@ -63,7 +69,7 @@ def test_an_opening_of_another_length_is_refused_by_its_header(length: int) -> N
             opened.result(30)
 
 
-def test_a_link_believes_no_longer_frame_than_it_is_told_to() -> None:
+def test_a_link_accepts_no_frame_beyond_its_limit() -> None:
     with link_and_wire() as (link, wire, _):
         wire.sendall(announced(HUGE))
         with pytest.raises(OutOfStep, match="at most 100 bytes"):

@@ -1,4 +1,4 @@
-"""Where the dealer's material waits: ahead in memory or on disk, and what happens to it when something goes wrong."""
+"""Preprocessing: streamed ahead or stored on disk, and its behaviour under faults."""
 
 import os
 import resource
@@ -57,7 +57,7 @@ def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tup
 
 
 def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, token: int, how: dict[str, Any]) -> Any:
-    """A cell whose dealer is stopped while it is decoded, if it is stored."""
+    """Decodes a cell; if it is stored, its dealer is stopped meanwhile."""
     pid = Path(folder, "dealer")
     if role == "dealer":
         pid.write_text(str(os.getpid()))
@@ -85,8 +85,8 @@ CELLS = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, prefix": {"offline": "stored", "comparison": "prefix"},
     "streamed, prefix": {"offline": "streamed", "comparison": "prefix"},
-    "stored, danger early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
-    "stored, danger late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
+    "stored, failure early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
+    "stored, failure late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
 }
 
 
@@ -141,7 +141,7 @@ def test_a_full_disk_ends_the_cell_and_names_the_file(tmp_path: Path) -> None:
 
 
 def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
-    """A streamed cell with room for a few kilobytes at a time."""
+    """Decodes a streamed cell with credit for a few kilobytes at a time."""
     receiver.AHEAD_BYTES = 40_000
     if role == "dealer":
         Dealer(mesh["client"], mesh["server"], meter).serve()
@@ -153,14 +153,14 @@ def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) ->
     return result
 
 
-def test_a_party_with_little_room_is_sent_no_more_than_it_grants() -> None:
+def test_a_party_with_little_credit_is_sent_no_more() -> None:
     decoder, cache, parts, token = prefilled("llama", POLICIES["full"])
     results = together(hurried, parts, token)
     check({role: (*results[role], None, None) for role in ("client", "server")}, decoder, cache, token)
 
 
 def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str, int]) -> Any:
-    """Prepares a streamed cell and then waits for nearly all of its material, without beginning a single token."""
+    """Prepares a streamed cell and waits for nearly all of its correlated randomness before the first token."""
     if role == "dealer":
         try:
             Dealer(mesh["client"], mesh["server"], meter).serve()
@@ -171,7 +171,7 @@ def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str,
     give_up = time.monotonic() + 60
     while mesh["dealer"].received_bytes < 0.9 * whole[role] and time.monotonic() < give_up:
         time.sleep(0.05)
-    mesh["server" if role == "client" else "client"].exchange(b"")  # who leaves first takes the dealer along
+    mesh["server" if role == "client" else "client"].exchange(b"")  # the dealer ends with the first party that leaves
     return mesh["dealer"].received_bytes
 
 

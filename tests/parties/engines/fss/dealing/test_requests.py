@@ -1,4 +1,4 @@
-"""Requests that a dealer cannot or must not answer: each ends its cell by name, and an epoch is dealt once."""
+"""Requests that a dealer cannot or must not answer end the cell with a named error, and an epoch is dealt once."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import MOST_NUMBERS, REQUEST_BYTES, BadRequest
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.randomness import seeds
-from parties.engines.fss.randomness.inbox import MaterialReused
+from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.errors import ModelError, OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
@@ -56,7 +56,7 @@ def dealers() -> Iterator[tuple[Dealer, dict[str, Link], dict[str, Any]]]:
 
 
 def refusal(*requests: Any, role: str = "client") -> PartyError:
-    """Why the dealer ends the cell when a party asks it for this."""
+    """Returns the dealer's error for a party's requests."""
     with dealers() as (dealer, mine, _):
         served = later(dealer.serve)
         for request in requests:
@@ -77,7 +77,7 @@ def changed(request: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("request_", ["again", 7, None, [], [{"do": "end"}], True])
-def test_what_is_no_object_is_refused(request_: Any) -> None:
+def test_a_request_that_is_not_an_object_is_refused(request_: Any) -> None:
     assert isinstance(refusal(request_), BadRequest)
 
 
@@ -176,7 +176,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
 @pytest.mark.parametrize(
     "requests",
     [
-        (INSTALL, INSTALL),  # the server's matrices would be masked twice alike
+        (INSTALL, INSTALL),  # the server's matrices would get the same masks twice
         (INSTALL, changed(DECODE, "plan/first", 1)),  # the epoch of the installation
         (INSTALL, ROOM, DECODE, {"do": "again", "index": 2, "attempt": 0}),  # an attempt that was dealt
     ],
@@ -184,7 +184,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
 )
 def test_no_epoch_is_dealt_twice(requests: tuple[Any, ...]) -> None:
     error = refusal(*requests)
-    assert isinstance(error, MaterialReused)
+    assert isinstance(error, RandomnessReused)
     assert "deal each epoch once" in str(error)
 
 
@@ -193,7 +193,7 @@ def test_a_segment_that_was_never_run_is_not_repeated(index: int) -> None:
     assert "a segment under way" in str(refusal(INSTALL, ROOM, DECODE, {"do": "again", "index": index, "attempt": 1}))
 
 
-def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both would draw from the same streams."""
     with dealers() as (dealer, mine, _):
         order: list[str] = []
@@ -223,10 +223,10 @@ def test_the_next_cell_waits_for_a_walk_that_was_given_up(monkeypatch: pytest.Mo
 
 
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the parties make a new engine for them, which waits for a seed."""
+    """Each party makes a new engine for them, which waits for a seed."""
     made: list[str] = []
-    stand_in = SimpleNamespace(serve=lambda _: None)
-    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or stand_in)
+    placeholder = SimpleNamespace(serve=lambda _: None)
+    monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
     party = dealer.DealingParty({}, meter, Progress(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
@@ -259,7 +259,7 @@ def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> 
 
 
 def drain(link: Link) -> int:
-    """Bytes received up to the dealer's last word."""
+    """Returns the bytes received up to the dealer's end frame."""
     while link.receive() != END:
         pass
     return link.received_bytes

@@ -1,4 +1,4 @@
-"""Stored material: in no folder, whatever happens to the party; read once, whole, or not at all."""
+"""Preprocessing on disk: its file has no name, and it is read once, whole, or not at all."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile, StoredMaterial, new_file, write
-from parties.engines.fss.randomness.inbox import Inbox, Outbox
+from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
 from tests.helpers.wires import PATIENCE_S, child
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["without a name", "with a name at first"])
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One that knows O_TMPFILE, and one that does not."""
+    """A file system with O_TMPFILE, and one without."""
     if request.param != "without a name":
         honest = os.open
 
@@ -53,7 +53,7 @@ def written(frames: list[bytes] = FRAMES) -> IO[bytes]:
 
 
 def everything(material: StoredMaterial) -> list[bytes]:
-    """All frames; the end, and whatever is wrong, is an error."""
+    """Reads all frames; the end is an error, like any fault."""
     frames: list[bytes] = []
     try:
         while True:
@@ -123,19 +123,19 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
+def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
     frames: list[bytes] = []
-    dealt = Outbox(frames.append)
+    dealt = FrameWriter(frames.append)
     for epoch in (7, 8):
         dealt.begin(epoch)
         dealt.put(np.full(4, epoch, dtype=np.uint8))
         dealt.flush()
     material = StoredMaterial(written(frames))
-    inbox = Inbox(material.next)
-    inbox.begin(8)
-    assert inbox.take((4,), np.uint8).tolist() == [8] * 4
+    reader = FrameReader(material.next)
+    reader.begin(8)
+    assert reader.take((4,), np.uint8).tolist() == [8] * 4
     material.close()
-    again = Inbox(StoredMaterial(written(frames)).next)
+    again = FrameReader(StoredMaterial(written(frames)).next)
     again.begin(9)
     with pytest.raises(MaterialFile, match="all of them were used"):
         again.take((4,), np.uint8)
@@ -143,7 +143,7 @@ def test_material_of_an_earlier_attempt_or_cell_is_not_used() -> None:
 
 @settings(max_examples=40)
 @given(st.data())
-def test_a_torn_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+def test_a_truncated_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
     file = written()
     os.ftruncate(file.fileno(), data.draw(st.integers(0, os.fstat(file.fileno()).st_size - 1)))
     with pytest.raises(MaterialFile, match=r"ends (before|within) frame \d: it was cut off"):

@@ -1,4 +1,4 @@
-"""Non-linear functions: each is held to the range, the error, the rounds and the bytes that it states."""
+"""Nonlinear functions: each has its stated range, error, rounds and bytes."""
 
 import math
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import smooth
+from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
-from parties.engines.fss.functions.windowed import Octaves
+from parties.engines.fss.functions.windowed import WindowedFunction
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import maximum
 from parties.engines.plain import ACTIVATIONS
@@ -26,7 +26,7 @@ Function = Callable[[Masked], Program[Any]]
 
 
 def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tuple[Any, Any, Simulation]:
-    """Both parties' results; the danger zone is met now and then, and then another seed is taken."""
+    """Both parties' results; truncation fails now and then, and then another seed is used."""
     for seed in range(20):
         simulation = Simulation(seed)
 
@@ -35,9 +35,9 @@ def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tu
 
         try:
             return (*simulation.run(program), simulation)
-        except gates.DangerZone:
+        except gates.TruncationFailure:
             continue
-    raise AssertionError("the danger zone was met twenty times in a row")
+    raise AssertionError("truncation failed twenty times in a row")
 
 
 def costs(simulation: Simulation, inputs: int) -> tuple[int, int, tuple[int, int]]:
@@ -55,7 +55,7 @@ def test_activations(kind: str) -> None:
             torch.tensor([0.0, 49.0, -49.0]),
         ]
     ).double()
-    first, second, simulation = computed(lambda v: smooth(v, kind), x, 64.0)
+    first, second, simulation = computed(lambda v: activation(v, kind), x, 64.0)
     error = value_of(first, second) - ACTIVATIONS[kind](x)
     assert error.abs().max() <= 4e-3
     assert error[3000:].square().mean().sqrt() <= 4e-4
@@ -81,7 +81,7 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
     rounds, online, _ = costs(simulation, x.numel())
     assert rounds == 4
     windows = 16
-    # two parts of each element; a sum, a root and two look-ups a window for each of three rows; a bit for each edge
+    # two parts per element; a sum, a root and two look-ups per window for each of three rows; a bit per edge
     assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
 
 
@@ -160,7 +160,7 @@ def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> N
 
 
 def cells_of(x: Tensor) -> Tensor:
-    """Which scores have which whole part: [rows, n, 128] of 0 and 1."""
+    """One-hot integer parts of the scores: [rows, n, 128]."""
     return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
 
 
@@ -185,7 +185,7 @@ def test_masked_scores_weigh_nothing() -> None:
 
 
 def test_reciprocal_over_its_range() -> None:
-    octaves = Octaves(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
+    octaves = WindowedFunction(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
     x = torch.logspace(-5, 4.9, 400, base=2.0).double()
 
     def function(v: Masked) -> Program[Any]:
@@ -198,12 +198,12 @@ def test_reciprocal_over_its_range() -> None:
 
 def test_a_range_that_does_not_fit_the_ring_is_refused() -> None:
     with pytest.raises(ValueError, match=r"2\^40 to 2\^63"):
-        Octaves(lambda x: x, 40, 63, 16, 16, 1.0)
+        WindowedFunction(lambda x: x, 40, 63, 16, 16, 1.0)
 
 
 def test_maximum_is_exact_also_of_equals() -> None:
     x = torch.tensor([[1.0, -2.0, 3.0, 0.0], [1.0, 5.0, -3.0, 0.0]]).double()
-    first, second, simulation = computed(lambda v: maximum.larger(v[0], v[1]), x, 8.0)
+    first, second, simulation = computed(lambda v: maximum.elementwise_maximum(v[0], v[1]), x, 8.0)
     assert torch.equal(value_of(first, second), torch.tensor([1.0, 5.0, 3.0, 0.0]).double())
     assert costs(simulation, 8)[:2] == (2, 8 * 4 + 1)
 

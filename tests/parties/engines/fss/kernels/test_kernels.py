@@ -1,4 +1,4 @@
-"""What runs on a GPU gives what the CPU gives, bit for bit.
+"""GPU kernels give the results of the CPU, bit for bit.
 
 Without a GPU the same kernels run in Triton's interpreter, where Triton is installed.
 """
@@ -18,7 +18,7 @@ from tests.helpers.paths import HELPERS
 CUDA = torch.cuda.is_available()
 PERMUTATION = dcf.Permutation(os.urandom(dcf.PERMUTATION_KEY_BYTES))
 EDGES = [0, 1, -1, 2**63 - 1, -(2**63), 2**62, -(2**62)]
-# SmolLM2-135M and GPT-2, and what fits no tile
+# SmolLM2-135M and GPT-2, and shapes that fit no tile
 SHAPES = [
     (576, 960),
     (576, 576),
@@ -34,7 +34,7 @@ SHAPES = [
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Uniform ring elements, extreme ones among them."""
+    """Draws uniform ring elements, including extreme ones."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(-(2**63), 2**63 - 1, shape, generator=generator)
     flat = drawn.view(-1)
@@ -72,9 +72,9 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)
 
 
-@needs("no-gpu", "triton")  # Triton's interpreter stands in for a GPU; the tests above run the kernels on one
+@needs("no-gpu", "triton")  # Triton's interpreter in place of a GPU; the tests above run the kernels on one
 def test_in_the_interpreter_the_kernels_give_what_the_cpu_gives() -> None:
-    # a process of its own: Triton decides at import whether it interprets
+    # a separate process: Triton decides at import whether it interprets
     done = subprocess.run(
         [sys.executable, HELPERS / "interpreted_kernels.py"],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},

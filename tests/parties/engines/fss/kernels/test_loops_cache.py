@@ -1,4 +1,4 @@
-"""Compiled loops work where nothing can be kept of them: a user without a home, code that only root may write."""
+"""Compiled loops work without a cache: for a user without a home, or with code that only root may write."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ assert numbers.tolist() == [0, 2, 4]
 @pytest.mark.parametrize("home", ["/proc", "~"])
 def test_a_loop_is_compiled_anew_where_no_folder_can_be_written(home: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    (tmp_path / "__pycache__").touch()  # in the way of the folder
+    (tmp_path / "__pycache__").touch()  # blocks the cache folder
     environment = {key: value for key, value in os.environ.items() if key not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py")],

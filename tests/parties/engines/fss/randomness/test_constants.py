@@ -1,4 +1,4 @@
-"""Hosts whose public constants differ, in the last place of one number: they stop by name, before a wrong result."""
+"""Hosts whose public constants differ in the last place of one number stop with an error before a wrong result."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,8 @@ from parties.engines.fss.functions import activation, softmax
 from parties.engines.fss.functions.tables import Tables
 from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.constants import Constants, ConstantsDiffer
-from parties.engines.fss.randomness.source import ComputingSource, Source
+from parties.engines.fss.randomness.party_sources import ComputingSource
+from parties.engines.fss.randomness.source import Source
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
@@ -45,7 +46,7 @@ def other_bound() -> None:
 
 
 def other_permutation() -> None:
-    """The dealer tells the server another one than the client."""
+    """The dealer sends the server another key than the client."""
     honest = seeds.DealersToss.seed
 
     def seed(toss: seeds.DealersToss, key: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Retries against the public rate: what an honest run meets passes, what nobody meets by chance does not."""
+"""Retries against the public rate: those of an honest run are accepted, improbable ones are not."""
 
 import importlib
 import math
@@ -17,7 +17,7 @@ from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.randomness.retries import SIGNIFICANCE, Retries, RetriesImprobable, tail
 from parties.engines.fss.randomness.source import Source
-from parties.engines.fss.topk.pivots import Missed
+from parties.engines.fss.topk.pivots import PivotsMissed
 from parties.options import RunOptions
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
@@ -25,7 +25,7 @@ from parties.transport.frame import HEADER_BYTES
 from tests.helpers.paths import ROOT
 
 DECODED, PROMPT = 0.0022, 0.22
-"""Failures to be expected of a layer of SmolLM2-135M: of a token, and of a chunk of 113 prompt tokens
+"""Expected failures in a layer of SmolLM2-135M, for a token and for a chunk of 113 prompt tokens
 (`benchmarks/fss_retries.py`)."""
 
 
@@ -66,13 +66,11 @@ def test_failures_spread_over_many_segments_are_counted_together() -> None:
             retries.failed("norm")
 
     fail_in_each(2)
-    with pytest.raises(
-        RetriesImprobable, match=r"failure 3 of the session, in stage norm.*0\.0066 were to be expected"
-    ):
+    with pytest.raises(RetriesImprobable, match=r"failure 3 of the session, in stage norm.*bounds predict 0\.0066"):
         fail_in_each(1)
 
 
-def test_failures_at_the_public_rate_are_believed() -> None:
+def test_failures_at_the_public_rate_are_accepted() -> None:
     dice = torch.Generator().manual_seed(3)
     retries, failed = Retries(), 0
     for _ in range(20_000):
@@ -90,7 +88,7 @@ def test_truncations_count_their_elements_and_bounds() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from gates.open_(share(source, torch.zeros(30), 2.0**10))
         gates.truncate(x.upscaled(24), 16)
-        gates.truncate(x, 16)  # nothing is cut
+        gates.truncate(x, 16)  # nothing is truncated
 
     simulation = Simulation()
     simulation.run(program)
@@ -99,10 +97,10 @@ def test_truncations_count_their_elements_and_bounds() -> None:
 
 
 @pytest.mark.parametrize("policy", [Full(), MPCache()])
-def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
+def test_the_costs_are_counted_on_the_programs_that_a_cell_runs(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds and offline bytes of `benchmarks/fss_retries.py` are those of the cost model, which are those of a run."""
+    """Rounds and offline bytes of `benchmarks/fss_retries.py` equal those of the cost model, and so those of a run."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = importlib.import_module("fss_retries")
     spec = replace(script.SMOLLM2, n_layers=2, vocab=300)
@@ -121,12 +119,12 @@ def test_the_prices_are_counted_on_the_programs_that_a_cell_runs(
         assert all(0 <= s.spare <= s.offline + 16 for s in found)
 
 
-def test_an_unlucky_sample_is_a_failure_like_others() -> None:
-    assert issubclass(Missed, gates.DangerZone)
+def test_pivots_that_miss_are_a_failure_like_others() -> None:
+    assert issubclass(PivotsMissed, gates.TruncationFailure)
 
 
-def test_the_error_survives_the_way_to_another_process() -> None:
+def test_the_error_survives_pickling() -> None:
     error = RetriesImprobable(3, 0.0044, "one segment", "softmax")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - our own bytes
     assert "truncation failure 3 of one segment, in stage softmax" in str(error)
-    assert "0.0044 were to be expected" in str(error)
+    assert "bounds predict 0.0044" in str(error)

@@ -24,7 +24,7 @@ def ends(role: str) -> tuple[Link, Link]:
 
 
 def session() -> tuple[dict[str, bytes], set[bytes], Any]:
-    """One set-up of all three: the parties' seeds, what they were told of the permutation, and the dealer."""
+    """Runs one set-up of all three: the parties' seeds and permutation keys, and the dealer's."""
     links = {role: ends(role) for role in ("client", "server")}
     drawn = {role: later(drawn_seed, mine, role) for role, (mine, _) in links.items()}
     dealer = Dealer(links["client"][1], links["server"][1], StageMeter())
@@ -61,7 +61,7 @@ def test_a_session_of_another_permutation_has_other_keys_and_the_same_results() 
 
 
 def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same half of the dealer's, the party's makes another seed, and the other way round."""
+    """Another half of the party gives another seed for the same half of the dealer, and vice versa."""
     halves = iter([b"d" * SEED_BYTES, b"p" * SEED_BYTES, b"d" * SEED_BYTES, b"q" * SEED_BYTES,
                    b"e" * SEED_BYTES, b"p" * SEED_BYTES])  # fmt: skip
     monkeypatch.setattr(seeds.os, "urandom", lambda _: next(halves))
@@ -79,7 +79,7 @@ def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_dealer_that_chooses_its_half_after_it_saw_the_partys_is_found_out(role: str) -> None:
-    """It looks for a seed with a property, here a first byte of zero: that takes some 256 halves."""
+    """The dealer searches for a seed with a property, here a first byte of zero, which takes some 256 halves."""
     mine, theirs = ends(role)
     drawn = later(drawn_seed, mine, role)
     theirs.send(seeds._commitment(role, os.urandom(SEED_BYTES)))

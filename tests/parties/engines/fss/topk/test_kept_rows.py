@@ -1,4 +1,4 @@
-"""Rows kept head by head, signs, inverse roots, rows that do not count: like the plain engine, at a stated price."""
+"""Kept rows per head, signs, inverse roots, masked rows: like the plain engine, at the stated cost."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program, run
-from parties.engines.fss.arithmetic.gates import DangerZone, open_
+from parties.engines.fss.arithmetic.gates import TruncationFailure, open_
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness.source import Source
@@ -30,7 +30,7 @@ def drawn(*shape: int, seed: int = 0, ties: bool = False) -> Tensor:
 
 
 def computed(function: Function, *inputs: Tensor) -> tuple[Tensor, Simulation]:
-    """What the function gives on masked inputs; opening them takes a round for each."""
+    """Runs a function on masked inputs; each takes a round to open."""
     for seed in range(20):
         simulation = Simulation(seed)
 
@@ -42,9 +42,9 @@ def computed(function: Function, *inputs: Tensor) -> tuple[Tensor, Simulation]:
 
         try:
             return value_of(*simulation.run(program)), simulation
-        except DangerZone:
+        except TruncationFailure:
             continue
-    raise AssertionError("the danger zone was met twenty times in a row")
+    raise AssertionError("truncation failed twenty times in a row")
 
 
 def kept(engine: Any, scores: Any, rows: Any, count: int) -> Program[Any]:

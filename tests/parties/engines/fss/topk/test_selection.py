@@ -1,4 +1,4 @@
-"""Selection: equal to sorting in the clear, and what is opened on the way says nothing, ties or not."""
+"""Selection equals sorting in the clear, and what it opens can be simulated, with and without ties."""
 
 from collections import Counter
 from typing import Any
@@ -37,20 +37,20 @@ def test_two_levels_choose_and_put_back_as_in_the_clear(
     tokens: int, coarse_share: float, fine_share: float, ties: bool, seed: int
 ) -> None:
     clusters = Clustering(tokens, 4, 8)
-    k_coarse, k_fine = clusters.winners(coarse_share, fine_share)
+    k_coarse, k_fine = clusters.top_k(coarse_share, fine_share)
     if not k_fine:
         return
-    coarse = drawn((4, len(clusters.coarse_rivals)), seed, ties=ties)
-    fine = drawn((4, len(clusters.fine_rivals)), seed + 1, ties=ties)
-    blocks = drawn((4, len(clusters.fine_rivals), 3), seed + 2, ties=False)
+    coarse = drawn((4, len(clusters.coarse_candidates)), seed, ties=ties)
+    fine = drawn((4, len(clusters.fine_candidates)), seed + 1, ties=ties)
+    blocks = drawn((4, len(clusters.fine_candidates), 3), seed + 2, ties=False)
 
     def program(source: Source) -> Program[Any]:
         values = []
         for numbers in (coarse, fine, blocks):
             values.append((yield from gates.open_(share(source, numbers, 8.0))))
-        picks = yield from selection.top_two_levels(values[0], values[1], clusters.parents, k_coarse, k_fine)
-        fetched = yield from gates.open_(picks.fetch(values[2]))
-        return fetched, (yield from gates.open_(picks.put_back(fetched)))
+        selected = yield from selection.top_two_levels(values[0], values[1], clusters.parents, k_coarse, k_fine)
+        fetched = yield from gates.open_(selected.fetch(values[2]))
+        return fetched, (yield from gates.open_(selected.put_back(fetched)))
 
     first, second = Simulation(seed).run(program)
     fetched, back = (value_of(a, b) for a, b in zip(first, second, strict=True))
@@ -102,7 +102,7 @@ def test_opened_bits_and_places_are_those_of_a_random_ranking_whatever_the_score
         keys = yield from gates.open_(share(source, scores, 8.0))
         shuffle = selection.draw(source, heads, 4)
         shuffled = yield from gates.open_(shuffle.apply(selection.distinct(keys).reshape(heads, 4, 1)))
-        return (yield from selection.winners(shuffled.reshape(heads, 4), 2))
+        return (yield from selection.top_k_places(shuffled.reshape(heads, 4), 2))
 
     simulation = Simulation()
     places, _ = simulation.run(program)

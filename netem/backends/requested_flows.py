@@ -1,4 +1,4 @@
-"""From parties and their addresses to packet flows."""
+"""The packet flows of a request, from the addresses of its parties."""
 
 import ipaddress
 
@@ -7,7 +7,7 @@ from netem.flows import Flow, Ports
 
 
 def flows_of(request: Request) -> tuple[Flow, ...]:
-    """One flow for each ordered pair of which something is asked; it holds both parties' ports and their probers'."""
+    """One flow per ordered pair with a shaped link, with the ports of both parties and of their probers."""
     return tuple(
         Flow(request.endpoints[src][0], request.endpoints[dst][0], _ports(request, src, dst), request.link((src, dst)))
         for src, dst in request.pairs
@@ -16,7 +16,7 @@ def flows_of(request: Request) -> tuple[Flow, ...]:
 
 
 def unshapable(request: Request) -> str:
-    """Why the packets between these parties cannot be told apart or got at; empty if they can."""
+    """Why the packets between these parties cannot be distinguished or intercepted; empty if they can."""
     seen: dict[str, str] = {}
     for name, (host, _) in request.endpoints.items():
         address = ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""Real faults: a signal to a process of the run, or a record torn as by a crash in the middle of a write."""
+"""Fault injection: a signal to a process of the run, or half a record as after a crash in the middle of a write."""
 
 import contextlib
 import json
@@ -22,13 +22,13 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        name: As the log calls it.
-        word: Part of the victim's command line; empty for the driver itself.
-        number: The signal sent.
-        statuses: What the cell that was struck may be recorded as, if it is not `ok` or missing.
-        weight: How often it strikes, by comparison.
-        ends: Whether the driver may fail of it; otherwise it must go on to its own end.
-        tears: Whether half a record is left behind, too.
+        name: Name in the log.
+        word: Part of the command line of the target process; empty for the driver itself.
+        number: The signal to send.
+        statuses: Allowed statuses of the affected cell, besides `ok` and no record.
+        weight: Relative frequency.
+        ends: Whether the driver may fail; otherwise it must complete.
+        corrupts_records: Whether half a record is also appended to the file of records.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Fault:
     statuses: set[Status]
     weight: int
     ends: bool = False
-    tears: bool = False
+    corrupts_records: bool = False
 
 
 PARTY = "ray::PartyActor"
@@ -45,31 +45,31 @@ _COMMON = (
     Fault("party killed", PARTY, signal.SIGKILL, {Status.PARTY_DIED}, 4),
     Fault("party stopped", PARTY, signal.SIGSTOP, _FAILED, 2),
     Fault("driver killed", "", signal.SIGKILL, set(), 2, ends=True),
-    Fault("driver killed in a write", "", signal.SIGKILL, set(), 2, ends=True, tears=True),
+    Fault("driver killed in a write", "", signal.SIGKILL, set(), 2, ends=True, corrupts_records=True),
     Fault("driver interrupted", "", signal.SIGINT, {Status.INTERRUPTED}, 1, ends=True),
     Fault("Ray node killed", "/raylet/raylet", signal.SIGKILL, _ANY, 1, ends=True),
     Fault("Ray head killed", "/gcs/gcs_server", signal.SIGKILL, _ANY, 1, ends=True),
 )
 _IN_LAB = (
-    Fault("relay killed", "netem.relay", signal.SIGKILL, _LINKS, 3),
+    Fault("relay killed", "netem.relay_process", signal.SIGKILL, _LINKS, 3),
     Fault("lab's supervisor killed", "netem.lab.supervisor", signal.SIGKILL, _ANY, 2, ends=True),
 )
 
 
 def faults(*, lab: bool) -> tuple[Fault, ...]:
-    """All that may strike a run."""
+    """All faults for a run."""
     return (*_COMMON, *(_IN_LAB if lab else ()))
 
 
 @dataclass(frozen=True)
-class Strike:
-    """A fault that struck.
+class InjectedFault:
+    """A fault that was injected.
 
     Attributes:
-        fault: Which.
-        time: When.
-        pid: Whom.
-        role: The party that was struck, if it was one and is known.
+        fault: The fault.
+        time: Time of the injection.
+        pid: Process id of the target.
+        role: Role of the target if it is a party and known, else empty.
     """
 
     fault: Fault
@@ -78,44 +78,44 @@ class Strike:
     role: str = ""
 
 
-def strike(
+def inject(
     fault: Fault,
     family: Sequence[psutil.Process],
     out: Path,
     choose: Callable[[Sequence[psutil.Process]], psutil.Process],
-) -> Strike | None:
-    """Do it now.
+) -> InjectedFault | None:
+    """Injects a fault now.
 
     Args:
-        fault: What.
-        family: The driver first, then all the processes below it; nobody else is ever struck.
-        out: The run's folder.
-        choose: Picks the victim of several.
+        fault: The fault.
+        family: The driver first, then all its descendants; no other process is ever a target.
+        out: Folder of the run.
+        choose: Chooses the target among several processes.
 
     Returns:
-        What was done; None if no such process runs at the moment.
+        The injected fault; None if no such process is running.
     """
-    victims = [process for process in family[1:] if fault.word in words(process)] if fault.word else family[:1]
-    if not victims:
+    targets = [process for process in family[1:] if fault.word in command_line(process)] if fault.word else family[:1]
+    if not targets:
         return None
-    victim = choose(sorted(victims, key=lambda process: process.pid))
-    role = role_of(victim, out) if fault.word == PARTY else ""
+    target = choose(sorted(targets, key=lambda process: process.pid))
+    role = role_of(target, out) if fault.word == PARTY else ""
     try:
-        victim.send_signal(fault.number)
+        target.send_signal(fault.number)
     except psutil.NoSuchProcess:
         return None
-    return Strike(fault, datetime.now(UTC), victim.pid, role)
+    return InjectedFault(fault, datetime.now(UTC), target.pid, role)
 
 
-def tear(records: Path) -> None:
-    """Half a record at the end, as a crash in the middle of a write leaves it."""
+def append_half_record(records: Path) -> None:
+    """Appends half a record to the file, as a crash in the middle of a write would."""
     if records.exists() and (lines := records.read_bytes().splitlines()):
         with records.open("ab") as file:
             file.write(lines[-1][: len(lines[-1]) // 2])
 
 
 def role_of(party: psutil.Process, out: Path) -> str:
-    """Which party a process is, by the port of its exporter; empty if that is not known."""
+    """The role of a party's process, by the port of its exporter; empty if unknown."""
     with contextlib.suppress(OSError, ValueError, psutil.Error, KeyError):
         here = {connection.laddr.port for connection in party.net_connections("inet") if connection.status == "LISTEN"}
         for group in json.loads((out / "targets.json").read_text()):
@@ -124,8 +124,8 @@ def role_of(party: psutil.Process, out: Path) -> str:
     return ""
 
 
-def words(process: psutil.Process) -> str:
-    """The command line of a process; empty once it has ended."""
+def command_line(process: psutil.Process) -> str:
+    """The command line of a process; empty if it has exited."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

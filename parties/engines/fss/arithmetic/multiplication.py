@@ -1,7 +1,7 @@
-"""Elementwise products: no round, correlated randomness for each set of factors, drawn at once.
+"""Elementwise, Beaver-style multiplication: no round, one correlation for each set of factors, all dealt in one draw.
 
-prod (X_i - r_i) expands into the public X and products of the masks, which the dealer knows and shares (ABY2.0, Patra,
-Schneider, Suresh, Yalame, USENIX Security 2021, section 3.3, for any number of factors).
+prod (X_i - r_i) expands into the public X_i and products of the masks, which the dealer knows and shares (ABY2.0,
+Patra, Schneider, Suresh, Yalame, USENIX Security 2021, section 3.3, for any number of factors).
 """
 
 import math
@@ -17,48 +17,53 @@ from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 
 Secret = tuple[tuple[int, ...], Callable[[], Tensor]]
-"""Shape of a number that only the dealer knows, and the number, an integer of scale 0; only the dealer calls it."""
+"""A factor that only the dealer knows: its shape, and a function, called by the dealer only, for its integers."""
 Term = Sequence[Masked]
+"""Factors of one product."""
 _Set = tuple[int, ...]  # the `id` of each factor
 
 
-def product(factors: Term, secret: Secret | None = None, limit: float | None = None) -> Additive:
-    """Elementwise product of a few masked values and of a number of the dealer's, with broadcasting.
+def multiply(factors: Term, secret: Secret | None = None, limit: float | None = None) -> Additive:
+    """Multiplies masked values elementwise, with broadcasting, and optionally by a factor of the dealer's.
 
-    With m factors 8 * 2^m offline bytes an element, to the server, or 8 (2^m - 1 - m) without a number of the dealer's,
-    and less where a set of factors has a smaller shape.
+    With m factors 8 * 2^m offline bytes per element, to the server, or 8 (2^m - 1 - m) without a factor of the
+    dealer's, and less where a set of factors has a smaller shape.
 
     Args:
-        factors: masked values.
-        secret: of size 1.
-        limit: bound of the result; by default the product of the factors' bounds.
+        factors: Masked values.
+        secret: Factor of the dealer's, of absolute value 1.
+        limit: Bound of the result; by default the product of the factors' bounds.
     """
-    return products([factors], secret, limit)
+    return sum_of_products([factors], secret, limit)
 
 
-def products(terms: Sequence[Term], secret: Secret | None = None, limit: float | None = None) -> Additive:
-    """Sum of such products, each times the same number of the dealer's; a set that two of them share is dealt once.
+def sum_of_products(terms: Sequence[Term], secret: Secret | None = None, limit: float | None = None) -> Additive:
+    """Adds products as of `multiply`, all with the same dealer's factor; sets that two of them share are dealt once.
 
     Args:
-        terms: factors of each product, whose scales sum to the same.
-        secret: of size 1.
-        limit: bound of the result; by default the sum of the products of the factors' bounds.
+        terms: Factors of each product; their scales must have the same sum.
+        secret: Factor of the dealer's, of absolute value 1.
+        limit: Bound of the result; by default the sum of the products of the factors' bounds.
+
+    Raises:
+        ValueError: The products have different scales.
     """
     return _products(terms, [secret], limit)[0]
 
 
-def switched(
+def select(
     bit: tuple[Bits, Bits], terms: Sequence[Term], secret: Secret | None = None, plain: Additive | None = None
 ) -> Additive:
-    """A secret bit times `products`: no round once the bit is open; the offline bytes of the products once more.
+    """Multiplies `sum_of_products` by a secret bit: no round once the masked bit is open.
 
-    b = c ^ beta = c + (1 - 2c) beta for the public c and the dealer's beta.
+    Takes the offline bytes of the products twice, or once if `plain` is given. With the public c = b ^ beta and the
+    dealer's beta, b = c + (1 - 2c) beta.
 
     Args:
-        bit: what `gates.xor_bits` returned.
-        terms: as for `products`.
-        secret: as for `products`.
-        plain: the products themselves, where they are at hand.
+        bit: The masked bit and the share of its mask, as `gates.xor_bits` returns them.
+        terms: See `sum_of_products`.
+        secret: See `sum_of_products`.
+        plain: The products without the bit, if they were computed before.
     """
     masked, beta = bit
     shape = np.broadcast_shapes(masked.shape, *([secret[0]] if secret else []))
@@ -74,7 +79,7 @@ def switched(
 
 
 def _products(terms: Sequence[Term], secrets: Sequence[Secret | None], limit: float | None) -> list[Additive]:
-    """`products` for each of several secrets."""
+    """Computes `sum_of_products` for each of several secrets."""
     source, (scale, *others) = terms[0][0].source, [sum(factor.scale for factor in term) for term in terms]
     if any(other != scale for other in others):
         raise ValueError(f"products of {[scale, *others]} fraction bits cannot be summed; rescale their factors")
@@ -84,7 +89,7 @@ def _products(terms: Sequence[Term], secrets: Sequence[Secret | None], limit: fl
     for secret, shares in zip(secrets, _deal(source, terms, secrets), strict=True):
         shape = _broadcast([factor.shape for factor in factors] + ([secret[0]] if secret else []))
         if source.rank == DEALER:
-            share = source.stand_in(shape)
+            share = source.placeholder(shape)
         else:
             share = reduce(torch.add, (_expanded(shares, (), term) for term in terms)).expand(shape)
         results.append(Additive(source, share, scale, bound))
@@ -92,7 +97,7 @@ def _products(terms: Sequence[Term], secrets: Sequence[Secret | None], limit: fl
 
 
 def _expanded(shares: Mapping[_Set, Tensor], masks: _Set, factors: Term) -> Tensor:
-    """A share of the product of these masks and these factors."""
+    """Returns a share of the product of these masks and these factors."""
     if not factors:
         return shares[masks]
     first, rest = factors[0], factors[1:]
@@ -100,7 +105,7 @@ def _expanded(shares: Mapping[_Set, Tensor], masks: _Set, factors: Term) -> Tens
 
 
 def _deal(source: Source, terms: Sequence[Term], secrets: Sequence[Secret | None]) -> list[dict[_Set, Tensor]]:
-    """For each secret a share of its product with the masks of each set of factors."""
+    """Deals, for each secret, shares of its product with the masks of each set of factors."""
     sets = {
         tuple(map(id, chosen)): chosen
         for term in terms
@@ -118,13 +123,13 @@ def _deal(source: Source, terms: Sequence[Term], secrets: Sequence[Secret | None
             wanted.append((index, name))
             shapes.append(_broadcast([factor.shape for factor in chosen] + ([secret[0]] if secret else [])))
             wholes.append(_whole(chosen, secret))
-    for (index, name), dealt in zip(wanted, source.shared_each(shapes, wholes), strict=True):
+    for (index, name), dealt in zip(wanted, source.deal_each(shapes, wholes), strict=True):
         shares[index][name] = dealt
     return shares
 
 
 def _whole(factors: Term, secret: Secret | None) -> Callable[[], Tensor]:
-    """What the dealer shares."""
+    """Returns the product that the dealer shares."""
     return lambda: reduce(torch.mul, [factor.mask for factor in factors] + ([secret[1]()] if secret else []))
 
 

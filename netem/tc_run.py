@@ -1,4 +1,4 @@
-"""Running tc: what a device has, and taking back what is ours."""
+"""Runs tc: queries the qdiscs of a device and removes ours."""
 
 import json
 import subprocess
@@ -14,29 +14,29 @@ _GONE = "Cannot find device"
 
 @dataclass(frozen=True)
 class Root:
-    """A device's root qdisc."""
+    """The root qdisc of a device."""
 
     kind: str
     handle: str
 
     @property
     def by_default(self) -> bool:
-        """Whether the kernel put it there by itself: such a qdisc has no handle."""
+        """Whether it is the default qdisc of the kernel, which has no handle."""
         return self.handle == "0:"
 
     def is_ours(self, handle: int) -> bool:
-        """Whether it is the one that a lease is about."""
+        """Whether it is the qdisc of the lease with this handle."""
         return self.kind == "htb" and self.handle == f"{handle:x}:"
 
 
 def remove(lease: Lease) -> bool:
-    """Remove what a lease is about, if it is there, and the lease.
+    """Remove the rules of a lease, if they exist, and the lease.
 
     Returns:
-        Whether there was a rule to remove.
+        Whether there were rules to remove.
 
     Raises:
-        ShapingError: tc failed; the lease stays.
+        ShapingError: tc failed; the lease is kept.
     """
     ours = _is_there(lease)
     if ours:
@@ -45,7 +45,7 @@ def remove(lease: Lease) -> bool:
         except ShapingError:
             if _is_there(lease):
                 raise
-            ours = False  # a janitor was faster
+            ours = False  # a janitor has removed them in the meantime
     lease.drop()
     return ours
 
@@ -56,10 +56,10 @@ def _is_there(lease: Lease) -> bool:
 
 
 def root_of(device: str) -> Root | None:
-    """A device's root qdisc; None if the device is gone.
+    """The root qdisc of a device; None if the device does not exist.
 
     Raises:
-        ShapingError: tc failed for another reason: not to know is not the same as there being nothing.
+        ShapingError: tc failed for another reason, so the root qdisc is unknown.
     """
     try:
         roots = [qdisc for qdisc in qdiscs(device) if qdisc.get("root")]
@@ -74,13 +74,13 @@ def qdiscs(device: str) -> list[dict[str, Any]]:
     """All qdiscs of a device, as tc lists them.
 
     Raises:
-        ShapingError: tc failed, or said what is not JSON.
+        ShapingError: tc failed, or its output is not JSON.
     """
-    said = execute(("tc", "-j", "qdisc", "show", "dev", device))
+    output = execute(("tc", "-j", "qdisc", "show", "dev", device))
     try:
-        listed: list[dict[str, Any]] = json.loads(said or "[]")
+        listed: list[dict[str, Any]] = json.loads(output or "[]")
     except json.JSONDecodeError as error:
-        raise ShapingError(f"tc lists the qdiscs of {device} in what is no JSON: {error}") from error
+        raise ShapingError(f"the output of tc for the qdiscs of {device} is not JSON: {error}") from error
     return listed
 
 
@@ -88,15 +88,15 @@ def execute(command: Command) -> str:
     """Run one command.
 
     Returns:
-        What it said.
+        Its standard output.
 
     Raises:
-        ShapingError: It failed; the message holds the command and what it said.
+        ShapingError: The command failed; the message contains the command and its standard error.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise ShapingError(f"`{command[0]}` is not installed; it comes with the package iproute2") from error
+        raise ShapingError(f"`{command[0]}` is not installed; install the package iproute2") from error
     if done.returncode != 0:
         raise ShapingError(f"`{' '.join(command)}` failed: {done.stderr.strip() or f'exit status {done.returncode}'}")
     return done.stdout

@@ -1,10 +1,10 @@
-"""The `proxy` back end's process: TCP connections through lines with delay and rate, without any privilege.
+"""The process of the back end `proxy`: forwards TCP connections through lines with delay and rate, unprivileged.
 
-Run as `python -m netem.proxy`. One line of JSON on standard input says what to carry:
+Run as `python -m netem.proxy_process`. One line of JSON on standard input lists the lines and forwards:
 `{"compensation_ms": 0.1, "lines": {"client>server": {"rate_mbit": 400, "delay_ms": 20}, ...},
 "forwards": [{"src": "client", "dst": "server", "target": ["127.0.0.1", 7000]}, ...]}`.
-One line of JSON on standard output gives the address of each forward, in order. The process ends with its standard
-input, so it cannot outlive the one that started it.
+One line of JSON on standard output gives the address of each forward, in order. The process exits at the end of its
+standard input, so it cannot outlive its parent.
 """
 
 import json
@@ -35,7 +35,7 @@ class _Forward:
 
 @dataclass
 class _Connection:
-    """A proxied connection: what the dialler sends and what the dialled one sends."""
+    """A proxied connection: one stream in each direction."""
 
     outward: Stream
     inward: Stream
@@ -46,11 +46,11 @@ class _Connection:
 
 
 class Proxy:
-    """Listens for every forward and carries what comes.
+    """Listens on the address of every forward and carries its connections.
 
     Args:
-        lines: Each ordered pair `src>dst`.
-        forwards: `src`, `dst` and `target` of each.
+        lines: Lines by ordered pair `src>dst`.
+        forwards: `src`, `dst` and `target` of each forward.
     """
 
     def __init__(self, lines: Mapping[str, ProxyLine], forwards: Sequence[Mapping[str, Any]]) -> None:
@@ -68,7 +68,7 @@ class Proxy:
             self.addresses.append(listener.getsockname()[:2])
 
     def run(self, until_end_of: int) -> None:
-        """Carry until a file descriptor ends."""
+        """Carry connections until the end of a file descriptor."""
         self._selector.register(until_end_of, selectors.EVENT_READ, None)
         while True:
             for key, _ in self._wait():
@@ -79,7 +79,7 @@ class Proxy:
             self._step()
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """Sleep until a socket or a stream wants something; watch each socket only for what we could do with it."""
+        """Sleep until a socket is ready or a stream is due; watch each socket only for events that can be handled."""
         now = _clock()
         wake = float("inf")
         for connection in self._connections:
@@ -99,7 +99,7 @@ class Proxy:
             self._selector.modify(sock, events, sock)
 
     def _step(self) -> None:
-        """Read and write what can be, on every connection."""
+        """Read and write all that is possible, on every connection."""
         for connection in list(self._connections):
             try:
                 for stream in connection.streams:
@@ -122,13 +122,13 @@ class Proxy:
         for sock in (dialler, dialled):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        dialled.connect_ex(forward.target)  # a refusal shows at the first read
+        dialled.connect_ex(forward.target)  # a refused connection fails at the first read
         self._connections.append(
             _Connection(Stream(dialler, dialled, forward.outward), Stream(dialled, dialler, forward.inward))
         )
 
     def _drop(self, connection: _Connection, *, reset: bool) -> None:
-        """Close both sides; a reset tells either that the other is gone, as its own kernel would have."""
+        """Close both sides, with a TCP reset if the connection broke, as the kernel of the peer would have sent."""
         self._connections.remove(connection)
         for stream in connection.streams:
             self._blocked.discard(stream)
@@ -139,7 +139,7 @@ class Proxy:
 
 
 def main() -> None:
-    """Read what to carry, say where, and carry it until standard input ends."""
+    """Read the forwards, print their addresses, and carry connections until the end of standard input."""
     given = json.loads(sys.stdin.readline())
     lines = {pair: ProxyLine(Link(**link), given["compensation_ms"]) for pair, link in given["lines"].items()}
     proxy = Proxy(lines, given["forwards"])

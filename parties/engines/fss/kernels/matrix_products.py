@@ -1,7 +1,7 @@
-"""Products in Z_2^64 on a GPU, for which torch has none: integer tensors on CUDA cannot be multiplied as matrices.
+"""Matrix products in Z_2^64 on a GPU; torch has none for integer tensors on CUDA.
 
-A product of one row streams the matrix once and is bound by memory; several rows are tiles of sums of products. Sums
-wrap around modulo 2^64 in any order, so the results are those of the CPU.
+A product with one row reads the matrix once and is limited by memory bandwidth; with several rows it is tiled. Sums
+wrap around modulo 2^64 in any order, so the results equal those of the CPU.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def _matrix_rows(x, matrix, out, n, rows, columns, TILE: tl.constexpr):  # type:
 
 
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
-    """[n, in] times the transpose of [out, in], int64, contiguous, on one GPU: [n, out]."""
+    """Multiplies [n, in] by the transpose of [out, in], int64, contiguous, on one GPU: [n, out]."""
     (n, columns), rows = x.shape, transposed.shape[0]
     out = torch.empty((n, rows), dtype=torch.int64, device=x.device)
     if n == 1:
@@ -77,7 +77,7 @@ def _tiles(  # type: ignore[no-untyped-def]
 
 
 def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Batched product [..., n, k] @ [..., k, m], int64, on one GPU; batches broadcast."""
+    """Multiplies batches [..., n, k] @ [..., k, m], int64, on one GPU; batches are broadcast."""
     batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     left, right = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y))
     (count, n, inner), m = left.shape, right.shape[2]

@@ -1,9 +1,10 @@
-"""The `relay` back end's process: a learning switch in user space whose party traffic goes through lines.
+"""The process of the back end `relay`: a learning switch in user space that sends party traffic through lines.
 
-It is for kernels without `sch_netem`. Run as `python -m netem.relay` in the network namespace that has the ports. The
-first line of JSON on standard input is `{"ports": ["h0", "h1"], "flows": [...], "compensation_ms": 0.1}`; any later one
-may give new `flows` and `compensation_ms`. Each is answered with a line of JSON: counters so far, CPU seconds and
-scheduling policy. Frames of no flow pass at once. The process ends with its standard input.
+It is for kernels without `sch_netem`. Run as `python -m netem.relay_process` in the network namespace that has the
+ports. The first line of JSON on standard input is
+`{"ports": ["h0", "h1"], "flows": [...], "compensation_ms": 0.1}`; any later line may give new `flows` and
+`compensation_ms`. Each line is answered with a line of JSON: the counters so far, CPU seconds and scheduling policy.
+Frames that belong to no flow pass immediately. The process exits at the end of its standard input.
 """
 
 import ipaddress
@@ -24,7 +25,7 @@ from netem.realtime import wake_on_time
 _clock = time.perf_counter
 _BATCH = 64
 
-# Where things are in a frame with a 20-byte IPv4 header.
+# Offsets in a frame with a 20-byte IPv4 header.
 _DST_MAC = slice(ETHERNET, ETHERNET + 6)
 _SRC_MAC = slice(ETHERNET + 6, ETHERNET + 12)
 _KIND = slice(ETHERNET + 12, IP + 1)
@@ -37,14 +38,14 @@ _TO_PORT = slice(IP + 22, IP + 24)
 
 
 class RelayLine(Line):
-    """A line with the frames that are on it.
+    """A line with its queue of frames.
 
     Args:
-        flow: What it carries.
+        flow: The flow that the line carries.
         compensation_ms: See `Line`.
 
     Attributes:
-        dropped: Frames that found the queue full.
+        dropped: Number of frames dropped because the queue was full.
     """
 
     __slots__ = ("_limit", "dropped", "queue")
@@ -57,7 +58,7 @@ class RelayLine(Line):
         self.dropped = 0
 
     def enter(self, frame: bytes, port: RawPort) -> None:
-        """Take in a frame that came from a port, or drop it."""
+        """Queue a frame that was received on a port, or drop it."""
         if self.backlog() > self._limit:
             self.dropped += 1
             return
@@ -67,10 +68,10 @@ class RelayLine(Line):
 
 
 class Relay:
-    """The switch.
+    """A learning switch.
 
     Args:
-        devices: Names of its ports.
+        devices: Interfaces that are its ports.
     """
 
     def __init__(self, devices: Iterable[str]) -> None:
@@ -81,7 +82,7 @@ class Relay:
         self._by_receiver: dict[bytes, RelayLine] = {}
 
     def set_flows(self, flows: Iterable[Flow], compensation_ms: float) -> None:
-        """Shape these flows from now on; frames under way on earlier ones arrive at once."""
+        """Replace the shaped flows; frames that are queued on earlier flows are delivered immediately."""
         for line in self._lines.values():
             self._release(line, float("inf"))
         self._lines = {flow: RelayLine(flow, compensation_ms) for flow in flows}
@@ -94,24 +95,24 @@ class Relay:
                 self._by_sender[key] = self._by_receiver[key] = line
 
     def counters(self) -> list[dict[str, Any]]:
-        """What each flow has carried: bytes on the wire, frames lost as asked, frames dropped by a full queue."""
+        """Counters of each flow: bytes on the wire, frames lost on purpose, frames dropped by a full queue."""
         return [
             {"src": flow.src, "dst": flow.dst, "bytes": line.bytes, "lost": line.lost, "dropped": line.dropped}
             for flow, line in self._lines.items()
         ]
 
     def step(self, control: int) -> bool:
-        """Let out what is due, sleep until more is or comes, and take that in.
+        """Deliver the frames that are due, sleep until the next one is due or arrives, and receive new frames.
 
         Returns:
-            Whether the file descriptor `control` has something to say.
+            Whether the file descriptor `control` is readable.
         """
         now = _clock()
         for line in self._lines.values():
             self._release(line, now)
         heads = [line.queue[0][0] for line in self._lines.values() if line.queue]
         wait = max(0.0, min(heads) - _clock()) if heads else None
-        ready = select.select([*self._ports, control], (), (), wait)[0]  # unlike epoll's, its time-out is precise
+        ready = select.select([*self._ports, control], (), (), wait)[0]  # unlike epoll, its timeout is precise
         for descriptor in ready:
             if descriptor != control:
                 self._take_in(self._ports[descriptor])
@@ -142,7 +143,7 @@ class Relay:
             self._deliver(frame, port)
 
     def _deliver(self, frame: bytes, source: RawPort) -> None:
-        """To the port where the receiver is known to be; to all others if it is not, or if it means everyone."""
+        """Send to the port of the receiver; to all other ports if that is unknown or a broadcast address."""
         known = self._known.get(frame[_DST_MAC])
         for port in (known,) if known else self._ports.values():
             if port is not source:
@@ -150,7 +151,7 @@ class Relay:
 
 
 def main() -> None:
-    """Read what to carry, say when ready, and carry it until standard input ends."""
+    """Read ports and flows, report when ready, and forward frames until the end of standard input."""
     relay: Relay | None = None
     scheduling = "other"
     control = sys.stdin.fileno()

@@ -1,0 +1,121 @@
+"""The dealer's stream to one party: bytes in order, cut into frames, each with the number of its epoch."""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from parties.errors import PartyError
+
+_MARK = struct.Struct("<Q")
+MARK_BYTES = _MARK.size
+FRAME_BYTES = 1 << 20
+LONGEST_BYTES = MARK_BYTES + FRAME_BYTES
+"""Longest frame, with its mark, that a party accepts."""
+
+
+class RandomnessReused(PartyError):  # noqa: N818 - named for what happened
+    """Correlated randomness was about to be used a second time, or out of order."""
+
+
+class RandomnessOutOfStep(PartyError):  # noqa: N818 - named for what happened
+    """The dealer's correlated randomness does not match the program that the parties run."""
+
+
+class FrameWriter:
+    """The dealer's end.
+
+    Args:
+        send: Called with each frame.
+
+    Attributes:
+        size: Bytes that are buffered and not yet sent.
+    """
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._parts: list[bytes] = []
+        self.size = 0
+        self._epoch = 0
+
+    def begin(self, epoch: int) -> None:
+        """Starts an epoch; bytes of the previous one that were not flushed are dropped."""
+        self._epoch = epoch
+        self.drop()
+
+    def drop(self) -> None:
+        """Drops the buffered bytes."""
+        self._parts, self.size = [], 0
+
+    def put(self, array: NDArray[Any]) -> None:
+        """Appends the bytes of an array."""
+        data = array.tobytes()
+        self._parts.append(data)
+        self.size += len(data)
+
+    def flush(self) -> None:
+        """Sends the buffered bytes in frames of at most FRAME_BYTES, so that a queue of frames has bounded memory."""
+        buffered = memoryview(b"".join(self._parts))
+        self._parts, self.size = [], 0
+        for start in range(0, len(buffered), FRAME_BYTES):
+            self._send(_MARK.pack(self._epoch) + buffered[start : start + FRAME_BYTES])
+
+
+class FrameReader:
+    """A party's end; frames of abandoned epochs are skipped.
+
+    Args:
+        receive: Waits for the next frame and returns it.
+    """
+
+    def __init__(self, receive: Callable[[], bytes | bytearray]) -> None:
+        self._receive = receive
+        self._begun = False
+        self._epoch = 0
+        self._left = memoryview(b"")
+
+    def begin(self, epoch: int) -> None:
+        """Starts an epoch.
+
+        Raises:
+            RandomnessReused: The epoch, or a later one, was started before.
+        """
+        if self._begun and epoch <= self._epoch:
+            raise RandomnessReused(f"epoch {epoch} of the correlated randomness was begun before; use each epoch once")
+        self._begun, self._epoch, self._left = True, epoch, memoryview(b"")
+
+    def take(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+        """Returns the next elements as a new array; waits for them.
+
+        Raises:
+            RandomnessOutOfStep: The epoch has no more elements, or a frame is malformed.
+        """
+        array = np.empty(tuple(shape), dtype=dtype)
+        octets = array.reshape(-1).view(np.uint8)
+        filled = 0
+        while filled < octets.size:
+            if not self._left:
+                self._next_frame()
+                continue
+            count = min(octets.size - filled, len(self._left))
+            octets[filled : filled + count] = np.frombuffer(self._left[:count], np.uint8)
+            self._left, filled = self._left[count:], filled + count
+        return array
+
+    def _next_frame(self) -> None:
+        frame = memoryview(self._receive())
+        if len(frame) <= _MARK.size:
+            raise RandomnessOutOfStep(
+                f"a frame of {len(frame)} bytes holds no correlated randomness: its epoch alone takes {_MARK.size}; "
+                f"check that all parties run the same version"
+            )
+        (epoch,) = _MARK.unpack(frame[: _MARK.size])
+        if epoch > self._epoch:
+            raise RandomnessOutOfStep(
+                f"the correlated randomness of epoch {self._epoch} is used up, and the dealer has moved on to epoch "
+                f"{epoch}; check that all parties run the same version"
+            )
+        if epoch == self._epoch:
+            self._left = frame[_MARK.size :]
