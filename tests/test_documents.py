@@ -127,8 +127,8 @@ def test_a_file_or_name_that_is_gone_is_found() -> None:
     assert not missing("tests/test_documents.py", "missing")
     assert missing("tests/test_documents.py", "found")
     assert missing("tests/test_nothing.py", "")
-    assert not missing("orchestrator/records/store.py", "RecordStore.append")
-    assert missing("orchestrator/records/store.py", "RecordStore.burn")
+    assert not missing("parties/transport/link.py", "Link.exchange")
+    assert missing("parties/transport/link.py", "Link.burn")
 
 
 def test_the_ten_questions_are_ten() -> None:
