@@ -30,8 +30,8 @@ test-hosts: install  # clusters, emulated hosts, faults; tests that measure link
 	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "ray and not (netns or links)"
 	$(BIN)/pytest -m "netns or links"
 
-quick: install  # for frequent use: less than three minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS) or slow)"
+quick: install  # for frequent use: less than two minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not ($(HOSTS) or slow)"
 
 fuzz: install  # property tests on new examples; make fuzz FUZZ_SECONDS=3600
 	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ "$$(date +%s)" -lt "$$end" ]; do \

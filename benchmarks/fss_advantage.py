@@ -21,12 +21,11 @@ from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation, snapshot
-from parties.engines.fss.cost.cost import simulation
+from parties.engines.fss.cost import simulation
 from parties.engines.fss.cost.simulation import Simulation
-from parties.engines.fss.engine import is_matrix
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER
 from parties.models import load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold
@@ -100,7 +99,7 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
             for log in parts.values():
                 log.clear()
             try:
-                sim.run(lambda source, index=index: segments[source.rank][index]())  # type: ignore[misc]
+                sim.run(lambda source, index=index: segments[source.rank][index]())
                 break
             except gates.TruncationFailure:
                 for restore in restores:

@@ -80,7 +80,8 @@ def main() -> None:
     print(
         f"{given.layers} layers, {what} {given.tokens} tokens, {given.policy}, {given.device}, {given.threads} threads"
     )
-    simulation, kept = Clocked(), {}
+    simulation = Clocked()
+    kept: Any = {}
     for source in (simulation.client, simulation.server):
         source.device = torch.device(given.device)
     best = [float("inf")] * 2

@@ -53,7 +53,7 @@ def main() -> None:
         print(_row(n, "any", "all pairs", n * (n - 1) // 2, pairs))
         for k in (8, n // 10, 2 * n // 5):
             sizes = sample_sizes(n, k)
-            by_pivots = cost(n, how, lambda x, sizes=sizes: top_k_by_pivots(x, sizes))  # type: ignore[misc]
+            by_pivots = cost(n, how, lambda x, sizes=sizes: top_k_by_pivots(x, sizes))
             print(_row(n, f"{k:,}", "pivots", sizes.comparisons, by_pivots))
 
 

@@ -49,7 +49,7 @@ def watched(expected: Counter[str], seen: Counter[str]) -> Iterator[None]:
 
     def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
         if x.scale > scale and x.source.rank == DEALER:
-            expected[x.source.meter.current] += x.public.numel() * 2.0 ** (x.bits - 63)
+            expected[x.source.meter.current] += x.public.numel() * 2.0 ** (x.bits - 63)  # type: ignore[assignment]
         if x.scale > scale and x.source.rank == CLIENT:
             edge = 2**63 - 2 ** min(x.bits + WIDER, 62)
             found = int(((x.public >= edge) | (x.public < -edge)).sum())

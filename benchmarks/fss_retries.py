@@ -21,7 +21,7 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import gates, ring
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
@@ -29,7 +29,6 @@ from parties.engines.fss.cost.counting import CountingSource
 from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.plan import Plan
-from parties.engines.fss.engine import is_matrix
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec

@@ -3,9 +3,10 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -31,6 +32,64 @@ ROOMS = {
         ours=("orchestrator", "netem", "parties", "dashboards"), never=("crypten", "pyroute2", "grafana_client")
     ),
     "dashboards": Room(ours=("dashboards", "parties.metering.registry"), never=("ray", "torch", "crypten", "pyroute2")),
+}
+# The decoder's contract with engines and policies. Its parts import one another; no two modules do.
+CONTRACT = (
+    "decoding",
+    "policies.base",
+    "engines.__init__",
+    "engines.base",
+    "engines.operations",
+    "engines.bounds",
+    "engines.limits",
+    "engines.keystream",
+)
+# For each package, its rooms, and the rooms or modules directly below each. A room may import itself and what is
+# below it, at any depth. `*` stands for the modules that lie directly in the package, unless they have a row.
+INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
+    "orchestrator": {
+        "*": ("run",),  # what the package itself offers to Python programs
+        "experiment": (),
+        "records": ("experiment",),
+        "predict": ("records",),
+        "report": ("records",),
+        "watch": ("predict", "report.words"),
+        "run": ("watch",),
+        "quality": ("predict",),
+        "training": ("records",),
+        "doctor": ("run",),
+        "submit": ("run",),
+        "cli": ("report", "quality", "training", "doctor", "submit"),
+    },
+    "parties": {
+        "*": (),
+        "metering": ("*",),
+        "transport": ("metering",),
+        "models": ("metering",),
+        **dict.fromkeys(CONTRACT, (*CONTRACT, "models")),
+        "policies": CONTRACT,
+        "heads": ("policies.base",),
+        "engines.plain": CONTRACT,
+        "engines.watched": ("engines.plain",),
+        "engines.crypten": (*CONTRACT, "transport"),
+        "engines.fss": ("engines.plain", "policies", "heads", "transport"),
+        "engines.factory": ("engines.plain", "engines.crypten", "engines.fss"),
+        "roles": ("engines.factory", "engines.watched"),
+    },
+    "parties.engines.fss": {
+        "__init__": (),
+        "bounds": (),
+        "kernels": (),
+        "randomness": ("kernels",),
+        "arithmetic": ("randomness",),
+        "compare": ("arithmetic",),
+        "functions": ("compare", "bounds"),
+        "topk": ("compare",),
+        "computation": ("functions", "topk"),
+        "dealing": ("computation",),
+        "cost": ("dealing",),
+        "engine": ("dealing",),
+    },
 }
 OUR_ROOTS = (*ROOMS, "tests", "benchmarks")
 UNPICKLERS = ("pickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "torch.load")
@@ -97,15 +156,107 @@ def violations(path: str, source: str) -> Iterator[str]:
                 yield f"{path}:{line}: {name} can run what a peer sent; use JSON or raw tensors"
 
 
-def modules() -> list[str]:
-    return sorted(path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+def module(path: str) -> str:
+    """The dotted name of the module at `path`; that of a package ends with `__init__`."""
+    return ".".join(PurePosixPath(path).with_suffix("").parts)
+
+
+def imported(path: str, source: str, modules: frozenset[str]) -> set[str]:
+    """Those of `modules` that the module at `path` imports: for types, inside functions and by name, too."""
+    names = Names(PurePosixPath(path).parts[:-1])
+    names.visit(ast.parse(source, path))
+    found = set()
+    for _, name in names.imported:
+        parts = name.split(".")
+        prefixes = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+        candidates = [known for prefix in prefixes for known in (prefix, f"{prefix}.__init__")]
+        found.update([known for known in candidates if known in modules][:1])
+    return found - {module(path)}
+
+
+def room_of(name: str, rooms: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The row of `rooms` that holds the module, given by its name inside the package; the longest wins."""
+    held = [room for room in rooms if within(name, (room,))]
+    return max(held, key=len, default="*" if "*" in rooms and "." not in name else None)
+
+
+def below(room: str, rooms: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """The room and all that it may import."""
+    found, open_ends = set(), [room]
+    while open_ends:
+        if (name := open_ends.pop()) not in found:
+            found.add(name)
+            open_ends += rooms.get(name, ())
+    return found
+
+
+def inner_violations(path: str, imports: set[str]) -> Iterator[str]:
+    """What the module at `path` imports from its own package that its room inside must not."""
+    for package, rooms in INSIDE.items():
+        if not within(module(path), (package,)):
+            continue
+        room = room_of(module(path).removeprefix(f"{package}."), rooms)
+        if room is None:
+            yield f"{path}: lies in no room of {package}; give it a row in INSIDE"
+            continue
+        allowed = below(room, rooms)
+        for name in sorted(each for each in imports if within(each, (package,))):
+            inner = name.removeprefix(f"{package}.")
+            if room_of(inner, rooms) not in allowed and not within(inner, tuple(allowed)):
+                yield f"{path}: {package}.{room} must not import {name}"
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next, and the last is the first; nothing if there is no circle."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def sources() -> dict[str, str]:
+    """All modules of the project, by their path."""
+    paths: list[Path] = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+SOURCES = sources()
+MODULES = frozenset(map(module, SOURCES))
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """What each module, given by its path, imports of ours."""
+    return {path: imported(path, source, MODULES) for path, source in SOURCES.items()}
 
 
 def test_every_module_keeps_to_its_room() -> None:
-    found = modules()
-    assert found
-    broken = [line for path in found for line in violations(path, (ROOT / path).read_text(encoding="utf-8"))]
+    assert SOURCES
+    broken = [line for path, source in SOURCES.items() for line in violations(path, source)]
     assert not broken, "\n".join(broken)
+
+
+def test_every_module_keeps_to_its_room_inside_its_package(imports: dict[str, set[str]]) -> None:
+    broken = [line for path, names in imports.items() for line in inner_violations(path, names)]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_modules_import_one_another_in_a_circle(imports: dict[str, set[str]]) -> None:
+    found = circle({module(path): names for path, names in imports.items()})
+    assert not found, " imports ".join(found)
+
+
+@pytest.mark.parametrize("package", ["orchestrator", "parties.engines.fss"])
+def test_no_rooms_may_import_one_another_in_a_circle(package: str) -> None:
+    rooms = INSIDE[package]
+    assert circle({room: {room_of(name, rooms) or name for name in names} for room, names in rooms.items()}) == []
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_every_room_inside_a_package_holds_a_module(package: str) -> None:
+    held = {room_of(name.removeprefix(f"{package}."), INSIDE[package]) for name in MODULES if within(name, (package,))}
+    assert set(INSIDE[package]) <= held
 
 
 ALLOWED = {
@@ -175,6 +326,81 @@ def test_what_a_room_must_not_do_is_found_and_named(path: str, source: str, name
     assert len(found) == 1
     assert path in found[0]
     assert name in found[0]
+
+
+INSIDE_ALLOWED = {
+    "the room below": ("orchestrator/run/a.py", "from orchestrator.watch.push import Push"),
+    "a room far below": ("orchestrator/cli/a.py", "import orchestrator.experiment.cells"),
+    "a module of a room that is not below": ("orchestrator/watch/a.py", "from orchestrator.report import words"),
+    "another package": ("orchestrator/experiment/a.py", "from parties.roles.job import Job"),
+    "errors at the bottom": ("parties/metering/a.py", "from parties.errors import PartyError"),
+    "the contract in the decoder": ("parties/decoding/a.py", "from parties.engines.base import Engine"),
+    "the decoder in the contract": ("parties/engines/base.py", "from parties.decoding.program import Program"),
+    "names of the engines": ("parties/engines/crypten/a.py", "from parties.engines import ENGINES"),
+    "the plain engine in fss": ("parties/engines/fss/functions/a.py", "from parties.engines.plain import PlainEngine"),
+    "a room of itself in fss": ("parties/engines/fss/topk/a.py", "from . import ranking\nfrom ..compare import signs"),
+}
+INSIDE_FORBIDDEN = {
+    "a room above": ("orchestrator/records/a.py", "from orchestrator.run.sweep import sweep", "orchestrator.run.sweep"),
+    "a room beside": ("orchestrator/quality/a.py", "import orchestrator.training.loop", "orchestrator.training.loop"),
+    "more of a room": ("orchestrator/watch/a.py", "from orchestrator.report.rows import x", "orchestrator.report.rows"),
+    "lazily": ("orchestrator/predict/a.py", "def f():\n    from orchestrator.cli import main", "orchestrator.cli.main"),
+    "for types": (
+        "parties/metering/a.py",
+        "if TYPE_CHECKING:\n    from parties.transport.link import Link",
+        "parties.transport.link",
+    ),
+    "by name": ("parties/models/a.py", "importlib.import_module('parties.roles.job')", "parties.roles.job"),
+    "anything at the bottom": ("parties/errors.py", "from parties.metering import meter", "parties.metering.meter"),
+    "a policy in the decoder": ("parties/decoding/a.py", "from parties.policies import Full", "parties.policies"),
+    "an engine in the contract": ("parties/engines/base.py", "from .plain import PlainEngine", "parties.engines.plain"),
+    "an engine in another": (
+        "parties/engines/crypten/a.py",
+        "from parties.engines.fss import bounds",
+        "parties.engines.fss.bounds",
+    ),
+    "links in the decoder": ("parties/decoding/a.py", "from parties.transport import link", "parties.transport.link"),
+    "roles in fss": ("parties/engines/fss/dealing/a.py", "import parties.roles.job", "parties.roles.job"),
+    "a room above in fss": (
+        "parties/engines/fss/kernels/a.py",
+        "from ..arithmetic import ring",
+        "parties.engines.fss.arithmetic.ring",
+    ),
+    "no room": ("parties/a/b.py", "import socket", "no room of parties"),
+}
+
+
+@pytest.mark.parametrize(("path", "source"), INSIDE_ALLOWED.values(), ids=INSIDE_ALLOWED)
+def test_what_a_room_inside_may_do_is_let_through(path: str, source: str) -> None:
+    assert list(inner_violations(path, imported(path, source, MODULES))) == []
+
+
+@pytest.mark.parametrize(("path", "source", "name"), INSIDE_FORBIDDEN.values(), ids=INSIDE_FORBIDDEN)
+def test_what_a_room_inside_must_not_do_is_found_and_named(path: str, source: str, name: str) -> None:
+    (found,) = inner_violations(path, imported(path, source, MODULES))
+    assert path in found
+    assert name in found
+
+
+CIRCLES = {
+    "of two": {"a/b.py": "import a.c", "a/c.py": "from a import b"},
+    "for types": {"a/b.py": "from a.c import C", "a/c.py": "if TYPE_CHECKING:\n    from a.b import B"},
+    "lazily": {"a/b.py": "from .c import C", "a/c.py": "def f():\n    from a.b import B"},
+    "of three": {"a/b.py": "import a.c", "a/c.py": "import a.d", "a/d.py": "import a.b"},
+    "through a package": {"a/__init__.py": "from a.b import B", "a/b.py": "from a import B"},
+}
+
+
+@pytest.mark.parametrize("files", CIRCLES.values(), ids=CIRCLES)
+def test_a_circle_is_found(files: dict[str, str]) -> None:
+    modules = frozenset(map(module, files))
+    found = circle({module(path): imported(path, source, modules) for path, source in files.items()})
+    assert found[0] == found[-1]
+    assert set(found) == modules
+
+
+def test_modules_that_import_a_third_are_no_circle() -> None:
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_the_registry_of_metrics_brings_no_torch_along() -> None:

@@ -32,7 +32,7 @@ def quoted() -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.M)
 
 
-def said(message: str) -> bool:
+def is_in_the_code(message: str) -> bool:
     """Whether one string of the code holds all fixed parts of a message in order, with something filled in between."""
     parts = [part.strip() for part in message.split("…") if part.strip()]
     pattern = ".*".join(re.escape(part) for part in parts)
@@ -41,9 +41,9 @@ def said(message: str) -> bool:
 
 @pytest.mark.parametrize("message", quoted())
 def test_a_quoted_message_is_one_of_the_codes(message: str) -> None:
-    assert said(message)
+    assert is_in_the_code(message)
 
 
 def test_the_page_quotes_and_the_check_can_fail() -> None:
     assert len(quoted()) > 25
-    assert not said("the moon is in the way of … today")
+    assert not is_in_the_code("the moon is in the way of … today")

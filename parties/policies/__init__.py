@@ -28,6 +28,8 @@ from parties.policies.snapkv import SnapKV
 from parties.policies.streaming_llm import StreamingLLM
 from parties.policies.tova import TOVA
 
+__all__ = ["POLICIES", "Full", "MPCache", "Policy", "make"]
+
 _ALL: tuple[type[Policy], ...] = (
     Full, Random, StreamingLLM, H2O, TOVA, SnapKV, PyramidKV, LazyEviction, Locret, AttentionGate, Quest, InfLLM,
     MPCache, MPCachePlus, KIVI, MiKV,

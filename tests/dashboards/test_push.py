@@ -1,4 +1,4 @@
-"""Pushing boards, data source and cells, to a stand-in for Grafana (see stand_in.py: it is not Grafana)."""
+"""Pushing boards, data source and cells, to a fake Grafana (see grafana.py: it is not Grafana)."""
 
 import json
 import socket
@@ -14,14 +14,14 @@ from dashboards.annotations import Region, push_regions
 from dashboards.grafana import Grafana, GrafanaError
 from dashboards.names import DATA_SOURCE_UID, FOLDER_UID
 from dashboards.push import boards, push_board, push_data_source, push_folder
-from tests.helpers.grafana_stand_in import TOKEN, Fault, StandIn, html, no_json, reset, silent, standing_in, status
+from tests.helpers.fake_grafana import TOKEN, FakeGrafana, Fault, html, no_json, reset, serving_fake, silent, status
 
 PROMETHEUS = "http://127.0.0.1:9090"
 
 
 @pytest.fixture
-def stand_in() -> Iterator[StandIn]:
-    with standing_in() as made:
+def grafana() -> Iterator[FakeGrafana]:
+    with serving_fake() as made:
         yield made
 
 
@@ -35,9 +35,9 @@ Connect = Callable[..., Grafana]
 
 
 @pytest.fixture
-def connect(stand_in: StandIn, stack: ExitStack) -> Connect:
+def connect(grafana: FakeGrafana, stack: ExitStack) -> Connect:
     def to(*, timeout_s: float = 5, pauses: int = 3) -> Grafana:
-        return stack.enter_context(Grafana(stand_in.url, TOKEN, timeout_s=timeout_s, pauses_s=[0.01] * pauses))
+        return stack.enter_context(Grafana(grafana.url, TOKEN, timeout_s=timeout_s, pauses_s=[0.01] * pauses))
 
     return to
 
@@ -59,47 +59,47 @@ def push_all(server: Grafana, count: int = 3) -> list[Any]:
     return [*outcomes, push_regions(server, [region(number) for number in range(count)])]
 
 
-def test_a_push_stores_folder_data_source_boards_and_cells(stand_in: StandIn, connect: Connect) -> None:
+def test_a_push_stores_folder_data_source_boards_and_cells(grafana: FakeGrafana, connect: Connect) -> None:
     *outcomes, counts = push_all(connect())
     assert set(outcomes) == {"created"}
     assert counts == {"created": 3, "updated": 0, "unchanged": 0}
-    assert stand_in.sources[DATA_SOURCE_UID]["url"] == PROMETHEUS
-    assert {"mpcbench-sweep", "mpcbench-run", "mpcbench-links", "mpcbench-hosts"} == set(stand_in.boards)
-    assert {one["meta"]["folderUid"] for one in stand_in.boards.values()} == {FOLDER_UID}
-    first = stand_in.annotations[0]
+    assert grafana.sources[DATA_SOURCE_UID]["url"] == PROMETHEUS
+    assert {"mpcbench-sweep", "mpcbench-run", "mpcbench-links", "mpcbench-hosts"} == set(grafana.boards)
+    assert {one["meta"]["folderUid"] for one in grafana.boards.values()} == {FOLDER_UID}
+    first = grafana.annotations[0]
     assert first["timeEnd"] - first["time"] == 5000
     assert {"mpcbench", "experiment:tiny", "cell:0000000000000000", "engine:crypten"} <= set(first["tags"])
 
 
-def test_pushing_twice_changes_nothing(stand_in: StandIn, connect: Connect) -> None:
+def test_pushing_twice_changes_nothing(grafana: FakeGrafana, connect: Connect) -> None:
     push_all(connect())
-    before = json.dumps([stand_in.folders, stand_in.sources, stand_in.boards, stand_in.annotations])
+    before = json.dumps([grafana.folders, grafana.sources, grafana.boards, grafana.annotations])
     *outcomes, counts = push_all(connect())
     assert set(outcomes) == {"unchanged"}
     assert counts == {"created": 0, "updated": 0, "unchanged": 3}
-    assert json.dumps([stand_in.folders, stand_in.sources, stand_in.boards, stand_in.annotations]) == before
-    assert not any(request.startswith(("POST", "PUT")) for request in stand_in.seen[len(stand_in.seen) // 2 + 8 :])
+    assert json.dumps([grafana.folders, grafana.sources, grafana.boards, grafana.annotations]) == before
+    assert not any(request.startswith(("POST", "PUT")) for request in grafana.seen[len(grafana.seen) // 2 + 8 :])
 
 
-def test_what_has_changed_is_brought_up_to_date(stand_in: StandIn, connect: Connect) -> None:
+def test_what_has_changed_is_brought_up_to_date(grafana: FakeGrafana, connect: Connect) -> None:
     server = connect()
     push_all(server)
-    stand_in.boards["mpcbench-run"]["dashboard"]["title"] = "Something else"
+    grafana.boards["mpcbench-run"]["dashboard"]["title"] = "Something else"
     assert push_data_source(server, "http://elsewhere:9090") == "updated"
-    assert stand_in.sources[DATA_SOURCE_UID]["url"] == "http://elsewhere:9090"
+    assert grafana.sources[DATA_SOURCE_UID]["url"] == "http://elsewhere:9090"
     assert [push_board(server, board) for board in boards()].count("updated") == 1
-    assert stand_in.boards["mpcbench-run"]["dashboard"]["title"] == "mpcache-bench: Run"
+    assert grafana.boards["mpcbench-run"]["dashboard"]["title"] == "mpcache-bench: Run"
     assert push_regions(server, [region(0, text="now incorrect")])["updated"] == 1
-    assert stand_in.annotations[0]["text"] == "now incorrect"
+    assert grafana.annotations[0]["text"] == "now incorrect"
 
 
-def test_a_cell_that_ran_twice_has_two_regions(stand_in: StandIn, connect: Connect) -> None:
+def test_a_cell_that_ran_twice_has_two_regions(grafana: FakeGrafana, connect: Connect) -> None:
     again = Region(**{**{name: getattr(region(), name) for name in Region.__slots__}, "start_ms": 1_700_000_001_000})
     assert push_regions(connect(), [region(), again])["created"] == 2
 
 
-def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(stand_in: StandIn, connect: Connect) -> None:
-    stand_in.annotations = [
+def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(grafana: FakeGrafana, connect: Connect) -> None:
+    grafana.annotations = [
         {"id": number, "time": 1, "timeEnd": 2, "tags": ["mpcbench", "experiment:tiny", f"cell:x{number}"], "text": "x"}
         for number in range(1, 1500)
     ]
@@ -108,16 +108,16 @@ def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(stand_in: Sta
     assert push_regions(server, [region()])["unchanged"] == 1
 
 
-def test_a_run_without_cells_asks_for_nothing(stand_in: StandIn, connect: Connect) -> None:
+def test_a_run_without_cells_asks_for_nothing(grafana: FakeGrafana, connect: Connect) -> None:
     assert push_regions(connect(), []) == {"created": 0, "updated": 0, "unchanged": 0}
-    assert stand_in.seen == []
+    assert grafana.seen == []
 
 
-def test_what_came_from_files_is_left_alone(stand_in: StandIn, connect: Connect) -> None:
+def test_what_came_from_files_is_left_alone(grafana: FakeGrafana, connect: Connect) -> None:
     server = connect()
     push_all(server)
-    stand_in.sources[DATA_SOURCE_UID]["readOnly"] = True
-    for board in stand_in.boards.values():
+    grafana.sources[DATA_SOURCE_UID]["readOnly"] = True
+    for board in grafana.boards.values():
         board["meta"]["provisioned"] = True
         board["dashboard"]["title"] = "from a file"
     assert push_data_source(server, "http://elsewhere:9090") == "provisioned"
@@ -125,18 +125,18 @@ def test_what_came_from_files_is_left_alone(stand_in: StandIn, connect: Connect)
 
 
 def test_a_grafana_below_a_path_is_found() -> None:
-    with standing_in("/watch") as stand_in, Grafana(stand_in.url, TOKEN) as server:
+    with serving_fake("/watch") as grafana, Grafana(grafana.url, TOKEN) as server:
         assert push_folder(server) == "created"
-        assert stand_in.seen == ["GET /watch/api/folders/mpcbench", "POST /watch/api/folders"]
+        assert grafana.seen == ["GET /watch/api/folders/mpcbench", "POST /watch/api/folders"]
 
 
-def test_a_text_is_no_html(stand_in: StandIn, connect: Connect) -> None:
+def test_a_text_is_no_html(grafana: FakeGrafana, connect: Connect) -> None:
     push_regions(connect(), [region(text="<script>alert(1)</script>")])
-    assert stand_in.annotations[0]["text"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert grafana.annotations[0]["text"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
 @pytest.mark.parametrize("name", ["a & b=c", "ünïcode", "50%", "a#b?c/d"])
-def test_an_experiment_of_any_name_finds_its_cells_again(stand_in: StandIn, connect: Connect, name: str) -> None:
+def test_an_experiment_of_any_name_finds_its_cells_again(grafana: FakeGrafana, connect: Connect, name: str) -> None:
     named = Region(1, 2, f"experiment:{name}", "cell:1", (), "ok")
     assert push_regions(connect(), [named])["created"] == 1
     assert push_regions(connect(), [named])["unchanged"] == 1
@@ -149,26 +149,26 @@ TRANSIENT: dict[str, Fault] = {
 
 @pytest.mark.parametrize("path", ["/folders", "/datasources", "/dashboards/db", "/annotations"])
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
-def test_a_transient_fault_is_retried(stand_in: StandIn, connect: Connect, path: str, fault: Fault) -> None:
-    stand_in.faults = [(path, fault)]
+def test_a_transient_fault_is_retried(grafana: FakeGrafana, connect: Connect, path: str, fault: Fault) -> None:
+    grafana.faults = [(path, fault)]
     push_all(connect(timeout_s=1.5 if fault is silent else 30))
-    assert stand_in.faults == []
-    assert len(stand_in.boards) == 4
-    assert len(stand_in.annotations) == 3
+    assert grafana.faults == []
+    assert len(grafana.boards) == 4
+    assert len(grafana.annotations) == 3
 
 
-def test_an_answer_that_was_lost_makes_no_second_region(stand_in: StandIn, connect: Connect) -> None:
+def test_an_answer_that_was_lost_makes_no_second_region(grafana: FakeGrafana, connect: Connect) -> None:
     def stored_but_lost(handler: Any) -> None:
-        stand_in.annotations.append(
+        grafana.annotations.append(
             {"id": 1, "time": region().start_ms, "timeEnd": region().end_ms, "text": region().text,
              "tags": region().fields["tags"]}
         )  # fmt: skip
         reset(handler)
 
     server = connect()
-    stand_in.faults = [("/annotations", lambda handler: handler.send_json(200, [])), ("/annotations", stored_but_lost)]
+    grafana.faults = [("/annotations", lambda handler: handler.send_json(200, [])), ("/annotations", stored_but_lost)]
     assert push_regions(server, [region()]) == {"created": 0, "updated": 0, "unchanged": 1}
-    assert len(stand_in.annotations) == 1
+    assert len(grafana.annotations) == 1
 
 
 PERMANENT: dict[str, tuple[Fault, str]] = {
@@ -187,35 +187,35 @@ PERMANENT: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize(("fault", "words"), PERMANENT.values(), ids=PERMANENT)
-def test_a_refusal_is_reported_at_once(stand_in: StandIn, connect: Connect, fault: Fault, words: str) -> None:
-    stand_in.faults = [("/dashboards", fault)] * 4
-    with pytest.raises(GrafanaError, match=f"could not store the board .* at {stand_in.url}: .*{words}"):
+def test_a_refusal_is_reported_at_once(grafana: FakeGrafana, connect: Connect, fault: Fault, words: str) -> None:
+    grafana.faults = [("/dashboards", fault)] * 4
+    with pytest.raises(GrafanaError, match=f"could not store the board .* at {grafana.url}: .*{words}"):
         push_board(connect(pauses=0), boards()[0])
 
 
 @pytest.mark.parametrize("fault", [status(401), status(403), status(412)])
-def test_a_refusal_is_not_tried_again(stand_in: StandIn, connect: Connect, fault: Fault) -> None:
-    stand_in.faults = [("/folders", fault)] * 2
+def test_a_refusal_is_not_tried_again(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
+    grafana.faults = [("/folders", fault)] * 2
     with pytest.raises(GrafanaError):
         push_folder(connect())
-    assert len(stand_in.seen) == 1
+    assert len(grafana.seen) == 1
 
 
-def test_a_folder_of_that_name_under_another_uid_is_reported(stand_in: StandIn, connect: Connect) -> None:
-    stand_in.folders = {"theirs": {"uid": "theirs", "title": "mpcache-bench"}}
+def test_a_folder_of_that_name_under_another_uid_is_reported(grafana: FakeGrafana, connect: Connect) -> None:
+    grafana.folders = {"theirs": {"uid": "theirs", "title": "mpcache-bench"}}
     with pytest.raises(GrafanaError, match=r"create the folder 'mpcache-bench' .*409, an object of the same name"):
         push_folder(connect())
 
 
-def test_a_server_that_stays_down_is_given_up(stand_in: StandIn, connect: Connect) -> None:
-    stand_in.faults = [("/folders", status(503, "starting"))] * 10
+def test_a_server_that_stays_down_is_given_up(grafana: FakeGrafana, connect: Connect) -> None:
+    grafana.faults = [("/folders", status(503, "starting"))] * 10
     with pytest.raises(GrafanaError, match=r"503, the server failed.*starting"):
         push_folder(connect())
-    assert len(stand_in.seen) == 4
+    assert len(grafana.seen) == 4
 
 
-def test_a_server_that_is_too_slow_is_reported(stand_in: StandIn, connect: Connect) -> None:
-    stand_in.faults = [("/folders", silent)]
+def test_a_server_that_is_too_slow_is_reported(grafana: FakeGrafana, connect: Connect) -> None:
+    grafana.faults = [("/folders", silent)]
     with pytest.raises(GrafanaError, match=r"no response within 0\.1 s"):
         push_folder(connect(timeout_s=0.1, pauses=0))
 
@@ -232,8 +232,8 @@ def test_a_server_that_is_gone_is_reported() -> None:
 
 
 @pytest.mark.parametrize("fault", [status(401, TOKEN), status(500, f"log: Bearer {TOKEN}"), reset])
-def test_the_token_is_in_no_message(stand_in: StandIn, connect: Connect, fault: Fault) -> None:
-    stand_in.faults = [("/folders", fault)]
+def test_the_token_is_in_no_message(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
+    grafana.faults = [("/folders", fault)]
     with pytest.raises(GrafanaError) as caught:
         push_folder(connect(pauses=0))
     assert TOKEN not in str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-PATIENCE_S = 60.0
+LONG_S = 60.0
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
 
@@ -32,21 +32,21 @@ class Page:
         self._number += 1
         await self._socket.send_json({"id": self._number, "method": method, "params": given})
         while True:
-            told = await self._socket.receive_json(timeout=PATIENCE_S)
-            self._note(told)
-            if told.get("id") == self._number:
-                result: dict[str, Any] = told["result"]
+            message = await self._socket.receive_json(timeout=LONG_S)
+            self._note(message)
+            if message.get("id") == self._number:
+                result: dict[str, Any] = message["result"]
                 return result
 
     async def value(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        told = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     async def wait(self, expression: str) -> None:
         """Until an expression is true."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + LONG_S
         while not await self.value(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             await asyncio.sleep(0.1)
@@ -65,9 +65,9 @@ class Page:
         """The colour scheme that the user prefers, `light` or `dark`."""
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    def _note(self, told: dict[str, Any]) -> None:
-        if told.get("method") == "Runtime.exceptionThrown":
-            self.errors.append(json.dumps(told["params"]["exceptionDetails"]))
+    def _note(self, message: dict[str, Any]) -> None:
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(message["params"]["exceptionDetails"]))
 
 
 @contextlib.asynccontextmanager
@@ -93,15 +93,15 @@ async def browsing(url: str, folder: Path) -> AsyncIterator[Page]:
                 yield page
     finally:
         process.terminate()
-        process.wait(PATIENCE_S)
+        process.wait(LONG_S)
 
 
 async def _port(folder: Path, process: "subprocess.Popen[bytes]") -> int:
     """Where the browser listens, once it does."""
-    deadline = time.monotonic() + PATIENCE_S
-    told = folder / "DevToolsActivePort"
+    deadline = time.monotonic() + LONG_S
+    note = folder / "DevToolsActivePort"
     while time.monotonic() < deadline and process.poll() is None:
-        if told.exists() and (lines := told.read_text().split()):
+        if note.exists() and (lines := note.read_text().split()):
             return int(lines[0])
         await asyncio.sleep(0.05)
     raise TimeoutError("chromium does not come up")

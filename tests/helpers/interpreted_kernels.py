@@ -1,5 +1,7 @@
 """Runs the kernels on a few inputs in Triton's interpreter; started by `test_kernels`."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,6 +13,7 @@ from parties.engines.fss.randomness import dcf
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
     dice = np.random.default_rng(0)
+    x: Any
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
         alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))

@@ -3,10 +3,13 @@
 import contextlib
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 
 from netem import NetworkProfile, Tolerance
+from netem.lab import Lab
+from netem.prober import Address
 
 NAMES = ("client", "server", "dealer")
 CLEAN = "from netem.janitor import clean; print(*clean(), sep='\\n', end='')"
@@ -15,29 +18,29 @@ SENT = "/sys/class/net/eth0/statistics/tx_bytes"
 TOLERANCE = Tolerance(rtt_ms=8, rtt_pct=25, rate_pct=50)
 
 
-def endpoints(lab, port=7000):
+def endpoints(lab: Lab, port: int = 7000) -> dict[str, Address]:
     return {name: (host.address, port) for name, host in zip(NAMES, lab.hosts, strict=False)}
 
 
-def out(lab, host, *argv):
+def out(lab: Lab, host: str, *argv: str) -> str:
     return lab.run(host, argv, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def python(lab, host, script, **options):
+def python(lab: Lab, host: str, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return lab.run(host, [sys.executable, "-c", script], capture_output=True, text=True, **options)
 
 
-def seen_by_the_machine():
+def seen_by_the_machine() -> list[str]:
     """What `ip` and `tc` show of this machine, without counters."""
     commands = (["ip", "-o", "link"], ["ip", "netns"], ["ip", "-o", "addr"], ["tc", "qdisc"])
     return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
 
 
-def profile(**values):
+def profile(**values: Any) -> NetworkProfile:
     return NetworkProfile.from_mapping(values)
 
 
-def relays(lab):
+def relays(lab: Lab) -> list[psutil.Process]:
     """The relay processes of a lab."""
     found = []
     for child in psutil.Process(lab.pid).children(recursive=True):

@@ -29,7 +29,7 @@ def main() -> None:
                 with shape(profile, endpoints, site=lab, backend=backend) as network:
                     measured = network.measure(1.0)
                     rules = lab.run("h0", show, capture_output=True, text=True).stdout
-                tell(
+                report(
                     profile=name,
                     backend=backend,
                     links={">".join(pair): asdict(got) for pair, got in measured.items()},
@@ -37,11 +37,11 @@ def main() -> None:
                     clean=lab.run("h0", show, capture_output=True, text=True).stdout == before,
                 )
         with shape(preset("wan"), endpoints, site=lab) as network:
-            tell(auto=network.backend)
+            report(auto=network.backend)
 
 
-def tell(**values: object) -> None:
-    """One line, easily told from what the kernel prints."""
+def report(**values: object) -> None:
+    """One line, which the prefix sets apart from the output of the kernel."""
     sys.stdout.write("RESULT " + json.dumps(values) + "\n")
     sys.stdout.flush()
 

@@ -141,7 +141,7 @@ def reported(results: Mapping[str, Mapping[str, Any]]) -> dict[str, PartyResult]
 
 
 def results(**check: Any) -> dict[str, dict[str, Any]]:
-    """What all parties return from a private cell whose check went well, or as said."""
+    """The results of all parties for a private cell whose check went well, or as given."""
     passed = {
         "max_abs_logit_error": 0.1, "median_abs_logit_error": 0.05, "tokens_match": True, "tokens_compared": 2,
         "tolerance": 1.0, **check,
@@ -174,7 +174,12 @@ def _stages(of: Cell, per_token: float, online: int, offline: int) -> tuple[Stag
         for stage, (share, blocked, sent) in STAGES.items()
         if stage not in skipped
     ]  # fmt: skip
-    dealt = {"phase": "offline", "stage": "offline.triples", "blocked_seconds": per_token * 0.1 * n, "rounds": 2700 * n}
+    dealt: dict[str, Any] = {
+        "phase": "offline",
+        "stage": "offline.triples",
+        "blocked_seconds": per_token * 0.1 * n,
+        "rounds": 2700 * n,
+    }
     seconds = per_token * 0.2 * n
     readings.append(StageReading(party="client", seconds=seconds, sent_bytes=10, received_bytes=offline * n, **dealt))
     readings.append(StageReading(party="dealer", seconds=seconds, sent_bytes=offline * n, received_bytes=10, **dealt))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import gguf
 import torch
@@ -67,7 +68,7 @@ def write_gguf(
     spec: ModelSpec,
     weights: dict[str, Tensor],
     extra: Mapping[str, Tensor] = MappingProxyType({}),
-    **facts: int | float | str,
+    **facts: Any,
 ) -> Path:
     """A GGUF file, unquantised; `facts` are added, with `__` for a dot (`rope__scaling__type="linear"`).
 

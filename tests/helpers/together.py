@@ -15,13 +15,13 @@ import torch
 
 from parties.engines.crypten import randomness
 from parties.metering.meter import StageMeter
-from parties.transport.mesh import Listener, Mesh, connect
+from parties.transport.mesh import Listener, connect
 
 import crypten  # isort: skip - after what makes it importable
 
-Part = Callable[[str, Mesh, StageMeter], Any]
+Part = Callable[..., Any]  # of a role, its mesh, its meter and arguments
 
-PATIENCE_S = 3.0  # for a process that has said all it has to say
+ENDING_S = 3.0  # for a process that has sent its result
 PRELOAD = [
     "torch",
     "transformers",
@@ -69,7 +69,7 @@ def start(
         yield pipes, processes
     finally:
         for process in processes.values():
-            process.join(PATIENCE_S)
+            process.join(ENDING_S)
             process.kill()
             process.join()
         for pipe in pipes.values():
@@ -109,9 +109,9 @@ def repeat_crypten(role: str) -> None:
     some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
     """
     chance = random.Random(role)
-    randomness.os = SimpleNamespace(urandom=chance.randbytes)
-    crypten.os = SimpleNamespace(urandom=chance.randbytes)
-    randomness.seed = lambda: chance.getrandbits(62)
+    for module in (randomness, crypten):
+        vars(module)["os"] = SimpleNamespace(urandom=chance.randbytes)
+    vars(randomness)["seed"] = lambda: chance.getrandbits(62)
 
 
 def hasten_crypten() -> None:

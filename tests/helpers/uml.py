@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from netem import preset
 
@@ -21,7 +23,7 @@ PRESETS = ("wan", "wan-100m-80ms", "mp-spdz-wan", "cheetah-wan", "wan-1g-10ms")
 HERE = Path(__file__).parent
 
 
-def boot(profiles, timeout_s):
+def boot(profiles: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
     """Measures profiles by `tc` and by `relay` under user-mode-linux; see `real_netem` for the results."""
     words = {
         "mem": "1024M",
@@ -48,18 +50,18 @@ def boot(profiles, timeout_s):
     return [json.loads(line) for line in lines]
 
 
-def main():
+def main() -> None:
     """Prints the table."""
-    tell("| preset | RTT asked | `tc` | `relay` | Mbit/s asked | `tc` | `relay` |", "|---|---|---|---|---|---|---|")
+    show("| preset | RTT asked | `tc` | `relay` | Mbit/s asked | `tc` | `relay` |", "|---|---|---|---|---|---|---|")
     found = {(one.get("profile"), one.get("backend")): one for one in boot(PRESETS, 900)}
     for name in PRESETS:
         link = preset(name).link("a", "b")
         tc, relay = (found[name, backend]["links"]["a>b"] for backend in ("tc", "relay"))
         trips = f"{2 * link.delay_ms:g} | {tc['rtt_ms']:.1f} | {relay['rtt_ms']:.1f}"
-        tell(f"| `{name}` | {trips} | {link.rate_mbit:g} | {tc['rate_mbit']:.0f} | {relay['rate_mbit']:.0f} |")
+        show(f"| `{name}` | {trips} | {link.rate_mbit:g} | {tc['rate_mbit']:.0f} | {relay['rate_mbit']:.0f} |")
 
 
-def tell(*lines):
+def show(*lines: str) -> None:
     """Prints lines."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 

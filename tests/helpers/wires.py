@@ -20,7 +20,7 @@ from parties.transport.link import Link
 from parties.transport.mesh import Address, Listener, Mesh, connect
 
 SESSION = "a-secret-session"
-PATIENCE_S = 30.0  # nothing that works takes as long, however busy the machine
+PATIENCE_S = 120.0  # nothing that works takes as long, however busy the machine
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -113,6 +113,6 @@ def listeners(*roles: str, host: str = "127.0.0.1") -> Iterator[tuple[dict[str, 
             listener.close()
 
 
-def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes) -> Mesh:
+def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes: Any) -> Mesh:
     options = {"session": SESSION, "meter": StageMeter(), "timeout_s": PATIENCE_S, **changes}
     return connect(role, bound[role], addresses, **options)

@@ -1,11 +1,13 @@
 """What the tests of links share."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from netem.lab import Lab
 
 
 @pytest.fixture(scope="module")
-def lab():
+def lab() -> Iterator[Lab]:
     with Lab.up(3) as made:
         yield made

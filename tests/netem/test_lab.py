@@ -15,7 +15,7 @@ from tests.helpers.waiting import eventually
 pytestmark = pytest.mark.netns
 
 
-def test_every_host_has_its_own_name_address_tmp_memory_and_processes(lab):
+def test_every_host_has_its_own_name_address_tmp_memory_and_processes(lab: Lab) -> None:
     for host in lab.hosts:
         out(lab, host.name, "sh", "-c", "echo $0 >/tmp/mine; echo $0 >/dev/shm/mine", host.name)
     for host in lab.hosts:
@@ -27,19 +27,19 @@ def test_every_host_has_its_own_name_address_tmp_memory_and_processes(lab):
     assert not Path("/tmp/mine").exists()
 
 
-def test_a_host_buries_the_orphans_of_its_processes(lab):
+def test_a_host_buries_the_orphans_of_its_processes(lab: Lab) -> None:
     out(lab, "h0", "sh", "-c", "(sleep 0.1 &)")
     assert eventually(lambda: "sleep" not in out(lab, "h0", "ps", "-e", "-o", "comm="))
 
 
-def test_the_environment_exit_status_and_folder_of_a_command_arrive(lab):
+def test_the_environment_exit_status_and_folder_of_a_command_arrive(lab: Lab) -> None:
     done = lab.run("h1", ["sh", "-c", "pwd; exit 7"], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == (str(Path.cwd()), 7)
     with pytest.raises(NetemError, match=r"h9.*h0, h1, h2"):
         lab.run("h9", ["true"])
 
 
-def test_folders_in_tmp_are_seen_if_asked_for(tmp_path):
+def test_folders_in_tmp_are_seen_if_asked_for(tmp_path: Path) -> None:
     shown = tmp_path / "shown"
     shown.mkdir()
     with Lab.up(2, keep=[shown]) as made:
@@ -48,14 +48,16 @@ def test_folders_in_tmp_are_seen_if_asked_for(tmp_path):
     assert (shown / "file").read_text() == "result\n"
 
 
-def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(tmp_path, monkeypatch):
+def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path))
     with Lab.up(2) as made:
         assert out(made, "h1", sys.executable, "-c", "from netem.lab import attached; print(attached().id)") == made.id
 
 
 @pytest.mark.parametrize("name", ["wan", "hpmpc-cman", "none"])
-def test_links_by_relay_are_as_the_profile_says(lab, name):
+def test_links_by_relay_are_as_the_profile_says(lab: Lab, name: str) -> None:
     with shape(preset(name), endpoints(lab), site=lab) as network:
         measured = network.measure(0.2)
         assert network.backend == ("none" if name == "none" else "relay")
@@ -67,7 +69,7 @@ def test_links_by_relay_are_as_the_profile_says(lab, name):
             assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf"))
 
 
-def test_asymmetry_and_jitter_and_loss_arrive(lab):
+def test_asymmetry_and_jitter_and_loss_arrive(lab: Lab) -> None:
     asked = profile(
         rate_mbit=100,
         delay_ms=10,
@@ -84,14 +86,14 @@ def test_asymmetry_and_jitter_and_loss_arrive(lab):
     assert lost[server, client] == lost[client, dealer] == 0
 
 
-def test_only_party_ports_are_shaped(lab):
+def test_only_party_ports_are_shaped(lab: Lab) -> None:
     with shape(preset("wan"), endpoints(lab), site=lab):
         host, port = lab.call("h1", "probe_open", {"host": lab.hosts[1].address})["address"]  # as Ray would
         assert lab.call("h0", "rtt", {"address": (host, port)})["rtt_ms"] < 20
         lab.call("h1", "probe_close", {"port": port})
 
 
-def test_a_rate_alone_is_shaped_by_tc_and_every_host_is_as_before_afterwards(lab):
+def test_a_rate_alone_is_shaped_by_tc_and_every_host_is_as_before_afterwards(lab: Lab) -> None:
     before = [out(lab, host.name, "tc", "qdisc") for host in lab.hosts]
     asked = profile(rate_mbit=300, pairs={"client>server": {"rate_mbit": 50}})
     with shape(asked, endpoints(lab), site=lab, backend="tc") as network:
@@ -104,7 +106,7 @@ def test_a_rate_alone_is_shaped_by_tc_and_every_host_is_as_before_afterwards(lab
     assert out(lab, "h0", "ls", "/tmp/mpcache-bench/leases") == ""
 
 
-def test_a_foreign_qdisc_is_refused_by_name_and_the_other_hosts_are_as_before(lab):
+def test_a_foreign_qdisc_is_refused_by_name_and_the_other_hosts_are_as_before(lab: Lab) -> None:
     out(lab, "h1", "tc", "qdisc", "add", "dev", "eth0", "root", "handle", "7:", "pfifo", "limit", "9")
     try:
         with (
@@ -118,7 +120,7 @@ def test_a_foreign_qdisc_is_refused_by_name_and_the_other_hosts_are_as_before(la
         out(lab, "h1", "tc", "qdisc", "del", "dev", "eth0", "root")
 
 
-def test_a_missing_netem_is_the_reason_given(lab):
+def test_a_missing_netem_is_the_reason_given(lab: Lab) -> None:
     why = lab.call("h0", "capability", {})["delay"]
     if not why:
         pytest.skip("this kernel has netem")
@@ -129,7 +131,7 @@ def test_a_missing_netem_is_the_reason_given(lab):
         pass
 
 
-def test_two_roles_on_one_host_are_refused_by_name(lab):
+def test_two_roles_on_one_host_are_refused_by_name(lab: Lab) -> None:
     shared = {"client": (lab.hosts[0].address, 7000), "dealer": (lab.hosts[0].address, 7001)}
     with (
         pytest.raises(NetemError, match=r"client and dealer share the host 10\.77\.0\.10"),
@@ -138,7 +140,7 @@ def test_two_roles_on_one_host_are_refused_by_name(lab):
         pass
 
 
-def test_a_second_run_in_the_same_lab_is_refused_and_the_first_goes_on(lab):
+def test_a_second_run_in_the_same_lab_is_refused_and_the_first_goes_on(lab: Lab) -> None:
     other = next(found for found in labs() if found.id == lab.id)
     two = dict(list(endpoints(lab).items())[:2])
     with shape(preset("wan"), two, site=lab) as network:
@@ -148,7 +150,7 @@ def test_a_second_run_in_the_same_lab_is_refused_and_the_first_goes_on(lab):
         assert network.deviations(network.measure(0.1), TOLERANCE) == ()
 
 
-def test_the_relay_counts_what_the_kernel_counts(lab):
+def test_the_relay_counts_what_the_kernel_counts(lab: Lab) -> None:
     client = lab.hosts[0].address
     with shape(preset("lan"), endpoints(lab), site=lab) as network:
         before = int(out(lab, "h0", "cat", SENT))
@@ -159,7 +161,7 @@ def test_the_relay_counts_what_the_kernel_counts(lab):
     assert after - before == pytest.approx(relayed, rel=0.05)
 
 
-def test_two_labs_at_once_do_not_meet_although_their_addresses_are_the_same(lab):
+def test_two_labs_at_once_do_not_meet_although_their_addresses_are_the_same(lab: Lab) -> None:
     with Lab.up(2) as other:
         assert other.hosts[0].address == lab.hosts[0].address
         assert {lab.id, other.id} <= {found.id for found in labs()}
@@ -175,7 +177,7 @@ def test_two_labs_at_once_do_not_meet_although_their_addresses_are_the_same(lab)
     assert other.id not in {found.id for found in labs()}
 
 
-def test_a_lab_with_a_network_of_its_own_shapes_its_data_ports():
+def test_a_lab_with_a_network_of_its_own_shapes_its_data_ports() -> None:
     with Lab.up(2, network=profile(delay_ms=15)) as made:
         assert (made.network, made.backend) == ("custom", "relay")
         server = (
@@ -192,16 +194,16 @@ def test_a_lab_with_a_network_of_its_own_shapes_its_data_ports():
                 "t = time.perf_counter(); c.sendall(b'x'); c.recv(1); print(time.perf_counter() - t)"
             )
             assert 0.025 < float(python(made, "h0", client).stdout) < 0.2
-            assert serving.wait(10) == 0
+            assert serving.wait(120) == 0
 
 
-def test_a_process_on_a_host_finds_its_lab(lab):
+def test_a_process_on_a_host_finds_its_lab(lab: Lab) -> None:
     done = python(lab, "h1", "from netem.lab import attached; print(attached().id, len(attached().hosts))")
     assert done.stdout.split() == [lab.id, "3"]
     assert attached() is None
 
 
 @pytest.mark.parametrize("hosts", [1, 65])
-def test_a_senseless_number_of_hosts_is_refused(hosts):
+def test_a_senseless_number_of_hosts_is_refused(hosts: int) -> None:
     with pytest.raises(NetemError, match=f"hosts: {hosts} is not allowed; give 2 to 64"):
         Lab.up(hosts)

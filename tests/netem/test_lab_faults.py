@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,11 +23,11 @@ from tests.helpers.waiting import eventually
 pytestmark = pytest.mark.netns
 
 
-def test_a_killed_driver_gives_the_links_back(lab):
+def test_a_killed_driver_gives_the_links_back(lab: Lab) -> None:
     script = (
         "import sys, time; from netem import *; from netem.lab import labs\n"
         f"lab = next(lab for lab in labs() if lab.id == {lab.id!r})\n"
-        f"with shape(preset('wan'), {endpoints(lab)!r}, site=lab): print('shaped', flush=True); time.sleep(60)"
+        f"with shape(preset('wan'), {endpoints(lab)!r}, site=lab): print('shaped', flush=True); time.sleep(600)"
     )
     argv = [sys.executable, "-c", script]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment()) as driver:
@@ -38,7 +40,7 @@ def test_a_killed_driver_gives_the_links_back(lab):
         assert all(got.rtt_ms < 20 for got in measured.values())
 
 
-def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_comes_back(lab):
+def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_comes_back(lab: Lab) -> None:
     with shape(preset("wan"), endpoints(lab), site=lab):
         relays(lab)[0].kill()
         assert out(lab, "h0", "ping", "-c", "1", "-W", "1", lab.hosts[1].address).count("0 received") <= 1
@@ -47,17 +49,17 @@ def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_comes_back(lab):
         )
         assert "ConnectionRefused" not in reached.stderr
         assert reached.returncode != 0
-    refused = python(lab, "h0", f"import socket; socket.create_connection(({lab.hosts[1].address!r}, 1), timeout=5)")
+    refused = python(lab, "h0", f"import socket; socket.create_connection(({lab.hosts[1].address!r}, 1), timeout=60)")
     assert "ConnectionRefused" in refused.stderr
 
 
-def test_a_stalling_relay_is_a_drift_that_the_measurement_shows(lab):
+def test_a_stalling_relay_is_a_drift_that_the_measurement_shows(lab: Lab) -> None:
     two = dict(list(endpoints(lab).items())[:2])
     with shape(preset("lan"), two, site=lab) as network:
         relay = relays(lab)[0]
         done = threading.Event()
 
-        def stutter():
+        def stutter() -> None:
             while not done.wait(0.02):
                 relay.suspend()
                 time.sleep(0.1)
@@ -73,7 +75,7 @@ def test_a_stalling_relay_is_a_drift_that_the_measurement_shows(lab):
         assert network.deviations(measured)
 
 
-def test_a_detached_lab_stays_and_is_found_and_goes(tmp_path):
+def test_a_detached_lab_stays_and_is_found_and_goes(tmp_path: Path) -> None:
     before = seen_by_the_machine()
     up = "from netem.lab import Lab; print(Lab.up(2, detached=True).id)"
     done = subprocess.run([sys.executable, "-c", up], capture_output=True, text=True, env=environment(), check=True)
@@ -88,16 +90,16 @@ def test_a_detached_lab_stays_and_is_found_and_goes(tmp_path):
     assert seen_by_the_machine() == before
 
 
-def killed_supervisor(made):
+def killed_supervisor(made: Lab) -> None:
     os.kill(made.pid, signal.SIGKILL)
 
 
-def killed_host(made):
+def killed_host(made: Lab) -> None:
     os.kill(made.hosts[0].pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kill", [killed_supervisor, killed_host])
-def test_after_a_kill_nothing_stays(kill):
+def test_after_a_kill_nothing_stays(kill: Callable[[Lab], None]) -> None:
     before = seen_by_the_machine()
     with Lab.up(2) as made:
         made.spawn("h1", ["sleep", "1000"], "/tmp/log")
@@ -109,20 +111,20 @@ def test_after_a_kill_nothing_stays(kill):
     assert seen_by_the_machine() == before
 
 
-def test_a_driver_killed_takes_its_lab_along():
+def test_a_driver_killed_takes_its_lab_along() -> None:
     before = seen_by_the_machine()
-    up = "import time; from netem.lab import Lab\nwith Lab.up(2) as lab: print(lab.pid, flush=True); time.sleep(60)"
+    up = "import time; from netem.lab import Lab\nwith Lab.up(2) as lab: print(lab.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, text=True, env=environment()) as driver:
         supervisor = psutil.Process(int(driver.stdout.readline()))
         everyone = [supervisor, *supervisor.children(recursive=True)]
         driver.kill()
-    gone, alive = psutil.wait_procs(everyone, timeout=20)
+    gone, alive = psutil.wait_procs(everyone, timeout=120)
     assert not alive
     assert len(gone) >= 7
     assert seen_by_the_machine() == before
 
 
-def test_a_killed_owner_of_rules_is_cleaned_up_after_by_the_janitor_of_its_host(lab):
+def test_a_killed_owner_of_rules_is_cleaned_up_after_by_the_janitor_of_its_host(lab: Lab) -> None:
     script = (
         "import os, signal; from netem.flows import *; from netem import Link, tc_apply\n"
         f"flow = Flow({lab.hosts[0].address!r}, {lab.hosts[1].address!r}, (Ports(7000),), Link(rate_mbit=10))\n"
@@ -133,7 +135,7 @@ def test_a_killed_owner_of_rules_is_cleaned_up_after_by_the_janitor_of_its_host(
     assert eventually(lambda: out(lab, "h0", "ls", "/tmp/mpcache-bench/leases") == "")
 
 
-def test_after_the_janitor_too_is_killed_clean_removes_the_rules(lab):
+def test_after_the_janitor_too_is_killed_clean_removes_the_rules(lab: Lab) -> None:
     script = (
         "import os, signal; from netem.flows import *; from netem import Link, janitor, tc_apply\n"
         f"flow = Flow({lab.hosts[0].address!r}, {lab.hosts[1].address!r}, (Ports(7000),), Link(rate_mbit=10))\n"

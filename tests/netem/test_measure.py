@@ -1,8 +1,10 @@
 """Which probes are tried again, and what becomes of a link that cannot be probed; the probes are scripted."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ FAILS = ProbeError("no probe of 127.0.0.1 port 7001: nothing arrived after the w
 class Scripted:
     """A site whose probes end as given, one after the other; from then on all are good."""
 
-    hub = None
+    hub: str | None = None
 
     def __init__(self, *ends: Measured | ProbeError) -> None:
         self.ends = list(ends)
@@ -88,7 +90,7 @@ def test_a_link_that_is_asked_nothing_and_cannot_be_probed_is_left_out(monkeypat
 
 def test_a_silent_link_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1e3] * 2)
-    monkeypatch.setattr(shaping.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("netem.shaping.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep))
     site = Scripted(FAILS, FAILS)
     with network(preset("none"), site, monkeypatch) as shaped:
         assert shaped.measure() == {}

@@ -8,6 +8,8 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -15,29 +17,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netem import BackendUnavailable, NetemError, NetworkProfile, ProfileError, preset, shape
-from netem.prober import Plan, measure_link
+from netem.prober import Address, Plan, measure_link
 from netem.process import Child, command, environment
 from netem.verify import deviations
 
 pytestmark = pytest.mark.links
 
+LONG_S = 120.0
+
 
 class Party:
     """A listening socket, and the first connection to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.socket.settimeout(20)
+        self.socket.settimeout(LONG_S)
         self.address = self.socket.getsockname()
 
-    def accept(self):
+    def accept(self) -> socket.socket:
         connection, _ = self.socket.accept()
-        connection.settimeout(20)
+        connection.settimeout(LONG_S)
         return connection
 
 
+Parties = dict[str, Party]
+
+
 @pytest.fixture
-def parties():
+def parties() -> Iterator[Parties]:
     with contextlib.ExitStack() as stack:
         made = {name: Party() for name in ("client", "server", "dealer")}
         for party in made.values():
@@ -45,22 +52,22 @@ def parties():
         yield made
 
 
-def endpoints(parties):
+def endpoints(parties: Parties) -> dict[str, Address]:
     return {name: party.address for name, party in parties.items()}
 
 
-def profile(**values):
+def profile(**values: Any) -> NetworkProfile:
     return NetworkProfile.from_mapping(values)
 
 
-def receive(connection, size):
+def receive(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
     while len(data) < size and (piece := connection.recv(1 << 20)):
         data += piece
     return bytes(data)
 
 
-def test_every_ordered_pair_has_its_own_delay_and_rate(parties):
+def test_every_ordered_pair_has_its_own_delay_and_rate(parties: Parties) -> None:
     asked = profile(
         rate_mbit=200,
         delay_ms=4,
@@ -87,7 +94,9 @@ def test_every_ordered_pair_has_its_own_delay_and_rate(parties):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=200_000), min_size=1, max_size=5))
-def test_the_byte_stream_is_untouched_both_ways(both_ends, messages):
+def test_the_byte_stream_is_untouched_both_ways(
+    both_ends: tuple[socket.socket, socket.socket], messages: list[bytes]
+) -> None:
     near, far = both_ends
     sent = b"".join(messages)
     for source, sink in ((near, far), (far, near)):
@@ -98,12 +107,12 @@ def test_the_byte_stream_is_untouched_both_ways(both_ends, messages):
 
 
 @pytest.fixture(scope="module")
-def both_ends():
+def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two ends of one connection through a proxy with jitter, which must not reorder."""
     one, two = Party(), Party()
     asked = profile(delay_ms=1, jitter_ms=1, rate_mbit=1000)
     with shape(asked, {"a": one.address, "b": two.address}) as network:
-        near = socket.create_connection(network.dial["a"]["b"], timeout=20)
+        near = socket.create_connection(network.dial["a"]["b"], timeout=LONG_S)
         far = two.accept()
         yield near, far
         near.close()
@@ -112,15 +121,15 @@ def both_ends():
     two.socket.close()
 
 
-def send_until_refused(address):
-    with socket.create_connection(address, timeout=20) as connection:
+def send_until_refused(address: Address) -> None:
+    with socket.create_connection(address, timeout=LONG_S) as connection:
         while connection.send(b"x"):
             time.sleep(0.05)
 
 
-def test_a_half_closed_connection_still_carries_the_other_direction(parties):
+def test_a_half_closed_connection_still_carries_the_other_direction(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
         near.sendall(b"question")
         near.shutdown(socket.SHUT_WR)
@@ -131,9 +140,9 @@ def test_a_half_closed_connection_still_carries_the_other_direction(parties):
         near.close()
 
 
-def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties):
+def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=20)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
         near.sendall(b"x")
         assert far.recv(1) == b"x"
@@ -144,13 +153,13 @@ def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties):
         near.close()
 
 
-def test_a_dialled_party_that_does_not_listen_shows_at_once(parties):
+def test_a_dialled_party_that_does_not_listen_shows_at_once(parties: Parties) -> None:
     parties["server"].socket.close()
     with shape(profile(delay_ms=1), endpoints(parties)) as network, pytest.raises(ConnectionError):
         send_until_refused(network.dial["client"]["server"])
 
 
-def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties):
+def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties: Parties) -> None:
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
         near = socket.create_connection(network.dial["client"]["server"])
         far = parties["server"].accept()
@@ -170,13 +179,13 @@ def test_a_reader_that_stalls_holds_the_sender_back_and_loses_nothing(parties):
         far.close()
 
 
-def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties):
+def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties: Parties) -> None:
     del parties["dealer"]
     with shape(profile(delay_ms=1, rate_mbit=100), endpoints(parties)) as network:
         stalls = 0.2
         proxy = network.details["pid"]
 
-        def stutter():
+        def stutter() -> None:
             while not done.wait(0.05):
                 os.kill(proxy, signal.SIGSTOP)
                 time.sleep(stalls)
@@ -193,15 +202,15 @@ def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties):
         assert any("rate" in text or "RTT" in text for text in network.deviations(measured))
 
 
-def test_a_killed_proxy_breaks_the_measurement_by_name(parties):
+def test_a_killed_proxy_breaks_the_measurement_by_name(parties: Parties) -> None:
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
         os.kill(network.details["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=10)
+        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=LONG_S)
         with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
             network.measure(0.1, attempts=1)
 
 
-def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties):
+def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties: Parties) -> None:
     del parties["dealer"]
     slow = profile(pairs={"client>server": {"rate_mbit": 0.1, "delay_ms": 2000}})
     with shape(slow, endpoints(parties)) as network:
@@ -211,14 +220,14 @@ def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties):
     assert measured.rate_mbit == pytest.approx(0.1, rel=0.5)  # a busy machine bends it, and a fault by more
 
 
-def test_a_link_that_is_faster_than_asked_shows(parties):
+def test_a_link_that_is_faster_than_asked_shows(parties: Parties) -> None:
     del parties["dealer"]
     with shape(profile(rate_mbit=20), endpoints(parties)) as network:
         fast = measure_link(network._paths.probe["client", "server"], 0.2, rate_mbit=2)
     assert deviations(profile(rate_mbit=2), "client", "server", fast) != ()
 
 
-def test_unshaped_links_are_measured_and_never_wrong(parties):
+def test_unshaped_links_are_measured_and_never_wrong(parties: Parties) -> None:
     with shape(preset("none"), endpoints(parties)) as network:
         assert network.backend == "none"
         assert network.dial["client"]["server"] == parties["server"].address
@@ -228,7 +237,7 @@ def test_unshaped_links_are_measured_and_never_wrong(parties):
         assert all(report.asked is None for report in network.reports(measured))
 
 
-def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties):
+def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties: Parties) -> None:
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
         first = network.details["pid"]
     broken = contextlib.ExitStack()
@@ -239,21 +248,21 @@ def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties):
     assert not psutil.pid_exists(second)
 
 
-def test_the_proxy_does_not_outlive_a_killed_driver(parties):
+def test_the_proxy_does_not_outlive_a_killed_driver(parties: Parties) -> None:
     script = (
         "from netem import *; import time\n"
         f"with shape(NetworkProfile.from_mapping({{'delay_ms': 1}}), {endpoints(parties)!r}) as network:\n"
-        "    print(network.details['pid'], flush=True); time.sleep(60)"
+        "    print(network.details['pid'], flush=True); time.sleep(600)"
     )
     argv = [*command("netem")[:1], "-c", script]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment(), text=True) as driver:
         proxy = psutil.Process(int(driver.stdout.readline()))
         driver.kill()
-    gone, _ = psutil.wait_procs([proxy], timeout=10)
+    gone, _ = psutil.wait_procs([proxy], timeout=LONG_S)
     assert gone
 
 
-def test_loss_is_refused_for_a_stream_cannot_lose(parties):
+def test_loss_is_refused_for_a_stream_cannot_lose(parties: Parties) -> None:
     with (
         pytest.raises(BackendUnavailable, match=r"client>server requests loss_pct"),
         shape(profile(loss_pct=1), endpoints(parties), backend="proxy"),
@@ -261,12 +270,12 @@ def test_loss_is_refused_for_a_stream_cannot_lose(parties):
         pass
 
 
-def test_parties_on_other_hosts_are_refused():
+def test_parties_on_other_hosts_are_refused() -> None:
     with pytest.raises(NetemError), shape(profile(delay_ms=1), {"a": ("192.0.2.7", 1), "b": ("192.0.2.8", 1)}):
         pass
 
 
-def test_a_shaped_profile_is_never_run_unshaped(parties):
+def test_a_shaped_profile_is_never_run_unshaped(parties: Parties) -> None:
     with (
         pytest.raises(BackendUnavailable, match="requests shaped links"),
         shape(profile(delay_ms=1), endpoints(parties), backend="none"),
@@ -274,7 +283,7 @@ def test_a_shaped_profile_is_never_run_unshaped(parties):
         pass
 
 
-def test_an_unknown_back_end_is_named_with_the_known_ones(parties):
+def test_an_unknown_back_end_is_named_with_the_known_ones(parties: Parties) -> None:
     with (
         pytest.raises(ProfileError, match=r"'tcc'.*auto, none"),
         shape(preset("lan"), endpoints(parties), backend="tcc"),
@@ -282,6 +291,6 @@ def test_an_unknown_back_end_is_named_with_the_known_ones(parties):
         pass
 
 
-def test_a_process_that_cannot_start_says_why():
+def test_a_process_that_cannot_start_says_why() -> None:
     with pytest.raises(NetemError, match="KeyError"):
         Child(command("netem.proxy_process"), {"lines": {}})

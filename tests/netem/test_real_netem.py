@@ -1,5 +1,7 @@
 """Our commands on a stock kernel with netem, and the relay beside it: a whole lab under Debian's user-mode-linux."""
 
+from typing import Any
+
 import pytest
 
 from tests.helpers.needs import needs
@@ -17,17 +19,19 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def results():
-    return boot(("wan", "asymmetric", "jitter", "loss"), 280)
+def results() -> list[dict[str, Any]]:
+    return boot(("wan", "asymmetric", "jitter", "loss"), 800)
 
 
-def of(results, profile, backend):
+def of(results: list[dict[str, Any]], profile: str, backend: str) -> dict[str, Any]:
     return next(one for one in results if (one.get("profile"), one.get("backend")) == (profile, backend))
 
 
 @pytest.mark.parametrize("backend", ["tc", "relay"])
 @pytest.mark.parametrize("profile", ASKED)
-def test_round_trip_and_rate_of_each_direction_are_as_asked(results, profile, backend):
+def test_round_trip_and_rate_of_each_direction_are_as_asked(
+    results: list[dict[str, Any]], profile: str, backend: str
+) -> None:
     rtt, there, back = ASKED[profile]
     links = of(results, profile, backend)["links"]
     # One emulated processor, on which a system call takes 60 us: a relay in user space may be too slow there.
@@ -37,7 +41,7 @@ def test_round_trip_and_rate_of_each_direction_are_as_asked(results, profile, ba
         assert slowest * rate < links[pair]["rate_mbit"] < 1.2 * rate
 
 
-def test_jitter_and_loss_are_there_by_both(results):
+def test_jitter_and_loss_are_there_by_both(results: list[dict[str, Any]]) -> None:
     for backend in ("tc", "relay"):
         jittered = of(results, "jitter", backend)["links"]["a>b"]
         assert jittered["rtt_ms"] == pytest.approx(40, abs=10)
@@ -47,7 +51,7 @@ def test_jitter_and_loss_are_there_by_both(results):
         assert min(link["rate_mbit"] for link in lossy) < 100
 
 
-def test_the_rules_are_netem_under_htb_and_gone_afterwards(results):
+def test_the_rules_are_netem_under_htb_and_gone_afterwards(results: list[dict[str, Any]]) -> None:
     for one in results:
         if one.get("backend") == "tc":
             assert "qdisc htb" in one["rules"]
@@ -56,5 +60,5 @@ def test_the_rules_are_netem_under_htb_and_gone_afterwards(results):
             assert one["clean"]
 
 
-def test_a_kernel_with_netem_gets_the_back_end_tc(results):
+def test_a_kernel_with_netem_gets_the_back_end_tc(results: list[dict[str, Any]]) -> None:
     assert results[-1] == {"auto": "tc"}

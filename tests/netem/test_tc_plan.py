@@ -24,13 +24,13 @@ PROFILES = {
 }
 
 
-def as_text(profile):
+def as_text(profile: NetworkProfile) -> str:
     plans = by_hand(profile, HOSTS, "eth0")
     return "".join(f"# on {host}\n" + "".join(" ".join(line) + "\n" for line in plan) for host, plan in plans.items())
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_commands_are_those_of_the_golden_file(name):
+def test_the_commands_are_those_of_the_golden_file(name: str) -> None:
     assert as_text(PROFILES[name]) == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
 
 
@@ -43,7 +43,7 @@ links = st.builds(
 
 
 @given(st.lists(links, min_size=1, max_size=10))
-def test_every_link_has_a_class_then_its_child_then_its_filters(some):
+def test_every_link_has_a_class_then_its_child_then_its_filters(some: list[Link]) -> None:
     flows = [Flow("192.0.2.1", f"192.0.2.{10 + i}", (Ports(7000),), link) for i, link in enumerate(some)]
     root, *rest = commands("eth0", 0x1000, flows)
     assert root == ("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1000:", "htb", "default", "0")
@@ -64,13 +64,13 @@ def test_every_link_has_a_class_then_its_child_then_its_filters(some):
 
 
 @given(links)
-def test_the_queue_holds_what_is_under_way_and_200_ms_more(link):
+def test_the_queue_holds_what_is_under_way_and_200_ms_more(link: Link) -> None:
     rate = (link.rate_mbit or 10_000) * 1e6 / 8
     assert queue_bytes(link) >= rate * (link.delay_ms / 1e3 + 0.2) - 1
     assert queue_packets(link) * 1000 >= queue_bytes(link)
 
 
-def test_a_block_of_ports_is_one_filter():
+def test_a_block_of_ports_is_one_filter() -> None:
     flow = Flow("192.0.2.1", "192.0.2.2", (Ports.block(7168, 64),), Link(delay_ms=1))
     filters = [line for line in commands("eth0", 0x1000, [flow]) if "filter" in line]
     assert len(filters) == 2
@@ -79,16 +79,16 @@ def test_a_block_of_ports_is_one_filter():
 
 
 @pytest.mark.parametrize(("first", "count"), [(7168, 3), (7169, 2), (0, 1), (7168, 0), (65536, 1)])
-def test_what_is_no_block_of_ports_is_refused(first, count):
+def test_what_is_no_block_of_ports_is_refused(first: int, count: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         Ports.block(first, count)
 
 
-def test_more_links_than_handles_are_refused():
+def test_more_links_than_handles_are_refused() -> None:
     flows = [Flow("192.0.2.1", f"198.51.100.{i}", (Ports(7000),), Link(delay_ms=1)) for i in range(64)]
     with pytest.raises(ValueError, match="64 flows"):
         commands("eth0", 0x1000, flows)
 
 
-def test_the_removal_names_our_handle_so_that_no_other_root_is_removed():
+def test_the_removal_names_our_handle_so_that_no_other_root_is_removed() -> None:
     assert removal("eth0", 0x1000) == ("tc", "qdisc", "del", "dev", "eth0", "root", "handle", "1000:")

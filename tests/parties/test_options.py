@@ -111,6 +111,6 @@ def test_an_engine_keeps_the_options_that_it_reads(engine: str) -> None:
 
 def test_options_cannot_be_changed_or_invented() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        RunOptions().argmax = "client"  # type: ignore[misc]
+        RunOptions().argmax = "client"
     with pytest.raises(ValidationError, match="ladder"):
         RunOptions(ladder="long")  # type: ignore[call-arg]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from orchestrator.cli import main
 from orchestrator.cli.common import ExitCode
@@ -80,12 +79,14 @@ def test_a_run_records_reports_and_prints_where(file: Path, tmp_path: Path, swep
         assert said in done.output
 
 
+@pytest.mark.slow
 def test_the_same_command_again_resumes(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
     call("run", file, "--out", tmp_path / "out")
     assert call("run", file, "--out", tmp_path / "out").exit_code == 0
     assert len(swept) == 2
 
 
+@pytest.mark.slow
 def test_no_resume_runs_all_again_and_keeps_the_old_records(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
     out = tmp_path / "out"
     call("run", file, "--out", out)
@@ -173,6 +174,7 @@ def test_what_keeps_a_run_from_starting_is_exit_code_2(
     assert "no Ray at 10.0.0.1" in cluster.output
 
 
+@pytest.mark.slow
 def test_torn_records_are_told_and_run_again(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
     call("run", file, "--out", tmp_path / "out")
     path = tmp_path / "out" / "records.jsonl"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from netem import presets
 from netem.lab import labs
@@ -20,11 +20,11 @@ app.add_typer(lab_app, name="lab")
 app.command()(clean)
 
 
-def invoke(*words):
+def invoke(*words: str) -> Result:
     return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
 
 
-def test_all_presets_are_listed_with_their_source():
+def test_all_presets_are_listed_with_their_source() -> None:
     shown = invoke("networks")
     assert shown.exit_code == 0
     for profile in presets():
@@ -32,14 +32,14 @@ def test_all_presets_are_listed_with_their_source():
         assert profile.source[:20] in shown.output
 
 
-def test_the_links_of_a_preset_are_shown():
+def test_the_links_of_a_preset_are_shown() -> None:
     shown = invoke("networks", "show", "hpmpc-cman")
     assert shown.exit_code == 0
     assert "1.159" in shown.output
     assert "1532" in shown.output
 
 
-def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path):
+def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -> None:
     shown = invoke("networks", "show", "wan", "--tc", "192.0.2.1", "192.0.2.2:7100", "--device", "ens5")
     assert shown.exit_code == 0
     assert shown.output.count("tc qdisc add dev ens5 root") == 2
@@ -58,14 +58,14 @@ def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path):
         (["lab", "down", "--lab", "nope"], "nope names 0 labs"),
     ],
 )
-def test_a_bad_word_is_an_error_of_one_line(words, said, state):
+def test_a_bad_word_is_an_error_of_one_line(words: list[str], said: str, state: Path) -> None:
     shown = invoke(*words)
     assert shown.exit_code == 2
     assert said in shown.stderr
     assert "Traceback" not in shown.output
 
 
-def test_clean_says_what_it_leaves_and_what_it_forgets(state):
+def test_clean_says_what_it_leaves_and_what_it_forgets(state: Path) -> None:
     mine = Lease.take("a run", "eth77", 0x2000, 60)
     assert "left eth77: rules of run a run" in invoke("clean").output
     mine.drop()
@@ -73,7 +73,7 @@ def test_clean_says_what_it_leaves_and_what_it_forgets(state):
 
 
 @pytest.mark.netns
-def test_a_lab_goes_up_is_used_and_goes_down(state):
+def test_a_lab_goes_up_is_used_and_goes_down(state: Path) -> None:
     try:
         up = invoke("lab", "up", "--hosts", "2", "--no-ray", "--network", "lan")
         assert up.exit_code == 0, up.output

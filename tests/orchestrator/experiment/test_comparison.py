@@ -56,6 +56,7 @@ def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more
 
 
 @pytest.mark.parametrize("comparison", get_args(Comparison))
+@pytest.mark.slow
 def test_the_reference_token_costs_what_the_engine_predicts(comparison: Comparison) -> None:
     predicted = forecast(reference_token(comparison, "none")).decode
     assert replace(predicted, stages=()) == COSTS[comparison]

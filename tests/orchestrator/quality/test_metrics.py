@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - Chinese has commas of its own
 """Scores as their benchmarks define them, by hand."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -61,7 +62,9 @@ trec = partial(classification, classes=("Food", "Other food", "Animal", "Other a
         (retrieval_zh, "段落3，段落4", ("段落3",), 0.5),
     ],
 )
-def test_scores(metric, answer: str, answers: tuple[str, ...], score: float) -> None:  # type: ignore[no-untyped-def]
+def test_scores(
+    metric: Callable[[str, tuple[str, ...]], float], answer: str, answers: tuple[str, ...], score: float
+) -> None:
     assert metric(answer, answers) == pytest.approx(score, abs=1e-7)
 
 
@@ -79,7 +82,7 @@ def test_scores(metric, answer: str, answers: tuple[str, ...], score: float) -> 
 )
 def test_chinese_scores(
     monkeypatch: pytest.MonkeyPatch,
-    metric,  # type: ignore[no-untyped-def]
+    metric: Callable[[str, tuple[str, ...]], float],
     answer: str,
     answers: tuple[str, ...],
     score: float,

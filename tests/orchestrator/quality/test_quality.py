@@ -94,6 +94,7 @@ def results_in(out: Path) -> dict[str, dict[str, float]]:
     return {json.dumps(line, sort_keys=True): values for line in lines for values in [line.pop("values")]}
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_go_on_ends_the_study_by_name(tmp_path: Path) -> None:
     path = study_file(tmp_path, policies=["full", {"name": "locret", "head": "/none.safetensors"}])
     code, output = evaluate(path, tmp_path / "out", "--jobs", "2")

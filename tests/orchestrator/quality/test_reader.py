@@ -11,6 +11,7 @@ from orchestrator.quality.reader import Reader
 from parties.decoding.cache import Cache
 from parties.decoding.program import run
 from parties.heads import save_head
+from parties.heads.format import Kind
 from parties.heads.untrained import random_head
 from parties.models import load_spec, load_weights
 from parties.policies import POLICIES, make
@@ -31,9 +32,10 @@ def text(length: int) -> list[int]:
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     spec, weights, folder = load_spec(MODEL), load_weights(MODEL), tmp_path_factory.mktemp("heads")
-    paths = {kind: folder / f"{kind}.safetensors" for kind in ("locret", "attention_gate")}
-    for kind, path in paths.items():
-        save_head(random_head(kind, spec, weights), path)
+    kinds: tuple[Kind, ...] = ("locret", "attention_gate")
+    paths: dict[str, Path] = {kind: folder / f"{kind}.safetensors" for kind in kinds}
+    for kind in kinds:
+        save_head(random_head(kind, spec, weights), paths[kind])
     return paths
 
 

@@ -194,7 +194,7 @@ def test_the_kernels_count_is_held_beside_the_parties_own(
 ) -> None:
     changes = {"sent_bytes": 5_000_000, "messages": 100, "seconds": seconds}
     stage = next(stage for stage in samples.result("client")["stages"] if stage["stage"] == "softmax") | changes
-    here = {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel}
+    here: dict[str, Any] = {"host": "10.0.0.1", "stages": [stage], "interface_sent_bytes": kernel}
     results = samples.reported({role: samples.result(role, **here) for role in ("client", "server")})
     found = kernel_mismatches(results, shaping)
     assert bool(found) == warned

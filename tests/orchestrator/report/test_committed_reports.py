@@ -41,6 +41,7 @@ def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.slow
 def test_its_report_is_what_its_records_give(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "records.jsonl", tmp_path)
     _, markdown = render(tmp_path)

@@ -1,6 +1,7 @@
 """Two runs side by side: exact where numbers are exact, and careful where they are noisy."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ def write(folder: Path, *records: Record) -> Path:
     return folder
 
 
-def run(folder: Path, *seconds: float, cells: tuple[Cell, ...] = CELLS, **changes: object) -> Path:
+def run(folder: Path, *seconds: float, cells: tuple[Cell, ...] = CELLS, **changes: Any) -> Path:
     full = [cell for cell in cells if cell.policy.name == "full"]
     return write(folder, *(samples.record(cell, seconds=s, **changes) for cell, s in zip(full, seconds, strict=False)))
 

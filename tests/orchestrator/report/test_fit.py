@@ -65,6 +65,7 @@ def test_one_network_or_links_that_were_not_measured_give_no_fit() -> None:
     assert fits(rows(bare)) == []
 
 
+@pytest.mark.slow
 def test_seconds_are_drawn_against_the_link_where_there_are_several(tmp_path: Path) -> None:
     for name, records in (("three", following(2.0, 1.0)), ("one", following(2.0, 1.0)[:1])):
         (tmp_path / name).mkdir()

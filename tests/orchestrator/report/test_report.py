@@ -57,8 +57,15 @@ class Balance(html.parser.HTMLParser):
 SWEEP = [samples.record(cell) for cell in expand(samples.experiment(repeats=2))]
 
 
-def test_the_first_screen_says_what_ran_where_and_on_whose_trust(tmp_path: Path) -> None:
-    page, text = report(tmp_path, *SWEEP[:-1], samples.failure(SWEEP[-1].cell))
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A folder, with the page and the Markdown that report a sweep of which one cell failed."""
+    folder = tmp_path_factory.mktemp("swept")
+    return folder, *report(folder, *SWEEP[:-1], samples.failure(SWEEP[-1].cell, message="a | b\nc"))
+
+
+def test_the_first_screen_says_what_ran_where_and_on_whose_trust(swept: tuple[Path, str, str]) -> None:
+    _, page, text = swept
     for content in (page, text):
         screen = content[: content.index("Against the full cache")]
         for said in ("synthetic", "11 ok", "1 party_died", "128, 256, 512 tokens", "a processor, 2 cores"):
@@ -68,8 +75,8 @@ def test_the_first_screen_says_what_ran_where_and_on_whose_trust(tmp_path: Path)
         assert "nothing beyond the public sequence length" in screen
 
 
-def test_the_page_needs_no_other_file_and_is_sound_html(tmp_path: Path) -> None:
-    page, _ = report(tmp_path, *SWEEP)
+def test_the_page_needs_no_other_file_and_is_sound_html(swept: tuple[Path, str, str]) -> None:
+    _, page, _ = swept
     found = Balance(page)
     assert found.open == []
     assert found.fetched == []
@@ -80,16 +87,16 @@ def test_the_page_needs_no_other_file_and_is_sound_html(tmp_path: Path) -> None:
     assert "@import" not in page
 
 
-def test_the_markdown_names_figures_that_exist(tmp_path: Path) -> None:
-    _, text = report(tmp_path, *SWEEP)
+def test_the_markdown_names_figures_that_exist(swept: tuple[Path, str, str]) -> None:
+    folder, _, text = swept
     figures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert len(figures) == 4
     for name in figures:
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_table_of_the_markdown_has_as_many_cells_in_each_row(tmp_path: Path) -> None:
-    _, text = report(tmp_path, *SWEEP, samples.failure(samples.cell(seed=9), message="a | b\nc"))
+def test_every_table_of_the_markdown_has_as_many_cells_in_each_row(swept: tuple[Path, str, str]) -> None:
+    _, _, text = swept
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
@@ -149,6 +156,7 @@ def test_set_up_once_a_session_is_charged_to_no_token() -> None:
     assert "setup.weights" not in [stage.stage for stage in stage_rows(row)]
 
 
+@pytest.mark.slow
 def test_times_of_single_runs_are_called_unstable(tmp_path: Path) -> None:
     page, text = report(tmp_path / "once", SWEEP[0])
     assert "a single run vary" in page
@@ -182,6 +190,7 @@ def test_one_plain_record_makes_a_report(tmp_path: Path) -> None:
     assert page.count("<svg") == 2  # no bytes to draw
 
 
+@pytest.mark.slow
 def test_hundreds_of_records_make_a_report(tmp_path: Path) -> None:
     policies = ["full", *({"name": "mpcache", "select": i / 20} for i in range(12))]
     cells = expand(
@@ -250,6 +259,7 @@ def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> N
     assert [part.strip() for part in row.strip("|").split("|")][5:] == ["n/a", "n/a"]
 
 
+@pytest.mark.slow
 def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
     report(tmp_path, *SWEEP[:2])
     with (tmp_path / "records.jsonl").open("a") as file:
@@ -258,6 +268,7 @@ def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
     assert "line 3 is no record" in page.read_text()
 
 
+@pytest.mark.slow
 def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert report(tmp_path, *SWEEP[:4]) == tuple(path.read_text() for path in render(tmp_path))
 

@@ -1,6 +1,7 @@
 """The time series of a cell in its report."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ def save(folder: Path, of: str, seconds: int = 20, **changes: object) -> None:
     line.save(folder)
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
@@ -36,6 +38,7 @@ def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
     assert len(text) < 1_500_000
 
 
+@pytest.mark.slow
 def test_a_run_without_time_series_has_a_report_without_them(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
@@ -60,7 +63,7 @@ def test_a_spoilt_time_series_spoils_no_report(tmp_path: Path) -> None:
     ],
     ids=["whole", "silent party", "no stages", "no traffic"],
 )
-def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
     save(tmp_path, cell().id, **changes)
     ((_, drawn),) = draw_timelines(tmp_path, [record()])
     assert len(drawn.axes) == 6

@@ -25,6 +25,7 @@ from orchestrator.records.store import RecordStore
 from orchestrator.run.placement import CPU_SHARE
 from tests.helpers.emulated_cluster import emulated_cluster
 from tests.helpers.fake_cells import FAKE, fake_experiment
+from tests.helpers.fake_party import REACHED
 from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.sweeping import sweep_in
 
@@ -66,8 +67,7 @@ def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(clus
     out = tmp_path / "out"
 
     def strike() -> None:
-        wait_until(lambda: RecordStore(out).read())
-        time.sleep(3)  # the second cell hangs by then
+        wait_until((tmp_path / f"second-server-decode{REACHED}").exists)
         raylet_of(second).kill()
 
     striking = threading.Thread(target=strike)
@@ -163,6 +163,6 @@ def free_port() -> int:
 
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
         return True
     return False

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from orchestrator.run.actors import describe
+from parties.roles.reports import PartyProgress
 from tests.helpers.needs import needs
 
 pytestmark = needs("gpu")
@@ -13,7 +14,9 @@ def test_a_gpu_without_memory_left_is_out_of_memory_in_torchs_own_words() -> Non
     free, total = torch.cuda.mem_get_info()
     with pytest.raises(RuntimeError) as caught:
         torch.empty(free, dtype=torch.uint8, device="cuda"), torch.empty(total, dtype=torch.uint8, device="cuda")
-    error = describe(caught.value, "client", {"stage": "softmax", "sent_bytes": 7})
+    error = describe(
+        caught.value, "client", PartyProgress(role="client", state="decode", stage="softmax", sent_bytes=7)
+    )
     assert error["status"] == "oom"
     assert "out of memory: use a smaller model or seq_len" in error["message"]
     assert (error["role"], error["stage"], error["sent_bytes"]) == ("client", "softmax", 7)

@@ -45,7 +45,7 @@ class LabRun:
         folder.mkdir()
         self.out = folder / "out"
         (folder / "experiment.yaml").write_text(f"{EXPERIMENT}timeout_s: {silence_s}\n")
-        words = ["run", folder / "experiment.yaml", "--out", self.out, "--lab", *options]
+        words: list[str | Path] = ["run", folder / "experiment.yaml", "--out", self.out, "--lab", *options]
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = psutil.Popen(

@@ -91,7 +91,8 @@ def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str
 def test_a_cell_with_another_prefill_teaches_the_seconds_of_a_token() -> None:
     past = samples.record(samples.cell(prefill="shared"), seconds=77.0)
     guess = predict(samples.cell(prefill="mpc"), [past])
-    assert (guess.source, guess.seconds_per_token) == (past.id, pytest.approx(77.0))
+    assert guess.source == past.id
+    assert guess.seconds_per_token == pytest.approx(77.0)
     assert guess.prompt_seconds > 0
 
 
@@ -102,6 +103,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.slow
 def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -> None:
     records = [record(0, 30.0), record(1, 50.0), record(2, 31.0)]
     (row,) = prompt_rows(rows(records))
@@ -116,6 +118,7 @@ def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.slow
 def test_a_report_without_such_cells_does_not_mention_them(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(samples.record())

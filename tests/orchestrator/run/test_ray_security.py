@@ -109,7 +109,14 @@ def head() -> Iterator[Head]:
         "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
     }
     head = Head(free_port(), environment, folder)
-    command = [BIN / "ray", "start", "--head", f"--node-ip-address={HERE}", f"--port={head.port}", "--num-cpus=4"]
+    command: list[str | Path] = [
+        BIN / "ray",
+        "start",
+        "--head",
+        f"--node-ip-address={HERE}",
+        f"--port={head.port}",
+        "--num-cpus=4",
+    ]
     command += ["--object-store-memory=80000000", "--include-dashboard=false", f"--temp-dir={folder / 'ray'}"]
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--disable-usage-stats", "--block"]
@@ -146,7 +153,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 def run(head: Head, folder: Path, **changes: str | None) -> "subprocess.CompletedProcess[str]":
     """Run the experiment with the head's environment, changed as said; None takes a variable out."""
     (folder / "experiment.yaml").write_text(EXPERIMENT)
-    command = [BIN / "mpcache-bench", "run", folder / "experiment.yaml", "--out", folder / "out"]
+    command: list[str | Path] = [BIN / "mpcache-bench", "run", folder / "experiment.yaml", "--out", folder / "out"]
     command += ["--address", head.address]
     environment = {name: value for name, value in (head.environment | changes).items() if value is not None}
     environment |= {"HOME": str(folder), "MPCACHE_BENCH_TARGETS": str(folder)}  # no token of the user's own

@@ -43,7 +43,7 @@ class Starts:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(scratch, "ROOT", tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
@@ -55,7 +55,7 @@ def starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     monkeypatch.setattr(ray, "init", starts)
     yield starts
     for process in starts.processes:
-        process.wait(30)
+        process.wait(120)
 
 
 def test_a_second_start_may_do_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:

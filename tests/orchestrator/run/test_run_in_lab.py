@@ -48,7 +48,12 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path / "targets"))
     (tmp_path / "targets").mkdir()
     (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
-    command = [Path(sys.executable).with_name("mpcache-bench"), "run", tmp_path / "experiment.yaml", "--lab"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("mpcache-bench"),
+        "run",
+        tmp_path / "experiment.yaml",
+        "--lab",
+    ]
     command += ["--out", tmp_path / "out", "--live", "--live-port", "0"]
     seen: dict[str, str] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
@@ -57,7 +62,7 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
         while run.poll() is None and len(seen) < 5:
             seen |= watched(tmp_path / "targets")
             time.sleep(0.5)
-        with urllib.request.urlopen(page, timeout=5) as answer:  # noqa: S310 - our own page
+        with urllib.request.urlopen(page, timeout=60) as answer:  # noqa: S310 - our own page
             assert b"mpcache-bench, live" in answer.read()
         output, _ = run.communicate(timeout=240)
     assert run.returncode == 0, output

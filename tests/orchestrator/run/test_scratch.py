@@ -59,7 +59,7 @@ def test_that_of_a_living_driver_is_left_and_that_of_a_killed_one_removed(
     assert scratch.remove_ended() == []
     assert (folder / "session").is_dir()
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(120)
     assert scratch.remove_ended() == [f"removed {folder}: its driver is gone"]
     assert not folder.exists()
     assert scratch.remove_ended() == []
@@ -113,7 +113,7 @@ def test_what_cannot_be_removed_now_keeps_its_lock_and_is_found_again(
 def test_clean_says_what_it_removed(driver: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = driver
     process.kill()
-    process.wait(30)
+    process.wait(120)
     told = CliRunner().invoke(app, ["clean"])
     assert told.exit_code == 0
     assert f"removed {folder}: its driver is gone" in told.output

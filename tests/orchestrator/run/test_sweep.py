@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -30,6 +31,7 @@ from orchestrator.run.ray_session import ClusterError, ray_session
 from orchestrator.run.sweep import stop_on_signals
 from tests.helpers import samples, sweep_program
 from tests.helpers.fake_cells import FAKE, fake_experiment
+from tests.helpers.fake_party import REACHED
 from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.sweeping import sweep_in
 
@@ -144,6 +146,7 @@ class Program:
         command = [sys.executable, str(HELPERS / "sweep_program.py"), str(out), fault, *map(str, lengths)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         self.out = out
+        self.hanging = out.with_name(f"{fault}{REACHED}")
         self.process = subprocess.Popen(
             command, start_new_session=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -159,10 +162,9 @@ class Program:
                 self.ray_folders |= {Path(said.group(1))} if said else set()
 
     def wait_for_parties(self) -> None:
-        """Until a second cell runs: the first is on record and the parties' exporters are announced."""
-        wait_until(lambda: self.process.poll() is not None or (self.records() and (self.out / "targets.json").exists()))
+        """Until the second cell hangs: the first is on record and the parties' exporters are announced."""
+        wait_until(lambda: self.process.poll() is not None or self.hanging.exists())
         assert self.process.poll() is None, self.output()
-        time.sleep(1.5)
         self.note_descendants()
 
     def records(self) -> tuple[Record, ...]:
@@ -176,9 +178,9 @@ class Program:
         return self.process.wait(LONG_S)
 
     def living(self, aside: tuple[str, ...] = ()) -> list[str]:
-        """Names of the processes that do not end within half a minute, those of `aside` left out."""
+        """Names of the processes that do not end in time, those of `aside` left out."""
         waited = [process for process in self.descendants if not set(aside) & set(_words(process))]
-        _, alive = psutil.wait_procs(waited, timeout=30)
+        _, alive = psutil.wait_procs(waited, timeout=LONG_S)
         return [" ".join(words) for words in map(_words, alive) if words]
 
 
@@ -197,7 +199,8 @@ def program(tmp_path: Path) -> Iterator[Program]:
     yield program
     with contextlib.suppress(psutil.NoSuchProcess):
         program.note_descendants()
-    for process in [*program.descendants, program.process]:
+    everyone: list[Any] = [*program.descendants, program.process]
+    for process in everyone:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     program.process.wait(LONG_S)

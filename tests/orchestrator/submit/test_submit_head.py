@@ -101,7 +101,7 @@ def toy(folder: Path, **changes: object) -> Path:
 def submitting(file: Path, port: int, out: Path, *options: str) -> "subprocess.Popen[str]":
     command = [str(BIN / "mpcache-bench"), "submit", str(file), "--address", f"http://127.0.0.1:{port}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, "--out", str(out), *options], env=ENVIRONMENT, text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen([*command, "--out", str(out), *options], env=ENVIRONMENT, text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
 
 class Proxy:
@@ -208,13 +208,13 @@ def test_rays_own_command_runs_it_too(head: Head, tmp_path: Path) -> None:
     toy(tmp_path)
     (tmp_path / "prompts").mkdir(exist_ok=True)
     command = [
-        BIN / "ray",
+        str(BIN / "ray"),
         "job",
         "submit",
         "--address",
         f"http://127.0.0.1:{head.port}",
         "--working-dir",
-        tmp_path,
+        str(tmp_path),
         "--",
     ]
     run = ["mpcache-bench", "run", "toy.yaml", "--out", str(head.folder / "own")]

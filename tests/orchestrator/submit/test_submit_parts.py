@@ -216,7 +216,7 @@ def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
         def do_GET(self) -> None:
             self.send_error(401, "Unauthorized: Missing authentication token")
 
-        def log_message(self, *_: object) -> None:  # type: ignore[override]
+        def log_message(self, *_: object) -> None:
             pass
 
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)

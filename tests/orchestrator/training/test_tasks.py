@@ -114,7 +114,7 @@ def test_the_gates_loss_pulls_their_mean_from_both_sides() -> None:
         parameters = here.start()
         parameters["out.bias"].fill_(bias)
         parameters["out.bias"].requires_grad_()
-        here.loss(parameters, seen)["eviction"].backward()  # type: ignore[no-untyped-call]
+        here.loss(parameters, seen)["eviction"].backward()
         gradient = parameters["out.bias"].grad
         assert gradient is not None
         assert bool((gradient.sign() == sign).all()), "descent closes what is too open, and opens what is too closed"
@@ -153,7 +153,7 @@ def test_straight_through_is_a_step_with_the_sigmoids_slope() -> None:
     logits = torch.tensor([-3.0, -1e-6, 0.0, 2.0], requires_grad=True)
     gates = straight_through(logits)
     assert gates.tolist() == [0, 0, 1, 1]
-    gates.sum().backward()  # type: ignore[no-untyped-call]
+    gates.sum().backward()
     soft = logits.detach().sigmoid()
     torch.testing.assert_close(logits.grad, soft * (1 - soft))
 

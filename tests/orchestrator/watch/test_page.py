@@ -19,6 +19,7 @@ from tests.helpers.watching import Clock, said
 from tests.orchestrator.watch.test_watch import AS_IT_IS, LINKS
 
 pytestmark = [
+    pytest.mark.slow,
     needs("chromium"),
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),  # of the WebSocket client's own
 ]

@@ -12,13 +12,13 @@ from orchestrator.cli.main import app
 from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.watch.regions import regions
-from tests.helpers.grafana_stand_in import TOKEN, StandIn, standing_in, status
+from tests.helpers.fake_grafana import TOKEN, FakeGrafana, serving_fake, status
 from tests.helpers.samples import cell, failure, record
 
 
 @pytest.fixture
-def stand_in() -> Iterator[StandIn]:
-    with standing_in() as made:
+def grafana() -> Iterator[FakeGrafana]:
+    with serving_fake() as made:
         yield made
 
 
@@ -34,22 +34,22 @@ def push(*arguments: str, token: str = TOKEN) -> Result:
     return CliRunner().invoke(app, ["observe", "push", *arguments], env={"GRAFANA_TOKEN": token})
 
 
-def test_a_run_is_pushed_and_pushed_again(stand_in: StandIn, run: Path) -> None:
-    done = push("--grafana", stand_in.url, "--prometheus", "http://prometheus:9090", str(run))
+def test_a_run_is_pushed_and_pushed_again(grafana: FakeGrafana, run: Path) -> None:
+    done = push("--grafana", grafana.url, "--prometheus", "http://prometheus:9090", str(run))
     assert done.exit_code == 0, done.output
     assert "board mpcache-bench: Links: created" in done.output
     assert "cells: 2 created, 0 updated, 0 unchanged" in done.output
-    assert next(iter(stand_in.sources.values()))["url"] == "http://prometheus:9090"
-    again = push("--grafana", stand_in.url, "--prometheus", "http://prometheus:9090", str(run))
+    assert next(iter(grafana.sources.values()))["url"] == "http://prometheus:9090"
+    again = push("--grafana", grafana.url, "--prometheus", "http://prometheus:9090", str(run))
     assert "created" not in again.output.replace("0 created", "")
     assert "cells: 0 created, 0 updated, 2 unchanged" in again.output
 
 
-def test_boards_alone_need_no_run(stand_in: StandIn) -> None:
-    done = push("--grafana", stand_in.url)
+def test_boards_alone_need_no_run(grafana: FakeGrafana) -> None:
+    done = push("--grafana", grafana.url)
     assert done.exit_code == 0
     assert "cells:" not in done.output
-    assert stand_in.annotations == []
+    assert grafana.annotations == []
 
 
 def test_a_cell_becomes_a_region_with_its_parameters(run: Path) -> None:
@@ -73,13 +73,15 @@ def test_times_are_exact_to_the_millisecond(tmp_path: Path) -> None:
     assert region.end_ms - region.start_ms == 1234
 
 
-@pytest.mark.parametrize("torn", ["", "{}\n", "not json\n"])
-def test_a_folder_without_records_is_told_before_anything_is_sent(stand_in: StandIn, tmp_path: Path, torn: str) -> None:
-    (tmp_path / "records.jsonl").write_text(torn)
-    done = push("--grafana", stand_in.url, str(tmp_path))
+@pytest.mark.parametrize("text", ["", "{}\n", "not json\n"])
+def test_a_folder_without_records_is_refused_before_anything_is_sent(
+    grafana: FakeGrafana, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "records.jsonl").write_text(text)
+    done = push("--grafana", grafana.url, str(tmp_path))
     assert done.exit_code == 2
     assert "holds no records; give the folder of a run" in done.output
-    assert stand_in.seen == []
+    assert grafana.seen == []
 
 
 def test_regions_of_a_folder_that_is_not_there() -> None:
@@ -87,25 +89,25 @@ def test_regions_of_a_folder_that_is_not_there() -> None:
         regions(Path("/nowhere"))
 
 
-def test_without_a_token_nothing_is_sent(stand_in: StandIn) -> None:
-    done = push("--grafana", stand_in.url, token="")
+def test_without_a_token_nothing_is_sent(grafana: FakeGrafana) -> None:
+    done = push("--grafana", grafana.url, token="")
     assert done.exit_code == 2
     assert "GRAFANA_TOKEN" in done.output
-    assert stand_in.seen == []
+    assert grafana.seen == []
 
 
-def test_a_wrong_token_is_told_and_not_printed(stand_in: StandIn) -> None:
-    done = push("--grafana", stand_in.url, token="glsa_someone_elses")  # noqa: S106 - nobody's
+def test_a_wrong_token_is_told_and_not_printed(grafana: FakeGrafana) -> None:
+    done = push("--grafana", grafana.url, token="glsa_someone_elses")  # noqa: S106 - nobody's
     assert done.exit_code == 2
     assert "401, the token is not valid" in done.output
     assert "glsa_someone_elses" not in done.output
 
 
-def test_what_was_done_before_a_refusal_is_told(stand_in: StandIn, run: Path) -> None:
-    stand_in.faults = [("/annotations", status(403, "Permissions needed: annotations:create"))]
-    done = push("--grafana", stand_in.url, str(run))
+def test_what_was_done_before_a_refusal_is_told(grafana: FakeGrafana, run: Path) -> None:
+    grafana.faults = [("/annotations", status(403, "Permissions needed: annotations:create"))]
+    done = push("--grafana", grafana.url, str(run))
     assert done.exit_code == 2
     assert "board mpcache-bench: Sweep: created" in done.output
     assert "could not mark the cells" in done.output
     assert "annotations:create" in done.output
-    assert json.dumps(stand_in.annotations) == "[]"
+    assert json.dumps(grafana.annotations) == "[]"

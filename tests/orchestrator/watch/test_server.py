@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_what_only_the_driver_reaches_is_passed_on_as_it_is() -> None:
 def test_a_hanging_party_does_not_hold_up_the_others(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.watch.server._RELAY_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        routes = {"/client/metrics": relay(*mute.getsockname()), "/metrics": Metrics(watch)}
+        routes: dict[str, Any] = {"/client/metrics": relay(*mute.getsockname()), "/metrics": Metrics(watch)}
         with serving(routes.get) as address:
             assert get(address, "/client/metrics")[0] == 502
             assert get(address, "/metrics")[0] == 200

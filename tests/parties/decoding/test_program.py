@@ -1,28 +1,28 @@
 """Programs: what they open, in which round, and where their time goes."""
 
-from collections.abc import Generator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties.decoding.program import eager, parallel, run, staged
+from parties.decoding.program import Openings, Program, eager, parallel, run, staged
 from parties.metering.meter import StageMeter
 
 
-def countdown(name: str, rounds: int) -> Generator[list[str], list[str], list[str]]:
+def countdown(name: str, rounds: int) -> Program[list[str]]:
     """Opens one named thing a round and returns what came back."""
-    seen = []
+    seen: list[str] = []
     for left in range(rounds, 0, -1):
         seen += yield [f"{name}{left}"]
     return seen
 
 
-def opened_by(program: Generator[list[str], list[str], list[str]]) -> tuple[list[str], list[list[str]]]:
+def opened_by(program: Program[Any]) -> tuple[Any, list[list[str]]]:
     """Runs a program with an exchange that answers in upper case; also returns each round's message."""
     messages: list[list[str]] = []
 
-    def exchange(wanted: list[str]) -> list[str]:
+    def exchange(wanted: Openings) -> Openings:
         messages.append(list(wanted))
         return [item.upper() for item in wanted]
 
@@ -64,7 +64,7 @@ def test_stage_is_closed_while_a_program_waits() -> None:
     program = parallel(staged(meter, "norm", countdown("a", 2)), staged(meter, "softmax", countdown("b", 1)))
     stages = []
 
-    def exchange(wanted: list[str]) -> list[str]:
+    def exchange(wanted: Openings) -> Openings:
         stages.append(meter.current)
         return wanted
 

@@ -26,13 +26,13 @@ from parties.roles.referee import Referee
 from tests.helpers.policy_cases import SPEC, VARIANTS, case, decode, plain, tokens
 from tests.helpers.tiny import GPT2
 
-ENGINES = {"fss": Computation, "crypten": CrypTenEngine}
+ENGINES: dict[str, Any] = {"fss": Computation, "crypten": CrypTenEngine}
 
 
 def watched(name: str, spec: Any = SPEC) -> tuple[Watch, torch.Tensor, torch.Tensor]:
     """Runs a policy on a tiny model: the watch, the logits with it and the logits without it."""
     decoder, text = plain(case(name), spec, kind=WatchedEngine), tokens(spec)
-    decoder.engine.watch = watch = Watch(dict(ENGINES["fss"].bounds) | dict(ENGINES["crypten"].bounds))
+    vars(decoder.engine)["watch"] = watch = Watch(dict(ENGINES["fss"].bounds) | dict(ENGINES["crypten"].bounds))
     return watch, decode(decoder, *text).logits, decode(plain(case(name), spec), *text).logits
 
 

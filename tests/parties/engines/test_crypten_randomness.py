@@ -37,7 +37,7 @@ def table() -> Tensor:
 def embed(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> Any:
     """Embeds a token; the client returns all that it holds and the first message that it receives."""
     if role == "dealer":
-        return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None)
+        return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None, "full")
     engine: Any = make_engine("crypten", role, mesh, meter, randomness=randomness)
     run(engine.install({"embed": (VOCAB, HIDDEN)}, {"embed": table()} if role == "server" else None))
     heard, exchange = [], mesh["server" if role == "client" else "client"].exchange_tensor
@@ -91,7 +91,7 @@ def test_what_is_computed_is_the_same(embedded: tuple[Randomness, Any]) -> None:
 
 def shares_of_zero(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> Any:
     if role == "dealer":
-        return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None)
+        return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None, "full")
     engine: Any = make_engine("crypten", role, mesh, meter, randomness=randomness)
     from crypten.mpc.primitives import ArithmeticSharedTensor, BinarySharedTensor
 
@@ -132,7 +132,7 @@ def watched(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) ->
     policy = MPCache(static_keep=0.6, select=0.5, fine_size=2, coarse_size=4, share_from=1, share_layers=1)
     with Draws() as draws:
         if role == "dealer":
-            make_dealer("crypten", mesh, meter, randomness).serve(lambda: None)
+            make_dealer("crypten", mesh, meter, randomness).serve(lambda: None, "full")
             return draws.noted, ()
         engine = make_engine("crypten", role, mesh, meter, randomness=randomness)
         run(engine.install(folded_shapes(spec), weights))

@@ -56,7 +56,7 @@ def test_the_least_limit_of_a_group_and_those_above_it_counts(tmp_path: Path, ve
         names = ("memory.max", "memory.current", "inactive_file")
     base = "cg/memory" if version == 1 else "cg"
     groups = {"": (NO_LIMIT_V1 if version == 1 else "max", 7), "a": ("1000", 700), "a/b": ("3000", 650)}
-    files = {}
+    files: dict[str, str] = {}
     for group, (limit, used) in groups.items():
         there = f"{base}/{group}"
         files |= {f"{there}/{names[0]}": limit, f"{there}/{names[1]}": str(used)}

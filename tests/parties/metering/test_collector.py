@@ -2,6 +2,7 @@ import mmap
 import socket
 import subprocess
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -30,7 +31,7 @@ counts = st.fixed_dictionaries(
     st.lists(st.tuples(st.sampled_from(["softmax", "offline.seeds"]), st.sampled_from(["server", "dealer"]), counts))
 )
 @settings(max_examples=15, deadline=None)
-def test_a_scrape_says_what_the_meter_says(calls: list) -> None:
+def test_a_scrape_says_what_the_meter_says(calls: list[Any]) -> None:
     meter = StageMeter()
     for stage, peer, numbers in calls:
         with meter.stage(stage):

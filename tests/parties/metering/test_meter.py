@@ -2,6 +2,7 @@ import contextlib
 import threading
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Generator, Iterator
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -43,12 +44,12 @@ events = st.recursive(
 
 
 @given(st.lists(events, max_size=8))
-def test_every_second_and_byte_lands_on_the_innermost_stage(program: list) -> None:
+def test_every_second_and_byte_lands_on_the_innermost_stage(program: list[Any]) -> None:
     clock = Clock()
     meter = StageMeter(clock)
-    seconds, sent = Counter(), Counter()
+    seconds, sent = Counter[str](), Counter[tuple[str, str]]()
 
-    def play(steps: list, current: str) -> None:
+    def play(steps: list[Any], current: str) -> None:
         for step in steps:
             match step:
                 case ("wait", wait):
@@ -101,7 +102,7 @@ def test_interleaved_programs_keep_their_own_stages() -> None:
     clock = Clock()
     meter = StageMeter(clock)
 
-    def program(name: str, wait: int):
+    def program(name: str, wait: int) -> Iterator[None]:
         for _ in range(3):
             with meter.stage(name):
                 clock.now += wait
@@ -125,7 +126,7 @@ def test_a_stage_left_out_of_order_is_told() -> None:
 def test_an_exception_leaves_its_stages_in_whatever_order_generators_are_closed() -> None:
     meter = StageMeter()
 
-    def program(name: str):
+    def program(name: str) -> Generator[None, None, None]:
         with meter.stage(name):
             yield
 
@@ -191,7 +192,7 @@ def test_readings_cannot_be_changed() -> None:
     meter = StageMeter()
     reading = meter.snapshot()[0]
     with pytest.raises(FrozenInstanceError):
-        reading.seconds = 0  # type: ignore[misc]
+        reading.seconds = 0
 
 
 def test_a_reading_does_not_change_afterwards() -> None:

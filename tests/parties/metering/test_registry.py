@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from parties.metering.progress import Progress
 from parties.metering.registry import BY_NAME, CELL_STATES, LABELS, METRICS, RUN_INFO, Metric, markdown
 from tests.helpers.paths import ROOT
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "name": "mpcbench_sent_bytes_total",
     "kind": "counter",
     "unit": "bytes",
@@ -45,7 +46,7 @@ def test_a_metric_that_keeps_the_rules_is_accepted() -> None:
     ],
     ids=str,
 )
-def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict, told: str) -> None:
+def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told) as caught:
         Metric(**{**GOOD, **change})
     assert repr(change.get("name", GOOD["name"])) in str(caught.value)

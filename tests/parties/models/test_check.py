@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from parties.errors import ModelError
 from parties.models import check_weights, load_spec, load_weights
-from parties.models.weights import open_source
+from parties.models.sources import open_source
 from tests.helpers.saved_models import save, tiny_gpt2, tiny_llama, write_gguf
 
 MODEL = "random:llama?layers=2"

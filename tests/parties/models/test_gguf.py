@@ -22,7 +22,7 @@ SHAPES = {
 }
 
 
-def written(family: str, path: Path, **facts: int | float | str) -> Path:
+def written(family: str, path: Path, **facts: Any) -> Path:
     return write_gguf(path, load_spec(SHAPES[family]), load_weights(SHAPES[family]), **facts)
 
 

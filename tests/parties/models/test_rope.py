@@ -101,7 +101,7 @@ def test_the_scaling_is_read_from_where_older_versions_keep_it(tmp_path: Path) -
 def test_a_factor_without_a_type_scales_linearly_in_a_gguf(tmp_path: Path, key: str) -> None:
     model = scaled_llama(SCALINGS["longchat"])
     folder = str(save(model, tmp_path / "folder"))
-    write_gguf(tmp_path / "model.gguf", unscaled(folder), load_weights(folder), **{key: 8.0})
+    write_gguf(tmp_path / "model.gguf", unscaled(folder), load_weights(folder), **dict[str, Any]({key: 8.0}))
     assert float((decoded(str(tmp_path / "model.gguf")) - logits(model, TOKENS)).abs().max()) < 1e-4
 
 
@@ -121,7 +121,7 @@ def test_the_frequencies_of_a_gguf_are_those_of_llama_3(tmp_path: Path) -> None:
         {"rope__scaling__factor": 0.0},  # llama.cpp's word for none
     ],
 )
-def test_facts_of_a_gguf_that_scale_nothing(tmp_path: Path, facts: dict[str, float | str]) -> None:
+def test_facts_of_a_gguf_that_scale_nothing(tmp_path: Path, facts: dict[str, Any]) -> None:
     folder = str(save(scaled_llama(SCALINGS["linear-1"]), tmp_path / "folder"))
     write_gguf(tmp_path / "model.gguf", load_spec(folder), load_weights(folder), **facts)
     assert load_spec(str(tmp_path / "model.gguf")).rope_divisors == ()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_a_cached_hub_model(hub: Path) -> None:
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_a_hub_model_that_is_not_cached(hub: Path, load: object) -> None:
+def test_a_hub_model_that_is_not_cached(hub: Path, load: Callable[[str], object]) -> None:
     with pytest.raises(ModelError, match="hf download someone/absent"):
         load("someone/absent")
 
@@ -58,7 +59,7 @@ def test_a_hub_model_that_is_not_cached(hub: Path, load: object) -> None:
     ],
 )
 @pytest.mark.parametrize("load", LOADERS)
-def test_no_such_model(hub: Path, monkeypatch: pytest.MonkeyPatch, load: object, source: str) -> None:
+def test_no_such_model(hub: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[str], object], source: str) -> None:
     hub.mkdir()
     monkeypatch.chdir(hub)
     with pytest.raises(ModelError):

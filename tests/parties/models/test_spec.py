@@ -1,6 +1,7 @@
 """What a model's public facts promise."""
 
 import json
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ sizes = st.integers(1, 50)
 
 @st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
-    family = draw(st.sampled_from(["llama", "gpt2"]))
+    families: tuple[Literal["llama", "gpt2"], ...] = ("llama", "gpt2")
+    family = draw(st.sampled_from(families))
     kv_heads, group = draw(st.integers(1, 4)), draw(st.integers(1, 4)) if family == "llama" else 1
     return ModelSpec(
         family=family,

@@ -64,6 +64,7 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("tokens", [5000, 8192])
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.slow
 def test_long_caches_decode_like_the_plain_engine(name: str, tokens: int) -> None:
     policy, text = VARIANTS[name], random_tokens(SPEC, STEPS, seed=7)
     decoder, cache = plain(policy, SPEC), Cache.empty(SPEC.n_layers)

@@ -116,6 +116,7 @@ def test_cached_held_and_attended_are_what_really_happens(name: str, seq_len: in
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.slow
 def test_a_cache_that_changes_hands_decodes_the_same(name: str, spec: ModelSpec) -> None:
     prompt = random_tokens(spec, 70)
     decoder, _ = decoder_of(spec, precise_weights(spec), make(name))

@@ -1,6 +1,7 @@
 import array
 import socket
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import Link
+from tests.helpers.metering import totals
 from tests.helpers.wires import PATIENCE_S, later, linked, tcp_pair
 
 MEGABYTES = 1 << 20
@@ -20,7 +22,7 @@ MEGABYTES = 1 << 20
 @given(st.lists(st.tuples(st.sampled_from(["there", "back", "both"]), st.binary(max_size=300), st.binary(max_size=9))))
 @settings(max_examples=40, deadline=None)
 def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: list[tuple[str, bytes, bytes]]) -> None:
-    def play(link: Link, forward: str) -> list[bytes]:
+    def play(link: Link, forward: str) -> list[tuple[bytes, bytes]]:
         heard = []
         for direction, one, other in steps:
             mine, theirs = (one, other) if forward == "there" else (other, one)
@@ -36,7 +38,7 @@ def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: li
         far = later(play, server, "back")
         for heard in (play(client, "there"), far.result(PATIENCE_S)):
             assert all(got == sent for got, sent in heard)
-        here, there = client_meter.totals("bench"), server_meter.totals("bench")
+        here, there = totals(client_meter, "bench"), totals(server_meter, "bench")
 
     frames_out = [one for direction, one, _ in steps if direction != "back"]
     frames_in = [one for direction, one, _ in steps if direction == "back"]
@@ -64,9 +66,9 @@ def test_both_directions_of_64_megabytes_stream_at_once() -> None:
         far = later(server.exchange_tensor, theirs)
         assert torch.equal(client.exchange_tensor(ours), theirs)
         assert torch.equal(far.result(PATIENCE_S), ours)
-        totals = meter.totals("bench")
-    assert totals.sent_bytes == totals.received_bytes == 64 * MEGABYTES + HEADER_BYTES
-    assert (totals.messages, totals.rounds) == (2, 1)
+        counts = totals(meter, "bench")
+    assert counts.sent_bytes == counts.received_bytes == 64 * MEGABYTES + HEADER_BYTES
+    assert (counts.messages, counts.rounds) == (2, 1)
 
 
 BUFFERS = {
@@ -83,7 +85,7 @@ BUFFERS = {
 
 
 @pytest.mark.parametrize("buffer", BUFFERS.values(), ids=BUFFERS)
-def test_any_buffer_goes_in_its_logical_order(buffer) -> None:
+def test_any_buffer_goes_in_its_logical_order(buffer: Any) -> None:
     with linked() as (client, server, _, _):
         client.send(buffer)
         assert bytes(server.receive()) == memoryview(buffer).tobytes()
@@ -140,7 +142,7 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(max_examples=40, deadline=None)
-def test_json_goes_there_and_back(value) -> None:
+def test_json_goes_there_and_back(value: Any) -> None:
     with linked() as (client, server, _, _):
         client.send_json(value)
         assert server.receive_json() == value
@@ -155,7 +157,7 @@ def test_calls_are_counted_on_the_stage_they_were_made_in() -> None:
         with server_meter.stage("topk"):
             server.receive()
             server.receive()
-    assert client_meter.totals("offline").sent_bytes == client_meter.totals("online").sent_bytes == HEADER_BYTES + 4
+    assert totals(client_meter, "offline").sent_bytes == totals(client_meter, "online").sent_bytes == HEADER_BYTES + 4
     readings = {reading.stage: reading for reading in server_meter.snapshot()}
     assert readings["topk"].peers["client"].received_bytes == 2 * (HEADER_BYTES + 4)
 
@@ -171,7 +173,7 @@ def test_waiting_for_the_peer_is_blocked_time() -> None:
         far = later(answer)
         client.exchange(b"question")
         far.result(PATIENCE_S)
-    assert meter.totals("bench").blocked_seconds >= 0.2
+    assert totals(meter, "bench").blocked_seconds >= 0.2
 
 
 def test_a_small_message_is_not_held_back() -> None:

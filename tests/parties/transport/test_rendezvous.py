@@ -4,6 +4,7 @@ import select
 import signal
 import socket
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,32 +18,34 @@ from tests.helpers.wires import PATIENCE_S, SESSION, child, join, later, listene
 PAIR = ("client", "server")
 
 
-def hello(**changes) -> bytes:
+def hello(**changes: Any) -> bytes:
     fields = {"version": PROTOCOL_VERSION, "session": SESSION, "role": "server", "to": "client", **changes}
     text = json.dumps(fields).encode()
     return len(text).to_bytes(4, "big") + text
 
 
-def hear(wire: socket.socket) -> dict:
+def hear(wire: socket.socket) -> dict[str, Any]:
     """What the other end answered; empty if it hung up instead."""
     with wire.makefile("rb") as stream:
         size = stream.read(4)
         return json.loads(stream.read(int.from_bytes(size, "big"))) if len(size) == 4 else {}
 
 
+@pytest.mark.slow
 def test_the_error_names_who_is_missing_and_what_is_known() -> None:
     with listeners(*ROLES) as (bound, addresses):
         bound["client"].close()
         with pytest.raises(PeersMissing) as caught:
-            join("server", bound, addresses, timeout_s=1.0)
+            join("server", bound, addresses, timeout_s=3.0)
     assert list(caught.value.missing) == ["client", "dealer", "referee"]
     assert f"client: 127.0.0.1 port {addresses['client'][1]}: Connection refused" in str(caught.value)
     assert f"dealer: it has not dialled 127.0.0.1 port {addresses['server'][1]}" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_mesh_that_fails_lets_go_of_those_who_came() -> None:
     with listeners(*ROLES[:3]) as (bound, addresses):
-        failing = later(lambda: join("client", bound, addresses, timeout_s=2.0))
+        failing = later(lambda: join("client", bound, addresses, timeout_s=5.0))
         with join("server", bound, {"client": addresses["client"]}) as mesh:
             with pytest.raises(PeersMissing, match="dealer") as caught:
                 failing.result(PATIENCE_S)
@@ -61,9 +64,10 @@ def test_another_session_is_refused_at_once_without_telling_it() -> None:
             assert list(mesh) == ["server"]
 
 
+@pytest.mark.slow
 def test_the_refused_role_is_reported_as_missing_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     with listeners(*PAIR) as (bound, addresses):
-        client = later(lambda: join("client", bound, addresses, timeout_s=2.0))
+        client = later(lambda: join("client", bound, addresses, timeout_s=5.0))
         with pytest.raises(HelloRefused):
             join("server", bound, addresses, session="yesterday's")
         with pytest.raises(PeersMissing, match="server: refused its hello: it is in another session"):
@@ -87,7 +91,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("changes", "reason"), REFUSED.values(), ids=REFUSED)
-def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(changes: dict, reason: str) -> None:
+def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(
+    changes: dict[str, Any], reason: str
+) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
         with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
@@ -170,6 +176,7 @@ def test_no_bytes_whatever_break_the_accept_loop(noise: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.0 200 OK\r\n\r\n", b"", b"\0\0\0\2[]"], ids=["http", "nothing", "list"])
+@pytest.mark.slow
 def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
     with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as other:
 
@@ -181,7 +188,7 @@ def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
 
         serving = later(serve)
         with pytest.raises(PeersMissing, match=f"client: 127.0.0.1 port {other.getsockname()[1]}: "):
-            join("server", bound, {"client": other.getsockname()}, timeout_s=1.0)
+            join("server", bound, {"client": other.getsockname()}, timeout_s=3.0)
         serving.result(PATIENCE_S)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from parties.engines.fss import engine as fss_party
+from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.dealing import dry_run as fss_walk
 from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.dealing.receiver import Receiver
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
@@ -20,7 +22,9 @@ from tests.helpers.together import start
 from tests.parties.engines.fss.test_decoding import POLICIES, decode, prefilled
 
 ROLES = ("client", "server", "dealer")
-TIMEOUT_S = 5.0
+TIMEOUT_S = 15.0
+
+pytestmark = pytest.mark.slow
 
 
 def fall(how: int) -> None:
@@ -29,12 +33,13 @@ def fall(how: int) -> None:
 
 def arm(role: str, when: str, how: int) -> None:
     """Makes this process fall at a point of the cell."""
+    owner: type
     if when == "setup":
         owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
     elif when == "offline":
-        owner, name, at = (fss_walk.DryRun, "begin", 1) if role == "dealer" else (fss_party.Receiver, "next", 1)
+        owner, name, at = (fss_walk.DryRun, "begin", 1) if role == "dealer" else (Receiver, "next", 1)
     else:
-        owner, name, at = (fss_walk.DryRun, "put", 3) if role == "dealer" else (fss_party.Opener, "__call__", 40)
+        owner, name, at = (fss_walk.DryRun, "put", 3) if role == "dealer" else (Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
     def falling(*arguments: Any, **named: Any) -> Any:
@@ -92,14 +97,14 @@ def job(engine: str) -> Job:
 @pytest.mark.parametrize("engine", ["crypten", "fss"])
 @pytest.mark.parametrize("pair", [("server", "client"), ("dealer", "client"), ("dealer", "server")])
 def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: tuple[str, str]) -> None:
-    with Four(record=True, timeout_s=6.0) as four:
+    with Four(record=True, timeout_s=15.0) as four:
         four.run(job("plain"))  # after that, all parties have exchanged hellos
         four.wires[pair].flip_after(30)
         for role in four.processes:
             four.say(role, job(engine))
         told: dict[str, Any] = {}
         while not any(result.get("error") == "CorruptFrame" for result in told.values()) and len(told) < 2:
-            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in told], timeout=40)
+            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in told], timeout=120)
             role = next(role for role in pair if four.pipes[role] is pipe)
             told[role] = four.hear(role)[0]
         for process in four.processes.values():

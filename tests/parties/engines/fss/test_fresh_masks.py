@@ -16,13 +16,12 @@ from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked, cat
 from parties.engines.fss.computation import Computation, snapshot
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing.plan import epoch
-from parties.engines.fss.engine import is_matrix
 from parties.engines.fss.functions.norm import to_norm
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.randomness.dealer_source import DealerSource
@@ -43,8 +42,8 @@ Segment = Callable[[], Program[Any]]
 
 def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSource, Cache, list[Segment]]:
     """The dealer's side of a cell."""
-    streams, outboxes = (Keystream(bytes([i]) * 32) for i in (1, 2)), (FrameWriter(lambda _: None) for _ in range(2))
-    source = DealerSource(StageMeter(), *streams, *outboxes)
+    first, second = (Keystream(bytes([i]) * 32) for i in (1, 2))
+    source = DealerSource(StageMeter(), first, second, FrameWriter(lambda _: None), FrameWriter(lambda _: None))
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, shapes = Computation(source), {name: tuple(w.shape) for name, w in parameters(policy, spec).items()}
     for name, shape in shapes.items():
@@ -84,6 +83,7 @@ def truncated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor]]:
 @pytest.mark.parametrize("prefill", ["shared", "mpc"])
 @pytest.mark.parametrize("family", SPECS)
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.slow
 def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
     name: str, family: str, prefill: str, truncated: list[tuple[str, Tensor]]
 ) -> None:

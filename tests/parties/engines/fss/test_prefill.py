@@ -125,6 +125,7 @@ def prompted(
         ("llama", "full", 150, 150, 3),  # while the dealer has more to send than sockets hold
     ],
 )
+@pytest.mark.slow
 def test_a_prompt_between_processes_is_that_of_the_plain_engine(
     family: str, policy: str, tokens: int, chunk: int, at: int
 ) -> None:

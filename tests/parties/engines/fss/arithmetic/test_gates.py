@@ -217,6 +217,7 @@ def differ(role: str, mesh: Mesh, meter: StageMeter, same_length: bool) -> str:
 
 
 @pytest.mark.parametrize("same_length", [True, False])
+@pytest.mark.slow
 def test_parties_at_different_places_of_a_program_notice(same_length: bool) -> None:
     for text in together(differ, same_length, roles=("client", "server")).values():
         assert "out of step" in text

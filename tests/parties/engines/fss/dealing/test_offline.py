@@ -81,7 +81,7 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
     return logits, tokens, meter.snapshot(), engine.repeats, left, used
 
 
-CELLS = {
+CELLS: dict[str, dict[str, Any]] = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, prefix": {"offline": "stored", "comparison": "prefix"},
     "streamed, prefix": {"offline": "streamed", "comparison": "prefix"},
@@ -175,6 +175,7 @@ def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str,
     return mesh["dealer"].received_bytes
 
 
+@pytest.mark.slow
 def test_the_dealer_sends_the_next_tokens_before_they_begin() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     whole = together(_whole, parts, token)

@@ -142,6 +142,7 @@ def test_softmax(name: str) -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
 @pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768])
+@pytest.mark.slow
 def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
     peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
     noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
@@ -149,7 +150,7 @@ def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> N
     first, second, _ = computed(exponentials, x, 64.0, scale=32)
     weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
     assert 0.04 < total.min() <= total.max() < bounds.TOTAL_LIMIT
-    assert weights.max() < softmax.WEIGHT_LIMIT
+    assert weights.max() < bounds.WEIGHT_LIMIT
     assert (total * inverse - 1).abs().max() < 2.0**-13
     expected = x.softmax(1)
     relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01, 2.0**-17)

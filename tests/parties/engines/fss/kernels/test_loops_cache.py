@@ -25,6 +25,7 @@ assert numbers.tolist() == [0, 2, 4]
 
 
 @pytest.mark.parametrize("home", ["/proc", "~"])
+@pytest.mark.slow
 def test_a_loop_is_compiled_anew_where_no_folder_can_be_written(home: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "__pycache__").touch()  # blocks the cache folder

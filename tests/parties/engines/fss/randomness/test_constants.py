@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from parties.decoding.program import Program
+from parties.engines.bounds import rare
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic.gates import open_
 from parties.engines.fss.cost.simulation import Simulation, share
@@ -33,7 +34,7 @@ def other_cosine() -> None:
         cosines[0, 3] += 2.0**-16
         return cosines
 
-    torch.Tensor.cos = cos  # type: ignore[method-assign]
+    torch.Tensor.cos = cos  # type: ignore[method-assign,assignment]
 
 
 def other_table() -> None:
@@ -42,7 +43,7 @@ def other_table() -> None:
 
 
 def other_bound() -> None:
-    bounds.LINEAR = {**bounds.LINEAR, "o": bounds.rare("output of o", 2.0**10, 32)}
+    bounds.LINEAR = {**bounds.LINEAR, "o": rare("output of o", 2.0**10, 32)}
 
 
 def other_permutation() -> None:
@@ -52,7 +53,7 @@ def other_permutation() -> None:
     def seed(toss: seeds.DealersToss, key: bytes) -> bytes:
         return honest(toss, key[::-1] if toss._link.peer == "server" else key)
 
-    seeds.DealersToss.seed = seed  # type: ignore[method-assign]
+    seeds.DealersToss.seed = seed  # type: ignore[method-assign,assignment]
 
 
 CHANGES: dict[str, tuple[str, Callable[[], None]]] = {

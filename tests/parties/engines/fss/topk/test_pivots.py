@@ -134,6 +134,7 @@ def of_random_ranking(heads: int, sizes: SampleSizes) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.slow
 def test_the_last_ranking_opens_what_a_simulator_draws(name: str) -> None:
     heads, pairs = 3000, math.comb(ROOMY.between, 2)
     _, seen = small(ROWS[name].double().expand(heads, 24), 6, ROOMY)

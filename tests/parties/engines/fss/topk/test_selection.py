@@ -116,6 +116,7 @@ def test_opened_bits_and_places_are_those_of_a_random_ranking_whatever_the_score
 
 
 @pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.slow
 def test_opened_destinations_are_a_random_permutation(name: str) -> None:
     seen: Counter[Any] = Counter()
     total = 360

@@ -1,4 +1,4 @@
-"""A stand-in for a Grafana server: the part of its HTTP API that a push uses, after Grafana's description of it.
+"""A fake Grafana server: the part of its HTTP API that a push uses, after Grafana's description of it.
 
 It is not Grafana. It keeps folders, data sources, boards and annotations in memory, checks what it is sent as the
 description says (400, 401, 404, 409, 412), and fails on request: with a status, slowly, in the middle of an answer.
@@ -15,19 +15,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-TOKEN = "glsa_for_tests_only"  # noqa: S105 - of this stand-in alone
+TOKEN = "glsa_for_tests_only"  # noqa: S105 - of this fake alone
 Fault = Callable[["_Handler"], None]
 
 
 class RefusedError(Exception):
     """An answer with a status of its own."""
 
-    def __init__(self, status: int, message: str, **more: str) -> None:
+    def __init__(self, status: int, message: str, /, **more: str) -> None:
         self.status, self.body = status, {"message": message, **more}
 
 
 @dataclass
-class StandIn:
+class FakeGrafana:
     """What the server holds, and how it is to fail.
 
     Attributes:
@@ -134,19 +134,19 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def _serve(self) -> None:
-        stand_in, parts = self.server.stand_in, urlsplit(self.path)
+        grafana, parts = self.server.grafana, urlsplit(self.path)
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "null")
-        stand_in.seen.append(f"{self.command} {parts.path}")
-        if fault := stand_in.fault(parts.path):
+        grafana.seen.append(f"{self.command} {parts.path}")
+        if fault := grafana.fault(parts.path):
             fault(self)
-        elif not parts.path.startswith(f"{stand_in.prefix}/api/"):
+        elif not parts.path.startswith(f"{grafana.prefix}/api/"):
             self.send(404, b"<html>404 page not found</html>", "text/html")
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.send_json(401, {"message": "Invalid API key"})
         else:
-            path = parts.path.removeprefix(stand_in.prefix)
+            path = parts.path.removeprefix(grafana.prefix)
             try:
-                self.send_json(200, stand_in.answer(self.command, path, parse_qs(parts.query), body))
+                self.send_json(200, grafana.answer(self.command, path, parse_qs(parts.query), body))
             except RefusedError as refused:
                 self.send_json(refused.status, refused.body)
 
@@ -168,22 +168,22 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    stand_in: StandIn
+    grafana: FakeGrafana
 
     def handle_error(self, *_: object) -> None:
         """A client that gave up is what some tests are about."""
 
 
 @contextlib.contextmanager
-def standing_in(prefix: str = "") -> Iterator[StandIn]:
-    """Serve a stand-in on loopback, below `prefix` as behind a proxy."""
+def serving_fake(prefix: str = "") -> Iterator[FakeGrafana]:
+    """Serve a fake Grafana on loopback, below `prefix` as behind a proxy."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         host, port = server.server_address[:2]
-        server.stand_in = StandIn(prefix=prefix, url=f"http://{host!s}:{port}{prefix}")
+        server.grafana = FakeGrafana(prefix=prefix, url=f"http://{host!s}:{port}{prefix}")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield server.stand_in
+            yield server.grafana
         finally:
             server.shutdown()
             thread.join()
