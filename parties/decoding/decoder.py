@@ -41,27 +41,41 @@ class Decoder:
         policy, parameters = self.policy.name, asdict(self.policy)
         return Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
 
-    def prefill(self, x: Any, cache: Cache) -> Program[None]:
+    def prefill(self, x: Any, cache: Cache, inputs: list[Any] | None = None) -> Program[None]:
         """Runs the prompt's n tokens into an empty cache, whole or in the policy's chunks, which it then compresses.
+
+        Without chunks no policy changes what the prompt's tokens attend to, so the rows that enter a layer are the
+        same for all policies. A layer whose output is known is only projected and compressed.
 
         Args:
             x: Embedded tokens (`embed`), [n, hidden].
             cache: An empty cache; filled in place.
+            inputs: The rows, [n, hidden], that enter each of the first layers, from an earlier run of the same tokens;
+                the other layers' are appended. Only for a policy without `chunk`.
         """
         size = self.policy.chunk or x.shape[0]
         chunks = tuple(x[start : start + size] for start in range(0, x.shape[0], size))
         cache.layers[0].rows = tuple(map(self.rows, chunks))
         for layer in range(self.spec.n_layers):
+            if inputs is not None:
+                self._reuse(cache, layer, inputs)
             for chunk in range(len(chunks)):
                 yield from self.advance(cache, layer, chunk)
             yield from self.settle(cache, layer)
+
+    def _reuse(self, cache: Cache, layer: int, inputs: list[Any]) -> None:
+        """Adds a layer's input to the known ones, and gives the next layer its own if it is known."""
+        if layer == len(inputs):
+            inputs.append(cache.layers[layer].rows[0].x)
+        for after, x in zip(cache.layers[layer + 1 : layer + 2], inputs[layer + 1 : layer + 2], strict=False):
+            after.rows = (self.rows(x),)
 
     def advance(self, cache: Cache, layer: int, chunk: int) -> Program[None]:
         """Takes the next chunk of the prompt through a layer.
 
         Its keys and values are appended to the cache, its queries are kept for the policy, and its rows become the
-        input of the next layer. The output of the last layer is not needed, so it is not computed. A query attends to
-        the tokens up to its own; tokens after its chunk are not scored at all.
+        input of the next layer, unless that has them already. The output of the last layer is not needed, so it is not
+        computed. A query attends to the tokens up to its own; tokens after its chunk are not scored at all.
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
@@ -69,7 +83,7 @@ class Decoder:
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
         q = self._take_in(qkv, here, position)
         here.queries += (q,)
-        if layer + 1 < self.spec.n_layers:
+        if layer + 1 < self.spec.n_layers and len(cache.layers[layer + 1].rows) == chunk:
             mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
             cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, mixed)),)
         yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])

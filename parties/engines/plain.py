@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from parties.decoding.program import eager
+from parties.decoding.cache import LayerCache
+from parties.decoding.program import Program, eager
 from parties.engines.base import Engine, Shapes
 from parties.metering.meter import StageMeter
 
@@ -16,6 +17,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
 }
+QUERIES = 64
+"""Number of queries whose attention is computed at once, so that their scores stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,21 @@ class PlainEngine(Engine):
         if mask is not None:
             scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
         return scores.softmax(-1)
+
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
+        """Attention in blocks of queries; keys that no query of a block may see are not scored."""
+        n = q.shape[1]
+        if mask is None or n <= QUERIES:
+            whole: Tensor = yield from super().attend(q, layer, mask)
+            return whole
+        mixed = []
+        for rows in torch.arange(n).tensor_split(-(-n // QUERIES)):
+            block = slice(int(rows[0]), int(rows[-1]) + 1)
+            end = int(mask[block].any(0).nonzero()[-1]) + 1
+            alive = None if layer.alive is None else layer.alive[:, :end]
+            visible = LayerCache(layer.k[:, :end], layer.v[:, :end], alive)
+            mixed.append((yield from super().attend(q[:, block], visible, mask[block, :end])))
+        return torch.cat(mixed, dim=1)
 
     @eager
     def maximum(self, x: Tensor, y: Tensor) -> Tensor:

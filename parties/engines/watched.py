@@ -15,6 +15,8 @@ from parties.engines.bounds import Watch
 from parties.engines.plain import PlainEngine, Selected
 from parties.metering.meter import StageMeter
 
+OF_SCORES = {"score", "peak", "depth", "masked row"}
+
 
 class WatchedEngine(PlainEngine):
     """Computes what `PlainEngine` does and passes its numbers to a watch.
@@ -45,13 +47,13 @@ class WatchedEngine(PlainEngine):
 
     def to_norm(self, x: Tensor, *, centre: bool) -> Tensor:
         """`mean` of each row, if it is subtracted."""
-        if self.watch.bounds and centre:
+        if "mean" in self.watch.bounds and centre:
             self._rows["mean"] = x.mean(-1, keepdim=True)
         return super().to_norm(x, centre=centre)
 
     def normalise(self, rows: Tensor, eps: float) -> Program[Tensor]:
         """`mean square` of each row."""
-        if self.watch.bounds:
+        if "mean square" in self.watch.bounds:
             self._rows["mean square"] = rows.square().mean(-1)
         return (yield from super().normalise(rows, eps))
 
@@ -96,7 +98,7 @@ class WatchedEngine(PlainEngine):
 
     def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Program[Tensor]:
         """`score`, `peak` (log sum exp of a row), `depth` (below the row's largest), `masked row` (its largest)."""
-        if self.watch.bounds:
+        if OF_SCORES & self.watch.bounds.keys():
             self._see_scores(scores, mask)
         return (yield from super().softmax(scores, mask))
 

@@ -146,8 +146,9 @@ class Party:
         )
 
     def close(self) -> None:
-        """Frees links, ports and the exporter."""
+        """Frees links, ports, the exporter, and what the role keeps from cell to cell."""
         self.state.enter("closed")
+        self._worker = None
         if self._mesh is not None:
             self._mesh.close()
         self._listener.close()

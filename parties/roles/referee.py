@@ -7,7 +7,9 @@ start their clocks or after they stopped them.
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,11 +22,13 @@ from parties.engines.plain import PlainEngine
 from parties.engines.watched import WatchedEngine
 from parties.errors import OutOfRange
 from parties.heads.folding import head_of, shapes_of
+from parties.metering.cgroup import usable_cpus
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
+from parties.roles.kept_prompts import KeptPrompts
 from parties.roles.prompt import prompt_tokens
 from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageReport
 from parties.transport.mesh import Mesh
@@ -41,12 +45,13 @@ class Reference:
 
 @dataclass
 class Session:
-    """A model on the plain engine with a meter of its own, kept from cell to cell."""
+    """A model on the plain engine with a meter of its own, and its prompts, kept from cell to cell."""
 
     key: tuple[str, str, str | None]
     engine: WatchedEngine
     spec: ModelSpec
     tokenizer: Tokenizer
+    prompts: KeptPrompts = field(default_factory=KeptPrompts)
 
 
 class Referee:
@@ -75,9 +80,8 @@ class Referee:
         # a shared prompt is private to nobody, but for what policies keep of it to compare with later
         kept = {key: bound for key, bound in bounds.items() if key == "declared"}
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
-        with self.meter.stage("bench.prefill"):
-            cache = Cache.empty(session.spec.n_layers)
-            run(decoder.prefill(run(decoder.embed(tokens[:-1], job.seq_len - 1, 0)), cache))
+        with self.meter.stage("bench.prefill"), _all_cores():
+            cache = _prefill(job, session, decoder, tokens[:-1])
         _refuse(job.engine, watch)
         prefilled, position = cache.values(), cache.position
         with self.meter.stage("bench.reference"):
@@ -171,6 +175,30 @@ class Referee:
             tokens_compared=len(errors),
             tolerance=engine.tolerance,
         )
+
+
+def _prefill(job: Job, session: Session, decoder: Decoder, tokens: list[int]) -> Cache:
+    """The prompt through the cell's policy; its attention only if no earlier cell of the session computed it.
+
+    In a cell that runs the prompt privately all of the prompt's numbers are watched, so all of them are computed. On a
+    GPU nothing is kept: its memory is not the host's.
+    """
+    inputs, cache = None, Cache.empty(session.spec.n_layers)
+    if job.options.prefill == "shared" and session.engine.device == "cpu":
+        inputs = session.prompts.inputs(tokens, session.spec, decoder.policy)
+    run(decoder.prefill(run(decoder.embed(tokens, len(tokens), 0)), cache, inputs))
+    return cache
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Lets torch use all cores that this process may use, as no party's clock runs; afterwards its share as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads, int(usable_cpus())))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _refuse(engine: str, watch: Watch) -> None:
