@@ -1,7 +1,5 @@
 """The prompt as it is defined: one score matrix of all queries and keys, in float64, for every policy anew."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,5 @@ def prefilled(decoder: Decoder, prompt: list[int], inputs: list[Tensor] | None =
 
 def followed(decoder: Decoder, cache: Cache, text: list[int]) -> Tensor:
     """Logits of each step through a cache, [steps, vocab]."""
-    step: Callable[[int], Tensor] = lambda token: run(
-        decoder.step(run(decoder.embed([token], 1, cache.position)), cache)
-    )
-    return torch.cat([step(token) for token in text])
+    logits = [run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache)) for token in text]
+    return torch.cat(logits)

@@ -1,5 +1,7 @@
 """A prompt in blocks of queries, and from known inputs, gives every policy what the whole score matrix gives it."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,23 +19,23 @@ from tests.helpers.policy_cases import SPEC, VARIANTS, case, plain, tokens
 from tests.helpers.tiny import GPT2, SPECS
 
 PROMPT, TEXT = tokens(prompt=2 * QUERIES + 9, steps=5)
-CLOSE = {"rtol": 0.0, "atol": 1e-9}
+close = partial(torch.testing.assert_close, rtol=0.0, atol=1e-9)
 
 
-def seen(decoder: Decoder, bounds: dict[str, Bound]) -> Watch:
+def seen(decoder: Decoder, bounds: Mapping[str, Bound]) -> Watch:
     """A watch on the decoder's engine."""
     vars(decoder.engine)["watch"] = watch = Watch(bounds)
     return watch
 
 
-def check(fast: Decoder, naive: Decoder, inputs: list[Tensor] | None, bounds: dict[str, Bound]) -> None:
+def check(fast: Decoder, naive: Decoder, inputs: list[Tensor] | None, bounds: Mapping[str, Bound]) -> None:
     """The same tokens stay, with the same state; the same numbers are watched, and the logits are the same."""
     watches = seen(fast, bounds), seen(naive, bounds)
     found, expected = prefilled(fast, PROMPT, inputs), prefilled(naive, PROMPT)
     assert found.tokens == expected.tokens
-    torch.testing.assert_close(found.values(), expected.values(), **CLOSE)
-    torch.testing.assert_close(*(watch.seen for watch in watches), **CLOSE)
-    torch.testing.assert_close(followed(fast, found, TEXT), followed(naive, expected, TEXT), **CLOSE)
+    close(found.values(), expected.values())
+    close(*(watch.seen for watch in watches))
+    close(followed(fast, found, TEXT), followed(naive, expected, TEXT))
 
 
 def bounds(*only: str) -> dict[str, Bound]:
