@@ -57,6 +57,8 @@ class Policy(ABC):
     def on_projection(self, engine: "Engine", cache: "Cache", layer: int, normal: Any, qkv: Any) -> Program[None]:
         """Called for a chunk of the prompt before its keys and values join the layer.
 
+        It adds to the layer's `state` only: the chunk attends to what it would attend to without the call.
+
         Args:
             engine: The engine that holds the values.
             cache: The cache.
@@ -119,7 +121,11 @@ class Policy(ABC):
 
     @property
     def chunk(self) -> int | None:
-        """Number of prompt tokens per chunk, if the policy's result depends on it; else None."""
+        """Number of prompt tokens per chunk, if the policy's result depends on it; else None.
+
+        With None all of the prompt attends to all of it before anything is evicted, and the referee computes this
+        attention once for all such policies.
+        """
         return None
 
     # -- public counts -------------------------------------------------------------------------------------------------
