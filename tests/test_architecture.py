@@ -316,12 +316,12 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(("path", "source"), ALLOWED.values(), ids=ALLOWED)
-def test_what_a_room_may_do_is_let_through(path: str, source: str) -> None:
+def test_allowed_imports_pass(path: str, source: str) -> None:
     assert list(violations(path, source)) == []
 
 
 @pytest.mark.parametrize(("path", "source", "name"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_a_room_must_not_do_is_found_and_named(path: str, source: str, name: str) -> None:
+def test_forbidden_imports_are_found_and_named(path: str, source: str, name: str) -> None:
     found = list(violations(path, source))
     assert len(found) == 1
     assert path in found[0]
@@ -371,12 +371,12 @@ INSIDE_FORBIDDEN = {
 
 
 @pytest.mark.parametrize(("path", "source"), INSIDE_ALLOWED.values(), ids=INSIDE_ALLOWED)
-def test_what_a_room_inside_may_do_is_let_through(path: str, source: str) -> None:
+def test_allowed_inner_imports_pass(path: str, source: str) -> None:
     assert list(inner_violations(path, imported(path, source, MODULES))) == []
 
 
 @pytest.mark.parametrize(("path", "source", "name"), INSIDE_FORBIDDEN.values(), ids=INSIDE_FORBIDDEN)
-def test_what_a_room_inside_must_not_do_is_found_and_named(path: str, source: str, name: str) -> None:
+def test_forbidden_inner_imports_are_found_and_named(path: str, source: str, name: str) -> None:
     (found,) = inner_violations(path, imported(path, source, MODULES))
     assert path in found
     assert name in found
@@ -399,7 +399,7 @@ def test_a_circle_is_found(files: dict[str, str]) -> None:
     assert set(found) == modules
 
 
-def test_modules_that_import_a_third_are_no_circle() -> None:
+def test_modules_that_import_a_third_are_not_a_circle() -> None:
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 

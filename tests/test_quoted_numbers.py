@@ -118,7 +118,7 @@ def test_the_rounds_that_the_comparison_with_the_paper_quotes_are_predicted() ->
     assert f"| {full:g} over {mpcache:g}: MPCache needs {100 * (mpcache / full - 1):.0f} % *more* |" in page
 
 
-def test_the_seconds_beside_crypten_are_those_of_the_records() -> None:
+def test_the_seconds_compared_with_crypten_are_those_of_the_records() -> None:
     seconds = {
         (str(record.cell.engine), record.cell.network.name): record.seconds_per_token or 0.0
         for record in RecordStore(ROOT / "docs" / "reports" / "speedup").latest().values()

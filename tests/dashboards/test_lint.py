@@ -62,7 +62,7 @@ def test_a_fault_is_found_and_named(spoil: Spoil, words: str) -> None:
     assert any(words in fault for fault in faults(made)), faults(made)
 
 
-def test_what_a_rule_records_may_be_shown() -> None:
+def test_recorded_series_may_be_shown() -> None:
     made = copy.deepcopy(GOOD)
     query('mpcbench:sent_bytes:rate5s{run="$run"}')(made)
     assert faults(made, frozenset({"mpcbench:sent_bytes:rate5s"})) == []

@@ -111,7 +111,7 @@ def test_after_a_kill_nothing_stays(kill: Callable[[Lab], None]) -> None:
     assert seen_by_the_machine() == before
 
 
-def test_a_driver_killed_takes_its_lab_along() -> None:
+def test_a_killed_driver_ends_its_lab() -> None:
     before = seen_by_the_machine()
     up = "import time; from netem.lab import Lab\nwith Lab.up(2) as lab: print(lab.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, text=True, env=environment()) as driver:

@@ -97,7 +97,7 @@ def test_a_silent_link_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) 
     assert len(site.asked) == 2
 
 
-def test_what_the_watcher_raises_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_of_the_watcher_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     site, seen = Scripted(FAILS), []
 
     def watch(pair: tuple[str, str]) -> None:
@@ -111,7 +111,7 @@ def test_what_the_watcher_raises_ends_the_measurement(monkeypatch: pytest.Monkey
     assert len(site.asked) == 2
 
 
-def test_a_probe_is_told_what_the_link_should_carry_and_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_receives_the_expected_rate_and_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Scripted()
     with network(ASKED, site, monkeypatch) as shaped:
         shaped.measure(0.5)

@@ -80,7 +80,7 @@ def test_a_pair_of_unknown_names_is_refused_when_the_names_are_known() -> None:
 
 
 @pytest.mark.parametrize("profile", presets(), ids=lambda profile: profile.name)
-def test_every_preset_says_where_it_comes_from_and_serves_three_parties(profile: NetworkProfile) -> None:
+def test_every_preset_names_its_source_and_fits_three_parties(profile: NetworkProfile) -> None:
     assert profile.source
     named = profile.named(("client", "server", "dealer"))
     for src, dst in [("client", "server"), ("dealer", "client")]:

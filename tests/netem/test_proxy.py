@@ -140,7 +140,7 @@ def test_a_half_closed_connection_still_carries_the_other_direction(parties: Par
         near.close()
 
 
-def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None:
+def test_a_closed_party_closes_its_peers_connection(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
         near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
@@ -153,7 +153,7 @@ def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None
         near.close()
 
 
-def test_a_dialled_party_that_does_not_listen_shows_at_once(parties: Parties) -> None:
+def test_a_dialled_party_that_does_not_listen_is_detected_at_once(parties: Parties) -> None:
     parties["server"].socket.close()
     with shape(profile(delay_ms=1), endpoints(parties)) as network, pytest.raises(ConnectionError):
         send_until_refused(network.dial["client"]["server"])
@@ -291,6 +291,6 @@ def test_an_unknown_back_end_is_named_with_the_known_ones(parties: Parties) -> N
         pass
 
 
-def test_a_process_that_cannot_start_says_why() -> None:
+def test_a_process_that_cannot_start_is_reported_with_the_reason() -> None:
     with pytest.raises(NetemError, match="KeyError"):
         Child(command("netem.proxy_process"), {"lines": {}})

@@ -79,7 +79,7 @@ def test_a_block_of_ports_is_one_filter() -> None:
 
 
 @pytest.mark.parametrize(("first", "count"), [(7168, 3), (7169, 2), (0, 1), (7168, 0), (65536, 1)])
-def test_what_is_no_block_of_ports_is_refused(first: int, count: int) -> None:
+def test_an_invalid_block_of_ports_is_refused(first: int, count: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         Ports.block(first, count)
 

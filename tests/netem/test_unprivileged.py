@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_proxy_gives_an_ordinary_user_a_wan(home: Path) -> None:
+def test_the_proxy_emulates_a_wan_for_an_ordinary_user(home: Path) -> None:
     script = (
         "import socket, netem\n"
         "listeners = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\n"
@@ -44,12 +44,12 @@ def test_the_proxy_gives_an_ordinary_user_a_wan(home: Path) -> None:
     assert all(int(trip) >= 36 for trip in trips)
 
 
-def test_tc_is_refused_with_what_it_needs(home: Path) -> None:
+def test_tc_is_refused_with_its_requirements(home: Path) -> None:
     script = "from netem.capability import capability; print(capability().rate)"
     assert "root, or the capability CAP_NET_ADMIN" in as_nobody(sys.executable, "-c", script, home=home).stdout
 
 
-def test_each_back_end_that_was_asked_for_says_why_not(home: Path) -> None:
+def test_each_requested_back_end_is_refused_with_its_reason(home: Path) -> None:
     script = (
         "import netem\n"
         "endpoints = {'a': ('127.0.0.1', 1), 'b': ('127.0.0.1', 2)}\n"

@@ -41,7 +41,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("error", "status", "words"), EXAMPLES, ids=lambda value: type(value).__name__)
-def test_an_error_has_its_status_and_says_what_happened(error: PartyError, status: str, words: list[str]) -> None:
+def test_an_error_has_its_status_and_message(error: PartyError, status: str, words: list[str]) -> None:
     assert error.status == status
     assert all(word in str(error) for word in words), str(error)
 

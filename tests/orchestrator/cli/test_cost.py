@@ -96,7 +96,7 @@ def test_a_calibration_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.Monk
     assert "rule of thumb" not in text
 
 
-def test_records_of_past_runs_tell_the_compute(tmp_path: Path) -> None:
+def test_compute_is_taken_from_records_of_past_runs(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     cell = samples.cell(engines=["fss"], policies=["full"], seq_lens=[24])
     with RecordStore(tmp_path / "run") as store:
@@ -125,7 +125,7 @@ def test_a_damaged_calibration_is_named_with_the_fix(tmp_path: Path, text: str) 
     assert "--calibrate" in message
 
 
-def test_speeds_that_cannot_be_are_refused() -> None:
+def test_impossible_speeds_are_refused() -> None:
     values = {"measured": samples.START, "cpu": "x", **vars(SLOW)}
     for name in vars(SLOW):
         with pytest.raises(ValueError, match=name):
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
         calibrate()
 
 
-def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
+def test_a_user_without_a_home_has_no_calibration_and_the_error_names_where_to_keep_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -65,7 +65,7 @@ def test_a_bad_word_is_an_error_of_one_line(words: list[str], said: str, state: 
     assert "Traceback" not in shown.output
 
 
-def test_clean_says_what_it_leaves_and_what_it_forgets(state: Path) -> None:
+def test_clean_lists_what_it_keeps_and_what_it_removes(state: Path) -> None:
     mine = Lease.take("a run", "eth77", 0x2000, 60)
     assert "left eth77: rules of run a run" in invoke("clean").output
     mine.drop()

@@ -90,7 +90,7 @@ def test_bad_input_is_refused_by_name_before_anything_is_written(name: str, tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"a few words", b"\xff\xfe"])
-def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_text_that_is_empty_short_or_not_utf_8_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     arguments = words(tmp_path)
     (tmp_path / "text.txt").write_bytes(content)
     told = said(arguments, ExitCode.BAD_INPUT)

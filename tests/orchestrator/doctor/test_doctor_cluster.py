@@ -64,7 +64,7 @@ def test_two_equal_nodes_are_fine_in_every_ordered_pair(two_nodes: None, tmp_pat
     assert len({row["where"] for row in rows(found, "reach")}) == 2
 
 
-def test_a_taken_port_is_found_where_its_party_will_sit(two_nodes: None, tmp_path: Path) -> None:
+def test_a_taken_port_is_found_on_the_node_of_its_party(two_nodes: None, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - whatever address the node has
         port = taken.getsockname()[1]
         found = examined(written(tmp_path, data_ports={"server": port}), "--out", tmp_path, code=1)
@@ -75,7 +75,7 @@ def test_a_taken_port_is_found_where_its_party_will_sit(two_nodes: None, tmp_pat
     assert len(rows(again, "reach")) == 3
 
 
-def test_links_that_cannot_be_made_say_why_and_how_to_get_them(two_nodes: None, tmp_path: Path) -> None:
+def test_unsupported_links_are_reported_with_reason_and_fix(two_nodes: None, tmp_path: Path) -> None:
     found = examined(written(tmp_path, networks=["none", "wan"]), "--out", tmp_path, code=1)
     (broken,) = (row for row in found if row["verdict"] == "fix")
     assert (broken["check"], broken["where"]) == ("links", "wan")

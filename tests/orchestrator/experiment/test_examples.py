@@ -73,7 +73,7 @@ def test_a_study_runs(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=name)
-def test_its_header_says_how_to_run_it(path: Path) -> None:
+def test_its_header_quotes_the_command_that_runs_it(path: Path) -> None:
     commands = quoted(path.read_text())
     assert commands, "the header quotes no command"
     for arguments in commands:

@@ -111,18 +111,18 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
         ({"Model": "x"}, "Model", "model"),
     ],
 )
-def test_a_misspelt_name_is_answered_with_the_closest_one(
+def test_a_misspelt_name_gets_the_closest_one_as_suggestion(
     tmp_path: Path, changes: dict[str, Any], path: str, fix: str
 ) -> None:
     assert problems(tmp_path, **changes)[path].fix == f"write {fix}"
 
 
 @pytest.mark.parametrize("key", ["port", "store", "context", "include", "prompt_len", "shape_of_things", "rtt_ms"])
-def test_a_key_that_is_no_misspelling_is_answered_with_no_other_key(tmp_path: Path, key: str) -> None:
+def test_an_unrelated_key_gets_no_suggestion(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
 
 
-def test_an_unknown_value_of_a_link_is_answered_with_no_other_value(tmp_path: Path) -> None:
+def test_an_unknown_value_of_a_link_gets_no_suggestion(tmp_path: Path) -> None:
     found = problems(tmp_path, networks=[{"name": "a", "mtu": 9000, "duplex": True, "delay_ms": 20_000}])
     assert {problem.fix for problem in found.values()} == {"correct the value, or take it out"}
 
@@ -223,7 +223,7 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
         (b"name: !!python/object/apply:os.system [ls]\n", "a tag (!…)"),
     ],
 )
-def test_a_file_that_is_no_experiment_says_why(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_refused_with_the_reason(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
@@ -256,7 +256,7 @@ DIARY = "Dear diary, my pin is 0417 and nobody may know"
         417,
     ],
 )
-def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: object) -> None:
+def test_a_prompt_in_place_of_a_path_is_never_shown(tmp_path: Path, prompt: object) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, prompt=prompt)
     assert all(problem.path.startswith("prompt") for problem in caught.value.problems)
@@ -265,7 +265,7 @@ def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: ob
         assert part not in repr(caught.value.problems)
 
 
-def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_path: Path) -> None:
+def test_a_prompt_where_a_path_belongs_is_distinguished_from_a_wrong_path(tmp_path: Path) -> None:
     pasted = str(problems(tmp_path, prompt={"text_file": DIARY})["prompt.text_file"])
     assert pasted.startswith("prompt.text_file: a path is expected, this looks like the text itself; ")
     assert "write it to a file" in pasted
@@ -295,7 +295,7 @@ def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_pat
         f"name: \x07\nprompt: {DIARY}",
     ],
 )
-def test_a_file_that_is_no_experiment_is_not_repeated(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_not_quoted(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -334,7 +334,7 @@ def test_a_byte_order_mark_before_an_experiment(tmp_path: Path) -> None:
     assert load_experiment(path).name == "quickstart"
 
 
-def test_a_missing_file_and_a_folder_say_why(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_experiment(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):

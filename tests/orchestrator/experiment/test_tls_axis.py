@@ -57,7 +57,7 @@ def test_a_network_is_read_as_it_was_written(name: str) -> None:
         ({"name": "lan+tls", "delay_ms": 5, "tls": True}, "a name that no preset has"),
     ],
 )
-def test_a_bad_network_is_refused_by_what_is_wrong(given: object, words: str) -> None:
+def test_a_bad_network_is_refused_with_the_reason(given: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         samples.experiment(networks=[given])
 
@@ -83,7 +83,7 @@ def test_parties_of_one_run_connect() -> None:
     assert joined() == {role: {} for role in ROLES}
 
 
-def test_a_party_with_another_runs_certificate_joins_nobody() -> None:
+def test_a_party_with_another_runs_certificate_is_refused() -> None:
     told = joined(stranger="dealer")
     assert all("error" in answer for answer in told.values())
     assert told["dealer"]["error"]["status"] == "config_error"

@@ -21,7 +21,7 @@ from orchestrator.experiment.yaml_files import MOST_CHARACTERS, DocumentError, p
         ("\ufeffa: 1\n", {"a": 1}),
     ],
 )
-def test_merges_are_flattened_and_a_key_of_ones_own_wins(text: str, found: object) -> None:
+def test_merges_are_flattened_and_explicit_keys_take_precedence(text: str, found: object) -> None:
     read = parse(text)
     assert found in (read, list(read.values())[-1])
 
@@ -55,14 +55,14 @@ def test_merges_are_flattened_and_a_key_of_ones_own_wins(text: str, found: objec
         ("[" * 5000, "nested too deeply"),
     ],
 )
-def test_what_is_not_yaml_is_refused_with_its_line(text: str, said: str) -> None:
+def test_invalid_yaml_is_refused_with_its_line(text: str, said: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse(text)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["[{}]", "{{<<: [{}]}}"])
-def test_aliases_that_grow_beyond_measure_are_refused_before_they_are_followed(way: str) -> None:
+def test_exponentially_growing_aliases_are_refused_before_they_are_expanded(way: str) -> None:
     lines = ["a: &a {x: 1}"]
     lines += [f"{new}: &{new} " + way.format(", ".join([f"*{old}"] * 10)) for old, new in pairwise("abcdefghijkl")]
     with pytest.raises(DocumentError, match="more than 100,000 values once aliases are followed"):
@@ -113,7 +113,7 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
         (b"a: " + b"x" * MOST_CHARACTERS, "the file: more than 1,000,000 characters"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:

@@ -42,7 +42,7 @@ def test_the_prompt_is_one_text_with_one_leading_token(template: str, question: 
         assert len(cut.after) == 1
 
 
-def test_a_question_gets_no_space_of_its_own() -> None:
+def test_no_space_is_added_before_a_question() -> None:
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "▁b": 1, "?": 2, "▁": 3, "▁?": 4}, "▁"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [tokenizers.pre_tokenizers.Split("?", "isolated"), Metaspace(prepend_scheme="first")]
@@ -111,7 +111,7 @@ def test_an_answer_ends_with_the_text_or_at_its_length() -> None:
     assert said([99], ends=(98, 99)) == []
 
 
-def test_what_stops_an_answer_may_not_begin_it() -> None:
+def test_a_token_that_ends_an_answer_cannot_begin_it() -> None:
     (line,) = BYTES.encode("\n")
     assert said([10, line, 30, 40, 50], stop="\n") == [10]
     assert said([line, 20, 99, 40], stop="\n", ends=(99,)) == [65, 20]

@@ -120,7 +120,7 @@ def test_a_line_ends_at_its_newline_alone(tmp_path: Path, start: str, end: str) 
         ({"context": None}, "line 1: 'context' is not a text"),
     ],
 )
-def test_a_row_that_is_not_longbenchs_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_a_row_of_another_format_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         the_sample(tmp_path, **{"name": "qasper"} | changes)  # type: ignore[arg-type]
 

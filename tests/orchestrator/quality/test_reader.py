@@ -77,7 +77,7 @@ def test_the_full_cache_is_equal_to_itself(reader: Reader) -> None:
     assert found.nll == pytest.approx(found.reference_nll, abs=1e-4)
 
 
-def test_dropping_nearly_everything_shows(reader: Reader) -> None:
+def test_dropping_nearly_everything_lowers_the_scores(reader: Reader) -> None:
     tokens = text(90)
     prefix, continuation = reader.read(tokens[:79]), tokens[79:]
     reference = reader.reference(prefix, continuation[:-1])

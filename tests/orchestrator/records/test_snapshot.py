@@ -26,7 +26,7 @@ def with_prompt(folder: Path, text: str = "a secret plan") -> Experiment:
     return samples.experiment(prompt={"text_file": str(folder / "prompt.txt")})
 
 
-def test_what_was_asked_lies_beside_the_records(tmp_path: Path) -> None:
+def test_the_experiment_is_stored_next_to_the_records(tmp_path: Path) -> None:
     experiment = samples.experiment(networks=["wan"], exclude=[{"seq_len": 256}])
     freeze(tmp_path, experiment)
     assert load_experiment(tmp_path / "experiment.yaml") == experiment
@@ -49,7 +49,7 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
         ({"exclude": [{"seq_len": 256}]}, "exclude"),
     ],
 )
-def test_an_edited_experiment_is_refused_by_what_changed(tmp_path: Path, edit: dict[str, Any], said: str) -> None:
+def test_an_edited_experiment_is_refused_with_the_changed_keys(tmp_path: Path, edit: dict[str, Any], said: str) -> None:
     freeze(tmp_path, samples.experiment())
     before = (tmp_path / "experiment.yaml").read_bytes()
     with pytest.raises(StoreError, match=f"{said}.*--update"):
@@ -57,13 +57,13 @@ def test_an_edited_experiment_is_refused_by_what_changed(tmp_path: Path, edit: d
     assert (tmp_path / "experiment.yaml").read_bytes() == before
 
 
-def test_an_edit_can_be_insisted_on(tmp_path: Path) -> None:
+def test_an_edit_is_accepted_with_update(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment())
     freeze(tmp_path, samples.experiment(seq_lens=[128]), update=True)
     freeze(tmp_path, samples.experiment(seq_lens=[128]))
 
 
-def test_what_changes_no_measurement_may_change(tmp_path: Path) -> None:
+def test_keys_that_affect_no_measurement_may_change(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment())
     freeze(tmp_path, samples.experiment(timeout_s=5, cell_timeout_s=9, show_text=True, order="listed"))
 
@@ -92,7 +92,7 @@ def test_a_prompt_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "prompt.json"])
-def test_a_spoilt_copy_is_named(tmp_path: Path, name: str) -> None:
+def test_a_damaged_copy_is_named(tmp_path: Path, name: str) -> None:
     freeze(tmp_path, samples.experiment())
     (tmp_path / name).write_bytes(b"\xff{[")
     with pytest.raises(StoreError, match=name):

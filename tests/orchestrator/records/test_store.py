@@ -29,7 +29,7 @@ def write(folder: Path, count: int = 3) -> None:
             store.append(record)
 
 
-def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
+def test_records_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "new" / "run")
     assert RecordStore(tmp_path / "new" / "run").read() == tuple(RECORDS[:3])
 
@@ -63,7 +63,7 @@ def test_an_empty_or_missing_folder_has_no_records(tmp_path: Path) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_line_torn_anywhere_loses_nothing_else_and_is_kept(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_line_truncated_anywhere_loses_nothing_else_and_is_kept(tmp_path: Path, data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     write(folder)
     path = folder / "records.jsonl"

@@ -55,7 +55,7 @@ def test_bytes_and_rounds_are_compared_exactly(tmp_path: Path) -> None:
     assert pair.counts == "rounds 5,400 -> 5,401"
 
 
-def test_what_only_one_run_has_and_what_else_differs_is_told(tmp_path: Path) -> None:
+def test_cells_of_only_one_run_and_other_differences_are_reported(tmp_path: Path) -> None:
     both = compare(
         write(tmp_path / "a", samples.record(CELLS[0]), samples.record(CELLS[-1])),
         write(tmp_path / "b", samples.record(CELLS[0], versions={"torch": "2.11.0"})),

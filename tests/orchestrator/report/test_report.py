@@ -64,7 +64,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, *report(folder, *SWEEP[:-1], samples.failure(SWEEP[-1].cell, message="a | b\nc"))
 
 
-def test_the_first_screen_says_what_ran_where_and_on_whose_trust(swept: tuple[Path, str, str]) -> None:
+def test_the_first_screen_shows_the_run_its_hosts_and_its_trust_model(swept: tuple[Path, str, str]) -> None:
     _, page, text = swept
     for content in (page, text):
         screen = content[: content.index("Against the full cache")]
@@ -75,7 +75,7 @@ def test_the_first_screen_says_what_ran_where_and_on_whose_trust(swept: tuple[Pa
         assert "nothing beyond the public sequence length" in screen
 
 
-def test_the_page_needs_no_other_file_and_is_sound_html(swept: tuple[Path, str, str]) -> None:
+def test_the_page_is_self_contained_valid_html(swept: tuple[Path, str, str]) -> None:
     _, page, _ = swept
     found = Balance(page)
     assert found.open == []
@@ -149,7 +149,7 @@ def test_stages_come_in_the_order_a_token_meets_them_and_without_the_bench() -> 
     assert total == pytest.approx(10.0, rel=0.01)
 
 
-def test_set_up_once_a_session_is_charged_to_no_token() -> None:
+def test_set_up_per_session_is_charged_to_no_token() -> None:
     record = samples.record(seconds=10.0)
     weights = record.stages[0].model_copy(update={"stage": "setup.weights", "phase": "setup", "seconds": 99.0})
     (row,) = rows([samples.record(seconds=10.0, stages=(*record.stages, weights))])
@@ -157,7 +157,7 @@ def test_set_up_once_a_session_is_charged_to_no_token() -> None:
 
 
 @pytest.mark.slow
-def test_times_of_single_runs_are_called_unstable(tmp_path: Path) -> None:
+def test_times_of_single_runs_are_marked_unstable(tmp_path: Path) -> None:
     page, text = report(tmp_path / "once", SWEEP[0])
     assert "a single run vary" in page
     assert "a single run vary" in text
@@ -203,7 +203,7 @@ def test_hundreds_of_records_make_a_report(tmp_path: Path) -> None:
     assert len(page) < 5e6
 
 
-def test_warnings_that_differ_in_their_numbers_alone_are_told_once(tmp_path: Path) -> None:
+def test_warnings_that_differ_only_in_their_numbers_are_shown_once(tmp_path: Path) -> None:
     cells = expand(samples.experiment(repeats=3))[:3]
     texts = ("10.77.0.10 sent 1,024 bytes", "10.77.0.11 sent 7 bytes", "10.77.0.11 sent nothing")
     pairs = zip(cells, texts, strict=True)
@@ -214,7 +214,7 @@ def test_warnings_that_differ_in_their_numbers_alone_are_told_once(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("least", "scale"), [(1.0, "log"), (50.0, "linear"), (0.0, "linear")])
-def test_small_amounts_beside_large_ones_are_drawn_to_be_read(least: float, scale: str) -> None:
+def test_small_amounts_next_to_large_ones_are_legible(least: float, scale: str) -> None:
     shown = rows([samples.record(cell) for cell in expand(samples.experiment())])
     (axes,) = by_length(shown, [Panel("Seconds", "s", lambda row: least if row is shown[0] else 100.0)]).axes
     assert axes.get_yscale() == scale
@@ -238,7 +238,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert Balance(page).open == []
 
 
-def test_links_are_shown_as_asked_and_measured(tmp_path: Path) -> None:
+def test_links_are_shown_as_requested_and_measured(tmp_path: Path) -> None:
     asked = {"delay_ms": 20.0, "rate_mbit": None, "loss_pct": 0.0, "rtt_ms": 40.0}
     readings = [{"rtt_ms": rtt, "rate_mbit": 381.4, "congestion_control": "bbr"} for rtt in (40.31, 41.02, 40.77)]
     links = [LinkReading(src="client", dst="server", asked=asked, measured_before=reading) for reading in readings]
@@ -260,7 +260,7 @@ def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
+def test_corrupt_records_are_named_in_the_report(tmp_path: Path) -> None:
     report(tmp_path, *SWEEP[:2])
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"id": "to')
@@ -274,7 +274,7 @@ def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_a_folder_without_records_says_what_to_do(tmp_path: Path, name: str) -> None:
+def test_a_folder_without_records_is_refused_with_the_fix(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="holds no records; run an experiment"):
         render(tmp_path / name)
@@ -317,5 +317,5 @@ def test_numbers_have_three_digits_and_no_exponent() -> None:
     assert [times(v) for v in (0.876, None)] == ["0.88x", "n/a"]
 
 
-def test_markdown_text_stands_for_itself() -> None:
+def test_markdown_text_is_escaped() -> None:
     assert markdown("a|b\n<i>*c*</i>") == r"a\|b &lt;i&gt;\*c\*&lt;/i&gt;"

@@ -26,7 +26,7 @@ def save(folder: Path, of: str, seconds: int = 20, **changes: object) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
+def test_the_report_shows_the_series_of_the_dashboards(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
     save(tmp_path, cell().id)
@@ -45,7 +45,7 @@ def test_a_run_without_time_series_has_a_report_without_them(tmp_path: Path) -> 
     assert "Time series" not in render(tmp_path)[0].read_text()
 
 
-def test_a_spoilt_time_series_spoils_no_report(tmp_path: Path) -> None:
+def test_a_damaged_time_series_does_not_break_the_report(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
     save(tmp_path, cell().id)

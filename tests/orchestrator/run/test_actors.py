@@ -42,7 +42,7 @@ def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     return told
 
 
-def test_open_tells_where_to_dial_and_scrape() -> None:
+def test_open_returns_the_addresses_to_dial_and_scrape() -> None:
     actor = PartyActor("client", 1, FAKE)
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
@@ -52,7 +52,7 @@ def test_open_tells_where_to_dial_and_scrape() -> None:
     assert actor.close() == {}
 
 
-def test_a_port_in_use_is_told_with_its_number() -> None:
+def test_a_port_in_use_is_reported_with_its_number() -> None:
     first, second = PartyActor("client", 1, FAKE), PartyActor("server", 1, FAKE)
     host, port = first.open("127.0.0.1", 0, "session", 1.0)["address"]
     told = second.open(host, port, "session", 1.0)["error"]
@@ -96,7 +96,7 @@ def test_unexpected_errors_name_their_type_and_place(monkeypatch: pytest.MonkeyP
 
 
 @given(secret=st.integers(10**9, 10**12), kind=st.sampled_from([ValueError, KeyError, IndexError, ArithmeticError]))
-def test_errors_that_quote_data_do_not_leave_the_process(secret: int, kind: type[Exception]) -> None:
+def test_errors_that_quote_data_stay_in_the_process(secret: int, kind: type[Exception]) -> None:
     told = describe(kind(f"token {secret} is out of range"), "client", None)
     assert str(secret) not in json.dumps(told)
     assert kind.__name__ in told["message"]

@@ -40,14 +40,14 @@ def test_cells_with_the_same_model_prompt_and_length_are_not_run() -> None:
         (Status.OOM, "referee"),
     ],
 )
-def test_what_may_be_gone_by_the_next_cell_keeps_none_from_running(status: Status, role: str) -> None:
+def test_transient_failures_do_not_skip_later_cells(status: Status, role: str) -> None:
     alike = Alike()
     alike.note(failed(CELLS[0], status, role))
     alike.note(samples.record(CELLS[1]))
     assert [alike.record(cell, "a") for cell in CELLS] == [None] * len(CELLS)
 
 
-def test_heads_that_cannot_be_read_keep_only_their_own_cells_from_running() -> None:
+def test_unreadable_heads_skip_only_their_own_cells() -> None:
     gate = {"name": "locret", "head": "bad.safetensors"}
     other = {"name": "locret", "head": "good.safetensors"}
     cells = expand(samples.experiment(policies=["full", gate, other], seq_lens=[128], engines=["plain", "fss"]))

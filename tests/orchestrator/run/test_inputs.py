@@ -108,7 +108,7 @@ def test_weights_that_cannot_be_loaded_are_refused(tmp_path: Path, model: Path, 
     assert problems(path, elsewhere=True) == {}  # the hosts of a cluster may have them
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, model: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path, model: Path) -> None:
     break_weights(model, "missing")
     (model / "tokenizer.json").write_text("{}")
     path = write(tmp_path, model=str(model), policies=["full", {"name": "locret", "head": "nowhere"}])
@@ -142,7 +142,7 @@ def test_heads_must_have_the_shape_of_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["--address", "RAY_ADDRESS"])
-def test_a_run_on_a_cluster_leaves_what_is_not_here_to_the_parties(
+def test_a_run_on_a_cluster_leaves_missing_files_to_the_parties(
     tmp_path: Path, model: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_weights(model, "missing")

@@ -92,7 +92,7 @@ def machine() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("machine")
-def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tmp_path: Path) -> None:
+def test_two_simultaneous_runs_survive_a_lost_party_and_a_stalled_relay(tmp_path: Path) -> None:
     with LabRun(tmp_path / "a") as struck, LabRun(tmp_path / "b", "--limit", "1") as stalled:
         struck.await_decoding()
         struck.descendants("ray::PartyActor")[0].kill()
@@ -114,7 +114,7 @@ def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tm
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_killed_relay_fails_its_cell_and_a_killed_driver_takes_hosts_ray_and_parties_along(tmp_path: Path) -> None:
+def test_a_killed_relay_fails_its_cell_and_a_killed_driver_ends_hosts_ray_and_parties(tmp_path: Path) -> None:
     with LabRun(tmp_path / "a", silence_s=15) as run:
         run.await_decoding()
         run.descendants("netem.relay_process")[0].kill()

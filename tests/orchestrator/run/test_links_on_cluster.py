@@ -44,7 +44,7 @@ def queues(lab: Lab) -> list[str]:
     return [done.stdout for done in commands]
 
 
-def test_a_rate_is_made_measured_and_taken_back_on_hosts_that_only_ray_reaches() -> None:
+def test_a_rate_is_set_measured_and_removed_on_hosts_that_only_ray_reaches() -> None:
     with Lab.up(3) as lab:
         start_ray(lab)
         before = queues(lab)

@@ -31,7 +31,7 @@ def died() -> ray.exceptions.RayActorError:
     return ray.exceptions.RayActorError()
 
 
-def test_what_the_kernel_says_of_killed_processes_makes_it_oom() -> None:
+def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
     found = lost("server", died(), None, "the kernel has since killed a process for want of memory (FILE)")
     assert (found.status, found.role) == ("oom", "server")
     assert "killed a process for want of memory (FILE)" in found.message

@@ -36,7 +36,7 @@ def test_only_takes_names_and_lists() -> None:
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "at least one of"), ("speed=3", "speed"), ("seq_len=long", "seq_len")])
-def test_an_only_that_means_nothing_is_refused(text: str, said: str) -> None:
+def test_an_invalid_only_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_only(text)
 
@@ -66,7 +66,7 @@ def test_an_incorrect_result_counts_as_failed() -> None:
         (Budget(sent_bytes=3.2e9), "expected to send 0.50 GB, and 3.06 GB of --max-gigabytes 3.20"),
     ],
 )
-def test_a_budget_says_no_before_the_cell_that_would_exceed_it(budget: Budget, said: str) -> None:
+def test_a_budget_refuses_the_cell_that_would_exceed_it(budget: Budget, said: str) -> None:
     spending, expected = Spending(budget), expected_to_take(30, 4e8, 1e8)
     assert not spending.refusal(expected)
     record = samples.record(CELLS[0], seconds=8.0)
@@ -75,7 +75,7 @@ def test_a_budget_says_no_before_the_cell_that_would_exceed_it(budget: Budget, s
     assert said in spending.refusal(expected)
 
 
-def test_bytes_of_a_failed_cell_are_paid_too() -> None:
+def test_bytes_of_a_failed_cell_count_too() -> None:
     spending = Spending(Budget(sent_bytes=900))
     spending.add(samples.failure(CELLS[0]))
     assert "--max-gigabytes" in spending.refusal(expected_to_take(1))

@@ -73,14 +73,14 @@ def test_a_failed_cell_carries_no_prompt() -> None:
         Record.model_validate(values)
 
 
-def test_the_cell_has_an_id_of_its_own_and_its_job_says_so() -> None:
+def test_the_cell_has_its_own_id_and_its_job_has_the_option() -> None:
     inside, outside = samples.cell(prefill="mpc"), samples.cell()
     assert inside.id != outside.id
     assert job_of(inside, show_text=False)["options"]["prefill"] == "mpc"
 
 
 @pytest.mark.parametrize("engine", ["plain", "crypten", "fss"])
-def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str) -> None:
+def test_a_prediction_includes_the_prompt_and_leaves_the_token_unchanged(engine: str) -> None:
     inside, outside = (predict(samples.cell(engines=[engine], prefill=way)) for way in ("mpc", "shared"))
     assert inside.seconds_per_token == outside.seconds_per_token
     assert inside.seconds >= outside.seconds
@@ -88,7 +88,7 @@ def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str
         assert inside.seconds > outside.seconds
 
 
-def test_a_cell_with_another_prefill_teaches_the_seconds_of_a_token() -> None:
+def test_a_cell_with_another_prefill_predicts_the_seconds_of_a_token() -> None:
     past = samples.record(samples.cell(prefill="shared"), seconds=77.0)
     guess = predict(samples.cell(prefill="mpc"), [past])
     assert guess.source == past.id

@@ -40,7 +40,7 @@ def test_every_role_of_the_protocol_has_a_machine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_set_up_installs_what_the_project_names(name: str) -> None:
+def test_set_up_installs_the_projects_requirements(name: str) -> None:
     told = document(name)
     installed = set(re.findall(r"~/mpcache-bench/(\S+)", " ".join(told["setup_commands"])))
     assert installed == {"constraints.txt", "requirements-nodeps.txt"}

@@ -188,18 +188,18 @@ def test_a_driver_without_the_token_is_refused(head: Head, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "records.jsonl").exists()
 
 
-def test_a_driver_without_a_certificate_is_told_of_tls(head: Head, tmp_path: Path) -> None:
+def test_a_driver_without_a_certificate_gets_an_error_that_names_tls(head: Head, tmp_path: Path) -> None:
     done = run(head, tmp_path, RAY_USE_TLS=None)
     assert done.returncode == 2, done.stdout
     assert "does not answer as a Ray head, or requires TLS (RAY_USE_TLS=1)" in done.stderr
 
 
-def test_the_head_greets_who_has_a_certificate(head: Head) -> None:
+def test_the_head_answers_a_client_with_a_certificate(head: Head) -> None:
     settings_frame = 4
     assert greeting(head, certified=True)[3] == settings_frame
 
 
-def test_the_head_ends_the_talk_with_a_stranger_without_a_certificate(head: Head) -> None:
+def test_the_head_closes_a_connection_without_a_certificate(head: Head) -> None:
     told = b""  # the end of the connection, with an alert or without one
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         told = greeting(head, certified=False)

@@ -58,7 +58,7 @@ def starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
         process.wait(120)
 
 
-def test_a_second_start_may_do_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:
+def test_a_second_start_may_succeed_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:
     starts.failures = 1
     with ray_session(None):
         first, second = starts.folders

@@ -32,13 +32,13 @@ def cell(engine: Any) -> Any:
         ({"name": "crypten", "random": "stock"}, "random"),
     ],
 )
-def test_what_cannot_be_chosen_is_refused(engine: dict[str, str], said: str) -> None:
+def test_an_invalid_choice_is_refused(engine: dict[str, str], said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         samples.experiment(engines=[engine])
     assert said in str(caught.value) + repr(caught.value.errors())
 
 
-def test_records_say_what_each_protects() -> None:
+def test_records_state_what_each_protects() -> None:
     private, stock, fss = (trust_model(cell(engine).engine) for engine in ("crypten", STOCK, "fss"))
     assert STOCK_IS_INSECURE in stock
     assert "insecure" in stock

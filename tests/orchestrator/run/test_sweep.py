@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def test_runs_what_is_not_ok_yet_and_leaves_only_records(tmp_path: Path) -> None:
+def test_a_sweep_runs_pending_cells_and_leaves_only_records(tmp_path: Path) -> None:
     out = tmp_path / "out"
     experiment = fake_experiment(tmp_path, seq_lens=[16, 17, 18])
     done, cut, new = expand(experiment)
@@ -133,7 +133,7 @@ def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monk
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_without_a_cluster_at_the_address_it_says_so_at_once() -> None:
+def test_an_address_without_a_cluster_is_an_error_at_once() -> None:
     with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1 .*ray up"), ray_session("127.0.0.1:1"):
         pass
     assert not ray.is_initialized()
@@ -232,7 +232,7 @@ def test_a_second_signal_forces_the_end(program: Program) -> None:
     assert not program.living()
 
 
-def test_a_killed_driver_takes_the_parties_and_its_ray_with_it(program: Program) -> None:
+def test_a_killed_driver_ends_the_parties_and_its_ray(program: Program) -> None:
     program.wait_for_parties()
     assert sum("ray::PartyActor" in _words(process) for process in program.descendants) == len(ROLES)
     program.process.kill()

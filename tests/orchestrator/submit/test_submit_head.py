@@ -173,7 +173,7 @@ def test_a_run_that_fails_gives_its_exit_status(head: Head, tmp_path: Path) -> N
     assert "model" in said + noted
 
 
-def test_an_interrupt_stops_the_job_and_fetches_what_there_is(head: Head, tmp_path: Path) -> None:
+def test_an_interrupt_stops_the_job_and_fetches_the_results_so_far(head: Head, tmp_path: Path) -> None:
     file = toy(tmp_path, repeats=50)
     detached = submitting(file, head.port, tmp_path / "out", "--detach")
     _, noted = detached.communicate(timeout=LONG_S)
@@ -190,14 +190,14 @@ def test_an_interrupt_stops_the_job_and_fetches_what_there_is(head: Head, tmp_pa
     assert {record.status for record in fetched[:-1]} == {"ok"}
 
 
-def test_where_nobody_listens_is_said_at_once(tmp_path: Path) -> None:
+def test_an_address_without_a_server_is_reported_at_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     said, noted = (client := submitting(toy(tmp_path), port, tmp_path / "out")).communicate(timeout=LONG_S)
     assert client.returncode == 2, said + noted
     assert "no job server answers" in noted
 
 
-def test_a_job_that_is_not_there_is_no_lost_connection(head: Head, tmp_path: Path) -> None:
+def test_an_unknown_job_is_not_a_lost_connection(head: Head, tmp_path: Path) -> None:
     client = submitting(toy(tmp_path), head.port, tmp_path / "out", "--job", "mpcache-bench-nowhere")
     said, noted = client.communicate(timeout=LONG_S)
     assert client.returncode == 2, said + noted

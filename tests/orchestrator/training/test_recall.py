@@ -50,7 +50,7 @@ def test_streaming_llms_recall_is_the_attention_on_first_and_last_tokens() -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_keeps_more_recalls_more_and_random_recalls_its_share(kind: Any) -> None:
+def test_keeping_more_recalls_more_and_random_recalls_its_share(kind: Any) -> None:
     found = measured(kind, count=6)
     for policy in {name for name, _ in found}:
         masses = [found[policy, share].mass for share in sorted(SHARES)]

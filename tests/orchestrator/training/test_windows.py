@@ -77,7 +77,7 @@ def test_the_leading_token_is_read_apart_from_the_text(tmp_path: Path) -> None:
     assert (text.tokens, text.leading) == (TOKENIZER.encode(path.read_text(encoding="utf-8-sig")), (5,))
 
 
-def test_files_that_are_no_text_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_are_not_text_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"text: .*nowhere.txt cannot be read: No such file"):
         read_text(tmp_path / "nowhere.txt", TOKENIZER, 8)
     with pytest.raises(TrainingError, match=r"text: .* cannot be read: Is a directory"):

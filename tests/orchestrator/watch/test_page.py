@@ -92,7 +92,7 @@ def test_it_shows_every_panel_and_goes_on_as_the_run_does(served: Served, tmp_pa
     visit(served, tmp_path, look)
 
 
-def test_before_anything_is_known_it_says_so(served: Served, tmp_path: Path) -> None:
+def test_a_page_without_data_shows_a_message(served: Served, tmp_path: Path) -> None:
     async def look(page: Page) -> None:
         assert await page.value(NOTHING_YET) == 11
         assert "between cells" in await page.value("document.body.innerText")
@@ -100,7 +100,7 @@ def test_before_anything_is_known_it_says_so(served: Served, tmp_path: Path) -> 
     visit(served, tmp_path, look)
 
 
-def test_when_the_run_is_gone_the_last_numbers_stay_and_it_is_said(served: Served, tmp_path: Path) -> None:
+def test_when_the_run_is_gone_the_last_numbers_stay_with_a_message(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 5)
 
@@ -112,7 +112,7 @@ def test_when_the_run_is_gone_the_last_numbers_stay_and_it_is_said(served: Serve
     visit(served, tmp_path, look)
 
 
-def test_a_party_that_falls_silent_leaves_a_gap(served: Served, tmp_path: Path) -> None:
+def test_a_party_without_progress_leaves_a_gap(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 5)
     for t in range(5, 9):

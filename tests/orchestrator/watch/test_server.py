@@ -62,7 +62,7 @@ def test_the_driver_serves_the_run_and_itself_and_knows_when_it_was_asked(watch:
     assert metrics.scraped > 0
 
 
-def test_what_only_the_driver_reaches_is_passed_on_as_it_is() -> None:
+def test_metrics_that_only_the_driver_reaches_are_forwarded_unchanged() -> None:
     exporter = Exporter("server", StageMeter(), "127.0.0.1")
     with serving({"/server/metrics": relay(*exporter.address)}.get) as address:
         status, kind, text = get(address, "/server/metrics")
@@ -149,6 +149,6 @@ def test_a_driver_without_a_network_of_ours_is_reached_by_the_sockets_that_it_in
             assert driver.wait(PATIENCE_S) == 0
 
 
-def test_outside_of_a_lab_there_is_no_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_lab_there_are_no_inherited_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPCACHE_BENCH_METRICS_FD", raising=False)
     assert metrics_socket() is None

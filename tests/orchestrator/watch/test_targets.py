@@ -83,7 +83,7 @@ def test_is_gone_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_removing_what_was_never_written_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_file_that_was_never_written_is_not_an_error(tmp_path: Path) -> None:
     with TargetFile([tmp_path / "targets.json"], "run"):
         pass
     assert not list(tmp_path.iterdir())
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_goes_on(
     assert not good.exists()
 
 
-def test_runs_whose_driver_was_killed_are_forgotten_and_no_others(tmp_path: Path) -> None:
+def test_only_runs_whose_driver_was_killed_are_removed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as alive, socket.create_server(("127.0.0.1", 0)) as killed:
         for name, listener in (("alive", alive), ("killed", killed)):
             TargetFile([tmp_path / f"{name}.json"], name, listener.getsockname()).write({})
@@ -137,7 +137,7 @@ def test_a_prometheus_of_another_user_can_read_what_root_wrote(tmp_path: Path, m
         os.umask(before)
 
 
-def test_what_closes_a_file_to_others_is_found(tmp_path: Path) -> None:
+def test_permissions_that_close_a_file_to_others_are_found(tmp_path: Path) -> None:
     file = tmp_path / "a" / "rules.yml"
     file.parent.mkdir()
     file.touch()

@@ -75,7 +75,7 @@ def test_the_links_being_measured_are_shown(tmp_path: Path, *, terminal: bool) -
     assert "measuring the link client>server" in output(screen)
 
 
-def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) -> None:
+def test_a_party_that_has_not_reported_yet_is_shown_as_starting(tmp_path: Path) -> None:
     screen, sweep = console(terminal=True), SweepProgress("quickstart", 1)
     with view(screen, sweep) as shown:
         sweep.begin([10.0])
@@ -101,7 +101,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_no_control_codes(tmp_path: Path
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_failed_cell_says_what_happened_on_one_line(tmp_path: Path, terminal: bool) -> None:
+def test_a_failed_cell_is_shown_with_its_error_on_one_line(tmp_path: Path, terminal: bool) -> None:
     screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 3)
     error = {"status": "party_died", "message": "server [red]is gone[/red]", "role": "server"}
     with view(screen, sweep) as shown:

@@ -108,7 +108,7 @@ def test_cells_are_counted_by_how_they_ended(run: Run) -> None:
     assert "mpcbench_run_info" not in served
 
 
-def test_the_driver_serves_all_that_the_registry_promises_of_it(run: Run) -> None:
+def test_the_driver_serves_all_its_metrics_of_the_registry(run: Run) -> None:
     run.begin()
     run.watch.end(record(), None)
     run.begin()
@@ -119,7 +119,7 @@ def test_the_driver_serves_all_that_the_registry_promises_of_it(run: Run) -> Non
     assert "mpcbench_resident_bytes" in run.served()
 
 
-def test_the_page_is_told_only_what_it_does_not_know(run: Run) -> None:
+def test_the_page_receives_only_new_data(run: Run) -> None:
     run.begin()
     run.watch.links(LINKS)
     run.work(3)
@@ -150,7 +150,7 @@ def test_until_a_cell_has_samples_the_page_keeps_the_one_before(run: Run) -> Non
     assert (begun["cell"], begun["fresh"], len(begun["samples"]), begun["links"]) == (second.id, True, 1, [])
 
 
-def test_a_failed_cell_is_told_with_its_cause_and_its_time_series_is_kept(run: Run, tmp_path: Path) -> None:
+def test_a_failed_cell_is_reported_with_its_cause_and_its_time_series_is_kept(run: Run, tmp_path: Path) -> None:
     run.begin()
     run.work(3)
     run.watch.end(failure(status=Status.TIMEOUT), "the client's secret")
@@ -162,7 +162,7 @@ def test_a_failed_cell_is_told_with_its_cause_and_its_time_series_is_kept(run: R
     assert len(load(tmp_path, cell().id)) == 3
 
 
-def test_a_full_disk_costs_the_time_series_and_not_the_run(
+def test_a_full_disk_loses_the_time_series_and_not_the_run(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "timeline").write_text("a file where the folder should be")

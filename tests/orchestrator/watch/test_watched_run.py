@@ -60,7 +60,9 @@ def targets(folder: Path) -> list[dict[str, Any]]:
     return [group for path in folder.glob("*.json") for group in json.loads(path.read_text())]
 
 
-def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_simultaneous_runs_of_one_experiment_are_distinguished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "targets"
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
     monkeypatch.setattr("orchestrator.watch.observation._own_host", lambda: "127.0.0.1")
@@ -76,7 +78,7 @@ def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monke
 
 
 @needs_prometheus
-def test_a_run_does_not_mind_that_prometheus_is_killed_and_scrapers_hang(
+def test_a_run_is_not_affected_by_a_killed_prometheus_or_hanging_scrapers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, port = tmp_path / "targets", free_port()

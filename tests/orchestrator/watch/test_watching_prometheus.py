@@ -114,7 +114,7 @@ def test_in_the_foreground_ctrl_c_ends_it_whole(folder: Path) -> None:
 
 
 @needs_prometheus
-def test_a_second_one_and_a_taken_port_are_refused_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+def test_a_second_one_and_a_taken_port_are_refused_with_the_fix(folder: Path, tmp_path: Path) -> None:
     port = free_port()
     assert observe("up", "--detach", "--port", str(port), "--folder", str(folder))[0] == 0
     status, told = observe("up", "--detach", "--port", str(free_port()), "--folder", str(folder))
@@ -136,7 +136,7 @@ def test_a_killed_one_can_be_started_again(folder: Path) -> None:
 
 
 @needs_prometheus
-def test_what_prometheus_says_when_it_cannot_start_is_passed_on(folder: Path) -> None:
+def test_the_error_of_a_prometheus_that_cannot_start_is_forwarded(folder: Path) -> None:
     server = Prometheus(folder, free_port())
     server.write("", 60.0)
     server.configuration.write_text("nonsense: true")
@@ -145,7 +145,7 @@ def test_what_prometheus_says_when_it_cannot_start_is_passed_on(folder: Path) ->
     assert running(folder) is None
 
 
-def test_without_prometheus_it_prints_what_an_existing_one_needs(
+def test_without_prometheus_it_prints_the_configuration_for_an_existing_one(
     folder: Path, own_targets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(own_targets))
@@ -159,7 +159,7 @@ def test_without_prometheus_it_prints_what_an_existing_one_needs(
     assert added["scrape_configs"][0]["honor_labels"] is True
 
 
-def test_what_another_user_cannot_read_is_told_with_the_ways_out(own_targets: Path, tmp_path: Path) -> None:
+def test_files_that_another_user_cannot_read_are_reported_with_the_fixes(own_targets: Path, tmp_path: Path) -> None:
     own_targets.chmod(0o700)
     rules = tmp_path / "prometheus" / "rules.yml"
     before = os.umask(0o077)
@@ -195,7 +195,7 @@ def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert default_folder().is_relative_to(Path.home())
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_gets_an_error_that_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -206,6 +206,6 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     status, output = observe("down", "--folder", str(tmp_path / ("x" * 300)))
     assert (status, "File name too long; look at --folder" in output) == (2, True), output

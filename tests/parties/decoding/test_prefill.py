@@ -73,7 +73,7 @@ def test_a_chunk_is_as_large_as_memory_allows(tokens: int, intermediate: int, he
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])
-def test_only_the_owner_needs_the_tokens_to_list_the_pieces(tokens: int) -> None:
+def test_only_the_owner_needs_the_tokens_to_list_the_segments(tokens: int) -> None:
     decoder, sizes = plain_decoder(LLAMA, Full()), Prefill(tokens, 2)
     chunks = -(-tokens // 2)
     assert len(prompt_segments(decoder, Cache.empty(4), None, sizes)) == chunks + LLAMA.n_layers * (chunks + 1)

@@ -60,14 +60,14 @@ def spent(stages: list[dict[str, Any]], phase: str, field: str) -> float:
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_what_is_decoded_after_a_private_prompt_is_correct(cells: Any, name: str) -> None:
+def test_decoding_after_a_private_prompt_is_correct(cells: Any, name: str) -> None:
     check = cells[name]["referee"]["check"]
     assert check["tokens_match"]
     assert 0 < check["max_abs_logit_error"] < (check["tolerance"] if name == "crypten" else 0.1)
     assert check["tokens_compared"] == 2
 
 
-def test_numbers_that_may_be_truncated_wrongly_are_told_with_their_probability(cells: Any) -> None:
+def test_possible_truncation_failures_are_reported_with_their_probability(cells: Any) -> None:
     told = cells["large"]["referee"]
     left = told["check"]["out_of_range"]
     assert left["number"] in ("output of gate_up", "product")
@@ -80,7 +80,7 @@ def test_numbers_that_may_be_truncated_wrongly_are_told_with_their_probability(c
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_the_prompts_traffic_is_told_apart_and_agrees_at_both_ends(cells: Any, name: str) -> None:
+def test_the_prompts_traffic_is_separate_and_agrees_at_both_ends(cells: Any, name: str) -> None:
     mine, theirs, dealt = (cells[name][role]["prefill"]["stages"] for role in ("client", "server", "dealer"))
     assert spent(mine, "online", "sent_bytes") == spent(theirs, "online", "received_bytes") > 0
     assert spent(mine, "online", "rounds") == spent(theirs, "online", "rounds") > 0
@@ -120,7 +120,7 @@ def test_the_referee_hands_out_no_cache(cells: Any) -> None:
     assert sent["full"] < 500 < sent["shared"]
 
 
-def test_other_cells_tell_of_no_prompt(cells: Any) -> None:
+def test_other_cells_report_no_prompt(cells: Any) -> None:
     assert all("prefill" not in result for result in cells["shared"].values())
     assert all("prefill" not in result for result in cells["plain"].values())
     assert "prefill" not in cells["full"]["referee"]

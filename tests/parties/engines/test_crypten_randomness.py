@@ -64,7 +64,7 @@ def embedded(request: pytest.FixtureRequest) -> tuple[Randomness, Any]:
     return request.param, together(embed, request.param)
 
 
-def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only(
+def test_an_honest_but_curious_client_reads_the_servers_matrix_with_stock_randomness_only(
     embedded: tuple[Randomness, Any],
 ) -> None:
     randomness, results = embedded
@@ -83,7 +83,7 @@ def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only
     assert (read - (table().double() * SCALE).long()).abs().max() <= 1  # CrypTen's encoding may round either way
 
 
-def test_what_is_computed_is_the_same(embedded: tuple[Randomness, Any]) -> None:
+def test_results_are_the_same(embedded: tuple[Randomness, Any]) -> None:
     _, results = embedded
     found = (results["client"][0] + results["server"][0]).double() / SCALE
     assert (found - table()[TOKEN].double()).abs().max() < 1 / SCALE

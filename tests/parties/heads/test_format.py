@@ -34,7 +34,7 @@ def saved(tmp_path: Path, kind: Any = "locret", **changes: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_is_read(kind: Any, tmp_path: Path) -> None:
+def test_a_written_file_is_read_back(kind: Any, tmp_path: Path) -> None:
     head = random_head(kind, SPEC, WEIGHTS, width=5, seed=4)
     save_head(head, tmp_path / "heads.safetensors")
     read = load_head(str(tmp_path / "heads.safetensors"), kind, SPEC, MODEL)
@@ -97,7 +97,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_damaged_heads_are_refused_by_what_is_wrong(name: str, tmp_path: Path) -> None:
+def test_damaged_heads_are_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     said, change = CHANGES[name]
     head = random_head("locret", SPEC, WEIGHTS)
     if isinstance(change, dict):
@@ -142,7 +142,7 @@ def scores(kind: Any, spec: Any, weights: Any, prompt: list[int]) -> list[Any]:
 
 
 @pytest.mark.parametrize("spec", [SPEC, replace(GPT2, n_layers=1)], ids=["llama", "gpt2"])
-def test_a_locret_head_rates_what_the_paper_says(spec: Any) -> None:
+def test_a_locret_head_rates_as_in_the_paper(spec: Any) -> None:
     spec = replace(spec, n_layers=1)
     weights, prompt = random_weights(spec), random_tokens(spec, 12)
     head = random_head("locret", spec, weights, seed=3)

@@ -114,7 +114,7 @@ def test_interleaved_programs_keep_their_own_stages() -> None:
     assert (readings["softmax"].seconds, readings["topk"].seconds, readings[IDLE].seconds) == (3, 30, 300)
 
 
-def test_a_stage_left_out_of_order_is_told() -> None:
+def test_a_stage_left_out_of_order_is_reported() -> None:
     meter = StageMeter()
     outer, inner = meter.stage("softmax"), meter.stage("topk")
     outer.__enter__()
@@ -177,7 +177,7 @@ def test_a_stage_that_is_not_in_the_list_is_refused(name: str) -> None:
         StageMeter().stage(name)
 
 
-def test_every_listed_stage_is_online_and_prefixes_tell_the_other_phases() -> None:
+def test_every_listed_stage_is_online_and_prefixes_name_the_other_phases() -> None:
     assert {phase_of(stage) for stage in STAGES} == {"online"}
     assert phase_of("offline.triples") == "offline"
     assert phase_of("bench.check") == phase_of(IDLE) == "bench"
@@ -246,7 +246,7 @@ actions = st.one_of(
 
 
 @given(st.lists(actions, max_size=40))
-def test_what_is_served_over_a_lifetime_never_falls_whatever_happens(actions: list[tuple[str, Any]]) -> None:
+def test_lifetime_counters_never_fall(actions: list[tuple[str, Any]]) -> None:
     clock = Clock()
     meter = StageMeter(clock)
     before: dict[str, StageReading] = {}

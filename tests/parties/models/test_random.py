@@ -12,7 +12,7 @@ TINY = ["random:tiny-llama", "random:tiny-gpt2", "random:llama?qkv_bias=true&tie
 
 
 @pytest.mark.parametrize("source", TINY)
-def test_shapes_are_as_the_spec_says(source: str) -> None:
+def test_shapes_match_the_spec(source: str) -> None:
     weights = load_weights(source)
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == load_spec(source).shapes()
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}

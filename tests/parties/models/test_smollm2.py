@@ -25,7 +25,7 @@ def weights() -> dict[str, Tensor]:
     return load_weights("smollm2-135m")
 
 
-def test_shapes_are_as_the_spec_says(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+def test_shapes_match_the_spec(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
 
 

@@ -58,7 +58,7 @@ def test_survives_json(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\x00"])
-def test_refuses_json_that_is_no_tokenizer(text: str) -> None:
+def test_refuses_json_that_is_not_a_tokenizer(text: str) -> None:
     with pytest.raises(ModelError, match="not a tokenizer"):
         Tokenizer.from_json(text, 256)
 

@@ -61,7 +61,7 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: bytes | None, messag
     assert caught.value.status == "config_error"
 
 
-def test_a_byte_order_mark_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_prompt(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("Grüße aus Wien", encoding="utf-8")
     (tmp_path / "marked.txt").write_text("Grüße aus Wien", encoding="utf-8-sig")
     plain, marked = (tokens_of(job(text_file=str(tmp_path / f"{name}.txt"))) for name in ("plain", "marked"))

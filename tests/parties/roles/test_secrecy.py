@@ -118,7 +118,7 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return found, wires, results, hidden
 
 
-def test_the_search_finds_what_a_process_does_hold(observed: Any) -> None:
+def test_the_search_finds_secrets_that_a_process_holds(observed: Any) -> None:
     found, _, results, hidden = observed
     assert results["referee"][0]["check"]["tokens_compared"] == NEW_TOKENS  # not the same: a random prompt may tie
     assert found["referee"]["weights"], "the referee holds the weights: a search that misses them proves nothing"
@@ -142,13 +142,13 @@ def test_nothing_secret_crosses_a_wire(observed: Any) -> None:
                 assert item not in seen, f"{name} crossed the wire between {pair}"
 
 
-def test_what_the_parties_tell_each_other_is_incompressible(observed: Any) -> None:
+def test_messages_between_the_parties_are_incompressible(observed: Any) -> None:
     _, wires, _, _ = observed
     seen = wires["server", "client"]
     assert len(zlib.compress(seen)) > 0.97 * len(seen), "openings are masked, so they must look random"
 
 
-def test_the_servers_result_says_nothing_of_the_text(observed: Any) -> None:
+def test_the_servers_result_reveals_nothing_of_the_text(observed: Any) -> None:
     _, _, results, hidden = observed
     told = json.dumps(results["server"][0]) + json.dumps(results["dealer"][0])
     assert hidden["prompt"][0].decode()[:17] not in told

@@ -44,7 +44,7 @@ def test_every_call_on_a_closed_connection_raises_peer_lost(call: Callable[[Link
             call(link)
 
 
-def test_a_peer_lost_in_the_middle_of_a_frame_is_told_with_stage_and_bytes() -> None:
+def test_a_peer_lost_in_the_middle_of_a_frame_is_reported_with_stage_and_bytes() -> None:
     with link_and_wire() as (link, wire, meter):
         wire.sendall(frame(0, b"all") + frame(1, b"only the first half")[: HEADER_BYTES + 4])
         link.receive()
@@ -113,7 +113,7 @@ def test_a_peer_whose_host_vanished_is_a_timeout() -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_peer_is_no_timeout_as_long_as_bytes_move() -> None:
+def test_a_slow_peer_is_not_a_timeout_as_long_as_bytes_move() -> None:
     with link_and_wire(timeout_s=5.0) as (link, wire, _):
 
         def trickle() -> None:
@@ -162,7 +162,7 @@ def test_an_interrupt_gets_out_and_closes_the_link() -> None:
 
 @given(length=st.integers(0, 70), number=st.integers(0, 2**33), known_length=st.none() | st.integers(0, 70))
 @settings(max_examples=80, deadline=None)
-def test_a_frame_is_believed_only_if_number_and_length_are_right(
+def test_a_frame_is_accepted_only_if_number_and_length_are_right(
     length: int, number: int, known_length: int | None
 ) -> None:
     number %= 2**32
@@ -203,7 +203,7 @@ def test_a_flipped_bit_anywhere_is_noticed_and_named(payload: bytes, known_lengt
 
 @given(st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES))
 @settings(max_examples=40, deadline=None)
-def test_what_is_no_header_at_all_is_damaged(noise: bytes) -> None:
+def test_an_invalid_header_is_reported_as_damage(noise: bytes) -> None:
     with link_and_wire() as (link, wire, _):
         wire.sendall(noise)
         with pytest.raises(CorruptFrame, match="header of frame 0"):
@@ -228,7 +228,7 @@ def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself(
         assert beside.seconds == beside.blocked_seconds == 0
 
 
-def test_parties_out_of_step_are_told_apart_by_length_and_by_number() -> None:
+def test_parties_out_of_step_are_detected_by_length_and_by_number() -> None:
     with linked() as (client, server, _, server_meter):
         client.send_tensor(torch.zeros(3))
         with server_meter.stage("rope"), pytest.raises(OutOfStep, match=r"client.*rope.*16 bytes.*12 bytes"):
@@ -256,7 +256,7 @@ def test_the_largest_frame_is_bounded_by_default() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "torn", "no text", "deep"])
-def test_what_is_not_json_is_out_of_step(payload: bytes) -> None:
+def test_a_message_that_is_not_json_is_out_of_step(payload: bytes) -> None:
     with linked() as (client, server, _, _):
         client.send(payload)
         with pytest.raises(OutOfStep, match="expected JSON"):

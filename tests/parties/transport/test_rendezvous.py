@@ -43,7 +43,7 @@ def test_the_error_names_who_is_missing_and_what_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_a_mesh_that_fails_lets_go_of_those_who_came() -> None:
+def test_a_mesh_that_fails_closes_its_connections() -> None:
     with listeners(*ROLES[:3]) as (bound, addresses):
         failing = later(lambda: join("client", bound, addresses, timeout_s=5.0))
         with join("server", bound, {"client": addresses["client"]}) as mesh:
@@ -54,7 +54,7 @@ def test_a_mesh_that_fails_lets_go_of_those_who_came() -> None:
                 mesh["client"].receive()
 
 
-def test_another_session_is_refused_at_once_without_telling_it() -> None:
+def test_another_session_is_refused_at_once_without_revealing_it() -> None:
     with listeners(*PAIR, "dealer") as (bound, addresses):
         client = later(join, "client", bound, {"server": addresses["server"]})
         with pytest.raises(HelloRefused, match="client refused our hello: it is in another session") as caught:
@@ -166,7 +166,7 @@ def hear_end(wire: socket.socket) -> bool:
 
 @given(noise=st.binary(max_size=60))
 @settings(max_examples=15, deadline=None)
-def test_no_bytes_whatever_break_the_accept_loop(noise: bytes) -> None:
+def test_no_bytes_break_the_accept_loop(noise: bytes) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
         with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
@@ -211,7 +211,7 @@ def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> No
         serving.result(PATIENCE_S)
 
 
-def test_a_socket_that_dialled_itself_is_nobody() -> None:
+def test_a_socket_that_dialled_itself_is_not_a_peer() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())

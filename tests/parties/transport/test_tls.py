@@ -129,13 +129,13 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
 
 
 @pytest.mark.slow
-def test_a_party_without_tls_finds_nobody_with_it() -> None:
+def test_a_party_without_tls_finds_no_peers_with_it() -> None:
     ended = met(client=identity(Authority(), "client"), server=None)
     assert isinstance(ended["client"], PeerUnproven)
     assert "did not respond in time" in str(ended["client"])
 
 
-def test_a_request_that_is_none_is_not_signed() -> None:
+def test_an_invalid_request_is_not_signed() -> None:
     with pytest.raises(ValueError, match=r"."):
         Authority().sign("client", b"no request")
 

@@ -52,7 +52,7 @@ def test_private_cells_are_correct(cells: Any, name: str) -> None:
     assert check["tokens_compared"] == 2
 
 
-def test_what_one_party_sent_the_other_received_in_the_same_stage(cells: Any) -> None:
+def test_bytes_sent_and_received_agree_in_every_stage(cells: Any) -> None:
     for name in ("full", "mpcache"):
         mine, theirs = (stages(cells[name][role], "online") for role in ("client", "server"))
         assert mine.keys() == theirs.keys()

@@ -151,7 +151,7 @@ FRESH: dict[str, Callable[[Two], Any]] = {
 
 @pytest.mark.parametrize("rank", range(3), ids=["client", "server", "dealer"])
 @pytest.mark.parametrize("how", STALE)
-def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
+def test_truncating_values_that_a_retry_does_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
     def second(two: Two) -> None:
         two.new.source.declared = lambda _: None  # a single party declares bounds here and has nothing to compare
         if two.new.source.rank == rank:
@@ -162,5 +162,5 @@ def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(h
 
 
 @pytest.mark.parametrize("how", FRESH)
-def test_what_a_retry_masks_anew_is_truncated(how: str) -> None:
+def test_values_that_a_retry_masks_anew_are_truncated(how: str) -> None:
     in_two_segments(FRESH[how])

@@ -54,7 +54,7 @@ BEYOND: dict[str, tuple[Callable[[Masked], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BEYOND)
-def test_what_does_not_fit_is_refused_by_every_party(what: str) -> None:
+def test_sizes_that_do_not_fit_are_refused_by_every_party(what: str) -> None:
     function, text = BEYOND[what]
 
     def program(source: Source) -> Program[None]:

@@ -112,7 +112,7 @@ def test_truncation_is_within_one_unit_and_unbiased(drop: int, seed: int) -> Non
     assert abs(float(error.mean())) < 0.1
 
 
-def test_a_truncation_failure_is_seen_by_both_and_nothing_is_truncated_wrongly() -> None:
+def test_a_truncation_failure_is_detected_by_both_and_nothing_is_truncated_wrongly() -> None:
     integers = torch.full((4000,), 2**55)
     outcomes = []
 
@@ -190,7 +190,7 @@ def test_a_dealer_that_runs_another_program_is_noticed() -> None:
         Simulation().run(program)
 
 
-def test_openings_look_uniform_whatever_is_opened() -> None:
+def test_openings_look_uniform_for_all_values() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.full((50_000,), 3.25))
         return (yield from gates.open_(multiply([x, x])))

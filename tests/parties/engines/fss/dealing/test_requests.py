@@ -97,7 +97,7 @@ def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) ->
 
 
 @pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}], ids=str)
-def test_what_the_client_asks_for_the_server_may_not(request_: Any) -> None:
+def test_requests_of_the_client_are_refused_from_the_server(request_: Any) -> None:
     assert "it must be one of prefilled, credit, end" in str(refusal(request_, role="server"))
 
 
@@ -140,7 +140,7 @@ def test_many_matrices_that_no_memory_holds_together_are_refused() -> None:
         ("options", None, "plan's options"), ("options/more", 1, "plan's options's keys"),
     ],
 )  # fmt: skip
-def test_a_plan_that_cannot_be_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
+def test_an_invalid_plan_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
     error = refusal(INSTALL, changed(DECODE, f"plan/{path}", value))
     assert isinstance(error, BadRequest | ModelError)
     assert words in str(error)

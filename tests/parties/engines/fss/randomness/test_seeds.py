@@ -78,7 +78,7 @@ def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
-def test_a_dealer_that_chooses_its_half_after_it_saw_the_partys_is_found_out(role: str) -> None:
+def test_a_dealer_that_chooses_its_half_after_the_partys_is_detected(role: str) -> None:
     """The dealer searches for a seed with a property, here a first byte of zero, which takes some 256 halves."""
     mine, theirs = ends(role)
     drawn = later(drawn_seed, mine, role)

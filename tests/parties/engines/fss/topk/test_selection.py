@@ -94,7 +94,7 @@ def chi_square(counts: Counter[Any], kinds: int, total: int) -> float:
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_opened_bits_and_places_are_those_of_a_random_ranking_whatever_the_scores(name: str) -> None:
+def test_opened_bits_and_places_are_those_of_a_random_ranking_for_all_scores(name: str) -> None:
     heads = 2400
     scores = INPUTS[name].double().expand(heads, 4)
 
