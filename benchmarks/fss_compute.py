@@ -1,4 +1,4 @@
-"""Local compute time of one token with `fss`, compared with the time to read the stored weights once.
+"""Local compute time per token with `fss`, compared with the time to read the stored weights once.
 
     python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
         [--prefill] [--repeats 5]

@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 
 @dataclass(frozen=True)
 class Room:
-    """What a room may import: `ours` of our own, and of the rest all but `never`, or only `others` if given."""
+    """Allowed imports of a room: `ours` of our own, and of the rest all but `never`, or only `others` if given."""
 
     ours: tuple[str, ...]
     never: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ def may_import(room: Room, name: str) -> bool:
 
 
 def violations(path: str, source: str) -> Iterator[str]:
-    """What the module at `path`, relative to the project, does that its room must not."""
+    """Violations of its room by the module at `path`, relative to the project."""
     *package, _ = PurePosixPath(path).parts
     names = Names(tuple(package))
     names.visit(ast.parse(source, path))
@@ -191,7 +191,7 @@ def below(room: str, rooms: Mapping[str, tuple[str, ...]]) -> set[str]:
 
 
 def inner_violations(path: str, imports: set[str]) -> Iterator[str]:
-    """What the module at `path` imports from its own package that its room inside must not."""
+    """Forbidden imports of the module at `path` from its own package."""
     for package, rooms in INSIDE.items():
         if not within(module(path), (package,)):
             continue
@@ -227,7 +227,7 @@ MODULES = frozenset(map(module, SOURCES))
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """What each module, given by its path, imports of ours."""
+    """The imports of each module, given by its path, from the project."""
     return {path: imported(path, source, MODULES) for path, source in SOURCES.items()}
 
 

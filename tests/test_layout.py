@@ -1,4 +1,4 @@
-"""Tests mirror the packages: each lies where the package lies that it tests. What they share is in `tests/helpers`."""
+"""Tests mirror the packages that they test; shared helpers are in `tests/helpers`."""
 
 from pathlib import PurePosixPath
 
@@ -15,7 +15,7 @@ PACKAGES = {
 
 
 def misplaced(path: str, packages: set[str]) -> str | None:
-    """What is wrong with the place of a file, given by its path in `tests`."""
+    """The error in the location of a file, given by its path in `tests`; empty if it is right."""
     file = PurePosixPath(path)
     folder = file.parent.as_posix()
     if folder == "helpers":

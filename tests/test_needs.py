@@ -1,4 +1,4 @@
-"""A need that must be met and is not ends the run, with its remedy."""
+"""A required need that is not met ends the run, with its remedy."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The boards as they were generated: golden, linted, valid PromQL, and what is provided beside them."""
+"""The generated boards: golden, linted, valid PromQL, and provisioned with their data source."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Each rule of the linter finds what it is there for."""
+"""Each rule of the linter finds its faults."""
 
 import copy
 from collections.abc import Callable

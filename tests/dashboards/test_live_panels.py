@@ -1,4 +1,4 @@
-"""Every panel asks a live Prometheus about a real run, with both engines, and gets an answer."""
+"""Every panel queries a live Prometheus about a real run, with both engines, and gets data."""
 
 import json
 import os

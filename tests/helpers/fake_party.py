@@ -1,8 +1,8 @@
-"""A party without cryptography: real links, real process, and faults on order.
+"""A party without cryptography: real links, a real process, and faults on request.
 
 The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
 in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on, and with
-`alone` nobody but the bench can notice that the party has stopped.
+`alone` only the bench can notice that the party has stopped.
 """
 
 import os
@@ -75,11 +75,11 @@ class FakeParty:
         return PartyResult.model_validate(result | self.extras(job))
 
     def fall(self, fault: str, prompt: Path) -> None:
-        """Fails once the driver has looked here twice, and so knows the state; first leaves a file for the test."""
+        """Fails once the driver has polled twice, and so knows the state; leaves a file for the test first."""
         if fault == "none":
             return
         known = self.looks + 2
-        eventually(lambda: self.looks >= known, 10.0)  # nobody looks where there is no driver
+        eventually(lambda: self.looks >= known, 10.0)  # there may be no driver
         prompt.with_name(f"{prompt.name}{REACHED}").touch()
         fail(fault)
 

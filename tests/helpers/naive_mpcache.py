@@ -188,7 +188,7 @@ class NaiveMPCache:
         return [rows[head // group] for head in range(self.spec.n_heads)]
 
     def _attention(self, layer: int, queries: list[Vector], attended: list[list[int]]) -> Tensor:
-        """Exact softmax attention over the attended tokens, heads side by side: [1, heads * head_dim]."""
+        """Exact softmax attention over the attended tokens, heads concatenated: [1, heads * head_dim]."""
         keys, values = self._by_query_head(self.k[layer]), self._by_query_head(self.v[layer])
         mixed: Vector = []
         for q, k, v, tokens in zip(queries, keys, values, attended, strict=True):

@@ -54,7 +54,7 @@ def cell(**changes: Any) -> Cell:
 def record(
     of: Cell | None = None, *, seconds: float | None = None, status: Status = Status.OK, **changes: Any
 ) -> Record:
-    """A record of a cell that ran: the longer the prompt the dearer, and mpcache cheaper than full."""
+    """A record of a cell that ran: cost grows with the prompt, and mpcache is cheaper than full."""
     of = of or cell()
     small = 0.75 if of.policy.name == "mpcache" else 1.0
     per_token = seconds if seconds is not None else (8.0 + of.seq_len / 64 * small) * (1 + 0.03 * of.repeat)
@@ -112,7 +112,7 @@ def failure(of: Cell | None = None, status: Status = Status.PARTY_DIED, **change
 
 
 def result(role: str, *, tokens: int = 2, seconds: float = 4.0, **changes: Any) -> dict[str, Any]:
-    """What a party returns from a cell."""
+    """The result of a party for a cell."""
     stages = [
         {"stage": "setup.weights", "phase": "setup", "seconds": 9.0, "blocked_seconds": 0.0},
         {"stage": "offline.triples", "phase": "offline", "seconds": 1.0, "blocked_seconds": 0.5},

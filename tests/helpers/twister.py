@@ -1,4 +1,4 @@
-"""What a client that only looks does with CrypTen's own generator: solves for its state, and predicts it."""
+"""The attack of a semi-honest client on CrypTen's own generator: solves for its state, and predicts it."""
 
 from collections.abc import Sequence
 

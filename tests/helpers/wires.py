@@ -20,7 +20,7 @@ from parties.transport.link import Link
 from parties.transport.mesh import Address, Listener, Mesh, connect
 
 SESSION = "a-secret-session"
-PATIENCE_S = 120.0  # nothing that works takes as long, however busy the machine
+PATIENCE_S = 120.0  # longer than any working call takes on a busy machine
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,4 @@
-"""The verbs of a host, and what its kernel allows."""
+"""The verbs of a host, and the capabilities of its kernel."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The lab's hosts are hosts, and its links are what is asked for."""
+"""The lab's hosts behave as hosts, and its links match the profile."""
 
 # ruff: noqa: S108 - a host's /tmp is its own
 
@@ -64,7 +64,7 @@ def test_links_by_relay_match_the_profile(lab: Lab, name: str) -> None:
         assert len(measured) == 6
         assert network.deviations(measured, TOLERANCE) == ()
         for (src, dst), got in measured.items():
-            # what the relay takes off for its own delay is half a millisecond where the machine was busy as it was read
+            # the relay may subtract half a millisecond for its own delay if the machine was busy when that was measured
             assert got.rtt_ms >= network.profile.rtt_ms(src, dst) * 0.9 - 0.5
             assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf"))
 

@@ -1,4 +1,4 @@
-"""Whatever dies or stalls on the way: nothing stays, and nothing that was to be shaped is quietly unshaped."""
+"""Processes that die or stall: nothing is left behind, and no shaped link silently becomes unshaped."""
 
 # ruff: noqa: S108 - a host's /tmp is its own
 

@@ -1,4 +1,4 @@
-"""Which probes are tried again, and what becomes of a link that cannot be probed; the probes are scripted."""
+"""Retries of probes, and links that cannot be probed; the probes are scripted."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Profiles say what links should be like, and refuse what no link can be."""
+"""Profiles describe links, and refuse impossible values."""
 
 import math
 from typing import Any

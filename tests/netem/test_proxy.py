@@ -62,8 +62,8 @@ def profile(**values: Any) -> NetworkProfile:
 
 def receive(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
-    while len(data) < size and (piece := connection.recv(1 << 20)):
-        data += piece
+    while len(data) < size and (chunk := connection.recv(1 << 20)):
+        data += chunk
     return bytes(data)
 
 
@@ -79,7 +79,7 @@ def test_every_ordered_pair_has_its_own_delay_and_rate(parties: Parties) -> None
         assert len(measured) == 6
         assert measured["client", "server"].rtt_ms >= 14 - 1
         assert measured["server", "dealer"].rtt_ms >= 8 - 1
-        # What a shared machine can do to the numbers is delay and slow down; what it cannot is to beat the link.
+        # A shared machine can delay and slow down the traffic, but never exceed the link.
         for (src, dst), got in measured.items():
             assert got.rate_mbit <= asked.link(src, dst).rate_mbit * 1.1
             assert got.rtt_p99_ms >= got.rtt_ms

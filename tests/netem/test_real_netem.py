@@ -1,4 +1,4 @@
-"""Our commands on a stock kernel with netem, and the relay beside it: a whole lab under Debian's user-mode-linux."""
+"""Our commands on a stock kernel with netem, compared with the relay: a lab under Debian's user-mode-linux."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rules go on under a lease and come off with it; what is not ours stays. The tc here only takes notes."""
+"""Rules are added and removed with a lease; foreign rules stay. The `tc` of these tests only logs its calls."""
 
 import contextlib
 import json

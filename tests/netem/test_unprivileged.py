@@ -1,4 +1,4 @@
-"""Without root: an ordinary user still has a WAN on loopback, and an error names what else needs root."""
+"""Without root: an ordinary user still has a WAN on loopback, and errors name the features that need root."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ NOBODY = 65534
 
 
 def as_nobody(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command as an ordinary user without any capability, who may read what the present user may."""
+    """Runs a command as an ordinary user without any capability, but with the present user's read access."""
     drop = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.geteuid() == 0 else []
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
     return subprocess.run([*drop, *argv], capture_output=True, text=True, env=environment, cwd="/", timeout=120)

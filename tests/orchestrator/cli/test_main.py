@@ -75,8 +75,8 @@ def test_a_run_records_reports_and_prints_where(file: Path, tmp_path: Path, swep
     assert done.exit_code == 0, done.output
     assert len(swept) == 2
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
-    for said in ("report.html", "report.md", "online rounds", "mpcache"):
-        assert said in done.output
+    for expected in ("report.html", "report.md", "online rounds", "mpcache"):
+        assert expected in done.output
 
 
 @pytest.mark.slow
@@ -155,8 +155,8 @@ def test_a_bad_experiment_is_exit_code_2_with_all_its_errors(tmp_path: Path) -> 
     path.write_text("name: x\nmodel: random:tiny-llama\nengnes: [crypten]\nseq_lens: [0]\n")
     done = call("run", path, "--out", tmp_path / "out")
     assert done.exit_code == 2
-    for said in ("engnes", "write engines", "seq_lens[0]", "prompt", "policies"):
-        assert said in done.output
+    for expected in ("engnes", "write engines", "seq_lens[0]", "prompt", "policies"):
+        assert expected in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
 

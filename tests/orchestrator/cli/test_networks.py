@@ -50,7 +50,7 @@ def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["networks", "show", "wann"], "'wann' is not allowed; give one of none, lan, wan"),
         (["networks", "show", "wan", "--tc"], "at least two addresses"),
@@ -58,10 +58,10 @@ def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -
         (["lab", "down", "--lab", "nope"], "nope names 0 labs"),
     ],
 )
-def test_a_bad_word_is_an_error_of_one_line(words: list[str], said: str, state: Path) -> None:
+def test_a_bad_word_is_an_error_of_one_line(words: list[str], expected: str, state: Path) -> None:
     shown = invoke(*words)
     assert shown.exit_code == 2
-    assert said in shown.stderr
+    assert expected in shown.stderr
     assert "Traceback" not in shown.output
 
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of the hosts' answers."""
+"""Findings of the doctor from the replies of hosts."""
 
 import socket
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ SECONDS = st.floats(min_value=1e-4, max_value=10)
 
 @dataclass(eq=False)
 class NearHost:
-    """A host whose doctor works in this process; some verbs may be answered by others."""
+    """A host whose doctor runs in this process; the replies to some verbs may be replaced."""
 
     address: str = "127.0.0.1"
     name: str = "near"
@@ -141,7 +141,7 @@ def test_an_address_that_no_interface_has_is_reported(pair: Any) -> None:
 def test_an_unreachable_pair_is_the_only_one_to_fix(pair: Any) -> None:
     with socket.create_server(("127.0.0.3", 0)) as closed:
         address = closed.getsockname()
-    pair[1].instead["listen"] = {"address": address}  # it listens, and nobody gets through
+    pair[1].instead["listen"] = {"address": address}  # it listens and cannot be reached
     found = [one for one in reach(pair, [Endpoint(host, host.address) for host in pair]) if one.check == "reach"]
     assert {one.where: one.verdict for one in found} == {"right > left": Verdict.OK, "left > right": Verdict.FIX}
     (broken,) = (one for one in found if one.verdict is Verdict.FIX)

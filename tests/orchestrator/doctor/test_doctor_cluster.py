@@ -104,7 +104,7 @@ def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--address", "nowhere"], "host:port"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
@@ -112,11 +112,11 @@ def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path)
         (["--out", __file__], "cannot read"),
     ],
 )
-def test_bad_input_is_refused(arguments: list[str], told: str) -> None:
+def test_bad_input_is_refused(arguments: list[str], expected: str) -> None:
     ray.shutdown()
     result = CliRunner().invoke(app, ["doctor", *arguments])
     assert result.exit_code == 2
-    assert told in result.output
+    assert expected in result.output
 
 
 def test_this_machine_alone_needs_no_cluster_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

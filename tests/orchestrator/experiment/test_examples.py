@@ -34,10 +34,10 @@ def name(path: Path) -> str:
 def toy(path: Path, folder: Path, changes: dict[str, Any]) -> Path:
     """A copy whose prompt files are where they were, seen from it."""
     shutil.copytree(path.parent, folder, dirs_exist_ok=True)
-    told = yaml.safe_load(path.read_text()) | changes
-    told.pop("exclude", None)  # names lengths that the copy has not
+    content = yaml.safe_load(path.read_text()) | changes
+    content.pop("exclude", None)  # names lengths that the copy lacks
     copy = folder / "toy.yaml"
-    copy.write_text(yaml.safe_dump(told))
+    copy.write_text(yaml.safe_dump(content))
     return copy
 
 

@@ -212,7 +212,7 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "a mapping"),
         (b"- a\n- b\n", "a mapping"),
@@ -223,10 +223,12 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
         (b"name: !!python/object/apply:os.system [ls]\n", "a tag (!…)"),
     ],
 )
-def test_a_file_that_is_not_an_experiment_is_refused_with_the_reason(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
         load_experiment(path)
     assert str(path) in str(caught.value)
 
@@ -311,7 +313,7 @@ def test_paths_that_cannot_be_looked_up_are_named_with_their_key(
         for key, changes in (("model", {"model": value}), ("prompt.text_file", {"prompt": {"text_file": value}})):
             assert list(problems(tmp_path, **changes)) == [key]
     assert "home folder" in problems(tmp_path, model="~no-such-user/model")["model"].allowed
-    # Root may look into every folder, so the system's refusal is put in its mouth.
+    # Root may look into every folder, so the refusal is simulated.
     monkeypatch.setattr(Path, "exists", refuse)
     found = problems(tmp_path, model="m/odel", prompt={"text_file": "locked/prompt.txt"})
     assert all("Permission denied" in found[key].allowed for key in ("model", "prompt.text_file"))

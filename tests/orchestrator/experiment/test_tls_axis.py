@@ -1,4 +1,4 @@
-"""Networks with `+tls`: the same links and counts, other cells, and parties that take nobody without a certificate."""
+"""Networks with `+tls`: the same links and counts, other cells, and parties that refuse peers without a certificate."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +63,7 @@ def test_a_bad_network_is_refused_with_the_reason(given: object, words: str) -> 
 
 
 def joined(stranger: str = "") -> dict[str, dict[str, Any]]:
-    """What the actors tell who connect with certificates of one run, but for a stranger."""
+    """The results of actors that connect with certificates of one run, except for a stranger."""
     actors = {role: PartyActor(role, 4, f"{FakeParty.__module__}:FakeParty") for role in ROLES}
     authority = Authority()
     for role, actor in actors.items():
@@ -73,10 +73,10 @@ def joined(stranger: str = "") -> dict[str, dict[str, Any]]:
     addresses = {role: actor.open("127.0.0.1", 0, "session", 5.0)["address"] for role, actor in actors.items()}
     peers = {role: {peer: at for peer, at in addresses.items() if peer != role} for role in ROLES}
     with ThreadPoolExecutor(len(ROLES)) as pool:
-        told = dict(zip(ROLES, pool.map(lambda role: actors[role].connect(peers[role]), ROLES), strict=True))
+        results = dict(zip(ROLES, pool.map(lambda role: actors[role].connect(peers[role]), ROLES), strict=True))
     for actor in actors.values():
         assert actor.close() == {}
-    return told
+    return results
 
 
 def test_parties_of_one_run_connect() -> None:
@@ -84,10 +84,10 @@ def test_parties_of_one_run_connect() -> None:
 
 
 def test_a_party_with_another_runs_certificate_is_refused() -> None:
-    told = joined(stranger="dealer")
-    assert all("error" in answer for answer in told.values())
-    assert told["dealer"]["error"]["status"] == "config_error"
-    assert "no TLS with" in told["dealer"]["error"]["message"]
+    results = joined(stranger="dealer")
+    assert all("error" in answer for answer in results.values())
+    assert results["dealer"]["error"]["status"] == "config_error"
+    assert "no TLS with" in results["dealer"]["error"]["message"]
 
 
 @pytest.mark.ray

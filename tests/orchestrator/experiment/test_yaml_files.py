@@ -27,7 +27,7 @@ def test_merges_are_flattened_and_explicit_keys_take_precedence(text: str, found
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("name: a\nmodel: {{ model }}\n", "line 2: a key must be text, and this one is a mapping; quote"),
         ("seq_lens: [{{ a }}, 64]\n", "line 1: a key must be text, and this one is a mapping; quote"),
@@ -55,10 +55,10 @@ def test_merges_are_flattened_and_explicit_keys_take_precedence(text: str, found
         ("[" * 5000, "nested too deeply"),
     ],
 )
-def test_invalid_yaml_is_refused_with_its_line(text: str, said: str) -> None:
+def test_invalid_yaml_is_refused_with_its_line(text: str, expected: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["[{}]", "{{<<: [{}]}}"])
@@ -103,7 +103,7 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "the file: nothing; allowed: a mapping with the keys a, b"),
         (b"# only a comment\n", "the file: nothing; allowed: a mapping"),
@@ -113,9 +113,9 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
         (b"a: " + b"x" * MOST_CHARACTERS, "the file: more than 1,000,000 characters"),
     ],
 )
-def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_mapping(path, ["a", "b"], "docs/experiments.md")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)

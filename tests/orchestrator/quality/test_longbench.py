@@ -73,17 +73,17 @@ def test_every_set_is_known() -> None:
 @pytest.mark.usefixtures("by_character")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_score_is_the_published_one(tmp_path: Path, name: str) -> None:
-    said, right, score = SCORES[forms()[name]["metric"]]
+    answer, right, score = SCORES[forms()[name]["metric"]]
     sample = the_sample(tmp_path, name, answers=[right])
-    assert sample.metric(said, ("Paragraph 9, 段落9", *sample.answers)) == pytest.approx(score, abs=1e-6)
+    assert sample.metric(answer, ("Paragraph 9, 段落9", *sample.answers)) == pytest.approx(score, abs=1e-6)
 
 
 @pytest.mark.usefixtures("by_character")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_of_few_shot_sets_only_the_first_line_counts(tmp_path: Path, name: str) -> None:
-    said, right, _ = SCORES[forms()[name]["metric"]]
+    answer, right, _ = SCORES[forms()[name]["metric"]]
     sample = the_sample(tmp_path, name, answers=[right])
-    same = sample.metric(f"\n\n{said}\n7 {said} animal 乙", sample.answers) == sample.metric(said, sample.answers)
+    same = sample.metric(f"\n\n{answer}\n7 {answer} animal 乙", sample.answers) == sample.metric(answer, sample.answers)
     assert same == (name in ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"))  # code: by its own metric
 
 

@@ -29,7 +29,7 @@ from orchestrator.records.store import StoreError
 from parties.models import Tokenizer, load_tokenizer
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    warnings.simplefilter("ignore")  # what it imports is not ours to mend
+    warnings.simplefilter("ignore")  # its dependencies warn
     importlib.import_module("kvpress")  # so that no test is the first to
 
 MODEL = "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048"
@@ -67,7 +67,7 @@ def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -
     report = (out / "report.md").read_text()
     assert "| full | 100.0% | 100.0% |" in report
     assert "question visible | question hidden" in report
-    (out / "results.jsonl").write_text("\n".join(results[:-5]) + "\n" + results[-5][:40])  # torn
+    (out / "results.jsonl").write_text("\n".join(results[:-5]) + "\n" + results[-5][:40])  # a truncated line
     code, output = evaluate(path, out, "--dry-run")
     assert "36 points, 5 left: 1 prompts to read" in output
     assert evaluate(path, out)[0] == 0
@@ -116,14 +116,14 @@ def longbench_file(folder: Path, *sets: str) -> dict[str, str]:
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """What was compressed, in order."""
+    """The compressed prompts, in order."""
     found, read = list[list[int]](), Reader.read
 
-    def noted(self: Reader, tokens: Sequence[int]) -> Prefix:
+    def recording(self: Reader, tokens: Sequence[int]) -> Prefix:
         found.append(list(tokens))
         return read(self, tokens)
 
-    monkeypatch.setattr(Reader, "read", noted)
+    monkeypatch.setattr(Reader, "read", recording)
     return found
 
 

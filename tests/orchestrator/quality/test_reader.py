@@ -94,4 +94,4 @@ def test_measures_are_those_of_their_formulas() -> None:
     second = 0.9 * torch.tensor(0.9 / 0.8).log() + 0.1 * torch.tensor(0.1 / 0.2).log()
     assert found.kl == pytest.approx(float((first + second) / 2), abs=1e-6)
     assert found.nll == pytest.approx(-(torch.tensor(0.75).log() + torch.tensor(0.8).log()).item() / 2, abs=1e-6)
-    assert found.agreement == 0.5  # the first row's tie goes to token 0, ours says 1
+    assert found.agreement == 0.5  # the first row's tie goes to token 0, ours gives 1

@@ -53,7 +53,7 @@ def test_a_failure_has_an_error_and_a_measurement_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"id": "0" * 16}, "not that of the cell"),
         ({"started": datetime(2026, 3, 1)}, "timezone"),
@@ -64,8 +64,8 @@ def test_a_failure_has_an_error_and_a_measurement_has_none() -> None:
         ({"sceonds": 1}, "Extra inputs"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
         Record.model_validate(samples.record().model_dump() | changes)
 
 

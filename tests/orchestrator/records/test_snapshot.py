@@ -1,4 +1,4 @@
-"""A run goes on with what it was started with, or says why not."""
+"""A run resumes with its own experiment and prompt, or is refused with the reason."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from tests.helpers import samples
 def freeze(folder: Path, experiment: Experiment, *, record: bool = True, update: bool = False) -> Snapshot:
     """Begins or resumes a run; after this it has a record, if asked."""
     with RecordStore(folder) as store:
-        frozen = Snapshot(store, experiment, expand(experiment), update=update)
+        snapshot = Snapshot(store, experiment, expand(experiment), update=update)
         if record:
             store.append(samples.record(expand(experiment)[0]))
-    return frozen
+    return snapshot
 
 
 def with_prompt(folder: Path, text: str = "a secret plan") -> Experiment:
@@ -40,7 +40,7 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "expected"),
     [
         ({"seq_lens": [128]}, r"seq_lens: \[128, 256, 512\] then, \[128\] now"),
         ({"policies": ["full"]}, "policies"),
@@ -49,10 +49,12 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
         ({"exclude": [{"seq_len": 256}]}, "exclude"),
     ],
 )
-def test_an_edited_experiment_is_refused_with_the_changed_keys(tmp_path: Path, edit: dict[str, Any], said: str) -> None:
+def test_an_edited_experiment_is_refused_with_the_changed_keys(
+    tmp_path: Path, edit: dict[str, Any], expected: str
+) -> None:
     freeze(tmp_path, samples.experiment())
     before = (tmp_path / "experiment.yaml").read_bytes()
-    with pytest.raises(StoreError, match=f"{said}.*--update"):
+    with pytest.raises(StoreError, match=f"{expected}.*--update"):
         freeze(tmp_path, samples.experiment(**edit))
     assert (tmp_path / "experiment.yaml").read_bytes() == before
 
@@ -75,20 +77,20 @@ def test_before_the_first_record_anything_may_change(tmp_path: Path) -> None:
 
 def test_a_prompt_edited_under_a_run_is_noticed_and_never_copied(tmp_path: Path) -> None:
     experiment, out = with_prompt(tmp_path), tmp_path / "out"
-    frozen = freeze(out, experiment)
+    snapshot = freeze(out, experiment)
     assert not [path for path in out.iterdir() if b"secret plan" in path.read_bytes()]
     (tmp_path / "prompt.txt").write_text("another plan")
-    for check in (frozen.check_prompt, lambda: freeze(out, experiment)):
+    for check in (snapshot.check_prompt, lambda: freeze(out, experiment)):
         with pytest.raises(StoreError, match=r"prompt\.txt is not the prompt.*--update"):
             check()
     freeze(out, experiment, update=True).check_prompt()
 
 
 def test_a_prompt_that_is_gone_is_named(tmp_path: Path) -> None:
-    frozen = freeze(tmp_path / "out", with_prompt(tmp_path))
+    snapshot = freeze(tmp_path / "out", with_prompt(tmp_path))
     (tmp_path / "prompt.txt").unlink()
     with pytest.raises(StoreError, match=r"cannot read the prompt .*prompt\.txt"):
-        frozen.check_prompt()
+        snapshot.check_prompt()
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "prompt.json"])

@@ -136,8 +136,8 @@ def _write_until_killed(folder: Path, ready: IO[bytes]) -> None:
 
 def test_sigkill_of_the_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as ready, os.fdopen(writing, "wb") as told:
-        writer = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(tmp_path, told))
+    with os.fdopen(reading, "rb") as ready, os.fdopen(writing, "wb") as appends:
+        writer = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(tmp_path, appends))
         writer.start()
         appended = len(ready.read(5))
         assert writer.pid is not None
@@ -208,11 +208,11 @@ def test_each_line_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(tmp_path)
     parsed, validate = list[bytes](), Record.model_validate_json
 
-    def noted(line: bytes) -> Record:
+    def counting(line: bytes) -> Record:
         parsed.append(line)
         return validate(line)
 
-    monkeypatch.setattr(Record, "model_validate_json", noted)
+    monkeypatch.setattr(Record, "model_validate_json", counting)
     with RecordStore(tmp_path) as store:
         store.append(RECORDS[3])
         assert list(store.latest().values()) == list(store.read()) == RECORDS[:4]

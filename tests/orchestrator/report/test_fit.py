@@ -1,4 +1,4 @@
-"""What the report derives: a fitted model, speed-ups, and tables for other programs."""
+"""Derived results of a report: a fitted model, speed-ups, and tables for other programs."""
 
 import csv
 import io

@@ -68,8 +68,8 @@ def test_the_first_screen_shows_the_run_its_hosts_and_its_trust_model(swept: tup
     _, page, text = swept
     for content in (page, text):
         screen = content[: content.index("Against the full cache")]
-        for said in ("synthetic", "11 ok", "1 party_died", "128, 256, 512 tokens", "a processor, 2 cores"):
-            assert said in re.sub(r"\\", "", screen)
+        for expected in ("synthetic", "11 ok", "1 party_died", "128, 256, 512 tokens", "a processor, 2 cores"):
+            assert expected in re.sub(r"\\", "", screen)
         assert "two parties and a dealer, semi-honest" in screen
         assert "the bench ran the prompt in the clear" in screen
         assert "nothing beyond the public sequence length" in screen
@@ -174,9 +174,9 @@ def test_an_incorrect_cell_is_shown_as_incorrect(tmp_path: Path) -> None:
 
 def test_failures_alone_make_a_report(tmp_path: Path) -> None:
     page, text = report(tmp_path, samples.failure(), samples.failure(samples.cell(seed=1), Status.TIMEOUT))
-    for said in ("party_died", "timeout", "server is gone; look at dmesg", "softmax"):
-        assert said in page
-        assert said in re.sub(r"\\", "", text)
+    for expected in ("party_died", "timeout", "server is gone; look at dmesg", "softmax"):
+        assert expected in page
+        assert expected in re.sub(r"\\", "", text)
     assert "<svg" not in page
     assert "One decoded token" not in page
 
@@ -207,7 +207,7 @@ def test_warnings_that_differ_only_in_their_numbers_are_shown_once(tmp_path: Pat
     cells = expand(samples.experiment(repeats=3))[:3]
     texts = ("10.77.0.10 sent 1,024 bytes", "10.77.0.11 sent 7 bytes", "10.77.0.11 sent nothing")
     pairs = zip(cells, texts, strict=True)
-    page, text = report(tmp_path, *(samples.record(cell, warnings=(said,)) for cell, said in pairs))
+    page, text = report(tmp_path, *(samples.record(cell, warnings=(warning,)) for cell, warning in pairs))
     assert "10.77.0.10 sent 1,024 bytes (2 cells; the numbers are the first one's)" in text
     assert text.count("| Warning |") == 2
     assert page.count("10.77.0.11 sent") == 1
@@ -246,9 +246,9 @@ def test_links_are_shown_as_requested_and_measured(tmp_path: Path) -> None:
     pairs = zip(cells, links, strict=True)
     page, text = report(tmp_path, *(samples.record(cell, links=(link,)) for cell, link in pairs))
     (row,) = [line for line in text.replace("\\", "").splitlines() if line.startswith("| none | client | server |")]
-    told = ["3", "RTT 40 ms, delay 20 ms", "RTT 40.8 (40.3 to 41) ms, rate 381 Mbit/s", "n/a"]
-    assert [part.strip() for part in row.strip("|").split("|")][3:] == told
-    assert all(f">{part}<" in page for part in told)
+    expected = ["3", "RTT 40 ms, delay 20 ms", "RTT 40.8 (40.3 to 41) ms, rate 381 Mbit/s", "n/a"]
+    assert [part.strip() for part in row.strip("|").split("|")][3:] == expected
+    assert all(f">{part}<" in page for part in expected)
 
 
 def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_figures_survive_names_that_look_like_mathematics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -300,8 +300,8 @@ def test_figures_survive_names_that_look_like_mathematics() -> None:
         (None, "n/a"),
     ],
 )
-def test_bytes_are_decimal(value: float | None, said: str) -> None:
-    assert byte_count(value) == said
+def test_bytes_are_decimal(value: float | None, expected: str) -> None:
+    assert byte_count(value) == expected
 
 
 def test_numbers_have_three_digits_and_no_exponent() -> None:

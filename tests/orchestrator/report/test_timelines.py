@@ -12,15 +12,15 @@ from orchestrator.report import render
 from orchestrator.report.figures import as_svg
 from orchestrator.report.timelines import MOST_CELLS, draw_timelines
 from tests.helpers.samples import cell, experiment, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 
 
 def save(folder: Path, of: str, seconds: int = 20, **changes: object) -> None:
-    """A time series as a run leaves it."""
+    """Saves a time series as a run does."""
     clock = Clock()
     line = Timeline(of, clock)
     for t in range(seconds):
-        line.add(said(t, **changes))
+        line.add(progress_at(t, **changes))
         clock.now += 1
     line.save(folder)
 
@@ -49,7 +49,7 @@ def test_a_damaged_time_series_does_not_break_the_report(tmp_path: Path) -> None
     with RecordStore(tmp_path) as store:
         store.append(record())
     save(tmp_path, cell().id)
-    next((tmp_path / "timeline").iterdir()).write_bytes(b"torn")
+    next((tmp_path / "timeline").iterdir()).write_bytes(b"damaged")
     assert "Time series" not in render(tmp_path)[0].read_text()
 
 

@@ -1,4 +1,4 @@
-"""Cells that must fail as one before them did are on record without having run."""
+"""Cells that must fail like an earlier one are recorded without running."""
 
 import pytest
 

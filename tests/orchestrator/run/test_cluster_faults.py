@@ -57,8 +57,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 def raylet_of(node: object) -> psutil.Process:
     """The process of a node of the cluster."""
-    (told,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
-    return psutil.Process(told.process.pid)
+    (process_info,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
+    return psutil.Process(process_info.process.pid)
 
 
 def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
@@ -113,16 +113,16 @@ class Head:
         self.log.close()
 
     @property
-    def told(self) -> str:
+    def output(self) -> str:
         """What it printed."""
         return Path(self.log.name).read_text()
 
 
 def sweep(out: Path, address: str, fault: str) -> subprocess.Popen[bytes]:
-    told = {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    settings = {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, str(HELPERS / "sweep_program.py"), str(out), fault, "16", "17"]
     # Ray itself waits a minute for a head to come back before it gives up.
-    environment = os.environ | told | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    environment = os.environ | settings | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -132,22 +132,22 @@ def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_co
     head = Head(port, folder)
     try:
         wait_until(lambda: answers(port) or head.process.poll() is not None)
-        assert head.process.poll() is None, head.told
+        assert head.process.poll() is None, head.output
         with sweep(out, head.address, "pause-server-decode") as driver:
             wait_until(lambda: RecordStore(out).read() or driver.poll() is not None)
             assert driver.poll() is None, driver.communicate()[0]
             head.kill()
             finished = (out / "records.jsonl").read_bytes()
-            said, _ = driver.communicate(timeout=LONG_S)
-        assert driver.returncode != 0, said
+            printed, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode != 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
 
         head = Head(port, folder)
         wait_until(lambda: answers(port) or head.process.poll() is not None)
-        assert head.process.poll() is None, head.told
+        assert head.process.poll() is None, head.output
         with sweep(out, head.address, "pause-server-decode") as driver:
-            said, _ = driver.communicate(timeout=LONG_S)
-        assert driver.returncode == 0, said
+            printed, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode == 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
         assert Status.OK in {record.status for record in RecordStore(out).latest().values()}
     finally:

@@ -1,4 +1,4 @@
-"""A GPU whose memory is full, for real; `test_runner.py` shows what becomes of the cell."""
+"""A GPU whose memory is full, for real; `test_runner.py` tests the cell's record."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A run on emulated hosts that goes wrong: recorded, and nothing left behind."""
+"""Faults of a run on emulated hosts are recorded, and nothing is left behind."""
 
 import contextlib
 import re
@@ -61,7 +61,7 @@ class LabRun:
         self.process.wait()
 
     def await_decoding(self, cell: int = 1) -> None:
-        """Until the parties of a cell decode."""
+        """Waits until the parties of a cell decode."""
         self.wait_until(lambda: re.search(rf"cell {cell} of .*client decode/", self.log.read_text()))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
@@ -85,7 +85,7 @@ class LabRun:
 
 @pytest.fixture
 def machine() -> Iterator[None]:
-    """Whatever happens, the machine's interfaces, namespaces and queues are afterwards what they were."""
+    """Afterwards the machine's interfaces, namespaces and queues are the same as before."""
     before = seen_by_the_machine()
     yield
     assert seen_by_the_machine() == before

@@ -1,4 +1,4 @@
-"""When links are accepted, and what a record says of them."""
+"""When links are accepted, and how a record describes them."""
 
 from collections.abc import Callable, Mapping
 

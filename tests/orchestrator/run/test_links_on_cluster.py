@@ -55,13 +55,13 @@ def test_a_rate_is_set_measured_and_removed_on_hosts_that_only_ray_reaches() -> 
             lab.hosts[0].name, [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout.split("RESULT ")[1])
+        result = json.loads(done.stdout.split("RESULT ")[1])
         assert queues(lab) == before
-    assert told["backend"] == "tc"
-    assert len({told["hosts"][role] for role in ("client", "server", "dealer")}) == 3
-    assert "htb" in told["rules"]
-    assert len(told["links"]) == 6
-    for link in told["links"]:
+    assert result["backend"] == "tc"
+    assert len({result["hosts"][role] for role in ("client", "server", "dealer")}) == 3
+    assert "htb" in result["rules"]
+    assert len(result["links"]) == 6
+    for link in result["links"]:
         rate = 20 if (link["src"], link["dst"]) == ("client", "server") else 50
         assert link["asked"]["rate_mbit"] == rate
         for when in ("measured_before", "measured_after"):

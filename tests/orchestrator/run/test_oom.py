@@ -1,4 +1,4 @@
-"""A party that the kernel kills for want of memory is `oom`, and no puzzle."""
+"""A party that the kernel kills for lack of memory is recorded as `oom`."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Seats on a cluster of three nodes (emulated on this machine by Ray)."""
+"""Slots on a cluster of three nodes (emulated on this machine by Ray)."""
 
 import time
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def test_each_party_has_the_node_that_offers_its_role(placement: Placement, node
 def test_the_referee_shares_a_node(placement: Placement, nodes: dict[str, str]) -> None:
     assert placement.nodes["referee"] in nodes.values()
     host = next(role for role in PROTOCOL_ROLES if nodes[role] == placement.nodes["referee"])
-    beside = {role: placement.parties_beside(role) for role in ROLES}
-    assert beside == {role: 2 if role in (host, "referee") else 1 for role in ROLES}
+    counts = {role: placement.parties_beside(role) for role in ROLES}
+    assert counts == {role: 2 if role in (host, "referee") else 1 for role in ROLES}
 
 
 def test_an_actor_runs_where_the_placement_puts_it(placement: Placement) -> None:
@@ -90,7 +90,7 @@ def test_a_missing_gpu_is_refused_at_once_with_the_fix(nodes: dict[str, str]) ->
 
 
 def _settled_cpus() -> float:
-    """CPUs free in the cluster, once Ray has taken note of releases."""
+    """Free CPUs of the cluster, once Ray has registered releases."""
     total = ray.cluster_resources()["CPU"]
     deadline = time.monotonic() + 120
     while ray.available_resources().get("CPU") != total and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Which Ray an address or RAY_ADDRESS means, and what is told where none lets the driver in; no Ray is started."""
+"""Which Ray an address or RAY_ADDRESS selects, and the errors where none accepts the driver; no Ray is started."""
 
 import os
 import socket
@@ -65,7 +65,7 @@ def test_an_option_takes_precedence_over_the_variable(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ("http://127.0.0.1:8265", "http:// is a job server, for `mpcache-bench submit`"),
         ("https://head:8265", "https:// is a job server"),
@@ -73,7 +73,9 @@ def test_an_option_takes_precedence_over_the_variable(monkeypatch: pytest.Monkey
         ("somewhere", "host:port of the head"),
     ],
 )
-def test_an_invalid_address_is_named_with_its_origin(given: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_address_is_named_with_its_origin(
+    given: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ClusterError) as option:
         named_cluster(given)
     monkeypatch.setenv("RAY_ADDRESS", given)
@@ -81,7 +83,7 @@ def test_an_invalid_address_is_named_with_its_origin(given: str, told: str, monk
         named_cluster(None)
     for error, origin, way_out in ((option, "--address", "leave the address out"), (variable, "RAY_ADDRESS", "unset")):
         assert f"no Ray cluster at {given} ({origin})" in str(error.value)
-        assert told in str(error.value)
+        assert expected in str(error.value)
         assert way_out in str(error.value)
 
 
@@ -91,8 +93,8 @@ def test_auto_logs_the_cluster_that_it_joins_and_the_others(
     monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: "192.0.2.1:6379")
     monkeypatch.setattr(services, "find_gcs_addresses", lambda: {"192.0.2.1:6379", "192.0.2.1:7777"})
     assert named_cluster("auto") == Cluster("192.0.2.1:6379", "--address", searched=True)
-    (told,) = caplog.messages
-    assert told.index("joins the Ray cluster at 192.0.2.1:6379") < told.index("192.0.2.1:7777")
+    (message,) = caplog.messages
+    assert message.index("joins the Ray cluster at 192.0.2.1:6379") < message.index("192.0.2.1:7777")
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.9:6379")
     assert named_cluster("auto") == Cluster("192.0.2.9:6379", "RAY_ADDRESS")  # as Ray has it
 
@@ -146,7 +148,7 @@ def test_an_address_without_a_head_is_reported_at_once() -> None:
 
 
 def test_a_reply_that_is_not_from_a_head_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of what does not speak its protocol
+    server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of a server of another protocol
     with pytest.raises(ClusterError, match="does not answer as a Ray head, or requires TLS"):
         probe(cluster)
     server.stop(None).wait()

@@ -1,4 +1,4 @@
-"""Ray on a lab: a node a host, and nothing of it afterwards."""
+"""Ray on a lab: one node per host, and nothing left behind."""
 
 import sys
 from pathlib import Path

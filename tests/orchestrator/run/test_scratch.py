@@ -81,7 +81,7 @@ def test_unknown_folders_are_left(root: Path) -> None:
 
 
 def left_over(root: Path, name: str = "mpcbench-abc_12de") -> Path:
-    """What Ray writes while its folder is removed: no lock."""
+    """A folder that Ray wrote while it was removed: without a lock."""
     folder = root / name
     (folder / "session_2026-01-01" / "logs").mkdir(parents=True)
     return folder
@@ -114,6 +114,6 @@ def test_clean_lists_what_it_removed(driver: tuple[subprocess.Popen[str], Path])
     process, folder = driver
     process.kill()
     process.wait(120)
-    told = CliRunner().invoke(app, ["clean"])
-    assert told.exit_code == 0
-    assert f"removed {folder}: its driver is gone" in told.output
+    result = CliRunner().invoke(app, ["clean"])
+    assert result.exit_code == 0
+    assert f"removed {folder}: its driver is gone" in result.output

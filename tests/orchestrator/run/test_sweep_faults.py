@@ -1,4 +1,4 @@
-"""A sweep on a machine that fails it: the disk fills up, the clock is set."""
+"""A sweep on a faulty machine: the disk fills up, the clock is set."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave not a byte."""
+    """Fills the disk to the last byte."""
     with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"x" * 4096):
             pass

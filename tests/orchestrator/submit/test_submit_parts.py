@@ -1,4 +1,4 @@
-"""What `mpcache-bench submit` is made of, without a cluster."""
+"""The parts of `mpcache-bench submit`, without a cluster."""
 
 import base64
 import hashlib
@@ -153,8 +153,10 @@ def test_an_upload_too_large_for_ray_is_refused_with_its_size_and_the_largest_fi
     (tmp_path / "mine.yaml").write_text("prompt: {text_file: long.txt}\n")
     with (tmp_path / "long.txt").open("wb") as file:
         file.truncate(LIMIT_BYTES)
-    told = r"what is to be shipped has 1\d\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
-    with pytest.raises(JobError, match=f"{told} with 104.9 MB"):
+    expected = (
+        r"what is to be shipped has 1\d\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
+    )
+    with pytest.raises(JobError, match=f"{expected} with 104.9 MB"):
         ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     with (tmp_path / "long.txt").open("r+b") as file:
         file.truncate(LIMIT_BYTES // 2)
@@ -194,10 +196,10 @@ def test_without_git_the_packages_are_shipped_as_from_an_installation(
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "expected"),
     [("127.0.0.1:8265", "must be a URL"), ("ftp://host", "must be a URL"), ("http://127.0.0.1:1", "no job server")],
 )
-def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: str, tmp_path: Path) -> None:
+def test_a_bad_address_is_refused_before_anything_is_sent(address: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "name: x\nmodel: random:tiny-llama\nprompt: {random_tokens: true}\nengines: [plain]\npolicies: [full]\n"
@@ -205,7 +207,7 @@ def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: st
     )
     done = CliRunner().invoke(app, ["submit", str(file), "--address", address, "--out", str(tmp_path / "out")])
     assert done.exit_code == 2, done.output
-    assert told in done.output
+    assert expected in done.output
     assert address in done.output
 
 

@@ -1,4 +1,4 @@
-"""Recall against sums that are written out, and against what must come out at the ends."""
+"""Recall against explicit sums, and at the extremes."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def measured(kind: Any = "locret", count: int = 2) -> dict[tuple[str, float], Re
 
 
 def attention(q: Tensor, k: Tensor, head: int, at: int) -> Tensor:
-    """What one query of one head gives each token of the context."""
+    """The attention of one query of one head to each token of the context."""
     scores = torch.stack([q[head, at] @ k[head // 2, token] for token in range(CONTEXT)])
     return scores.softmax(0)
 

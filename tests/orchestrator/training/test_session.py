@@ -1,4 +1,4 @@
-"""From texts to heads that the policy takes: seeds, interruptions, what is written, and what is refused before work."""
+"""Training from texts to heads: seeds, interruptions, written files, and early errors."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class StopError(Exception):
-    """What interrupts a training."""
+    """Interrupts a training."""
 
 
 def stop_after(done: float) -> Any:

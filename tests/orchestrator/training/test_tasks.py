@@ -1,4 +1,4 @@
-"""Losses are those of the papers, seen values are those of the model, and training lowers what it says it lowers."""
+"""Losses are those of the papers, seen values are those of the model, and training lowers its loss."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Texts and settings: what is drawn, and every refusal by name."""
+"""Texts and settings: drawn windows, and every error by name."""
 
 import hashlib
 import math
@@ -72,7 +72,7 @@ def test_the_leading_token_is_read_apart_from_the_text(tmp_path: Path) -> None:
     inner = tokenizers.Tokenizer.from_str(TOKENIZER.to_json())
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 5)])
     path = write_text(tmp_path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is no part of the text
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is not part of the text
     text = read_text(path, Tokenizer(inner, inner.get_vocab_size()), 32)
     assert (text.tokens, text.leading) == (TOKENIZER.encode(path.read_text(encoding="utf-8-sig")), (5,))
 

@@ -15,7 +15,7 @@ from parties.metering.serving import HttpServer
 from tests.helpers.browser import Page, browsing
 from tests.helpers.needs import needs
 from tests.helpers.samples import cell, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 from tests.orchestrator.watch.test_watch import AS_IT_IS, LINKS
 
 pytestmark = [
@@ -43,7 +43,7 @@ class Served:
 
     def work(self, start: int, stop: int) -> None:
         for t in range(start, stop):
-            self.watch.update(said(t))
+            self.watch.update(progress_at(t))
             self.clock.now += 1
 
 
@@ -55,7 +55,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def visit(served: Served, folder: Path, look: Callable[[Page], Awaitable[None]]) -> None:
-    """Opens the page and looks at it; its scripts must not fail meanwhile."""
+    """Opens the page and checks it; its scripts must not fail meanwhile."""
 
     async def session() -> None:
         async with browsing(served.url, folder / "profile") as page:
@@ -116,7 +116,7 @@ def test_a_party_without_progress_leaves_a_gap(served: Served, tmp_path: Path) -
     served.begin()
     served.work(0, 5)
     for t in range(5, 9):
-        served.watch.update(said(t, server={"uptime_seconds": 14}))
+        served.watch.update(progress_at(t, server={"uptime_seconds": 14}))
         served.clock.now += 1
 
     async def look(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""What the driver serves over HTTP, and the doors by which a lab's driver serves the machine outside."""
+"""The HTTP server of the driver, and the inherited sockets by which a lab's driver serves the machine outside."""
 
 import http.client
 import json
@@ -92,8 +92,8 @@ def test_the_page_needs_nothing_from_elsewhere(watch: Watch) -> None:
         assert "--paper" in text
         asked = text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not any(away in asked for away in ("http://", "https://", "src=", "@import"))
-        told = json.loads(get(address, "/news?cell=&generation=-1&seen=0")[2])
-    assert (told["run"], told["total"], told["samples"]) == ("run-1", 2, [])
+        reply = json.loads(get(address, "/news?cell=&generation=-1&seen=0")[2])
+    assert (reply["run"], reply["total"], reply["samples"]) == ("run-1", 2, [])
 
 
 @pytest.mark.parametrize(

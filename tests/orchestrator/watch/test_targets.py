@@ -106,10 +106,10 @@ def test_only_runs_whose_driver_was_killed_are_removed(tmp_path: Path) -> None:
         for name, listener in (("alive", alive), ("killed", killed)):
             TargetFile([tmp_path / f"{name}.json"], name, listener.getsockname()).write({})
         (tmp_path / "other.json").write_text('[{"targets": ["127.0.0.1:1"], "labels": {}}]')
-        (tmp_path / "torn.json").write_text("[{")
+        (tmp_path / "partial.json").write_text("[{")
         killed.close()
         assert forget_ended(tmp_path) == ["killed"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive.json", "other.json", "torn.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive.json", "other.json", "partial.json"]
 
 
 def test_the_folder_of_all_runs_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_prometheus_of_another_user_can_read_what_root_wrote(tmp_path: Path, m
     monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path / "state"))
     before = os.umask(0o077)
     try:
-        leases = state_dir("leases")  # an earlier run's, which nobody else is to see
+        leases = state_dir("leases")  # an earlier run's, which is private
         path = targets_dir() / "run.json"
         with TargetFile([path], "run", DRIVER):
             assert path.stat().st_mode & 0o777 == 0o644

@@ -1,4 +1,4 @@
-"""What the driver serves of its run, held to the registry, and what the live page is told."""
+"""The metrics of the driver, compared with the registry, and the data of the live page."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.metering.registry import BY_NAME, METRICS
 from tests.helpers.samples import cell, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 
 LINKS = [
     LinkReading(
@@ -42,11 +42,11 @@ class Run:
 
     def work(self, seconds: int, start: int = 0) -> None:
         for t in range(start, start + seconds):
-            self.watch.update(said(t))
+            self.watch.update(progress_at(t))
             self.clock.now += 1
 
     def served(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Samples by metric, then by the values of its labels beside the party."""
+        """Samples by metric, then by the values of its labels except the party."""
         registry = CollectorRegistry()
         registry.register(DriverCollector(self.watch))
         found: dict[str, dict[tuple[str, ...], float]] = {}
@@ -90,7 +90,7 @@ def test_a_cell_brings_its_parameters_links_and_what_is_used_of_them(run: Run) -
     assert served["mpcbench_link_asked_rtt_seconds"][pair] == pytest.approx(0.010)
     assert served["mpcbench_link_asked_loss_ratio"][pair] == pytest.approx(0.01)
     assert served["mpcbench_link_measured_rtt_seconds"][pair] == pytest.approx(0.0102)
-    assert served["mpcbench_link_used_ratio"][pair] == pytest.approx(0.1)  # a megabyte a second of ten
+    assert served["mpcbench_link_used_ratio"][pair] == pytest.approx(0.1)  # one of ten megabytes per second
     assert ("client", "dealer") not in served["mpcbench_link_asked_rtt_seconds"]
     assert served["mpcbench_link_used_ratio"]["client", "dealer"] == pytest.approx(0.001)
     assert served["mpcbench_cell_elapsed_seconds"] == {("driver",): 4}
@@ -155,9 +155,7 @@ def test_a_failed_cell_is_reported_with_its_cause_and_its_time_series_is_kept(ru
     run.work(3)
     run.watch.end(failure(status=Status.TIMEOUT), "the client's secret")
     page = run.watch.page("", -1, 0)
-    assert [(told["status"], told["error"]) for told in page["finished"]] == [
-        ("timeout", "server is gone; look at dmesg")
-    ]
+    assert [(row["status"], row["error"]) for row in page["finished"]] == [("timeout", "server is gone; look at dmesg")]
     assert "secret" not in str(page)
     assert len(load(tmp_path, cell().id)) == 3
 

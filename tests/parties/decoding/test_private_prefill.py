@@ -49,7 +49,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "large": job(model=large(tmp_path_factory.mktemp("models")), seq_len=8),
     }
     with Four() as four:
-        yield {name: {role: told[0] for role, told in four.run(cell).items()} for name, cell in wanted.items()}
+        yield {name: {role: outcomes[0] for role, outcomes in four.run(cell).items()} for name, cell in wanted.items()}
 
 
 PRIVATE = ("full", "mpcache", "one_token", "gpt2", "crypten")
@@ -68,13 +68,13 @@ def test_decoding_after_a_private_prompt_is_correct(cells: Any, name: str) -> No
 
 
 def test_possible_truncation_failures_are_reported_with_their_probability(cells: Any) -> None:
-    told = cells["large"]["referee"]
-    left = told["check"]["out_of_range"]
+    referee = cells["large"]["referee"]
+    left = referee["check"]["out_of_range"]
     assert left["number"] in ("output of gate_up", "product")
     assert (left["layer"], left["token"], left["kind"]) == (0, 0, "rare")
     assert 0 < left["chance"] < 1e-4
-    assert told["check"]["tokens_match"], "unlikely is not wrong"
-    (warning,) = told["warnings"]
+    assert referee["check"]["tokens_match"], "unlikely is not wrong"
+    (warning,) = referee["warnings"]
     assert all(part in warning for part in (left["number"], "of layer 0", "fss", f"{left['chance']:.1e}"))
     assert not any(cells[name]["referee"]["warnings"] for name in PRIVATE)
 

@@ -121,7 +121,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, flo
         "seq_len": 12, "new_tokens": 2, **cell,
     })  # fmt: skip
     with pytest.raises(OutOfRange) as caught:
-        Referee({}, meter, Progress(meter)).run(job)  # type: ignore[arg-type]  # nobody is asked for anything
+        Referee({}, meter, Progress(meter)).run(job)  # type: ignore[arg-type]  # no party is used
     return caught.value
 
 

@@ -82,9 +82,9 @@ def test_heads_of_another_kind_or_model_are_refused(tmp_path: Path) -> None:
     assert "'locret', the policy needs 'attention_gate'" in refusal(path, "attention_gate")
     other = fingerprint(SPEC, random_weights(SPEC, seed=1))
     assert other != MODEL
-    said = refusal(path, model=other)
-    assert MODEL in said
-    assert other in said
+    message = refusal(path, model=other)
+    assert MODEL in message
+    assert other in message
     assert fingerprint(replace(SPEC, n_layers=3), WEIGHTS) != MODEL, "the same weights in another shape"
 
 
@@ -98,14 +98,14 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_damaged_heads_are_refused_with_the_reason(name: str, tmp_path: Path) -> None:
-    said, change = CHANGES[name]
+    expected, change = CHANGES[name]
     head = random_head("locret", SPEC, WEIGHTS)
     if isinstance(change, dict):
         path = saved(tmp_path, **change)
     else:
         tensors = {key: tensor for key, tensor in head.tensors.items() if key != "layers.1.out"}
         path = saved(tmp_path, tensors=tensors if change is None else tensors | {"layers.1.out": change})
-    assert said in refusal(path)
+    assert expected in refusal(path)
 
 
 def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("version", "2"), ("format", "x"), ("kind", "oracle"), ("width", "many")])
 def test_metadata_that_is_not_known_is_refused(key: str, value: str, tmp_path: Path) -> None:
     path = saved(tmp_path)
-    told = {"format": "mpcache-bench.head", "version": "1", "kind": "locret", "fingerprint": MODEL, "width": "8"}
-    save_file(load_file(path), path, metadata=told | {key: value})
+    metadata = {"format": "mpcache-bench.head", "version": "1", "kind": "locret", "fingerprint": MODEL, "width": "8"}
+    save_file(load_file(path), path, metadata=metadata | {key: value})
     assert repr(value) in refusal(path)
 
 

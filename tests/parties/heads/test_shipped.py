@@ -1,4 +1,4 @@
-"""Heads that come with the project: found by model name, small, and better than chance."""
+"""Heads that are shipped with the project: found by model name, small, and better than chance."""
 
 import re
 from dataclasses import replace

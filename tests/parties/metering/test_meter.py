@@ -16,7 +16,7 @@ NAMES = ("softmax", "topk", "offline.triples", "bench.check")
 
 
 class Clock:
-    """Stands still until told; whole seconds, so that sums are exact."""
+    """A clock that only moves when advanced; whole seconds, so that sums are exact."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -330,7 +330,7 @@ def test_snapshots_are_whole_while_another_thread_works() -> None:
     try:
         for _ in range(300):
             readings = by_stage(meter)
-            for reading in readings.values():  # no count is ever half there
+            for reading in readings.values():  # no count is ever partial
                 assert reading.sent_bytes == reading.received_bytes == sum(c.sent_bytes for c in reading.peers.values())
                 assert reading.messages == 2 * reading.rounds
                 assert reading.seconds >= 0

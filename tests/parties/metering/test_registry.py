@@ -25,7 +25,7 @@ def test_a_metric_that_keeps_the_rules_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"name": "sent_bytes_total"}, "must be mpcbench_"),
         ({"name": "mpcbench_Sent_bytes_total"}, "must be mpcbench_"),
@@ -46,8 +46,8 @@ def test_a_metric_that_keeps_the_rules_is_accepted() -> None:
     ],
     ids=str,
 )
-def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told) as caught:
+def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected) as caught:
         Metric(**{**GOOD, **change})
     assert repr(change.get("name", GOOD["name"])) in str(caught.value)
 

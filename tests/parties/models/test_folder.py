@@ -1,4 +1,4 @@
-"""Models saved by transformers give transformers' logits, or say what is wrong with them."""
+"""Models saved by transformers give transformers' logits, or an error that names the fault."""
 
 import json
 import shutil
@@ -135,7 +135,7 @@ def test_refuses_other_kinds_by_the_name_of_the_field(
     [
         ("layer_types", 3),
         ("rms_norm_eps", 10**400),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),  # beside other rope_parameters
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),  # in addition to other rope_parameters
         ("hidden_size", ...),
         ("num_hidden_layers", 0),
         ("num_attention_heads", 0),

@@ -1,4 +1,4 @@
-"""GGUF files: what they hold, and every way in which they can be broken."""
+"""GGUF files: their content, and every way in which they can be damaged."""
 
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,10 @@ def test_refuses_another_architecture(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_truncated_anywhere(llama: Path, tmp_path: Path, data: st.DataObject) -> None:
     whole = llama.read_bytes()
-    torn = tmp_path / "torn.gguf"
-    torn.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 33))])  # up to 32 bytes are padding
-    with pytest.raises(ModelError, match=r"torn\.gguf"):
-        load_spec(str(torn))
+    truncated = tmp_path / "damaged.gguf"
+    truncated.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 33))])  # up to 32 bytes are padding
+    with pytest.raises(ModelError, match=r"damaged\.gguf"):
+        load_spec(str(truncated))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -153,12 +153,12 @@ def test_a_dimension_of_nothing_is_named(llama: Path, tmp_path: Path) -> None:
 def check_corrupt(whole: Path, folder: Path, at: int, value: int) -> None:
     content = bytearray(whole.read_bytes())
     content[at] = value
-    torn = folder / "torn.gguf"
-    torn.write_bytes(content)
+    damaged = folder / "damaged.gguf"
+    damaged.write_bytes(content)
     try:
-        spec, weights = load_spec(str(torn)), load_weights(str(torn))
+        spec, weights = load_spec(str(damaged)), load_weights(str(damaged))
     except (ModelError, NotEnoughMemory) as error:  # the byte may have made a size enormous
-        assert "torn.gguf" in str(error)  # noqa: PT017  both outcomes are right
+        assert "damaged.gguf" in str(error)  # noqa: PT017  both outcomes are right
     else:
         assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
 

@@ -124,7 +124,7 @@ def test_a_byte_order_mark_before_the_tokenizer(folder: Path) -> None:
     assert load_tokenizer(str(folder)).encode("a b") == before
 
 
-def sentence_pieces(kind: str) -> Tokenizer:
+def sentencepiece(kind: str) -> Tokenizer:
     """A tokenizer whose words are not cut before its merges, as those of Llama 2 and T5."""
     letters = sorted(set(ARTICLE.read_text(encoding="utf-8")) | {"▁"})
     if kind == "unigram":
@@ -150,7 +150,7 @@ def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         return Tokenizer(
             byte_bpe([*letters, "th", "the", "Ġthe"], [("t", "h"), ("th", "e"), ("Ġ", "the")], "gpt-2"), 300
         )
-    return BYTES if request.param == "bytes" else sentence_pieces(request.param)
+    return BYTES if request.param == "bytes" else sentencepiece(request.param)
 
 
 @settings(max_examples=25)

@@ -250,9 +250,9 @@ def test_every_policy_states_what_it_keeps_costs_leaks_and_needs(name: str) -> N
         assert fact
     assert policy.leaks == Policy.leaks, "no default reveals more than public counts"
     assert (policy.training == "none") == (policy.trained is None)
-    told = inspect.getdoc(policy) or ""
+    docstring = inspect.getdoc(policy) or ""
     for field in fields(policy):
-        assert f"\n    {field.name}: " in told, f"{name} does not document {field.name}"
+        assert f"\n    {field.name}: " in docstring, f"{name} does not document {field.name}"
 
 
 def test_the_page_of_policies_is_up_to_date() -> None:

@@ -81,7 +81,7 @@ def test_of_a_huge_prompt_only_the_beginning_is_read(tmp_path: Path) -> None:
     path.write_text("The museum opened its doors in spring. " * 300_000)
     with path.open("r+b") as file:
         file.seek(1_000_000)
-        file.write(b"\xff")  # not UTF-8: whoever reads so far finds out
+        file.write(b"\xff")  # not UTF-8, which is an error if it is read
     whole = load_tokenizer(MODEL).encode("The museum opened its doors in spring. " * 100)
     assert tokens_of(job(seq_len=1000, text_file=str(path))) == whole[:1000]
 

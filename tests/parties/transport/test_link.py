@@ -23,21 +23,21 @@ MEGABYTES = 1 << 20
 @settings(max_examples=40, deadline=None)
 def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: list[tuple[str, bytes, bytes]]) -> None:
     def play(link: Link, forward: str) -> list[tuple[bytes, bytes]]:
-        heard = []
+        received = []
         for direction, one, other in steps:
             mine, theirs = (one, other) if forward == "there" else (other, one)
             if direction == "both":
-                heard.append((bytes(link.exchange(mine)), theirs))
+                received.append((bytes(link.exchange(mine)), theirs))
             elif direction == forward:
                 link.send(one)
             else:
-                heard.append((bytes(link.receive()), one))
-        return heard
+                received.append((bytes(link.receive()), one))
+        return received
 
     with linked() as (client, server, client_meter, server_meter):
         far = later(play, server, "back")
-        for heard in (play(client, "there"), far.result(PATIENCE_S)):
-            assert all(got == sent for got, sent in heard)
+        for received in (play(client, "there"), far.result(PATIENCE_S)):
+            assert all(got == sent for got, sent in received)
         here, there = totals(client_meter, "bench"), totals(server_meter, "bench")
 
     frames_out = [one for direction, one, _ in steps if direction != "back"]

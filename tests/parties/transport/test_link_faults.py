@@ -142,7 +142,7 @@ def test_an_interrupt_gets_out_and_closes_the_link() -> None:
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with link_and_wire() as (link, wire, meter):
-            wire.sendall(frame(0, b"whole") + frame(1, b"torn")[: HEADER_BYTES + 2])
+            wire.sendall(frame(0, b"whole") + frame(1, b"half")[: HEADER_BYTES + 2])
             link.receive()
             timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
             timer.start()
@@ -222,10 +222,10 @@ def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself(
         assert (sum(hearing.result(PATIENCE_S)), sum(listening.result(PATIENCE_S))) == (200 * 50_000, 200 * 100)
         saying.result(PATIENCE_S)
         stages = {stage.stage: stage for stage in meter.snapshot()}
-        mine, beside = stages["softmax"], stages["offline.material"]
+        mine, dealt = stages["softmax"], stages["offline.material"]
         assert (mine.sent_bytes, mine.received_bytes) == (200 * (100 + HEADER_BYTES), 0)
-        assert (beside.sent_bytes, beside.received_bytes) == (0, 200 * (50_000 + HEADER_BYTES))
-        assert beside.seconds == beside.blocked_seconds == 0
+        assert (dealt.sent_bytes, dealt.received_bytes) == (0, 200 * (50_000 + HEADER_BYTES))
+        assert dealt.seconds == dealt.blocked_seconds == 0
 
 
 def test_parties_out_of_step_are_detected_by_length_and_by_number() -> None:
@@ -255,7 +255,9 @@ def test_the_largest_frame_is_bounded_by_default() -> None:
             link.receive()
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "torn", "no text", "deep"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "truncated", "no text", "deep"]
+)
 def test_a_message_that_is_not_json_is_out_of_step(payload: bytes) -> None:
     with linked() as (client, server, _, _):
         client.send(payload)

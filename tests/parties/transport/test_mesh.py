@@ -64,7 +64,7 @@ def test_ipv6_and_names_work(host: str) -> None:
 
 
 class Proxy:
-    """Forwards one connection at a time to `target`, and hangs up on the first `unlucky` of them."""
+    """Forwards one connection at a time to `target`, and closes the first `unlucky` of them."""
 
     def __init__(self, target: Address, unlucky: int) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))

@@ -24,8 +24,8 @@ def hello(**changes: Any) -> bytes:
     return len(text).to_bytes(4, "big") + text
 
 
-def hear(wire: socket.socket) -> dict[str, Any]:
-    """What the other end answered; empty if it hung up instead."""
+def reply_of(wire: socket.socket) -> dict[str, Any]:
+    """The reply of the other end; empty if it closed the connection instead."""
     with wire.makefile("rb") as stream:
         size = stream.read(4)
         return json.loads(stream.read(int.from_bytes(size, "big"))) if len(size) == 4 else {}
@@ -98,7 +98,7 @@ def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(
         client = later(join, "client", bound, addresses)
         with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(hello(**changes))
-            answer = hear(stranger)
+            answer = reply_of(stranger)
             assert reason in answer["refused"]
             assert len(answer["refused"]) < 200
             assert stranger.recv(1) == b""
@@ -141,7 +141,7 @@ def test_a_stranger_does_not_keep_honest_parties_out(noise: bytes, reset: bool) 
                 stranger.close()
             with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
                 assert list(mesh) == ["server"]
-            assert reset or hear_end(stranger), "the stranger was let in"
+            assert reset or hung_up(stranger), "the stranger was let in"
 
 
 @pytest.mark.parametrize("noise", ["http", "too long", "not json", "not an object", "deep"])
@@ -150,14 +150,14 @@ def test_a_stranger_that_talks_nonsense_is_hung_up_on_at_once(noise: str) -> Non
         client = later(join, "client", bound, addresses)
         with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(STRANGERS[noise])
-            assert hear_end(stranger)
+            assert hung_up(stranger)
             assert not client.done()
         with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
-def hear_end(wire: socket.socket) -> bool:
-    """Whether the other end hung up without an answer."""
+def hung_up(wire: socket.socket) -> bool:
+    """Whether the other end closed the connection without a reply."""
     try:
         return wire.recv(1) == b""
     except ConnectionResetError:
@@ -193,10 +193,10 @@ def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [("{}", "something else"), ('{"welcome":"dealer"}', "something else"), ('{"refused":"no"}', "no")],
 )
-def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> None:
+def test_only_a_welcome_by_the_dialled_role_counts(answer: str, expected: str) -> None:
     with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as other:
 
         def serve() -> None:
@@ -206,7 +206,7 @@ def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> No
                 wire.sendall(len(answer).to_bytes(4, "big") + answer.encode())
 
         serving = later(serve)
-        with pytest.raises(HelloRefused, match=f"client refused our hello: .*{told}"):
+        with pytest.raises(HelloRefused, match=f"client refused our hello: .*{expected}"):
             join("server", bound, {"client": other.getsockname()})
         serving.result(PATIENCE_S)
 
@@ -220,14 +220,14 @@ def test_a_socket_that_dialled_itself_is_not_a_peer() -> None:
 
 
 def test_an_interrupted_party_stops_connecting() -> None:
-    ready, tell = os.pipe()
+    ready, notify = os.pipe()
     with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as silent:
 
         def server() -> None:
             try:
                 join("server", bound, {"client": silent.getsockname(), "dealer": ("127.0.0.1", 1)})
             except KeyboardInterrupt:
-                os.write(tell, b"interrupted")
+                os.write(notify, b"interrupted")
 
         with child(server) as pid:
             wire, _ = silent.accept()
@@ -236,7 +236,7 @@ def test_an_interrupted_party_stops_connecting() -> None:
                 assert select.select([ready], [], [], PATIENCE_S)[0]
                 assert os.read(ready, 100) == b"interrupted"
     os.close(ready)
-    os.close(tell)
+    os.close(notify)
 
 
 @pytest.mark.parametrize("roles", [("klient", "server"), ("client", "servant")])

@@ -1,4 +1,4 @@
-"""Links in TLS carry the same frames and counts, between parties that prove their roles and nobody else."""
+"""Links in TLS carry the same frames and counts, and only between parties that prove their roles."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from tests.helpers.wires import PATIENCE_S, child, join, later, linked, listener
 
 
 def identity(authority: Authority, role: str) -> Identity:
-    """What a party of that role has once the authority has signed."""
+    """The identity of a party of that role, signed by the authority."""
     made = Identity()
     made.certify(authority.sign(role, made.request()), authority.certificate)
     return made
@@ -101,7 +101,7 @@ def test_every_pair_of_a_mesh_is_proven() -> None:
 
 
 def met(**identities: Identity | None) -> dict[str, Mesh | BaseException]:
-    """What becomes of each party, by its role, when those come together that have these identities."""
+    """The outcome of each party, by its role, when parties with these identities connect."""
     with listeners(*identities) as (bound, addresses):
         joining = {
             role: later(lambda role=role, own=own: join(role, bound, addresses, identity=own, timeout_s=10.0))
@@ -122,10 +122,10 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
         wrong.certify(stranger.sign("server", wrong.request()), authority.certificate)
     ended = met(client=identity(authority, "client"), server=wrong)
     assert {role: type(end) for role, end in ended.items()} == {"client": PeerUnproven, "server": PeerUnproven}
-    said = str(ended["client"]), str(ended["server"])
-    assert said[0].startswith("no TLS with server: ")
-    assert said[1].startswith("no TLS with client: ")
-    assert "its certificate is for 'dealer'" in said[0] or "not from this run" in "".join(said)
+    messages = str(ended["client"]), str(ended["server"])
+    assert messages[0].startswith("no TLS with server: ")
+    assert messages[1].startswith("no TLS with client: ")
+    assert "its certificate is for 'dealer'" in messages[0] or "not from this run" in "".join(messages)
 
 
 @pytest.mark.slow

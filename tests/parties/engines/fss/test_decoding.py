@@ -69,9 +69,9 @@ def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> Non
     """Makes a given truncation fail in this process, as it would at both parties.
 
     Args:
-        at: the truncation, counted from 1.
-        ever_after: at all that follow, too.
-        by_chance: the party believes that it was bad luck; ever after, bounds are then declared so wide that each
+        at: The truncation, counted from 1.
+        ever_after: At all later ones, too.
+        by_chance: Whether the party accepts it as chance; with `ever_after`, bounds are declared so wide that each
             opened number is in the zone with probability 1/2.
     """
     honest, calls = gates.truncate, 0
@@ -160,17 +160,17 @@ def test_a_segment_that_fails_in_every_attempt_ends_the_cell_with_a_reason() -> 
 def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
     """Causes more truncation failures than chance explains, as an active dealer could."""
     if role == "dealer":
-        dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
+        dealer, requests = Dealer(mesh["client"], mesh["server"], meter), []
         honest = dealer._answer
 
         def answer(role: str, request: dict[str, Any]) -> None:
-            told.append(request["do"])
+            requests.append(request["do"])
             honest(role, request)
 
         dealer._answer = answer  # type: ignore[method-assign]
         with pytest.raises(PeerLost):
             dealer.serve()
-        return told.count("again")
+        return requests.count("again")
     stumble(10, ever_after=True, by_chance=False)
     with pytest.raises(RetriesImprobable) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)

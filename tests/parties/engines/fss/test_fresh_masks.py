@@ -87,9 +87,9 @@ def truncated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor]]:
 def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
     name: str, family: str, prefill: str, truncated: list[tuple[str, Tensor]]
 ) -> None:
-    source, cache, todo = segments(replace(SPECS[family], n_layers=2), case(name), prefill)
+    source, cache, remaining = segments(replace(SPECS[family], n_layers=2), case(name), prefill)
     cut = 0
-    for index, segment in enumerate(todo, 2):
+    for index, segment in enumerate(remaining, 2):
         restore, attempts = snapshot(cache), []
         for attempt in range(2):
             restore()

@@ -50,8 +50,8 @@ def simulated(
         yield from engine.install(shapes, weights if type(source).__name__ == "ServerSource" else None)
         cache = Cache.empty(spec.n_layers)
         own = prompt if source.rank == CLIENT else None
-        for piece in prompt_segments(Decoder(engine, spec, policy), cache, own, sizes):
-            yield from piece()
+        for segment in prompt_segments(Decoder(engine, spec, policy), cache, own, sizes):
+            yield from segment()
         return cache.values()
 
     for seed in range(20):
@@ -99,8 +99,8 @@ def prompted(
     decoder = Decoder(engine, spec, policy)
     empty = Cache.empty(spec.n_layers)
     cache = engine.prepare(decoder.workload(empty, STEPS, prefill=sizes), empty)
-    for piece in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
-        engine.run_segment(piece, cache)
+    for segment in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
+        engine.run_segment(segment, cache)
     engine.prefilled()
     logits, tokens, held = [], [], None if own is None else own[-1:]
     for _ in range(STEPS):

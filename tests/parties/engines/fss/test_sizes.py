@@ -123,5 +123,5 @@ def test_a_prompt_is_rated_in_blocks_of_a_bounded_size(monkeypatch: pytest.Monke
         monkeypatch.setattr(prompt_scores, "SCORES", most)
         sums.append(run(prompt_scores.attention_of(engine, q, k, 50, lambda weights: weights.sum(1), rows=60)))
     assert engine.sizes == (10 * 240, *[720] * 3, 240, *[240] * 10)
-    for pieces in sums[1:]:
-        torch.testing.assert_close(pieces, sums[0])
+    for part in sums[1:]:
+        torch.testing.assert_close(part, sums[0])

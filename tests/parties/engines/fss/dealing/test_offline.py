@@ -140,7 +140,7 @@ def test_a_full_disk_ends_the_cell_and_names_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
+def little_credit(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
     """Decodes a streamed cell with credit for a few kilobytes at a time."""
     receiver.AHEAD_BYTES = 40_000
     if role == "dealer":
@@ -155,7 +155,7 @@ def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) ->
 
 def test_a_party_with_little_credit_is_sent_no_more() -> None:
     decoder, cache, parts, token = prefilled("llama", POLICIES["full"])
-    results = together(hurried, parts, token)
+    results = together(little_credit, parts, token)
     check({role: (*results[role], None, None) for role in ("client", "server")}, decoder, cache, token)
 
 

@@ -228,8 +228,8 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     placeholder = SimpleNamespace(serve=lambda *_: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
-    nobody: Any = {}
-    party = dealer.DealingParty(nobody, meter, Progress(meter))
+    no_links: Any = {}
+    party = dealer.DealingParty(no_links, meter, Progress(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):

@@ -186,11 +186,11 @@ def test_masked_scores_weigh_nothing() -> None:
 
 
 def test_reciprocal_over_its_range() -> None:
-    octaves = WindowedFunction(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
+    reciprocal = WindowedFunction(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
     x = torch.logspace(-5, 4.9, 400, base=2.0).double()
 
     def function(v: Masked) -> Program[Any]:
-        return (yield from gates.open_((yield from octaves.apply(v))))
+        return (yield from gates.open_((yield from reciprocal.apply(v))))
 
     first, second, simulation = computed(function, x, 32.0, scale=29)
     assert (value_of(first, second) * x - 1).abs().max() < 2.0**-15
