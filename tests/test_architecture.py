@@ -403,7 +403,7 @@ def test_modules_that_import_a_third_are_not_a_circle() -> None:
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_the_registry_of_metrics_brings_no_torch_along() -> None:
+def test_the_registry_of_metrics_does_not_import_torch() -> None:
     heavy = "{'torch', 'ray', 'crypten', 'transformers'}"
     script = f"import sys, parties.metering.registry; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -108,7 +108,7 @@ def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(grafana: Fake
     assert push_regions(server, [region()])["unchanged"] == 1
 
 
-def test_a_run_without_cells_asks_for_nothing(grafana: FakeGrafana, connect: Connect) -> None:
+def test_a_run_without_cells_sends_no_request(grafana: FakeGrafana, connect: Connect) -> None:
     assert push_regions(connect(), []) == {"created": 0, "updated": 0, "unchanged": 0}
     assert grafana.seen == []
 
@@ -194,7 +194,7 @@ def test_a_refusal_is_reported_at_once(grafana: FakeGrafana, connect: Connect, f
 
 
 @pytest.mark.parametrize("fault", [status(401), status(403), status(412)])
-def test_a_refusal_is_not_tried_again(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
+def test_a_refusal_is_not_retried(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
     grafana.faults = [("/folders", fault)] * 2
     with pytest.raises(GrafanaError):
         push_folder(connect())

@@ -57,7 +57,9 @@ class FakeParty:
                         peer.exchange(b"x" * 100)
                     time.sleep(0.05)
                 if self.role == role and self.state == state:
-                    self.fall(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep", prompt)
+                    self.inject_fault(
+                        fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep", prompt
+                    )
             self.tokens += self.state == "decode"
         self.state = "idle"
         result = {
@@ -74,7 +76,7 @@ class FakeParty:
         }
         return PartyResult.model_validate(result | self.extras(job))
 
-    def fall(self, fault: str, prompt: Path) -> None:
+    def inject_fault(self, fault: str, prompt: Path) -> None:
         """Fails once the driver has polled twice, and so knows the state; leaves a file for the test first."""
         if fault == "none":
             return

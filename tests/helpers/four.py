@@ -64,7 +64,7 @@ class Wire:
                         return
                     self.seen += data
                     way = int(source is far)
-                    changed = self._spoilt(way, data)
+                    changed = self._flipped(way, data)
                     self.ways[way].extend(data)
                     try:
                         (far if source is near else near).sendall(changed)
@@ -75,7 +75,7 @@ class Wire:
         """Flips a bit of the byte that follows the next `count` bytes, once in each direction."""
         self._flips = [len(way) + count for way in self.ways]
 
-    def _spoilt(self, way: int, data: bytes) -> bytes:
+    def _flipped(self, way: int, data: bytes) -> bytes:
         place = self._flips[way] - len(self.ways[way])
         if not 0 <= place < len(data):
             return data
@@ -91,9 +91,9 @@ class Four:
     """Client, server, dealer and referee, connected.
 
     Args:
-        look: called in each process while a job is being decoded and after it; what it returned comes back beside
+        look: Called in each process during and after the decoding of a job; its return value is returned with
             the result.
-        record: puts a `Wire` between each pair; `wires` maps (dialler, listener) to it.
+        record: Puts a `Wire` between each pair; `wires` maps (dialler, listener) to it.
     """
 
     def __init__(self, look: Look | None = None, *, record: bool = False, timeout_s: float = 60.0) -> None:

@@ -38,7 +38,7 @@ class Step:
 
     Attributes:
         logits: [vocab].
-        attended: for each layer and query head the cached tokens that it attended to, ascending.
+        attended: For each layer and query head the cached tokens that it attended to, ascending.
     """
 
     logits: Tensor
@@ -96,7 +96,7 @@ def clusters(tokens: int, size: int) -> list[list[int]]:
 
 
 def similarity(q: Vector, keys: Rows, cluster: list[int], alpha: float) -> float:
-    """q . (alpha * max + (1 - alpha) * min) over the keys of a cluster."""
+    """Returns q . (alpha * max + (1 - alpha) * min) over the keys of a cluster."""
     total = 0.0
     for i, component in enumerate(q):
         column = [keys[token][i] for token in cluster]
@@ -122,9 +122,9 @@ class NaiveMPCache:
     """Decodes token by token with a compressed cache.
 
     Attributes:
-        k: keys of each layer, key head and cached token.
-        v: values, likewise.
-        kept: for each layer the prompt tokens that survived static eviction.
+        k: Keys of each layer, key head and cached token.
+        v: Values, likewise.
+        kept: For each layer the prompt tokens that survived static eviction.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ def write_gguf(
     """A GGUF file, unquantised; `facts` are added, with `__` for a dot (`rope__scaling__type="linear"`).
 
     Args:
-        extra: more tensors, as they are stored.
+        extra: Further tensors, as they are stored.
     """
     writer = gguf.GGUFWriter(path, spec.family)
     writer.add_block_count(spec.n_layers)

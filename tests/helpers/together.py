@@ -35,7 +35,7 @@ def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "s
     """Calls `part(role, mesh, meter, *arguments)` in one process per role; returns the results.
 
     Raises:
-        AssertionError: a party failed; the message is its traceback.
+        AssertionError: A party failed; the message is its traceback.
     """
     with start(part, *arguments, roles=roles) as (pipes, _):
         outcomes = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items()}  # noqa: S301 - our own child

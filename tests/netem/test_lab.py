@@ -39,7 +39,7 @@ def test_the_environment_exit_status_and_folder_of_a_command_arrive(lab: Lab) ->
         lab.run("h9", ["true"])
 
 
-def test_folders_in_tmp_are_seen_if_asked_for(tmp_path: Path) -> None:
+def test_folders_in_tmp_are_visible_on_request(tmp_path: Path) -> None:
     shown = tmp_path / "shown"
     shown.mkdir()
     with Lab.up(2, keep=[shown]) as made:
@@ -140,7 +140,7 @@ def test_two_roles_on_one_host_are_refused_by_name(lab: Lab) -> None:
         pass
 
 
-def test_a_second_run_in_the_same_lab_is_refused_and_the_first_goes_on(lab: Lab) -> None:
+def test_a_second_run_in_the_same_lab_is_refused_and_the_first_continues(lab: Lab) -> None:
     other = next(found for found in labs() if found.id == lab.id)
     two = dict(list(endpoints(lab).items())[:2])
     with shape(preset("wan"), two, site=lab) as network:
@@ -177,7 +177,7 @@ def test_two_labs_with_the_same_addresses_are_isolated(lab: Lab) -> None:
     assert other.id not in {found.id for found in labs()}
 
 
-def test_a_lab_with_a_network_of_its_own_shapes_its_data_ports() -> None:
+def test_a_lab_with_its_own_network_shapes_its_data_ports() -> None:
     with Lab.up(2, network=profile(delay_ms=15)) as made:
         assert (made.network, made.backend) == ("custom", "relay")
         server = (

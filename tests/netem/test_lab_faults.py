@@ -40,7 +40,7 @@ def test_a_killed_driver_gives_the_links_back(lab: Lab) -> None:
         assert all(got.rtt_ms < 20 for got in measured.values())
 
 
-def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_comes_back(lab: Lab) -> None:
+def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_is_restored(lab: Lab) -> None:
     with shape(preset("wan"), endpoints(lab), site=lab):
         relays(lab)[0].kill()
         assert out(lab, "h0", "ping", "-c", "1", "-W", "1", lab.hosts[1].address).count("0 received") <= 1
@@ -75,7 +75,7 @@ def test_a_stalling_relay_is_a_drift_that_the_measurement_shows(lab: Lab) -> Non
         assert network.deviations(measured)
 
 
-def test_a_detached_lab_stays_and_is_found_and_goes(tmp_path: Path) -> None:
+def test_a_detached_lab_stays_is_found_and_is_removed(tmp_path: Path) -> None:
     before = seen_by_the_machine()
     up = "from netem.lab import Lab; print(Lab.up(2, detached=True).id)"
     done = subprocess.run([sys.executable, "-c", up], capture_output=True, text=True, env=environment(), check=True)

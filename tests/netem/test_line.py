@@ -42,7 +42,7 @@ def test_the_carriers_own_delay_is_subtracted_down_to_zero(compensation_ms: floa
     assert Line(Link(delay_ms=1), compensation_ms).due(1, now=0.0) == pytest.approx(expected_s)
 
 
-def test_losses_come_at_the_asked_share() -> None:
+def test_losses_have_the_requested_rate() -> None:
     line = Line(Link(loss_pct=20))
     lost = sum(line.due(100, now=0.0) is None for _ in range(10_000))
     assert 1700 < lost < 2300

@@ -65,7 +65,7 @@ def test_round_trip_adds_the_delays_of_both_directions() -> None:
         ({"pairs": {"a>b": {"jitter_ms": 3}}}, "pairs.a>b.jitter_ms", "at most delay_ms"),
     ],
 )
-def test_a_bad_value_is_named_with_its_key_and_what_is_allowed(given: dict[str, Any], key: str, allowed: str) -> None:
+def test_a_bad_value_is_named_with_its_key_and_the_allowed_range(given: dict[str, Any], key: str, allowed: str) -> None:
     with pytest.raises(ProfileError) as caught:
         NetworkProfile.from_mapping(given)
     assert caught.value.key == key

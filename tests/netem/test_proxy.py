@@ -220,7 +220,7 @@ def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties: Parties) ->
     assert measured.rate_mbit == pytest.approx(0.1, rel=0.5)  # a busy machine bends it, and a fault by more
 
 
-def test_a_link_that_is_faster_than_asked_shows(parties: Parties) -> None:
+def test_a_link_that_is_faster_than_requested_is_detected(parties: Parties) -> None:
     del parties["dealer"]
     with shape(profile(rate_mbit=20), endpoints(parties)) as network:
         fast = measure_link(network._paths.probe["client", "server"], 0.2, rate_mbit=2)

@@ -294,7 +294,7 @@ def test_a_lease_ends_with_its_owner_even_if_the_number_is_taken_again(state: Pa
     assert started(a_dead_process()) is None
 
 
-def test_the_lease_of_a_network_namespace_that_is_gone_is_forgotten(state: Path) -> None:
+def test_the_lease_of_a_removed_network_namespace_is_removed(state: Path) -> None:
     lease = Lease.take("a run", "eth9", 0x3000, 60)
     moved = Lease(**{**lease.__dict__, "network": 1})
     moved.path.write_text(json.dumps(moved.__dict__))

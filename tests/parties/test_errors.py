@@ -47,7 +47,7 @@ def test_an_error_has_its_status_and_message(error: PartyError, status: str, wor
 
 
 @pytest.mark.parametrize("error", [error for error, _, _ in EXAMPLES], ids=lambda error: type(error).__name__)
-def test_an_error_survives_the_way_to_another_process(error: PartyError) -> None:
+def test_an_error_survives_serialisation(error: PartyError) -> None:
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is type(error)
     assert str(copy) == str(error)

@@ -160,7 +160,7 @@ def test_an_unusable_folder_of_records_is_bad_input(tmp_path: Path) -> None:
     assert "notes" in output_of(experiment(tmp_path), "--records", tmp_path / "notes", code=ExitCode.BAD_INPUT)
 
 
-def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_goes_on(tmp_path: Path) -> None:
+def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_continues(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     path.write_text(path.read_text().replace("[full]", "[{name: locret, head: /nowhere/x.safetensors}]"))
     assert "/nowhere/x.safetensors" in output_of(path, code=ExitCode.BAD_INPUT)

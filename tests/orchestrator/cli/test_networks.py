@@ -39,7 +39,7 @@ def test_the_links_of_a_preset_are_shown() -> None:
     assert "1532" in shown.output
 
 
-def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -> None:
+def test_the_printed_tc_commands_are_a_valid_shell_script(tmp_path: Path) -> None:
     shown = invoke("networks", "show", "wan", "--tc", "192.0.2.1", "192.0.2.2:7100", "--device", "ens5")
     assert shown.exit_code == 0
     assert shown.output.count("tc qdisc add dev ens5 root") == 2

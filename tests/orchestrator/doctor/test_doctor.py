@@ -64,7 +64,7 @@ def pair() -> Any:
         host.close()
 
 
-def test_equal_software_is_fine_whatever_the_kernel() -> None:
+def test_equal_software_is_fine_with_different_kernels() -> None:
     (found,) = software(DRIVER, {"far": {**DRIVER, "kernel": "Linux 5"}})
     assert found.verdict is Verdict.OK
     assert "torch 2.13.0" in found.found
@@ -157,7 +157,7 @@ def test_a_host_that_does_not_answer_is_reported_and_ends_nothing(pair: Any) -> 
     assert "ActorDiedError" in broken.found
 
 
-def test_a_cell_needs_what_a_like_one_took_where_that_is_more_than_its_weights() -> None:
+def test_a_cell_needs_the_memory_of_a_similar_one_if_that_exceeds_its_weights() -> None:
     cell = samples.cell()
     bound, source = need(cell, 10**6, ["client", "server"], [])
     assert bound == needed_bytes(10**6, 2)
@@ -188,7 +188,7 @@ def test_memory_is_held_against_the_most_demanding_cell(
     assert bare.verdict is Verdict.NOTE
 
 
-def test_disk_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+def test_free_disk_space_is_that_of_the_nearest_existing_folder(tmp_path: Path) -> None:
     assert disk(tmp_path / "new" / "run", 3, []).verdict is Verdict.OK
     full = disk(tmp_path, 10**18 // RECORD_BYTES, [])
     assert full.verdict is Verdict.FIX

@@ -92,7 +92,7 @@ def test_a_gpu_that_ray_offers_and_torch_cannot_use_is_found(two_nodes: None, tm
     assert "gpu: false" in rows(found, "gpu")[0]["fix"]
 
 
-def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path) -> None:
+def test_the_default_output_is_a_table_and_a_list_of_fixes(two_nodes: None, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - whatever address the node has
         file = written(tmp_path, data_ports={"client": taken.getsockname()[1]})
         result = CliRunner().invoke(app, ["doctor", str(file), "--out", str(tmp_path)])

@@ -38,7 +38,7 @@ def test_an_exclusion_needs_every_axis_that_it_names() -> None:
     ]  # fmt: skip
 
 
-def test_a_policy_is_excluded_by_name_or_by_what_it_changed() -> None:
+def test_a_policy_is_excluded_by_name_or_by_its_label() -> None:
     policies = [{"name": "mpcache", "select": 0.1}, "mpcache", "full"]
     assert len(points(policies=policies, exclude=[{"policy": "mpcache"}])) == 3
     assert len(points(policies=policies, exclude=[{"policy": "mpcache(select=0.1)"}])) == 6

@@ -17,7 +17,7 @@ def test_stages_sum_to_the_totals_of_both_parties() -> None:
             assert sum(stage.sent[role] for stage in cost.stages) == cost.sent[role] > 0
 
 
-def test_what_a_cell_costs_does_not_depend_on_its_links_or_repeats() -> None:
+def test_the_cost_of_a_cell_does_not_depend_on_its_links_or_repeats() -> None:
     cells = [fss(networks=[network], repeats=2) for network in ("none", "wan")]
     assert forecast(cells[0]) is forecast(cells[1])
 

@@ -79,7 +79,7 @@ def test_fss_is_predicted_by_its_exact_counts() -> None:
 
 @settings(deadline=None, max_examples=5)
 @given(st.integers(COUNTED_TOKENS + 1, 24))
-def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_asked_for(new_tokens: int) -> None:
+def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_requested(new_tokens: int) -> None:
     cell = fss(new_tokens=new_tokens)
     scaled, whole = predict(cell), predict(cell, most=None)
     assert scaled.counts is not None
@@ -90,7 +90,7 @@ def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_asked_for(new
     assert scaled.seconds == pytest.approx(whole.seconds, rel=0.1)
 
 
-def test_a_slow_dealer_is_what_a_token_waits_for() -> None:
+def test_a_slow_dealer_determines_the_time_per_token() -> None:
     thin = {"name": "thin", "pairs": {"dealer>server": {"rate_mbit": 0.1}}}
     cell = samples.cell(engines=["fss"], seq_lens=[24], networks=[thin])
     dealt = forecast(cell).decode.dealt["server"]
@@ -182,7 +182,7 @@ def texts(table: Table, column: str) -> list[str]:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_the_dry_run_the_costs_and_the_frontier_show_the_same_answer(learned: bool) -> None:
+def test_the_dry_run_the_costs_and_the_frontier_show_the_same_prediction(learned: bool) -> None:
     cell = fss(policies=["full"], new_tokens=1, networks=["wan"])
     past = [samples.record(fss(seq_lens=[30], policies=["full"]), seconds=3.0)] if learned else []
     expected = predict(cell, past)

@@ -58,7 +58,7 @@ def evaluate(path: Path, out: Path, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+def test_a_study_ends_in_a_report_and_resumes_after_its_last_result(tmp_path: Path) -> None:
     path, out = study_file(tmp_path), tmp_path / "out"
     code, output = evaluate(path, out)
     assert code == 0, output

@@ -75,7 +75,7 @@ def test_before_the_first_record_anything_may_change(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment(seq_lens=[128]), record=False)
 
 
-def test_a_prompt_edited_under_a_run_is_noticed_and_never_copied(tmp_path: Path) -> None:
+def test_a_prompt_edited_during_a_run_is_detected_and_never_copied(tmp_path: Path) -> None:
     experiment, out = with_prompt(tmp_path), tmp_path / "out"
     snapshot = freeze(out, experiment)
     assert not [path for path in out.iterdir() if b"secret plan" in path.read_bytes()]

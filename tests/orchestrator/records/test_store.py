@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_beginning_anew_keeps_the_old_records(tmp_path: Path) -> None:
+def test_starting_over_keeps_the_old_records(tmp_path: Path) -> None:
     write(tmp_path)
     old = (tmp_path / "records.jsonl").read_bytes()
     with RecordStore(tmp_path) as store:

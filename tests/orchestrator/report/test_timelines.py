@@ -63,7 +63,7 @@ def test_a_damaged_time_series_does_not_break_the_report(tmp_path: Path) -> None
     ],
     ids=["whole", "silent party", "no stages", "no traffic"],
 )
-def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_missing_series_are_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
     save(tmp_path, cell().id, **changes)
     ((_, drawn),) = draw_timelines(tmp_path, [record()])
     assert len(drawn.axes) == 6
@@ -86,7 +86,7 @@ def test_of_very_many_cells_those_that_failed_are_drawn_first(tmp_path: Path, mo
     assert [drawn.id for drawn, _ in draw_timelines(tmp_path, records)] == [cells[2].id, cells[0].id]
 
 
-def test_less_than_three_samples_are_no_series(tmp_path: Path) -> None:
+def test_less_than_three_samples_are_not_a_series(tmp_path: Path) -> None:
     save(tmp_path, cell().id, seconds=2)
     assert draw_timelines(tmp_path, [record()]) == []
 

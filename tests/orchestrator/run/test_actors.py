@@ -118,7 +118,7 @@ def test_a_quota_of_cpu_time_counts_as_fewer_cores(
 
 
 @given(st.integers(1, 64))
-def test_parties_of_a_machine_never_take_more_threads_than_cores_unless_they_outnumber_them(parties: int) -> None:
+def test_parties_of_a_machine_never_use_more_threads_than_cores_unless_they_outnumber_them(parties: int) -> None:
     cores = len(os.sched_getaffinity(0))
     assert threads_for(parties) >= 1
     assert threads_for(parties) * parties <= max(cores, parties)

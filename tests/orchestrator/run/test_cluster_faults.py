@@ -61,16 +61,16 @@ def raylet_of(node: object) -> psutil.Process:
     return psutil.Process(process_info.process.pid)
 
 
-def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_lost_node_fails_its_cell_and_the_sweep_continues_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     (second,) = cluster.worker_nodes
     experiment = fake_experiment(tmp_path, "second-server-decode", seq_lens=[16, 17])
     out = tmp_path / "out"
 
-    def strike() -> None:
+    def inject() -> None:
         wait_until((tmp_path / f"second-server-decode{REACHED}").exists)
         raylet_of(second).kill()
 
-    striking = threading.Thread(target=strike)
+    striking = threading.Thread(target=inject)
     striking.start()
     console = Console(file=io.StringIO())
     first, lost = sweep_in(out, experiment, expand(experiment), console=console, party_class=FAKE).records
@@ -126,7 +126,7 @@ def sweep(out: Path, address: str, fault: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_resumes(tmp_path: Path) -> None:
     out, port = tmp_path / "out", free_port()
     folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
     head = Head(port, folder)

@@ -69,7 +69,7 @@ def group() -> Iterator[Path]:
 
 
 @pytest.mark.ray
-def test_a_party_that_a_limit_ends_is_oom_and_the_sweep_goes_on(group: Path, tmp_path: Path) -> None:
+def test_a_party_killed_by_a_limit_is_oom_and_the_sweep_continues(group: Path, tmp_path: Path) -> None:
     program = [sys.executable, str(HELPERS / "sweep_program.py"), str(tmp_path / "out"), "eat-server-decode", "16"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(group)]

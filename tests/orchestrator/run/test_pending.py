@@ -43,7 +43,7 @@ def test_an_invalid_only_is_refused(text: str, expected: str) -> None:
         parse_only(text)
 
 
-def test_failed_cells_run_again_only_if_asked_and_interrupted_ones_always() -> None:
+def test_failed_cells_run_again_only_on_request_and_interrupted_ones_always() -> None:
     ok, died, cut, fresh, *_ = CELLS
     known = {
         ok.id: samples.record(ok),

@@ -58,7 +58,7 @@ def no_probe(*_: object) -> NoReturn:
     raise ProbeError("nothing arrived after the warm-up")
 
 
-def test_a_cell_on_links_of_which_nothing_is_asked_runs_though_they_cannot_be_probed(
+def test_a_cell_on_unshaped_links_runs_although_they_cannot_be_probed(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "measure_link", no_probe)
@@ -290,7 +290,7 @@ def test_a_link_that_cannot_be_had_stops_the_cell_before_it_starts(runner: Runne
     assert run(runner, tmp_path).record.status is Status.OK, "the next cell is not harmed"
 
 
-def test_a_text_that_is_asked_for_does_not_get_into_the_record(tmp_path: Path, stop: threading.Event) -> None:
+def test_a_requested_text_is_not_in_the_record(tmp_path: Path, stop: threading.Event) -> None:
     targets = TargetFile([tmp_path / "targets.json"], "fake")
     with Runner("fake", tmp_path, targets, stop, show_text=True, party_class=FAKE) as runner:
         record, text = run(runner, tmp_path)

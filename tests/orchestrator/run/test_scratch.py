@@ -41,7 +41,7 @@ def driver(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         process.kill()
 
 
-def test_it_goes_with_the_block_even_if_that_fails(root: Path) -> None:
+def test_the_folder_is_removed_after_the_block_even_if_that_fails(root: Path) -> None:
     def interrupted() -> None:
         with scratch.scratch() as folder:
             (folder / "session").mkdir()

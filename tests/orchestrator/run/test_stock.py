@@ -66,7 +66,7 @@ def test_stock_cells_can_be_left_out_and_named() -> None:
     assert str(cell(STOCK)).startswith("crypten-stock full")
 
 
-def test_a_folder_of_an_earlier_version_goes_on_with_stock_only(tmp_path: Path) -> None:
+def test_a_folder_of_an_earlier_version_resumes_with_stock_only(tmp_path: Path) -> None:
     stock, private = samples.experiment(engines=[STOCK]), samples.experiment()
     with RecordStore(tmp_path) as store:
         Snapshot(store, stock, expand(stock))

@@ -147,7 +147,7 @@ class Proxy:
         source.close()
 
 
-def test_a_run_comes_back_with_its_log_and_records_although_the_connection_was_cut(head: Head, tmp_path: Path) -> None:
+def test_a_run_returns_its_log_and_records_although_the_connection_was_cut(head: Head, tmp_path: Path) -> None:
     proxy = Proxy(head.port)
     client = submitting(toy(tmp_path), proxy.port, tmp_path / "out")
     assert proxy.tailed.wait(LONG_S)

@@ -62,7 +62,7 @@ def test_heads_are_half_precision_and_fit_their_model(kind: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("done", [9, 13], ids=["while it looks", "while it learns"])
-def test_an_interrupted_training_goes_on_to_the_same_heads(kind: Any, done: float, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_same_heads(kind: Any, done: float, tmp_path: Path) -> None:
     whole = made(tmp_path / "whole", kind)
     (tmp_path / "cut").mkdir()
     wanted = request(tmp_path / "cut")

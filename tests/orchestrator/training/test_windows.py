@@ -116,7 +116,7 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 @given(windows=st.integers(1, 60), repeats=st.integers(1, 5))
-def test_the_learning_rate_rises_to_one_and_falls_towards_nothing(windows: int, repeats: int) -> None:
+def test_the_learning_rate_rises_to_one_and_falls_towards_zero(windows: int, repeats: int) -> None:
     chosen = settings(windows=windows, repeats=repeats)
     paces = [pace(chosen, step) for step in range(chosen.steps)]
     top = paces.index(max(paces))

@@ -66,7 +66,7 @@ def visit(served: Served, folder: Path, look: Callable[[Page], Awaitable[None]])
     asyncio.run(session())
 
 
-def test_it_shows_every_panel_and_goes_on_as_the_run_does(served: Served, tmp_path: Path) -> None:
+def test_the_page_shows_every_panel_and_follows_the_run(served: Served, tmp_path: Path) -> None:
     served.watch.begin(cell())
     served.watch.end(failure(), None)
     served.begin()
@@ -153,7 +153,7 @@ def test_charts_are_read_out_by_keys_and_the_page_can_be_paused(served: Served, 
     visit(served, tmp_path, look)
 
 
-def test_it_fits_every_width_in_light_and_dark(served: Served, tmp_path: Path) -> None:
+def test_the_page_fits_every_width_in_light_and_dark(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 6)
 

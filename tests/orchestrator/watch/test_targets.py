@@ -20,7 +20,7 @@ def read(path: Path) -> list[dict[str, object]]:
     return found
 
 
-def test_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
+def test_the_file_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
     targets = TargetFile([tmp_path / "new" / "targets.json"], "quickstart", DRIVER)
     targets.write({"client": ("10.0.0.1", 9101), "server": ("fe80::2", 9102)})
     assert read(tmp_path / "new" / "targets.json") == [
@@ -30,7 +30,7 @@ def test_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_where_only_the_driver_is_reached_it_stands_for_all(tmp_path: Path) -> None:
+def test_a_driver_that_alone_is_reachable_represents_all_parties(tmp_path: Path) -> None:
     targets = TargetFile([tmp_path / "targets.json"], "lab", DRIVER, relayed=True)
     targets.write({"client": ("10.77.0.10", 9101)})
     client, driver = read(tmp_path / "targets.json")
@@ -69,7 +69,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["targets.json"]
 
 
-def test_is_gone_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
+def test_the_file_is_removed_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
 
     def run() -> None:
@@ -89,7 +89,7 @@ def test_removing_a_file_that_was_never_written_is_not_an_error(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_goes_on(
+def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -72,7 +72,7 @@ def test_before_the_first_cell_there_is_a_run_without_a_cell(run: Run) -> None:
     assert "mpcbench_cell_elapsed_seconds" not in served
 
 
-def test_a_cell_brings_its_parameters_links_and_what_is_used_of_them(run: Run) -> None:
+def test_a_cell_serves_its_parameters_its_links_and_their_use(run: Run) -> None:
     run.begin()
     run.watch.links([*LINKS, AS_IT_IS])
     run.work(4)

@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @needs_prometheus
-def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path, own_targets: Path) -> None:
+def test_prometheus_watches_consecutive_runs_and_a_dead_party(folder: Path, own_targets: Path) -> None:
     port = free_port()
     status, output = observe("up", "--detach", "--port", str(port), "--folder", str(folder), "--ray", "")
     assert (status, f"http://127.0.0.1:{port}" in output) == (0, True), output
@@ -101,7 +101,7 @@ def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path,
 
 
 @needs_prometheus
-def test_in_the_foreground_ctrl_c_ends_it_whole(folder: Path) -> None:
+def test_in_the_foreground_ctrl_c_ends_all_its_processes(folder: Path) -> None:
     port = str(free_port())
     command = [sys.executable, "-m", "orchestrator.cli.main", "observe", "up", "--port", port, "--folder", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:

@@ -126,6 +126,6 @@ def test_other_cells_report_no_prompt(cells: Any) -> None:
     assert "prefill" not in cells["full"]["referee"]
 
 
-def test_an_unknown_way_is_refused() -> None:
+def test_an_unknown_prefill_is_refused() -> None:
     with pytest.raises(ValidationError, match="'shared' or 'mpc'"):
         Job.model_validate(job(options={"prefill": "private"}))

@@ -25,7 +25,7 @@ TEXT = ROOT / "docs" / "protocols.md"  # unlike the training text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_selects_the_file_that_comes_with_the_project(kind: Any) -> None:
+def test_a_name_selects_a_shipped_file(kind: Any) -> None:
     assert MODEL in shipped(kind)
     assert read_head(MODEL, kind).model == MODEL
     spec = load_spec(MODEL)

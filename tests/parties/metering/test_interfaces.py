@@ -31,7 +31,7 @@ def test_traffic_of_an_interface_stays_counted_after_its_removal() -> None:
     assert totals(readings) == [(105, 45), (107, 46), (110, 48)]
 
 
-def test_an_interface_made_anew_between_two_readings_counts_from_zero() -> None:
+def test_an_interface_recreated_between_two_readings_counts_from_zero() -> None:
     assert totals([{"veth1": (100, 40)}, {"veth1": (8, 60)}]) == [(100, 40), (108, 100)]
 
 

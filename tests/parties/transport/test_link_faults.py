@@ -17,7 +17,7 @@ from parties.metering.meter import StageMeter
 from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import MAX_FRAME_BYTES, Link
 from tests.helpers.metering import totals
-from tests.helpers.wires import PATIENCE_S, announced, child, frame, later, link_and_wire, linked
+from tests.helpers.wires import DEADLINE_S, announced, child, frame, later, link_and_wire, linked
 
 MEGABYTES = 1 << 20
 
@@ -63,11 +63,11 @@ def test_a_peer_lost_in_the_middle_of_a_frame_is_reported_with_stage_and_bytes()
 
 
 @pytest.mark.parametrize("load", [b"", b"x" * (64 * MEGABYTES)], ids=["while receiving", "while sending"])
-def test_a_killed_process_is_noticed_at_once(load: bytes) -> None:
+def test_a_killed_process_is_detected_at_once(load: bytes) -> None:
     with link_and_wire() as (link, wire, _):
 
         def peer() -> None:
-            Link(wire, "client", StageMeter(), PATIENCE_S).exchange(b"here")
+            Link(wire, "client", StageMeter(), DEADLINE_S).exchange(b"here")
             signal.pause()
 
         with child(peer) as pid:
@@ -84,7 +84,7 @@ def test_a_stopped_process_is_a_timeout(load: bytes) -> None:
     with link_and_wire() as (link, wire, meter):
 
         def peer() -> None:
-            Link(wire, "client", StageMeter(), PATIENCE_S).exchange(b"here")
+            Link(wire, "client", StageMeter(), DEADLINE_S).exchange(b"here")
             os.kill(os.getpid(), signal.SIGSTOP)
 
         with child(peer) as pid:
@@ -123,7 +123,7 @@ def test_a_slow_peer_is_not_a_timeout_as_long_as_bytes_move() -> None:
 
         far = later(trickle)
         assert link.receive() == b"slow"
-        far.result(PATIENCE_S)
+        far.result(DEADLINE_S)
 
 
 def test_closing_from_another_thread_ends_a_waiting_call() -> None:
@@ -132,10 +132,10 @@ def test_closing_from_another_thread_ends_a_waiting_call() -> None:
         time.sleep(0.1)
         client.close()
         with pytest.raises(PeerLost):
-            waiting.result(PATIENCE_S)
+            waiting.result(DEADLINE_S)
 
 
-def test_an_interrupt_gets_out_and_closes_the_link() -> None:
+def test_an_interrupt_propagates_and_closes_the_link() -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -184,7 +184,7 @@ def test_a_frame_is_accepted_only_if_number_and_length_are_right(
 
 @given(payload=st.binary(max_size=60), known_length=st.booleans(), data=st.data())
 @settings(max_examples=80, deadline=None)
-def test_a_flipped_bit_anywhere_is_noticed_and_named(payload: bytes, known_length: bool, data: st.DataObject) -> None:
+def test_a_flipped_bit_anywhere_is_detected_and_named(payload: bytes, known_length: bool, data: st.DataObject) -> None:
     good, damaged = frame(0, b"good"), bytearray(frame(1, payload))
     bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
     damaged[bit // 8] ^= 1 << bit % 8
@@ -219,8 +219,8 @@ def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself(
             saying = later(lambda: [server.send(bytes(50_000)) for _ in range(200)])
             for _ in range(200):
                 client.send(bytes(100))
-        assert (sum(hearing.result(PATIENCE_S)), sum(listening.result(PATIENCE_S))) == (200 * 50_000, 200 * 100)
-        saying.result(PATIENCE_S)
+        assert (sum(hearing.result(DEADLINE_S)), sum(listening.result(DEADLINE_S))) == (200 * 50_000, 200 * 100)
+        saying.result(DEADLINE_S)
         stages = {stage.stage: stage for stage in meter.snapshot()}
         mine, dealt = stages["softmax"], stages["offline.material"]
         assert (mine.sent_bytes, mine.received_bytes) == (200 * (100 + HEADER_BYTES), 0)

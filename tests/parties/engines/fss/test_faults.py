@@ -27,7 +27,7 @@ TIMEOUT_S = 15.0
 pytestmark = pytest.mark.slow
 
 
-def fall(how: int) -> None:
+def fail(how: int) -> None:
     os.kill(os.getpid(), how)
 
 
@@ -42,18 +42,18 @@ def arm(role: str, when: str, how: int) -> None:
         owner, name, at = (dry_run.DryRun, "put", 3) if role == "dealer" else (Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
-    def falling(*arguments: Any, **named: Any) -> Any:
+    def failing(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == at:
-            fall(how)
+            fail(how)
         return honest(*arguments, **named)
 
-    setattr(owner, name, falling)
+    setattr(owner, name, failing)
 
 
-def part(role: str, mesh: Mesh, meter: StageMeter, fallen: str, when: str, how: int, parts: Any, token: int) -> Any:
-    if role == fallen:
+def part(role: str, mesh: Mesh, meter: StageMeter, failed: str, when: str, how: int, parts: Any, token: int) -> Any:
+    if role == failed:
         arm(role, when, how)
     begun = time.monotonic()
     try:
@@ -70,16 +70,16 @@ STOPPED = [
 ]
 
 
-@pytest.mark.parametrize(("fallen", "when", "how"), KILLED + STOPPED)
-def test_a_party_that_dies_or_stops_is_noticed_and_named(fallen: str, when: str, how: int) -> None:
+@pytest.mark.parametrize(("failed", "when", "how"), KILLED + STOPPED)
+def test_a_party_that_dies_or_stops_is_detected_and_named(failed: str, when: str, how: int) -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
-    with start(part, fallen, when, int(how), parts, token, roles=ROLES, timeout_s=TIMEOUT_S) as (pipes, processes):
-        reports = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items() if role != fallen}  # noqa: S301
-        processes[fallen].kill()
+    with start(part, failed, when, int(how), parts, token, roles=ROLES, timeout_s=TIMEOUT_S) as (pipes, processes):
+        reports = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items() if role != failed}  # noqa: S301
+        processes[failed].kill()
     assert all(ok for ok, _ in reports.values()), reports
     outcomes = {role: outcome for role, (_, outcome) in reports.items()}
     noticed = "PeerLost" if how == signal.SIGKILL else "PeerTimeout"
-    named = [outcome for outcome in outcomes.values() if outcome[0] == noticed and fallen in outcome[2]]
+    named = [outcome for outcome in outcomes.values() if outcome[0] == noticed and failed in outcome[2]]
     assert named, outcomes
     for _, status, text, seconds in named:
         assert status == ("party_died" if how == signal.SIGKILL else "timeout")

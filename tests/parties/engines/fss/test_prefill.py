@@ -28,7 +28,7 @@ from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
 from tests.helpers.together import together
 from tests.parties.engines.fss.arithmetic.test_embedding import table_of
-from tests.parties.engines.fss.test_decoding import stumble
+from tests.parties.engines.fss.test_decoding import fail_truncation
 
 BOUND = 0.06
 STEPS = 2
@@ -66,7 +66,7 @@ def simulated(
 
 @settings(max_examples=6, deadline=None)
 @given(st.sampled_from(sorted(SPECS)), st.data())
-def test_the_cache_is_that_of_the_plain_engine_whatever_the_chunks(family: str, data: st.DataObject) -> None:
+def test_the_cache_is_that_of_the_plain_engine_for_all_chunks(family: str, data: st.DataObject) -> None:
     spec, tokens = SPECS[family], data.draw(st.integers(1, 9), label="tokens")
     sizes = Prefill(tokens, data.draw(st.integers(1, tokens), label="chunk"))
     prompt, expected = random_tokens(spec, tokens, seed=2), Cache.empty(spec.n_layers)
@@ -92,7 +92,7 @@ def prompted(
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     if at:
-        stumble(at)
+        fail_truncation(at)
     spec, own = SPECS[family], prompt if role == "client" else None
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)

@@ -181,7 +181,7 @@ def test_a_reader_skips_abandoned_epochs_and_refuses_frames_that_come_too_early(
         reader.take((1,), np.uint8)
 
 
-def test_a_dealer_that_runs_another_program_is_noticed() -> None:
+def test_a_dealer_that_runs_another_program_is_detected() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.zeros(3 if source.rank == 2 else 4, 5))
         return multiply([x, x])
@@ -218,7 +218,7 @@ def differ(role: str, mesh: Mesh, meter: StageMeter, same_length: bool) -> str:
 
 @pytest.mark.parametrize("same_length", [True, False])
 @pytest.mark.slow
-def test_parties_at_different_places_of_a_program_notice(same_length: bool) -> None:
+def test_parties_at_different_places_of_a_program_detect_it(same_length: bool) -> None:
     for text in together(differ, same_length, roles=("client", "server")).values():
         assert "out of step" in text
 

@@ -74,7 +74,7 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
         assert lengths[0][1:] == lengths[1][1:], "only the card that names the model may be longer or shorter"
 
 
-def test_counters_between_the_parties_are_the_same_whatever_the_secrets(runs: Any) -> None:
+def test_counters_between_the_parties_do_not_depend_on_the_secrets(runs: Any) -> None:
     """The unmasked bytes of an opening are digests of the position in the program and of public constants,
     including the session's key, so they differ between sessions and not between the two parties."""
     for frames, _ in runs.values():

@@ -33,7 +33,7 @@ def drawn(shape: tuple[int, ...], seed: int, *, ties: bool) -> Tensor:
 @given(
     st.integers(12, 120), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.floats(0.05, 0.6), st.booleans(), st.integers(0, 99)
 )
-def test_two_levels_choose_and_put_back_as_in_the_clear(
+def test_two_levels_select_and_restore_as_in_the_clear(
     tokens: int, coarse_share: float, fine_share: float, ties: bool, seed: int
 ) -> None:
     clusters = Clustering(tokens, 4, 8)
