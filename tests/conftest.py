@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def same_numbers_everywhere() -> None:
-    """Every test draws the same numbers from the global generators, in whatever order the tests run."""
+    """Every test draws the same numbers from the global generators, in any order of the tests."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

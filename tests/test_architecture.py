@@ -1,4 +1,4 @@
-"""Holds every room to its contract: what it may import, and that nothing unpickles what came from a peer."""
+"""Holds every room to its contract: its allowed imports, and no unpickling of data from a peer."""
 
 import ast
 import subprocess
@@ -48,7 +48,7 @@ CONTRACT = (
 # below it, at any depth. `*` stands for the modules that lie directly in the package, unless they have a row.
 INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
     "orchestrator": {
-        "*": ("run",),  # what the package itself offers to Python programs
+        "*": ("run",),  # the Python API of the package
         "experiment": (),
         "records": ("experiment",),
         "predict": ("records",),

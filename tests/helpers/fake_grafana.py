@@ -1,6 +1,6 @@
 """A fake Grafana server: the part of its HTTP API that a push uses, after Grafana's description of it.
 
-It is not Grafana. It keeps folders, data sources, boards and annotations in memory, checks what it is sent as the
+It is not Grafana. It keeps folders, data sources, boards and annotations in memory, checks requests as the
 description says (400, 401, 404, 409, 412), and fails on request: with a status, slowly, in the middle of an answer.
 """
 
@@ -20,7 +20,7 @@ Fault = Callable[["_Handler"], None]
 
 
 class RefusedError(Exception):
-    """An answer with a status of its own."""
+    """A reply with an error status."""
 
     def __init__(self, status: int, message: str, /, **more: str) -> None:
         self.status, self.body = status, {"message": message, **more}

@@ -25,7 +25,7 @@ from tests.helpers.waiting import eventually
 
 STATES = ("loading", "prefill", "decode", "check")
 STEPS = 4
-REACHED = ".reached"  # added to the prompt's name: the file that says that the fault has been reached
+REACHED = ".reached"  # added to the prompt's name: the file that marks that the fault has been reached
 
 
 class FakeParty:
@@ -46,7 +46,7 @@ class FakeParty:
         assert self.mesh is not None
         prompt = Path(job["prompt"]["text_file"])
         fault, role, state = f"{prompt.name}--".split("-")[:3]
-        alone = fault == "alone"  # like the parties that have no part in `plain`
+        alone = fault == "alone"  # like the parties that are idle in `plain`
         self.meter.reset()
         self.tokens = 0
         started = time.monotonic()

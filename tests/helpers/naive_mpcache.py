@@ -1,6 +1,6 @@
 """MPCache (arXiv 2501.06807) written once more from its equations: loops over heads, clusters and tokens, on lists.
 
-Nothing is remembered between steps but keys and values: all bounds are computed anew from all keys of its cluster.
+Only keys and values are stored between steps: all bounds are recomputed from all keys of a cluster.
 """
 
 import math

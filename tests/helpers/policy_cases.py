@@ -1,4 +1,4 @@
-"""Every policy in a size that fits a tiny model, and what it decodes there with the plain engine."""
+"""Every policy in a size that fits a tiny model, and its results there with the plain engine."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any

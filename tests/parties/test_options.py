@@ -70,7 +70,7 @@ print(json.dumps({
 
 
 def seen(folder: Path, text: str) -> Any:
-    """What a program with one more option makes of an experiment file."""
+    """The result of a program with one more option for an experiment file."""
     file = folder / "ladders.yaml"
     file.write_text(text, encoding="utf-8")
     asked = [sys.executable, "-c", SCRIPT, str(file)]

@@ -111,7 +111,7 @@ def test_a_cell_sends_and_waits_for_the_same_with_tls(tmp_path: Path) -> None:
         assert record.error is None
         assert record.check is not None
         assert record.check.max_abs_logit_error < 0.1  # a random model's best two tokens may be nearer to each other
-    # the kernel counts what others send over loopback, too
+    # the kernel also counts foreign traffic over loopback
     one, other = ([w for w in record.warnings if "the kernel of" not in w] for record in (plain, secured))
     assert one == other
     assert plain.totals is not None

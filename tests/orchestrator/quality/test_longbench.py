@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - Chinese has commas of its own
-"""LongBench's sets are asked and scored as published."""
+"""LongBench's sets are prompted and scored as published."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ LENGTHS = {
     "triviaqa": 32, "samsum": 128, "lsht": 64, "passage_count": 32, "passage_retrieval_en": 32,
     "passage_retrieval_zh": 32, "lcc": 64, "repobench-p": 64,
 }  # fmt: skip
-SCORES = {  # an answer and what is right, such that any other set's metric gives another score
+SCORES = {  # an answer and the right one, for which the metric of any other set gives another score
     "qa_f1_score": ("The cat sat.", "a cat sat down", 0.8),
     "qa_f1_zh_score": ("甲乙，", "甲丙", 0.5),
     "rouge_score": ("The cat. sat", "cat sat", 0.8),

@@ -1,4 +1,4 @@
-"""A prompt read once and compressed by many policies gives what each policy alone would give."""
+"""A prompt read once and compressed by many policies gives the results of each policy alone."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Generated tasks: as long as asked, answerable, reproducible; benchmarks' files are read."""
+"""Generated tasks: of the requested length, answerable, reproducible; benchmarks' files are read."""
 
 import json
 import random

@@ -13,7 +13,7 @@ from tests.helpers import samples
 
 
 def freeze(folder: Path, experiment: Experiment, *, record: bool = True, update: bool = False) -> Snapshot:
-    """Begins or resumes a run; after this it has a record, if asked."""
+    """Begins or resumes a run; adds a record on request."""
     with RecordStore(folder) as store:
         snapshot = Snapshot(store, experiment, expand(experiment), update=update)
         if record:

@@ -1,4 +1,4 @@
-"""The reports under docs/results/: what their records give, and nothing that was not asked for."""
+"""The reports under docs/results/ are those of their records, which are those of their examples."""
 
 import json
 import shutil

@@ -104,7 +104,7 @@ class Head:
         )
 
     def kill(self) -> None:
-        """All its processes at once."""
+        """Kills all processes of the head at once."""
         everyone = [self.process, *self.process.children(recursive=True)] if self.process.is_running() else []
         for process in everyone:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -114,7 +114,7 @@ class Head:
 
     @property
     def output(self) -> str:
-        """What it printed."""
+        """The output of the head."""
         return Path(self.log.name).read_text()
 
 

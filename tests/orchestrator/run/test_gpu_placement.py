@@ -19,7 +19,7 @@ GPUS = 2
 
 @pytest.fixture(scope="module", autouse=True)
 def node() -> Iterator[None]:
-    """One node that declares two GPUs, whatever the machine has."""
+    """One node that declares two GPUs, independently of the machine's."""
     with emulated_cluster({"num_cpus": 2, "num_gpus": GPUS}):
         yield
 

@@ -118,7 +118,7 @@ def test_a_killed_relay_fails_its_cell_and_a_killed_driver_ends_hosts_ray_and_pa
     with LabRun(tmp_path / "a", silence_s=15) as run:
         run.await_decoding()
         run.descendants("netem.relay_process")[0].kill()
-        run.await_decoding(cell=2)  # on links that were made anew, and measured
+        run.await_decoding(cell=2)  # on links that were recreated and measured
         (cut,) = run.records()
         assert cut.status in (Status.TIMEOUT, Status.PARTY_DIED)  # whether Ray or a peer notices first
         assert run.descendants("ray::PartyActor")

@@ -1,4 +1,4 @@
-"""Links between hosts that only Ray reaches, as on a real cluster: rules on every host, measured, and gone."""
+"""Links between hosts that only Ray reaches, as on a cluster: rules are set, measured and removed on every host."""
 
 import json
 import subprocess

@@ -21,7 +21,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Head(grpc.GenericRpcHandler):
-    """A head that answers every question with one status."""
+    """A head that answers every request with one status."""
 
     def __init__(self, status: grpc.StatusCode) -> None:
         self._status = status

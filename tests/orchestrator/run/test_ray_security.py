@@ -45,7 +45,7 @@ new_tokens: 1
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs: where it listens, what a program needs to reach it, and its certificates' folder."""
+    """A running head: its address, the environment to reach it, and the folder of its certificates."""
 
     port: int
     environment: dict[str, str]

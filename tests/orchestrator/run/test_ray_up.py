@@ -33,7 +33,7 @@ ROLES = ("client", "server", "dealer")
 HOME = "/tmp/home"  # noqa: S108 - a host's /tmp is its own
 
 # What makes a host of a lab a machine with an ssh server and a user. The user has the number of root, because the
-# Python that all hosts share may lie where nobody else can read.
+# Python that all hosts share may lie where only root can read.
 BECOME_A_MACHINE = f"""
 set -e
 mount -t tmpfs tmpfs /run
@@ -80,7 +80,7 @@ def keys(folder: Path) -> None:
 
 
 def cluster_file(folder: Path) -> Path:
-    """The repository's file; instead of what installs from the network, the Python that all hosts share."""
+    """The repository's file, with the Python that all hosts share instead of installations from the network."""
     content = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
     content["setup_commands"] = [
         line for line in content["setup_commands"] if "pip" not in line and "-m venv" not in line

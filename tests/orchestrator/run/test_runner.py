@@ -192,7 +192,7 @@ def test_a_party_that_fails_is_recorded_with_its_message(
     assert record.error is not None
     assert words in record.error.message
     assert (record.error.role, record.error.stage) == ("server", "softmax")
-    assert "orange-otter" not in record.model_dump_json()  # what the fake's error quotes
+    assert "orange-otter" not in record.model_dump_json()  # quoted by the fake's error
 
 
 def test_a_number_out_of_range_is_recorded_and_cells_that_compute_the_same_are_not_run(

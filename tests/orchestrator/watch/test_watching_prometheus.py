@@ -91,7 +91,7 @@ def test_prometheus_watches_consecutive_runs_and_a_dead_party(folder: Path, own_
         exporters["server"].close()  # the party is dead
         wait_until(lambda: query(port, 'ALERTS{alertname="MpcbenchPartySilent", party="server", alertstate="firing"}'))
         assert "down" in observe("status", "--folder", str(folder))[1]
-    wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are gone, not stuck
+    wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are removed and not stale
     assert not query(port, "mpcbench_resident_bytes")
     exporters["client"].close()
     assert observe("down", "--folder", str(folder)) == (0, "it has ended\n")

@@ -13,7 +13,7 @@ from tests.helpers.saved_models import save, tiny_llama
 
 pytestmark = pytest.mark.slow
 
-SEED = 1  # a prompt whose choices of clusters are no near ties: a tie may fall either way, and the tokens with it
+SEED = 1  # a prompt whose choices of clusters are not near ties: a tie may fall either way, and the tokens with it
 
 
 def job(engine: str = "fss", policy: str = "full", **changes: Any) -> dict[str, Any]:

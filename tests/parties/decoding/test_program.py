@@ -1,4 +1,4 @@
-"""Programs: what they open, in which round, and where their time goes."""
+"""Programs: opened values, rounds, and the accounting of time."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ def by_stage(meter: StageMeter) -> dict[str, StageReading]:
     return {reading.stage: reading for reading in readings}
 
 
-# a tree of stages: seconds to wait, bytes to count, or a stage with what happens inside
+# a tree of stages: seconds to wait, bytes to count, or a stage with its content
 events = st.recursive(
     st.one_of(
         st.tuples(st.just("wait"), st.integers(0, 9)),

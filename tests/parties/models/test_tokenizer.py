@@ -180,7 +180,7 @@ def test_the_start_of_a_text_is_all_that_is_read(any_tokenizer: Tokenizer) -> No
 
 
 def test_other_threads_run_while_a_text_is_tokenised() -> None:
-    """A party that reads a long text has to answer for its progress meanwhile."""
+    """A party that reads a long text must report progress meanwhile."""
     steps, done = 0, threading.Event()
 
     def count() -> None:

@@ -1,4 +1,4 @@
-"""Selection equals sorting in the clear, and what it opens can be simulated, with and without ties."""
+"""Selection equals sorting in the clear, and opened values can be simulated, with and without ties."""
 
 from collections import Counter
 from typing import Any
