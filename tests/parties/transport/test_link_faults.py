@@ -91,7 +91,7 @@ def test_a_stopped_process_is_a_timeout(load: bytes) -> None:
             wire.close()
             link.exchange(b"here")
             os.waitpid(pid, os.WUNTRACED)
-            link.timeout_s = 1.0
+            link._connection.timeout_s = 1.0
             with meter.stage("topk"), pytest.raises(PeerTimeout) as caught:
                 link.exchange(load)
             error = caught.value
