@@ -107,7 +107,7 @@ def test_metrics_are_served_while_a_party_lives() -> None:
         host, port = party.metrics_address
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
-        assert 'mpcbench_cell_state{party="dealer"} 0\n' in text
+        assert 'mpcbench_cell_state{party="dealer"} 0.0\n' in text
         assert party.progress().state == "idle"
     finally:
         party.close()
