@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from netem import HostService, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
+from netem import HostService, LinkReading, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
 from netem.backends.request import Request
 from netem.lab import attached
 from netem.shaping import choose
 from orchestrator.experiment.networks import ROLES as SHAPED
 from orchestrator.experiment.networks import Network
-from orchestrator.records.record import LinkReading, Status
+from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement
 
@@ -70,7 +69,7 @@ class Links:
 
     def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
         """What a record says of the links."""
-        return tuple(LinkReading(**asdict(report)) for report in self._shaped.reports(before, after))
+        return self._shaped.readings(before, after)
 
 
 class Survey:

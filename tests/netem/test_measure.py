@@ -84,7 +84,7 @@ def test_a_link_that_is_asked_nothing_and_cannot_be_probed_is_left_out(monkeypat
         measured = shaped.measure()
         assert measured == {}
         assert shaped.deviations(measured) == ()
-        assert [report.measured_before for report in shaped.reports(measured)] == [None, None]
+        assert [reading.measured_before for reading in shaped.readings(measured)] == [None, None]
     assert len(site.asked) == 6  # once a pair failed each time, the rest is probed once
 
 
