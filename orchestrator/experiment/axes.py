@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from orchestrator.experiment.choices import EngineChoice
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.experiment.problems import Problem, Rejected, unknown
 from parties.policies.choice import PolicyChoice
 
@@ -18,7 +18,7 @@ AXES: Final = ("networks", "engines", "seq_lens", "policies")
 class Point(NamedTuple):
     """Where on the axes a cell lies."""
 
-    network: Network
+    network: ResolvedNetwork
     engine: EngineChoice
     seq_len: int
     policy: PolicyChoice

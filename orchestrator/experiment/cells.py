@@ -12,7 +12,7 @@ from orchestrator.experiment.axes import points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import RunOptions
 
 SCHEMA = 1
@@ -35,7 +35,7 @@ class _Point(BaseModel):
     policy: ChosenPolicy = Field(description="The cache policy with all its parameters.")
     seq_len: int = Field(description="Tokens of the prompt.")
     new_tokens: int = Field(description="Tokens to decode.")
-    network: Network = Field(description="Links between the parties.")
+    network: ResolvedNetwork = Field(description="Links between the parties.")
     shaping: Shaping = Field(default="auto", description="What makes the links as asked.")
     prompt: ChosenPrompt = Field(description="Where the client finds its prompt.")
 

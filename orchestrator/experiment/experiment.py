@@ -20,7 +20,7 @@ from pydantic import (
 
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import beyond
@@ -84,8 +84,8 @@ class Sweep(BaseModel):
         "first private step, so every new token is decoded privately.",
         examples=["[128, 256]"],
     )
-    networks: Annotated[tuple[Annotated[Network, BeforeValidator(parse_network)], ...], *_Listed] = Field(
-        default=(Network(name="none"),),
+    networks: Annotated[tuple[Annotated[ResolvedNetwork, BeforeValidator(parse_network)], ...], *_Listed] = Field(
+        default=(ResolvedNetwork(name="none"),),
         validate_default=True,
         description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
         examples=["[none]"],

@@ -12,7 +12,7 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, Progress, blamed, lost, reported, root_cause
@@ -73,7 +73,7 @@ class PartyGroup:
         deadline: Deadline,
         timeout_s: float,
         ports: Mapping[str, int],
-        network: Network,
+        network: ResolvedNetwork,
         shaping: str,
         party_class: str = PARTY_CLASS,
     ) -> Self:
@@ -167,7 +167,7 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: Network, shaping: str) -> None:
+    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: ResolvedNetwork, shaping: str) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)

@@ -12,7 +12,7 @@ from netem.backends.request import Request
 from netem.lab import attached
 from netem.shaping import choose
 from orchestrator.experiment.networks import ROLES as SHAPED
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement
@@ -137,7 +137,7 @@ class Survey:
 
 @contextmanager
 def links_between(
-    network: Network, shaping: str, bound: Mapping[str, Address], placement: Placement
+    network: ResolvedNetwork, shaping: str, bound: Mapping[str, Address], placement: Placement
 ) -> Iterator[Links]:
     """Shape the links between the protocol's parties for as long as the block lasts.
 
@@ -161,7 +161,7 @@ def links_between(
         yield Links(shaped, bound)
 
 
-def shaper(network: Network, shaping: str, hosts: Mapping[str, str], placement: Placement) -> str:
+def shaper(network: ResolvedNetwork, shaping: str, hosts: Mapping[str, str], placement: Placement) -> str:
     """The back end that would make the links so; nothing is changed.
 
     Args:
