@@ -21,7 +21,7 @@ from pydantic import (
 
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
-from parties.policies import POLICIES, UnknownPolicy, make, policy_class
+from parties.policies import POLICIES, UnknownPolicy, policy_class
 from parties.policies.checks import OutOfRange
 from parties.policies.choice import PolicyChoice
 from parties.roles.job import Prompt
@@ -197,7 +197,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             problems.append(Problem(key, parameters[key], allowed, _FIX))
     while True:
         try:
-            policy = make(name, **good)
+            policy = PolicyChoice(name=name, **good).build()
         except OutOfRange as error:
             problems.append(Problem(error.key, error.value, error.allowed, _FIX))
             if good.pop(error.key, None) is None:
