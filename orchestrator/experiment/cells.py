@@ -47,8 +47,8 @@ class Cell(RunOptions, _Point):
     seed: int = Field(description="Seed of public random choices.")
     repeat: int = Field(description="Which repeat of the same measurement, from 0.")
     warmup: bool = Field(default=False, description="Whether this is a warm-up run, which no average includes.")
-    timeout_s: float = Field(description="Seconds without a byte after which a peer counts as hanging.")
-    cell_timeout_s: float = Field(description="Seconds after which the cell is given up.")
+    timeout_s: float = Field(description="Seconds without a byte after which a peer is considered hanging.")
+    cell_timeout_s: float = Field(description="Seconds after which the cell is stopped.")
     data_ports: dict[str, int] = Field(default={}, description="Fixed data ports by role.")
 
     @property

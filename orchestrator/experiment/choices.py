@@ -220,11 +220,9 @@ def named(value: object) -> object:
 
 def _private_unless_named(value: object) -> object:
     given = named(value)
-    return (
-        {"randomness": "private", **given}
-        if isinstance(given, dict) and given.get("name") == _WITH_RANDOMNESS
-        else given
-    )
+    if isinstance(given, dict) and given.get("name") == _WITH_RANDOMNESS:
+        return {"randomness": "private", **given}
+    return given
 
 
 def _policy(given: object, info: ValidationInfo) -> PolicyChoice:

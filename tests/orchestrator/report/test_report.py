@@ -266,7 +266,7 @@ def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"id": "to')
     page, _ = render(tmp_path)
-    assert "line 3 is no record" in page.read_text()
+    assert "line 3 is corrupt" in page.read_text()
 
 
 @pytest.mark.slow
