@@ -17,7 +17,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.metering.meter import StageMeter
-from parties.roles.reports import PartyProgress, PartyResult, StageReport
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 from tests.helpers.metering import totals
@@ -66,7 +66,7 @@ class FakeParty:
             "role": self.role,
             "tokens": self.tokens,
             "decode_seconds": time.monotonic() - started,
-            "stages": [StageReport.of(reading) for reading in self.meter.snapshot()],
+            "stages": list(self.meter.snapshot()),
             "peak_rss_bytes": 1,
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,

@@ -82,7 +82,7 @@ def test_an_unshaped_link_that_cannot_be_probed_is_left_out(monkeypatch: pytest.
         measured = shaped.measure()
         assert measured == {}
         assert shaped.deviations(measured) == ()
-        assert [report.measured_before for report in shaped.reports(measured)] == [None, None]
+        assert [reading.measured_before for reading in shaped.readings(measured)] == [None, None]
     assert len(site.asked) == 6  # once a pair failed each time, the rest is probed once
 
 

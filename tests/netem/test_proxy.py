@@ -85,7 +85,7 @@ def test_every_ordered_pair_has_its_own_delay_and_rate(parties: Parties) -> None
             assert got.rtt_p99_ms >= got.rtt_ms
             assert got.congestion_control
         assert measured["dealer", "client"].rate_mbit < measured["client", "dealer"].rate_mbit
-        reports = network.reports(before=measured)
+        reports = network.readings(before=measured)
     by_pair = {(report.src, report.dst): report for report in reports}
     assert by_pair["client", "server"].asked["rtt_ms"] == 14
     assert by_pair["client", "server"].measured_before["rtt_ms"] == measured["client", "server"].rtt_ms
@@ -234,7 +234,7 @@ def test_unshaped_links_are_measured_and_never_wrong(parties: Parties) -> None:
         measured = network.measure(0.05)
         assert len(measured) == 6
         assert network.deviations(measured) == ()
-        assert all(report.asked is None for report in network.reports(measured))
+        assert all(report.asked is None for report in network.readings(measured))
 
 
 def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties: Parties) -> None:

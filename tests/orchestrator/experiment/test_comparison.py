@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.comparison import COSTS, choose_comparison, token_seconds
 from orchestrator.experiment.link_time import wall_seconds
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.predict.forecast import forecast
 from orchestrator.predict.prediction import predict
@@ -19,7 +19,7 @@ from parties.options import Comparison
 from tests.helpers.samples import experiment
 
 
-def links(delay_ms: float, dealer_mbit: float) -> Network:
+def links(delay_ms: float, dealer_mbit: float) -> ResolvedNetwork:
     thin = {"rate_mbit": dealer_mbit, "delay_ms": delay_ms}
     network: Any = parse_network(
         {"name": "mine", "rate_mbit": 10_000, "delay_ms": delay_ms, "pairs": {"dealer>server": thin}}

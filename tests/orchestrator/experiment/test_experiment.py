@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from netem import Link
 from orchestrator.experiment.experiment import Experiment, load_experiment
 from orchestrator.experiment.problems import ConfigError, Problem, problems_of
 from orchestrator.quality.study import load_study
@@ -365,8 +366,8 @@ def test_networks_are_resolved_for_every_ordered_pair_of_the_protocol() -> None:
     )
     (network,) = experiment.networks
     assert len(network.pairs) == 6
-    assert network.pairs["client>server"] == {"rate_mbit": 9, "delay_ms": 5, "jitter_ms": 0, "loss_pct": 0}
-    assert network.pairs["server>client"]["rate_mbit"] is None
+    assert network.link("client", "server") == Link(rate_mbit=9, delay_ms=5)
+    assert network.link("server", "client") == Link(delay_ms=5)
     assert network.profile().rtt_ms("client", "dealer") == 10
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.experiment.link_time import PhaseCost, dealing_seconds, link_seconds, stored_seconds, wall_seconds
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 
 ASYMMETRIC = {
     "name": "uneven", "rate_mbit": 100, "delay_ms": 10,
@@ -13,9 +13,9 @@ ASYMMETRIC = {
 }  # fmt: skip
 
 
-def network(given: Any = ASYMMETRIC) -> Network:
+def network(given: Any = ASYMMETRIC) -> ResolvedNetwork:
     found = parse_network(given)
-    assert isinstance(found, Network)
+    assert isinstance(found, ResolvedNetwork)
     return found
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.actors import PartyActor
 from orchestrator.run.placement import ROLES
 from parties.transport.tls import Authority
@@ -20,9 +20,9 @@ from tests.helpers.fake_party import FakeParty
 from tests.helpers.sweeping import sweep_in
 
 
-def network(given: object) -> Network:
+def network(given: object) -> ResolvedNetwork:
     parsed = parse_network(given)
-    assert isinstance(parsed, Network)
+    assert isinstance(parsed, ResolvedNetwork)
     return parsed
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from netem import LinkReading
 from orchestrator.experiment.cells import expand
-from orchestrator.records.record import LinkReading, Record
+from orchestrator.records.record import Record
 from orchestrator.records.store import RecordStore
 from orchestrator.report import render
 from orchestrator.report.export import csv_of, latex_of, parquet_of

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from netem import LinkReading
 from orchestrator.experiment.cells import expand
-from orchestrator.records.record import LinkReading, Record, Status
+from orchestrator.records.record import Record, Status
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.report import render
 from orchestrator.report.figures import Panel, as_png, as_svg, by_length

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from netem import Measured, Pair
-from orchestrator.records.record import LinkReading, Status
+from netem import LinkReading, Measured, Pair
+from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.links import Survey
 

@@ -19,7 +19,7 @@ pytestmark = [
 SCRIPT = """
 import json, logging, subprocess, ray
 from orchestrator.run.links import Survey, _Cluster, links_between
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.placement import place
 
 ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from orchestrator.records.record import LinkReading, Status
+from netem import LinkReading
+from orchestrator.records.record import Status
 from orchestrator.records.timeline import load
 from orchestrator.watch.server import DriverCollector
 from orchestrator.watch.terminal import SweepProgress

@@ -343,3 +343,20 @@ def test_snapshots_are_whole_while_another_thread_works() -> None:
     readings = by_stage(meter)
     assert readings["softmax"].sent_bytes == 3 * readings["softmax"].rounds
     assert readings["topk"].rounds == readings["softmax"].rounds > 0
+
+
+def test_the_difference_of_two_readings_is_what_happened_in_between() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        meter.count("server", sent=5, messages=1, rounds=0.5, blocked=1.0)
+        clock.now += 2
+        earlier = by_stage(meter)["softmax"]
+        meter.count("server", sent=7, messages=2, rounds=1, blocked=0.5)
+        meter.count("dealer", received=3)
+        clock.now += 4
+        between = by_stage(meter)["softmax"].since(earlier)
+    assert (between.stage, between.seconds, between.blocked_seconds) == ("softmax", 4, 0.5)
+    assert (between.sent_bytes, between.received_bytes, between.messages, between.rounds) == (7, 3, 2, 1)
+    assert {peer: counts.sent_bytes for peer, counts in between.peers.items()} == {"server": 7, "dealer": 0}
+    assert earlier.followed_by(between) == by_stage(meter)["softmax"]

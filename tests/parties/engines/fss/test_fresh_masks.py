@@ -19,7 +19,7 @@ from parties.engines.fss.arithmetic.gates import StaleMask
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked, cat
-from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing.plan import epoch
 from parties.engines.fss.functions.norm import to_norm
@@ -90,7 +90,7 @@ def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
     source, cache, remaining = segments(replace(SPECS[family], n_layers=2), case(name), prefill)
     cut = 0
     for index, segment in enumerate(remaining, 2):
-        restore, attempts = snapshot(cache), []
+        restore, attempts = cache.snapshot(), []
         for attempt in range(2):
             restore()
             source.begin(epoch(2 * index + attempt, index))
