@@ -12,12 +12,12 @@ class PromptRow:
     """The whole prompt of one measured point; medians where it was repeated.
 
     Attributes:
-        row: the point.
-        tokens: tokens that were run: all but the last, which is the first private step.
-        seconds: wall time at the client, online and offline together.
-        online_bytes: both ways.
-        rounds: online rounds.
-        offline_bytes: all parties.
+        row: The point.
+        tokens: Tokens that were run: all but the last, which is the first private step.
+        seconds: Wall time at the client, online and offline together.
+        online_bytes: Both ways.
+        rounds: Online rounds.
+        offline_bytes: All parties.
     """
 
     row: Row

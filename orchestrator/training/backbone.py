@@ -27,11 +27,11 @@ class Seen:
     """What one layer computes for a text of n tokens.
 
     Attributes:
-        normal: its normalised input with the norm's gain and bias, [n, hidden].
-        qkv: queries, keys and values side by side before positions, unscaled, [n, (heads + 2 kv_heads) head_dim].
-        q: queries with position, scaled by 1/sqrt(head_dim), [heads, n, head_dim].
-        k: keys with position, [kv_heads, n, head_dim].
-        v: values, [kv_heads, n, head_dim].
+        normal: Its normalised input with the norm's gain and bias, [n, hidden].
+        qkv: Queries, keys and values side by side before positions, unscaled, [n, (heads + 2 kv_heads) head_dim].
+        q: Queries with position, scaled by 1/sqrt(head_dim), [heads, n, head_dim].
+        k: Keys with position, [kv_heads, n, head_dim].
+        v: Values, [kv_heads, n, head_dim].
     """
 
     normal: Tensor
@@ -69,23 +69,23 @@ class Backbone:
     """A frozen model.
 
     Attributes:
-        model: its name, as it was asked for.
-        spec: its facts.
-        fingerprint: as in a file of heads.
-        tokenizer: its tokenizer.
-        engine: with the model installed, float32.
+        model: Its name, as it was asked for.
+        spec: Its facts.
+        fingerprint: As in a file of heads.
+        tokenizer: Its tokenizer.
+        engine: With the model installed, float32.
     """
 
     def __init__(self, model: str, device: str = "cpu") -> None:
         """Loads the model.
 
         Args:
-            model: a model source.
-            device: where it computes, `cpu` or `cuda`.
+            model: A model source.
+            device: Where it computes, `cpu` or `cuda`.
 
         Raises:
-            ModelError: there is no such model, or it cannot be read.
-            TrainingError: there is no such device.
+            ModelError: There is no such model, or it cannot be read.
+            TrainingError: There is no such device.
         """
         if device not in GatedEngine.devices or (device == "cuda" and not torch.cuda.is_available()):
             raise TrainingError(f"device: {device!r} is not there; use cpu, or cuda on a machine with a GPU")

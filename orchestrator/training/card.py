@@ -16,18 +16,18 @@ class Made:
     """A finished training.
 
     Attributes:
-        command: the words that started it.
-        machine: what it ran on, in words.
-        model: the name of the model.
-        fingerprint: of the model.
-        settings: all numbers.
-        texts: what was trained with.
-        held_out: what `recall` was measured on.
-        windows: how many windows of these.
-        recall: what was measured; empty without held-out text.
-        licence: of the heads.
-        size: of their file, bytes.
-        parameters: how many numbers they are.
+        command: The words that started it.
+        machine: What it ran on, in words.
+        model: The name of the model.
+        fingerprint: Of the model.
+        settings: All numbers.
+        texts: What was trained with.
+        held_out: What `recall` was measured on.
+        windows: How many windows of these.
+        recall: What was measured; empty without held-out text.
+        licence: Of the heads.
+        size: Of their file, bytes.
+        parameters: How many numbers they are.
     """
 
     command: str

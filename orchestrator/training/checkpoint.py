@@ -19,12 +19,12 @@ def save_checkpoint(run: Run, identity: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint, whole or not at all.
 
     Args:
-        run: the training between two blocks.
-        identity: settings, model and texts, of which none may change.
-        path: the file.
+        run: The training between two blocks.
+        identity: Settings, model and texts, of which none may change.
+        path: The file.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: It cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.parameters.items():
@@ -40,12 +40,12 @@ def restore(run: Run, identity: dict[str, Any], path: Path) -> None:
     """Puts a training to where its checkpoint was written.
 
     Args:
-        run: the training, as it begins.
-        identity: what `save_checkpoint` was given.
-        path: the file.
+        run: The training, as it begins.
+        identity: What `save_checkpoint` was given.
+        path: The file.
 
     Raises:
-        TrainingError: there is no checkpoint, it is damaged, or of another training; the message names the difference.
+        TrainingError: There is no checkpoint, it is damaged, or of another training; the message names the difference.
     """
     if not path.exists():
         raise TrainingError(f"resume: there is no checkpoint {path}; leave --resume out to begin")

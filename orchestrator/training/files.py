@@ -14,10 +14,10 @@ def check_folder(path: Path) -> None:
     """Whether a file could be written.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        TrainingError: its folder takes none.
+        TrainingError: Its folder takes none.
     """
     try:
         path.exists()  # its name may be too long
@@ -30,11 +30,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Writes a file in one step: an interruption leaves the old one.
 
     Args:
-        path: the file.
-        write: writes to the path that it is given.
+        path: The file.
+        write: Writes to the path that it is given.
 
     Raises:
-        TrainingError: the folder takes no file.
+        TrainingError: The folder takes no file.
     """
     try:
         with replacing(path, mode=_READABLE) as draft:

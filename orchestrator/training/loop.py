@@ -20,11 +20,11 @@ class Run:
     """A training between two blocks.
 
     Attributes:
-        parameters: the heads' numbers.
+        parameters: The heads' numbers.
         optimiser: AdamW on them, with the betas of Locret's paper.
-        step: steps of the optimiser done.
-        seconds: time that they and the model took.
-        history: of each block the mean of each part of the loss.
+        step: Steps of the optimiser done.
+        seconds: Time that they and the model took.
+        history: Of each block the mean of each part of the loss.
     """
 
     parameters: Parameters
@@ -50,14 +50,14 @@ def train(
     """Trains from where `run` is to the end.
 
     Args:
-        task: what is trained.
-        windows: as many as the settings say, in order.
-        run: is changed in place.
-        after_block: called after each block, before the next begins.
-        tick: called after each block with the number of steps done, seen windows counting for a part of theirs.
+        task: What is trained.
+        windows: As many as the settings say, in order.
+        run: Is changed in place.
+        after_block: Called after each block, before the next begins.
+        tick: Called after each block with the number of steps done, seen windows counting for a part of theirs.
 
     Raises:
-        TrainingError: a loss is not a finite number.
+        TrainingError: A loss is not a finite number.
     """
     settings = task.settings
     for block in range(run.step // (settings.block * settings.repeats), settings.blocks):

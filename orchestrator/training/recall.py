@@ -27,10 +27,10 @@ class Recall:
     """What one policy kept, means over windows, layers and heads.
 
     Attributes:
-        policy: its name.
-        share: of the context's tokens that it may keep.
-        mass: share of the full cache's attention on the context that fell on kept tokens.
-        top: share of kept tokens among as many of those with the most attention, by key head.
+        policy: Its name.
+        share: Of the context's tokens that it may keep.
+        mass: Share of the full cache's attention on the context that fell on kept tokens.
+        top: Share of kept tokens among as many of those with the most attention, by key head.
     """
 
     policy: str
@@ -45,11 +45,11 @@ def measure(
     """Compares the policy of some heads with policies that need no training.
 
     Args:
-        backbone: the model; the heads are installed in its engine.
-        head: trained heads.
-        windows: held-out text, at least one window of more than `context` tokens.
-        context: tokens of a window that are compressed; the others are what follows.
-        tick: called after each window.
+        backbone: The model; the heads are installed in its engine.
+        head: Trained heads.
+        windows: Held-out text, at least one window of more than `context` tokens.
+        context: Tokens of a window that are compressed; the others are what follows.
+        tick: Called after each window.
     """
     backbone.install(head)
     asked = [(name, share) for name in (*BASELINES, head.kind) for share in SHARES]

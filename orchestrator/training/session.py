@@ -29,14 +29,14 @@ class Request:
     """What is asked for.
 
     Attributes:
-        model: a model source.
-        texts: files to train with.
-        out: the file of heads to write; its card has the same name and ends in `.md`.
-        held_out: files to measure recall on; none measures nothing.
-        licence: of the heads, for the card.
-        command: what the user typed, for the card.
+        model: A model source.
+        texts: Files to train with.
+        out: The file of heads to write; its card has the same name and ends in `.md`.
+        held_out: Files to measure recall on; none measures nothing.
+        licence: Of the heads, for the card.
+        command: What the user typed, for the card.
         device: `auto`, `cpu` or `cuda`.
-        resume: whether to go on from the checkpoint next to `out`.
+        resume: Whether to go on from the checkpoint next to `out`.
     """
 
     model: str
@@ -62,8 +62,8 @@ def make_heads(request: Request, settings: Settings, show: Show) -> tuple[Run, S
     """Trains heads and writes them, their card, and until then a checkpoint after each block.
 
     Raises:
-        TrainingError: something cannot be done as asked; the message names what.
-        ModelError: the model cannot be read.
+        TrainingError: Something cannot be done as asked; the message names what.
+        ModelError: The model cannot be read.
     """
     _check_files(request)
     backbone = Backbone(request.model, pick_device(request.device))

@@ -23,22 +23,22 @@ class Settings:
     """A training run without its texts.
 
     Attributes:
-        kind: the policy whose heads are trained.
-        width: of a `locret` head's hidden layer, or of each of a gate's attention heads.
-        seed: of the first parameters, of which windows of the texts are drawn, and of their order.
-        windows: number of windows of text to train with.
-        context: tokens of a window that the heads rate.
-        answer: tokens after them, which say what should have stayed.
-        block: windows that go through the model at once before they are trained with; a checkpoint follows each block.
-        repeats: how often each window of a block is trained with.
-        learning_rate: largest of a linear warm-up over a tenth of the steps and a linear descent to nothing.
-        clip: largest norm of a gradient.
-        smoothness: weight of Locret's loss on neighbours; 0.0025 in the paper.
-        keep: share of the context that the gates are to let through.
-        pressure: weight of the gate's loss on that share.
+        kind: The policy whose heads are trained.
+        width: Of a `locret` head's hidden layer, or of each of a gate's attention heads.
+        seed: Of the first parameters, of which windows of the texts are drawn, and of their order.
+        windows: Number of windows of text to train with.
+        context: Tokens of a window that the heads rate.
+        answer: Tokens after them, which say what should have stayed.
+        block: Windows that go through the model at once before they are trained with; a checkpoint follows each block.
+        repeats: How often each window of a block is trained with.
+        learning_rate: Largest of a linear warm-up over a tenth of the steps and a linear descent to nothing.
+        clip: Largest norm of a gradient.
+        smoothness: Weight of Locret's loss on neighbours; 0.0025 in the paper.
+        keep: Share of the context that the gates are to let through.
+        pressure: Weight of the gate's loss on that share.
 
     Raises:
-        TrainingError: a value is impossible; the message names it.
+        TrainingError: A value is impossible; the message names it.
     """
 
     kind: Kind
@@ -93,7 +93,7 @@ class Settings:
         """Settings of a kind, with its usual width and learning rate where they are left out.
 
         Raises:
-            TrainingError: a value is impossible.
+            TrainingError: A value is impossible.
         """
         _check(kind in KINDS, "kind", kind, f"one of {', '.join(KINDS)}")
         return cls(

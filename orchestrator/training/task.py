@@ -22,8 +22,8 @@ class Task(ABC):
     """Heads of one kind for one model.
 
     Attributes:
-        kind: the policy that uses them.
-        objective: what the parts of the loss are called, in order.
+        kind: The policy that uses them.
+        objective: What the parts of the loss are called, in order.
     """
 
     kind: ClassVar[Kind]

@@ -20,10 +20,10 @@ class Text:
     """A text and the hash of the file that it was read from.
 
     Attributes:
-        name: of the file, without its folder.
-        sha256: of its bytes, hexadecimal.
-        tokens: the whole text, without the tokens that a tokenizer puts around it.
-        leading: what the tokenizer puts before a text; every window begins with it, as every prompt does.
+        name: Of the file, without its folder.
+        sha256: Of its bytes, hexadecimal.
+        tokens: The whole text, without the tokens that a tokenizer puts around it.
+        leading: What the tokenizer puts before a text; every window begins with it, as every prompt does.
     """
 
     name: str
@@ -41,12 +41,12 @@ def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
     """Reads a file of UTF-8 text.
 
     Args:
-        path: the file.
-        tokenizer: the model's.
-        length: tokens of a window, which the text has to fill at least once.
+        path: The file.
+        tokenizer: The model's.
+        length: Tokens of a window, which the text has to fill at least once.
 
     Raises:
-        TrainingError: there is no such file, it is no text, or too short.
+        TrainingError: There is no such file, it is no text, or too short.
     """
     try:
         words = read_text_file(path)
@@ -68,13 +68,13 @@ def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list
     """Windows that do not overlap, from each text alike as far as it goes, in random order.
 
     Args:
-        texts: where from.
-        length: tokens of a window.
-        count: how many windows.
-        seed: of the draw.
+        texts: Where from.
+        length: Tokens of a window.
+        count: How many windows.
+        seed: Of the draw.
 
     Raises:
-        TrainingError: the texts have fewer windows.
+        TrainingError: The texts have fewer windows.
     """
     generator = torch.Generator().manual_seed(seed)
     by_text = []

@@ -29,14 +29,14 @@ class Engine(Operations):
     """One party's side of a secure computation.
 
     Attributes:
-        name: key in `parties.engines.ENGINES`.
-        trust_model: who must not collude with whom, for the record and the report.
-        devices: where it can compute, `cpu` and maybe `cuda`.
-        tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
-        bounds: ranges of the numbers that it takes, by the keys of `parties.engines.watched`; empty if it takes any.
-        number_bytes: memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
-        meter: the party's stage meter.
-        exchange: opens what programs yield; None if they never do.
+        name: Key in `parties.engines.ENGINES`.
+        trust_model: Who must not collude with whom, for the record and the report.
+        devices: Where it can compute, `cpu` and maybe `cuda`.
+        tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
+        bounds: Ranges of the numbers that it takes, by the keys of `parties.engines.watched`; empty if it takes any.
+        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
+        meter: The party's stage meter.
+        exchange: Opens what programs yield; None if they never do.
     """
 
     name: ClassVar[str]

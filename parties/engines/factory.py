@@ -20,8 +20,8 @@ class Dealer(Protocol):
         """Answers requests until the parties say that the run needs nothing more.
 
         Args:
-            prefilled: called once the prompt is through, and accounted for by the parties.
-            policy: name of the policy in the dealer's own job, the only code from elsewhere that it may run.
+            prefilled: Called once the prompt is through, and accounted for by the parties.
+            policy: Name of the policy in the dealer's own job, the only code from elsewhere that it may run.
         """
 
 
@@ -29,11 +29,11 @@ def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
     """The class behind a name of `ENGINES`.
 
     Args:
-        name: the engine.
-        randomness: what `crypten` draws from; the others have one way only.
+        name: The engine.
+        randomness: What `crypten` draws from; the others have one way only.
 
     Raises:
-        Unsupported: there is no such engine.
+        Unsupported: There is no such engine.
     """
     if name == "plain":
         from parties.engines.plain import PlainEngine

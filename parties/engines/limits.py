@@ -20,8 +20,8 @@ class Beyond:
 
     Attributes:
         parameter: `tokens` or `hidden`.
-        value: the size.
-        most: what the engine takes.
+        value: The size.
+        most: What the engine takes.
     """
 
     parameter: str
@@ -39,9 +39,9 @@ def beyond(engine: str, spec: "ModelSpec", tokens: int) -> Beyond | None:
     """What of a cell is beyond an engine, if anything is.
 
     Args:
-        engine: name of the engine.
-        spec: the model.
-        tokens: tokens of prompt and answer together.
+        engine: Name of the engine.
+        spec: The model.
+        tokens: Tokens of prompt and answer together.
     """
     if tokens > (most := LONGEST_ROW.get(engine, tokens)):
         return Beyond("tokens", tokens, most)

@@ -40,7 +40,7 @@ class Operations(ABC):
     """What decoder and policies are made of; results are the same in every engine but for rounding.
 
     Attributes:
-        masked_score: an attention score that counts for nothing next to any other score that the engine takes.
+        masked_score: An attention score that counts for nothing next to any other score that the engine takes.
     """
 
     masked_score: ClassVar[float]
@@ -121,7 +121,7 @@ class Operations(ABC):
 
         Args:
             scores: [n], one choice for all heads, or [groups, n], one for each head.
-            count: how many stay, 1 to n; among equals the lower index does.
+            count: How many stay, 1 to n; among equals the lower index does.
         """
 
     @abstractmethod
@@ -146,11 +146,11 @@ class Operations(ABC):
         """Two-level choice for each head; which clusters won stays secret.
 
         Args:
-            coarse: similarities of the coarse candidates, [heads, a].
-            fine: similarities of the fine candidates, [heads, b].
-            parents: for each fine candidate its coarse one, or None if it always competes. Public.
-            k_coarse: coarse candidates that survive.
-            k_fine: fine candidates chosen among the children of survivors and those without parent; at least 1.
+            coarse: Similarities of the coarse candidates, [heads, a].
+            fine: Similarities of the fine candidates, [heads, b].
+            parents: For each fine candidate its coarse one, or None if it always competes. Public.
+            k_coarse: Coarse candidates that survive.
+            k_fine: Fine candidates chosen among the children of survivors and those without parent; at least 1.
 
         Returns:
             A handle for `pick`. Among equals the lower index wins.

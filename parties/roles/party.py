@@ -37,14 +37,14 @@ class Party:
 
     Args:
         role: `client`, `server`, `dealer` or `referee`.
-        host: the data address; links and the exporter are bound to it.
-        session: a random string that all parties of a run were given.
-        port: data port; 0 takes a free one.
-        metrics_port: port of the exporter; 0 takes a free one.
-        timeout_s: seconds without a byte after which a peer counts as hanging.
+        host: The data address; links and the exporter are bound to it.
+        session: A random string that all parties of a run were given.
+        port: Data port; 0 takes a free one.
+        metrics_port: Port of the exporter; 0 takes a free one.
+        timeout_s: Seconds without a byte after which a peer counts as hanging.
 
     Raises:
-        AddressInUse: a port is taken.
+        AddressInUse: A port is taken.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Party:
         """Links to every other role, under TLS if this party has an identity.
 
         Raises:
-            PartyError: a role did not come, or a stranger did.
+            PartyError: A role did not come, or a stranger did.
         """
         self._mesh = connect(
             self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s, identity

@@ -62,7 +62,7 @@ class Referee:
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
 
         Raises:
-            OutOfRange: a number leaves the range over which the cell's engine is right; nobody has computed anything
+            OutOfRange: A number leaves the range over which the cell's engine is right; nobody has computed anything
                 private by then.
         """
         self.state.enter("loading")

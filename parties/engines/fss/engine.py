@@ -52,8 +52,8 @@ class FssEngine(Computation):
 
     Args:
         role: `client` or `server`.
-        mesh: links to the other party and to the dealer.
-        meter: the party's stage meter.
+        mesh: Links to the other party and to the dealer.
+        meter: The party's stage meter.
         device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
     """
 

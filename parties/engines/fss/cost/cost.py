@@ -46,7 +46,7 @@ class Traffic:
     """What crosses the links.
 
     Attributes:
-        counts: by role and stage, with framing, as the meters of a run count them.
+        counts: By role and stage, with framing, as the meters of a run count them.
     """
 
     counts: Mapping[tuple[str, str], Counts]
@@ -68,11 +68,11 @@ class Work:
     """Local work of the client, in units whose speed can be measured.
 
     Attributes:
-        weight_bytes: of the server's matrices, streamed once a token.
-        drawn_bytes: of keystream.
-        comparison_levels: levels of comparison trees: a call of the block cipher each, and a few words of arithmetic.
-        look_up_bytes: of one-hot vectors of look-ups, summed over a table.
-        rounds: openings, each with a handful of small tensor operations around it.
+        weight_bytes: Of the server's matrices, streamed once a token.
+        drawn_bytes: Of keystream.
+        comparison_levels: Levels of comparison trees: a call of the block cipher each, and a few words of arithmetic.
+        look_up_bytes: Of one-hot vectors of look-ups, summed over a table.
+        rounds: Openings, each with a handful of small tensor operations around it.
     """
 
     weight_bytes: int
@@ -87,9 +87,9 @@ class Prediction:
     """A cell.
 
     Attributes:
-        prefill: of a prompt that client and server run themselves; None if the cache comes shared.
-        decode: of all tokens together.
-        work: for all tokens together, without the prompt.
+        prefill: Of a prompt that client and server run themselves; None if the cache comes shared.
+        decode: Of all tokens together.
+        work: For all tokens together, without the prompt.
     """
 
     prefill: Traffic | None
@@ -108,14 +108,14 @@ def predict(
     """Counts of a cell, exact but for what the module says.
 
     Args:
-        spec: the model.
-        policy: the cache policy.
-        seq_len: prompt tokens, the last of which is the first private step.
-        new_tokens: tokens to decode.
-        options: the cell's engine options.
+        spec: The model.
+        policy: The cache policy.
+        seq_len: Prompt tokens, the last of which is the first private step.
+        new_tokens: Tokens to decode.
+        options: The cell's engine options.
 
     Raises:
-        HeadError: the policy rates tokens with trained heads whose file cannot be read.
+        HeadError: The policy rates tokens with trained heads whose file cannot be read.
     """
     with MetaTensors():
         inside = options.prefill == "mpc"

@@ -37,9 +37,9 @@ class Cost:
     """What a program cost.
 
     Attributes:
-        rounds: messages each way between client and server.
-        online_bytes: payload that each of the two sends the other.
-        offline_bytes: payload that the dealer sends, by receiver.
+        rounds: Messages each way between client and server.
+        online_bytes: Payload that each of the two sends the other.
+        offline_bytes: Payload that the dealer sends, by receiver.
     """
 
     rounds: int = 0
@@ -51,7 +51,7 @@ class Simulation:
     """Runs programs at three sources in lockstep, and checks every value where a bound of it is declared or relied on.
 
     Args:
-        seed: makes a run repeatable.
+        seed: Makes a run repeatable.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -86,9 +86,9 @@ class Simulation:
         """Results of client and server.
 
         Raises:
-            BeyondBound: a value is larger than declared, where it is opened or its bound is declared (`bounded`).
-            ConstantsDiffer: the two have used different public constants.
-            RandomnessOutOfStep: the parties used less or more material than the dealer dealt.
+            BeyondBound: A value is larger than declared, where it is opened or its bound is declared (`bounded`).
+            ConstantsDiffer: The two have used different public constants.
+            RandomnessOutOfStep: The parties used less or more material than the dealer dealt.
         """
         self.epoch += 1
         for source in self.sources:

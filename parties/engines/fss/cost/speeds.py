@@ -30,11 +30,11 @@ class Speeds:
     """What one core does in a second, all positive.
 
     Attributes:
-        weight_bytes_per_s: of a matrix, streamed by its product with a row.
-        cipher_bytes_per_s: of keystream.
-        comparison_levels_per_s: of comparison trees.
-        look_up_bytes_per_s: of one-hot vectors of look-ups, summed over a table.
-        seconds_per_round: an exchange over loopback and the small tensor operations around it.
+        weight_bytes_per_s: Of a matrix, streamed by its product with a row.
+        cipher_bytes_per_s: Of keystream.
+        comparison_levels_per_s: Of comparison trees.
+        look_up_bytes_per_s: Of one-hot vectors of look-ups, summed over a table.
+        seconds_per_round: An exchange over loopback and the small tensor operations around it.
     """
 
     weight_bytes_per_s: float

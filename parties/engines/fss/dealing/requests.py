@@ -85,7 +85,7 @@ def checked(role: str, request: Any) -> dict[str, Any]:
     """A request of `client` or `server` that has the keys it needs, no other, and values of their types and ranges.
 
     Raises:
-        BadRequest: it is not.
+        BadRequest: It is not.
     """
     known = _CLIENTS if role == "client" else _SERVERS
     if not isinstance(request, dict):
@@ -101,7 +101,7 @@ def check_keys(role: str, what: str, value: Mapping[str, Any], checks: Mapping[s
     """Checks that an object has exactly these keys, and each value.
 
     Raises:
-        BadRequest: it has not; the message says what is wrong with which.
+        BadRequest: It has not; the message says what is wrong with which.
     """
     if set(value) != set(checks):
         raise BadRequest(role, f"{what}'s keys", sorted(value), f"{', '.join(sorted(checks))}")

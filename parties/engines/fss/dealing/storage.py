@@ -42,7 +42,7 @@ def new_file() -> IO[bytes]:
     """A file without a name in `folder()`.
 
     Raises:
-        MaterialFile: it cannot be made there.
+        MaterialFile: It cannot be made there.
     """
     try:
         return tempfile.TemporaryFile(dir=folder(), prefix="mpcbench-material-")
@@ -55,11 +55,11 @@ def write(file: IO[bytes], receive: Callable[[], bytes | bytearray]) -> None:
     """Writes frames up to the empty one, and goes back to the first. A file that could not be finished is closed.
 
     Args:
-        file: of `new_file`.
-        receive: returns the next frame.
+        file: Of `new_file`.
+        receive: Returns the next frame.
 
     Raises:
-        MaterialFile: the disk is full, or refuses.
+        MaterialFile: The disk is full, or refuses.
     """
     written = 0
     try:
@@ -86,7 +86,7 @@ class StoredMaterial:
     """A file that is read once, from its first frame to its last.
 
     Args:
-        file: what `write` wrote.
+        file: What `write` wrote.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -97,7 +97,7 @@ class StoredMaterial:
         """The next frame.
 
         Raises:
-            MaterialFile: the file is damaged or at its end.
+            MaterialFile: The file is damaged or at its end.
         """
         length, checksum = self._unpack(_FRAME)
         if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
