@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SITE   ?= build/site-venv
 JOBS   ?= 2
 HOSTS  := ray or netns or links
 FUZZ_SECONDS ?= 600
 
-.PHONY: install demo test test-hosts quick fuzz check format drawing clean
+.PHONY: install demo test test-hosts quick fuzz check format site drawing clean
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-dev-nodeps.txt
@@ -40,6 +41,15 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+site: $(SITE)/bin/mkdocs  # the documents, every link checked; build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
+$(SITE)/bin/mkdocs: pyproject.toml  # in an environment of its own: the site needs nothing else
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --constraint constraints.txt $$($(PYTHON) -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch $@
 
 drawing:  # dependencies of the tests that check the boards with Grafana's schema and components; Node 20
 	cd dashboards/render && npm ci --legacy-peer-deps --ignore-scripts --no-fund --no-audit --loglevel=error

@@ -1,4 +1,4 @@
-"""Writes the boards to `dashboards/generated/` and their list into `docs/dashboards.md`: `python -m dashboards`."""
+"""Writes the boards to `dashboards/generated/` and their list into `docs/watching.md`: `python -m dashboards`."""
 
 from dashboards.boards import documents
 from dashboards.catalogue import DOCUMENT, with_list

@@ -1,10 +1,10 @@
-"""The list of panels, with the question that each answers, for `docs/dashboards.md`."""
+"""The list of panels, with the question that each answers, for `docs/watching.md`."""
 
 from pathlib import Path
 
 from dashboards.boards import BOARDS, MAY_BE_EMPTY, board
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "dashboards.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "watching.md"
 BEGIN, END = "<!-- panels: written by python -m dashboards -->", "<!-- end of panels -->"
 
 

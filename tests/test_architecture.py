@@ -1,4 +1,4 @@
-"""Holds every room to docs/architecture.md: what it may import, and that nothing unpickles what came from a peer."""
+"""Holds every room to its contract: what it may import, and that nothing unpickles what came from a peer."""
 
 import ast
 import subprocess

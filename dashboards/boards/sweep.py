@@ -120,7 +120,7 @@ def _progress() -> list[Panel]:
         rows(
             PanelOptions(
                 title="Alerts",
-                question="Does anything need attention? The alerts that are firing; docs/observe.md explains each.",
+                question="Does anything need attention? The alerts that are firing; docs/watching.md explains each.",
                 unit=units.NoUnit,
                 queries=[Query(f"sum by (alertname, party, peer) ({ALERTS})")],
                 empty=NOTHING_WRONG,

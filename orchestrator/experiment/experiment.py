@@ -92,7 +92,7 @@ class Sweep(BaseModel):
     )
     linked: tuple[tuple[str, ...], ...] = Field(
         default=(),
-        description="Axes that walk together instead of being combined, such as each length with a network of its own; "
+        description="Axes that vary together instead of being combined, such as each length with a network of its own; "
         "`networks`, `engines`, `seq_lens` or `policies`, with as many values each.",
         examples=["[[networks, seq_lens]]"],
     )

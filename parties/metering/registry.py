@@ -105,7 +105,7 @@ _DECODING = (
     ),
     _metric(
         "repeats_total", "counter", _PARTY, "", "Truncation failures after which work was repeated.",
-        "1 for each repeated step; the engine `fss` only. What it reveals to those who know the masks: docs/trust.md.",
+        "1 for each repeated step; the engine `fss` only. What it reveals to holders of the masks: docs/protocols.md.",
     ),
     _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that was generated and not used yet.",

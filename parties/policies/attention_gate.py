@@ -50,8 +50,9 @@ class AttentionGate(Eviction):
         "for `smollm2-135m` come with the project, `mpcache-bench train attention_gate` trains others"
     )
     experimental: ClassVar[str] = (
-        "its gates recall less held-out attention than the sinks and the window of `streaming_llm` (docs/training.md), "
-        "and it is worse on text, too (docs/quality.md)"
+        "its gates recall less held-out attention than the sinks and the window of `streaming_llm` "
+        "(docs/design/0013-trained-heads.md), "
+        "and it is worse on text, too (docs/design/0014-policies-on-text.md)"
     )
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2410.12876, no released code. Logits by key head, not by query head; tokens are evicted at "

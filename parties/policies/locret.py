@@ -49,8 +49,9 @@ class Locret(Eviction):
         "for `smollm2-135m` come with the project, `mpcache-bench train locret` trains others"
     )
     experimental: ClassVar[str] = (
-        "its heads recall held-out attention best (docs/training.md), and yet it finds no needle and loses more KL "
-        "than `snapkv` at 4,096 tokens (docs/quality.md): they were trained on windows of 640 tokens of plain text"
+        "its heads recall held-out attention best (docs/design/0013-trained-heads.md), and yet it finds no needle and "
+        "loses more KL than `snapkv` at 4,096 tokens (docs/design/0014-policies-on-text.md): they were trained on "
+        "windows of 640 tokens of plain text"
     )
     source: ClassVar[str] = (
         "Huang et al., arXiv 2410.01805; huangyuxiang03/Locret, whose budgets are numbers of tokens (chunks of 1024, "

@@ -46,7 +46,7 @@ class MPCachePlus(Policy):
 
     experimental: ClassVar[str] = (
         "it costs 1.6 to 2.8 times the seconds of `mpcache` on `lan`, and all but one of its gains in quality are "
-        "within two standard errors (docs/quality.md)"
+        "within two standard errors (docs/design/0014-policies-on-text.md)"
     )
 
     static_keep: float = 0.4

@@ -23,7 +23,7 @@ def test_every_name_is_there_and_the_import_alone_is_light() -> None:
 def test_an_experiment_is_loaded_expanded_and_its_records_are_read() -> None:
     experiment = orchestrator.load_experiment(ROOT / "examples/first.yaml")
     assert len(orchestrator.expand(experiment)) > 0
-    records = orchestrator.RecordStore(ROOT / "docs/reports/speedup").read()
+    records = orchestrator.RecordStore(ROOT / "docs/results/speedup").read()
     assert {record.status for record in records} == {"ok"}
 
 

@@ -5,7 +5,8 @@ is wrong, undetected, with probability (|x| - 2^k) / 2^64 in integers; within it
 signs, look-ups and everything computed from them are wrong, and an opened ranking is not uniformly random. The bound of
 a truncated number also determines how often a segment is run again: with probability 2^(k - 63) per number.
 
-To compare the numbers of a model with these bounds, run `benchmarks/ranges.py MODEL`; for SmolLM2-135M see docs/fss.md.
+To compare the numbers of a model with these bounds, run `benchmarks/ranges.py MODEL`; for SmolLM2-135M see
+docs/design/0011-ranges.md.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The reports under docs/reports/: what their records give, and nothing that was not asked for."""
+"""The reports under docs/results/: what their records give, and nothing that was not asked for."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from orchestrator.records.store import RecordStore
 from orchestrator.report import render
 from tests.helpers.paths import ROOT
 
-FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "reports").glob("*/records.jsonl"))
-NETWORKS = ROOT / "docs" / "reports" / "networks"
+FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/records.jsonl"))
+NETWORKS = ROOT / "docs" / "results" / "networks"
 
 
 def measurement(cell: Cell) -> tuple[object, ...]:
@@ -45,5 +45,5 @@ def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None
 def test_its_report_is_what_its_records_give(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "records.jsonl", tmp_path)
     _, markdown = render(tmp_path)
-    again = f"render it again: mpcache-bench report docs/reports/{folder.name}"
+    again = f"render it again: mpcache-bench report docs/results/{folder.name}"
     assert markdown.read_text() == (folder / "report.md").read_text(), again

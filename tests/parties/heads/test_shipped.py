@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 KINDS: Any = ("locret", "attention_gate")
 MODEL = "smollm2-135m"
-TEXT = ROOT / "docs" / "architecture.md"  # unlike the training text
+TEXT = ROOT / "docs" / "protocols.md"  # unlike the training text
 
 
 @pytest.mark.parametrize("kind", KINDS)

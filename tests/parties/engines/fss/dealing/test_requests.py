@@ -225,7 +225,7 @@ def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.Monkey
 def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each party makes a new engine for them, which waits for a seed."""
     made: list[str] = []
-    placeholder = SimpleNamespace(serve=lambda _: None)
+    placeholder = SimpleNamespace(serve=lambda *_: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
     nobody: Any = {}
