@@ -53,7 +53,7 @@ def plan(
 
 def summary(records: Sequence[Record]) -> Table:
     """How each cell went; all amounts per decoded token."""
-    columns = ("time a token, online + offline", "online bytes", "online rounds", "offline bytes", "max logit error")
+    columns = ("time per token, online + offline", "online bytes", "online rounds", "offline bytes", "max logit error")
     table = _table("", ("status", *_CELL, *columns))
     for record in records:
         table.add_row(record.status.value, *_words(record.cell), *_amounts(record))

@@ -69,11 +69,11 @@ class Condition(BaseModel):
     def _names_something(self) -> Self:
         if not any(getattr(self, name) for name in type(self).model_fields):
             known = ", ".join(type(self).model_fields)
-            raise Rejected(Problem("", {}, f"a mapping with at least one of {known}", "name what is meant"))
+            raise Rejected(Problem("", {}, f"a mapping with at least one of {known}", "add one, or remove the entry"))
         return self
 
     def matches(self, point: Point) -> bool:
-        """Whether a point is meant."""
+        """Whether the condition holds for a point."""
         has: Mapping[str, set[Any]] = {
             "network": {point.network.name},
             "engine": {point.engine.name, str(point.engine)},
@@ -110,7 +110,7 @@ def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:
 
 
 def check_linked(axes: Axes) -> list[Problem]:
-    """What is wrong with `linked`."""
+    """The problems of `linked`."""
     found, seen = [], set()
     for i, group in enumerate(axes.linked):
         for j, name in enumerate(group):
@@ -129,15 +129,19 @@ def check_linked(axes: Axes) -> list[Problem]:
 
 
 def check_exclude(axes: Axes) -> list[Problem]:
-    """Exclusions that leave out nothing, or everything."""
+    """The problems of `exclude`: conditions that match no cell, and conditions that exclude every cell."""
     every = list(_every(axes))
     idle = [
         Problem(
-            f"[{i}]", condition.model_dump(exclude_defaults=True), "something that the axes have", "correct the values"
+            f"[{i}]",
+            condition.model_dump(exclude_defaults=True),
+            "values that the axes have",
+            "correct the values",
+            "it matches no cell",
         )
         for i, condition in enumerate(axes.exclude)
         if not any(condition.matches(point) for point in every)
     ]
     if not idle and not any(True for _ in points(axes)):
-        idle.append(Problem("", len(axes.exclude), "exclusions that leave some cell", "take one out"))
+        idle.append(Problem("", len(axes.exclude), "exclusions that leave at least one cell", "take one out"))
     return idle

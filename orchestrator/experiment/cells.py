@@ -1,4 +1,4 @@
-"""Cells: the points of a sweep, fully resolved, each known by a hash of what it measures."""
+"""Cells: the points of a sweep, fully resolved, each identified by a hash of its values."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from orchestrator.experiment.networks import Network
 from parties.options import RunOptions
 
 SCHEMA = 1
-"""Goes into every id; counts up when the same values come to mean something else."""
+"""Part of every id; incremented when the same values change their meaning."""
 
 # What an id has always contained. A later field joins only where it differs from its default, so that records of
 # earlier versions keep their ids.
@@ -28,7 +28,7 @@ _NOT_MEASURED = {"timeout_s", "cell_timeout_s", "data_ports"}
 
 
 class _Point(BaseModel):
-    """What a cell measures, without how."""
+    """The subject of a measurement, without how it runs."""
 
     engine: EngineChoice = Field(description="The secure computation.")
     model: str = Field(description="The model, as in the experiment; local paths are absolute.")
@@ -78,7 +78,7 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with its way of comparing chosen; engines that know one way only have the defaults."""
+    """The cell with its comparison chosen; engines without a choice have the default."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
     cell = Cell(**values)

@@ -30,13 +30,13 @@ from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
 Shaping = Literal["auto", "tc", "relay", "proxy"]
 RoleName = Literal["client", "server", "dealer", "referee"]
 
-_CHOOSES = "crypten"  # the engine that leaves a choice of its randomness
+_CHOOSES = "crypten"  # the engine with a choice of randomness
 _PASTED = NotShown("a path is expected, this looks like the text itself")
 _FIX = "correct the value, or take it out for the default"
 
 
 def folders(info: ValidationInfo) -> list[Path]:
-    """Where relative paths start: the experiment file's folder, then the working directory."""
+    """Folders that relative paths refer to: that of the experiment file, then the working directory."""
     own = (info.context or {}).get("folder")
     return [Path(own).resolve(), Path.cwd()] if own else [Path.cwd()]
 
@@ -52,19 +52,20 @@ def located(path: str, info: ValidationInfo) -> Path | None:
         places = [folder / Path(path).expanduser() for folder in folders(info)]
         return next((place.resolve() for place in places if place.exists()), None)
     except RuntimeError:  # of `expanduser`
-        reason, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+        allowed, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+        reason = ""
     except OSError as error:
-        reason, fix = f"a path that can be looked up (this one: {error.strerror})", "correct the path"
+        allowed, fix, reason = "a path that can be looked up", "correct the path", error.strerror or ""
     except ValueError:
-        reason, fix = "a path without a NUL character", "correct the path"
-    raise Rejected(Problem("", path, reason, fix))
+        allowed, fix, reason = "a path without a NUL character", "correct the path", ""
+    raise Rejected(Problem("", path, allowed, fix, reason))
 
 
 def readable_file(path: str, info: ValidationInfo) -> str:
     """The absolute path of a file that can be read.
 
     Raises:
-        Rejected: There is none; the value is repeated only if it looks like a path, since a prompt may stand there.
+        Rejected: There is none. The message shows the value only if it looks like a path, since it may be a prompt.
     """
     try:
         found = located(path, info)
@@ -77,10 +78,11 @@ def readable_file(path: str, info: ValidationInfo) -> str:
             with found.open("rb") as file:
                 file.read(1)
         except OSError as error:
-            allowed = f"a file that may be read (this one: {error.strerror})"
-            raise Rejected(Problem("", path, allowed, "correct its permissions, or name another file")) from None
+            fix = "correct its permissions, or name another file"
+            raise Rejected(Problem("", path, "a file that may be read", fix, error.strerror or "")) from None
         if is_lfs_pointer(found):
-            raise Rejected(Problem("", path, "a text", LFS_POINTER))
+            reason, _, fix = LFS_POINTER.partition("; ")
+            raise Rejected(Problem("", path, "a text file", fix, reason))
         return str(found)
     allowed = f"a file that exists, absolute or below {' or '.join(map(str, folders(info)))}"
     if found is None and not looks_like_path(path):
@@ -89,7 +91,7 @@ def readable_file(path: str, info: ValidationInfo) -> str:
 
 
 def _found(prompt: Prompt, info: ValidationInfo) -> Prompt:
-    """A prompt with exactly one source; the file of an experiment is found and can be read."""
+    """Checks that a prompt has exactly one source, and in an experiment that its file can be read."""
     if (prompt.text_file is None) == (not prompt.random_tokens):
         given = "both" if prompt.random_tokens else "neither"
         fix = "write {text_file: PATH} or {random_tokens: true}"
@@ -107,11 +109,11 @@ ChosenPrompt = Annotated[Prompt, AfterValidator(_found)]
 
 
 class EngineChoice(BaseModel):
-    """A secure computation, by name; `crypten` with what it draws from.
+    """A secure computation, by name; for `crypten` also its source of randomness.
 
-    In an experiment `crypten` is `private` unless it says `stock` (see `Engine`). Records of earlier versions have no
-    `randomness`, and were made with stock. So a choice that names none is stock here, and an id, which was made of the
-    name alone, goes on to leave stock out: cells of the past keep their ids, and private ones have ids of their own.
+    In an experiment the default of `crypten` is `private` (see `Engine`). Records of earlier versions have no
+    `randomness` and were made with `stock`. So `stock` is the default here, and an id, once made of the name alone,
+    still leaves it out: old cells keep their ids, and private ones have ids of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -126,7 +128,7 @@ class EngineChoice(BaseModel):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a cell's id holds of it."""
+        """The part of a cell's id."""
         return {"name": self.name} if self.randomness != "private" else self.model_dump()
 
     def __str__(self) -> str:
@@ -144,7 +146,7 @@ class EngineChoice(BaseModel):
     def _one_that_chooses(self) -> Self:
         if self.randomness is not None and self.name != _CHOOSES:
             fix = f"take it out: {self.name} has one way only"
-            raise Rejected(Problem("randomness", self.randomness, f"given for {_CHOOSES} alone", fix))
+            raise Rejected(Problem("randomness", self.randomness, f"no value, except with engine {_CHOOSES}", fix))
         return self
 
     @model_serializer(mode="wrap")
@@ -183,7 +185,7 @@ def chosen_policy(given: object) -> PolicyChoice:
 
 
 def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The policy's name and all parameters; tries again without each bad one, so that all are found."""
+    """The policy's name and all parameters; retries without each invalid one to find all of them."""
     policy_type = policy_class(name)
     known = [field.name for field in fields(policy_type)]
     problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
@@ -203,7 +205,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             if good.pop(error.key, None) is None:
                 break
         except Exception as error:  # noqa: BLE001 - a policy from elsewhere may raise anything
-            problems.append(Problem("", parameters, "parameters that the policy takes", _FIX, str(error)))
+            problems.append(Problem("", parameters, "parameters that the policy accepts", _FIX, str(error)))
             break
         else:
             break
@@ -223,9 +225,9 @@ def _private_unless_named(value: object) -> object:
 
 
 def _policy(given: object, info: ValidationInfo) -> PolicyChoice:
-    """A policy of a file; of a record, which has no context, one from elsewhere is taken as it stands.
+    """A policy of a file. For a record, which has no context, an external policy is not imported.
 
-    A record must be readable where its policy cannot be imported, and reading one must not run what it names.
+    A record must be readable where its policy cannot be imported, and reading it must not execute the named module.
     """
     outside = isinstance(given, dict) and ":" in str(given.get("name"))
     if outside and not info.context:
@@ -237,4 +239,4 @@ ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(_policy)]
 """A policy as an experiment file or a record gives it."""
 
 Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
-"""An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""
+"""An engine as an experiment file gives it; the default of `crypten` is `private`."""

@@ -29,5 +29,5 @@ def choose_comparison(network: Network, offline: str) -> Comparison:
 
 
 def token_seconds(cost: PhaseCost, network: Network, offline: str) -> float:
-    """Seconds that a token spends on the links, local work left out; stored randomness comes before, and counts too."""
+    """Seconds of a token on the links, without local work; includes the receipt of stored randomness."""
     return wall_seconds(0.0, cost, network, "fss", offline) + stored_seconds(cost, network, offline)

@@ -36,7 +36,7 @@ Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 
 def _different(values: Sequence[object]) -> Sequence[object]:
-    """Refuses a list that names the same thing twice: its cells would have the same id."""
+    """Refuses a list with equal values, whose cells would have the same id."""
     again = [i for i, value in enumerate(values) if value in values[:i]]
     if again:
         raise Rejected(
@@ -160,7 +160,7 @@ class Sweep(BaseModel):
 
 
 class Experiment(RunOptions, Sweep):
-    """What to measure: the cells of a sweep, and how each of them runs."""
+    """An experiment: the cells of a sweep, and how each of them runs."""
 
     comparison: Annotated[Literal["auto", "dcf", "prefix"], *ONCE_CARRY] = Field(  # type: ignore[assignment] # wider
         default="auto",

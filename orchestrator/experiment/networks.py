@@ -11,7 +11,7 @@ from orchestrator.experiment.link_synonyms import meant
 from orchestrator.experiment.problems import Problem, Rejected, closest
 
 ROLES = ("client", "server", "dealer")
-"""The parties whose links are shaped, in the order of a preset's positions; the referee is no part of the protocol."""
+"""The parties with shaped links, in the order of a preset's positions; the referee is not part of the protocol."""
 
 _KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
 _TLS = "+tls"
@@ -26,7 +26,9 @@ class Network(BaseModel):
     pairs: dict[str, dict[str, float | None]] = Field(
         default={}, description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`."
     )
-    tls: bool = Field(default=False, description="Whether the parties speak TLS, each with a certificate of the run's.")
+    tls: bool = Field(
+        default=False, description="Whether the parties use TLS, each with a certificate from the run's authority."
+    )
 
     def profile(self) -> NetworkProfile:
         """The links as `netem` takes them."""
@@ -42,7 +44,7 @@ class Network(BaseModel):
 def parse_network(given: object) -> object:
     """A network from an experiment file: a preset's name, or a mapping of values (`NetworkProfile.from_mapping`).
 
-    `tls: true` among the values, or `+tls` behind a preset's name, has the parties speak TLS.
+    `tls: true` among the values, or `+tls` behind a preset's name, makes the parties use TLS.
 
     Raises:
         Rejected: With every problem of a mapping.
@@ -84,7 +86,7 @@ def _preset_names() -> list[str]:
 
 
 def _custom(given: Mapping[str, Any]) -> NetworkProfile:
-    """A profile of one's own; tries again without each bad value, so that all are found."""
+    """A custom profile; retries without each invalid value to find all of them."""
     rest, problems = copy.deepcopy(dict(given)), []
     while True:
         try:
@@ -101,11 +103,11 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
 
 
 def _fix(path: str, value: object) -> str:
-    """What to write for a value of a link that is not accepted."""
+    """The fix for a link value that is not allowed."""
     key = path.rpartition(".")[2]
     if key not in _KEYS:
         write = meant(key, value) or closest(key, (*_KEYS, "tls"))
-    elif isinstance(value, str):  # such as `20ms`, which says what is meant
+    elif isinstance(value, str):  # such as `20ms`
         write = meant(key, value)
     else:
         write = None

@@ -1,4 +1,4 @@
-"""What a cell will take before it runs: the one prediction behind `--dry-run`, the time left, `cost` and `eval`."""
+"""Predicts the cost of a cell before it runs, for `--dry-run`, the time left, `cost` and `eval`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _UNKNOWN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one cell will take. Amounts of decoding are those of all tokens together.
+    """The predicted cost of one cell. Amounts of decoding are totals over all tokens.
 
     Attributes:
         tokens: New tokens.
@@ -80,7 +80,7 @@ def predict(
 ) -> Prediction:
     """Predicts one cell: its counts, seconds on its links, and local seconds from the best source there is.
 
-    A policy's trained heads may be readable for the server alone. Then only a record of the same measurement says
+    A policy's trained heads may be readable for the server alone. Then only a record of the same measurement predicts
     anything, and without one the seconds are a placeholder.
 
     Args:
@@ -121,8 +121,8 @@ def _wall(local: float, cost: PhaseCost, cell: Cell) -> float:
 def _prompt_seconds(cell: Cell, counts: Forecast | None, per_token: float, example: Example | None) -> float:
     """Seconds of a prompt inside MPC; 0 without one.
 
-    At most it takes as long as the same tokens decoded one by one, since its tokens share rounds: a bound where the
-    prompt's counts are not known. A record of a prompt inside MPC tells which part of that bound it took.
+    It takes at most as long as the same tokens decoded one by one, since its tokens share rounds: a bound where the
+    prompt's counts are not known. A record of a prompt inside MPC scales that bound to the measured share.
     """
     if cell.prefill != "mpc" or cell.engine.name == "plain":
         return 0.0

@@ -1,4 +1,4 @@
-"""Which past record says most about a cell: the one rule by which predictions learn from measurements."""
+"""The most similar past record of a cell: the one rule by which predictions use measurements."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ def price(
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Flags the points (cost, quality) that no other point dominates, that is none is better in one and as good in both."""
+    """Flags the points (cost, quality) that no other point dominates: cheaper and as good, or better and as cheap."""
     return [
         not any(
             other_cost <= cost and other >= quality and (other_cost, other) != (cost, quality)

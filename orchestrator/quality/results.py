@@ -15,7 +15,7 @@ _SAME = ("model", "seed", "continuation")
 """Keys that may not change between calls, since results of both are averaged."""
 
 FORM = 2
-"""Incremented when prompts, answers or scores change. 2: LongBench's prompts as published; answers end at end-of-text."""
+"""Incremented when prompts, answers or scores change. 2: LongBench's published prompts; end-of-text ends an answer."""
 
 
 class Point(BaseModel):

@@ -59,7 +59,7 @@ def line_retrieval(draw: random.Random, fits: Fits) -> Sample:
             break
         lines.append(line)
     if not lines:
-        raise ValueError("length: too short for one line; use a longer one")
+        raise ValueError("length: too short for one line; ask for a longer one")
     name, value = draw.choice(lines).removeprefix("line ").rstrip(">").split(": REGISTER_CONTENT is <")
     question = f"\nTell me what the REGISTER_CONTENT in line {name} is. The REGISTER_CONTENT in line {name} is <"
     return Sample("\n".join(lines), question, (value,), first_number, 6)

@@ -38,7 +38,7 @@ class _Part(BaseModel):
 
 
 class StageReading(_Part):
-    """What one party spent in one stage, over all decoded tokens or over the prompt."""
+    """The cost of one stage at one party, over all decoded tokens or over the prompt."""
 
     party: str = Field(description="Role of the party.")
     stage: str = Field(description="Name of the stage.")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-class NoHome(Exception):  # noqa: N818 - named for what is the matter
+class NoHome(Exception):  # noqa: N818 - named for the condition
     """No home folder is known for this user; the message names the variable to set."""
 
 

@@ -1,4 +1,4 @@
-"""What was asked of the links and what was measured on them, over all cells of a network."""
+"""Requested and measured quantities of the links, over all cells of a network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Prompts that client and server ran themselves: what that took, apart from decoding."""
+"""The cost of prompts that client and server ran themselves, apart from decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The report's first screen: what ran, where, how it went, and on whose trust the numbers stand."""
+"""The report's first screen: the cells, the machine, the outcome, and the trust assumptions behind the numbers."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from parties.engines import STOCK_IS_INSECURE
 
 @dataclass(frozen=True)
 class Summary:
-    """What all records have in common, and how often each status occurs."""
+    """The values that all records have in common, and the number of records with each status."""
 
     title: str
     facts: tuple[tuple[str, str], ...]

@@ -32,7 +32,7 @@ POLL_S = 0.33
 # How long to listen for the cause once a party has reported a symptom (its peer is gone).
 _GRACE_S = 3.0
 _STACKS_S = 5.0
-_SILENT_S = 5.0  # a party at work reports its progress three times a second
+_SILENT_S = 5.0  # a party at work reports its progress three times per second
 _CLOSE_S = 5.0
 _OOM_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
@@ -96,7 +96,7 @@ class PartyGroup:
         remote = ray.remote(PartyActor)
         actors = {
             role: remote.options(**placement.options(role), max_concurrency=4, max_restarts=0).remote(
-                role, placement.parties_beside(role), party_class
+                role, placement.parties_on_node(role), party_class
             )
             for role in ROLES
         }
@@ -114,7 +114,7 @@ class PartyGroup:
         Args:
             job: `parties.roles.job.Job` as a dictionary.
             deadline: Bounds the run.
-            watch: Called about three times a second with the progress of all roles.
+            watch: Called about three times per second with the progress of all roles.
 
         Returns:
             The result of each role.

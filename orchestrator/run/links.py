@@ -58,7 +58,7 @@ class Links:
         Raises:
             CellFailure: A link of which something is asked could not be measured.
         """
-        with _told(Status.SHAPING_FAILED):
+        with _as_cell_failure(Status.SHAPING_FAILED):
             return self._shaped.measure(
                 seconds=0.5 if self._shaped.profile.shaped else 0.1,
                 watch=lambda pair: watch(f"measuring the link {pair[0]}>{pair[1]}"),
@@ -156,7 +156,7 @@ def links_between(
     backend = shaping if profile.shaped else "none"
     with (
         _reached(placement) as site,
-        _told(Status.SHAPING_FAILED),
+        _as_cell_failure(Status.SHAPING_FAILED),
         shape(profile, endpoints, backend=backend, site=site, ttl_s=_LEASE_S) as shaped,
     ):
         yield Links(shaped, bound)
@@ -192,8 +192,8 @@ def _reached(placement: Placement) -> Iterator[Site]:
 
 
 @contextmanager
-def _told(status: Status) -> Iterator[None]:
-    """Errors of netem as failures of the cell."""
+def _as_cell_failure(status: Status) -> Iterator[None]:
+    """Raises errors of netem as failures of the cell."""
     try:
         yield
     except NetemError as error:

@@ -42,7 +42,7 @@ class Placement:
     gpus: dict[str, float]
     slots: dict[str, tuple[PlacementGroup, int]]
 
-    def parties_beside(self, role: str) -> int:
+    def parties_on_node(self, role: str) -> int:
         """How many parties share the node of `role`, itself included."""
         return sum(node == self.nodes[role] for node in self.nodes.values())
 

@@ -81,7 +81,7 @@ class Runner:
 
         Args:
             cell: The cell.
-            watch: Called about three times a second with the progress of all roles.
+            watch: Called about three times per second with the progress of all roles.
             note: Called with the driver's own steps, in words.
         """
         stopwatch = Stopwatch()

@@ -51,7 +51,7 @@ def unpack(lines: Iterable[str], out: Path) -> list[Path]:
         Paths of the files.
 
     Raises:
-        ArchiveError: The archive is incomplete or damaged, or holds a member that is no file below `out`.
+        ArchiveError: The archive is incomplete or damaged, or holds a member that is not a file below `out`.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(_content(lines)), mode="r:gz") as tar:

@@ -28,7 +28,7 @@ class View(Protocol):
         """A cell starts."""
 
     def update(self, progress: Progress) -> None:
-        """The parties' progress, by role; called a few times a second."""
+        """The parties' progress, by role; called a few times per second."""
 
     def note(self, what: str) -> None:
         """An action of the driver itself, such as measuring a link."""
@@ -38,11 +38,11 @@ class View(Protocol):
 
 
 class SweepProgress:
-    """How far a sweep is: which cell, how long already, how long still.
+    """Progress of a sweep: the current cell, the elapsed and the remaining time.
 
     Args:
         name: Name of the experiment.
-        total: How many cells there are to run.
+        total: Number of cells to run.
         clock: Source of time, in seconds.
     """
 
