@@ -15,7 +15,7 @@ Comparison = Literal["dcf", "prefix"]
 
 @dataclass(frozen=True)
 class OnlyHow:
-    """Marks an option that changes how one engine computes, but not which numbers; the other engines have no choice.
+    """Marks an option that changes how one engine computes but not its numbers; other engines ignore it.
 
     Attributes:
         engine: The engine that reads the option.
@@ -28,37 +28,37 @@ ONCE_CARRY = (
     BeforeValidator(lambda value: "prefix" if value == "carry" else value),
     PlainSerializer(lambda value: "carry" if value == "prefix" else value, when_used="json"),
 )
-"""`prefix` was once called `carry`. Both are read; files keep the old word, so that ids and records stay the same."""
+"""`prefix` was formerly `carry`. Both are accepted; files keep the old word, so that ids and records do not change."""
 
 
 class RunOptions(BaseModel):
-    """What a user may choose of how an engine runs a cell."""
+    """The options of an engine for a cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prefill: Literal["shared", "mpc"] = Field(
         default="shared",
         description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
-        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` does as ever.",
+        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` ignores the option.",
         examples=["shared"],
     )
     argmax: Literal["private", "client"] = Field(
         default="private",
         description="`private`: the client learns the next token and nothing else. `client`: all logits are opened to "
-        "the client, which is cheaper and tells it more about the weights; the report says so.",
+        "the client, which is cheaper and reveals more about the weights to it; the report states this.",
         examples=["private"],
     )
     offline: Annotated[Literal["streamed", "stored"], OnlyHow("fss")] = Field(
         default="streamed",
-        description="When the dealer's material reaches the parties of the engine `fss`. `streamed`: while they "
-        "decode, ahead of them. `stored`: all of a cell before, on each party's own disk (`MPCBENCH_OFFLINE_DIR`, or "
-        "the folder for temporary files), and they decode without the dealer.",
+        description="When the parties of the engine `fss` receive the dealer's correlated randomness. `streamed`: "
+        "while they decode, ahead of its use. `stored`: that of a whole cell in advance, on each party's own disk "
+        "(`MPCBENCH_OFFLINE_DIR`, or the folder for temporary files); they then decode without the dealer.",
         examples=["streamed"],
     )
     comparison: Annotated[Comparison, *ONCE_CARRY, OnlyHow("fss")] = Field(
         default="dcf",
-        description="How the engine `fss` finds signs. `dcf`: no round, long keys from the dealer. `prefix`: hardly "
-        "any material, a round for each doubling of the width.",
+        description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: hardly "
+        "any correlated randomness, a round for each doubling of the width.",
         examples=["dcf"],
     )
 
@@ -68,7 +68,7 @@ class RunOptions(BaseModel):
         return RunOptions(**{name: getattr(self, name) for name in RunOptions.model_fields})
 
     def read_by(self, engine: str) -> Self:
-        """The same with those options at their defaults that only other engines read."""
+        """A copy in which the options that only other engines read have their defaults."""
         others = {name: RunOptions.model_fields[name].default for name, reader in HOW.items() if reader != engine}
         return self.model_copy(update=others)
 
@@ -81,4 +81,4 @@ HOW: Mapping[str, str] = {
     for mark in field.metadata
     if isinstance(mark, OnlyHow)
 }
-"""Options that change no number, and the one engine that reads each."""
+"""Options that change no number, each with the engine that reads it."""

@@ -15,7 +15,7 @@ Progress = Mapping[str, PartyProgress | None]
 
 @dataclass(eq=False)
 class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its parties'
-    """What ended a cell early.
+    """The cause of a cell's early end.
 
     Attributes:
         status: One of the record's statuses.

@@ -65,16 +65,16 @@ class Links:
             )
 
     def deviations(self, measured: Readings) -> tuple[str, ...]:
-        """What is not as asked for, in words; empty if all is within the tolerance."""
+        """The deviations from the requested values, in words; empty if all are within the tolerance."""
         return self._shaped.deviations(measured)
 
     def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
-        """What a record says of the links."""
+        """The readings of the links for a record."""
         return tuple(LinkReading(**asdict(report)) for report in self._shaped.reports(before, after))
 
 
 class Survey:
-    """What one cell's links were measured to be, as far as it came.
+    """The measurements of one cell's links so far.
 
     Args:
         links: The links; None until there are any.
@@ -112,22 +112,22 @@ class Survey:
 
     @property
     def backend(self) -> str:
-        """What shaped the links."""
+        """The back end that shaped the links."""
         return "none" if self._links is None else self._links.backend
 
     @property
     def details(self) -> Mapping[str, str | float]:
-        """How it ran."""
+        """Details of the back end."""
         return {} if self._links is None else self._links.details
 
     @property
     def readings(self) -> tuple[LinkReading, ...]:
-        """What the cell's record says of its links."""
+        """The readings for the cell's record."""
         return () if self._links is None else self._links.readings(self._taken.get("before"), self._taken.get("after"))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Which links could not be measured, in words; the cell ran all the same, since nothing is asked of them."""
+        """The links that could not be measured, in words; the cell ran anyway, since nothing is requested of them."""
         return tuple(
             f"the link {link.src}>{link.dst} could not be measured {when} the cell; nothing is asked of it"
             for when, measured in self._taken.items()

@@ -139,7 +139,7 @@ def _found(origin: str) -> Cluster:
 
 
 def token_advice() -> str:
-    """What to do where a cluster requires a token and this process shows none, or another one."""
+    """The fix if a cluster requires a token and this process has none or a wrong one."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         where = "and RAY_AUTH_TOKEN_PATH=FILE, unless the token is in ~/.ray/auth_token"
         return f"it requires a token: export RAY_AUTH_MODE=token ({where})"

@@ -255,7 +255,7 @@ def weights_of(model: str) -> int:
 
 
 def gpu_roles(cell: Cell) -> tuple[str, ...]:
-    """Who computes on a GPU: nobody, the protocol's parties, or the referee, where `plain` runs."""
+    """The roles that compute on a GPU: none, the protocol's parties, or the referee, where `plain` runs."""
     if not cell.gpu:
         return ()
     return ("referee",) if cell.engine.name == "plain" else PROTOCOL_ROLES

@@ -29,13 +29,13 @@ from orchestrator.watch.terminal import SweepProgress, Views, view
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What there is after a sweep.
+    """The outcome of a sweep.
 
     Attributes:
         records: The latest record of each cell that has one, in the order of the cells.
         interrupted: Whether the user stopped the sweep before its end.
-        left: Cells that a budget left for another time.
-        refusal: Which budget, in words; empty if it was none.
+        left: Cells that did not run because of a budget.
+        refusal: That budget, in words; empty if there is none.
     """
 
     records: tuple[Record, ...]

@@ -1,4 +1,4 @@
-"""What a cluster needs of this machine to run an experiment: the code, the experiment file and its prompt files."""
+"""Collects the files that a cluster needs to run an experiment: the code, the experiment file and its prompt files."""
 
 import importlib.util
 import shutil

@@ -61,7 +61,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a step attends to: public spans, and secretly selected clusters.
+    """The tokens that a step attends to: public spans, and secretly selected clusters.
 
     Attributes:
         size: Tokens in a cluster.

@@ -1,4 +1,4 @@
-"""What an engine will run in a cell: public values, from which all of the cell's programs follow."""
+"""The workload of an engine in a cell: public values that determine all of the cell's programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -119,7 +119,7 @@ class Engine(Operations):
 
     @staticmethod
     def causal_mask(first: int, n: int) -> torch.Tensor:
-        """What queries at positions first..n-1 may see of n tokens: bool, [n - first, n]."""
+        """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
         return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
 
     def scores(self, q: Any, k: Any) -> Program[Any]:
@@ -149,7 +149,7 @@ class Engine(Operations):
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
     def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """What `attend` gives for one query, and its attention weights, [heads, 1, tokens]."""
+        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
         scores = yield from self._alive_scores(q, layer)
         weights = yield from staged(self.meter, "softmax", self.softmax(scores))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))

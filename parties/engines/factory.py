@@ -17,7 +17,7 @@ class Dealer(Protocol):
     """Hands out correlated randomness until a run ends."""
 
     def serve(self, prefilled: Callable[[], None], policy: str) -> None:
-        """Answers requests until the parties say that the run needs nothing more.
+        """Answers requests until the parties need no more randomness.
 
         Args:
             prefilled: Called once the prompt is through, and accounted for by the parties.
@@ -30,7 +30,7 @@ def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
 
     Args:
         name: The engine.
-        randomness: What `crypten` draws from; the others have one way only.
+        randomness: Generator of `crypten`; the other engines have no choice.
 
     Raises:
         Unsupported: There is no such engine.

@@ -1,4 +1,4 @@
-"""How much an engine takes: sizes beyond which its results would be wrong, so that a cell is refused instead."""
+"""Size limits of engines: a cell beyond a limit would have wrong results, so it is refused."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ WIDEST_CENTRED = {"fss": 1 << 14}
 
 @dataclass(frozen=True)
 class Beyond:
-    """A size that an engine does not take.
+    """A size beyond the limit of an engine.
 
     Attributes:
         parameter: `tokens` or `hidden`.
         value: The size.
-        most: What the engine takes.
+        most: The engine's limit.
     """
 
     parameter: str
@@ -29,14 +29,14 @@ class Beyond:
     most: int
 
     def __str__(self) -> str:
-        """What is beyond what."""
+        """The size and its limit, in words."""
         if self.parameter == "tokens":
             return f"seq_len and new_tokens are {self.value:,} together, and it takes at most {self.most:,}"
         return f"the model has layer norms and a hidden size of {self.value:,}, and it takes at most {self.most:,}"
 
 
 def beyond(engine: str, spec: "ModelSpec", tokens: int) -> Beyond | None:
-    """What of a cell is beyond an engine, if anything is.
+    """The size of a cell that exceeds a limit of an engine; None if none does.
 
     Args:
         engine: Name of the engine.

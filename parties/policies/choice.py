@@ -10,7 +10,7 @@ from parties.policies.base import Policy
 
 
 class PolicyChoice(BaseModel):
-    """A cache policy by name; its parameters stand beside the name."""
+    """A cache policy by name; its parameters are further keys next to the name."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

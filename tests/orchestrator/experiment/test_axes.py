@@ -85,7 +85,7 @@ def test_the_order_does_not_touch_the_generator_of_others() -> None:
         ({"linked": [["engines", "networks"], ["engines"]]}, "linked[1][0]: 'engines'; allowed: each axis once"),
         (
             {"exclude": [{"engine": "fss"}]},
-            "exclude[0]: {'engine': ('fss',)}; it matches no cell; allowed: values that the axes have",
+            "exclude[0]: {'engine': ('fss',)} cannot be used: it matches no cell; allowed: values that the axes have",
         ),
         ({"exclude": [{"engine": "crypten"}]}, "exclude: 1; allowed: exclusions that leave at least one cell"),
         ({"exclude": [{}]}, "exclude[0]: {}; allowed: a mapping with at least one of network, engine"),

@@ -201,7 +201,7 @@ def test_a_job_that_is_not_there_is_no_lost_connection(head: Head, tmp_path: Pat
     client = submitting(toy(tmp_path), head.port, tmp_path / "out", "--job", "mpcache-bench-nowhere")
     said, noted = client.communicate(timeout=LONG_S)
     assert client.returncode == 2, said + noted
-    assert "knows no such job" in noted
+    assert "has no such job" in noted
 
 
 def test_rays_own_command_runs_it_too(head: Head, tmp_path: Path) -> None:

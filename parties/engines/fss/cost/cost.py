@@ -1,4 +1,4 @@
-"""What a cell costs, without running it: the dealer's dry run on shapes alone, counting what the links would count.
+"""The cost of a cell without running it: the dealer's dry run on shapes alone, with the counters of the links.
 
 The dry run is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted
 are the segments that are run again after a truncation failure, which depend on chance, and the requests to the dealer,
@@ -43,10 +43,10 @@ BLOCK_BYTES = 16
 
 @dataclass(frozen=True)
 class Traffic:
-    """What crosses the links.
+    """Traffic on the links.
 
     Attributes:
-        counts: By role and stage, with framing, as the meters of a run count them.
+        counts: Counts by role and stage, with framing, as the meters of a run count them.
     """
 
     counts: Mapping[tuple[str, str], Counts]
@@ -68,11 +68,11 @@ class Work:
     """Local work of the client, in units whose speed can be measured.
 
     Attributes:
-        weight_bytes: Of the server's matrices, streamed once a token.
-        drawn_bytes: Of keystream.
-        comparison_levels: Levels of comparison trees: a call of the block cipher each, and a few words of arithmetic.
-        look_up_bytes: Of one-hot vectors of look-ups, summed over a table.
-        rounds: Openings, each with a handful of small tensor operations around it.
+        weight_bytes: Bytes of the server's matrices, streamed once per token.
+        drawn_bytes: Bytes of keystream.
+        comparison_levels: Levels of comparison trees, each a call of the block cipher and a few words of arithmetic.
+        look_up_bytes: Bytes of the one-hot vectors of look-ups, summed over a table.
+        rounds: Openings, each with a few small tensor operations.
     """
 
     weight_bytes: int
@@ -84,12 +84,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A cell.
+    """The predicted cost of a cell.
 
     Attributes:
-        prefill: Of a prompt that client and server run themselves; None if the cache comes shared.
-        decode: Of all tokens together.
-        work: For all tokens together, without the prompt.
+        prefill: Traffic of a prompt that client and server run themselves; None if the cache is shared.
+        decode: Traffic of all tokens together.
+        work: Local work of all tokens together, without the prompt.
     """
 
     prefill: Traffic | None
@@ -105,7 +105,7 @@ def predict(
     new_tokens: int,
     options: RunOptions = DEFAULTS,
 ) -> Prediction:
-    """Counts of a cell, exact but for what the module says.
+    """Counts of a cell, exact except for the parts named in the module's docstring.
 
     Args:
         spec: The model.
@@ -194,7 +194,7 @@ class _DryRun:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, told, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
+        drawn, broadcast, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             run(segment(), self._exchange)
@@ -203,7 +203,7 @@ class _DryRun:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.broadcast_bytes - told) // BLOCK_BYTES,
+            comparison_levels=(source.broadcast_bytes - broadcast) // BLOCK_BYTES,
             look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )

@@ -1,4 +1,4 @@
-"""What is public of a model and of a cache before anything is loaded or run: shapes."""
+"""The public shapes of a model and of a cache, before anything is loaded or run."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What client and dealer agree on before a cell: public numbers, from which all programs of the cell follow."""
+"""The plan of a cell, on which client and dealer agree: public numbers that determine all programs of the cell."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
