@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import pytest
@@ -5,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.experiment.cells import Cell, expand, schedule
+from orchestrator.experiment.experiment import load_experiment
 from orchestrator.run.runner import job_of
 from tests.helpers import samples
+from tests.helpers.paths import ROOT
 
 STOCK = {"name": "crypten", "randomness": "stock"}
 
@@ -107,3 +110,17 @@ def test_a_cell_survives_json_with_its_id(seq_len: int, seed: int, keep: float) 
 def test_a_cell_reads_as_a_few_words() -> None:
     cells = expand(samples.experiment(policies=[{"name": "mpcache", "select": 0.1}], seq_lens=[128], repeats=2))
     assert str(cells[1]) == "crypten mpcache(select=0.1) 128 tokens, network none, repeat 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "digest"),
+    [
+        ("cluster", 72, "9675d95803db7d3f"),
+        ("long", 3, "f05ff2a4d15893e3"),
+        ("paper", 36, "f0d952a53100bb9c"),
+    ],
+)
+def test_ids_stay_the_same_so_that_old_runs_resume(name: str, cells: int, digest: str) -> None:
+    ids = [cell.id for cell in expand(load_experiment(ROOT / "examples" / f"{name}.yaml"))]
+    assert len(ids) == cells
+    assert hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16] == digest
