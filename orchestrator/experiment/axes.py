@@ -16,7 +16,7 @@ AXES: Final = ("networks", "engines", "seq_lens", "policies")
 
 
 class Point(NamedTuple):
-    """Where on the axes a cell lies."""
+    """The position of a cell on the axes."""
 
     network: Network
     engine: EngineChoice
@@ -85,7 +85,7 @@ class Condition(BaseModel):
 
 
 def points(axes: Axes) -> Iterator[Point]:
-    """All points that are not excluded; the runs of one measurement stand together, its warm-up first."""
+    """All points that are not excluded; the runs of one measurement are adjacent, its warm-up first."""
     return (point for point in _every(axes) if not any(condition.matches(point) for condition in axes.exclude))
 
 
@@ -97,7 +97,7 @@ def _every(axes: Axes) -> Iterator[Point]:
 
 
 def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:
-    """The product of the axes, those linked to each other taken as one that stands where its first member does."""
+    """The product of the axes, with linked axes as one at the place of the first."""
     together = {name: tuple(group) for group in axes.linked for name in group}
     groups = list(dict.fromkeys(together.get(axis, (axis,)) for axis in AXES))
     steps = [list(zip(*(getattr(axes, name) for name in group), strict=True)) for group in groups]

@@ -26,7 +26,7 @@ _MEANINGS = {
 _NUMBER = re.compile(r"([0-9.]+)([a-z%]*)")
 
 
-def meant(key: str, value: object) -> str | None:
+def suggestion(key: str, value: object) -> str | None:
     """The suggestion for a key of a link and its value: `rtt_ms`, 40 -> `delay_ms: 20, half the round trip`.
 
     It includes the value if its unit is known, from the key or from the value itself, such as `20ms`.

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from netem import NetworkProfile, ProfileError, preset, presets
-from orchestrator.experiment.link_synonyms import meant
+from orchestrator.experiment.link_synonyms import suggestion
 from orchestrator.experiment.problems import Problem, Rejected, closest
 
 ROLES = ("client", "server", "dealer")
@@ -106,9 +106,9 @@ def _fix(path: str, value: object) -> str:
     """The fix for a link value that is not allowed."""
     key = path.rpartition(".")[2]
     if key not in _KEYS:
-        write = meant(key, value) or closest(key, (*_KEYS, "tls"))
+        write = suggestion(key, value) or closest(key, (*_KEYS, "tls"))
     elif isinstance(value, str):  # such as `20ms`
-        write = meant(key, value)
+        write = suggestion(key, value)
     else:
         write = None
     return f"write {write}" if write else "correct the value, or take it out"

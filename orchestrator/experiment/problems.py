@@ -68,7 +68,7 @@ class ConfigError(Exception):
         return "\n".join([f"{self.source}: {count}", *(f"  {problem}" for problem in self.problems)])
 
 
-class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users only ever see ConfigError
+class Rejected(ValueError):  # noqa: N818 - pydantic requires a ValueError; users see ConfigError
     """Raised by a validator: problems with paths below the value that it looks at."""
 
     def __init__(self, *problems: Problem) -> None:
@@ -154,7 +154,7 @@ def _public(key: object) -> str:
 
 
 def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
-    """Whether an error stands at or below a field whose value is never shown: one with `repr=False`."""
+    """Whether an error is at or below a field whose value is never shown: one with `repr=False`."""
     fields = (_field_at(model, loc[: count + 1])[1] for count in range(len(loc)))
     return any(field is not None and not field.repr for field in fields)
 

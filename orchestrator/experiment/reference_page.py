@@ -24,7 +24,7 @@ _HEAD = """\
 <!-- Written by `python -m orchestrator.experiment.reference_page`; do not edit by hand. -->
 
 An experiment file defines a sweep. It is YAML; every key is checked before anything starts, unknown keys and keys
-given twice are errors, and all errors are reported at once. Units stand in the key names.
+given twice are errors, and all errors are reported at once. Key names contain the units.
 
 ```yaml
 {example}```
@@ -40,7 +40,7 @@ with another text is refused until you put the old one back, choose another fold
 
 Keys are texts, each given once. Anchors, aliases and merges work: `{{<<: *base, select: 0.4}}` takes the values of
 `&base`, and a key of one's own wins. A file holds one document in UTF-8, of at most a million characters. Messages
-never quote it, for a prompt may stand there by mistake.
+never quote it, since it may contain a prompt by mistake.
 
 Exit codes: 0 every cell is `ok`; 1 some cell failed or is `incorrect`; 2 nothing could start; 130 interrupted.
 

@@ -1,6 +1,6 @@
 """YAML files that people write: read whole, or refused by what is wrong with them.
 
-A message names the line and never quotes the file: a prompt may stand there, or be the whole file.
+A message names the line and never quotes the file, which may contain a prompt or be one.
 """
 
 import re
@@ -169,7 +169,7 @@ def _kind(node: yaml.Node) -> str:
 
 
 def _shown(key: str) -> str:
-    """A key, unless it may be a line of somebody's text."""
+    """A key for a message; hidden if it may be a line of a text."""
     return repr(key) if key == "<<" or _KEY.fullmatch(key) else "of several words"
 
 

@@ -25,7 +25,7 @@ class JsonLines(Generic[Item]):
     """A folder whose main file holds one JSON object per line.
 
     Reading needs nothing else. Writing needs the lock, which `with store:` holds: two commands would mix two runs. A
-    copy that goes to a worker process appends under the lock of its sender; lines of several processes never mix.
+    copy in a worker process appends under the lock of its sender; lines of several processes never mix.
 
     Args:
         folder: The folder; made by the first writer.

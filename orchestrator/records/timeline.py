@@ -26,7 +26,7 @@ _KEPT = (
 
 
 class Timeline:
-    """Samples of one cell; when there are many, every other one goes and the pace is halved.
+    """Samples of one cell; when there are many, every other one is dropped and the sampling rate halved.
 
     A sample holds `t` (seconds since the cell began), `parties` (by role, the values of `Party.progress`),
     `stages` (the client's, or the referee's of a `plain` cell: seconds, rounds and bytes both ways) and `pairs` (bytes

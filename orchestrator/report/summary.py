@@ -47,7 +47,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         trust=_unique(pair for record in records for pair in _trust(record)),
         prefill=tuple(dict.fromkeys(record.prefill for record in records)),
         leaks=_unique((record.cell.policy.name, record.leaks) for record in records if record.leaks),
-        warnings=_alike(text for record in records for text in record.warnings),
+        warnings=_grouped(text for record in records for text in record.warnings),
         versions=_versions(records),
     )
 
@@ -71,8 +71,8 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
-def _alike(warnings: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """The first of those that differ in their numbers alone, and how many they are."""
+def _grouped(warnings: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Groups warnings that differ only in numbers: the first of each group, and the size of the group."""
     groups: dict[str, list[str]] = {}
     for text in warnings:
         groups.setdefault(_NUMBER.sub("#", text), []).append(text)

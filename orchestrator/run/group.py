@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from orchestrator.experiment.networks import Network
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
-from orchestrator.run.failures import CellFailure, Progress, blamed, lost, reported, root_cause
+from orchestrator.run.failures import CellFailure, Progress, failure_of, lost, reported, root_cause
 from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
@@ -136,7 +136,7 @@ class PartyGroup:
         """The failure of a cell that took too long; a party that alone no longer reports its progress is at fault."""
         silent = self._silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
-        return blamed(role, self._seen(role) if role else None, status="timeout", message=message)
+        return failure_of(role, self._seen(role) if role else None, status="timeout", message=message)
 
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""

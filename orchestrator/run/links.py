@@ -73,7 +73,7 @@ class Links:
         return tuple(LinkReading(**asdict(report)) for report in self._shaped.reports(before, after))
 
 
-class Survey:
+class LinkMeasurements:
     """The measurements of one cell's links so far.
 
     Args:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ClusterError(Exception):
-    """There is no Ray to run on; the message says where it was looked for."""
+    """There is no Ray to run on; the message names the places that were searched."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _set(variables: dict[str, str | None]) -> None:
 
 
 def _found(origin: str) -> Cluster:
-    """The cluster that Ray's `auto` means, reported before anything runs there: nobody wrote its address."""
+    """The cluster that Ray's `auto` finds, reported before anything runs there, since the user did not name it."""
     try:
         address = services.get_ray_address_from_environment("auto", None)
     except ConnectionError:

@@ -18,9 +18,9 @@ from orchestrator.records.record import Record
 from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore
 from orchestrator.run.actors import PARTY_CLASS
-from orchestrator.run.alike import Alike
 from orchestrator.run.pending import NO_LIMIT, Budget, Spending, unfinished
 from orchestrator.run.ray_session import ray_session
+from orchestrator.run.repeated_failures import RepeatedFailures
 from orchestrator.run.retry import Retry
 from orchestrator.run.runner import Runner
 from orchestrator.watch.observation import observing
@@ -107,7 +107,7 @@ def run_sweep(
             view(console or Console(), sweep) as terminal,
         ):
             shown = Views(terminal, observed.watch)
-            known, alike = [*past, *store.latest().values()], Alike()
+            known, repeated = [*past, *store.latest().values()], RepeatedFailures()
             while left and not stop.is_set():
                 expected = [predict(later, known, calibration) for later in left]
                 if refusal := spending.refusal(expected[0]):
@@ -116,10 +116,10 @@ def run_sweep(
                 sweep.begin([each.seconds for each in expected])
                 shown.begin(left[0])
                 cell = left.pop(0)
-                record, text = alike.record(cell, experiment.name), None
+                record, text = repeated.record(cell, experiment.name), None
                 if record is None:
                     record, text = runner.run(cell, shown.update, shown.note)
-                    alike.note(record)
+                    repeated.note(record)
                     spending.add(record)
                 store.append(record)
                 known.append(record)

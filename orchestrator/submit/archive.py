@@ -18,7 +18,7 @@ _CHUNK = 3000  # bytes a line; a multiple of three, so that no line but the last
 
 
 class ArchiveError(Exception):
-    """The text holds no whole archive, or one that must not be unpacked; the message says why."""
+    """The text holds no complete archive, or one that must not be unpacked; the message gives the reason."""
 
 
 def packed(folder: Path) -> Iterator[str]:

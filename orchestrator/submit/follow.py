@@ -42,7 +42,7 @@ class Continuation:
 
 
 def follow(client: "JobSubmissionClient", job: str, write: Callable[[str], None], note: Callable[[str], None]) -> str:
-    """Write the log of a job until its end; a lost connection is made again and the log goes on where it was.
+    """Write the log of a job until its end; a lost connection is restored and the log continues where it was.
 
     Args:
         client: Client of the job's cluster.

@@ -156,13 +156,13 @@ class Prometheus:
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise ObserveError(f"prometheus ended at once:\n{self._last_words()}")
+                raise ObserveError(f"prometheus ended at once:\n{self._log_tail()}")
             if _answers(f"{self.url}/-/ready"):
                 return
             time.sleep(0.1)
-        raise ObserveError(f"prometheus does not answer at {self.url} after {_READY_S:g} s:\n{self._last_words()}")
+        raise ObserveError(f"prometheus does not answer at {self.url} after {_READY_S:g} s:\n{self._log_tail()}")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
 
 

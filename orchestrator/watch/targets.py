@@ -21,7 +21,7 @@ FOLDER_VARIABLE = "MPCACHE_BENCH_TARGETS"
 READABLE = 0o644
 """Mode of the files that a Prometheus of another user reads, whatever the umask is."""
 
-_KNOCK_S = 1.0
+_CONNECT_S = 1.0
 _READ, _ENTER = 0o004, 0o001  # what users other than the owner and its group may do
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def forget_ended(folder: Path) -> list[str]:
 def _answers(authority: str) -> bool:
     host, _, port = authority.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except ConnectionRefusedError:
         return False
     except OSError:

@@ -25,7 +25,7 @@ class PolicyChoice(BaseModel):
         """The policy.
 
         Raises:
-            ValueError: Unknown name or parameter, or a value outside its range; the message says what is allowed.
+            ValueError: Unknown name or parameter, or a value outside its range; the message names the allowed values.
         """
         return make(self.name, **self.parameters)
 

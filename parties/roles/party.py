@@ -119,7 +119,7 @@ class Party:
         )
 
     def progress(self) -> PartyProgress:
-        """Where this party stands; cheap, from any thread."""
+        """Progress of this party; cheap, callable from any thread."""
         readings = self.meter.snapshot()
         counted = protocol(readings)
         totals = sum((Counts() + reading for reading in counted), start=Counts())

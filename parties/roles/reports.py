@@ -19,24 +19,24 @@ class PartyProgress(_Report):
     """Progress of a party. Amounts are sums since the cell began, over the phases online and offline."""
 
     role: str
-    state: str = Field(description="one of `CELL_STATES`")
+    state: str = Field(description="One of `CELL_STATES`.")
     stage: str = ""
-    tokens: int = Field(default=0, description="new tokens decoded")
+    tokens: int = Field(default=0, description="New tokens decoded.")
     sent_bytes: int = 0
     received_bytes: int = 0
     rounds: float = 0.0
-    blocked_seconds: float = Field(default=0.0, description="wall time inside link calls")
-    compute_seconds: float = Field(default=0.0, description="wall time outside link calls")
-    cpu_seconds: float = Field(default=0.0, description="of the process, since it started")
+    blocked_seconds: float = Field(default=0.0, description="Wall time inside link calls.")
+    compute_seconds: float = Field(default=0.0, description="Wall time outside link calls.")
+    cpu_seconds: float = Field(default=0.0, description="CPU time of the process since it started.")
     rss_bytes: int = 0
     memory_limit_bytes: int | None = None
     memory_available_bytes: int | None = None
-    gpu_bytes: int | None = Field(default=None, description="tensors on the GPU; None without one")
+    gpu_bytes: int | None = Field(default=None, description="Memory of tensors on the GPU; None without one.")
     uptime_seconds: float | None = None
     stages: dict[str, tuple[float, float, int]] = Field(
-        default={}, description="seconds, rounds and bytes both ways of each stage, all phases"
+        default={}, description="Seconds, rounds and bytes both ways of each stage, all phases."
     )
-    peers: dict[str, int] = Field(default={}, description="bytes sent to each peer, all phases")
+    peers: dict[str, int] = Field(default={}, description="Bytes sent to each peer, all phases.")
 
 
 class StageReport(_Report):

@@ -127,7 +127,7 @@ def predict(
         before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
         prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
         decode, work = dry_run.count(steps)
-        decode += dry_run.last_words(2 if options.offline == "stored" else 1)
+        decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
@@ -183,7 +183,7 @@ class _DryRun:
         """The segment as the parties run it before they start to decode."""
         return lambda: staged(self.meter, "bench.prefill", segment())
 
-    def last_words(self, times: int) -> Traffic:
+    def end_frames(self, times: int) -> Traffic:
         """The dealer's empty frames where the randomness ends, and where the cell does."""
         self._ledger.counts.clear()
         for role in ("client", "server") * times:
