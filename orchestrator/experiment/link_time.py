@@ -30,7 +30,7 @@ class PhaseCost:
         rounds: Online.
         sent: Online bytes that each of client and server sends.
         dealt: Offline bytes that each of them receives from the dealer.
-        stages: Of the online phase, in the order in which they come; empty for an estimate.
+        stages: Stages of the online phase, in their order; empty for an estimate.
     """
 
     rounds: float
@@ -45,7 +45,7 @@ class PhaseCost:
 
 
 def link_seconds(cost: PhaseCost, network: Network, engine: str) -> float:
-    """Seconds that the links between client and server take, with the values that the experiment asks for."""
+    """Seconds on the links between client and server, with the requested values of the experiment."""
     sending = max(cost.sent[src] / _rate(network, src, dst) for src, dst in _WAYS)
     return cost.rounds * delay_seconds(network, engine) + sending
 

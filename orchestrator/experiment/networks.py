@@ -1,4 +1,4 @@
-"""The links that an experiment asks for: a preset or values of its own, resolved for every ordered pair of parties."""
+"""The links of an experiment: a preset or custom values, resolved for every ordered pair of parties."""
 
 import copy
 from collections.abc import Mapping

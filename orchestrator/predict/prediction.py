@@ -12,7 +12,7 @@ from orchestrator.predict.similar import Example, nearest
 from orchestrator.records.record import Record
 
 COUNTED_TOKENS = 8
-"""Tokens of a cell that are counted one by one, unless all are asked for."""
+"""Tokens of a cell that are counted one by one, unless all are requested."""
 
 UNKNOWN = "unknown"
 _SETUP_SECONDS = 20.0
@@ -26,12 +26,12 @@ class Prediction:
     Attributes:
         tokens: New tokens.
         counts: Traffic; None where it cannot be known here.
-        link_seconds: Of decoding, on the links between client and server.
-        local_seconds: Of decoding.
+        link_seconds: Seconds of decoding on the links between client and server.
+        local_seconds: Seconds of local work in decoding.
         decode_seconds: Both together; those of a dealer that streams where it is slower; as measured where they were.
-        prompt_seconds: Of a prompt that client and server run themselves.
+        prompt_seconds: Seconds of a prompt that client and server run themselves.
         setup_seconds: Start of the parties, stored randomness and check.
-        source: Where the local seconds are from: a record's id, `calibration`, `rule of thumb` or `unknown`.
+        source: Source of the local seconds: a record's id, `calibration`, `rule of thumb` or `unknown`.
         measured: Whether `source` is a record of the same measurement, whose seconds per token are taken as they are.
     """
 
@@ -86,7 +86,7 @@ def predict(
     Args:
         cell: The cell.
         past: Records to learn from, by the rule of `orchestrator.predict.similar`.
-        calibration: Of this machine; used where no record is similar.
+        calibration: Calibration of this machine; used where no record is similar.
         most: Tokens that are counted one by one; None for all. See `orchestrator.predict.forecast.forecast`.
     """
     counts, example = known_forecast(cell, most), nearest(cell, past, most)

@@ -30,8 +30,8 @@ class JsonLines(Generic[Item]):
     Args:
         folder: The folder; made by the first writer.
         name: The file's name. Corrupt lines are moved to a file with the suffix `.torn`.
-        model: What each line holds.
-        wait_s: How long to wait for another writer to end.
+        model: The model of a line.
+        wait_s: Seconds to wait for another writer to end.
 
     Attributes:
         folder: The folder.

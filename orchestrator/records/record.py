@@ -115,7 +115,7 @@ class Check(_Part):
 
 
 class LinkReading(_Part):
-    """One ordered pair of parties: what was asked of the link, and what was measured."""
+    """The link of one ordered pair of parties: its requested and its measured values."""
 
     src: str = Field(description="Role of the sender.")
     dst: str = Field(description="Role of the receiver.")

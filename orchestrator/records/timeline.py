@@ -39,7 +39,7 @@ class Timeline:
 
     Attributes:
         generation: Counts up when samples were dropped, so that a reader who has seen some starts again.
-        samples: In order of time.
+        samples: The samples, in order of time.
     """
 
     def __init__(self, cell: str, clock: Callable[[], float] = time.monotonic) -> None:

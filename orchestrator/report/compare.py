@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(before: Path, after: Path) -> Comparison:
-    """Matches the measured cells of two run folders by all that was asked, repeats taken together.
+    """Matches the measured cells of two run folders by all of their parameters, with repeats combined.
 
     Raises:
         StoreError: A folder holds no measured cell.

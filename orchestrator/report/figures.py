@@ -47,7 +47,7 @@ class Panel:
     """One amount, drawn against the prompt's length.
 
     Attributes:
-        title: What it is, with its phase.
+        title: Name of the amount, with its phase.
         unit: Label of the vertical axis.
         amount: Its value in a row.
         ends: Its least and largest value among the repeats of a row, if they are to be drawn.

@@ -25,7 +25,7 @@ class LinkRow:
     Attributes:
         network: Name of its profile.
         src, dst: Roles.
-        cells: How many it was read for.
+        cells: Number of cells with a reading.
         asked, before, after: In words; medians with the least and the largest reading, empty if there is none.
     """
 

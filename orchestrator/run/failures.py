@@ -19,7 +19,7 @@ class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its p
 
     Attributes:
         status: One of the record's statuses.
-        message: What happened and what to do.
+        message: The event and the fix.
         role: The party at fault, or empty when it was none of them.
         stage: The last stage that the party reported.
         sent_bytes: Bytes it had sent by then, all links together.

@@ -51,7 +51,7 @@ class PartyGroup:
         heard: When each role last reported its progress, by the monotonic clock.
         oom_kills: The kernel's count of processes killed for want of memory where each role started.
         links: The links between them.
-        timeout_s: What the parties allow a peer to be silent, in seconds.
+        timeout_s: Seconds without a byte after which a peer counts as hanging.
     """
 
     placement: Placement
@@ -82,16 +82,16 @@ class PartyGroup:
         Args:
             placement: The slots; released again if this fails.
             deadline: Bounds the whole start.
-            timeout_s: What the parties allow a peer to be silent, in seconds.
+            timeout_s: Seconds without a byte after which a peer counts as hanging.
             ports: Data ports of the roles that want a fixed one.
             network: The links between them, for as long as they live.
             shaping: The back end that shapes the links, or `auto`.
             party_class: See `PartyActor`.
 
         Raises:
-            CellFailure: If a party could not start or connect.
-            Interrupted: If the user wants to stop.
-            Overdue: If it takes too long.
+            CellFailure: A party could not start or connect.
+            Interrupted: The user has requested a stop.
+            Overdue: The deadline has passed.
         """
         remote = ray.remote(PartyActor)
         actors = {
@@ -120,9 +120,9 @@ class PartyGroup:
             The result of each role.
 
         Raises:
-            CellFailure: Of the party at fault. The others may still be running: `kill` the group.
-            Interrupted: If the user wants to stop.
-            Overdue: If it takes too long.
+            CellFailure: The failure of the party at fault. The others may still be running: `kill` the group.
+            Interrupted: The user has requested a stop.
+            Overdue: The deadline has passed.
         """
 
         def observe(progress: Progress) -> None:
@@ -291,7 +291,7 @@ class PartyGroup:
 
 
 class _ProgressPoll:
-    """Polls the progress of every party; a party is not asked again before it has answered."""
+    """Polls the progress of every party; a party is not polled again before it has answered."""
 
     def __init__(self, actors: Mapping[str, ActorHandle]) -> None:
         self._actors = actors

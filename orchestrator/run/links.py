@@ -30,8 +30,8 @@ class Links:
     """Links under a network, between the data addresses that the parties bound.
 
     Attributes:
-        backend: What shapes them: `none`, `proxy`, `tc` or `relay`.
-        details: How it runs, for the record.
+        backend: The back end that shapes them: `none`, `proxy`, `tc` or `relay`.
+        details: Details of the back end, for the record.
         dial: Address by the role that dials and the role that is dialled; the referee's links are left as they are.
     """
 
@@ -56,7 +56,7 @@ class Links:
             A reading of each pair; without those of which nothing is asked and that could not be measured.
 
         Raises:
-            CellFailure: A link of which something is asked could not be measured.
+            CellFailure: A link with requested values could not be measured.
         """
         with _as_cell_failure(Status.SHAPING_FAILED):
             return self._shaped.measure(
@@ -143,10 +143,10 @@ def links_between(
     """Shape the links between the protocol's parties for as long as the block lasts.
 
     Args:
-        network: What the links should be like.
+        network: The requested values of the links.
         shaping: The back end to use, or `auto`.
         bound: Data address of each role.
-        placement: Where the parties are.
+        placement: The placement of the parties.
 
     Raises:
         CellFailure: They could not be shaped; what had been applied was taken back.
@@ -166,10 +166,10 @@ def shaper(network: Network, shaping: str, hosts: Mapping[str, str], placement: 
     """The back end that would make the links so; nothing is changed.
 
     Args:
-        network: What the links should be like.
+        network: The requested values of the links.
         shaping: The back end to use, or `auto`.
         hosts: Data address of each role, without its port.
-        placement: Where the parties are.
+        placement: The placement of the parties.
 
     Raises:
         BackendUnavailable: There is none; its `reasons` say why.

@@ -20,7 +20,7 @@ def require_memory(weights: int, placement: Placement, deadline: Deadline) -> No
 
     Args:
         weights: Number of the model's parameters.
-        placement: Which party sits where.
+        placement: The placement of the parties.
         deadline: Asked before each node.
 
     Raises:

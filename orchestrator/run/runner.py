@@ -45,7 +45,7 @@ class Runner:
         experiment: Name of the experiment.
         folder: The run's folder; stacks of hung parties go below it.
         targets: Receives the exporters of each new group of parties.
-        stop: Set when the user wants to stop.
+        stop: Set when the user requests a stop.
         show_text: Whether the client hands out the decoded text.
         party_class: Import path `module:Class` of what the actors wrap.
         links_seen: Called with the links of a cell, as requested and as measured.

@@ -66,17 +66,17 @@ def run_sweep(
     KeyboardInterrupt at once.
 
     Args:
-        experiment: Of the cells; the folder keeps a snapshot of it.
+        experiment: The experiment of the cells; the folder keeps a snapshot of it.
         cells: The cells, in the order to run them.
         store: The run's folder; its lock must be held.
         all_cells: All cells of the experiment, where only some of them are to run.
         address: The Ray cluster to use; see `ray_session`.
         retry: Whether cells that failed run again.
-        budget: What this call may use.
+        budget: The limits of this call.
         past: Records of other runs that predictions may learn from.
-        calibration: Of this machine, for cells that no record is similar to.
+        calibration: Calibration of this machine, for cells without a similar record.
         update: Whether to go on with an experiment that was edited since the run began.
-        console: Where to show what happens; standard output by default.
+        console: Console for the progress; standard output by default.
         live: Listens where the live page is to be served, if it is.
         party_class: Import path `module:Class` of what the actors wrap; for tests.
 

@@ -122,7 +122,7 @@ def fetch(client: "JobSubmissionClient", job: str, out: Path) -> list[Path]:
 
     Raises:
         JobError: The second job failed, as when there are no results.
-        ArchiveError: What arrived is damaged.
+        ArchiveError: The received archive is damaged.
     """
     try:
         shipped = client.get_job_info(job).runtime_env

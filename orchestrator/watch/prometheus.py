@@ -56,7 +56,7 @@ class Prometheus:
 
     Attributes:
         folder: Its configuration, data, log and process id.
-        port: Where it listens, on loopback.
+        port: Its port on loopback.
     """
 
     folder: Path

@@ -38,7 +38,7 @@ class Workload:
         steps: Tokens to decode.
         options: The cell's engine options.
         position: Position of the next token; 0 if the prompt is run.
-        shapes: Of the prefilled cache's values, by name; empty if the prompt is run.
+        shapes: Shapes of the prefilled cache's values, by name; empty if the prompt is run.
         prefill: The prompt to run, or None if the cache is prefilled.
     """
 

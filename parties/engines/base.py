@@ -31,9 +31,9 @@ class Engine(Operations):
     Attributes:
         name: Key in `parties.engines.ENGINES`.
         trust_model: Who must not collude with whom, for the record and the report.
-        devices: Where it can compute, `cpu` and maybe `cuda`.
+        devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
-        bounds: Ranges of the numbers that it takes, by the keys of `parties.engines.watched`; empty if it takes any.
+        bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
         meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
@@ -83,7 +83,7 @@ class Engine(Operations):
 
     @abstractmethod
     def public(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A public tensor where and how the engine wants the numbers that its values are multiplied with."""
+        """A public tensor on the device and in the format of the factors of the engine's values."""
 
     @abstractmethod
     def adopt(self, share: torch.Tensor) -> Any:

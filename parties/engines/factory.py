@@ -1,4 +1,4 @@
-"""Builds engines and dealers by name; imports an engine's libraries only when it is asked for."""
+"""Builds engines and dealers by name; imports an engine's libraries only when it is requested."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol

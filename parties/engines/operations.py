@@ -121,7 +121,7 @@ class Operations(ABC):
 
         Args:
             scores: [n], one choice for all heads, or [groups, n], one for each head.
-            count: How many stay, 1 to n; among equals the lower index does.
+            count: Number of rows to keep, 1 to n; among equals the lower index is kept.
         """
 
     @abstractmethod

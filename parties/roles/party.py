@@ -93,7 +93,7 @@ class Party:
             job: Fields of a `Job`.
 
         Raises:
-            PartyError: What stopped the cell, with its status.
+            PartyError: The error that stopped the cell, with its status.
         """
         wanted = Job.model_validate(job)
         if self._worker is None:

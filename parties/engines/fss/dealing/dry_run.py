@@ -26,7 +26,7 @@ class DryRun:
         engine: The dealer's side of the computation.
         source: The engine's randomness.
         plan: The programs to run.
-        senders: By role.
+        senders: The senders, by role.
     """
 
     def __init__(self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender]) -> None:
@@ -47,7 +47,7 @@ class DryRun:
         """Starts the thread.
 
         Args:
-            attempt: How many attempts have failed before, in this and earlier cells.
+            attempt: Number of failed attempts, in this and earlier cells.
         """
         self._start(self._plan.first, attempt)
 

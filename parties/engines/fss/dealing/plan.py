@@ -43,7 +43,7 @@ class Plan:
     """A cell's workload, and where its epochs begin.
 
     Attributes:
-        workload: What the parties will run.
+        workload: The workload of the parties.
         first: Index of the cell's first epoch; each program of `programs` has one.
     """
 
@@ -81,7 +81,7 @@ class Plan:
         """The inverse of `to_json`, of a plan that a client sent: each field is checked in type and size.
 
         Args:
-            value: What the client sent.
+            value: The message of the client.
             policy: Policy of the dealer's own job. Of names that are imported, `module:Class`, a plan may hold this one
                 alone: a client must not choose the code that a dealer runs.
 
