@@ -23,7 +23,7 @@ from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost import simulation
 from parties.engines.fss.cost.simulation import Simulation
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER
@@ -94,7 +94,7 @@ def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
     prompt = len(prompt_segments(Decoder(engines[0], spec, Full()), caches[0], None, size))
     moved: dict[str, dict[str, float]] = {"prompt": defaultdict(float), "token": defaultdict(float)}
     for index in range(len(segments[0])):
-        restores = [snapshot(cache) for cache in caches.values()]
+        restores = [cache.snapshot() for cache in caches.values()]
         while True:
             for log in parts.values():
                 log.clear()

@@ -1,4 +1,4 @@
-"""Local compute time of one token with `fss`, compared with the time to read the stored weights once.
+"""Local compute time per token with `fss`, compared with the time to read the stored weights once.
 
     python benchmarks/fss_compute.py [--layers 30] [--tokens 512] [--policy full] [--device cuda] [--threads 1]
         [--prefill] [--repeats 5]
@@ -155,7 +155,7 @@ def bandwidth(matrices: dict[str, ServerMatrix]) -> None:
     """Compares the matrix-vector kernel with a plain read and a copy of the same memory."""
     print("\n| matrix | MB | kernel GB/s | read GB/s | copy GB/s | share of the better |\n|---|---|---|---|---|---|")
     for name in ("lm_head", "layers.0.gate_up", "layers.0.down", "layers.0.qkv"):
-        several = max(1, 2**31 // (8 * matrices[name].transposed.numel()))  # beyond what a cache holds
+        several = max(1, 2**31 // (8 * matrices[name].transposed.numel()))  # larger than a cache
         matrix = matrices[name].transposed.repeat(several, 1)
         x = torch.randint(-(2**63), 2**63 - 1, (1, matrix.shape[1])).to(matrix.device)
         size = 8 * matrix.numel()

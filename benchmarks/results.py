@@ -203,7 +203,7 @@ def long() -> str:
 
 
 def savings() -> str:
-    """What MPCache saves of a token's bytes, full cache over MPCache, both parties together."""
+    """The bytes per token that MPCache saves: full cache over MPCache, both parties together."""
     lines = []
     for seq_len in (512, 1024, 2048):
         both = predicted("full", seq_len), predicted("mpcache", seq_len)
@@ -218,7 +218,7 @@ def savings() -> str:
 
 
 def over(pair: tuple[float, float]) -> str:
-    """A ratio with what it is of."""
+    """A ratio with its terms."""
     return f"{pair[0] / pair[1]:.2f} ({pair[0] / 1e6:.1f} over {pair[1] / 1e6:.1f} MB)"
 
 
@@ -236,7 +236,7 @@ def shares(line: Line) -> list[str]:
 
 
 def machine(folder: str) -> str:
-    """What a run was measured on, in a line."""
+    """The hardware of a run, in a line."""
     found = records(folder)
     first, last = min(record.started for record in found), max(record.finished for record in found)
 

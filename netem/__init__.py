@@ -12,7 +12,7 @@ Usage::
         if wrong := network.deviations(before): ...               # texts; empty within the tolerance
         ...                                                       # the work
         after = network.measure()
-        network.reports(before, after)                            # LinkReport(src, dst, asked, measured_before, ...)
+        network.readings(before, after)                           # LinkReading(src, dst, asked, measured_before, ...)
         network.backend, network.details                          # for the record
 
 `preset("none")` is a profile that requests nothing: links are not shaped, but can still be measured. `shape` needs a
@@ -30,7 +30,7 @@ from netem.presets import preset, presets
 from netem.prober import Address, Measured, ProbeServer, measure_link
 from netem.profile import Link, NetworkProfile, Pair
 from netem.shaping import ShapedNetwork, shape
-from netem.verify import LinkReport, Tolerance
+from netem.verify import LinkReading, Tolerance
 
 __all__ = [
     "Address",
@@ -38,7 +38,7 @@ __all__ = [
     "ForeignQdisc",
     "HostService",
     "Link",
-    "LinkReport",
+    "LinkReading",
     "LocalSite",
     "Measured",
     "NetemError",

@@ -14,7 +14,7 @@ from netem.errors import BackendUnavailable, NetemError, ProfileError
 from netem.host import LocalSite, Site
 from netem.prober import Address, Measured, Plan
 from netem.profile import NetworkProfile, Pair
-from netem.verify import LinkReport, Tolerance, asked, deviations
+from netem.verify import LinkReading, Tolerance, asked, deviations
 
 _PAUSE_S = 0.5
 
@@ -106,13 +106,13 @@ class ShapedNetwork:
         """The deviations from the requested values, as texts; empty if all links are within the tolerance."""
         return tuple(text for pair, got in measured.items() for text in deviations(self.profile, *pair, got, tolerance))
 
-    def reports(
+    def readings(
         self, before: Mapping[Pair, Measured] | None = None, after: Mapping[Pair, Measured] | None = None
-    ) -> tuple[LinkReport, ...]:
+    ) -> tuple[LinkReading, ...]:
         """One entry per ordered pair, for the record."""
         before, after = before or {}, after or {}
         return tuple(
-            LinkReport(
+            LinkReading(
                 src, dst, asked(self.profile, src, dst), _plain(before.get((src, dst))), _plain(after.get((src, dst)))
             )
             for src, dst in self._request.pairs

@@ -23,11 +23,11 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class LinkReport:
-    """Requested and measured values of one ordered pair, for the record.
+class LinkReading:
+    """Requested and measured values of one ordered pair; the record of a cell holds it as it is.
 
     Attributes:
-        src: The sending host.
+        src: The sending host, by name.
         dst: The receiving host.
         asked: Requested values of the link and `rtt_ms`; None if the pair is not shaped.
         measured_before: Fields of `Measured`; None if the link was not measured.
@@ -36,7 +36,7 @@ class LinkReport:
 
     src: str
     dst: str
-    asked: dict[str, Any] | None
+    asked: dict[str, Any] | None = None
     measured_before: dict[str, Any] | None = None
     measured_after: dict[str, Any] | None = None
 

@@ -1,7 +1,7 @@
-"""The engine options of a cell: each with its type, default and help text, here and nowhere else.
+"""The engine options of a cell: the only place that declares their types, defaults and help texts.
 
-An option travels whole from the experiment to the cell, the job, the engine, the dealer and the predictors, so a new
-one is declared here and read where it matters.
+Experiment, cell, job, engine, dealer and predictors carry `RunOptions` as a whole. A new option is declared here and
+read where it matters.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Comparison = Literal["dcf", "prefix"]
 
 @dataclass(frozen=True)
 class OnlyHow:
-    """Marks an option that changes how one engine computes but not its numbers; other engines ignore it.
+    """Marks an option that changes how one engine computes but not its results; other engines ignore it.
 
     Attributes:
         engine: The engine that reads the option.
@@ -24,51 +24,52 @@ class OnlyHow:
     engine: str
 
 
-ONCE_CARRY = (
+CARRY_IN_FILES = (
     BeforeValidator(lambda value: "prefix" if value == "carry" else value),
     PlainSerializer(lambda value: "carry" if value == "prefix" else value, when_used="json"),
 )
-"""`prefix` was formerly `carry`. Both are accepted; files keep the old word, so that ids and records do not change."""
+"""`carry` is the earlier name of `prefix`. Both are read; files keep `carry`, so that ids and records do not change."""
 
 
 class RunOptions(BaseModel):
-    """The options of an engine for a cell."""
+    """A user's choices of how an engine runs a cell."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prefill: Literal["shared", "mpc"] = Field(
         default="shared",
         description="`shared`: the bench runs the prompt in the clear and then shares the cache between the parties. "
-        "`mpc`: client and server run the prompt themselves, which takes far longer; `plain` ignores the option.",
+        "`mpc`: client and server run the prompt themselves, which takes far longer. `plain` runs it in the clear in "
+        "either case.",
         examples=["shared"],
     )
     argmax: Literal["private", "client"] = Field(
         default="private",
         description="`private`: the client learns the next token and nothing else. `client`: all logits are opened to "
-        "the client, which is cheaper and reveals more about the weights to it; the report states this.",
+        "the client, which is cheaper and reveals more about the weights; the report says so.",
         examples=["private"],
     )
     offline: Annotated[Literal["streamed", "stored"], OnlyHow("fss")] = Field(
         default="streamed",
         description="When the parties of the engine `fss` receive the dealer's correlated randomness. `streamed`: "
-        "while they decode, ahead of its use. `stored`: that of a whole cell in advance, on each party's own disk "
+        "while they decode, ahead of its use. `stored`: all of a cell before it starts, on each party's own disk "
         "(`MPCBENCH_OFFLINE_DIR`, or the folder for temporary files); they then decode without the dealer.",
         examples=["streamed"],
     )
-    comparison: Annotated[Comparison, *ONCE_CARRY, OnlyHow("fss")] = Field(
+    comparison: Annotated[Comparison, *CARRY_IN_FILES, OnlyHow("fss")] = Field(
         default="dcf",
-        description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: hardly "
-        "any correlated randomness, a round for each doubling of the width.",
+        description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: very "
+        "little correlated randomness, one round for each doubling of the width.",
         examples=["dcf"],
     )
 
     @property
     def options(self) -> "RunOptions":
-        """The options alone, without what a subclass adds."""
+        """The options alone, without the fields of a subclass."""
         return RunOptions(**{name: getattr(self, name) for name in RunOptions.model_fields})
 
     def read_by(self, engine: str) -> Self:
-        """A copy in which the options that only other engines read have their defaults."""
+        """A copy for one engine: options that only other engines read are at their defaults."""
         others = {name: RunOptions.model_fields[name].default for name, reader in HOW.items() if reader != engine}
         return self.model_copy(update=others)
 
@@ -81,4 +82,4 @@ HOW: Mapping[str, str] = {
     for mark in field.metadata
     if isinstance(mark, OnlyHow)
 }
-"""Options that change no number, each with the engine that reads it."""
+"""Options that change no result, and the one engine that reads each."""

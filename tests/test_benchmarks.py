@@ -1,4 +1,4 @@
-"""Every script of benchmarks/ runs to its end, at a toy size: what it prints is another matter."""
+"""Every script of benchmarks/ runs to its end, at a toy size; the output is not checked."""
 
 import os
 import subprocess

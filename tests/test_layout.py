@@ -1,4 +1,4 @@
-"""Tests mirror the packages: each lies where the package lies that it tests. What they share is in `tests/helpers`."""
+"""Tests mirror the packages that they test; shared helpers are in `tests/helpers`."""
 
 from pathlib import PurePosixPath
 
@@ -15,7 +15,7 @@ PACKAGES = {
 
 
 def misplaced(path: str, packages: set[str]) -> str | None:
-    """What is wrong with the place of a file, given by its path in `tests`."""
+    """The error in the location of a file, given by its path in `tests`; empty if it is right."""
     file = PurePosixPath(path)
     folder = file.parent.as_posix()
     if folder == "helpers":
@@ -27,7 +27,7 @@ def misplaced(path: str, packages: set[str]) -> str | None:
     return "is no test; helpers lie in tests/helpers"
 
 
-def test_every_file_lies_where_it_belongs() -> None:
+def test_no_file_is_misplaced() -> None:
     assert FILES
     assert [f"tests/{path} {wrong}" for path in FILES if (wrong := misplaced(path, PACKAGES))] == []
 
@@ -47,6 +47,6 @@ def test_every_file_lies_where_it_belongs() -> None:
         ("a.py", "is no test"),
     ],
 )
-def test_a_file_that_lies_elsewhere_is_found(path: str, wrong: str | None) -> None:
+def test_a_misplaced_file_is_found(path: str, wrong: str | None) -> None:
     found = misplaced(path, {"netem", "netem/lab"})
     assert (found is None) if wrong is None else (wrong in str(found))

@@ -1,4 +1,4 @@
-"""A need that must be met and is not ends the run, with its remedy."""
+"""A required need that is not met ends the run, with its remedy."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def test_the_reason_of_a_skip_names_what_is_missing_and_how_to_get_it(monkeypatc
     assert unmet("abacus paper") == ["abacus: apt-get install abacus"]
 
 
-def test_a_run_that_requires_what_is_missing_ends_before_its_first_test() -> None:
+def test_a_run_with_an_unmet_requirement_ends_before_its_first_test() -> None:
     missing = "gpu" if unmet("gpu") else "no-gpu"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "tests/test_needs.py"],

@@ -13,7 +13,7 @@ ROOMS = ("orchestrator", "parties", "netem", "dashboards")
 
 
 def template(node: ast.AST) -> str:
-    """A string as it is written, with a mark for what is filled in."""
+    """A string as it is written, with a mark for each field."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from netem import BackendUnavailable, NetemError
 from orchestrator.doctor.finding import Finding, fine, note, wrong
 from orchestrator.experiment.cells import Cell
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.group import data_hosts
 from orchestrator.run.links import shaper
 from orchestrator.run.placement import Placement
@@ -35,7 +35,7 @@ def shaping(cells: Iterable[Cell], placement: Placement) -> Iterator[Finding]:
 
 def _example(placement: Placement) -> Finding:
     network = parse_network(_EXAMPLE)
-    assert isinstance(network, Network)  # noqa: S101 - a preset's name parses to nothing else
+    assert isinstance(network, ResolvedNetwork)  # noqa: S101 - a preset's name parses to nothing else
     try:
         chosen = shaper(network, "auto", data_hosts(placement), placement)
     except NetemError as error:

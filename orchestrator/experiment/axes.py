@@ -1,4 +1,4 @@
-"""The axes of a sweep: which points there are, which belong together, which are left out."""
+"""The axes of a sweep: their points, linked axes, and exclusions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -7,18 +7,18 @@ from typing import Annotated, Any, Final, NamedTuple, Protocol, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from orchestrator.experiment.choices import EngineChoice
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.experiment.problems import Problem, Rejected, unknown
 from parties.policies.choice import PolicyChoice
 
 AXES: Final = ("networks", "engines", "seq_lens", "policies")
-"""Keys whose values are combined, outermost first: links are made and parties started as rarely as possible."""
+"""Keys whose values are combined, outermost first, so that links are shaped and parties started rarely."""
 
 
 class Point(NamedTuple):
     """The position of a cell on the axes."""
 
-    network: Network
+    network: ResolvedNetwork
     engine: EngineChoice
     seq_len: int
     policy: PolicyChoice
@@ -39,11 +39,11 @@ class Axes(Protocol):
 
     @property
     def repeats(self) -> int:
-        """Counted runs of each measurement."""
+        """Runs of each measurement that count."""
 
     @property
     def warmup(self) -> int:
-        """Runs before them."""
+        """Warm-up runs of each measurement, before those."""
 
 
 def _listed(value: object) -> object:
@@ -55,7 +55,7 @@ _Numbers = Annotated[tuple[Annotated[int, Field(strict=True)], ...], BeforeValid
 
 
 class Condition(BaseModel):
-    """Some cells of a sweep: those that have one of the values given on every axis that is named."""
+    """A selection of cells: those that have one of the given values on every named axis."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class Condition(BaseModel):
         return self
 
     def matches(self, point: Point) -> bool:
-        """Whether the condition holds for a point."""
+        """Whether a point is selected."""
         has: Mapping[str, set[Any]] = {
             "network": {point.network.name},
             "engine": {point.engine.name, str(point.engine)},
@@ -85,19 +85,19 @@ class Condition(BaseModel):
 
 
 def points(axes: Axes) -> Iterator[Point]:
-    """All points that are not excluded; the runs of one measurement are adjacent, its warm-up first."""
-    return (point for point in _every(axes) if not any(condition.matches(point) for condition in axes.exclude))
+    """All points that are not excluded; the runs of one measurement are consecutive, with its warm-up first."""
+    return (point for point in _all_points(axes) if not any(condition.matches(point) for condition in axes.exclude))
 
 
-def _every(axes: Axes) -> Iterator[Point]:
+def _all_points(axes: Axes) -> Iterator[Point]:
     runs = [(i, True) for i in range(axes.warmup)] + [(i, False) for i in range(axes.repeats)]
-    for at in _combinations(axes):
+    for chosen in _combinations(axes):
         for repeat, warmup in runs:
-            yield Point(at["networks"], at["engines"], at["seq_lens"], at["policies"], repeat, warmup)
+            yield Point(chosen["networks"], chosen["engines"], chosen["seq_lens"], chosen["policies"], repeat, warmup)
 
 
 def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:
-    """The product of the axes, with linked axes as one at the place of the first."""
+    """The product of the axes; linked axes count as one, at the place of the first."""
     together = {name: tuple(group) for group in axes.linked for name in group}
     groups = list(dict.fromkeys(together.get(axis, (axis,)) for axis in AXES))
     steps = [list(zip(*(getattr(axes, name) for name in group), strict=True)) for group in groups]
@@ -129,8 +129,8 @@ def check_linked(axes: Axes) -> list[Problem]:
 
 
 def check_exclude(axes: Axes) -> list[Problem]:
-    """The problems of `exclude`: conditions that match no cell, and conditions that exclude every cell."""
-    every = list(_every(axes))
+    """Exclusions that exclude nothing, or everything."""
+    existing = list(_all_points(axes))
     idle = [
         Problem(
             f"[{i}]",
@@ -140,7 +140,7 @@ def check_exclude(axes: Axes) -> list[Problem]:
             "it matches no cell",
         )
         for i, condition in enumerate(axes.exclude)
-        if not any(condition.matches(point) for point in every)
+        if not any(condition.matches(point) for point in existing)
     ]
     if not idle and not any(True for _ in points(axes)):
         idle.append(Problem("", len(axes.exclude), "exclusions that leave at least one cell", "take one out"))

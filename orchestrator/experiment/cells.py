@@ -1,4 +1,4 @@
-"""Cells: the points of a sweep, fully resolved, each identified by a hash of its values."""
+"""Cells: the fully resolved points of a sweep, each identified by a hash of what it measures."""
 
 import hashlib
 import json
@@ -12,55 +12,55 @@ from orchestrator.experiment.axes import points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import RunOptions
 
 SCHEMA = 1
-"""Part of every id; incremented when the same values change their meaning."""
+"""Part of every id; increased when the same values change their meaning."""
 
-# What an id has always contained. A later field joins only where it differs from its default, so that records of
-# earlier versions keep their ids.
-_FIRST = {
+# The fields that every id contains. Later fields are part of an id only where they differ from their defaults, so that
+# records of earlier versions keep their ids.
+_ALWAYS_IN_ID = {
     "engine", "model", "policy", "seq_len", "new_tokens", "network", "shaping", "prefill", "argmax", "prompt", "gpu",
     "seed", "repeat",
 }  # fmt: skip
-_NOT_MEASURED = {"timeout_s", "cell_timeout_s", "data_ports"}
+_NEVER_IN_ID = {"timeout_s", "cell_timeout_s", "data_ports"}
 
 
 class _Point(BaseModel):
-    """The subject of a measurement, without how it runs."""
+    """The part of a cell that says what is measured, without how it is run."""
 
     engine: EngineChoice = Field(description="The secure computation.")
     model: str = Field(description="The model, as in the experiment; local paths are absolute.")
     policy: ChosenPolicy = Field(description="The cache policy with all its parameters.")
     seq_len: int = Field(description="Tokens of the prompt.")
     new_tokens: int = Field(description="Tokens to decode.")
-    network: Network = Field(description="Links between the parties.")
-    shaping: Shaping = Field(default="auto", description="What makes the links as asked.")
-    prompt: ChosenPrompt = Field(description="Where the client finds its prompt.")
+    network: ResolvedNetwork = Field(description="Links between the parties.")
+    shaping: Shaping = Field(default="auto", description="The back end that shapes the links.")
+    prompt: ChosenPrompt = Field(description="Source of the client's prompt.")
 
 
 class Cell(RunOptions, _Point):
-    """One measurement. The id leaves out what cannot change its result: time-outs and port numbers."""
+    """One measurement. Its id leaves out values that cannot change the result: time-outs and port numbers."""
 
     gpu: bool = Field(description="Whether each party has a GPU.")
     seed: int = Field(description="Seed of public random choices.")
     repeat: int = Field(description="Which repeat of the same measurement, from 0.")
-    warmup: bool = Field(default=False, description="Whether this run only warms up and counts for nothing.")
-    timeout_s: float = Field(description="Seconds without a byte after which a peer counts as hanging.")
-    cell_timeout_s: float = Field(description="Seconds after which the cell is given up.")
+    warmup: bool = Field(default=False, description="Whether this is a warm-up run, which no average includes.")
+    timeout_s: float = Field(description="Seconds without a byte after which a peer is considered hanging.")
+    cell_timeout_s: float = Field(description="Seconds after which the cell is stopped.")
     data_ports: dict[str, int] = Field(default={}, description="Fixed data ports by role.")
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits that stand for the resolved values."""
-        values: dict[str, Any] = self.model_dump(mode="json", include=_FIRST) | {"engine": self.engine.identity}
-        values |= self.model_dump(mode="json", exclude=_FIRST | _NOT_MEASURED, exclude_defaults=True)
+        """16 hexadecimal digits: a hash of the resolved values."""
+        values: dict[str, Any] = self.model_dump(mode="json", include=_ALWAYS_IN_ID) | {"engine": self.engine.identity}
+        values |= self.model_dump(mode="json", exclude=_ALWAYS_IN_ID | _NEVER_IN_ID, exclude_defaults=True)
         canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        """The cell in a few words."""
+        """A short description."""
         words = f"{self.engine} {self.policy} {self.seq_len} tokens, network {self.network.name}"
         return ", ".join(
             [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
@@ -70,15 +70,15 @@ class Cell(RunOptions, _Point):
 def expand(experiment: Experiment) -> tuple[Cell, ...]:
     """All cells of an experiment.
 
-    Ordered by network, then engine, so that links are shaped and parties started as rarely as possible; then by length,
-    policy, warm-up and repeat.
+    They are ordered by network and engine, so that links are shaped and parties started as rarely as possible, and then
+    by length, policy, warm-up and repeat.
     """
     fixed = {name: getattr(experiment, name) for name in Cell.model_fields.keys() & Experiment.model_fields.keys()}
     return tuple(_resolved(fixed | point._asdict()) for point in points(experiment))
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with its comparison chosen; engines without a choice have the default."""
+    """The cell with `comparison: auto` resolved, and with defaults for options that its engine does not read."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
     cell = Cell(**values)
@@ -86,7 +86,7 @@ def _resolved(values: dict[str, Any]) -> Cell:
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:
-    """The order in which to run: by blocks of equal network and engine, each shuffled after its warm-ups.
+    """The order of execution: blocks of equal network and engine, each with its warm-ups first and the rest shuffled.
 
     Args:
         cells: The cells, in the order of `expand`.

@@ -1,4 +1,4 @@
-"""The parts of an experiment that are named: its prompt, engines and policies."""
+"""The prompt, engines and policies of an experiment, as files name them."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import (
 
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
-from parties.policies import POLICIES, UnknownPolicy, make, policy_class
+from parties.policies import POLICIES, UnknownPolicy, policy_class
 from parties.policies.checks import OutOfRange
 from parties.policies.choice import PolicyChoice
 from parties.roles.job import Prompt
@@ -30,13 +30,13 @@ from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
 Shaping = Literal["auto", "tc", "relay", "proxy"]
 RoleName = Literal["client", "server", "dealer", "referee"]
 
-_CHOOSES = "crypten"  # the engine with a choice of randomness
+_WITH_RANDOMNESS = "crypten"  # the engine with a choice of randomness
 _PASTED = NotShown("a path is expected, this looks like the text itself")
 _FIX = "correct the value, or take it out for the default"
 
 
 def folders(info: ValidationInfo) -> list[Path]:
-    """Folders that relative paths refer to: that of the experiment file, then the working directory."""
+    """The folders that relative paths start from: that of the experiment file, then the working directory."""
     own = (info.context or {}).get("folder")
     return [Path(own).resolve(), Path.cwd()] if own else [Path.cwd()]
 
@@ -45,8 +45,8 @@ def located(path: str, info: ValidationInfo) -> Path | None:
     """The absolute path of an existing file or folder, or None.
 
     Raises:
-        Rejected: It cannot be looked up: an unknown user's `~`, no home, a folder that may not be searched, a name that
-            is too long or holds a NUL.
+        Rejected: The path cannot be looked up: `~` of an unknown user, no home folder, no permission to search a
+            folder, a name that is too long or contains a NUL.
     """
     try:
         places = [folder / Path(path).expanduser() for folder in folders(info)]
@@ -65,7 +65,8 @@ def readable_file(path: str, info: ValidationInfo) -> str:
     """The absolute path of a file that can be read.
 
     Raises:
-        Rejected: There is none. The message shows the value only if it looks like a path, since it may be a prompt.
+        Rejected: There is no such file. The message shows the value only if it looks like a path, since it may be a
+            pasted prompt.
     """
     try:
         found = located(path, info)
@@ -91,12 +92,12 @@ def readable_file(path: str, info: ValidationInfo) -> str:
 
 
 def _found(prompt: Prompt, info: ValidationInfo) -> Prompt:
-    """Checks that a prompt has exactly one source, and in an experiment that its file can be read."""
+    """A prompt with exactly one source; in an experiment, its file exists and can be read."""
     if (prompt.text_file is None) == (not prompt.random_tokens):
         given = "both" if prompt.random_tokens else "neither"
         fix = "write {text_file: PATH} or {random_tokens: true}"
         raise Rejected(Problem("", given, "exactly one of text_file and random_tokens", fix))
-    if prompt.text_file is None or not info.context:  # a record outlives its prompt, and is read on other machines
+    if prompt.text_file is None or not info.context:  # a record outlives its prompt and is read on other machines
         return prompt
     try:
         return prompt.model_copy(update={"text_file": readable_file(prompt.text_file, info)})
@@ -109,11 +110,11 @@ ChosenPrompt = Annotated[Prompt, AfterValidator(_found)]
 
 
 class EngineChoice(BaseModel):
-    """A secure computation, by name; for `crypten` also its source of randomness.
+    """An engine by name; `crypten` with its source of randomness.
 
-    In an experiment the default of `crypten` is `private` (see `Engine`). Records of earlier versions have no
-    `randomness` and were made with `stock`. So `stock` is the default here, and an id, once made of the name alone,
-    still leaves it out: old cells keep their ids, and private ones have ids of their own.
+    In an experiment `crypten` is `private` unless it says `stock` (see `Engine`). Records of earlier versions have no
+    `randomness` and were measured with `stock`. Therefore a choice without `randomness` is `stock` here, and ids leave
+    out `stock`: cells of earlier versions keep their ids, and private cells have ids of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,7 +122,7 @@ class EngineChoice(BaseModel):
     name: str = Field(description=f"One of {', '.join(ENGINES)}.", examples=["crypten"])
     randomness: Randomness | None = Field(
         default=None,
-        description="What `crypten` draws its random numbers from. `private`: our keystream, AES-256 in counter mode. "
+        description="Source of the random numbers of `crypten`. `private`: our keystream, AES-256 in counter mode. "
         "`stock`: CrypTen's own generator, which is insecure: " + STOCK_IS_INSECURE + ".",
         examples=["private"],
     )
@@ -138,19 +139,21 @@ class EngineChoice(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _stock_unless_named(cls, given: object) -> object:
-        if isinstance(given, dict) and given.get("name") == _CHOOSES:
-            return {"name": _CHOOSES, **given, "randomness": given.get("randomness") or "stock"}
+        if isinstance(given, dict) and given.get("name") == _WITH_RANDOMNESS:
+            return {"name": _WITH_RANDOMNESS, **given, "randomness": given.get("randomness") or "stock"}
         return given
 
     @model_validator(mode="after")
-    def _one_that_chooses(self) -> Self:
-        if self.randomness is not None and self.name != _CHOOSES:
+    def _randomness_only_with_a_choice(self) -> Self:
+        if self.randomness is not None and self.name != _WITH_RANDOMNESS:
             fix = f"take it out: {self.name} has one way only"
-            raise Rejected(Problem("randomness", self.randomness, f"no value, except with engine {_CHOOSES}", fix))
+            raise Rejected(
+                Problem("randomness", self.randomness, f"no value, except with engine {_WITH_RANDOMNESS}", fix)
+            )
         return self
 
     @model_serializer(mode="wrap")
-    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, str]:
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, str]:
         return {key: value for key, value in dump(self).items() if value is not None}
 
     @field_validator("name")
@@ -162,10 +165,10 @@ class EngineChoice(BaseModel):
 
 
 def chosen_policy(given: object) -> PolicyChoice:
-    """A policy as a file gives it: a name, or a mapping, with all parameters checked and filled in.
+    """A policy from a name or a mapping, with all parameters checked and defaults filled in.
 
     Raises:
-        Rejected: There is no such policy or parameter, or a value is outside its range.
+        Rejected: The policy or a parameter is unknown, or a value is outside its range.
     """
     if isinstance(given, PolicyChoice):
         return given
@@ -185,7 +188,7 @@ def chosen_policy(given: object) -> PolicyChoice:
 
 
 def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The policy's name and all parameters; retries without each invalid one to find all of them."""
+    """The policy's name and all parameters; retries without each bad one to find all problems."""
     policy_type = policy_class(name)
     known = [field.name for field in fields(policy_type)]
     problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
@@ -199,7 +202,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             problems.append(Problem(key, parameters[key], allowed, _FIX))
     while True:
         try:
-            policy = make(name, **good)
+            policy = PolicyChoice(name=name, **good).build()
         except OutOfRange as error:
             problems.append(Problem(error.key, error.value, error.allowed, _FIX))
             if good.pop(error.key, None) is None:
@@ -221,13 +224,15 @@ def named(value: object) -> object:
 
 def _private_unless_named(value: object) -> object:
     given = named(value)
-    return {"randomness": "private", **given} if isinstance(given, dict) and given.get("name") == _CHOOSES else given
+    if isinstance(given, dict) and given.get("name") == _WITH_RANDOMNESS:
+        return {"randomness": "private", **given}
+    return given
 
 
 def _policy(given: object, info: ValidationInfo) -> PolicyChoice:
-    """A policy of a file. For a record, which has no context, an external policy is not imported.
+    """A policy of a file. In a record, which has no context, a `module:Class` is not checked.
 
-    A record must be readable where its policy cannot be imported, and reading it must not execute the named module.
+    A record must be readable where its policy cannot be imported, and reading it must not run that module.
     """
     outside = isinstance(given, dict) and ":" in str(given.get("name"))
     if outside and not info.context:

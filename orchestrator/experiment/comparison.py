@@ -9,7 +9,7 @@ The seconds on the links are the prediction's own (`orchestrator.experiment.link
 """
 
 from orchestrator.experiment.link_time import PhaseCost, stored_seconds, wall_seconds
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import Comparison
 
 COSTS: dict[Comparison, PhaseCost] = {
@@ -18,7 +18,7 @@ COSTS: dict[Comparison, PhaseCost] = {
 }
 
 
-def choose_comparison(network: Network, offline: str) -> Comparison:
+def choose_comparison(network: ResolvedNetwork, offline: str) -> Comparison:
     """The protocol with which the reference token takes less time on these links; `dcf` where neither takes any.
 
     Args:
@@ -28,6 +28,6 @@ def choose_comparison(network: Network, offline: str) -> Comparison:
     return min(COSTS, key=lambda comparison: token_seconds(COSTS[comparison], network, offline))
 
 
-def token_seconds(cost: PhaseCost, network: Network, offline: str) -> float:
-    """Seconds of a token on the links, without local work; includes the receipt of stored randomness."""
+def token_seconds(cost: PhaseCost, network: ResolvedNetwork, offline: str) -> float:
+    """Seconds that a token spends on the links, local work left out; stored randomness comes before, and counts too."""
     return wall_seconds(0.0, cost, network, "fss", offline) + stored_seconds(cost, network, offline)

@@ -1,4 +1,4 @@
-"""Experiment files: what to measure, as YAML, checked in full before anything starts."""
+"""Experiment files: YAML that says what to measure, checked completely before anything starts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ from pydantic import (
 
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import beyond
 from parties.errors import ModelError
-from parties.options import ONCE_CARRY, RunOptions
+from parties.options import CARRY_IN_FILES, RunOptions
 
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
@@ -35,8 +35,8 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 
-def _different(values: Sequence[object]) -> Sequence[object]:
-    """Refuses a list with equal values, whose cells would have the same id."""
+def _distinct(values: Sequence[object]) -> Sequence[object]:
+    """Rejects a list with equal values: their cells would have the same id."""
     again = [i for i, value in enumerate(values) if value in values[:i]]
     if again:
         raise Rejected(
@@ -45,14 +45,14 @@ def _different(values: Sequence[object]) -> Sequence[object]:
     return values
 
 
-_Listed = [Field(min_length=1), AfterValidator(_different)]
+_Listed = [Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Sweep(BaseModel):
-    """Which cells there are, and in which order they run.
+    """The cells and their order.
 
-    They are the product of engines, policies, seq_lens and networks. Axes may be linked, points left out, and each one
-    is measured several times.
+    Cells are the product of engines, policies, seq_lens and networks. Axes may be linked, points excluded, and
+    measurements repeated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,8 +84,8 @@ class Sweep(BaseModel):
         "first private step, so every new token is decoded privately.",
         examples=["[128, 256]"],
     )
-    networks: Annotated[tuple[Annotated[Network, BeforeValidator(parse_network)], ...], *_Listed] = Field(
-        default=(Network(name="none"),),
+    networks: Annotated[tuple[Annotated[ResolvedNetwork, BeforeValidator(parse_network)], ...], *_Listed] = Field(
+        default=(ResolvedNetwork(name="none"),),
         validate_default=True,
         description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
         examples=["[none]"],
@@ -119,7 +119,7 @@ class Sweep(BaseModel):
     )
     shaping: Shaping = Field(
         default="auto",
-        description="What makes the links as asked: `auto` takes the first back end that can; see networks.md.",
+        description="The back end that shapes the links: `auto` takes the first one that can; see networks.md.",
         examples=["auto"],
     )
 
@@ -162,22 +162,22 @@ class Sweep(BaseModel):
 class Experiment(RunOptions, Sweep):
     """An experiment: the cells of a sweep, and how each of them runs."""
 
-    comparison: Annotated[Literal["auto", "dcf", "prefix"], *ONCE_CARRY] = Field(  # type: ignore[assignment] # wider
+    comparison: Annotated[Literal["auto", "dcf", "prefix"], *CARRY_IN_FILES] = Field(  # type: ignore[assignment] # wider
         default="auto",
         description=f"{RunOptions.model_fields['comparison'].description} `auto`: whichever takes less time on the "
         "cell's links.",
         examples=["auto"],
     )
-    gpu: bool = Field(default=False, strict=True, description="Whether each party asks for a GPU.", examples=["false"])
+    gpu: bool = Field(default=False, strict=True, description="Whether each party needs a GPU.", examples=["false"])
     timeout_s: Seconds = Field(
-        default=60.0, description="Seconds without a byte after which a peer counts as hanging.", examples=["60"]
+        default=60.0, description="Seconds without a byte after which a peer is considered hanging.", examples=["60"]
     )
     cell_timeout_s: Seconds = Field(
-        default=3600.0, description="Seconds after which a whole cell is given up.", examples=["3600"]
+        default=3600.0, description="Seconds after which a cell is stopped.", examples=["3600"]
     )
     data_ports: dict[RoleName, Port] = Field(
         default={},
-        description="Fixed data ports by role; free ports are taken where none is named.",
+        description="Fixed data ports by role; roles without one take a free port.",
         examples=["{client: 7101, server: 7102, dealer: 7103, referee: 7104}"],
     )
     show_text: bool = Field(
@@ -197,7 +197,7 @@ class Experiment(RunOptions, Sweep):
         return self
 
     def _beyond_engines(self) -> list[Problem]:
-        """Lengths and models that an engine of the sweep does not take."""
+        """Lengths and models beyond the limits of an engine of the sweep."""
         found, spec = {}, model_spec(self.model)
         for engine, seq_len in sorted({(point.engine.name, point.seq_len) for point in points(self)}):
             over = beyond(engine, spec, seq_len + self.new_tokens)
@@ -217,10 +217,10 @@ class Experiment(RunOptions, Sweep):
 
 @lru_cache(maxsize=16)
 def model_spec(model: str) -> "ModelSpec":
-    """The public facts of a model.
+    """The public description of a model.
 
     Raises:
-        ModelError: The model cannot be found or is of an unknown kind.
+        ModelError: The model cannot be found, or its type is not supported.
     """
     from parties.models import load_spec  # torch comes with it, and most commands do without
 
@@ -231,7 +231,7 @@ def load_experiment(path: Path) -> Experiment:
     """Reads and checks an experiment file.
 
     Raises:
-        ConfigError: With everything that is wrong with the file.
+        ConfigError: The file is not valid; the error holds all problems.
     """
     data = read_mapping(path, Experiment.model_fields, "docs/experiments.md")
     try:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 
 PARTIES = ("client", "server")
 _WAYS = (PARTIES, PARTIES[::-1])
@@ -44,13 +44,13 @@ class PhaseCost:
         return sum(self.sent.values()) + sum(self.dealt.values())
 
 
-def link_seconds(cost: PhaseCost, network: Network, engine: str) -> float:
-    """Seconds on the links between client and server, with the requested values of the experiment."""
+def link_seconds(cost: PhaseCost, network: ResolvedNetwork, engine: str) -> float:
+    """Seconds that the links between client and server take, with the values that the experiment asks for."""
     sending = max(cost.sent[src] / _rate(network, src, dst) for src, dst in _WAYS)
     return cost.rounds * delay_seconds(network, engine) + sending
 
 
-def delay_seconds(network: Network, engine: str) -> float:
+def delay_seconds(network: ResolvedNetwork, engine: str) -> float:
     """Seconds that a round is on its way.
 
     Both parties send at once, so a round of `fss` takes the longer way once. `crypten` asks the dealer before each
@@ -61,28 +61,28 @@ def delay_seconds(network: Network, engine: str) -> float:
     return max(_delay(network, src, dst) for src, dst in _WAYS)
 
 
-def dealing_seconds(cost: PhaseCost, network: Network) -> float:
+def dealing_seconds(cost: PhaseCost, network: ResolvedNetwork) -> float:
     """Seconds that the slower of the dealer's two links takes for the correlated randomness."""
     return max(size / _rate(network, "dealer", role) for role, size in cost.dealt.items())
 
 
-def stored_seconds(cost: PhaseCost, network: Network, offline: str) -> float:
+def stored_seconds(cost: PhaseCost, network: ResolvedNetwork, offline: str) -> float:
     """Seconds that correlated randomness takes before a run: none where the dealer streams it during the run."""
     return dealing_seconds(cost, network) if offline == "stored" else 0.0
 
 
-def wall_seconds(local: float, cost: PhaseCost, network: Network, engine: str, offline: str) -> float:
+def wall_seconds(local: float, cost: PhaseCost, network: ResolvedNetwork, engine: str, offline: str) -> float:
     """Seconds of local work and links; a dealer that streams in parallel is waited for if it takes longer."""
     online = local + link_seconds(cost, network, engine)
     return online if offline == "stored" else max(online, dealing_seconds(cost, network))
 
 
-def _delay(network: Network, src: str, dst: str) -> float:
+def _delay(network: ResolvedNetwork, src: str, dst: str) -> float:
     """Seconds one way; 0 for links left as they are."""
-    return (network.pairs[f"{src}>{dst}"]["delay_ms"] or 0.0) / 1e3 if network.pairs else 0.0
+    return network.link(src, dst).delay_ms / 1e3
 
 
-def _rate(network: Network, src: str, dst: str) -> float:
+def _rate(network: ResolvedNetwork, src: str, dst: str) -> float:
     """Bytes per second; infinite for links left as they are."""
-    rate = network.pairs[f"{src}>{dst}"]["rate_mbit"] if network.pairs else None
+    rate = network.link(src, dst).rate_mbit
     return rate * 1e6 / 8 if rate else math.inf

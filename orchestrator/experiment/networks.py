@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import permutations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from netem import NetworkProfile, ProfileError, preset, presets
+from netem import Link, NetworkProfile, ProfileError, preset, presets
 from orchestrator.experiment.link_synonyms import suggestion
 from orchestrator.experiment.problems import Problem, Rejected, closest
 
@@ -17,18 +19,27 @@ _KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
 _TLS = "+tls"
 
 
-class Network(BaseModel):
-    """Links between the parties, with every value resolved."""
+class ResolvedNetwork(BaseModel):
+    """The links of a cell: one for every ordered pair of its parties, and TLS; its JSON is part of the cell's id.
+
+    A `NetworkProfile` is what it is resolved from: a default link, and others for some pairs of any hosts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="`none`, a preset, or a name of your own.")
-    pairs: dict[str, dict[str, float | None]] = Field(
-        default={}, description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`."
+    pairs: dict[str, Link] = Field(
+        default={},
+        description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`; "
+        "empty where the links are left as they are.",
     )
     tls: bool = Field(
         default=False, description="Whether the parties use TLS, each with a certificate from the run's authority."
     )
+
+    def link(self, src: str, dst: str) -> Link:
+        """The link from one role to another."""
+        return self.pairs.get(f"{src}>{dst}", Link())
 
     def profile(self) -> NetworkProfile:
         """The links as `netem` takes them."""
@@ -49,7 +60,7 @@ def parse_network(given: object) -> object:
     Raises:
         Rejected: With every problem of a mapping.
     """
-    if isinstance(given, Network):
+    if isinstance(given, ResolvedNetwork):
         return given
     if isinstance(given, str):
         plain = given.removesuffix(_TLS)
@@ -123,10 +134,8 @@ def _drop(values: dict[str, Any], path: str) -> bool:
     return isinstance(inner, dict) and inner.pop(last, inner) is not inner
 
 
-def _resolved(profile: NetworkProfile) -> Network:
+def _resolved(profile: NetworkProfile) -> ResolvedNetwork:
     named = profile.named(ROLES)
-    if not named.shaped:
-        return Network(name=named.name)
-    links = {(src, dst): named.link(src, dst) for src in ROLES for dst in ROLES if src != dst}
-    pairs = {f"{src}>{dst}": {key: getattr(link, key) for key in _KEYS[1:5]} for (src, dst), link in links.items()}
-    return Network(name=named.name, pairs=pairs)
+    pairs = permutations(ROLES, 2) if named.shaped else ()
+    links = {f"{src}>{dst}": asdict(named.link(src, dst)) for src, dst in pairs}
+    return ResolvedNetwork.model_validate({"name": named.name, "pairs": links})  # whole numbers become floats

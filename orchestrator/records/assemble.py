@@ -6,22 +6,23 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from netem import LinkReading
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.records.record import (
     CellError,
     Check,
-    LinkReading,
     PartyReading,
+    PartyStage,
     PhaseTotal,
     PrefillTotals,
     Record,
-    StageReading,
     Status,
     Totals,
 )
 from orchestrator.records.versions import host_versions
-from parties.roles.reports import PartyResult, StageReport
+from parties.metering.readings import StageReading
+from parties.roles.reports import PartyResult
 
 Results = Mapping[str, PartyResult]
 
@@ -44,7 +45,7 @@ _CLOCKS = ("client", "server", "referee")
 def build_record(
     cell: Cell,
     results: Results,
-    links: Sequence[Mapping[str, Any] | LinkReading],
+    links: Sequence[LinkReading],
     started: datetime,
     finished: datetime,
     *,
@@ -58,7 +59,7 @@ def build_record(
     Args:
         cell: The cell.
         results: Each role's result, as `Party.run` returns it.
-        links: Fields of `LinkReading`, one an ordered pair.
+        links: A reading for each ordered pair.
         started: When the cell began, UTC.
         finished: When it ended, UTC.
         experiment: Name of the experiment.
@@ -92,7 +93,7 @@ def build_record(
 def failed_record(
     cell: Cell,
     error: Mapping[str, Any] | CellError,
-    links: Sequence[Mapping[str, Any] | LinkReading],
+    links: Sequence[LinkReading],
     started: datetime,
     finished: datetime,
     *,
@@ -106,7 +107,7 @@ def failed_record(
     Args:
         cell: The cell.
         error: Fields of `CellError`: status and message, and what is known of role, stage and bytes.
-        links: Fields of `LinkReading`, as far as they were measured.
+        links: The same, as far as the links were measured.
         started: When the cell began, UTC.
         finished: When it ended, UTC.
         experiment: Name of the experiment.
@@ -127,7 +128,7 @@ def _experimental(cell: Cell) -> tuple[str, ...]:
 
 def _common(
     cell: Cell,
-    links: Sequence[Mapping[str, Any] | LinkReading],
+    links: Sequence[LinkReading],
     started: datetime,
     finished: datetime,
     experiment: str,
@@ -145,7 +146,7 @@ def _common(
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
         "shaping": shaping[0],
         "shaping_details": dict(shaping[1]),
-        "links": tuple(LinkReading.model_validate(link) for link in links),
+        "links": tuple(links),
         "versions": host_versions(),
     }
 
@@ -161,7 +162,7 @@ def _clock(results: Results) -> str:
     return next(role for role in _CLOCKS if role in results and results[role].tokens)
 
 
-def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal:
+def _total(stages: Sequence[PartyStage], phase: str, clock: str) -> PhaseTotal:
     readings = [stage for stage in stages if stage.phase == phase]
     by_party = {role: [stage for stage in readings if stage.party == role] for role in {s.party for s in readings}}
     own = by_party.get(clock, [])
@@ -173,8 +174,13 @@ def _total(stages: Sequence[StageReading], phase: str, clock: str) -> PhaseTotal
     )
 
 
-def _stages(costs: Mapping[str, Sequence[StageReport]]) -> tuple[StageReading, ...]:
-    return tuple(StageReading(party=role, **stage.to_json()) for role, stages in costs.items() for stage in stages)
+def _stages(readings: Mapping[str, Sequence[StageReading]]) -> tuple[PartyStage, ...]:
+    return tuple(_stage(role, reading) for role, stages in readings.items() for reading in stages)
+
+
+def _stage(party: str, reading: StageReading) -> PartyStage:
+    amounts = {name: getattr(reading, name) for name in PartyStage.model_fields if name != "party"}
+    return PartyStage(party=party, **amounts)
 
 
 def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:

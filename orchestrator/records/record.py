@@ -2,10 +2,11 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from netem import LinkReading
 from orchestrator.experiment.cells import Cell
 
 Bytes = Annotated[int, Field(ge=0)]
@@ -37,8 +38,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StageReading(_Part):
-    """The cost of one stage at one party, over all decoded tokens or over the prompt."""
+class PartyStage(_Part):
+    """A party's reading of one stage, over all decoded tokens or over the prompt; its peers together."""
 
     party: str = Field(description="Role of the party.")
     stage: str = Field(description="Name of the stage.")
@@ -47,7 +48,7 @@ class StageReading(_Part):
     blocked_seconds: Seconds = Field(description="The part of `seconds` spent waiting for a peer.")
     sent_bytes: Bytes = Field(description="Bytes sent, with framing.")
     received_bytes: Bytes = Field(description="Bytes received, with framing.")
-    messages: Annotated[int, Field(ge=0)] = Field(default=0, description="Messages sent.")
+    messages: Annotated[int, Field(ge=0)] = Field(default=0, description="Messages sent and received.")
     rounds: Annotated[float, Field(ge=0)] = Field(description="Exchanges; a one-way message counts half.")
 
 
@@ -73,7 +74,7 @@ class PrefillTotals(_Part):
     seconds: Seconds = Field(description="Wall time at the client, online and offline.")
     online: PhaseTotal = Field(description="From the embedding of the prompt to the compressed cache.")
     offline: PhaseTotal = Field(description="Correlated randomness for it.")
-    stages: tuple[StageReading, ...] = Field(description="Every party and stage, online and offline.")
+    stages: tuple[PartyStage, ...] = Field(description="Every party and stage, online and offline.")
 
 
 class RangeReading(_Part):
@@ -112,16 +113,6 @@ class Check(_Part):
         """Whether the run is correct."""
         error = self.max_abs_logit_error
         return self.tokens_match and error is not None and (self.tolerance is None or error <= self.tolerance)
-
-
-class LinkReading(_Part):
-    """The link of one ordered pair of parties: its requested and its measured values."""
-
-    src: str = Field(description="Role of the sender.")
-    dst: str = Field(description="Role of the receiver.")
-    asked: dict[str, Any] | None = Field(default=None, description="Profile; None where the link was left as it is.")
-    measured_before: dict[str, Any] | None = Field(default=None, description="Measured right before the cell.")
-    measured_after: dict[str, Any] | None = Field(default=None, description="Measured right after the cell.")
 
 
 class PartyReading(_Part):
@@ -175,7 +166,7 @@ class Record(_Part):
     tokens: Annotated[int, Field(ge=0)] = Field(default=0, description="Decoded tokens: their number, never the text.")
     seconds_per_token: Seconds | None = Field(default=None, description="Decode time over tokens, all phases.")
     totals: Totals | None = Field(default=None, description="Sums by phase over all decoded tokens.")
-    stages: tuple[StageReading, ...] = Field(default=(), description="Every party and stage.")
+    stages: tuple[PartyStage, ...] = Field(default=(), description="Every party and stage.")
     prefill_totals: PrefillTotals | None = Field(
         default=None, description="What the prompt took with `prefill: mpc`; in no total and no stage of decoding."
     )

@@ -10,8 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from netem import presets
-from orchestrator.records.record import LinkReading
+from netem import LinkReading, presets
 from orchestrator.report.rows import Row
 
 _LEAST_SPREAD = 2.0  # least ratio of delays that separates waiting from computing

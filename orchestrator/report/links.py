@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from orchestrator.records.record import LinkReading, Record
+from netem import LinkReading
+from orchestrator.records.record import Record
 from orchestrator.report.words import digits
 
 _QUANTITIES = {  # as it is called, its unit

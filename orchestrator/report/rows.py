@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.records.record import Record, StageReading, Totals
+from orchestrator.records.record import PartyStage, Record, Totals
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -215,7 +215,7 @@ def stage_rows(row: Row) -> list[StageRow]:
     return [_stage_row(row, clock, stage, phase) for stage, phase in sorted(names, key=_place)]
 
 
-def _counts(reading: StageReading) -> bool:
+def _counts(reading: PartyStage) -> bool:
     return reading.phase in ("online", "offline")
 
 

@@ -12,16 +12,16 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from orchestrator.experiment.networks import Network
+from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, Progress, failure_of, lost, reported, root_cause
 from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
+from orchestrator.run.progress_reports import ProgressReports
 from parties.metering.cgroup import OomKills, read_oom_kills
-from parties.metering.meter import IDLE
-from parties.roles.reports import PartyProgress, PartyResult
+from parties.roles.reports import PartyResult
 from parties.transport.tls import Authority
 
 Address = tuple[str, int]
@@ -46,25 +46,23 @@ class PartyGroup:
         placement: Their slots.
         exporters: Address of each party's Prometheus exporter.
         pids: Process id of each party, on its own machine.
-        progress: Last progress of each role.
-        stages_seen: Last stage of each role in which it was not idle.
-        heard: When each role last reported its progress, by the monotonic clock.
-        oom_kills: The kernel's count of processes killed for want of memory where each role started.
+        oom_kills: The kernel's count of processes killed for lack of memory where each role started.
         links: The links between them.
-        timeout_s: Seconds without a byte after which a peer counts as hanging.
+        timeout_s: Longest time that a party waits for a byte of a peer, in seconds.
     """
 
     placement: Placement
     actors: dict[str, ActorHandle]
-    exporters: dict[str, Address]
-    pids: dict[str, int]
-    progress: dict[str, PartyProgress | None]
-    stages_seen: dict[str, str]
     timeout_s: float
-    heard: dict[str, float] = field(default_factory=dict, init=False)
+    exporters: dict[str, Address] = field(default_factory=dict, init=False)
+    pids: dict[str, int] = field(default_factory=dict, init=False)
     oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
+    _reports: ProgressReports = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+
+    def __post_init__(self) -> None:
+        self._reports = ProgressReports(self.actors)
 
     @classmethod
     def start(
@@ -73,7 +71,7 @@ class PartyGroup:
         deadline: Deadline,
         timeout_s: float,
         ports: Mapping[str, int],
-        network: Network,
+        network: ResolvedNetwork,
         shaping: str,
         party_class: str = PARTY_CLASS,
     ) -> Self:
@@ -82,7 +80,7 @@ class PartyGroup:
         Args:
             placement: The slots; released again if this fails.
             deadline: Bounds the whole start.
-            timeout_s: Seconds without a byte after which a peer counts as hanging.
+            timeout_s: Longest time that a party waits for a byte of a peer, in seconds.
             ports: Data ports of the roles that want a fixed one.
             network: The links between them, for as long as they live.
             shaping: The back end that shapes the links, or `auto`.
@@ -100,7 +98,7 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, {}, {}, dict.fromkeys(ROLES), {}, timeout_s)
+        group = cls(placement, actors, timeout_s)
         try:
             group._connect(deadline, ports, network, shaping)
         except BaseException:
@@ -132,11 +130,16 @@ class PartyGroup:
         answers = self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, deadline, observe)
         return {role: PartyResult.model_validate(answer) for role, answer in answers.items()}
 
+    @property
+    def progress(self) -> Progress:
+        """Last progress of each role."""
+        return self._reports.last
+
     def overdue(self, message: str) -> CellFailure:
         """The failure of a cell that took too long; a party that alone no longer reports its progress is at fault."""
-        silent = self._silent(_SILENT_S)
+        silent = self._reports.silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
-        return failure_of(role, self._seen(role) if role else None, status="timeout", message=message)
+        return failure_of(role, self._reports.seen(role) if role else None, status="timeout", message=message)
 
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""
@@ -167,7 +170,7 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: Network, shaping: str) -> None:
+    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: ResolvedNetwork, shaping: str) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)
@@ -209,13 +212,11 @@ class PartyGroup:
         failures: list[CellFailure] = []
         settle_at = math.inf
         pending = {ref: role for role, ref in refs.items()}
-        poll = _ProgressPoll(self.actors)
-        self.stages_seen = {}
-        self.heard = dict.fromkeys(refs, time.monotonic())
+        self._reports.restart()
         while pending and not any(failure.peer is None for failure in failures) and time.monotonic() < settle_at:
             deadline.check()
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=min(POLL_S, deadline.left))
-            self._note(poll.latest())
+            self._reports.poll()
             for ref in ready:
                 role = pending.pop(ref)
                 try:
@@ -225,7 +226,7 @@ class PartyGroup:
                     settle_at = min(settle_at, time.monotonic() + _GRACE_S)
             watch(self.progress)
         if failures:
-            raise root_cause(failures, {role: self._seen(role) for role in self.actors})
+            raise root_cause(failures, {role: self._reports.seen(role) for role in self.actors})
         return answers
 
     def _require_news(self) -> None:
@@ -234,35 +235,20 @@ class PartyGroup:
         Its peers, who know more, get the time to report it first.
         """
         limit = self.timeout_s + _SILENT_S
-        if silent := self._silent(limit):
+        if silent := self._reports.silent(limit):
             raise self.overdue(f"no news from {', '.join(silent)} for {limit:g} s: gone with its host, or cut off")
-
-    def _silent(self, seconds: float) -> list[str]:
-        """The roles that reported no progress for so long."""
-        now = time.monotonic()
-        return [role for role, heard in self.heard.items() if now - heard > seconds]
-
-    def _note(self, news: Mapping[str, PartyProgress]) -> None:
-        self.progress.update(news)
-        self.heard |= dict.fromkeys(news, time.monotonic())
-        self.stages_seen |= {role: last.stage for role, last in news.items() if last.stage not in ("", IDLE)}
-
-    def _seen(self, role: str) -> PartyProgress | None:
-        """A role's last progress, with the last stage in which it was not idle."""
-        last = self.progress[role]
-        return None if last is None else last.model_copy(update={"stage": self.stages_seen.get(role, "")})
 
     def _answer(self, role: str, ref: Any) -> Any:
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as error:
-            raise lost(role, error, self._seen(role), self._oom(role)) from error
+            raise lost(role, error, self._reports.seen(role), self._oom(role)) from error
         if "error" in answer:
-            raise reported(answer["error"], self._seen(role))
+            raise reported(answer["error"], self._reports.seen(role))
         return answer
 
     def _oom(self, role: str) -> str:
-        """Processes that the kernel killed for want of memory since a party started, in words; empty if none."""
+        """Processes that the kernel killed for lack of memory since a party started, in words; empty if none."""
         before, node = self.oom_kills.get(role), self.placement.nodes[role]
         if before is None or not any(known["Alive"] for known in ray.nodes() if known["NodeID"] == node):
             return ""
@@ -288,26 +274,6 @@ class PartyGroup:
             return str(psutil.Process(self.pids[role]).status())
         except (psutil.Error, KeyError):
             return "gone"
-
-
-class _ProgressPoll:
-    """Polls the progress of every party; a party is not polled again before it has answered."""
-
-    def __init__(self, actors: Mapping[str, ActorHandle]) -> None:
-        self._actors = actors
-        self._asked = {role: actor.progress.remote() for role, actor in actors.items()}
-
-    def latest(self) -> dict[str, PartyProgress]:
-        """The progress that came in since the last call, by role."""
-        came: dict[str, PartyProgress] = {}
-        ready, _ = ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=0)
-        for role, ref in list(self._asked.items()):
-            if ref in ready:
-                with contextlib.suppress(ray.exceptions.RayError):
-                    if answer := ray.get(ref):
-                        came[role] = PartyProgress.model_validate(answer)
-                self._asked[role] = self._actors[role].progress.remote()
-        return came
 
 
 def data_hosts(placement: Placement) -> dict[str, str]:

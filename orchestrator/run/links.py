@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from netem import HostService, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
+from netem import HostService, LinkReading, LocalSite, Measured, NetemError, Pair, ShapedNetwork, Site, shape
 from netem.backends.request import Request
 from netem.lab import attached
 from netem.shaping import choose
 from orchestrator.experiment.networks import ROLES as SHAPED
-from orchestrator.experiment.networks import Network
-from orchestrator.records.record import LinkReading, Status
+from orchestrator.experiment.networks import ResolvedNetwork
+from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement
 
@@ -69,8 +68,8 @@ class Links:
         return self._shaped.deviations(measured)
 
     def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
-        """The readings of the links for a record."""
-        return tuple(LinkReading(**asdict(report)) for report in self._shaped.reports(before, after))
+        """What a record says of the links."""
+        return self._shaped.readings(before, after)
 
 
 class LinkMeasurements:
@@ -138,7 +137,7 @@ class LinkMeasurements:
 
 @contextmanager
 def links_between(
-    network: Network, shaping: str, bound: Mapping[str, Address], placement: Placement
+    network: ResolvedNetwork, shaping: str, bound: Mapping[str, Address], placement: Placement
 ) -> Iterator[Links]:
     """Shape the links between the protocol's parties for as long as the block lasts.
 
@@ -162,7 +161,7 @@ def links_between(
         yield Links(shaped, bound)
 
 
-def shaper(network: Network, shaping: str, hosts: Mapping[str, str], placement: Placement) -> str:
+def shaper(network: ResolvedNetwork, shaping: str, hosts: Mapping[str, str], placement: Placement) -> str:
     """The back end that would make the links so; nothing is changed.
 
     Args:

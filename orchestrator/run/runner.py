@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Self
 
 import ray
 
+from netem import LinkReading
 from orchestrator.experiment.cells import Cell
 from orchestrator.records.assemble import build_record, failed_record
-from orchestrator.records.record import LinkReading, Record, Status
+from orchestrator.records.record import Record, Status
 from orchestrator.run.actors import PARTY_CLASS
 from orchestrator.run.deadline import Deadline, Interrupted, Overdue
 from orchestrator.run.failures import CellFailure, Progress

@@ -12,8 +12,8 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
 from parties.heads.format import Head
-from parties.policies import make
 from parties.policies.base import Policy
+from parties.policies.choice import PolicyChoice
 
 if TYPE_CHECKING:
     from parties.engines.base import Engine
@@ -53,7 +53,8 @@ def measure(
     """
     backbone.install(head)
     measured = [(name, share) for name in (*BASELINES, head.kind) for share in SHARES]
-    policies = [make(name, compression_ratio=1 - share, mode="mask") for name, share in measured]
+    choices = [{"name": name, "compression_ratio": 1 - share, "mode": "mask"} for name, share in measured]
+    policies = [PolicyChoice.model_validate(choice).build() for choice in choices]
     found: dict[tuple[str, float], list[tuple[float, float]]] = {which: [] for which in measured}
     for window in windows:
         weights = [_attention(seen, context) for seen in backbone.watch(window)]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from netem import LinkReading
 from orchestrator.experiment.cells import Cell
-from orchestrator.records.record import LinkReading, Record
+from orchestrator.records.record import Record
 from orchestrator.records.timeline import Progress, Sample, Timeline
 from orchestrator.watch.terminal import SweepProgress
 from parties.metering.collector import Sample as MetricSample

@@ -1,6 +1,7 @@
 """The key-value cache of one decoder: secret values, public sizes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -106,3 +107,16 @@ class Cache:
             else:
                 layer.state[name] = value
         return cache
+
+    def snapshot(self) -> Callable[[], None]:
+        """Returns a function that restores the current content, any number of times."""
+        position, kept = self.position, _copies(self.layers)
+
+        def restore() -> None:
+            self.position, self.layers = position, _copies(kept)
+
+        return restore
+
+
+def _copies(layers: Sequence[LayerCache]) -> list[LayerCache]:
+    return [replace(layer, state=dict(layer.state)) for layer in layers]

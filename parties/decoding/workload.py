@@ -1,4 +1,4 @@
-"""The workload of an engine in a cell: public values that determine all of the cell's programs."""
+"""The work of an engine in a cell: public values from which all programs of the cell follow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 
 CHUNK_BYTES = 1 << 28
-"""Memory that a party may take for the numbers of one chunk in one step of a layer."""
+"""Most memory for the values of one chunk in one step of a layer."""
 
 
 @dataclass(frozen=True)
 class Prefill:
     """Public sizes of a prompt that client and server run themselves.
 
-    Each layer takes the prompt chunk by chunk: queries of a chunk attend to the tokens up to the chunk's last. A
-    smaller chunk needs less memory and more rounds; the result is the same but for rounding.
+    Each layer processes the prompt in chunks; the queries of a chunk attend to all tokens up to the end of the chunk.
+    Smaller chunks need less memory and more rounds; the result is the same up to rounding.
 
     Attributes:
         tokens: Tokens of the prompt.
@@ -29,7 +29,7 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, a policy, the prompt to run or the shapes of a prefilled cache, and how many tokens to decode.
+    """A model, a policy, a prompt or a prefilled cache, and the number of tokens to decode.
 
     Attributes:
         spec: The model.
@@ -38,8 +38,8 @@ class Workload:
         steps: Tokens to decode.
         options: The cell's engine options.
         position: Position of the next token; 0 if the prompt is run.
-        shapes: Shapes of the prefilled cache's values, by name; empty if the prompt is run.
-        prefill: The prompt to run, or None if the cache is prefilled.
+        shapes: Shapes of the values of the prefilled cache, by name; empty if the prompt is run.
+        prefill: Sizes of the prompt to run; None if the cache is prefilled.
     """
 
     spec: ModelSpec

@@ -1,4 +1,4 @@
-"""Size limits of engines: a cell beyond a limit would have wrong results, so it is refused."""
+"""Sizes beyond which an engine would compute wrong results; a cell beyond them is rejected."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,21 +7,22 @@ if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
 
 LONGEST_ROW = {"fss": 1 << 15}
-"""Attention scores of a row, that is tokens of prompt and answer together. Engines that are not named take any number;
-`fss` is bounded by the sums and the resolution of its softmax (`softmax.LADDERS`)."""
+"""Most attention scores in a row, that is, tokens of prompt and answer together; other engines have no limit. In `fss`
+the sums and the resolution of the softmax set it (`softmax.LADDERS`)."""
 
 WIDEST_CENTRED = {"fss": 1 << 14}
-"""Hidden size of a model with layer norms. `fss` multiplies sums by 1/d with 24 fraction bits (`norm.to_norm`)."""
+"""Largest hidden size of a model with layer norms: `fss` multiplies sums by 1/d with 24 fraction bits
+(`norm.to_norm`)."""
 
 
 @dataclass(frozen=True)
 class Beyond:
-    """A size beyond the limit of an engine.
+    """A size beyond an engine's limit.
 
     Attributes:
         parameter: `tokens` or `hidden`.
         value: The size.
-        most: The engine's limit.
+        most: The limit.
     """
 
     parameter: str
@@ -29,14 +30,14 @@ class Beyond:
     most: int
 
     def __str__(self) -> str:
-        """The size and its limit, in words."""
+        """Size and limit, in words."""
         if self.parameter == "tokens":
             return f"seq_len and new_tokens are {self.value:,} together, and it takes at most {self.most:,}"
         return f"the model has layer norms and a hidden size of {self.value:,}, and it takes at most {self.most:,}"
 
 
 def beyond(engine: str, spec: "ModelSpec", tokens: int) -> Beyond | None:
-    """The size of a cell that exceeds a limit of an engine; None if none does.
+    """The size of a cell that is beyond an engine's limit; None if there is none.
 
     Args:
         engine: Name of the engine.

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from types import TracebackType
 
 from parties.metering.background import BackgroundAccount
@@ -103,15 +102,7 @@ class _Stage:
         self.stack.leave(self, unwinding=kind is not None)
 
     def reading(self) -> StageReading:
-        total = asdict(sum(self.peers.values(), start=Counts()))
-        return StageReading(
-            stage=self.name,
-            phase=phase_of(self.name),
-            seconds=self.seconds,
-            compute_seconds=self.compute_seconds,
-            peers=dict(self.peers),
-            **total,
-        )
+        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, self.peers)
 
     def lifetime(self) -> StageReading:
         """The reading since the stage was created, over all resets."""

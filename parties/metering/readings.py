@@ -24,6 +24,9 @@ class Counts:
             blocked_seconds=self.blocked_seconds + other.blocked_seconds,
         )
 
+    def __neg__(self) -> "Counts":
+        return Counts(**{name: -value for name, value in asdict(self).items()})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReading(Counts):
@@ -35,19 +38,29 @@ class StageReading(Counts):
     compute_seconds: float = 0.0
     peers: Mapping[str, Counts]
 
+    @classmethod
+    def of(
+        cls, stage: str, phase: str, seconds: float, compute_seconds: float, peers: Mapping[str, Counts]
+    ) -> "StageReading":
+        """A reading with the sum of its peers."""
+        total = asdict(sum(peers.values(), start=Counts()))
+        return cls(
+            stage=stage, phase=phase, seconds=seconds, compute_seconds=compute_seconds, peers=dict(peers), **total
+        )
+
     def followed_by(self, later: "StageReading") -> "StageReading":
         """The sum of this reading and a later one of the same stage."""
-        peers = dict(self.peers)
-        for peer, counts in later.peers.items():
-            peers[peer] = peers[peer] + counts if peer in peers else counts
-        return StageReading(
-            stage=self.stage,
-            phase=self.phase,
-            seconds=self.seconds + later.seconds,
-            compute_seconds=self.compute_seconds + later.compute_seconds,
-            peers=peers,
-            **asdict(sum(peers.values(), start=Counts())),
-        )
+        return self._with(later.seconds, later.compute_seconds, later.peers)
+
+    def since(self, earlier: "StageReading") -> "StageReading":
+        """The difference between this reading and an earlier one of the same stage."""
+        peers = {peer: -counts for peer, counts in earlier.peers.items()}
+        return self._with(-earlier.seconds, -earlier.compute_seconds, peers)
+
+    def _with(self, seconds: float, compute_seconds: float, peers: Mapping[str, Counts]) -> "StageReading":
+        """This reading with amounts added."""
+        both = {peer: self.peers.get(peer, Counts()) + peers.get(peer, Counts()) for peer in {**self.peers, **peers}}
+        return self.of(self.stage, self.phase, self.seconds + seconds, self.compute_seconds + compute_seconds, both)
 
 
 class Histogram:

@@ -31,6 +31,6 @@ class PolicyChoice(BaseModel):
 
     def __str__(self) -> str:
         """The name, with those parameters that are not the defaults; with all, if the policy is not of this package."""
-        defaults = asdict(make(self.name)) if self.name in POLICIES else {}
+        defaults = asdict(PolicyChoice(name=self.name).build()) if self.name in POLICIES else {}
         changed = [f"{key}={value}" for key, value in self.parameters.items() if value != defaults.get(key)]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

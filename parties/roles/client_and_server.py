@@ -20,7 +20,7 @@ from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
-from parties.roles.reports import PromptReport, RoleResult, StageReport
+from parties.roles.reports import PromptReport, RoleResult
 from parties.transport.mesh import Mesh
 
 
@@ -119,7 +119,7 @@ class ComputingParty:
         cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
         for segment in prompt_segments(decoder, cache, prompt, sizes):
             engine.run_segment(segment, cache)
-        stages = tuple(map(StageReport.of, protocol(self.meter.snapshot())))
+        stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         return cache, took

@@ -5,7 +5,7 @@ from parties.engines.factory import Dealer, make_dealer
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
 from parties.roles.job import Job
-from parties.roles.reports import PromptReport, RoleResult, StageReport
+from parties.roles.reports import PromptReport, RoleResult
 from parties.transport.mesh import Mesh
 
 
@@ -26,7 +26,7 @@ class DealingParty:
 
         def prefilled() -> None:
             nonlocal prompt
-            prompt = PromptReport(seconds=0.0, stages=tuple(map(StageReport.of, protocol(self.meter.snapshot()))))
+            prompt = PromptReport(seconds=0.0, stages=protocol(self.meter.snapshot()))
             self.state.enter("decode")
 
         self.state.enter("prefill" if job.options.prefill == "mpc" else "decode")

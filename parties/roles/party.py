@@ -20,7 +20,7 @@ from parties.roles.client_and_server import ComputingParty
 from parties.roles.dealer import DealingParty
 from parties.roles.job import Job
 from parties.roles.referee import Referee
-from parties.roles.reports import PartyProgress, PartyResult, RoleResult, StageReport
+from parties.roles.reports import PartyProgress, PartyResult, RoleResult
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 
@@ -103,7 +103,7 @@ class Party:
         idle = wanted.engine == "plain" and self.role != "referee"
         result = RoleResult() if idle else self._worker.run(wanted)
         after = INTERFACES.read()
-        stages = result.stages or tuple(map(StageReport.of, self.meter.snapshot()))
+        stages = result.stages or self.meter.snapshot()
         if result.prefill is not None:
             stages = _without(stages, result.prefill.stages)
         self.state.enter("idle")
@@ -175,8 +175,8 @@ def _sent(readings: Sequence[StageReading]) -> dict[str, int]:
     return sent
 
 
-def _without(stages: Sequence[StageReport], part: Sequence[StageReport]) -> tuple[StageReport, ...]:
+def _without(stages: Sequence[StageReading], part: Sequence[StageReading]) -> tuple[StageReading, ...]:
     """Stages without a part of them; those of which nothing is left are taken out."""
     spent = {stage.stage: stage for stage in part}
     rest = [stage for stage in stages if stage != spent.get(stage.stage)]
-    return tuple(stage.less(spent[stage.stage]) if stage.stage in spent else stage for stage in rest)
+    return tuple(stage.since(spent[stage.stage]) if stage.stage in spent else stage for stage in rest)

@@ -26,7 +26,7 @@ from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
-from parties.roles.reports import CheckReport, RangeReport, RoleResult, StageReport
+from parties.roles.reports import CheckReport, RangeReport, RoleResult
 from parties.transport.mesh import Mesh
 
 
@@ -88,7 +88,7 @@ class Referee:
         result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
         if job.engine == "plain":
             text = session.tokenizer.decode(reference.tokens) if job.show_text else None
-            stages = tuple(map(StageReport.of, session.engine.meter.snapshot()))
+            stages = session.engine.meter.snapshot()
             return result.model_copy(update={"stages": stages, "text": text})
         if job.options.prefill == "shared":
             self._share(job, prefilled, position)

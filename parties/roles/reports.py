@@ -39,34 +39,11 @@ class PartyProgress(_Report):
     peers: dict[str, int] = Field(default={}, description="Bytes sent to each peer, all phases.")
 
 
-class StageReport(_Report):
-    """The cost of one stage of a cell, over all peers."""
-
-    stage: str
-    phase: str
-    seconds: float
-    blocked_seconds: float
-    sent_bytes: int
-    received_bytes: int
-    messages: int
-    rounds: float
-
-    @classmethod
-    def of(cls, reading: StageReading) -> "StageReport":
-        """The amounts of a meter's reading."""
-        return cls(**{name: getattr(reading, name) for name in cls.model_fields})
-
-    def less(self, part: "StageReport") -> "StageReport":
-        """The difference of this stage and a part of it."""
-        amounts = [name for name in type(self).model_fields if name not in ("stage", "phase")]
-        return self.model_copy(update={name: getattr(self, name) - getattr(part, name) for name in amounts})
-
-
 class PromptReport(_Report):
     """The cost of a prompt that client and server ran themselves: wall seconds, and the stages online and offline."""
 
     seconds: float
-    stages: tuple[StageReport, ...]
+    stages: tuple[StageReading, ...]
 
 
 class RangeReport(_Report):
@@ -109,7 +86,7 @@ class RoleResult(_Report):
     tokens: int = 0
     decode_seconds: float = 0.0
     prefill: PromptReport | None = None
-    stages: tuple[StageReport, ...] = ()
+    stages: tuple[StageReading, ...] = ()
     check: CheckReport | None = None
     text: str | None = Field(default=None, repr=False)
     warnings: tuple[str, ...] = ()

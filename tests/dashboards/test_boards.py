@@ -1,4 +1,4 @@
-"""The boards as they were generated: golden, linted, valid PromQL, and what is provided beside them."""
+"""The generated boards: golden, linted, valid PromQL, and provisioned with their data source."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ def expressions() -> list[str]:
     return [target["expr"] for name in NAMES for panel in panels(board(name)) for target in panel["targets"]]
 
 
-def test_what_is_committed_is_what_the_boards_say() -> None:
+def test_committed_boards_equal_generated_ones() -> None:
     on_disk = {path.name: path.read_text(encoding="utf-8") for path in GENERATED.glob("*.json")}
     assert on_disk == documents(), "run: python -m dashboards"
 
@@ -82,7 +82,7 @@ def test_the_boards_keep_to_the_schema_of_the_sdks_grafana() -> None:
     assert "against @grafana/schema 11.6" in done.stdout
 
 
-def test_every_metric_is_on_a_board_or_says_why_not() -> None:
+def test_every_metric_is_on_a_board_or_has_a_reason() -> None:
     shown = " ".join(expressions())
     elsewhere = {
         "mpcbench_received_bytes_total": "what one party receives, another sends",
@@ -93,7 +93,7 @@ def test_every_metric_is_on_a_board_or_says_why_not() -> None:
     assert {metric.name for metric in METRICS if not re.search(rf"\b{metric.name}\b", shown)} <= set(elsewhere)
 
 
-def test_boards_have_names_of_their_own_and_lead_to_each_other() -> None:
+def test_boards_have_unique_names_and_link_to_each_other() -> None:
     made = [board(name) for name in NAMES]
     assert len({one["uid"] for one in made}) == len({one["title"] for one in made}) == 4
     for one in made:

@@ -1,4 +1,4 @@
-"""Each rule of the linter finds what it is there for."""
+"""Each rule of the linter finds its faults."""
 
 import copy
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def query(expr: str) -> Spoil:
     return lambda made: first(made)["targets"][0].update(expr=expr)
 
 
-SPOILT: dict[str, tuple[Spoil, str]] = {
+FAULTY: dict[str, tuple[Spoil, str]] = {
     "editable": (lambda made: made.update(editable=True), "is editable"),
     "time zone": (lambda made: made.update(timezone="utc"), "time zone is 'utc'"),
     "link without variables": (lambda made: made["links"][0].update(includeVars=False), "loses the variables"),
@@ -55,14 +55,14 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize(("spoil", "words"), FAULTY.values(), ids=FAULTY)
 def test_a_fault_is_found_and_named(spoil: Spoil, words: str) -> None:
     made = copy.deepcopy(GOOD)
     spoil(made)
     assert any(words in fault for fault in faults(made)), faults(made)
 
 
-def test_what_a_rule_records_may_be_shown() -> None:
+def test_recorded_series_may_be_shown() -> None:
     made = copy.deepcopy(GOOD)
     query('mpcbench:sent_bytes:rate5s{run="$run"}')(made)
     assert faults(made, frozenset({"mpcbench:sent_bytes:rate5s"})) == []

@@ -1,4 +1,4 @@
-"""Every panel asks a live Prometheus about a real run, with both engines, and gets an answer."""
+"""Every panel queries a live Prometheus about a real run, with both engines, and gets data."""
 
 import json
 import os
@@ -100,7 +100,7 @@ def test_a_panel_has_something_to_show(watched: Watched, name: str, panel: dict[
         assert any(number == number for number in numbers)  # not only NaN
 
 
-def test_shares_lie_between_nothing_and_all(watched: Watched) -> None:
+def test_shares_are_between_0_and_1(watched: Watched) -> None:
     for name, panel in PANELS:
         if (
             panel["fieldConfig"]["defaults"]["unit"] == "percentunit"

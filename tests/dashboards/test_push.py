@@ -81,7 +81,7 @@ def test_pushing_twice_changes_nothing(grafana: FakeGrafana, connect: Connect) -
     assert not any(request.startswith(("POST", "PUT")) for request in grafana.seen[len(grafana.seen) // 2 + 8 :])
 
 
-def test_what_has_changed_is_brought_up_to_date(grafana: FakeGrafana, connect: Connect) -> None:
+def test_changed_objects_are_updated(grafana: FakeGrafana, connect: Connect) -> None:
     server = connect()
     push_all(server)
     grafana.boards["mpcbench-run"]["dashboard"]["title"] = "Something else"
@@ -108,12 +108,12 @@ def test_thousands_of_cells_stay_idempotent_beyond_grafanas_limits(grafana: Fake
     assert push_regions(server, [region()])["unchanged"] == 1
 
 
-def test_a_run_without_cells_asks_for_nothing(grafana: FakeGrafana, connect: Connect) -> None:
+def test_a_run_without_cells_sends_no_request(grafana: FakeGrafana, connect: Connect) -> None:
     assert push_regions(connect(), []) == {"created": 0, "updated": 0, "unchanged": 0}
     assert grafana.seen == []
 
 
-def test_what_came_from_files_is_left_alone(grafana: FakeGrafana, connect: Connect) -> None:
+def test_provisioned_objects_are_left_alone(grafana: FakeGrafana, connect: Connect) -> None:
     server = connect()
     push_all(server)
     grafana.sources[DATA_SOURCE_UID]["readOnly"] = True
@@ -130,7 +130,7 @@ def test_a_grafana_below_a_path_is_found() -> None:
         assert grafana.seen == ["GET /watch/api/folders/mpcbench", "POST /watch/api/folders"]
 
 
-def test_a_text_is_no_html(grafana: FakeGrafana, connect: Connect) -> None:
+def test_text_is_escaped_as_html(grafana: FakeGrafana, connect: Connect) -> None:
     push_regions(connect(), [region(text="<script>alert(1)</script>")])
     assert grafana.annotations[0]["text"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
@@ -157,7 +157,7 @@ def test_a_transient_fault_is_retried(grafana: FakeGrafana, connect: Connect, pa
     assert len(grafana.annotations) == 3
 
 
-def test_an_answer_that_was_lost_makes_no_second_region(grafana: FakeGrafana, connect: Connect) -> None:
+def test_a_lost_reply_makes_no_second_region(grafana: FakeGrafana, connect: Connect) -> None:
     def stored_but_lost(handler: Any) -> None:
         grafana.annotations.append(
             {"id": 1, "time": region().start_ms, "timeEnd": region().end_ms, "text": region().text,
@@ -194,7 +194,7 @@ def test_a_refusal_is_reported_at_once(grafana: FakeGrafana, connect: Connect, f
 
 
 @pytest.mark.parametrize("fault", [status(401), status(403), status(412)])
-def test_a_refusal_is_not_tried_again(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
+def test_a_refusal_is_not_retried(grafana: FakeGrafana, connect: Connect, fault: Fault) -> None:
     grafana.faults = [("/folders", fault)] * 2
     with pytest.raises(GrafanaError):
         push_folder(connect())
@@ -207,7 +207,7 @@ def test_a_folder_of_that_name_under_another_uid_is_reported(grafana: FakeGrafan
         push_folder(connect())
 
 
-def test_a_server_that_stays_down_is_given_up(grafana: FakeGrafana, connect: Connect) -> None:
+def test_a_server_that_stays_down_ends_the_push(grafana: FakeGrafana, connect: Connect) -> None:
     grafana.faults = [("/folders", status(503, "starting"))] * 10
     with pytest.raises(GrafanaError, match=r"503, the server failed.*starting"):
         push_folder(connect())
@@ -241,7 +241,7 @@ def test_the_token_is_in_no_message(grafana: FakeGrafana, connect: Connect, faul
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:3000", "ftp://a", "http://", "grafana"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(GrafanaError, match=r"--grafana: .* write it as http://host:3000"):
         Grafana(url, TOKEN)
 

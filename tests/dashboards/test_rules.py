@@ -26,12 +26,12 @@ def test_promtool_accepts_them(tmp_path: Path) -> None:
 
 
 @needs_promtool
-def test_they_record_and_alert_as_their_unit_tests_say(tmp_path: Path) -> None:
+def test_rules_pass_their_unit_tests(tmp_path: Path) -> None:
     shutil.copy(Path(__file__).with_name("rules_test.yml"), tmp_path)
     promtool("test", "rules", "rules_test.yml", folder=tmp_path)
 
 
-def test_every_name_is_of_our_own_and_unique() -> None:
+def test_every_name_has_our_prefix_and_is_unique() -> None:
     recording, alerts = (group["rules"] for group in rules()["groups"])
     names = [rule["record"] for rule in recording]
     assert len(set(names)) == len(names)

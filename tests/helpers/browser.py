@@ -28,7 +28,7 @@ class Page:
         self.errors: list[str] = []
 
     async def call(self, method: str, **given: Any) -> dict[str, Any]:
-        """A method of the protocol; its result."""
+        """Calls a method of the protocol; returns its result."""
         self._number += 1
         await self._socket.send_json({"id": self._number, "method": method, "params": given})
         while True:
@@ -45,24 +45,24 @@ class Page:
         return answer["result"].get("value")
 
     async def wait(self, expression: str) -> None:
-        """Until an expression is true."""
+        """Waits until an expression is true."""
         deadline = time.monotonic() + LONG_S
         while not await self.value(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             await asyncio.sleep(0.1)
 
     async def press(self, key: str) -> None:
-        """A key, pressed and let go."""
+        """Presses and releases a key."""
         for kind in ("keyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
     async def resize(self, width: int, height: int) -> None:
-        """The size of the window."""
+        """Sets the size of the window."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
 
     async def prefer(self, scheme: str) -> None:
-        """The colour scheme that the user prefers, `light` or `dark`."""
+        """Sets the preferred colour scheme, `light` or `dark`."""
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def _note(self, message: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ async def browsing(url: str, folder: Path) -> AsyncIterator[Page]:
 
 
 async def _port(folder: Path, process: "subprocess.Popen[bytes]") -> int:
-    """Where the browser listens, once it does."""
+    """The port of the browser, once it listens."""
     deadline = time.monotonic() + LONG_S
     note = folder / "DevToolsActivePort"
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,4 +1,4 @@
-"""The commands that a text quotes, and whether the program would take them."""
+"""The commands that a text quotes, and whether the program accepts them."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ _NOT_ALL = ("...", "…", "[", "<", ";", "|")
 def quoted(text: str) -> list[list[str]]:
     """The arguments of each `mpcache-bench` command that has a line of its own, in a code block or a comment.
 
-    Lines that a backslash continues are joined; what is cut short with dots, or leaves a choice, is left out.
+    Lines that a backslash continues are joined. Commands that are shortened with dots, or leave a choice, are omitted.
     """
     return _arguments(_LINE.findall(text.replace("\\\n", " ")))
 
@@ -32,7 +32,7 @@ def _arguments(commands: list[str]) -> list[list[str]]:
 
 
 def refusal(arguments: list[str]) -> str:
-    """Why the program would not even begin with these arguments; empty if it would."""
+    """The reason why the program refuses these arguments; empty if it accepts them."""
     command: Any = typer.main.get_command(app)
     rest = list(arguments)
     while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
@@ -44,7 +44,7 @@ def refusal(arguments: list[str]) -> str:
     except typer.Exit:
         return ""  # --help and --version end here
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what Typer calls an error of usage differs between its versions
+        if not hasattr(error, "format_message"):  # the class of Typer's usage errors differs between its versions
             raise
         return str(error.format_message())
     return ""

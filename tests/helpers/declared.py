@@ -74,10 +74,10 @@ class Protocol:
     """One row of docs/protocols.md.
 
     Attributes:
-        name: of the row.
-        inputs: shape, scale and limit of each number that goes in.
-        program: what is counted; its inputs are open already.
-        cost: what it declares.
+        name: The name of the row.
+        inputs: Shape, scale and limit of each input.
+        program: The counted program; its inputs are already opened.
+        cost: The declared cost.
     """
 
     name: str
@@ -100,9 +100,9 @@ def of_sizes(n: int, d: int, count: int) -> list[Protocol]:
     """All protocols, each at these sizes.
 
     Args:
-        n: elements; scores of a row, tokens of a cache or candidates where those are meant.
-        d: columns.
-        count: how many are chosen, below n; rows of a batch.
+        n: Number of elements: scores of a row, tokens of a cache or candidates.
+        d: Number of columns.
+        count: Number of selected elements, below n; number of rows of a batch.
     """
     return [*gates_of(n, d, count), *functions_of(n, d, count), *choices_of(n, d, count)]
 

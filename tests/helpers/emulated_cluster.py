@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, for tests of what a cluster does with its nodes."""
+"""A Ray cluster of several nodes on this machine, for tests that depend on its nodes."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ STORE = 80_000_000
 
 @contextlib.contextmanager
 def emulated_cluster(head: dict[str, Any], *nodes: dict[str, Any]) -> Iterator[Cluster]:
-    """A head with `nodes` beside it, joined by this process; all that Ray writes lies in a folder of the cluster's own.
+    """A head and further `nodes`, joined by this process; all that Ray writes lies in a folder of the cluster's own.
 
     Ray notes the address of a new cluster in its default folder. That folder may be absent, and the note would
     lead a user's own `address="auto"` to the cluster of a test: RAY_TMPDIR moves it.

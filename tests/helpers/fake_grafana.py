@@ -1,6 +1,6 @@
 """A fake Grafana server: the part of its HTTP API that a push uses, after Grafana's description of it.
 
-It is not Grafana. It keeps folders, data sources, boards and annotations in memory, checks what it is sent as the
+It is not Grafana. It keeps folders, data sources, boards and annotations in memory, checks requests as the
 description says (400, 401, 404, 409, 412), and fails on request: with a status, slowly, in the middle of an answer.
 """
 
@@ -20,7 +20,7 @@ Fault = Callable[["_Handler"], None]
 
 
 class RefusedError(Exception):
-    """An answer with a status of its own."""
+    """A reply with an error status."""
 
     def __init__(self, status: int, message: str, /, **more: str) -> None:
         self.status, self.body = status, {"message": message, **more}
@@ -28,10 +28,10 @@ class RefusedError(Exception):
 
 @dataclass
 class FakeGrafana:
-    """What the server holds, and how it is to fail.
+    """The state of the server, and how it is to fail.
 
     Attributes:
-        faults: One for each request to come, by a part of its path; a request takes the first that matches.
+        faults: One for each future request, by a part of its path; a request takes the first that matches.
         seen: Method and path of every request.
     """
 
@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a test's output is its own."""
+        """Logs nothing, to keep the output of tests clean."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -171,12 +171,12 @@ class _Server(ThreadingHTTPServer):
     grafana: FakeGrafana
 
     def handle_error(self, *_: object) -> None:
-        """A client that gave up is what some tests are about."""
+        """Ignores clients that gave up, which some tests provoke."""
 
 
 @contextlib.contextmanager
 def serving_fake(prefix: str = "") -> Iterator[FakeGrafana]:
-    """Serve a fake Grafana on loopback, below `prefix` as behind a proxy."""
+    """Serves a fake Grafana on loopback, below `prefix` as behind a proxy."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         host, port = server.server_address[:2]
         server.grafana = FakeGrafana(prefix=prefix, url=f"http://{host!s}:{port}{prefix}")
@@ -190,7 +190,7 @@ def serving_fake(prefix: str = "") -> Iterator[FakeGrafana]:
 
 
 def status(code: int, message: str = "no") -> Fault:
-    """An answer of this status, as Grafana words it."""
+    """A reply of this status, as Grafana words it."""
     return lambda handler: handler.send_json(code, {"message": message})
 
 
@@ -200,18 +200,18 @@ def html(handler: _Handler) -> None:
 
 
 def no_json(handler: _Handler) -> None:
-    """An answer that is cut off."""
+    """A truncated reply."""
     handler.send(200, b'{"uid": ', "application/json")
 
 
 def silent(handler: _Handler) -> None:
-    """No answer until the client gives up and closes the connection."""
+    """No reply until the client gives up and closes the connection."""
     handler.rfile.read(1)
     handler.close_connection = True
 
 
 def reset(handler: _Handler) -> None:
-    """The connection is reset before an answer."""
+    """The connection is reset before a reply."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_connection = True

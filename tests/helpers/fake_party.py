@@ -1,8 +1,8 @@
-"""A party without cryptography: real links, real process, and faults on order.
+"""A party without cryptography: real links, a real process, and faults on request.
 
 The name of the prompt file names the fault: `FAULT-ROLE-STATE`, for instance `sigkill-server-decode`. A fault happens
 in that role's process when it has reached that state; `none` runs through, `second` hangs from seq_len 17 on, and with
-`alone` nobody but the bench can notice that the party has stopped.
+`alone` only the bench can notice that the party has stopped.
 """
 
 import os
@@ -17,7 +17,7 @@ import torch
 
 from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
 from parties.metering.meter import StageMeter
-from parties.roles.reports import PartyProgress, PartyResult, StageReport
+from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.mesh import Listener, Mesh, connect
 from parties.transport.tls import Identity
 from tests.helpers.metering import totals
@@ -25,7 +25,7 @@ from tests.helpers.waiting import eventually
 
 STATES = ("loading", "prefill", "decode", "check")
 STEPS = 4
-REACHED = ".reached"  # added to the prompt's name: the file that says that the fault has been reached
+REACHED = ".reached"  # added to the prompt's name: the file that marks that the fault has been reached
 
 
 class FakeParty:
@@ -46,7 +46,7 @@ class FakeParty:
         assert self.mesh is not None
         prompt = Path(job["prompt"]["text_file"])
         fault, role, state = f"{prompt.name}--".split("-")[:3]
-        alone = fault == "alone"  # like the parties that have no part in `plain`
+        alone = fault == "alone"  # like the parties that are idle in `plain`
         self.meter.reset()
         self.tokens = 0
         started = time.monotonic()
@@ -57,14 +57,16 @@ class FakeParty:
                         peer.exchange(b"x" * 100)
                     time.sleep(0.05)
                 if self.role == role and self.state == state:
-                    self.fall(fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep", prompt)
+                    self.inject_fault(
+                        fault if fault != "second" else "none" if job["seq_len"] == 16 else "sleep", prompt
+                    )
             self.tokens += self.state == "decode"
         self.state = "idle"
         result = {
             "role": self.role,
             "tokens": self.tokens,
             "decode_seconds": time.monotonic() - started,
-            "stages": [StageReport.of(reading) for reading in self.meter.snapshot()],
+            "stages": list(self.meter.snapshot()),
             "peak_rss_bytes": 1,
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,
@@ -74,12 +76,12 @@ class FakeParty:
         }
         return PartyResult.model_validate(result | self.extras(job))
 
-    def fall(self, fault: str, prompt: Path) -> None:
-        """Fails once the driver has looked here twice, and so knows the state; first leaves a file for the test."""
+    def inject_fault(self, fault: str, prompt: Path) -> None:
+        """Fails once the driver has polled twice, and so knows the state; leaves a file for the test first."""
         if fault == "none":
             return
         known = self.looks + 2
-        eventually(lambda: self.looks >= known, 10.0)  # nobody looks where there is no driver
+        eventually(lambda: self.looks >= known, 10.0)  # there may be no driver
         prompt.with_name(f"{prompt.name}{REACHED}").touch()
         fail(fault)
 

@@ -22,11 +22,11 @@ Look = Callable[[], Any]
 
 
 class Wire:
-    """A recording relay in front of one listener: everything that anybody says to it, and hears from it.
+    """A recording relay in front of one listener: all that is sent to it, and all that it sends.
 
     Attributes:
-        seen: both directions, in the order of arrival.
-        ways: what the dialler said, and what the listener did.
+        seen: Both directions, in the order of arrival.
+        ways: The bytes from the dialler, and those from the listener.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -45,7 +45,7 @@ class Wire:
                 return
             try:
                 far = socket.create_connection(self.target)
-            except OSError:  # the listener has ended: who dials sees it
+            except OSError:  # the listener has ended, which the dialler notices
                 near.close()
                 continue
             for end in (near, far):
@@ -64,7 +64,7 @@ class Wire:
                         return
                     self.seen += data
                     way = int(source is far)
-                    changed = self._spoilt(way, data)
+                    changed = self._flipped(way, data)
                     self.ways[way].extend(data)
                     try:
                         (far if source is near else near).sendall(changed)
@@ -72,10 +72,10 @@ class Wire:
                         return
 
     def flip_after(self, count: int) -> None:
-        """Changes a bit of the byte that comes after so many more, once in each direction."""
+        """Flips a bit of the byte that follows the next `count` bytes, once in each direction."""
         self._flips = [len(way) + count for way in self.ways]
 
-    def _spoilt(self, way: int, data: bytes) -> bytes:
+    def _flipped(self, way: int, data: bytes) -> bytes:
         place = self._flips[way] - len(self.ways[way])
         if not 0 <= place < len(data):
             return data
@@ -91,9 +91,9 @@ class Four:
     """Client, server, dealer and referee, connected.
 
     Args:
-        look: called in each process while a job is being decoded and after it; what it returned comes back beside
+        look: Called in each process during and after the decoding of a job; its return value is returned with
             the result.
-        record: puts a `Wire` between each pair; `wires` maps (dialler, listener) to it.
+        record: Puts a `Wire` between each pair; `wires` maps (dialler, listener) to it.
     """
 
     def __init__(self, look: Look | None = None, *, record: bool = False, timeout_s: float = 60.0) -> None:
@@ -108,7 +108,7 @@ class Four:
             process.start()
             theirs.close()
             self.processes[role] = process
-        bound = {role: self.hear(role) for role in ROLES}
+        bound = {role: self.receive(role) for role in ROLES}
         self.wires: dict[tuple[str, str], Wire] = {}
         for role, pipe in self.pipes.items():
             dials = dict(bound)
@@ -120,15 +120,15 @@ class Four:
     def run(self, job: Job, roles: Sequence[str] = ROLES) -> dict[str, Any]:
         """Results of one job by role; an exception's type and text where a party failed."""
         for role in roles:
-            self.say(role, job)
-        return {role: self.hear(role) for role in roles}
+            self.send(role, job)
+        return {role: self.receive(role) for role in roles}
 
-    def say(self, role: str, job: Job) -> None:
-        """Gives one process a job, without waiting for the result."""
+    def send(self, role: str, job: Job) -> None:
+        """Sends a job to one process, without waiting for the result."""
         self.pipes[role].send_bytes(pickle.dumps(job))
 
-    def hear(self, role: str) -> Any:
-        """The next thing that a process says; None if it is gone."""
+    def receive(self, role: str) -> Any:
+        """The next message of a process; None if it has ended."""
         try:
             return pickle.loads(self.pipes[role].recv_bytes())  # noqa: S301 - our own child
         except (EOFError, ConnectionResetError):

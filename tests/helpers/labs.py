@@ -1,4 +1,4 @@
-"""What the tests of the lab share."""
+"""Helpers of the tests of the lab."""
 
 import contextlib
 import subprocess
@@ -14,7 +14,7 @@ from netem.prober import Address
 NAMES = ("client", "server", "dealer")
 CLEAN = "from netem.janitor import clean; print(*clean(), sep='\\n', end='')"
 SENT = "/sys/class/net/eth0/statistics/tx_bytes"
-# Far from what a shared machine does to a measurement, near enough to tell one profile from another.
+# Beyond the disturbances of a shared machine, and close enough to distinguish the profiles.
 TOLERANCE = Tolerance(rtt_ms=8, rtt_pct=25, rate_pct=50)
 
 
@@ -31,7 +31,7 @@ def python(lab: Lab, host: str, script: str, **options: Any) -> subprocess.Compl
 
 
 def seen_by_the_machine() -> list[str]:
-    """What `ip` and `tc` show of this machine, without counters."""
+    """The output of `ip` and `tc` on this machine, without counters."""
     commands = (["ip", "-o", "link"], ["ip", "netns"], ["ip", "-o", "addr"], ["tc", "qdisc"])
     return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
 

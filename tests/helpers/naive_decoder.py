@@ -25,12 +25,12 @@ def forward(
     """Logits of every position, [n, vocab].
 
     Args:
-        spec: the model.
-        weights: canonical parameters.
-        token_ids: n tokens.
-        observe: called in each layer as observe(layer, q, k, v) with q [n_heads, n, head_dim] and k, v
+        spec: The model.
+        weights: Canonical parameters.
+        token_ids: The n tokens.
+        observe: Called in each layer as observe(layer, q, k, v) with q [n_heads, n, head_dim] and k, v
             [n_kv_heads, n, head_dim]; q and k carry their positions, q is not scaled.
-        dtype: of all arithmetic.
+        dtype: The type of all arithmetic.
     """
     w = {name: tensor.to(dtype) for name, tensor in weights.items()}
     x = w["embed"][list(token_ids)]

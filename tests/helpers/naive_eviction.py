@@ -1,7 +1,7 @@
 """The eviction policies written once more from their papers: loops over heads and tokens, on lists and dictionaries.
 
-Nothing ever leaves the reference's cache: a policy says, for each key head, which positions count. That is independent
-of how the project moves rows, and of what it remembers in which form.
+Nothing ever leaves the reference's cache: a policy selects, for each key head, the positions that count. That is
+independent of how the project moves rows and stores its state.
 """
 
 import math
@@ -24,7 +24,7 @@ def causal_attention(queries: Rows, keys: Rows, i: int) -> list[float]:
 
 
 class Choice:
-    """A policy by what counts: everything, unless a subclass says otherwise."""
+    """A policy as the positions that count: all, unless a subclass overrides it."""
 
     def __init__(self, ratio: float, interval: int = 1) -> None:
         self.ratio, self.interval = ratio, interval

@@ -1,6 +1,6 @@
 """MPCache (arXiv 2501.06807) written once more from its equations: loops over heads, clusters and tokens, on lists.
 
-Nothing is remembered between steps but keys and values: all bounds are computed anew from all keys of its cluster.
+Only keys and values are stored between steps: all bounds are recomputed from all keys of a cluster.
 """
 
 import math
@@ -38,7 +38,7 @@ class Step:
 
     Attributes:
         logits: [vocab].
-        attended: for each layer and query head the cached tokens that it attended to, ascending.
+        attended: For each layer and query head the cached tokens that it attended to, ascending.
     """
 
     logits: Tensor
@@ -96,7 +96,7 @@ def clusters(tokens: int, size: int) -> list[list[int]]:
 
 
 def similarity(q: Vector, keys: Rows, cluster: list[int], alpha: float) -> float:
-    """q . (alpha * max + (1 - alpha) * min) over the keys of a cluster."""
+    """Returns q . (alpha * max + (1 - alpha) * min) over the keys of a cluster."""
     total = 0.0
     for i, component in enumerate(q):
         column = [keys[token][i] for token in cluster]
@@ -122,9 +122,9 @@ class NaiveMPCache:
     """Decodes token by token with a compressed cache.
 
     Attributes:
-        k: keys of each layer, key head and cached token.
-        v: values, likewise.
-        kept: for each layer the prompt tokens that survived static eviction.
+        k: Keys of each layer, key head and cached token.
+        v: Values, likewise.
+        kept: For each layer the prompt tokens that survived static eviction.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class NaiveMPCache:
         return [rows[head // group] for head in range(self.spec.n_heads)]
 
     def _attention(self, layer: int, queries: list[Vector], attended: list[list[int]]) -> Tensor:
-        """Exact softmax attention over the attended tokens, heads side by side: [1, heads * head_dim]."""
+        """Exact softmax attention over the attended tokens, heads concatenated: [1, heads * head_dim]."""
         keys, values = self._by_query_head(self.k[layer]), self._by_query_head(self.v[layer])
         mixed: Vector = []
         for q, k, v, tokens in zip(queries, keys, values, attended, strict=True):

@@ -1,7 +1,7 @@
-"""What some tests need beyond the project's Python packages, whether it is here, and how to get it.
+"""Requirements of some tests beyond the project's Python packages: whether they are met, and how to meet them.
 
-`MPCBENCH_TESTS_REQUIRE` names needs, separated by spaces, that must be met: continuous integration sets it to what it
-installs, so that a test is never skipped there in silence.
+`MPCBENCH_TESTS_REQUIRE` names needs, separated by spaces, that must be met: continuous integration sets it to the needs
+that it installs, so that no test is skipped there silently.
 """
 
 import importlib.util
@@ -25,11 +25,11 @@ _SYSTEM = "/usr/sbin:/sbin:"  # where Debian puts daemons, and not on every user
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a machine may lack.
+    """A requirement that a machine may not meet.
 
     Attributes:
-        met: whether it is here.
-        remedy: how to get it.
+        met: Whether it is met.
+        remedy: How to get it.
     """
 
     met: Callable[[], bool]
@@ -77,14 +77,14 @@ NEEDS = {
 
 
 def needs(*names: str) -> pytest.MarkDecorator:
-    """Skips a test, or a module as `pytestmark`, where one of the needs is not met; the reason says how to get it."""
+    """Skips a test, or a module as `pytestmark`, where one of the needs is not met; the reason names the remedy."""
     missing = [name for name in names if not NEEDS[name].met()]
     reason = "; ".join(f"needs {name}: {NEEDS[name].remedy}" for name in missing)
     return pytest.mark.skipif(bool(missing), reason=reason)
 
 
 def unmet(required: str) -> list[str]:
-    """What is required and not met, each with its remedy.
+    """Required needs that are not met, each with its remedy.
 
     Args:
         required: Names, separated by spaces.

@@ -1,4 +1,4 @@
-"""Every policy in a size that fits a tiny model, and what it decodes there with the plain engine."""
+"""Every policy in a size that fits a tiny model, and its results there with the plain engine."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -70,7 +70,7 @@ def case(name: str) -> Policy:
 
 
 def parameters(policy: Policy, spec: Any = SPEC, weights: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """What the server installs: the folded model, and random heads where the policy has any."""
+    """The parameters that the server installs: the folded model, and random heads where the policy has any."""
     weights = weights or random_weights(spec)
     heads = {}
     if policy.trained:
@@ -91,7 +91,7 @@ def plain(
     return Decoder(engine, spec, policy)
 
 
-class Shaky(PlainEngine):
+class NoisyEngine(PlainEngine):
     """The plain engine with noise on every linear output, several times that of fixed point."""
 
     def linear(self, x: Tensor, name: str) -> Program[Tensor]:
@@ -101,11 +101,11 @@ class Shaky(PlainEngine):
 
 
 def calm(name: str, spec: Any = SPEC, prompt: int = PROMPT, steps: int = STEPS, count: int = 2) -> list[Text]:
-    """Texts on which noise changes little: no choice of the policy is a near tie, which an engine may see otherwise."""
+    """Texts on which noise changes little: the policy has no near ties, which engines may resolve differently."""
     policy, found = case(name), []
     for seed in range(60):
         text = tokens(spec, prompt, steps, seed)
-        exact, noisy = (decode(plain(policy, spec, kind=kind), *text).logits for kind in (PlainEngine, Shaky))
+        exact, noisy = (decode(plain(policy, spec, kind=kind), *text).logits for kind in (PlainEngine, NoisyEngine))
         if (exact - noisy).abs().max() < (0.4 if name in QUANTISED else 0.2):
             found.append(text)
         if len(found) == count:
@@ -114,7 +114,7 @@ def calm(name: str, spec: Any = SPEC, prompt: int = PROMPT, steps: int = STEPS, 
 
 
 def tokens(spec: Any = SPEC, prompt: int = PROMPT, steps: int = STEPS, seed: int = 5) -> Text:
-    """A prompt, and the tokens that are decoded after it whatever the logits say."""
+    """A prompt, and the tokens that are decoded after it regardless of the logits."""
     return random_tokens(spec, prompt, seed), random_tokens(spec, steps, seed + 100)
 
 

@@ -18,7 +18,7 @@ PROFILES = {
 
 
 def main() -> None:
-    """Measure each profile named in `PROFILES`, ours or a preset, by `tc`, and by `relay` to compare."""
+    """Measures each profile named in `PROFILES`, ours or a preset, by `tc`, and by `relay` to compare."""
     with Lab.up(2) as lab:
         endpoints = {name: (host.address, 7000) for name, host in zip("ab", lab.hosts, strict=True)}
         show = ["tc", "qdisc", "show", "dev", "eth0"]

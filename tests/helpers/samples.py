@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.records.record import CellError, Check, PartyReading, PhaseTotal, Record, StageReading, Status, Totals
+from orchestrator.records.record import CellError, Check, PartyReading, PartyStage, PhaseTotal, Record, Status, Totals
 from parties.roles.reports import PartyResult
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -54,7 +54,7 @@ def cell(**changes: Any) -> Cell:
 def record(
     of: Cell | None = None, *, seconds: float | None = None, status: Status = Status.OK, **changes: Any
 ) -> Record:
-    """A record of a cell that ran: the longer the prompt the dearer, and mpcache cheaper than full."""
+    """A record of a cell that ran: cost grows with the prompt, and mpcache is cheaper than full."""
     of = of or cell()
     small = 0.75 if of.policy.name == "mpcache" else 1.0
     per_token = seconds if seconds is not None else (8.0 + of.seq_len / 64 * small) * (1 + 0.03 * of.repeat)
@@ -112,14 +112,14 @@ def failure(of: Cell | None = None, status: Status = Status.PARTY_DIED, **change
 
 
 def result(role: str, *, tokens: int = 2, seconds: float = 4.0, **changes: Any) -> dict[str, Any]:
-    """What a party returns from a cell."""
+    """The result of a party for a cell."""
     stages = [
         {"stage": "setup.weights", "phase": "setup", "seconds": 9.0, "blocked_seconds": 0.0},
         {"stage": "offline.triples", "phase": "offline", "seconds": 1.0, "blocked_seconds": 0.5},
         {"stage": "softmax", "phase": "online", "seconds": 3.0, "blocked_seconds": 2.0},
         {"stage": "bench.idle", "phase": "bench", "seconds": 7.0, "blocked_seconds": 0.0},
     ]
-    traffic = {"sent_bytes": 100, "received_bytes": 100, "messages": 3, "rounds": 3}
+    traffic = {"sent_bytes": 100, "received_bytes": 100, "messages": 3, "rounds": 3, "peers": {}}
     return {
         "role": role,
         "tokens": tokens,
@@ -161,11 +161,11 @@ def _total(of: Cell, seconds: float, sent: int, roles: tuple[str, ...], rounds: 
     )
 
 
-def _stages(of: Cell, per_token: float, online: int, offline: int) -> tuple[StageReading, ...]:
+def _stages(of: Cell, per_token: float, online: int, offline: int) -> tuple[PartyStage, ...]:
     n = of.new_tokens
     skipped = () if of.policy.name == "mpcache" else ("similarity", "topk", "gather")
     readings = [
-        StageReading(
+        PartyStage(
             party=party, stage=stage, phase="online", seconds=share * per_token * 0.8 * n,
             blocked_seconds=share * blocked * per_token * 0.8 * n, sent_bytes=int(sent * online / 2 * n),
             received_bytes=int(sent * online / 2 * n), messages=10, rounds=5400 * share * n,
@@ -181,6 +181,6 @@ def _stages(of: Cell, per_token: float, online: int, offline: int) -> tuple[Stag
         "rounds": 2700 * n,
     }
     seconds = per_token * 0.2 * n
-    readings.append(StageReading(party="client", seconds=seconds, sent_bytes=10, received_bytes=offline * n, **dealt))
-    readings.append(StageReading(party="dealer", seconds=seconds, sent_bytes=offline * n, received_bytes=10, **dealt))
+    readings.append(PartyStage(party="client", seconds=seconds, sent_bytes=10, received_bytes=offline * n, **dealt))
+    readings.append(PartyStage(party="dealer", seconds=seconds, sent_bytes=offline * n, received_bytes=10, **dealt))
     return tuple(readings)

@@ -43,7 +43,7 @@ def tiny_gpt2(activation: str = "gelu_new") -> PreTrainedModel:
 
 
 def _stirred(model: PreTrainedModel) -> PreTrainedModel:
-    """Moves every parameter away from the zeros and ones that would hide a mistake in biases and norms."""
+    """Perturbs every parameter, since zeros and ones would hide a mistake in biases and norms."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -73,7 +73,7 @@ def write_gguf(
     """A GGUF file, unquantised; `facts` are added, with `__` for a dot (`rope__scaling__type="linear"`).
 
     Args:
-        extra: more tensors, as they are stored.
+        extra: Further tensors, as they are stored.
     """
     writer = gguf.GGUFWriter(path, spec.family)
     writer.add_block_count(spec.n_layers)

@@ -1,4 +1,4 @@
-"""Trainings that take a moment: a tiny random model, a byte a token, and text with something to learn."""
+"""Short trainings: a tiny random model, one byte per token, and text with a pattern to learn."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def write_text(folder: Path, name: str = "text.txt", words: int = 400) -> Path:
 
 
 def task(kind: Any, model: str = MODEL, **changes: Any) -> Task:
-    """What is trained, on a model of its own."""
+    """A training task on a model of its own."""
     return TASKS[kind](Backbone(model), settings(kind, **changes))
 
 

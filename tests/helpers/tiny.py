@@ -38,7 +38,7 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def folded(spec: ModelSpec, seed: int = 0) -> dict[str, torch.Tensor]:
-    """What the server installs."""
+    """The folded parameters that the server installs."""
     return fold(spec, random_weights(spec, seed))
 
 

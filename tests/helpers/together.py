@@ -1,4 +1,4 @@
-"""Runs several parties as real processes that talk over loopback, and brings their results back."""
+"""Runs several parties as real processes that are connected over loopback, and returns their results."""
 
 import multiprocessing
 import pickle
@@ -19,7 +19,7 @@ from parties.transport.mesh import Listener, connect
 
 import crypten  # isort: skip - after what makes it importable
 
-Part = Callable[..., Any]  # of a role, its mesh, its meter and arguments
+Part = Callable[..., Any]  # takes a role, its mesh, its meter and arguments
 
 ENDING_S = 3.0  # for a process that has sent its result
 PRELOAD = [
@@ -32,10 +32,10 @@ PRELOAD = [
 
 
 def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "server", "dealer")) -> dict[str, Any]:
-    """Calls `part(role, mesh, meter, *arguments)` in one process a role; returns what each returned.
+    """Calls `part(role, mesh, meter, *arguments)` in one process per role; returns the results.
 
     Raises:
-        AssertionError: a party failed; the message is its traceback.
+        AssertionError: A party failed; the message is its traceback.
     """
     with start(part, *arguments, roles=roles) as (pipes, _):
         outcomes = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items()}  # noqa: S301 - our own child
@@ -106,7 +106,7 @@ def repeat_crypten(role: str) -> None:
     """Makes CrypTen in this process draw the same numbers at every run.
 
     Its local truncation is wrong with probability |x| / 2^32 for each product, which is one run of a whole model in
-    some hundred: a finding about the baseline, and no business of a test that compares what the engine computes.
+    some hundred: a finding about the baseline, which tests of the engine's results must not depend on.
     """
     chance = random.Random(role)
     for module in (randomness, crypten):
@@ -115,9 +115,9 @@ def repeat_crypten(role: str) -> None:
 
 
 def hasten_crypten() -> None:
-    """Spares CrypTen in this process most of what its settings cost, and changes nothing else.
+    """Removes most of the cost of CrypTen's settings in this process, and changes nothing else.
 
-    It asks a parsed YAML file whether to validate at every access to an attribute of a tensor, 26,000 times in a token
-    of a tiny model: two thirds of a party's time there.
+    It looks up in a parsed YAML file whether to validate at every access to an attribute of a tensor, 26,000 times per
+    token of a tiny model: two thirds of a party's time there.
     """
     crypten.debug.cfg = SimpleNamespace(debug=SimpleNamespace(validation_mode=False))

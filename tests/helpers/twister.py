@@ -1,4 +1,4 @@
-"""What a client that only looks does with CrypTen's own generator: solves for its state, and predicts it."""
+"""The attack of a semi-honest client on CrypTen's own generator: solves for its state, and predicts it."""
 
 from collections.abc import Sequence
 
@@ -52,8 +52,8 @@ def continued(seen: Tensor, count: int) -> Tensor | None:
     """The `count` ring elements that torch's generator draws after those `seen`; None if it did not draw them.
 
     Args:
-        seen: int64 [n] with n above `STATE` / 2.
-        count: how many.
+        seen: Outputs, int64 [n] with n above `STATE` / 2.
+        count: Number of elements.
     """
     for low_first in (True, False):
         words = [word for value in seen.tolist() for word in _halves(value, low_first=low_first)]

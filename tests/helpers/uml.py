@@ -2,7 +2,7 @@
 
     python -m tests.helpers.uml
 
-prints the relay beside real netem for every preset that one emulated processor can carry. Needs the package
+prints relay and real netem for every preset that one emulated processor can carry. Needs the package
 `user-mode-linux`, but neither root nor a kernel of one's own. `UML_MODULES` is the folder of the kernel's modules.
 """
 

@@ -1,4 +1,4 @@
-"""Waiting for what another process does."""
+"""Waiting for another process."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], object], seconds: float = 120.0) -> bool:
-    """Whether a condition comes true in time; an answer that is false or an error means not yet."""
+    """Whether a condition becomes true in time; false or an error means not yet."""
     stop = time.monotonic() + seconds
     while time.monotonic() < stop:
         with contextlib.suppress(OSError):

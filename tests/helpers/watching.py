@@ -1,4 +1,4 @@
-"""What parties say of themselves, made up for tests of the driver's side."""
+"""Synthetic progress of the parties, for tests of the driver's side."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def said(t: float, **changes: Any) -> dict[str, PartyProgress]:
+def progress_at(t: float, **changes: Any) -> dict[str, PartyProgress]:
     """The progress of all parties, `t` seconds into a cell in which everything grows evenly."""
     parties = {role: _party(role, t) for role in ROLES}
     return {role: PartyProgress(**{**party, **changes.get(role, {})}) for role, party in parties.items()}

@@ -1,4 +1,4 @@
-"""The verbs of a host, and what its kernel allows."""
+"""The verbs of a host, and the capabilities of its kernel."""
 
 import socket
 import threading
@@ -48,7 +48,7 @@ def test_an_unknown_verb_is_named_with_the_known_ones() -> None:
         LocalSite().call("127.0.0.1", "shpae", {})
 
 
-def test_a_server_that_is_no_prober_is_an_error_and_not_a_number() -> None:
+def test_a_server_that_is_not_a_prober_is_an_error_and_not_a_number() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         hang_up = threading.Thread(target=lambda: silent.accept()[0].close())
@@ -72,7 +72,7 @@ def test_the_interface_towards_this_machine_is_loopback() -> None:
     assert device_towards("127.0.0.1") == "lo"
 
 
-def test_the_capability_says_why_where_it_cannot() -> None:
+def test_a_missing_capability_is_reported_with_the_reason() -> None:
     found = capability()
     assert found.kernel
     assert found.congestion_control

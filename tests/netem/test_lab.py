@@ -1,4 +1,4 @@
-"""The lab's hosts are hosts, and its links are what is asked for."""
+"""The lab's hosts behave as hosts, and its links match the profile."""
 
 # ruff: noqa: S108 - a host's /tmp is its own
 
@@ -27,7 +27,7 @@ def test_every_host_has_its_own_name_address_tmp_memory_and_processes(lab: Lab) 
     assert not Path("/tmp/mine").exists()
 
 
-def test_a_host_buries_the_orphans_of_its_processes(lab: Lab) -> None:
+def test_a_host_reaps_orphaned_processes(lab: Lab) -> None:
     out(lab, "h0", "sh", "-c", "(sleep 0.1 &)")
     assert eventually(lambda: "sleep" not in out(lab, "h0", "ps", "-e", "-o", "comm="))
 
@@ -39,7 +39,7 @@ def test_the_environment_exit_status_and_folder_of_a_command_arrive(lab: Lab) ->
         lab.run("h9", ["true"])
 
 
-def test_folders_in_tmp_are_seen_if_asked_for(tmp_path: Path) -> None:
+def test_folders_in_tmp_are_visible_on_request(tmp_path: Path) -> None:
     shown = tmp_path / "shown"
     shown.mkdir()
     with Lab.up(2, keep=[shown]) as made:
@@ -57,14 +57,14 @@ def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(
 
 
 @pytest.mark.parametrize("name", ["wan", "hpmpc-cman", "none"])
-def test_links_by_relay_are_as_the_profile_says(lab: Lab, name: str) -> None:
+def test_links_by_relay_match_the_profile(lab: Lab, name: str) -> None:
     with shape(preset(name), endpoints(lab), site=lab) as network:
         measured = network.measure(0.2)
         assert network.backend == ("none" if name == "none" else "relay")
         assert len(measured) == 6
         assert network.deviations(measured, TOLERANCE) == ()
         for (src, dst), got in measured.items():
-            # what the relay takes off for its own delay is half a millisecond where the machine was busy as it was read
+            # the relay may subtract half a millisecond for its own delay if the machine was busy when that was measured
             assert got.rtt_ms >= network.profile.rtt_ms(src, dst) * 0.9 - 0.5
             assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf"))
 
@@ -120,7 +120,7 @@ def test_a_foreign_qdisc_is_refused_by_name_and_the_other_hosts_are_as_before(la
         out(lab, "h1", "tc", "qdisc", "del", "dev", "eth0", "root")
 
 
-def test_a_missing_netem_is_the_reason_given(lab: Lab) -> None:
+def test_a_missing_netem_is_named_as_the_reason(lab: Lab) -> None:
     why = lab.call("h0", "capability", {})["delay"]
     if not why:
         pytest.skip("this kernel has netem")
@@ -140,7 +140,7 @@ def test_two_roles_on_one_host_are_refused_by_name(lab: Lab) -> None:
         pass
 
 
-def test_a_second_run_in_the_same_lab_is_refused_and_the_first_goes_on(lab: Lab) -> None:
+def test_a_second_run_in_the_same_lab_is_refused_and_the_first_continues(lab: Lab) -> None:
     other = next(found for found in labs() if found.id == lab.id)
     two = dict(list(endpoints(lab).items())[:2])
     with shape(preset("wan"), two, site=lab) as network:
@@ -161,7 +161,7 @@ def test_the_relay_counts_what_the_kernel_counts(lab: Lab) -> None:
     assert after - before == pytest.approx(relayed, rel=0.05)
 
 
-def test_two_labs_at_once_do_not_meet_although_their_addresses_are_the_same(lab: Lab) -> None:
+def test_two_labs_with_the_same_addresses_are_isolated(lab: Lab) -> None:
     with Lab.up(2) as other:
         assert other.hosts[0].address == lab.hosts[0].address
         assert {lab.id, other.id} <= {found.id for found in labs()}
@@ -177,7 +177,7 @@ def test_two_labs_at_once_do_not_meet_although_their_addresses_are_the_same(lab:
     assert other.id not in {found.id for found in labs()}
 
 
-def test_a_lab_with_a_network_of_its_own_shapes_its_data_ports() -> None:
+def test_a_lab_with_its_own_network_shapes_its_data_ports() -> None:
     with Lab.up(2, network=profile(delay_ms=15)) as made:
         assert (made.network, made.backend) == ("custom", "relay")
         server = (
@@ -204,6 +204,6 @@ def test_a_process_on_a_host_finds_its_lab(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("hosts", [1, 65])
-def test_a_senseless_number_of_hosts_is_refused(hosts: int) -> None:
+def test_an_invalid_number_of_hosts_is_refused(hosts: int) -> None:
     with pytest.raises(NetemError, match=f"hosts: {hosts} is not allowed; give 2 to 64"):
         Lab.up(hosts)

@@ -1,4 +1,4 @@
-"""Whatever dies or stalls on the way: nothing stays, and nothing that was to be shaped is quietly unshaped."""
+"""Processes that die or stall: nothing is left behind, and no shaped link silently becomes unshaped."""
 
 # ruff: noqa: S108 - a host's /tmp is its own
 
@@ -40,7 +40,7 @@ def test_a_killed_driver_gives_the_links_back(lab: Lab) -> None:
         assert all(got.rtt_ms < 20 for got in measured.values())
 
 
-def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_comes_back(lab: Lab) -> None:
+def test_a_killed_relay_leaves_no_unshaped_link_and_the_bridge_is_restored(lab: Lab) -> None:
     with shape(preset("wan"), endpoints(lab), site=lab):
         relays(lab)[0].kill()
         assert out(lab, "h0", "ping", "-c", "1", "-W", "1", lab.hosts[1].address).count("0 received") <= 1
@@ -75,7 +75,7 @@ def test_a_stalling_relay_is_a_drift_that_the_measurement_shows(lab: Lab) -> Non
         assert network.deviations(measured)
 
 
-def test_a_detached_lab_stays_and_is_found_and_goes(tmp_path: Path) -> None:
+def test_a_detached_lab_stays_is_found_and_is_removed(tmp_path: Path) -> None:
     before = seen_by_the_machine()
     up = "from netem.lab import Lab; print(Lab.up(2, detached=True).id)"
     done = subprocess.run([sys.executable, "-c", up], capture_output=True, text=True, env=environment(), check=True)
@@ -111,7 +111,7 @@ def test_after_a_kill_nothing_stays(kill: Callable[[Lab], None]) -> None:
     assert seen_by_the_machine() == before
 
 
-def test_a_driver_killed_takes_its_lab_along() -> None:
+def test_a_killed_driver_ends_its_lab() -> None:
     before = seen_by_the_machine()
     up = "import time; from netem.lab import Lab\nwith Lab.up(2) as lab: print(lab.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", up], stdout=subprocess.PIPE, text=True, env=environment()) as driver:

@@ -31,20 +31,18 @@ def test_jitter_never_reorders(sizes: list[int], gaps: list[float]) -> None:
     assert times == sorted(times)
 
 
-def test_an_idle_line_owes_nothing_of_its_past() -> None:
+def test_an_idle_line_has_no_backlog() -> None:
     line = Line(Link(rate_mbit=8, delay_ms=1))
     assert line.due(1000, now=0.0) == pytest.approx(0.002)
     assert line.due(1000, now=10.0) == pytest.approx(10.002)
 
 
 @pytest.mark.parametrize(("compensation_ms", "expected_s"), [(0.25, 0.00075), (5.0, 0.0)])
-def test_what_the_carrier_adds_is_taken_off_but_never_more_than_the_delay(
-    compensation_ms: float, expected_s: float
-) -> None:
+def test_the_carriers_own_delay_is_subtracted_down_to_zero(compensation_ms: float, expected_s: float) -> None:
     assert Line(Link(delay_ms=1), compensation_ms).due(1, now=0.0) == pytest.approx(expected_s)
 
 
-def test_losses_come_at_the_asked_share() -> None:
+def test_losses_have_the_requested_rate() -> None:
     line = Line(Link(loss_pct=20))
     lost = sum(line.due(100, now=0.0) is None for _ in range(10_000))
     assert 1700 < lost < 2300

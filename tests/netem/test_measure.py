@@ -1,4 +1,4 @@
-"""Which probes are tried again, and what becomes of a link that cannot be probed; the probes are scripted."""
+"""Retries of probes, and links that cannot be probed; the probes are scripted."""
 
 import math
 import time
@@ -49,9 +49,7 @@ def network(profile: NetworkProfile, site: Scripted, patch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("profile", [ASKED, preset("none")])
 @pytest.mark.parametrize("failures", [1, 4])
-def test_a_probe_that_fails_is_tried_again(
-    profile: NetworkProfile, failures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_probe_that_fails_is_retried(profile: NetworkProfile, failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Scripted(*[FAILS] * failures)
     with network(profile, site, monkeypatch) as shaped:
         assert shaped.measure() == {("a", "b"): GOOD, ("b", "a"): GOOD}
@@ -59,12 +57,12 @@ def test_a_probe_that_fails_is_tried_again(
     assert site.asked[failures]["seconds"] == 0.5 * (failures + 1)
 
 
-def test_a_probe_that_is_off_or_fails_by_turns_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_alternately_deviates_and_fails_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     with network(ASKED, Scripted(OFF, FAILS, OFF, FAILS), monkeypatch) as shaped:
         assert shaped.measure()["a", "b"] == GOOD
 
 
-def test_a_link_that_is_asked_something_and_cannot_be_probed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shaped_link_that_cannot_be_probed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Scripted(*[FAILS] * 5)
     with network(ASKED, site, monkeypatch) as shaped, pytest.raises(ProbeError, match="nothing arrived"):
         shaped.measure()
@@ -78,13 +76,13 @@ def test_the_last_reading_counts_if_later_probes_fail(monkeypatch: pytest.Monkey
         assert len(shaped.deviations(measured)) == 1
 
 
-def test_a_link_that_is_asked_nothing_and_cannot_be_probed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unshaped_link_that_cannot_be_probed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Scripted(*[FAILS] * 6)
     with network(preset("none"), site, monkeypatch) as shaped:
         measured = shaped.measure()
         assert measured == {}
         assert shaped.deviations(measured) == ()
-        assert [report.measured_before for report in shaped.reports(measured)] == [None, None]
+        assert [reading.measured_before for reading in shaped.readings(measured)] == [None, None]
     assert len(site.asked) == 6  # once a pair failed each time, the rest is probed once
 
 
@@ -97,7 +95,7 @@ def test_a_silent_link_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) 
     assert len(site.asked) == 2
 
 
-def test_what_the_watcher_raises_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_of_the_watcher_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     site, seen = Scripted(FAILS), []
 
     def watch(pair: tuple[str, str]) -> None:
@@ -111,7 +109,7 @@ def test_what_the_watcher_raises_ends_the_measurement(monkeypatch: pytest.Monkey
     assert len(site.asked) == 2
 
 
-def test_a_probe_is_told_what_the_link_should_carry_and_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_receives_the_expected_rate_and_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Scripted()
     with network(ASKED, site, monkeypatch) as shaped:
         shaped.measure(0.5)
@@ -121,7 +119,7 @@ def test_a_probe_is_told_what_the_link_should_carry_and_how_long_to_wait(monkeyp
 
 @pytest.mark.parametrize("rtt_s", [0.0, 0.0008, 0.04, 0.6, 4.0])
 @pytest.mark.parametrize("rate_mbit", [None, 0.1, 1, 100, 5000])
-def test_a_plan_counts_enough_and_waits_for_all_of_it(rtt_s: float, rate_mbit: float | None) -> None:
+def test_a_plan_sends_enough_and_waits_for_all_of_it(rtt_s: float, rate_mbit: float | None) -> None:
     plan = Plan(rtt_s, rate_mbit, 0.5)
     assert plan.warm_up_s >= rtt_s
     assert plan.warm_up_s <= max(0.2, 10 * rtt_s)

@@ -1,4 +1,4 @@
-"""Profiles say what links should be like, and refuse what no link can be."""
+"""Profiles describe links, and refuse impossible values."""
 
 import math
 from typing import Any
@@ -65,7 +65,7 @@ def test_round_trip_adds_the_delays_of_both_directions() -> None:
         ({"pairs": {"a>b": {"jitter_ms": 3}}}, "pairs.a>b.jitter_ms", "at most delay_ms"),
     ],
 )
-def test_a_bad_value_is_named_with_its_key_and_what_is_allowed(given: dict[str, Any], key: str, allowed: str) -> None:
+def test_a_bad_value_is_named_with_its_key_and_the_allowed_range(given: dict[str, Any], key: str, allowed: str) -> None:
     with pytest.raises(ProfileError) as caught:
         NetworkProfile.from_mapping(given)
     assert caught.value.key == key
@@ -80,7 +80,7 @@ def test_a_pair_of_unknown_names_is_refused_when_the_names_are_known() -> None:
 
 
 @pytest.mark.parametrize("profile", presets(), ids=lambda profile: profile.name)
-def test_every_preset_says_where_it_comes_from_and_serves_three_parties(profile: NetworkProfile) -> None:
+def test_every_preset_names_its_source_and_fits_three_parties(profile: NetworkProfile) -> None:
     assert profile.source
     named = profile.named(("client", "server", "dealer"))
     for src, dst in [("client", "server"), ("dealer", "client")]:

@@ -62,8 +62,8 @@ def profile(**values: Any) -> NetworkProfile:
 
 def receive(connection: socket.socket, size: int) -> bytes:
     data = bytearray()
-    while len(data) < size and (piece := connection.recv(1 << 20)):
-        data += piece
+    while len(data) < size and (chunk := connection.recv(1 << 20)):
+        data += chunk
     return bytes(data)
 
 
@@ -79,13 +79,13 @@ def test_every_ordered_pair_has_its_own_delay_and_rate(parties: Parties) -> None
         assert len(measured) == 6
         assert measured["client", "server"].rtt_ms >= 14 - 1
         assert measured["server", "dealer"].rtt_ms >= 8 - 1
-        # What a shared machine can do to the numbers is delay and slow down; what it cannot is to beat the link.
+        # A shared machine can delay and slow down the traffic, but never exceed the link.
         for (src, dst), got in measured.items():
             assert got.rate_mbit <= asked.link(src, dst).rate_mbit * 1.1
             assert got.rtt_p99_ms >= got.rtt_ms
             assert got.congestion_control
         assert measured["dealer", "client"].rate_mbit < measured["client", "dealer"].rate_mbit
-        reports = network.reports(before=measured)
+        reports = network.readings(before=measured)
     by_pair = {(report.src, report.dst): report for report in reports}
     assert by_pair["client", "server"].asked["rtt_ms"] == 14
     assert by_pair["client", "server"].measured_before["rtt_ms"] == measured["client", "server"].rtt_ms
@@ -140,7 +140,7 @@ def test_a_half_closed_connection_still_carries_the_other_direction(parties: Par
         near.close()
 
 
-def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None:
+def test_a_closed_party_closes_its_peers_connection(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
         near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
         far = parties["server"].accept()
@@ -153,7 +153,7 @@ def test_a_party_that_is_gone_is_gone_for_its_peer_too(parties: Parties) -> None
         near.close()
 
 
-def test_a_dialled_party_that_does_not_listen_shows_at_once(parties: Parties) -> None:
+def test_a_dialled_party_that_does_not_listen_is_detected_at_once(parties: Parties) -> None:
     parties["server"].socket.close()
     with shape(profile(delay_ms=1), endpoints(parties)) as network, pytest.raises(ConnectionError):
         send_until_refused(network.dial["client"]["server"])
@@ -220,7 +220,7 @@ def test_a_link_at_the_bounds_of_rate_and_delay_is_measured(parties: Parties) ->
     assert measured.rate_mbit == pytest.approx(0.1, rel=0.5)  # a busy machine bends it, and a fault by more
 
 
-def test_a_link_that_is_faster_than_asked_shows(parties: Parties) -> None:
+def test_a_link_that_is_faster_than_requested_is_detected(parties: Parties) -> None:
     del parties["dealer"]
     with shape(profile(rate_mbit=20), endpoints(parties)) as network:
         fast = measure_link(network._paths.probe["client", "server"], 0.2, rate_mbit=2)
@@ -234,7 +234,7 @@ def test_unshaped_links_are_measured_and_never_wrong(parties: Parties) -> None:
         measured = network.measure(0.05)
         assert len(measured) == 6
         assert network.deviations(measured) == ()
-        assert all(report.asked is None for report in network.reports(measured))
+        assert all(report.asked is None for report in network.readings(measured))
 
 
 def test_the_proxy_is_gone_after_the_context_and_after_an_error(parties: Parties) -> None:
@@ -291,6 +291,6 @@ def test_an_unknown_back_end_is_named_with_the_known_ones(parties: Parties) -> N
         pass
 
 
-def test_a_process_that_cannot_start_says_why() -> None:
+def test_a_process_that_cannot_start_is_reported_with_the_reason() -> None:
     with pytest.raises(NetemError, match="KeyError"):
         Child(command("netem.proxy_process"), {"lines": {}})

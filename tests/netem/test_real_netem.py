@@ -1,4 +1,4 @@
-"""Our commands on a stock kernel with netem, and the relay beside it: a whole lab under Debian's user-mode-linux."""
+"""Our commands on a stock kernel with netem, compared with the relay: a lab under Debian's user-mode-linux."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def of(results: list[dict[str, Any]], profile: str, backend: str) -> dict[str, A
 
 @pytest.mark.parametrize("backend", ["tc", "relay"])
 @pytest.mark.parametrize("profile", ASKED)
-def test_round_trip_and_rate_of_each_direction_are_as_asked(
+def test_round_trip_and_rate_of_each_direction_are_as_requested(
     results: list[dict[str, Any]], profile: str, backend: str
 ) -> None:
     rtt, there, back = ASKED[profile]

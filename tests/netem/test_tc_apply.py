@@ -1,4 +1,4 @@
-"""Rules go on under a lease and come off with it; what is not ours stays. The tc here only takes notes."""
+"""Rules are added and removed with a lease; foreign rules stay. The `tc` of these tests only logs its calls."""
 
 import contextlib
 import json
@@ -189,7 +189,7 @@ def test_rules_that_a_janitor_takes_off_meanwhile_are_not_mistaken_for_foreign_o
     assert leases() == (second,)
 
 
-def test_a_janitor_that_is_faster_is_no_failure(tc: FakeTc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_janitor_that_is_faster_is_not_a_failure(tc: FakeTc, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = apply("eth9", FLOWS, "a run", 60)
 
     def late(words: tuple[str, ...]) -> str:
@@ -203,7 +203,7 @@ def test_a_janitor_that_is_faster_is_no_failure(tc: FakeTc, monkeypatch: pytest.
     assert leases() == ()
 
 
-def test_the_janitor_removes_what_is_over_and_leaves_the_rest(tc: FakeTc) -> None:
+def test_the_janitor_removes_expired_rules_and_leaves_the_rest(tc: FakeTc) -> None:
     lease = apply("eth9", FLOWS, "a short run", 1.0)
     assert any("add" in line for line in tc.log)
     assert eventually(lambda: tc.qdiscs == DEFAULT and not lease.path.exists())
@@ -231,9 +231,7 @@ def test_a_driver_killed_at_any_point_leaves_nothing(tc: FakeTc, survived: int) 
 
 
 @pytest.mark.parametrize("survived", range(5), ids=lambda n: f"killed after {n} commands")
-def test_after_driver_and_janitor_are_killed_clean_removes_what_there_is(
-    tc: FakeTc, state: Path, survived: int
-) -> None:
+def test_after_driver_and_janitor_are_killed_clean_removes_the_rules(tc: FakeTc, state: Path, survived: int) -> None:
     script = (
         "import os, signal; from netem import tc_apply; from tests.netem.test_tc_apply import FLOWS, janitors\n"
         "def die():\n"
@@ -251,7 +249,7 @@ def test_after_driver_and_janitor_are_killed_clean_removes_what_there_is(
     assert leases() == ()
 
 
-def test_clean_by_hand_removes_only_what_is_over_and_says_so(tc: FakeTc) -> None:
+def test_clean_removes_only_expired_leases_and_lists_them(tc: FakeTc) -> None:
     mine = Lease.take("mine", "eth9", 0x2000, 60)
     over = Lease.take("over", "eth9", 0x3000, -1)
     tc.qdiscs = [{"kind": "htb", "handle": "3000:", "root": True}]
@@ -279,7 +277,7 @@ def test_clean_keeps_the_lease_when_tc_cannot_be_read(tc: FakeTc) -> None:
     (tc.folder / "garbage").unlink()
 
 
-def test_a_device_that_is_gone_took_its_rules_along(tc: FakeTc) -> None:
+def test_the_lease_of_a_removed_device_is_dropped(tc: FakeTc) -> None:
     Lease.take("over", "eth8", 0x3000, -1)
     assert "forgot" in janitor.clean()[0]
     with pytest.raises(ShapingError, match="device eth8 does not exist"):
@@ -296,7 +294,7 @@ def test_a_lease_ends_with_its_owner_even_if_the_number_is_taken_again(state: Pa
     assert started(a_dead_process()) is None
 
 
-def test_the_lease_of_a_network_namespace_that_is_gone_is_forgotten(state: Path) -> None:
+def test_the_lease_of_a_removed_network_namespace_is_removed(state: Path) -> None:
     lease = Lease.take("a run", "eth9", 0x3000, 60)
     moved = Lease(**{**lease.__dict__, "network": 1})
     moved.path.write_text(json.dumps(moved.__dict__))
@@ -305,7 +303,7 @@ def test_the_lease_of_a_network_namespace_that_is_gone_is_forgotten(state: Path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "x"}', "\x00"])
-def test_a_file_that_is_no_lease_is_left_alone(state: Path, content: str) -> None:
+def test_a_file_that_is_not_a_lease_is_left_alone(state: Path, content: str) -> None:
     Lease.take("a run", "eth9", 0x3000, 60).drop()
     stray = state / "leases" / "stray.json"
     stray.write_text(content)

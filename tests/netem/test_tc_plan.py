@@ -56,7 +56,7 @@ def test_every_link_has_a_class_then_its_child_then_its_filters(some: list[Link]
         assert {line[-1] for line in filters} == {f"1000:{number:x}"}
         assert all(f"{flow.dst}/32" in line for line in filters)
         assert [end for line in filters for end in ("sport", "dport") if end in line] == ["sport", "dport"]
-        # A value that is not stated is whatever the kernel had before.
+        # A value that is not stated keeps the kernel's previous one.
         assert {"rate", "ceil", "burst", "cburst"} <= set(of_class)
         wanted = {"delay", "loss", "limit"} if "netem" in child else {"limit"}
         assert wanted <= set(child)
@@ -79,7 +79,7 @@ def test_a_block_of_ports_is_one_filter() -> None:
 
 
 @pytest.mark.parametrize(("first", "count"), [(7168, 3), (7169, 2), (0, 1), (7168, 0), (65536, 1)])
-def test_what_is_no_block_of_ports_is_refused(first: int, count: int) -> None:
+def test_an_invalid_block_of_ports_is_refused(first: int, count: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         Ports.block(first, count)
 

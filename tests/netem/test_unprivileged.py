@@ -1,4 +1,4 @@
-"""Without root: an ordinary user still has a WAN on loopback, and an error names what else needs root."""
+"""Without root: an ordinary user still has a WAN on loopback, and errors name the features that need root."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ NOBODY = 65534
 
 
 def as_nobody(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command as an ordinary user without any capability, who may read what the present user may."""
+    """Runs a command as an ordinary user without any capability, but with the present user's read access."""
     drop = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.geteuid() == 0 else []
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
     return subprocess.run([*drop, *argv], capture_output=True, text=True, env=environment, cwd="/", timeout=120)
@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_proxy_gives_an_ordinary_user_a_wan(home: Path) -> None:
+def test_the_proxy_emulates_a_wan_for_an_ordinary_user(home: Path) -> None:
     script = (
         "import socket, netem\n"
         "listeners = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\n"
@@ -44,12 +44,12 @@ def test_the_proxy_gives_an_ordinary_user_a_wan(home: Path) -> None:
     assert all(int(trip) >= 36 for trip in trips)
 
 
-def test_tc_is_refused_with_what_it_needs(home: Path) -> None:
+def test_tc_is_refused_with_its_requirements(home: Path) -> None:
     script = "from netem.capability import capability; print(capability().rate)"
     assert "root, or the capability CAP_NET_ADMIN" in as_nobody(sys.executable, "-c", script, home=home).stdout
 
 
-def test_each_back_end_that_was_asked_for_says_why_not(home: Path) -> None:
+def test_each_requested_back_end_is_refused_with_its_reason(home: Path) -> None:
     script = (
         "import netem\n"
         "endpoints = {'a': ('127.0.0.1', 1), 'b': ('127.0.0.1', 2)}\n"

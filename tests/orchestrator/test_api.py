@@ -1,4 +1,4 @@
-"""The programmatic surface: what `orchestrator` offers by itself, and the notebook that reads a report."""
+"""The Python API of `orchestrator`, and the notebook that reads a report."""
 
 import json
 import os

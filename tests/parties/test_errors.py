@@ -41,13 +41,13 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("error", "status", "words"), EXAMPLES, ids=lambda value: type(value).__name__)
-def test_an_error_has_its_status_and_says_what_happened(error: PartyError, status: str, words: list[str]) -> None:
+def test_an_error_has_its_status_and_message(error: PartyError, status: str, words: list[str]) -> None:
     assert error.status == status
     assert all(word in str(error) for word in words), str(error)
 
 
 @pytest.mark.parametrize("error", [error for error, _, _ in EXAMPLES], ids=lambda error: type(error).__name__)
-def test_an_error_survives_the_way_to_another_process(error: PartyError) -> None:
+def test_an_error_survives_serialisation(error: PartyError) -> None:
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is type(error)
     assert str(copy) == str(error)

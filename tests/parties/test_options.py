@@ -61,7 +61,7 @@ print(json.dumps({
     "id": cell.id,
     "record": json.loads(record.model_dump_json())["cell"]["ladder"],
     "job": job["options"]["ladder"],
-    "dealer": Plan.from_json(json.loads(json.dumps(plan.to_json()))).workload.options.ladder,
+    "dealer": Plan.from_json(json.loads(json.dumps(plan.to_json())), "full").workload.options.ladder,
     "label": info(cell)["ladder"],
     "declared label": "ladder" in BY_NAME["mpcbench_run_info"].labels,
     "documented": "How far a ladder reaches." in page(""),
@@ -70,7 +70,7 @@ print(json.dumps({
 
 
 def seen(folder: Path, text: str) -> Any:
-    """What a program with one more option makes of an experiment file."""
+    """The result of a program with one more option for an experiment file."""
     file = folder / "ladders.yaml"
     file.write_text(text, encoding="utf-8")
     asked = [sys.executable, "-c", SCRIPT, str(file)]

@@ -1,7 +1,6 @@
-"""The `crypten` engine: additive shares in Z_2^64, Beaver triples from a dealer, bit-wise comparison."""
+"""The `crypten` engine: additive shares in Z_2^64, Beaver triples from a dealer, bitwise comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from parties.engines.crypten.bounds import BOUNDS, MASKED_SCORE
 from parties.engines.crypten.communicator import LinkCommunicator
 from parties.engines.crypten.provider import DealerClient
 from parties.engines.crypten.randomness import seed_shares
+from parties.engines.crypten.selection import OneHot, flagged_rows, top_rows, top_two_levels, tournament
 from parties.metering.meter import StageMeter
 from parties.randomness import uniform
 from parties.transport.mesh import Mesh
@@ -28,13 +28,6 @@ _TRUNCATION = (
     "its local truncation is wrong, undetected, with probability |x| / 2^32 for each truncated product x (x * 2^32 in "
     "a ring of 2^64)"
 )
-
-
-@dataclass(frozen=True)
-class OneHot:
-    """A secret selection: integer shares of one-hot rows, [heads, k, candidates]."""
-
-    rows: MPCTensor
 
 
 class CrypTenEngine(Engine):
@@ -83,7 +76,7 @@ class CrypTenEngine(Engine):
 
     @eager
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
-        """Shares the weights: the client's share is a pseudo-random mask, so nothing is sent."""
+        """Shares the weights; nothing is sent, since the client's share is pseudorandom."""
         for name, shape in shapes.items():
             self._parameters[name] = self._share(None if weights is None else weights[name], shape, SERVER)
 
@@ -96,7 +89,7 @@ class CrypTenEngine(Engine):
         return tensor
 
     def constant(self, tensor: Tensor) -> MPCTensor:
-        """The client's share is the encoding, the server's zero."""
+        """The client's share is the encoding, and the server's is zero."""
         encoded = (tensor.double() * SCALE).round().long()
         return MPCTensor.from_shares(encoded if self.rank == CLIENT else torch.zeros_like(encoded))
 
@@ -131,27 +124,12 @@ class CrypTenEngine(Engine):
             rows = torch.zeros(count, table.shape[0])
             rows[torch.arange(count), torch.tensor(tokens)] = 1
         hot = self._share(rows, (count, table.shape[0]), CLIENT, precision=0)
-        return self._unscaled_matmul(hot, table)
-
-    @staticmethod
-    def _unscaled_matmul(hot: MPCTensor, values: MPCTensor) -> MPCTensor:
-        """Product with 0/1 integer shares: exact, since nothing is truncated."""
-        return hot.matmul(values)
+        return hot.matmul(table)  # exact: 0/1 integers, so nothing is truncated
 
     @eager
     def argmax(self, logits: MPCTensor) -> int | None:
         """A tournament that carries the index, which is opened to the client alone."""
-        value = logits.reshape(-1)
-        index = MPCTensor.from_shares(torch.zeros_like(value.share), precision=0) + torch.arange(value.shape[0])
-        while (n := value.shape[0]) > 1:
-            half = n // 2
-            loses = f.less_than_zero(value[:half] - value[n - half :])
-            rest = [slice(half, n - half)] if n % 2 else []
-            both = torch.stack([value.share, index.share])
-            step = loses * MPCTensor.from_shares(both[:, n - half :] - both[:, :half], precision=0)
-            larger = torch.cat([both[:, :half] + step.share, *(both[:, part] for part in rest)], dim=1)
-            value, index = MPCTensor.from_shares(larger[0]), MPCTensor.from_shares(larger[1], precision=0)
-        opened = self.communicator.reduce(index.share, CLIENT)
+        opened = self.communicator.reduce(tournament(logits.reshape(-1)), CLIENT)
         return None if opened is None else int(opened)
 
     @eager
@@ -184,7 +162,7 @@ class CrypTenEngine(Engine):
         return x.matmul(y)
 
     def to_norm(self, x: MPCTensor, *, centre: bool) -> MPCTensor:
-        """Rows, less their mean if `centre`."""
+        """The rows, minus their mean if `centre`."""
         return x - x.sum(1, keepdim=True) * (1 / x.shape[1]) if centre else x
 
     @eager
@@ -194,7 +172,7 @@ class CrypTenEngine(Engine):
 
     @eager
     def activation(self, x: MPCTensor, kind: str) -> MPCTensor:
-        """SiLU, or GELU in its tanh form for both kinds."""
+        """SiLU, or the tanh form of GELU for both of its kinds."""
         return f.silu(x) if kind == "silu" else f.gelu(x)
 
     def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
@@ -205,7 +183,7 @@ class CrypTenEngine(Engine):
     def softmax_weigh(
         self, scores: MPCTensor, combine: Callable[[MPCTensor], Program[MPCTensor]], mask: Tensor | None = None
     ) -> Program[MPCTensor]:
-        """Combines the exponentials and divides the result, which is shorter than the scores."""
+        """Combines the exponentials and divides the result, which has fewer values than the scores."""
         weights, total = yield from staged(self.meter, "softmax", self._exponentials(scores, mask))
         mixed = yield from staged(self.meter, "attend", combine(weights))
         return (yield from staged(self.meter, "softmax", self._divide(mixed, total, scores.shape[-1])))
@@ -247,18 +225,12 @@ class CrypTenEngine(Engine):
     @eager
     def keep_top(self, scores: MPCTensor, count: int) -> OneHot:
         """Compares all pairs and selects the ranks below `count`."""
-        return self._in_order(f.less_than_zero(f.ranks(scores.reshape(-1, scores.shape[-1])) - count), count)
+        return top_rows(scores.reshape(-1, scores.shape[-1]), count)
 
     @eager
     def kept_from(self, flags: MPCTensor, count: int) -> OneHot:
         """Converts fixed-point flags to integers by one comparison each."""
-        return self._in_order(f.less_than_zero(-flags), count)
-
-    @staticmethod
-    def _in_order(flags: MPCTensor, count: int) -> OneHot:
-        """Destinations by prefix sums of the flags, so that kept rows stay in order."""
-        destination = MPCTensor.from_shares(flags.share.cumsum(1), precision=0) * flags - 1
-        return OneHot(f.one_hot(destination, count))
+        return flagged_rows(f.less_than_zero(-flags), count)
 
     @eager
     def flags(self, kept: OneHot, n: int) -> MPCTensor:  # noqa: ARG002 - the rows have that length
@@ -268,43 +240,25 @@ class CrypTenEngine(Engine):
     @eager
     def compact(self, kept: OneHot, rows: Sequence[MPCTensor]) -> list[MPCTensor]:
         """One-hot product with every row."""
-        return [self._unscaled_matmul(kept.rows, row) for row in rows]
+        return [kept.fetch(row) for row in rows]
 
     @eager
     def top_clusters(
         self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> OneHot:
         """Selects coarse candidates, fetches their children, and selects among those and the orphans."""
-        heads, candidates = fine.shape
-        orphans = [i for i, parent in enumerate(parents) if parent is None]
-        one_hot_rows = MPCTensor.from_shares(
-            torch.zeros(heads, len(orphans), candidates, dtype=torch.int64), precision=0
-        )
-        one_hot_rows = one_hot_rows + torch.eye(candidates)[orphans]
-        if k_coarse:
-            survivors = f.one_hot(f.ranks(coarse), k_coarse).share
-            children = torch.zeros(heads, k_coarse, parents.count(0), candidates, dtype=torch.int64)
-            seen: dict[int, int] = {}
-            for i, parent in enumerate(parents):
-                if parent is not None:
-                    children[:, :, seen.get(parent, 0), i] = survivors[:, :, parent]
-                    seen[parent] = seen.get(parent, 0) + 1
-            joined = torch.cat([one_hot_rows.share, children.reshape(heads, -1, candidates)], dim=1)
-            one_hot_rows = MPCTensor.from_shares(joined, precision=0)
-        similarity = self._unscaled_matmul(one_hot_rows, fine.reshape(heads, candidates, 1)).reshape(heads, -1)
-        chosen = f.one_hot(f.ranks(similarity), k_fine)
-        return OneHot(chosen.matmul(one_hot_rows))
+        return top_two_levels(coarse, fine, parents, k_coarse, k_fine)
 
     @eager
     def pick(self, selected: OneHot, blocks: MPCTensor) -> MPCTensor:
         """One-hot product with the clusters of each head's group (MPCache's Pi_Gather)."""
         heads, k, candidates = selected.rows.shape
-        grouped = selected.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, candidates)
-        return self._unscaled_matmul(grouped, blocks).reshape(heads, k, blocks.shape[2])
+        grouped = OneHot(selected.rows.reshape(blocks.shape[0], heads // blocks.shape[0] * k, candidates))
+        return grouped.fetch(blocks).reshape(heads, k, blocks.shape[2])
 
 
 class StockCrypTenEngine(CrypTenEngine):
-    """CrypTen with its own generator, to compare times with; it protects no secret."""
+    """CrypTen with its own generator, for comparisons of time; it protects no secret."""
 
     trust_model = f"insecure (randomness: stock): {STOCK_IS_INSECURE}; {_TRUNCATION}"
     randomness = "stock"

@@ -1,7 +1,6 @@
 """The programs of the `fss` engine: publicly masked values, correlated randomness from a dealer, few rounds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.functions import softmax
+from parties.engines.fss.functions import masked_cache, softmax
 from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.source import Source
@@ -31,7 +30,6 @@ from parties.randomness import uniform
 T = TypeVar("T")
 
 _LOGIT_BITS = 12  # fraction bits of compared logits; fewer bits leave room for their range
-OPENED_AT_ONCE = 1 << 27  # elements of a cache per round, a gigabyte: a frame of a link has at most four
 
 
 class Computation(Engine):
@@ -94,16 +92,8 @@ class Computation(Engine):
         return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
 
     def mask_cache(self, cache: Cache) -> Program[None]:
-        """Opens an adopted cache under masks that stay: each value is opened once.
-
-        1 round per 2^27 elements, so that no frame exceeds the limit of a link.
-        """
-        named: dict[str, Additive] = cache.values()
-        masked: dict[str, Masked] = {}
-        for names in _batches({name: value.shape.numel() for name, value in named.items()}):
-            opened = yield from parallel(*(gates.open_(named[name].bounded(bounds.STATE_LIMIT)) for name in names))
-            masked |= {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
-        cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
+        """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
+        return masked_cache.mask(cache)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -298,29 +288,3 @@ class Computation(Engine):
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
         return (yield from self.softmax_weigh(cat(parts, 2), combine))
-
-
-def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Splits names, in order, into batches of at most `OPENED_AT_ONCE` elements, or of a single name."""
-    batch: list[str] = []
-    for name, size in sizes.items():
-        if batch and sum(sizes[other] for other in batch) + size > OPENED_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(name)
-    if batch:
-        yield batch
-
-
-def snapshot(cache: Cache) -> Callable[[], None]:
-    """Returns a function that restores the current content of a cache."""
-    position, kept = cache.position, _copies(cache.layers)
-
-    def restore() -> None:
-        cache.position, cache.layers = position, _copies(kept)
-
-    return restore
-
-
-def _copies(layers: Sequence[LayerCache]) -> list[LayerCache]:
-    return [replace(layer, state=dict(layer.state)) for layer in layers]

@@ -16,7 +16,7 @@ from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.receiver import MATERIAL, Receiver
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
@@ -140,7 +140,7 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = snapshot(cache)
+        restore = cache.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})

@@ -1,4 +1,4 @@
-"""The command `cost`, and what it keeps of this machine."""
+"""The command `cost`, and its calibration of this machine."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def experiment(folder: Path, engines: str = "fss", prefill: str = "shared") -> P
     return path
 
 
-def said(*arguments: Any, code: int = ExitCode.OK) -> str:
+def output_of(*arguments: Any, code: int = ExitCode.OK) -> str:
     result = CliRunner().invoke(app, ["cost", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result.output
@@ -65,7 +65,7 @@ def rows(text: str, *words: str) -> list[list[str]]:
 
 
 def test_every_cell_once_with_exact_counts_and_the_source_of_its_seconds(tmp_path: Path) -> None:
-    text = said(experiment(tmp_path, "plain, crypten, fss"))
+    text = output_of(experiment(tmp_path, "plain, crypten, fss"))
     assert len(rows(text, "fss", "exact")) == len(rows(text, "crypten", "estimate")) == 2
     cost = forecast(samples.cell(engines=["fss"], policies=["full"], seq_lens=[24])).decode
     assert all(f"{cost.rounds / 2:.0f}" in row for row in rows(text, "fss"))
@@ -74,7 +74,7 @@ def test_every_cell_once_with_exact_counts_and_the_source_of_its_seconds(tmp_pat
 
 
 def test_stages_are_printed_byte_by_byte_for_what_is_exact(tmp_path: Path) -> None:
-    text = said(experiment(tmp_path, "crypten, fss", "mpc"), "--stages")
+    text = output_of(experiment(tmp_path, "crypten, fss", "mpc"), "--stages")
     found = forecast(samples.cell(engines=["fss"], policies=["full"], seq_lens=[24], prefill="mpc"))
     for cost in (found.prefill, found.decode):
         assert cost is not None
@@ -87,8 +87,8 @@ def test_stages_are_printed_byte_by_byte_for_what_is_exact(tmp_path: Path) -> No
 def test_a_calibration_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "measure", lambda: SLOW)
     path = experiment(tmp_path)
-    assert '"weight_bytes_per_s": 1000000.0' in said("--calibrate")
-    text = said(path)
+    assert '"weight_bytes_per_s": 1000000.0' in output_of("--calibrate")
+    text = output_of(path)
     work = forecast(samples.cell(engines=["fss"], policies=["full"], seq_lens=[24])).work
     assert work is not None
     seconds = f"{work.weight_bytes / 1e6 / 2:.3g}"
@@ -96,12 +96,12 @@ def test_a_calibration_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.Monk
     assert "rule of thumb" not in text
 
 
-def test_records_of_past_runs_tell_the_compute(tmp_path: Path) -> None:
+def test_compute_is_taken_from_records_of_past_runs(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     cell = samples.cell(engines=["fss"], policies=["full"], seq_lens=[24])
     with RecordStore(tmp_path / "run") as store:
         store.append(samples.record(cell, seconds=7.0))
-    text = said(path, "--records", tmp_path / "run")
+    text = output_of(path, "--records", tmp_path / "run")
     assert rows(text, "fss", "none", "7", cell.id)
 
 
@@ -120,12 +120,12 @@ def test_without_a_calibration_there_is_none() -> None:
 def test_a_damaged_calibration_is_named_with_the_fix(tmp_path: Path, text: str) -> None:
     calibration_file().parent.mkdir(parents=True)
     calibration_file().write_text(text, encoding="latin-1")
-    message = said(experiment(tmp_path), code=ExitCode.BAD_INPUT)
+    message = output_of(experiment(tmp_path), code=ExitCode.BAD_INPUT)
     assert str(calibration_file()) in message
     assert "--calibrate" in message
 
 
-def test_speeds_that_cannot_be_are_refused() -> None:
+def test_impossible_speeds_are_refused() -> None:
     values = {"measured": samples.START, "cpu": "x", **vars(SLOW)}
     for name in vars(SLOW):
         with pytest.raises(ValueError, match=name):
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
         calibrate()
 
 
-def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
+def test_a_user_without_a_home_has_no_calibration_and_the_error_names_where_to_keep_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -152,18 +152,18 @@ def test_a_user_without_a_home_has_no_calibration_and_is_told_where_to_keep_one(
 
 @pytest.mark.parametrize("arguments", [[], ["missing.yaml"]])
 def test_no_file_or_a_wrong_one_is_bad_input(arguments: list[str]) -> None:
-    assert said(*arguments, code=ExitCode.BAD_INPUT)
+    assert output_of(*arguments, code=ExitCode.BAD_INPUT)
 
 
 def test_an_unusable_folder_of_records_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("no run")
-    assert "notes" in said(experiment(tmp_path), "--records", tmp_path / "notes", code=ExitCode.BAD_INPUT)
+    assert "notes" in output_of(experiment(tmp_path), "--records", tmp_path / "notes", code=ExitCode.BAD_INPUT)
 
 
-def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_goes_on(tmp_path: Path) -> None:
+def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_continues(tmp_path: Path) -> None:
     path = experiment(tmp_path)
     path.write_text(path.read_text().replace("[full]", "[{name: locret, head: /nowhere/x.safetensors}]"))
-    assert "/nowhere/x.safetensors" in said(path, code=ExitCode.BAD_INPUT)
+    assert "/nowhere/x.safetensors" in output_of(path, code=ExitCode.BAD_INPUT)
     dry_run = ["run", str(path), "--out", str(tmp_path / "run"), "--dry-run"]
     here = CliRunner().invoke(app, dry_run)
     assert here.exit_code == ExitCode.BAD_INPUT

@@ -75,8 +75,8 @@ def test_a_run_records_reports_and_prints_where(file: Path, tmp_path: Path, swep
     assert done.exit_code == 0, done.output
     assert len(swept) == 2
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
-    for said in ("report.html", "report.md", "online rounds", "mpcache"):
-        assert said in done.output
+    for expected in ("report.html", "report.md", "online rounds", "mpcache"):
+        assert expected in done.output
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_dry_run_prints_every_cell_with_an_estimate_and_starts_nothing(file: P
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_knows_what_is_done_and_learns_from_it(file: Path, tmp_path: Path) -> None:
+def test_a_dry_run_uses_finished_records(file: Path, tmp_path: Path) -> None:
     with RecordStore(tmp_path / "out") as store:
         store.append(samples.record(samples.cell(seq_lens=[128])))
     done = call("run", file, "--out", tmp_path / "out", "--dry-run")
@@ -155,13 +155,13 @@ def test_a_bad_experiment_is_exit_code_2_with_all_its_errors(tmp_path: Path) -> 
     path.write_text("name: x\nmodel: random:tiny-llama\nengnes: [crypten]\nseq_lens: [0]\n")
     done = call("run", path, "--out", tmp_path / "out")
     assert done.exit_code == 2
-    for said in ("engnes", "write engines", "seq_lens[0]", "prompt", "policies"):
-        assert said in done.output
+    for expected in ("engnes", "write engines", "seq_lens[0]", "prompt", "policies"):
+        assert expected in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
 
 
-def test_what_keeps_a_run_from_starting_is_exit_code_2(
+def test_errors_before_the_start_are_exit_code_2(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: list[Cell]
 ) -> None:
     monkeypatch.setattr("orchestrator.records.store.LOCK_WAIT_S", 0.5)
@@ -175,7 +175,7 @@ def test_what_keeps_a_run_from_starting_is_exit_code_2(
 
 
 @pytest.mark.slow
-def test_torn_records_are_told_and_run_again(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
+def test_corrupt_records_are_reported_and_run_again(file: Path, tmp_path: Path, swept: list[Cell]) -> None:
     call("run", file, "--out", tmp_path / "out")
     path = tmp_path / "out" / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -185,7 +185,7 @@ def test_torn_records_are_told_and_run_again(file: Path, tmp_path: Path, swept: 
     assert len(swept) == 3
 
 
-def test_report_renders_again_and_says_where(tmp_path: Path) -> None:
+def test_report_renders_again_and_prints_the_path(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(samples.record())
     done = call("report", tmp_path)

@@ -39,7 +39,7 @@ def test_the_links_of_a_preset_are_shown() -> None:
     assert "1532" in shown.output
 
 
-def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -> None:
+def test_the_printed_tc_commands_are_a_valid_shell_script(tmp_path: Path) -> None:
     shown = invoke("networks", "show", "wan", "--tc", "192.0.2.1", "192.0.2.2:7100", "--device", "ens5")
     assert shown.exit_code == 0
     assert shown.output.count("tc qdisc add dev ens5 root") == 2
@@ -50,7 +50,7 @@ def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["networks", "show", "wann"], "'wann' is not allowed; give one of none, lan, wan"),
         (["networks", "show", "wan", "--tc"], "at least two addresses"),
@@ -58,14 +58,14 @@ def test_the_tc_commands_shown_are_a_script_that_a_shell_takes(tmp_path: Path) -
         (["lab", "down", "--lab", "nope"], "nope names 0 labs"),
     ],
 )
-def test_a_bad_word_is_an_error_of_one_line(words: list[str], said: str, state: Path) -> None:
+def test_a_bad_word_is_an_error_of_one_line(words: list[str], expected: str, state: Path) -> None:
     shown = invoke(*words)
     assert shown.exit_code == 2
-    assert said in shown.stderr
+    assert expected in shown.stderr
     assert "Traceback" not in shown.output
 
 
-def test_clean_says_what_it_leaves_and_what_it_forgets(state: Path) -> None:
+def test_clean_lists_what_it_keeps_and_what_it_removes(state: Path) -> None:
     mine = Lease.take("a run", "eth77", 0x2000, 60)
     assert "left eth77: rules of run a run" in invoke("clean").output
     mine.drop()

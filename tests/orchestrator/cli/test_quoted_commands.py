@@ -44,7 +44,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
         (["walk"], "no command walk"),
     ],
 )
-def test_what_the_program_would_not_take_is_refused(command: list[str], reason: str) -> None:
+def test_invalid_commands_are_refused(command: list[str], reason: str) -> None:
     assert reason in refusal(command)
 
 

@@ -1,4 +1,4 @@
-"""docs/cli.md is what the commands say."""
+"""The page docs/cli.md is the one that the commands generate."""
 
 from typing import Any
 

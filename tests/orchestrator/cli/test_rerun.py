@@ -21,7 +21,7 @@ def command(name: str) -> Any:
 
 
 def value(name: str, hint: Any, folder: Path) -> list[str]:
-    """A value that is no option's default, as words."""
+    """A value that differs from the default of the option, as words."""
     kind = next((one for one in (bool, int, float, Path, Retry, str) if mentions(hint, one)), None)
     assert kind is not None, f"write a value for {name}: {hint}"
     words = {bool: [], int: ["7"], float: ["7.5"], Path: [str(folder / name)], Retry: [Retry.FAILED.value], str: ["x"]}

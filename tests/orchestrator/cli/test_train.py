@@ -1,4 +1,4 @@
-"""The command `train`: a real Ctrl-C, going on, and what it says of bad input."""
+"""The command `train`: a real Ctrl-C, resuming, and errors of bad input."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def words(folder: Path, *more: Any, **changes: Any) -> list[str]:
     return ["train", "locret", *(str(w) for name, value in options.items() for w in (f"--{name}", value)), *more]
 
 
-def said(arguments: list[str], code: int) -> str:
+def output_of(arguments: list[str], code: int) -> str:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result.output
@@ -38,7 +38,7 @@ def said(arguments: list[str], code: int) -> str:
 def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
     held_out = tmp_path / "held.txt"
     held_out.write_text("some other words " * 40)
-    text = said(words(tmp_path, "--held-out", str(held_out), "--seed", "3", "--width", "4"), ExitCode.OK)
+    text = output_of(words(tmp_path, "--held-out", str(held_out), "--seed", "3", "--width", "4"), ExitCode.OK)
     assert "snapkv" in text
     assert "locret" in text
     assert "48 steps in " in text
@@ -49,7 +49,7 @@ def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Path) -> None:
     (tmp_path / "cut").mkdir()
     long = {"windows": 1500}
-    said(words(tmp_path, **long), ExitCode.OK)
+    output_of(words(tmp_path, **long), ExitCode.OK)
     arguments = words(tmp_path / "cut", **long)
     program = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -58,12 +58,12 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Pat
         while not (tmp_path / "cut/heads.checkpoint").exists() and time.monotonic() < limit:
             time.sleep(0.02)
         training.send_signal(signal.SIGINT)
-        _, told = training.communicate(timeout=120)
-    assert training.returncode == ExitCode.INTERRUPTED, told
-    assert "--resume continues from the last checkpoint" in told
-    assert "Traceback" not in told
+        _, stderr = training.communicate(timeout=120)
+    assert training.returncode == ExitCode.INTERRUPTED, stderr
+    assert "--resume continues from the last checkpoint" in stderr
+    assert "Traceback" not in stderr
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["heads.checkpoint", "text.txt"]
-    said([*arguments, "--resume"], ExitCode.OK)
+    output_of([*arguments, "--resume"], ExitCode.OK)
     one, other = (load_file(folder / "heads.safetensors") for folder in (tmp_path, tmp_path / "cut"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -84,24 +84,24 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_by_name_before_anything_is_written(name: str, tmp_path: Path) -> None:
     changes, expected = BAD[name]
-    told = said(words(tmp_path, **changes), ExitCode.BAD_INPUT)
-    assert expected in " ".join(told.replace("│", " ").split())
+    message = output_of(words(tmp_path, **changes), ExitCode.BAD_INPUT)
+    assert expected in " ".join(message.replace("│", " ").split())
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 @pytest.mark.parametrize("content", [b"", b"a few words", b"\xff\xfe"])
-def test_text_that_is_empty_short_or_no_text_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_text_that_is_empty_short_or_not_utf_8_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     arguments = words(tmp_path)
     (tmp_path / "text.txt").write_bytes(content)
-    told = said(arguments, ExitCode.BAD_INPUT)
+    message = output_of(arguments, ExitCode.BAD_INPUT)
     assert (
-        "text.txt cannot be read: it is not UTF-8" in told
+        "text.txt cannot be read: it is not UTF-8" in message
         if content[:1] == b"\xff"
-        else f"text.txt has {len(content)} tokens" in told
+        else f"text.txt has {len(content)} tokens" in message
     )
 
 
 def test_an_unknown_policy_is_refused() -> None:
-    assert "'quest' is not one of" in said(
+    assert "'quest' is not one of" in output_of(
         ["train", "quest", "--model", "m", "--text", "t", "--out", "o"], ExitCode.BAD_INPUT
     )

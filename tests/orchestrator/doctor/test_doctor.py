@@ -1,4 +1,4 @@
-"""What the doctor makes of the hosts' answers."""
+"""Findings of the doctor from the replies of hosts."""
 
 import socket
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ SECONDS = st.floats(min_value=1e-4, max_value=10)
 
 @dataclass(eq=False)
 class NearHost:
-    """A host whose doctor works in this process; some verbs may be answered by others."""
+    """A host whose doctor runs in this process; the replies to some verbs may be replaced."""
 
     address: str = "127.0.0.1"
     name: str = "near"
@@ -64,7 +64,7 @@ def pair() -> Any:
         host.close()
 
 
-def test_equal_software_is_fine_whatever_the_kernel() -> None:
+def test_equal_software_is_fine_with_different_kernels() -> None:
     (found,) = software(DRIVER, {"far": {**DRIVER, "kernel": "Linux 5"}})
     assert found.verdict is Verdict.OK
     assert "torch 2.13.0" in found.found
@@ -79,9 +79,7 @@ def test_equal_software_is_fine_whatever_the_kernel() -> None:
         ("ray", None, "ray==2.60.0"),
     ],
 )
-def test_a_version_that_differs_is_named_with_both_and_the_way_to_mend_it(
-    name: str, theirs: str | None, fix: str
-) -> None:
+def test_a_version_that_differs_is_named_with_both_and_the_fix(name: str, theirs: str | None, fix: str) -> None:
     far = {key: value for key, value in {**DRIVER, name: theirs}.items() if value is not None}
     near, other = software(DRIVER, {"near": DRIVER, "far": far})
     assert near.verdict is Verdict.OK
@@ -91,7 +89,7 @@ def test_a_version_that_differs_is_named_with_both_and_the_way_to_mend_it(
     assert fix in other.fix
 
 
-def test_a_package_that_only_the_other_host_has_is_told_too() -> None:
+def test_a_package_that_only_the_other_host_has_is_reported() -> None:
     (found,) = software(DRIVER, {"far": {**DRIVER, "crypten": "0.4.1"}})
     assert found.verdict is Verdict.FIX
     assert "crypten" in found.fix
@@ -118,7 +116,7 @@ def test_a_clock_that_is_surely_off_is_to_be_fixed_and_one_that_may_be_is_not() 
     assert clock("far", Offset(LIMIT_S * 2, LIMIT_S * 3)).verdict is Verdict.NOTE
 
 
-def test_two_hosts_reach_each_other_and_the_round_trips_are_told(pair: Any) -> None:
+def test_two_hosts_reach_each_other_and_round_trips_are_reported(pair: Any) -> None:
     found = list(reach(pair, [Endpoint(host, host.address) for host in pair]))
     assert all(finding.verdict is Verdict.OK for finding in found)
     assert [finding.where for finding in found if finding.check == "reach"] == ["right > left", "left > right"]
@@ -134,7 +132,7 @@ def test_a_taken_port_is_named_with_its_role(pair: Any) -> None:
     assert "data_ports.server" in found.fix
 
 
-def test_an_address_that_no_interface_has_is_told(pair: Any) -> None:
+def test_an_address_that_no_interface_has_is_reported(pair: Any) -> None:
     (found,) = reach(pair, [Endpoint(pair[0], "192.0.2.77")])
     assert found.verdict is Verdict.FIX
     assert "--node-ip-address" in found.fix
@@ -143,7 +141,7 @@ def test_an_address_that_no_interface_has_is_told(pair: Any) -> None:
 def test_an_unreachable_pair_is_the_only_one_to_fix(pair: Any) -> None:
     with socket.create_server(("127.0.0.3", 0)) as closed:
         address = closed.getsockname()
-    pair[1].instead["listen"] = {"address": address}  # it listens, and nobody gets through
+    pair[1].instead["listen"] = {"address": address}  # it listens and cannot be reached
     found = [one for one in reach(pair, [Endpoint(host, host.address) for host in pair]) if one.check == "reach"]
     assert {one.where: one.verdict for one in found} == {"right > left": Verdict.OK, "left > right": Verdict.FIX}
     (broken,) = (one for one in found if one.verdict is Verdict.FIX)
@@ -151,7 +149,7 @@ def test_an_unreachable_pair_is_the_only_one_to_fix(pair: Any) -> None:
     assert "left" in broken.fix
 
 
-def test_a_host_that_falls_silent_is_to_fix_and_ends_nothing(pair: Any) -> None:
+def test_a_host_that_does_not_answer_is_reported_and_ends_nothing(pair: Any) -> None:
     pair[0].instead["rtt"] = Unanswered("no answer from left: ActorDiedError")
     found = list(reach(pair, [Endpoint(host, host.address) for host in pair]))
     (broken,) = (one for one in found if one.verdict is Verdict.FIX)
@@ -159,7 +157,7 @@ def test_a_host_that_falls_silent_is_to_fix_and_ends_nothing(pair: Any) -> None:
     assert "ActorDiedError" in broken.found
 
 
-def test_a_cell_needs_what_a_like_one_took_where_that_is_more_than_its_weights() -> None:
+def test_a_cell_needs_the_memory_of_a_similar_one_if_that_exceeds_its_weights() -> None:
     cell = samples.cell()
     bound, source = need(cell, 10**6, ["client", "server"], [])
     assert bound == needed_bytes(10**6, 2)
@@ -190,7 +188,7 @@ def test_memory_is_held_against_the_most_demanding_cell(
     assert bare.verdict is Verdict.NOTE
 
 
-def test_disk_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+def test_free_disk_space_is_that_of_the_nearest_existing_folder(tmp_path: Path) -> None:
     assert disk(tmp_path / "new" / "run", 3, []).verdict is Verdict.OK
     full = disk(tmp_path, 10**18 // RECORD_BYTES, [])
     assert full.verdict is Verdict.FIX
@@ -200,7 +198,7 @@ def test_disk_room_is_asked_of_the_nearest_folder_that_exists(tmp_path: Path) ->
     assert disk(file / "run", 1, []).verdict is Verdict.FIX
 
 
-def test_what_a_run_refuses_to_go_on_with_is_to_fix(tmp_path: Path) -> None:
+def test_inputs_that_a_run_would_refuse_are_reported(tmp_path: Path) -> None:
     asked = samples.experiment()
     assert records(tmp_path / "new", asked).verdict is Verdict.OK
     assert not (tmp_path / "new").exists()

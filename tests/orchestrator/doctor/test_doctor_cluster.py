@@ -64,7 +64,7 @@ def test_two_equal_nodes_are_fine_in_every_ordered_pair(two_nodes: None, tmp_pat
     assert len({row["where"] for row in rows(found, "reach")}) == 2
 
 
-def test_a_taken_port_is_found_where_its_party_will_sit(two_nodes: None, tmp_path: Path) -> None:
+def test_a_taken_port_is_found_on_the_node_of_its_party(two_nodes: None, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - whatever address the node has
         port = taken.getsockname()[1]
         found = examined(written(tmp_path, data_ports={"server": port}), "--out", tmp_path, code=1)
@@ -75,7 +75,7 @@ def test_a_taken_port_is_found_where_its_party_will_sit(two_nodes: None, tmp_pat
     assert len(rows(again, "reach")) == 3
 
 
-def test_links_that_cannot_be_made_say_why_and_how_to_get_them(two_nodes: None, tmp_path: Path) -> None:
+def test_unsupported_links_are_reported_with_reason_and_fix(two_nodes: None, tmp_path: Path) -> None:
     found = examined(written(tmp_path, networks=["none", "wan"]), "--out", tmp_path, code=1)
     (broken,) = (row for row in found if row["verdict"] == "fix")
     assert (broken["check"], broken["where"]) == ("links", "wan")
@@ -92,7 +92,7 @@ def test_a_gpu_that_ray_offers_and_torch_cannot_use_is_found(two_nodes: None, tm
     assert "gpu: false" in rows(found, "gpu")[0]["fix"]
 
 
-def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path) -> None:
+def test_the_default_output_is_a_table_and_a_list_of_fixes(two_nodes: None, tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - whatever address the node has
         file = written(tmp_path, data_ports={"client": taken.getsockname()[1]})
         result = CliRunner().invoke(app, ["doctor", str(file), "--out", str(tmp_path)])
@@ -104,7 +104,7 @@ def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--address", "nowhere"], "host:port"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
@@ -112,11 +112,11 @@ def test_a_person_reads_a_table_and_what_to_fix(two_nodes: None, tmp_path: Path)
         (["--out", __file__], "cannot read"),
     ],
 )
-def test_bad_input_is_refused(arguments: list[str], told: str) -> None:
+def test_bad_input_is_refused(arguments: list[str], expected: str) -> None:
     ray.shutdown()
     result = CliRunner().invoke(app, ["doctor", *arguments])
     assert result.exit_code == 2
-    assert told in result.output
+    assert expected in result.output
 
 
 def test_this_machine_alone_needs_no_cluster_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

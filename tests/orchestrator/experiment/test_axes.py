@@ -1,4 +1,4 @@
-"""Which cells an experiment has: linked axes, exclusions, warm-up, order."""
+"""The cells of an experiment: linked axes, exclusions, warm-up, order."""
 
 import random
 from itertools import pairwise
@@ -18,13 +18,13 @@ def points(**changes: Any) -> list[tuple[str, str, int, str]]:
     return [(cell.network.name, cell.engine.name, cell.seq_len, cell.policy.name) for cell in cells]
 
 
-def told(**changes: Any) -> str:
+def message(**changes: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         samples.experiment(**changes)
     return "\n".join(map(str, problems_of(caught.value, Experiment)))
 
 
-def test_linked_axes_walk_together() -> None:
+def test_linked_axes_advance_together() -> None:
     found = points(networks=["lan", "wan"], seq_lens=[128, 256], linked=[["networks", "seq_lens"]], policies=["full"])
     assert found == [("lan", "crypten", 128, "full"), ("wan", "crypten", 256, "full")]
 
@@ -38,13 +38,13 @@ def test_an_exclusion_needs_every_axis_that_it_names() -> None:
     ]  # fmt: skip
 
 
-def test_a_policy_is_excluded_by_name_or_by_what_it_changed() -> None:
+def test_a_policy_is_excluded_by_name_or_by_its_label() -> None:
     policies = [{"name": "mpcache", "select": 0.1}, "mpcache", "full"]
     assert len(points(policies=policies, exclude=[{"policy": "mpcache"}])) == 3
     assert len(points(policies=policies, exclude=[{"policy": "mpcache(select=0.1)"}])) == 6
 
 
-def test_warm_up_runs_come_first_and_are_told_apart() -> None:
+def test_warm_up_runs_come_first_and_are_distinguished() -> None:
     cells = expand(samples.experiment(seq_lens=[128], policies=["full"], warmup=1, repeats=2))
     assert [(cell.warmup, cell.repeat) for cell in cells] == [(True, 0), (False, 0), (False, 1)]
     assert len({cell.id for cell in cells}) == 3
@@ -70,7 +70,7 @@ def test_blocks_of_equal_network_and_engine_stay_whole_and_are_shuffled_by_the_s
         assert warm == sorted(warm, reverse=True)
 
 
-def test_the_order_does_not_touch_the_generator_of_others() -> None:
+def test_the_order_leaves_the_global_generator_alone() -> None:
     random.seed(3)
     before = random.getstate()
     schedule(expand(samples.experiment()), 1)
@@ -78,7 +78,7 @@ def test_the_order_does_not_touch_the_generator_of_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"linked": [["networks", "lengths"]]}, r"linked[0][1]: 'lengths'; allowed: axes networks"),
         ({"linked": [["networks", "seq_lens"]]}, "networks has 1, seq_lens has 3"),
@@ -95,5 +95,5 @@ def test_the_order_does_not_touch_the_generator_of_others() -> None:
         ({"order": "random"}, "order: 'random'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
-    assert said.replace("axes", "axes") in told(**changes).replace("axes", "axes")
+def test_invalid_axes_are_refused_by_name(changes: dict[str, Any], expected: str) -> None:
+    assert expected in message(**changes)

@@ -52,11 +52,11 @@ def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
         {"seed": 1},
     ],
 )
-def test_whatever_can_change_a_measurement_changes_the_id(changes: dict[str, Any]) -> None:
+def test_every_option_that_changes_a_measurement_changes_the_id(changes: dict[str, Any]) -> None:
     assert samples.cell(**changes).id != samples.cell().id
 
 
-def test_what_cannot_change_a_measurement_leaves_the_id() -> None:
+def test_other_options_leave_the_id() -> None:
     patient = samples.cell(timeout_s=5, cell_timeout_s=50, data_ports={"client": 7101}, show_text=True)
     assert patient.id == samples.cell().id
 
@@ -72,7 +72,7 @@ def test_ids_stay_the_same_between_versions() -> None:
     assert samples.cell().id == "8220b9017754664c"
 
 
-def test_crypten_is_private_in_an_experiment_unless_it_says_stock() -> None:
+def test_crypten_is_private_in_an_experiment_unless_stock_is_chosen() -> None:
     named, private, stock = (
         samples.cell(engines=[e]) for e in ("crypten", {"name": "crypten", "randomness": "private"}, STOCK)
     )
@@ -107,7 +107,7 @@ def test_a_cell_survives_json_with_its_id(seq_len: int, seed: int, keep: float) 
     assert again.id == cell.id
 
 
-def test_a_cell_reads_as_a_few_words() -> None:
+def test_a_cell_has_a_short_label() -> None:
     cells = expand(samples.experiment(policies=[{"name": "mpcache", "select": 0.1}], seq_lens=[128], repeats=2))
     assert str(cells[1]) == "crypten mpcache(select=0.1) 128 tokens, network none, repeat 1"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.comparison import COSTS, choose_comparison, token_seconds
 from orchestrator.experiment.link_time import wall_seconds
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.predict.forecast import forecast
 from orchestrator.predict.prediction import predict
@@ -19,7 +19,7 @@ from parties.options import Comparison
 from tests.helpers.samples import experiment
 
 
-def links(delay_ms: float, dealer_mbit: float) -> Network:
+def links(delay_ms: float, dealer_mbit: float) -> ResolvedNetwork:
     thin = {"rate_mbit": dealer_mbit, "delay_ms": delay_ms}
     network: Any = parse_network(
         {"name": "mine", "rate_mbit": 10_000, "delay_ms": delay_ms, "pairs": {"dealer>server": thin}}
@@ -40,13 +40,13 @@ def test_usual_links_are_slow_by_their_delay(preset: str, offline: str) -> None:
     assert choose_comparison(network, offline) == "dcf"
 
 
-def test_a_thin_link_from_the_dealer_asks_for_little_material() -> None:
+def test_a_slow_link_from_the_dealer_selects_little_randomness() -> None:
     assert choose_comparison(links(0.1, 50), "streamed") == "prefix"
     assert choose_comparison(links(20.0, 50), "streamed") == "dcf"
 
 
 @given(st.floats(0, 200), st.floats(1, 10_000), st.sampled_from(["streamed", "stored"]))
-def test_more_delay_never_asks_for_more_rounds_and_a_thinner_link_never_for_more_material(
+def test_more_delay_never_selects_more_rounds_and_a_slower_link_never_more_randomness(
     delay_ms: float, mbit: float, offline: str
 ) -> None:
     rounds = [COSTS[choose_comparison(links(delay, mbit), offline)].rounds for delay in (delay_ms, delay_ms + 5)]
@@ -88,7 +88,7 @@ def test_auto_is_resolved_for_each_network_before_the_cell_has_its_id() -> None:
     assert forced[0].id != cells[0].id
 
 
-def test_stored_material_is_another_cell_of_fss_and_nothing_to_crypten() -> None:
+def test_stored_randomness_is_another_cell_of_fss_and_changes_nothing_for_crypten() -> None:
     fss, crypten = (
         [expand(experiment(engines=[engine], offline=offline))[0] for offline in ("streamed", "stored")]
         for engine in ("fss", "crypten")

@@ -34,10 +34,10 @@ def name(path: Path) -> str:
 def toy(path: Path, folder: Path, changes: dict[str, Any]) -> Path:
     """A copy whose prompt files are where they were, seen from it."""
     shutil.copytree(path.parent, folder, dirs_exist_ok=True)
-    told = yaml.safe_load(path.read_text()) | changes
-    told.pop("exclude", None)  # names lengths that the copy has not
+    content = yaml.safe_load(path.read_text()) | changes
+    content.pop("exclude", None)  # names lengths that the copy lacks
     copy = folder / "toy.yaml"
-    copy.write_text(yaml.safe_dump(told))
+    copy.write_text(yaml.safe_dump(content))
     return copy
 
 
@@ -73,7 +73,7 @@ def test_a_study_runs(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=name)
-def test_its_header_says_how_to_run_it(path: Path) -> None:
+def test_its_header_quotes_the_command_that_runs_it(path: Path) -> None:
     commands = quoted(path.read_text())
     assert commands, "the header quotes no command"
     for arguments in commands:

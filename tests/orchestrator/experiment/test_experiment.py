@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from netem import Link
 from orchestrator.experiment.experiment import Experiment, load_experiment
 from orchestrator.experiment.problems import ConfigError, Problem, problems_of
 from orchestrator.quality.study import load_study
@@ -111,18 +112,18 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
         ({"Model": "x"}, "Model", "model"),
     ],
 )
-def test_a_misspelt_name_is_answered_with_the_closest_one(
+def test_a_misspelt_name_gets_the_closest_one_as_suggestion(
     tmp_path: Path, changes: dict[str, Any], path: str, fix: str
 ) -> None:
     assert problems(tmp_path, **changes)[path].fix == f"write {fix}"
 
 
 @pytest.mark.parametrize("key", ["port", "store", "context", "include", "prompt_len", "shape_of_things", "rtt_ms"])
-def test_a_key_that_is_no_misspelling_is_answered_with_no_other_key(tmp_path: Path, key: str) -> None:
+def test_an_unrelated_key_gets_no_suggestion(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
 
 
-def test_an_unknown_value_of_a_link_is_answered_with_no_other_value(tmp_path: Path) -> None:
+def test_an_unknown_value_of_a_link_gets_no_suggestion(tmp_path: Path) -> None:
     found = problems(tmp_path, networks=[{"name": "a", "mtu": 9000, "duplex": True, "delay_ms": 20_000}])
     assert {problem.fix for problem in found.values()} == {"correct the value, or take it out"}
 
@@ -212,7 +213,7 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "a mapping"),
         (b"- a\n- b\n", "a mapping"),
@@ -223,10 +224,12 @@ def test_relative_paths_start_at_the_file_then_at_the_working_directory(
         (b"name: !!python/object/apply:os.system [ls]\n", "a tag (!…)"),
     ],
 )
-def test_a_file_that_is_no_experiment_says_why(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
         load_experiment(path)
     assert str(path) in str(caught.value)
 
@@ -256,7 +259,7 @@ DIARY = "Dear diary, my pin is 0417 and nobody may know"
         417,
     ],
 )
-def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: object) -> None:
+def test_a_prompt_in_place_of_a_path_is_never_shown(tmp_path: Path, prompt: object) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, prompt=prompt)
     assert all(problem.path.startswith("prompt") for problem in caught.value.problems)
@@ -265,7 +268,7 @@ def test_a_prompt_where_a_path_belongs_is_never_shown(tmp_path: Path, prompt: ob
         assert part not in repr(caught.value.problems)
 
 
-def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_path: Path) -> None:
+def test_a_prompt_where_a_path_belongs_is_distinguished_from_a_wrong_path(tmp_path: Path) -> None:
     pasted = str(problems(tmp_path, prompt={"text_file": DIARY})["prompt.text_file"])
     assert pasted.startswith("prompt.text_file: a path is expected, this looks like the text itself; ")
     assert "write it to a file" in pasted
@@ -295,7 +298,7 @@ def test_a_prompt_where_a_path_belongs_is_told_from_a_path_that_is_wrong(tmp_pat
         f"name: \x07\nprompt: {DIARY}",
     ],
 )
-def test_a_file_that_is_no_experiment_is_not_repeated(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_not_quoted(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -311,7 +314,7 @@ def test_paths_that_cannot_be_looked_up_are_named_with_their_key(
         for key, changes in (("model", {"model": value}), ("prompt.text_file", {"prompt": {"text_file": value}})):
             assert list(problems(tmp_path, **changes)) == [key]
     assert "home folder" in problems(tmp_path, model="~no-such-user/model")["model"].allowed
-    # Root may look into every folder, so the system's refusal is put in its mouth.
+    # Root may look into every folder, so the refusal is simulated.
     monkeypatch.setattr(Path, "exists", refuse)
     found = problems(tmp_path, model="m/odel", prompt={"text_file": "locked/prompt.txt"})
     assert all("Permission denied" in found[key].reason for key in ("model", "prompt.text_file"))
@@ -334,7 +337,7 @@ def test_a_byte_order_mark_before_an_experiment(tmp_path: Path) -> None:
     assert load_experiment(path).name == "quickstart"
 
 
-def test_a_missing_file_and_a_folder_say_why(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_experiment(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -363,8 +366,8 @@ def test_networks_are_resolved_for_every_ordered_pair_of_the_protocol() -> None:
     )
     (network,) = experiment.networks
     assert len(network.pairs) == 6
-    assert network.pairs["client>server"] == {"rate_mbit": 9, "delay_ms": 5, "jitter_ms": 0, "loss_pct": 0}
-    assert network.pairs["server>client"]["rate_mbit"] is None
+    assert network.link("client", "server") == Link(rate_mbit=9, delay_ms=5)
+    assert network.link("server", "client") == Link(delay_ms=5)
     assert network.profile().rtt_ms("client", "dealer") == 10
 
 

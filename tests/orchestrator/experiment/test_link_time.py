@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.experiment.link_time import PhaseCost, dealing_seconds, link_seconds, stored_seconds, wall_seconds
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 
 ASYMMETRIC = {
     "name": "uneven", "rate_mbit": 100, "delay_ms": 10,
@@ -13,9 +13,9 @@ ASYMMETRIC = {
 }  # fmt: skip
 
 
-def network(given: Any = ASYMMETRIC) -> Network:
+def network(given: Any = ASYMMETRIC) -> ResolvedNetwork:
     found = parse_network(given)
-    assert isinstance(found, Network)
+    assert isinstance(found, ResolvedNetwork)
     return found
 
 
@@ -24,13 +24,13 @@ def cost(rounds: float = 0, sent: tuple[float, float] = (0, 0), dealt: tuple[flo
                      dict(zip(("client", "server"), dealt, strict=True)))  # fmt: skip
 
 
-def test_a_round_of_fss_takes_the_longer_way_once_and_bytes_the_slower_one() -> None:
+def test_a_round_of_fss_takes_the_longer_delay_and_bytes_the_slower_rate() -> None:
     asked = cost(100, (5e6, 10e6), (1e6, 2e6))
     assert link_seconds(asked, network(), "fss") == pytest.approx(100 * 0.030 + 5e6 * 8 / 10e6)
     assert dealing_seconds(asked, network()) == pytest.approx(2e6 * 8 / 1e6)
 
 
-def test_a_round_of_crypten_takes_the_way_to_the_dealer_and_back() -> None:
+def test_a_round_of_crypten_includes_a_round_trip_to_the_dealer() -> None:
     assert link_seconds(cost(100), network(), "crypten") == pytest.approx(100 * 0.020)
 
 

@@ -11,7 +11,7 @@ def test_the_page_in_the_repository_is_the_one_that_the_models_make() -> None:
     assert PAGE.read_text() == page(example.read_text()), "run python -m orchestrator.experiment.reference_page"
 
 
-def test_every_key_policy_and_parameter_is_told() -> None:
+def test_every_key_policy_and_parameter_is_documented() -> None:
     text = page("")
     for name, field in Experiment.model_fields.items():
         assert f"| `{name}` |" in text
@@ -24,7 +24,7 @@ def test_every_key_policy_and_parameter_is_told() -> None:
             assert len(row.split("|")[3].split()) > 3, f"{name}.{parameter} has no meaning"
 
 
-def test_a_meaning_that_runs_over_several_lines_is_told_whole() -> None:
+def test_a_description_of_several_lines_is_complete() -> None:
     docstring = "Keeps rows.\n\nAttributes:\n    head: the path\n        of a file.\n    bits: one to\n        eight.\n"
     assert attributes(docstring) == {"head": "the path of a file.", "bits": "one to eight."}
     for section in page("").split("\n## `networks`")[0].split("\n### ")[1:]:
@@ -32,7 +32,7 @@ def test_a_meaning_that_runs_over_several_lines_is_told_whole() -> None:
         assert all(cell.endswith((".", "`")) for cell in cells if cell), cells
 
 
-def test_bounds_are_told() -> None:
+def test_bounds_are_documented() -> None:
     text = page("")
     assert "list of whole number from 2" in text
     assert "`private` or `client`" in text

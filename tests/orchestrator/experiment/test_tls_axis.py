@@ -1,4 +1,4 @@
-"""Networks with `+tls`: the same links and counts, other cells, and parties that take nobody without a certificate."""
+"""Networks with `+tls`: the same links and counts, other cells, and parties that refuse peers without a certificate."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.actors import PartyActor
 from orchestrator.run.placement import ROLES
 from parties.transport.tls import Authority
@@ -20,9 +20,9 @@ from tests.helpers.fake_party import FakeParty
 from tests.helpers.sweeping import sweep_in
 
 
-def network(given: object) -> Network:
+def network(given: object) -> ResolvedNetwork:
     parsed = parse_network(given)
-    assert isinstance(parsed, Network)
+    assert isinstance(parsed, ResolvedNetwork)
     return parsed
 
 
@@ -57,13 +57,13 @@ def test_a_network_is_read_as_it_was_written(name: str) -> None:
         ({"name": "lan+tls", "delay_ms": 5, "tls": True}, "a name that no preset has"),
     ],
 )
-def test_a_bad_network_is_refused_by_what_is_wrong(given: object, words: str) -> None:
+def test_a_bad_network_is_refused_with_the_reason(given: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         samples.experiment(networks=[given])
 
 
 def joined(stranger: str = "") -> dict[str, dict[str, Any]]:
-    """What the actors tell who connect with certificates of one run, but for a stranger."""
+    """The results of actors that connect with certificates of one run, except for a stranger."""
     actors = {role: PartyActor(role, 4, f"{FakeParty.__module__}:FakeParty") for role in ROLES}
     authority = Authority()
     for role, actor in actors.items():
@@ -73,21 +73,21 @@ def joined(stranger: str = "") -> dict[str, dict[str, Any]]:
     addresses = {role: actor.open("127.0.0.1", 0, "session", 5.0)["address"] for role, actor in actors.items()}
     peers = {role: {peer: at for peer, at in addresses.items() if peer != role} for role in ROLES}
     with ThreadPoolExecutor(len(ROLES)) as pool:
-        told = dict(zip(ROLES, pool.map(lambda role: actors[role].connect(peers[role]), ROLES), strict=True))
+        results = dict(zip(ROLES, pool.map(lambda role: actors[role].connect(peers[role]), ROLES), strict=True))
     for actor in actors.values():
         assert actor.close() == {}
-    return told
+    return results
 
 
 def test_parties_of_one_run_connect() -> None:
     assert joined() == {role: {} for role in ROLES}
 
 
-def test_a_party_with_another_runs_certificate_joins_nobody() -> None:
-    told = joined(stranger="dealer")
-    assert all("error" in answer for answer in told.values())
-    assert told["dealer"]["error"]["status"] == "config_error"
-    assert "no TLS with" in told["dealer"]["error"]["message"]
+def test_a_party_with_another_runs_certificate_is_refused() -> None:
+    results = joined(stranger="dealer")
+    assert all("error" in answer for answer in results.values())
+    assert results["dealer"]["error"]["status"] == "config_error"
+    assert "no TLS with" in results["dealer"]["error"]["message"]
 
 
 @pytest.mark.ray
@@ -111,7 +111,7 @@ def test_a_cell_sends_and_waits_for_the_same_with_tls(tmp_path: Path) -> None:
         assert record.error is None
         assert record.check is not None
         assert record.check.max_abs_logit_error < 0.1  # a random model's best two tokens may be nearer to each other
-    # the kernel counts what others send over loopback, too
+    # the kernel also counts foreign traffic over loopback
     one, other = ([w for w in record.warnings if "the kernel of" not in w] for record in (plain, secured))
     assert one == other
     assert plain.totals is not None

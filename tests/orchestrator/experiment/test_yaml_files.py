@@ -21,13 +21,13 @@ from orchestrator.experiment.yaml_files import MOST_CHARACTERS, DocumentError, p
         ("\ufeffa: 1\n", {"a": 1}),
     ],
 )
-def test_merges_are_flattened_and_a_key_of_ones_own_wins(text: str, found: object) -> None:
+def test_merges_are_flattened_and_explicit_keys_take_precedence(text: str, found: object) -> None:
     read = parse(text)
     assert found in (read, list(read.values())[-1])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("name: a\nmodel: {{ model }}\n", "line 2: a key must be text, and this one is a mapping; quote"),
         ("seq_lens: [{{ a }}, 64]\n", "line 1: a key must be text, and this one is a mapping; quote"),
@@ -55,14 +55,14 @@ def test_merges_are_flattened_and_a_key_of_ones_own_wins(text: str, found: objec
         ("[" * 5000, "nested too deeply"),
     ],
 )
-def test_what_is_not_yaml_is_refused_with_its_line(text: str, said: str) -> None:
+def test_invalid_yaml_is_refused_with_its_line(text: str, expected: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("way", ["[{}]", "{{<<: [{}]}}"])
-def test_aliases_that_grow_beyond_measure_are_refused_before_they_are_followed(way: str) -> None:
+def test_exponentially_growing_aliases_are_refused_before_they_are_expanded(way: str) -> None:
     lines = ["a: &a {x: 1}"]
     lines += [f"{new}: &{new} " + way.format(", ".join([f"*{old}"] * 10)) for old, new in pairwise("abcdefghijkl")]
     with pytest.raises(DocumentError, match="more than 100,000 values once aliases are followed"):
@@ -103,7 +103,7 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "the file: nothing; allowed: a mapping with the keys a, b"),
         (b"# only a comment\n", "the file: nothing; allowed: a mapping"),
@@ -113,9 +113,9 @@ def test_no_message_quotes_the_file(tmp_path: Path, text: str) -> None:
         (b"a: " + b"x" * MOST_CHARACTERS, "the file: more than 1,000,000 characters"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_mapping(path, ["a", "b"], "docs/experiments.md")
-    assert said in str(caught.value)
+    assert expected in str(caught.value)

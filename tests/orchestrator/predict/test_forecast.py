@@ -17,7 +17,7 @@ def test_stages_sum_to_the_totals_of_both_parties() -> None:
             assert sum(stage.sent[role] for stage in cost.stages) == cost.sent[role] > 0
 
 
-def test_what_a_cell_costs_does_not_depend_on_its_links_or_repeats() -> None:
+def test_the_cost_of_a_cell_does_not_depend_on_its_links_or_repeats() -> None:
     cells = [fss(networks=[network], repeats=2) for network in ("none", "wan")]
     assert forecast(cells[0]) is forecast(cells[1])
 
@@ -35,7 +35,7 @@ def test_logits_to_the_client_cost_the_server_one_message_instead_of_a_tournamen
     assert sum(client.dealt.values()) < sum(private.dealt.values())
 
 
-def test_only_fss_is_exact_and_only_a_walk_knows_the_prompt() -> None:
+def test_only_fss_is_exact_and_only_a_dry_run_covers_the_prompt() -> None:
     assert forecast(fss()).exact
     assert forecast(fss(prefill="mpc")).prefill is not None
     assert forecast(fss()).prefill is None
@@ -43,7 +43,7 @@ def test_only_fss_is_exact_and_only_a_walk_knows_the_prompt() -> None:
     assert forecast(samples.cell(prefill="mpc")).prefill is None
 
 
-def test_how_signs_are_found_changes_rounds_and_material() -> None:
+def test_the_comparison_protocol_changes_rounds_and_randomness() -> None:
     dcf, carry = (forecast(fss(comparison=comparison)).decode for comparison in ("dcf", "prefix"))
     assert dcf.rounds < carry.rounds
     assert dcf.dealt["client"] > carry.dealt["client"] == 24

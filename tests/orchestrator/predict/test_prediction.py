@@ -33,7 +33,7 @@ MEASURED = [
 
 
 @pytest.mark.parametrize(("model", "policy", "seq_len", "online", "rounds", "dealt"), MEASURED)
-def test_the_formula_comes_close_to_what_was_measured(
+def test_the_formula_is_close_to_the_measurement(
     model: str, policy: str, seq_len: int, online: int, rounds: int, dealt: int
 ) -> None:
     guess = predict(samples.cell(model=model, policies=[policy], seq_lens=[seq_len]))
@@ -51,7 +51,7 @@ def test_longer_prompts_cost_no_less_with_the_full_cache(seq_len: int, more: int
 
 
 @given(st.integers(2, 1900), st.sampled_from(["full", "mpcache"]), st.sampled_from(["private", "client"]))
-def test_every_cell_has_a_positive_predict(seq_len: int, policy: str, argmax: str) -> None:
+def test_every_cell_has_a_positive_prediction(seq_len: int, policy: str, argmax: str) -> None:
     guess = predict(samples.cell(seq_lens=[seq_len], policies=[policy], argmax=argmax))
     assert guess.seconds > guess.seconds_per_token > 0
     assert guess.online_bytes > 0
@@ -79,7 +79,7 @@ def test_fss_is_predicted_by_its_exact_counts() -> None:
 
 @settings(deadline=None, max_examples=5)
 @given(st.integers(COUNTED_TOKENS + 1, 24))
-def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_asked_for(new_tokens: int) -> None:
+def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_requested(new_tokens: int) -> None:
     cell = fss(new_tokens=new_tokens)
     scaled, whole = predict(cell), predict(cell, most=None)
     assert scaled.counts is not None
@@ -90,7 +90,7 @@ def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_asked_for(new
     assert scaled.seconds == pytest.approx(whole.seconds, rel=0.1)
 
 
-def test_a_slow_dealer_is_what_a_token_waits_for() -> None:
+def test_a_slow_dealer_determines_the_time_per_token() -> None:
     thin = {"name": "thin", "pairs": {"dealer>server": {"rate_mbit": 0.1}}}
     cell = samples.cell(engines=["fss"], seq_lens=[24], networks=[thin])
     dealt = forecast(cell).decode.dealt["server"]
@@ -121,7 +121,7 @@ def test_local_work_of_a_similar_record_is_scaled_by_bytes() -> None:
     assert ratio > 1
 
 
-def test_a_record_teaches_cells_on_other_links_what_its_own_links_do_not_explain() -> None:
+def test_local_work_of_a_record_is_used_for_cells_on_other_links() -> None:
     near, far = fss(), fss(networks=["wan"])
     record = samples.record(far, seconds=50.0)
     links = link_seconds(forecast(far).decode, far.network, "fss")
@@ -145,12 +145,12 @@ def test_the_nearest_record_of_the_same_policy_is_taken(seq_len: int, policy: st
 
 
 @pytest.mark.parametrize("other", [{"engines": ["plain"]}, {"model": "random:tiny-gpt2"}, {"argmax": "client"}])
-def test_records_of_another_setting_teach_nothing(other: dict[str, Any]) -> None:
+def test_records_of_another_setting_are_ignored(other: dict[str, Any]) -> None:
     past = [samples.record(samples.cell(**other)), samples.failure()]
     assert predict(samples.cell(), past).source == "rule of thumb"
 
 
-def test_a_record_of_a_prompt_inside_mpc_tells_how_long_another_one_takes() -> None:
+def test_a_record_of_a_prompt_inside_mpc_predicts_another_one() -> None:
     cell, longer = (samples.cell(prefill="mpc", seq_lens=[n]) for n in (128, 512))
     totals = samples.record().totals
     assert totals is not None
@@ -161,7 +161,7 @@ def test_a_record_of_a_prompt_inside_mpc_tells_how_long_another_one_takes() -> N
     assert predict(longer, [record]).prompt_seconds > 5.0 * 511 / 127
 
 
-def test_a_calibration_counts_where_no_record_is_similar_and_only_for_a_cpu() -> None:
+def test_a_calibration_is_used_without_a_similar_record_and_only_for_a_cpu() -> None:
     slow = Calibration(
         measured=samples.START, cpu="x", weight_bytes_per_s=1e6, cipher_bytes_per_s=1e9, comparison_levels_per_s=1e9,
         look_up_bytes_per_s=1e9, seconds_per_round=1e-9,
@@ -182,7 +182,7 @@ def texts(table: Table, column: str) -> list[str]:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_the_dry_run_the_costs_and_the_frontier_show_the_same_answer(learned: bool) -> None:
+def test_the_dry_run_the_costs_and_the_frontier_show_the_same_prediction(learned: bool) -> None:
     cell = fss(policies=["full"], new_tokens=1, networks=["wan"])
     past = [samples.record(fss(seq_lens=[30], policies=["full"]), seconds=3.0)] if learned else []
     expected = predict(cell, past)

@@ -1,4 +1,4 @@
-"""A prompt is one text however it is cut, and an answer ends where the text ends."""
+"""A prompt is tokenised as one text, and an answer ends where the text ends."""
 
 import json
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def test_the_prompt_is_one_text_with_one_leading_token(template: str, question: 
         assert len(cut.after) == 1
 
 
-def test_a_question_gets_no_space_of_its_own() -> None:
+def test_no_space_is_added_before_a_question() -> None:
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "▁b": 1, "?": 2, "▁": 3, "▁?": 4}, "▁"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [tokenizers.pre_tokenizers.Split("?", "isolated"), Metaspace(prepend_scheme="first")]
@@ -85,14 +85,14 @@ def test_the_leading_token_survives_a_cut() -> None:
     assert cut.after == tuple(BYTES.encode("abcd"))
 
 
-def said(text: Sequence[int], stop: str = "", ends: Sequence[int] = ()) -> list[int]:
-    """What is scored when the model would say a text, token after token."""
+def generated(text: Sequence[int], stop: str = "", ends: Sequence[int] = ()) -> list[int]:
+    """The scored answer of a model that generates a text, token by token."""
     scored: list[str] = []
     turns = iter(text)
 
     def step(token: int) -> Tensor:
         logits = torch.zeros(256)
-        logits[65] = 0.5  # what it would say instead
+        logits[65] = 0.5  # the second choice
         logits[next(turns)] = 1
         return logits
 
@@ -106,13 +106,13 @@ def said(text: Sequence[int], stop: str = "", ends: Sequence[int] = ()) -> list[
 
 
 def test_an_answer_ends_with_the_text_or_at_its_length() -> None:
-    assert said([10, 20, 30, 40, 50]) == [10, 20, 30, 40]
-    assert said([10, 20, 99, 40, 50], ends=(98, 99)) == [10, 20]
-    assert said([99], ends=(98, 99)) == []
+    assert generated([10, 20, 30, 40, 50]) == [10, 20, 30, 40]
+    assert generated([10, 20, 99, 40, 50], ends=(98, 99)) == [10, 20]
+    assert generated([99], ends=(98, 99)) == []
 
 
-def test_what_stops_an_answer_may_not_begin_it() -> None:
+def test_a_token_that_ends_an_answer_cannot_begin_it() -> None:
     (line,) = BYTES.encode("\n")
-    assert said([10, line, 30, 40, 50], stop="\n") == [10]
-    assert said([line, 20, 99, 40], stop="\n", ends=(99,)) == [65, 20]
-    assert said([99, 20, 30, 40], stop="\n", ends=(99,)) == [65, 20, 30, 40]
+    assert generated([10, line, 30, 40, 50], stop="\n") == [10]
+    assert generated([line, 20, 99, 40], stop="\n", ends=(99,)) == [65, 20]
+    assert generated([99, 20, 30, 40], stop="\n", ends=(99,)) == [65, 20, 30, 40]

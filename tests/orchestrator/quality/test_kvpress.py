@@ -14,7 +14,7 @@ from parties.errors import ModelError, PromptError
 from parties.policies import make
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what it imports is not ours to mend
+    warnings.simplefilter("ignore")  # its dependencies warn
     kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed: requirements-dev-nodeps.txt")
 
 MODEL = "random:llama?layers=4&hidden=32&heads=4&kv_heads=2&intermediate=48&vocab=64&positions=1024"
@@ -42,7 +42,7 @@ def attention(prefix: Prefix, layer: int) -> Tensor:
 
 
 def theirs(press: Any, prefix: Prefix, layer: int, spec: Any) -> Tensor:
-    """What kvpress keeps, ascending, [kv_heads, kept]: read off values that say where they stood."""
+    """The positions that kvpress keeps, ascending, [kv_heads, kept]: values encode their position."""
     keys = prefix.cache.layers[layer].k[None]
     n = keys.shape[2]
     places = torch.arange(n, dtype=torch.float32)[None, None, :, None].expand(*keys.shape)

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - Chinese has commas of its own
-"""LongBench's sets are asked and scored as published."""
+"""LongBench's sets are prompted and scored as published."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ LENGTHS = {
     "triviaqa": 32, "samsum": 128, "lsht": 64, "passage_count": 32, "passage_retrieval_en": 32,
     "passage_retrieval_zh": 32, "lcc": 64, "repobench-p": 64,
 }  # fmt: skip
-SCORES = {  # an answer and what is right, such that any other set's metric gives another score
+SCORES = {  # an answer and the right one, for which the metric of any other set gives another score
     "qa_f1_score": ("The cat sat.", "a cat sat down", 0.8),
     "qa_f1_zh_score": ("甲乙，", "甲丙", 0.5),
     "rouge_score": ("The cat. sat", "cat sat", 0.8),
@@ -73,17 +73,17 @@ def test_every_set_is_known() -> None:
 @pytest.mark.usefixtures("by_character")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_score_is_the_published_one(tmp_path: Path, name: str) -> None:
-    said, right, score = SCORES[forms()[name]["metric"]]
+    answer, right, score = SCORES[forms()[name]["metric"]]
     sample = the_sample(tmp_path, name, answers=[right])
-    assert sample.metric(said, ("Paragraph 9, 段落9", *sample.answers)) == pytest.approx(score, abs=1e-6)
+    assert sample.metric(answer, ("Paragraph 9, 段落9", *sample.answers)) == pytest.approx(score, abs=1e-6)
 
 
 @pytest.mark.usefixtures("by_character")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_of_few_shot_sets_only_the_first_line_counts(tmp_path: Path, name: str) -> None:
-    said, right, _ = SCORES[forms()[name]["metric"]]
+    answer, right, _ = SCORES[forms()[name]["metric"]]
     sample = the_sample(tmp_path, name, answers=[right])
-    same = sample.metric(f"\n\n{said}\n7 {said} animal 乙", sample.answers) == sample.metric(said, sample.answers)
+    same = sample.metric(f"\n\n{answer}\n7 {answer} animal 乙", sample.answers) == sample.metric(answer, sample.answers)
     assert same == (name in ("trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"))  # code: by its own metric
 
 
@@ -120,7 +120,7 @@ def test_a_line_ends_at_its_newline_alone(tmp_path: Path, start: str, end: str) 
         ({"context": None}, "line 1: 'context' is not a text"),
     ],
 )
-def test_a_row_that_is_not_longbenchs_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_a_row_of_another_format_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         the_sample(tmp_path, **{"name": "qasper"} | changes)  # type: ignore[arg-type]
 

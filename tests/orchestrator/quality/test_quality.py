@@ -29,7 +29,7 @@ from orchestrator.records.store import StoreError
 from parties.models import Tokenizer, load_tokenizer
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    warnings.simplefilter("ignore")  # what it imports is not ours to mend
+    warnings.simplefilter("ignore")  # its dependencies warn
     importlib.import_module("kvpress")  # so that no test is the first to
 
 MODEL = "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048"
@@ -58,7 +58,7 @@ def evaluate(path: Path, out: Path, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+def test_a_study_ends_in_a_report_and_resumes_after_its_last_result(tmp_path: Path) -> None:
     path, out = study_file(tmp_path), tmp_path / "out"
     code, output = evaluate(path, out)
     assert code == 0, output
@@ -67,7 +67,7 @@ def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -
     report = (out / "report.md").read_text()
     assert "| full | 100.0% | 100.0% |" in report
     assert "question visible | question hidden" in report
-    (out / "results.jsonl").write_text("\n".join(results[:-5]) + "\n" + results[-5][:40])  # torn
+    (out / "results.jsonl").write_text("\n".join(results[:-5]) + "\n" + results[-5][:40])  # a truncated line
     code, output = evaluate(path, out, "--dry-run")
     assert "36 points, 5 left: 1 prompts to read" in output
     assert evaluate(path, out)[0] == 0
@@ -77,7 +77,7 @@ def test_a_study_ends_in_a_report_and_goes_on_where_it_was_cut(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
+def test_workers_give_the_results_of_one_process(tmp_path: Path) -> None:
     path, alone, together = study_file(tmp_path), tmp_path / "alone", tmp_path / "together"
     assert evaluate(path, alone)[0] == 0
     code, output = evaluate(path, together, "--jobs", "2")
@@ -116,14 +116,14 @@ def longbench_file(folder: Path, *sets: str) -> dict[str, str]:
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """What was compressed, in order."""
+    """The compressed prompts, in order."""
     found, read = list[list[int]](), Reader.read
 
-    def noted(self: Reader, tokens: Sequence[int]) -> Prefix:
+    def recording(self: Reader, tokens: Sequence[int]) -> Prefix:
         found.append(list(tokens))
         return read(self, tokens)
 
-    monkeypatch.setattr(Reader, "read", noted)
+    monkeypatch.setattr(Reader, "read", recording)
     return found
 
 
@@ -157,7 +157,7 @@ def test_prompts_begin_with_the_leading_token_and_have_it_once(
     assert windows == [text[:298], text[302:600]]  # 300 and 3 that follow, with the leading token
 
 
-def test_results_of_another_form_do_not_mix(tmp_path: Path) -> None:
+def test_results_of_another_format_are_not_mixed(tmp_path: Path) -> None:
     path, out = study_file(tmp_path, policies=["full"], tasks=["needle_single"]), tmp_path / "out"
     assert evaluate(path, out)[0] == 0
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
@@ -170,14 +170,14 @@ def test_results_of_another_form_do_not_mix(tmp_path: Path) -> None:
     assert len(ResultStore(out).read()) == len(results)  # read they can be
 
 
-def test_a_line_separator_in_a_name_is_no_end_of_a_line(tmp_path: Path) -> None:
+def test_a_line_separator_in_a_name_does_not_end_a_line(tmp_path: Path) -> None:
     strange = result("full", "visible", 1.0).model_copy(update={"task": "longbench:a\u2028b\x85c"})
     with ResultStore(tmp_path) as store:
         store.append(strange)
     assert ResultStore(tmp_path).read() == (strange,)
 
 
-def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:
+def test_results_of_another_seed_are_not_mixed(tmp_path: Path) -> None:
     with ResultStore(tmp_path / "out") as store:
         store.begin(load_study(study_file(tmp_path)))
         with pytest.raises(StoreError, match="holds results with seed: 0, the file has 1"):
@@ -198,7 +198,7 @@ def test_results_of_another_seed_do_not_mix(tmp_path: Path) -> None:
         ({"model": "random:none"}, "model"),
     ],
 )
-def test_a_bad_study_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_a_bad_study_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_study(study_file(tmp_path, **changes))
 
@@ -215,7 +215,7 @@ def test_a_bad_study_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[s
         ({"device": "cuda"}, "there is no CUDA device"),
     ],
 )
-def test_what_only_shows_on_the_way_is_named_too(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_errors_during_evaluation_are_named_too(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     import torch
 
     for name in ("nq", "lcc"):
@@ -230,13 +230,13 @@ def test_what_only_shows_on_the_way_is_named_too(tmp_path: Path, changes: dict[s
 
 @pytest.mark.parametrize("name", ["snapkv", "quest", "mpcache", "mpcache+"])
 @pytest.mark.parametrize("budget", [0.5, 0.25, 0.1])
-def test_a_budget_is_about_what_a_step_attends_to(name: str, budget: float) -> None:
+def test_a_budget_approximates_the_attended_tokens(name: str, budget: float) -> None:
     choice = Contender.model_validate(name).at(budget)
     policy = choice.build()
     assert policy.attended(policy.cached(4096)) / 4096 == pytest.approx(budget, rel=0.2)
 
 
-def test_a_press_of_theirs_is_evaluated_beside_our_policies(tmp_path: Path) -> None:
+def test_a_kvpress_press_is_evaluated_along_with_our_policies(tmp_path: Path) -> None:
     pytest.importorskip("kvpress", reason="kvpress is not installed: requirements-dev-nodeps.txt")
     press = "kvpress:KnormPress(compression_ratio=0.5)"
     path = study_file(tmp_path, policies=["full"], presses=[press], samples=1)
@@ -270,11 +270,11 @@ def test_a_mean_has_the_standard_error_of_its_samples() -> None:
     assert mean.error == pytest.approx(0.25)
 
 
-def test_only_what_nothing_beats_is_on_the_frontier() -> None:
+def test_only_points_that_are_not_dominated_are_on_the_frontier() -> None:
     assert undominated([(1.0, 0.5), (2.0, 0.9), (2.0, 0.8), (3.0, 0.9), (1.0, 0.5)]) == [True, True, False, False, True]
 
 
-def test_the_price_is_that_of_a_token_of_fss(tmp_path: Path) -> None:
+def test_the_cost_is_that_of_a_token_of_fss(tmp_path: Path) -> None:
     full, kept = (price(MODEL, Contender.model_validate(p).policy, 300) for p in ("full", "snapkv"))
     assert kept.online_bytes < full.online_bytes
     assert full.seconds["lan"] < full.seconds["wan"]

@@ -1,4 +1,4 @@
-"""A prompt read once and compressed by many policies gives what each policy alone would give."""
+"""A prompt read once and compressed by many policies gives the results of each policy alone."""
 
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_the_full_cache_is_equal_to_itself(reader: Reader) -> None:
     assert found.nll == pytest.approx(found.reference_nll, abs=1e-4)
 
 
-def test_dropping_nearly_everything_shows(reader: Reader) -> None:
+def test_dropping_nearly_everything_lowers_the_scores(reader: Reader) -> None:
     tokens = text(90)
     prefix, continuation = reader.read(tokens[:79]), tokens[79:]
     reference = reader.reference(prefix, continuation[:-1])
@@ -94,4 +94,4 @@ def test_measures_are_those_of_their_formulas() -> None:
     second = 0.9 * torch.tensor(0.9 / 0.8).log() + 0.1 * torch.tensor(0.1 / 0.2).log()
     assert found.kl == pytest.approx(float((first + second) / 2), abs=1e-6)
     assert found.nll == pytest.approx(-(torch.tensor(0.75).log() + torch.tensor(0.8).log()).item() / 2, abs=1e-6)
-    assert found.agreement == 0.5  # the first row's tie goes to token 0, ours says 1
+    assert found.agreement == 0.5  # the first row's tie goes to token 0, ours gives 1

@@ -1,4 +1,4 @@
-"""Generated tasks: as long as asked, answerable, reproducible; benchmarks' files are read."""
+"""Generated tasks: of the requested length, answerable, reproducible; benchmarks' files are read."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def test_a_length_that_cannot_hold_the_task_is_refused(name: str) -> None:
         TASKS[name](random.Random(0), lambda text: len(text) < 10)
 
 
-def test_a_hidden_question_is_not_in_what_is_compressed() -> None:
+def test_a_hidden_question_is_not_compressed() -> None:
     tokenizer = load_tokenizer("random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256")
     sample = TASKS["needle_single"](random.Random(0), lambda text: len(text) < LIMIT)
     visible, hidden = (split_sample(tokenizer, sample, when) for when in ("visible", "hidden"))

@@ -42,7 +42,7 @@ def test_a_measurement_carries_its_timings(missing: str) -> None:
         Record.model_validate(values | {missing: None})
 
 
-def test_a_failure_says_why_and_a_measurement_has_no_error() -> None:
+def test_a_failure_has_an_error_and_a_measurement_has_none() -> None:
     error = samples.failure().model_dump()["error"]
     with pytest.raises(ValidationError, match="needs an error"):
         Record.model_validate(samples.failure().model_dump() | {"error": None})
@@ -53,7 +53,7 @@ def test_a_failure_says_why_and_a_measurement_has_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"id": "0" * 16}, "not that of the cell"),
         ({"started": datetime(2026, 3, 1)}, "timezone"),
@@ -64,8 +64,8 @@ def test_a_failure_says_why_and_a_measurement_has_no_error() -> None:
         ({"sceonds": 1}, "Extra inputs"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
         Record.model_validate(samples.record().model_dump() | changes)
 
 
@@ -84,7 +84,7 @@ def test_a_number_that_may_have_been_truncated_wrongly_is_in_the_check_of_a_meas
     assert Record.model_validate_json(record.model_dump_json()) == record
 
 
-def test_a_number_out_of_range_is_in_the_error_and_records_from_before_know_of_none() -> None:
+def test_a_number_out_of_range_is_in_the_error_and_older_records_have_none() -> None:
     record = samples.failure(status=Status.OUT_OF_RANGE, out_of_range=RANGE | {"kind": "certain", "value": None})
     assert record.error is not None
     assert record.error.out_of_range is not None
@@ -189,7 +189,7 @@ def test_the_decoded_text_is_in_no_record() -> None:
      (40_000_000, "none", 2, True), (30_000_000, "none", 350, False), (60_000_000, "none", 350, True),
      (22_000_000, "proxy", 2, False), (60_000_000, "proxy", 2, True)],
 )  # fmt: skip
-def test_the_kernels_count_is_held_beside_the_parties_own(
+def test_the_kernels_count_is_compared_with_that_of_the_parties(
     kernel: int, shaping: str, seconds: float, warned: bool
 ) -> None:
     changes = {"sent_bytes": 5_000_000, "messages": 100, "seconds": seconds}

@@ -1,4 +1,4 @@
-"""A run goes on with what it was started with, or says why not."""
+"""A run resumes with its own experiment and prompt, or is refused with the reason."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from tests.helpers import samples
 
 
 def freeze(folder: Path, experiment: Experiment, *, record: bool = True, update: bool = False) -> Snapshot:
-    """Begins or resumes a run; after this it has a record, if asked."""
+    """Begins or resumes a run; adds a record on request."""
     with RecordStore(folder) as store:
-        frozen = Snapshot(store, experiment, expand(experiment), update=update)
+        snapshot = Snapshot(store, experiment, expand(experiment), update=update)
         if record:
             store.append(samples.record(expand(experiment)[0]))
-    return frozen
+    return snapshot
 
 
 def with_prompt(folder: Path, text: str = "a secret plan") -> Experiment:
@@ -26,7 +26,7 @@ def with_prompt(folder: Path, text: str = "a secret plan") -> Experiment:
     return samples.experiment(prompt={"text_file": str(folder / "prompt.txt")})
 
 
-def test_what_was_asked_lies_beside_the_records(tmp_path: Path) -> None:
+def test_the_experiment_is_stored_next_to_the_records(tmp_path: Path) -> None:
     experiment = samples.experiment(networks=["wan"], exclude=[{"seq_len": 256}])
     freeze(tmp_path, experiment)
     assert load_experiment(tmp_path / "experiment.yaml") == experiment
@@ -40,7 +40,7 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "expected"),
     [
         ({"seq_lens": [128]}, r"seq_lens: \[128, 256, 512\] then, \[128\] now"),
         ({"policies": ["full"]}, "policies"),
@@ -49,21 +49,23 @@ def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
         ({"exclude": [{"seq_len": 256}]}, "exclude"),
     ],
 )
-def test_an_edited_experiment_is_refused_by_what_changed(tmp_path: Path, edit: dict[str, Any], said: str) -> None:
+def test_an_edited_experiment_is_refused_with_the_changed_keys(
+    tmp_path: Path, edit: dict[str, Any], expected: str
+) -> None:
     freeze(tmp_path, samples.experiment())
     before = (tmp_path / "experiment.yaml").read_bytes()
-    with pytest.raises(StoreError, match=f"{said}.*--update"):
+    with pytest.raises(StoreError, match=f"{expected}.*--update"):
         freeze(tmp_path, samples.experiment(**edit))
     assert (tmp_path / "experiment.yaml").read_bytes() == before
 
 
-def test_an_edit_can_be_insisted_on(tmp_path: Path) -> None:
+def test_an_edit_is_accepted_with_update(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment())
     freeze(tmp_path, samples.experiment(seq_lens=[128]), update=True)
     freeze(tmp_path, samples.experiment(seq_lens=[128]))
 
 
-def test_what_changes_no_measurement_may_change(tmp_path: Path) -> None:
+def test_keys_that_affect_no_measurement_may_change(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment())
     freeze(tmp_path, samples.experiment(timeout_s=5, cell_timeout_s=9, show_text=True, order="listed"))
 
@@ -73,26 +75,26 @@ def test_before_the_first_record_anything_may_change(tmp_path: Path) -> None:
     freeze(tmp_path, samples.experiment(seq_lens=[128]), record=False)
 
 
-def test_a_prompt_edited_under_a_run_is_noticed_and_never_copied(tmp_path: Path) -> None:
+def test_a_prompt_edited_during_a_run_is_detected_and_never_copied(tmp_path: Path) -> None:
     experiment, out = with_prompt(tmp_path), tmp_path / "out"
-    frozen = freeze(out, experiment)
+    snapshot = freeze(out, experiment)
     assert not [path for path in out.iterdir() if b"secret plan" in path.read_bytes()]
     (tmp_path / "prompt.txt").write_text("another plan")
-    for check in (frozen.check_prompt, lambda: freeze(out, experiment)):
+    for check in (snapshot.check_prompt, lambda: freeze(out, experiment)):
         with pytest.raises(StoreError, match=r"prompt\.txt is not the prompt.*--update"):
             check()
     freeze(out, experiment, update=True).check_prompt()
 
 
 def test_a_prompt_that_is_gone_is_named(tmp_path: Path) -> None:
-    frozen = freeze(tmp_path / "out", with_prompt(tmp_path))
+    snapshot = freeze(tmp_path / "out", with_prompt(tmp_path))
     (tmp_path / "prompt.txt").unlink()
     with pytest.raises(StoreError, match=r"cannot read the prompt .*prompt\.txt"):
-        frozen.check_prompt()
+        snapshot.check_prompt()
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "prompt.json"])
-def test_a_spoilt_copy_is_named(tmp_path: Path, name: str) -> None:
+def test_a_damaged_copy_is_named(tmp_path: Path, name: str) -> None:
     freeze(tmp_path, samples.experiment())
     (tmp_path / name).write_bytes(b"\xff{[")
     with pytest.raises(StoreError, match=name):

@@ -29,7 +29,7 @@ def write(folder: Path, count: int = 3) -> None:
             store.append(record)
 
 
-def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
+def test_records_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "new" / "run")
     assert RecordStore(tmp_path / "new" / "run").read() == tuple(RECORDS[:3])
 
@@ -63,7 +63,7 @@ def test_an_empty_or_missing_folder_has_no_records(tmp_path: Path) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_line_torn_anywhere_loses_nothing_else_and_is_kept(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_line_truncated_anywhere_loses_nothing_else_and_is_kept(tmp_path: Path, data: st.DataObject) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     write(folder)
     path = folder / "records.jsonl"
@@ -136,8 +136,8 @@ def _write_until_killed(folder: Path, ready: IO[bytes]) -> None:
 
 def test_sigkill_of_the_writer_leaves_whole_records_and_no_lock(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as ready, os.fdopen(writing, "wb") as told:
-        writer = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(tmp_path, told))
+    with os.fdopen(reading, "rb") as ready, os.fdopen(writing, "wb") as appends:
+        writer = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(tmp_path, appends))
         writer.start()
         appended = len(ready.read(5))
         assert writer.pid is not None
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_beginning_anew_keeps_the_old_records(tmp_path: Path) -> None:
+def test_starting_over_keeps_the_old_records(tmp_path: Path) -> None:
     write(tmp_path)
     old = (tmp_path / "records.jsonl").read_bytes()
     with RecordStore(tmp_path) as store:
@@ -208,11 +208,11 @@ def test_each_line_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(tmp_path)
     parsed, validate = list[bytes](), Record.model_validate_json
 
-    def noted(line: bytes) -> Record:
+    def counting(line: bytes) -> Record:
         parsed.append(line)
         return validate(line)
 
-    monkeypatch.setattr(Record, "model_validate_json", noted)
+    monkeypatch.setattr(Record, "model_validate_json", counting)
     with RecordStore(tmp_path) as store:
         store.append(RECORDS[3])
         assert list(store.latest().values()) == list(store.read()) == RECORDS[:4]

@@ -1,4 +1,4 @@
-"""The time series of a cell: bounded, whole, readable or not there."""
+"""The time series of a cell: bounded, complete, and missing if it cannot be read."""
 
 import gzip
 import json
@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from orchestrator.records import timeline
 from orchestrator.records.timeline import MOST_SAMPLES, Timeline, load, path_of, sample_of
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 
 CELL = "0123456789abcdef"
 
 
 def filled(seconds: int, per_second: int = 3) -> Timeline:
-    """A time series of a cell that the driver asked about several times a second."""
+    """A time series of a cell that the driver polled several times per second."""
     clock = Clock()
     line = Timeline(CELL, clock)
     for step in range(seconds * per_second):
-        line.add(said(step / per_second))
+        line.add(progress_at(step / per_second))
         clock.now += 1 / per_second
     return line
 
 
-def test_about_one_sample_a_second_is_kept_however_often_it_is_told() -> None:
+def test_about_one_sample_per_second_is_kept_at_any_update_rate() -> None:
     times = [sample["t"] for sample in filled(30).samples]
     assert len(times) == 30
     assert all(0.9 <= later - earlier <= 1.4 for earlier, later in pairwise(times))
@@ -44,29 +44,29 @@ def test_a_long_cell_loses_resolution_but_neither_its_begin_nor_its_end(seconds:
     assert line.generation == 0 or seconds > MOST_SAMPLES
 
 
-def test_a_silent_party_is_left_out_until_it_speaks_again() -> None:
+def test_a_party_without_progress_is_left_out_until_it_reports_again() -> None:
     clock = Clock()
     line = Timeline(CELL, clock)
     for t in range(5):
-        frozen = {"uptime_seconds": 11.0} if 1 <= t < 4 else {}
-        line.add(said(t, server=frozen))
+        unchanged = {"uptime_seconds": 11.0} if 1 <= t < 4 else {}
+        line.add(progress_at(t, server=unchanged))
         clock.now += 1
     assert ["server" in sample["parties"] for sample in line.samples] == [True, True, False, False, True]
     assert all("client" in sample["parties"] for sample in line.samples)
 
 
-def test_parties_that_have_not_begun_to_speak_are_no_error() -> None:
+def test_parties_that_have_not_reported_yet_are_not_an_error() -> None:
     line = Timeline(CELL)
     assert line.add({"client": None, "server": None}) == {"t": 0.0, "parties": {}, "stages": {}, "pairs": {}}
 
 
 def test_the_stages_of_a_plain_cell_are_those_of_the_referee() -> None:
     own = {"tokens": 3, "stages": {"bench.reference": [2.0, 0.0, 0]}}
-    assert sample_of(1.0, said(1.0))["stages"]["softmax"][1] == 60.0
-    assert sample_of(1.0, said(1.0, referee=own))["stages"] == {"bench.reference": [2.0, 0.0, 0]}
+    assert sample_of(1.0, progress_at(1.0))["stages"]["softmax"][1] == 60.0
+    assert sample_of(1.0, progress_at(1.0, referee=own))["stages"] == {"bench.reference": [2.0, 0.0, 0]}
 
 
-def test_what_is_saved_is_what_is_loaded_and_it_is_small(tmp_path: Path) -> None:
+def test_a_saved_time_series_is_loaded_unchanged_and_is_small(tmp_path: Path) -> None:
     line = filled(600)
     line.save(tmp_path)
     assert load(tmp_path, CELL) == line.samples
@@ -85,9 +85,9 @@ def test_what_is_saved_is_what_is_loaded_and_it_is_small(tmp_path: Path) -> None
         gzip.compress(b'{"format": 1}'),
         gzip.compress(b"x" * 1000)[:50],
     ],
-    ids=["empty", "no gzip", "torn", "a list", "another format", "no samples", "cut"],
+    ids=["empty", "no gzip", "truncated", "a list", "another format", "no samples", "cut"],
 )
-def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_cannot_be_read_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     path = path_of(tmp_path, CELL)
     path.parent.mkdir()
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The reports under docs/results/: what their records give, and nothing that was not asked for."""
+"""The reports under docs/results/ are those of their records, which are those of their examples."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def measurement(cell: Cell) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_a_report_has_cells_of_its_example_each_once_and_whole(folder: Path) -> None:
+def test_a_report_has_every_cell_of_its_example_once(folder: Path) -> None:
     records = RecordStore(folder).latest().values()
     assert records
     assert {record.status for record in records} == {Status.OK}
@@ -31,7 +31,7 @@ def test_a_report_has_cells_of_its_example_each_once_and_whole(folder: Path) -> 
     assert {measurement(record.cell) for record in records} <= asked
 
 
-def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None:
+def test_older_measurements_are_shown_as_stock() -> None:
     text = (NETWORKS / "records.jsonl").read_text()
     assert '"name":"crypten"' in text
     assert 'randomness":' not in text
@@ -42,7 +42,7 @@ def test_what_was_measured_before_there_was_a_choice_is_shown_as_stock() -> None
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 @pytest.mark.slow
-def test_its_report_is_what_its_records_give(folder: Path, tmp_path: Path) -> None:
+def test_its_report_equals_the_one_rendered_from_its_records(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "records.jsonl", tmp_path)
     _, markdown = render(tmp_path)
     again = f"render it again: mpcache-bench report docs/results/{folder.name}"

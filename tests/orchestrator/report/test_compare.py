@@ -1,4 +1,4 @@
-"""Two runs side by side: exact where numbers are exact, and careful where they are noisy."""
+"""Comparison of two runs: exact for counts, and conservative for noisy times."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def test_bytes_and_rounds_are_compared_exactly(tmp_path: Path) -> None:
     assert pair.counts == "rounds 5,400 -> 5,401"
 
 
-def test_what_only_one_run_has_and_what_else_differs_is_told(tmp_path: Path) -> None:
+def test_cells_of_only_one_run_and_other_differences_are_reported(tmp_path: Path) -> None:
     both = compare(
         write(tmp_path / "a", samples.record(CELLS[0]), samples.record(CELLS[-1])),
         write(tmp_path / "b", samples.record(CELLS[0], versions={"torch": "2.11.0"})),
@@ -80,15 +80,15 @@ def test_the_command_fails_only_beyond_the_limit_that_it_was_given(tmp_path: Pat
     a, b = run(tmp_path / "a", 10, 10.5), run(tmp_path / "b", 12, 12.5)
     assert call(a, b)[0] == 0
     assert call(a, b, "--fail-if-slower", 20)[0] == 0
-    code, said = call(a, b, "--fail-if-slower", 10)
+    code, output = call(a, b, "--fail-if-slower", 10)
     assert code == 1
-    assert "slower" in said
-    assert "12.25 (12.00 to 12.50)" in said
+    assert "slower" in output
+    assert "12.25 (12.00 to 12.50)" in output
 
 
 def test_runs_without_anything_in_common_are_bad_input(tmp_path: Path) -> None:
     other = expand(samples.experiment(seq_lens=[256]))
-    code, said = call(run(tmp_path / "a", 1), run(tmp_path / "b", 1, cells=other))
+    code, output = call(run(tmp_path / "a", 1), run(tmp_path / "b", 1, cells=other))
     assert code == 2
-    assert "no measurement in common" in said
+    assert "no measurement in common" in output
     assert call(tmp_path / "nothing", tmp_path / "a")[0] == 2

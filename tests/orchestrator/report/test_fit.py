@@ -1,4 +1,4 @@
-"""What the report derives: a fitted model, speed-ups, and tables for other programs."""
+"""Derived results of a report: a fitted model, speed-ups, and tables for other programs."""
 
 import csv
 import io
@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from netem import LinkReading
 from orchestrator.experiment.cells import expand
-from orchestrator.records.record import LinkReading, Record
+from orchestrator.records.record import Record
 from orchestrator.records.store import RecordStore
 from orchestrator.report import render
 from orchestrator.report.export import csv_of, latex_of, parquet_of
@@ -44,7 +45,7 @@ def following(compute: float, waits: float, noise: tuple[float, ...] = (0.0, 0.0
 
 
 @given(st.floats(0.1, 50), st.floats(0.5, 3))
-def test_the_fit_finds_what_made_the_times_and_predicts_other_presets(compute: float, waits: float) -> None:
+def test_the_fit_recovers_the_model_and_predicts_other_presets(compute: float, waits: float) -> None:
     (fit,) = fits(rows(following(compute, waits)))
     assert fit.compute == pytest.approx(compute, rel=1e-3, abs=1e-3)
     assert fit.waits == pytest.approx(waits, rel=1e-3)
@@ -54,7 +55,7 @@ def test_the_fit_finds_what_made_the_times_and_predicts_other_presets(compute: f
     assert predicted["wan-100m-80ms"] > max(point.measured for point in fit.points) - compute
 
 
-def test_residuals_show_what_does_not_fit() -> None:
+def test_residuals_show_outliers() -> None:
     (fit,) = fits(rows(following(2.0, 1.0, (0.2, -0.2, 0.1))))
     assert fit.worst > 0.03
 
@@ -104,7 +105,7 @@ def test_csv_holds_plain_numbers() -> None:
     assert {line["policy"] for line in lines} == {"full", "mpcache"}
 
 
-def test_parquet_holds_what_csv_does_with_types() -> None:
+def test_parquet_holds_the_rows_of_the_csv_with_types() -> None:
     measured = rows(samples.record(cell) for cell in expand(samples.experiment()))
     table = parquet.read_table(io.BytesIO(parquet_of(measured))).to_pylist()
     lines = list(csv.DictReader(io.StringIO(csv_of(measured))))

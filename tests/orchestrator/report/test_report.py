@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from netem import LinkReading
 from orchestrator.experiment.cells import expand
-from orchestrator.records.record import LinkReading, Record, Status
+from orchestrator.records.record import Record, Status
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.report import render
 from orchestrator.report.figures import Panel, as_png, as_svg, by_length
@@ -64,18 +65,18 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, *report(folder, *SWEEP[:-1], samples.failure(SWEEP[-1].cell, message="a | b\nc"))
 
 
-def test_the_first_screen_says_what_ran_where_and_on_whose_trust(swept: tuple[Path, str, str]) -> None:
+def test_the_first_screen_shows_the_run_its_hosts_and_its_trust_model(swept: tuple[Path, str, str]) -> None:
     _, page, text = swept
     for content in (page, text):
         screen = content[: content.index("Against the full cache")]
-        for said in ("synthetic", "11 ok", "1 party_died", "128, 256, 512 tokens", "a processor, 2 cores"):
-            assert said in re.sub(r"\\", "", screen)
+        for expected in ("synthetic", "11 ok", "1 party_died", "128, 256, 512 tokens", "a processor, 2 cores"):
+            assert expected in re.sub(r"\\", "", screen)
         assert "two parties and a dealer, semi-honest" in screen
         assert "the bench ran the prompt in the clear" in screen
         assert "nothing beyond the public sequence length" in screen
 
 
-def test_the_page_needs_no_other_file_and_is_sound_html(swept: tuple[Path, str, str]) -> None:
+def test_the_page_is_self_contained_valid_html(swept: tuple[Path, str, str]) -> None:
     _, page, _ = swept
     found = Balance(page)
     assert found.open == []
@@ -149,7 +150,7 @@ def test_stages_come_in_the_order_a_token_meets_them_and_without_the_bench() -> 
     assert total == pytest.approx(10.0, rel=0.01)
 
 
-def test_set_up_once_a_session_is_charged_to_no_token() -> None:
+def test_set_up_per_session_is_charged_to_no_token() -> None:
     record = samples.record(seconds=10.0)
     weights = record.stages[0].model_copy(update={"stage": "setup.weights", "phase": "setup", "seconds": 99.0})
     (row,) = rows([samples.record(seconds=10.0, stages=(*record.stages, weights))])
@@ -157,7 +158,7 @@ def test_set_up_once_a_session_is_charged_to_no_token() -> None:
 
 
 @pytest.mark.slow
-def test_times_of_single_runs_are_called_unstable(tmp_path: Path) -> None:
+def test_times_of_single_runs_are_marked_unstable(tmp_path: Path) -> None:
     page, text = report(tmp_path / "once", SWEEP[0])
     assert "a single run vary" in page
     assert "a single run vary" in text
@@ -174,9 +175,9 @@ def test_an_incorrect_cell_is_shown_as_incorrect(tmp_path: Path) -> None:
 
 def test_failures_alone_make_a_report(tmp_path: Path) -> None:
     page, text = report(tmp_path, samples.failure(), samples.failure(samples.cell(seed=1), Status.TIMEOUT))
-    for said in ("party_died", "timeout", "server is gone; look at dmesg", "softmax"):
-        assert said in page
-        assert said in re.sub(r"\\", "", text)
+    for expected in ("party_died", "timeout", "server is gone; look at dmesg", "softmax"):
+        assert expected in page
+        assert expected in re.sub(r"\\", "", text)
     assert "<svg" not in page
     assert "One decoded token" not in page
 
@@ -203,18 +204,18 @@ def test_hundreds_of_records_make_a_report(tmp_path: Path) -> None:
     assert len(page) < 5e6
 
 
-def test_warnings_that_differ_in_their_numbers_alone_are_told_once(tmp_path: Path) -> None:
+def test_warnings_that_differ_only_in_their_numbers_are_shown_once(tmp_path: Path) -> None:
     cells = expand(samples.experiment(repeats=3))[:3]
     texts = ("10.77.0.10 sent 1,024 bytes", "10.77.0.11 sent 7 bytes", "10.77.0.11 sent nothing")
     pairs = zip(cells, texts, strict=True)
-    page, text = report(tmp_path, *(samples.record(cell, warnings=(said,)) for cell, said in pairs))
+    page, text = report(tmp_path, *(samples.record(cell, warnings=(warning,)) for cell, warning in pairs))
     assert "10.77.0.10 sent 1,024 bytes (2 cells; the numbers are the first one's)" in text
     assert text.count("| Warning |") == 2
     assert page.count("10.77.0.11 sent") == 1
 
 
 @pytest.mark.parametrize(("least", "scale"), [(1.0, "log"), (50.0, "linear"), (0.0, "linear")])
-def test_small_amounts_beside_large_ones_are_drawn_to_be_read(least: float, scale: str) -> None:
+def test_small_amounts_next_to_large_ones_are_legible(least: float, scale: str) -> None:
     shown = rows([samples.record(cell) for cell in expand(samples.experiment())])
     (axes,) = by_length(shown, [Panel("Seconds", "s", lambda row: least if row is shown[0] else 100.0)]).axes
     assert axes.get_yscale() == scale
@@ -238,7 +239,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert Balance(page).open == []
 
 
-def test_links_are_shown_as_asked_and_measured(tmp_path: Path) -> None:
+def test_links_are_shown_as_requested_and_measured(tmp_path: Path) -> None:
     asked = {"delay_ms": 20.0, "rate_mbit": None, "loss_pct": 0.0, "rtt_ms": 40.0}
     readings = [{"rtt_ms": rtt, "rate_mbit": 381.4, "congestion_control": "bbr"} for rtt in (40.31, 41.02, 40.77)]
     links = [LinkReading(src="client", dst="server", asked=asked, measured_before=reading) for reading in readings]
@@ -246,9 +247,9 @@ def test_links_are_shown_as_asked_and_measured(tmp_path: Path) -> None:
     pairs = zip(cells, links, strict=True)
     page, text = report(tmp_path, *(samples.record(cell, links=(link,)) for cell, link in pairs))
     (row,) = [line for line in text.replace("\\", "").splitlines() if line.startswith("| none | client | server |")]
-    told = ["3", "RTT 40 ms, delay 20 ms", "RTT 40.8 (40.3 to 41) ms, rate 381 Mbit/s", "n/a"]
-    assert [part.strip() for part in row.strip("|").split("|")][3:] == told
-    assert all(f">{part}<" in page for part in told)
+    expected = ["3", "RTT 40 ms, delay 20 ms", "RTT 40.8 (40.3 to 41) ms, rate 381 Mbit/s", "n/a"]
+    assert [part.strip() for part in row.strip("|").split("|")][3:] == expected
+    assert all(f">{part}<" in page for part in expected)
 
 
 def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> None:
@@ -260,12 +261,12 @@ def test_a_link_that_could_not_be_measured_is_shown_as_such(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_torn_records_are_named_in_the_report(tmp_path: Path) -> None:
+def test_corrupt_records_are_named_in_the_report(tmp_path: Path) -> None:
     report(tmp_path, *SWEEP[:2])
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"id": "to')
     page, _ = render(tmp_path)
-    assert "line 3 is no record" in page.read_text()
+    assert "line 3 is corrupt" in page.read_text()
 
 
 @pytest.mark.slow
@@ -274,7 +275,7 @@ def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
-def test_a_folder_without_records_says_what_to_do(tmp_path: Path, name: str) -> None:
+def test_a_folder_without_records_is_refused_with_the_fix(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="holds no records; run an experiment"):
         render(tmp_path / name)
@@ -289,7 +290,7 @@ def test_figures_survive_names_that_look_like_mathematics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -300,8 +301,8 @@ def test_figures_survive_names_that_look_like_mathematics() -> None:
         (None, "n/a"),
     ],
 )
-def test_bytes_are_decimal(value: float | None, said: str) -> None:
-    assert byte_count(value) == said
+def test_bytes_are_decimal(value: float | None, expected: str) -> None:
+    assert byte_count(value) == expected
 
 
 def test_numbers_have_three_digits_and_no_exponent() -> None:
@@ -317,5 +318,5 @@ def test_numbers_have_three_digits_and_no_exponent() -> None:
     assert [times(v) for v in (0.876, None)] == ["0.88x", "n/a"]
 
 
-def test_markdown_text_stands_for_itself() -> None:
+def test_markdown_text_is_escaped() -> None:
     assert markdown("a|b\n<i>*c*</i>") == r"a\|b &lt;i&gt;\*c\*&lt;/i&gt;"

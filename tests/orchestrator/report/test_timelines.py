@@ -12,21 +12,21 @@ from orchestrator.report import render
 from orchestrator.report.figures import as_svg
 from orchestrator.report.timelines import MOST_CELLS, draw_timelines
 from tests.helpers.samples import cell, experiment, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 
 
 def save(folder: Path, of: str, seconds: int = 20, **changes: object) -> None:
-    """A time series as a run leaves it."""
+    """Saves a time series as a run does."""
     clock = Clock()
     line = Timeline(of, clock)
     for t in range(seconds):
-        line.add(said(t, **changes))
+        line.add(progress_at(t, **changes))
         clock.now += 1
     line.save(folder)
 
 
 @pytest.mark.slow
-def test_the_report_shows_what_the_dashboards_showed(tmp_path: Path) -> None:
+def test_the_report_shows_the_series_of_the_dashboards(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
     save(tmp_path, cell().id)
@@ -45,11 +45,11 @@ def test_a_run_without_time_series_has_a_report_without_them(tmp_path: Path) -> 
     assert "Time series" not in render(tmp_path)[0].read_text()
 
 
-def test_a_spoilt_time_series_spoils_no_report(tmp_path: Path) -> None:
+def test_a_damaged_time_series_does_not_break_the_report(tmp_path: Path) -> None:
     with RecordStore(tmp_path) as store:
         store.append(record())
     save(tmp_path, cell().id)
-    next((tmp_path / "timeline").iterdir()).write_bytes(b"torn")
+    next((tmp_path / "timeline").iterdir()).write_bytes(b"damaged")
     assert "Time series" not in render(tmp_path)[0].read_text()
 
 
@@ -63,7 +63,7 @@ def test_a_spoilt_time_series_spoils_no_report(tmp_path: Path) -> None:
     ],
     ids=["whole", "silent party", "no stages", "no traffic"],
 )
-def test_whatever_is_missing_is_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_missing_series_are_left_out_of_the_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
     save(tmp_path, cell().id, **changes)
     ((_, drawn),) = draw_timelines(tmp_path, [record()])
     assert len(drawn.axes) == 6
@@ -86,7 +86,7 @@ def test_of_very_many_cells_those_that_failed_are_drawn_first(tmp_path: Path, mo
     assert [drawn.id for drawn, _ in draw_timelines(tmp_path, records)] == [cells[2].id, cells[0].id]
 
 
-def test_less_than_three_samples_are_no_series(tmp_path: Path) -> None:
+def test_less_than_three_samples_are_not_a_series(tmp_path: Path) -> None:
     save(tmp_path, cell().id, seconds=2)
     assert draw_timelines(tmp_path, [record()]) == []
 

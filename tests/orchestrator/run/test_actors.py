@@ -1,4 +1,4 @@
-"""The actor's class, used directly: what it tells, and what it never tells."""
+"""The actor's class, used directly: what it reports, and what it never reveals."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FAKE = f"{FakeParty.__module__}:FakeParty"
 
 
 class Failing:
-    """A party whose every method raises what it was told to."""
+    """A party whose every method raises a given error."""
 
     error: Exception = PartyError("unset")
 
@@ -37,12 +37,12 @@ def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     monkeypatch.setattr(Failing, "error", error)
     actor = PartyActor("server", 1, f"{__name__}:Failing")
     assert "error" not in actor.open("127.0.0.1", 0, "s", 1.0)
-    told: dict[str, Any] = actor.run({})["error"]
-    assert json.loads(json.dumps(told)) == told
-    return told
+    reported: dict[str, Any] = actor.run({})["error"]
+    assert json.loads(json.dumps(reported)) == reported
+    return reported
 
 
-def test_open_tells_where_to_dial_and_scrape() -> None:
+def test_open_returns_the_addresses_to_dial_and_scrape() -> None:
     actor = PartyActor("client", 1, FAKE)
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
@@ -52,14 +52,14 @@ def test_open_tells_where_to_dial_and_scrape() -> None:
     assert actor.close() == {}
 
 
-def test_a_port_in_use_is_told_with_its_number() -> None:
+def test_a_port_in_use_is_reported_with_its_number() -> None:
     first, second = PartyActor("client", 1, FAKE), PartyActor("server", 1, FAKE)
     host, port = first.open("127.0.0.1", 0, "session", 1.0)["address"]
-    told = second.open(host, port, "session", 1.0)["error"]
+    reported = second.open(host, port, "session", 1.0)["error"]
     first.close()
-    assert told["status"] == "config_error"
-    assert str(port) in told["message"]
-    assert told["role"] == "server"
+    assert reported["status"] == "config_error"
+    assert str(port) in reported["message"]
+    assert reported["role"] == "server"
 
 
 def test_progress_and_close_before_open_are_harmless() -> None:
@@ -83,23 +83,23 @@ def test_progress_and_close_before_open_are_harmless() -> None:
 def test_an_error_becomes_status_stage_and_bytes(
     error: Exception, status: str, stage: str, peer: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = failure_of(error, monkeypatch)
-    assert (told["status"], told["stage"], told["peer"]) == (status, stage, peer)
-    assert (told["role"], told["sent_bytes"], told["received_bytes"]) == ("server", 7, 8)
-    assert str(error) in told["message"]
+    reported = failure_of(error, monkeypatch)
+    assert (reported["status"], reported["stage"], reported["peer"]) == (status, stage, peer)
+    assert (reported["role"], reported["sent_bytes"], reported["received_bytes"]) == ("server", 7, 8)
+    assert str(error) in reported["message"]
 
 
 def test_unexpected_errors_name_their_type_and_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = failure_of(RuntimeError("shape mismatch"), monkeypatch)
-    assert "RuntimeError" in told["message"]
-    assert Path(__file__).name in told["message"]
+    reported = failure_of(RuntimeError("shape mismatch"), monkeypatch)
+    assert "RuntimeError" in reported["message"]
+    assert Path(__file__).name in reported["message"]
 
 
 @given(secret=st.integers(10**9, 10**12), kind=st.sampled_from([ValueError, KeyError, IndexError, ArithmeticError]))
-def test_errors_that_quote_data_do_not_leave_the_process(secret: int, kind: type[Exception]) -> None:
-    told = describe(kind(f"token {secret} is out of range"), "client", None)
-    assert str(secret) not in json.dumps(told)
-    assert kind.__name__ in told["message"]
+def test_errors_that_quote_data_stay_in_the_process(secret: int, kind: type[Exception]) -> None:
+    reported = describe(kind(f"token {secret} is out of range"), "client", None)
+    assert str(secret) not in json.dumps(reported)
+    assert kind.__name__ in reported["message"]
 
 
 def test_stacks_show_code_and_no_values() -> None:
@@ -118,7 +118,7 @@ def test_a_quota_of_cpu_time_counts_as_fewer_cores(
 
 
 @given(st.integers(1, 64))
-def test_parties_of_a_machine_never_take_more_threads_than_cores_unless_they_outnumber_them(parties: int) -> None:
+def test_parties_of_a_machine_never_use_more_threads_than_cores_unless_they_outnumber_them(parties: int) -> None:
     cores = len(os.sched_getaffinity(0))
     assert threads_for(parties) >= 1
     assert threads_for(parties) * parties <= max(cores, parties)

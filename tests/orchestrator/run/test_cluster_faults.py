@@ -57,20 +57,20 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 def raylet_of(node: object) -> psutil.Process:
     """The process of a node of the cluster."""
-    (told,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
-    return psutil.Process(told.process.pid)
+    (process_info,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
+    return psutil.Process(process_info.process.pid)
 
 
-def test_a_node_that_is_gone_fails_its_cell_and_the_sweep_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_lost_node_fails_its_cell_and_the_sweep_continues_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     (second,) = cluster.worker_nodes
     experiment = fake_experiment(tmp_path, "second-server-decode", seq_lens=[16, 17])
     out = tmp_path / "out"
 
-    def strike() -> None:
+    def inject() -> None:
         wait_until((tmp_path / f"second-server-decode{REACHED}").exists)
         raylet_of(second).kill()
 
-    striking = threading.Thread(target=strike)
+    striking = threading.Thread(target=inject)
     striking.start()
     console = Console(file=io.StringIO())
     first, lost = sweep_in(out, experiment, expand(experiment), console=console, party_class=FAKE).records
@@ -104,7 +104,7 @@ class Head:
         )
 
     def kill(self) -> None:
-        """All its processes at once."""
+        """Kills all processes of the head at once."""
         everyone = [self.process, *self.process.children(recursive=True)] if self.process.is_running() else []
         for process in everyone:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -113,41 +113,41 @@ class Head:
         self.log.close()
 
     @property
-    def told(self) -> str:
-        """What it printed."""
+    def output(self) -> str:
+        """The output of the head."""
         return Path(self.log.name).read_text()
 
 
 def sweep(out: Path, address: str, fault: str) -> subprocess.Popen[bytes]:
-    told = {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    settings = {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, str(HELPERS / "sweep_program.py"), str(out), fault, "16", "17"]
     # Ray itself waits a minute for a head to come back before it gives up.
-    environment = os.environ | told | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    environment = os.environ | settings | {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_resumes(tmp_path: Path) -> None:
     out, port = tmp_path / "out", free_port()
     folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
     head = Head(port, folder)
     try:
         wait_until(lambda: answers(port) or head.process.poll() is not None)
-        assert head.process.poll() is None, head.told
+        assert head.process.poll() is None, head.output
         with sweep(out, head.address, "pause-server-decode") as driver:
             wait_until(lambda: RecordStore(out).read() or driver.poll() is not None)
             assert driver.poll() is None, driver.communicate()[0]
             head.kill()
             finished = (out / "records.jsonl").read_bytes()
-            said, _ = driver.communicate(timeout=LONG_S)
-        assert driver.returncode != 0, said
+            printed, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode != 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
 
         head = Head(port, folder)
         wait_until(lambda: answers(port) or head.process.poll() is not None)
-        assert head.process.poll() is None, head.told
+        assert head.process.poll() is None, head.output
         with sweep(out, head.address, "pause-server-decode") as driver:
-            said, _ = driver.communicate(timeout=LONG_S)
-        assert driver.returncode == 0, said
+            printed, _ = driver.communicate(timeout=LONG_S)
+        assert driver.returncode == 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
         assert Status.OK in {record.status for record in RecordStore(out).latest().values()}
     finally:

@@ -1,4 +1,4 @@
-"""A GPU whose memory is full, for real; `test_runner.py` shows what becomes of the cell."""
+"""A GPU whose memory is full, for real; `test_runner.py` tests the cell's record."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.helpers.needs import needs
 pytestmark = needs("gpu")
 
 
-def test_a_gpu_without_memory_left_is_out_of_memory_in_torchs_own_words() -> None:
+def test_a_gpu_without_free_memory_reports_torchs_out_of_memory_error() -> None:
     free, total = torch.cuda.mem_get_info()
     with pytest.raises(RuntimeError) as caught:
         torch.empty(free, dtype=torch.uint8, device="cuda"), torch.empty(total, dtype=torch.uint8, device="cuda")

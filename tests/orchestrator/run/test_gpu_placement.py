@@ -19,7 +19,7 @@ GPUS = 2
 
 @pytest.fixture(scope="module", autouse=True)
 def node() -> Iterator[None]:
-    """One node that declares two GPUs, whatever the machine has."""
+    """One node that declares two GPUs, independently of the machine's."""
     with emulated_cluster({"num_cpus": 2, "num_gpus": GPUS}):
         yield
 
@@ -45,7 +45,7 @@ def test_each_role_has_a_gpu_of_its_own_where_there_are_enough() -> None:
     assert sorted(devices.values()) == [["0"], ["1"]]
 
 
-def test_a_share_of_a_gpu_lies_on_one_gpu() -> None:
+def test_a_share_of_a_gpu_is_on_one_gpu() -> None:
     placement = place(gpu=PROTOCOL_ROLES, timeout_s=60)
     try:
         assert {role: placement.gpus[role] for role in PROTOCOL_ROLES} == dict.fromkeys(PROTOCOL_ROLES, 0.5)

@@ -1,4 +1,4 @@
-"""What a dry run can know is refused there, all of it at once, before any cell."""
+"""A dry run reports all errors that it can detect at once, before any cell."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def break_weights(model: Path, how: str) -> None:
     tensors = load_file(file)
     if how == "missing":
         file.unlink()
-    elif how == "torn":
+    elif how == "truncated":
         file.write_bytes(file.read_bytes()[:-100])
     elif how == "without a tensor":
         save_file({name: t for name, t in tensors.items() if "layers.2.mlp.up_proj" not in name}, file)
@@ -99,7 +99,7 @@ def break_weights(model: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["missing", "torn", "without a tensor", "of another shape", "in a part that is not there"]
+    "how", ["missing", "truncated", "without a tensor", "of another shape", "in a part that is not there"]
 )
 def test_weights_that_cannot_be_loaded_are_refused(tmp_path: Path, model: Path, how: str) -> None:
     break_weights(model, how)
@@ -108,15 +108,15 @@ def test_weights_that_cannot_be_loaded_are_refused(tmp_path: Path, model: Path, 
     assert problems(path, elsewhere=True) == {}  # the hosts of a cluster may have them
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, model: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path, model: Path) -> None:
     break_weights(model, "missing")
     (model / "tokenizer.json").write_text("{}")
     path = write(tmp_path, model=str(model), policies=["full", {"name": "locret", "head": "nowhere"}])
     with pytest.raises(ConfigError) as caught:
         require_inputs(expand(load_experiment(path)), path, elsewhere=False)
     assert [problem.path for problem in caught.value.problems] == ["model", "policies.locret.head", "model"]
-    for said in ("has neither model.safetensors nor", "nowhere cannot be read", "tokenizer"):
-        assert said in str(caught.value)
+    for expected in ("has neither model.safetensors nor", "nowhere cannot be read", "tokenizer"):
+        assert expected in str(caught.value)
 
 
 def test_a_prompt_is_measured_on_a_cluster_too_where_the_tokenizer_is_here(tmp_path: Path, model: Path) -> None:
@@ -142,7 +142,7 @@ def test_heads_must_have_the_shape_of_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["--address", "RAY_ADDRESS"])
-def test_a_run_on_a_cluster_leaves_what_is_not_here_to_the_parties(
+def test_a_run_on_a_cluster_leaves_missing_files_to_the_parties(
     tmp_path: Path, model: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_weights(model, "missing")

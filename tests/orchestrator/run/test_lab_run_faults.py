@@ -1,4 +1,4 @@
-"""A run on emulated hosts that goes wrong: recorded, and nothing left behind."""
+"""Faults of a run on emulated hosts are recorded, and nothing is left behind."""
 
 import contextlib
 import re
@@ -61,7 +61,7 @@ class LabRun:
         self.process.wait()
 
     def await_decoding(self, cell: int = 1) -> None:
-        """Until the parties of a cell decode."""
+        """Waits until the parties of a cell decode."""
         self.wait_until(lambda: re.search(rf"cell {cell} of .*client decode/", self.log.read_text()))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
@@ -85,14 +85,14 @@ class LabRun:
 
 @pytest.fixture
 def machine() -> Iterator[None]:
-    """Whatever happens, the machine's interfaces, namespaces and queues are afterwards what they were."""
+    """Afterwards the machine's interfaces, namespaces and queues are the same as before."""
     before = seen_by_the_machine()
     yield
     assert seen_by_the_machine() == before
 
 
 @pytest.mark.usefixtures("machine")
-def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tmp_path: Path) -> None:
+def test_two_simultaneous_runs_survive_a_lost_party_and_a_stalled_relay(tmp_path: Path) -> None:
     with LabRun(tmp_path / "a") as struck, LabRun(tmp_path / "b", "--limit", "1") as stalled:
         struck.await_decoding()
         struck.descendants("ray::PartyActor")[0].kill()
@@ -114,11 +114,11 @@ def test_of_two_runs_at_once_one_loses_a_party_and_the_other_its_relay_stalls(tm
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_killed_relay_fails_its_cell_and_a_killed_driver_takes_hosts_ray_and_parties_along(tmp_path: Path) -> None:
+def test_a_killed_relay_fails_its_cell_and_a_killed_driver_ends_hosts_ray_and_parties(tmp_path: Path) -> None:
     with LabRun(tmp_path / "a", silence_s=15) as run:
         run.await_decoding()
         run.descendants("netem.relay_process")[0].kill()
-        run.await_decoding(cell=2)  # on links that were made anew, and measured
+        run.await_decoding(cell=2)  # on links that were recreated and measured
         (cut,) = run.records()
         assert cut.status in (Status.TIMEOUT, Status.PARTY_DIED)  # whether Ray or a peer notices first
         assert run.descendants("ray::PartyActor")

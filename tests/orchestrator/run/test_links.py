@@ -1,11 +1,11 @@
-"""When links are accepted, and what a record says of them."""
+"""When links are accepted, and how a record describes them."""
 
 from collections.abc import Callable, Mapping
 
 import pytest
 
-from netem import Measured, Pair
-from orchestrator.records.record import LinkReading, Status
+from netem import LinkReading, Measured, Pair
+from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.links import LinkMeasurements
 
@@ -61,7 +61,7 @@ def test_links_that_stay_wrong_end_the_cell_and_are_on_record(when: str, status:
     assert rtt(survey, f"measured_{when}") == BAD
 
 
-def test_without_links_there_is_nothing_to_say() -> None:
+def test_without_links_there_is_no_message() -> None:
     survey = LinkMeasurements()
     survey.before()
     survey.after()
@@ -77,7 +77,7 @@ def test_a_link_that_could_not_be_measured_is_a_warning_and_ends_nothing() -> No
     assert survey.warnings == ("the link client>server could not be measured before the cell; nothing is asked of it",)
 
 
-def test_what_the_watcher_raises_ends_the_measurement() -> None:
+def test_an_exception_of_the_watcher_ends_the_measurement() -> None:
     def interrupt(what: str) -> None:
         raise InterruptedError(what)
 

@@ -1,4 +1,4 @@
-"""Links between hosts that only Ray reaches, as on a real cluster: rules on every host, measured, and gone."""
+"""Links between hosts that only Ray reaches, as on a cluster: rules are set, measured and removed on every host."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = [
 SCRIPT = """
 import json, logging, subprocess, ray
 from orchestrator.run.links import LinkMeasurements, _Cluster, links_between
-from orchestrator.experiment.networks import Network, parse_network
+from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.placement import place
 
 ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
@@ -44,7 +44,7 @@ def queues(lab: Lab) -> list[str]:
     return [done.stdout for done in commands]
 
 
-def test_a_rate_is_made_measured_and_taken_back_on_hosts_that_only_ray_reaches() -> None:
+def test_a_rate_is_set_measured_and_removed_on_hosts_that_only_ray_reaches() -> None:
     with Lab.up(3) as lab:
         start_ray(lab)
         before = queues(lab)
@@ -55,13 +55,13 @@ def test_a_rate_is_made_measured_and_taken_back_on_hosts_that_only_ray_reaches()
             lab.hosts[0].name, [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout.split("RESULT ")[1])
+        result = json.loads(done.stdout.split("RESULT ")[1])
         assert queues(lab) == before
-    assert told["backend"] == "tc"
-    assert len({told["hosts"][role] for role in ("client", "server", "dealer")}) == 3
-    assert "htb" in told["rules"]
-    assert len(told["links"]) == 6
-    for link in told["links"]:
+    assert result["backend"] == "tc"
+    assert len({result["hosts"][role] for role in ("client", "server", "dealer")}) == 3
+    assert "htb" in result["rules"]
+    assert len(result["links"]) == 6
+    for link in result["links"]:
         rate = 20 if (link["src"], link["dst"]) == ("client", "server") else 50
         assert link["asked"]["rate_mbit"] == rate
         for when in ("measured_before", "measured_after"):

@@ -1,4 +1,4 @@
-"""A party that the kernel kills for want of memory is `oom`, and no puzzle."""
+"""A party that the kernel kills for lack of memory is recorded as `oom`."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def died() -> ray.exceptions.RayActorError:
     return ray.exceptions.RayActorError()
 
 
-def test_what_the_kernel_says_of_killed_processes_makes_it_oom() -> None:
+def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
     found = lost("server", died(), None, "the kernel has since killed a process for want of memory (FILE)")
     assert (found.status, found.role) == ("oom", "server")
     assert "killed a process for want of memory (FILE)" in found.message
@@ -69,7 +69,7 @@ def group() -> Iterator[Path]:
 
 
 @pytest.mark.ray
-def test_a_party_that_a_limit_ends_is_oom_and_the_sweep_goes_on(group: Path, tmp_path: Path) -> None:
+def test_a_party_killed_by_a_limit_is_oom_and_the_sweep_continues(group: Path, tmp_path: Path) -> None:
     program = [sys.executable, str(HELPERS / "sweep_program.py"), str(tmp_path / "out"), "eat-server-decode", "16"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(group)]

@@ -1,4 +1,4 @@
-"""Which cells run now, and when a budget says no."""
+"""Which cells run, and when a budget refuses one."""
 
 from datetime import timedelta
 
@@ -35,13 +35,15 @@ def test_only_takes_names_and_lists() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "at least one of"), ("speed=3", "speed"), ("seq_len=long", "seq_len")])
-def test_an_only_that_means_nothing_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", "at least one of"), ("speed=3", "speed"), ("seq_len=long", "seq_len")]
+)
+def test_an_invalid_only_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         parse_only(text)
 
 
-def test_failed_cells_run_again_only_if_asked_and_interrupted_ones_always() -> None:
+def test_failed_cells_run_again_only_on_request_and_interrupted_ones_always() -> None:
     ok, died, cut, fresh, *_ = CELLS
     known = {
         ok.id: samples.record(ok),
@@ -59,23 +61,23 @@ def test_an_incorrect_result_counts_as_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "said"),
+    ("budget", "reason"),
     [
         (Budget(cells=1), "--limit 1 is reached"),
         (Budget(seconds=50), "expected to take 30 s, and 36 s of --max-seconds 50"),
         (Budget(sent_bytes=3.2e9), "expected to send 0.50 GB, and 3.06 GB of --max-gigabytes 3.20"),
     ],
 )
-def test_a_budget_says_no_before_the_cell_that_would_exceed_it(budget: Budget, said: str) -> None:
+def test_a_budget_refuses_the_cell_that_would_exceed_it(budget: Budget, reason: str) -> None:
     spending, expected = Spending(budget), expected_to_take(30, 4e8, 1e8)
     assert not spending.refusal(expected)
     record = samples.record(CELLS[0], seconds=8.0)
     assert record.finished - record.started == timedelta(seconds=36)
     spending.add(record)
-    assert said in spending.refusal(expected)
+    assert reason in spending.refusal(expected)
 
 
-def test_bytes_of_a_failed_cell_are_paid_too() -> None:
+def test_bytes_of_a_failed_cell_count_too() -> None:
     spending = Spending(Budget(sent_bytes=900))
     spending.add(samples.failure(CELLS[0]))
     assert "--max-gigabytes" in spending.refusal(expected_to_take(1))

@@ -1,4 +1,4 @@
-"""Seats on a cluster of three nodes (emulated on this machine by Ray)."""
+"""Slots on a cluster of three nodes (emulated on this machine by Ray)."""
 
 import time
 from collections.abc import Iterator
@@ -41,11 +41,11 @@ def test_each_party_has_the_node_that_offers_its_role(placement: Placement, node
 def test_the_referee_shares_a_node(placement: Placement, nodes: dict[str, str]) -> None:
     assert placement.nodes["referee"] in nodes.values()
     host = next(role for role in PROTOCOL_ROLES if nodes[role] == placement.nodes["referee"])
-    beside = {role: placement.parties_on_node(role) for role in ROLES}
-    assert beside == {role: 2 if role in (host, "referee") else 1 for role in ROLES}
+    counts = {role: placement.parties_on_node(role) for role in ROLES}
+    assert counts == {role: 2 if role in (host, "referee") else 1 for role in ROLES}
 
 
-def test_an_actor_sits_where_the_placement_says(placement: Placement) -> None:
+def test_an_actor_runs_where_the_placement_puts_it(placement: Placement) -> None:
     def where() -> str:
         return str(ray.get_runtime_context().get_node_id())
 
@@ -55,14 +55,14 @@ def test_an_actor_sits_where_the_placement_says(placement: Placement) -> None:
     assert seated == placement.nodes
 
 
-def test_seats_that_stay_taken_end_the_wait_and_are_named(placement: Placement) -> None:
+def test_slots_that_stay_taken_end_the_wait_and_are_named(placement: Placement) -> None:
     with pytest.raises(PlacementError) as error:
         place(gpu=(), timeout_s=1)
     for part in ("no room", "1 s", "client: CPU 0.5, client 1", "nodes of their own"):
         assert part in str(error.value)
 
 
-def test_released_seats_can_be_taken_again(nodes: dict[str, str]) -> None:
+def test_released_slots_can_be_taken_again(nodes: dict[str, str]) -> None:
     for _ in range(2):
         place(gpu=(), timeout_s=60).release()
 
@@ -84,13 +84,13 @@ def test_the_user_can_stop_the_wait(placement: Placement) -> None:
         place(gpu=(), timeout_s=600, check=stop)
 
 
-def test_a_missing_gpu_is_refused_at_once_and_says_what_to_do(nodes: dict[str, str]) -> None:
+def test_a_missing_gpu_is_refused_at_once_with_the_fix(nodes: dict[str, str]) -> None:
     with pytest.raises(PlacementError, match=r"needs a GPU.*gpu: false"):
         place(gpu=("client", "server", "dealer"), timeout_s=600)
 
 
 def _settled_cpus() -> float:
-    """CPUs free in the cluster, once Ray has taken note of releases."""
+    """Free CPUs of the cluster, once Ray has registered releases."""
     total = ray.cluster_resources()["CPU"]
     deadline = time.monotonic() + 120
     while ray.available_resources().get("CPU") != total and time.monotonic() < deadline:

@@ -21,16 +21,16 @@ LATER = samples.START + timedelta(seconds=100)
 
 
 def results(seconds: float = 30.0) -> dict[str, dict[str, Any]]:
-    """What the parties return: three times the traffic of decoding in the prompt."""
-    told = samples.results()
+    """The results of the parties, with three times the traffic of decoding in the prompt."""
+    by_role = samples.results()
     for role in ("client", "server", "dealer"):
         stages = [
             stage | {"sent_bytes": 300, "rounds": 9, "seconds": 10.0}
-            for stage in told[role]["stages"]
+            for stage in by_role[role]["stages"]
             if stage["phase"] in ("online", "offline")
         ]
-        told[role]["prefill"] = {"seconds": seconds if role != "dealer" else 0.0, "stages": stages}
-    return told
+        by_role[role]["prefill"] = {"seconds": seconds if role != "dealer" else 0.0, "stages": stages}
+    return by_role
 
 
 def record(repeat: int = 0, seconds: float = 30.0, **changes: Any) -> Record:
@@ -54,16 +54,17 @@ def test_the_prompt_is_in_no_total_of_decoding() -> None:
 
 
 def test_the_kernels_bytes_are_held_against_prompt_and_decoding_together() -> None:
-    told = results()
-    for result in told.values():
+    by_role = results()
+    for result in by_role.values():
         result |= {"host": "10.0.0.1", "interface_sent_bytes": 200_000_000}
-    for stage in told["client"]["prefill"]["stages"]:
+    for stage in by_role["client"]["prefill"]["stages"]:
         stage["sent_bytes"] = 100_000_000
     cell = samples.cell(prefill="mpc")
-    assert not build_record(cell, samples.reported(told), (), samples.START, LATER).warnings
-    told["client"]["prefill"]["stages"] = []
+    assert not build_record(cell, samples.reported(by_role), (), samples.START, LATER).warnings
+    by_role["client"]["prefill"]["stages"] = []
     assert (
-        "counted 200,000,000 bytes" in build_record(cell, samples.reported(told), (), samples.START, LATER).warnings[0]
+        "counted 200,000,000 bytes"
+        in build_record(cell, samples.reported(by_role), (), samples.START, LATER).warnings[0]
     )
 
 
@@ -73,14 +74,14 @@ def test_a_failed_cell_carries_no_prompt() -> None:
         Record.model_validate(values)
 
 
-def test_the_cell_has_an_id_of_its_own_and_its_job_says_so() -> None:
+def test_the_cell_has_its_own_id_and_its_job_has_the_option() -> None:
     inside, outside = samples.cell(prefill="mpc"), samples.cell()
     assert inside.id != outside.id
     assert job_of(inside, show_text=False)["options"]["prefill"] == "mpc"
 
 
 @pytest.mark.parametrize("engine", ["plain", "crypten", "fss"])
-def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str) -> None:
+def test_a_prediction_includes_the_prompt_and_leaves_the_token_unchanged(engine: str) -> None:
     inside, outside = (predict(samples.cell(engines=[engine], prefill=way)) for way in ("mpc", "shared"))
     assert inside.seconds_per_token == outside.seconds_per_token
     assert inside.seconds >= outside.seconds
@@ -88,7 +89,7 @@ def test_a_prediction_takes_the_prompt_in_and_leaves_the_token_alone(engine: str
         assert inside.seconds > outside.seconds
 
 
-def test_a_cell_with_another_prefill_teaches_the_seconds_of_a_token() -> None:
+def test_a_cell_with_another_prefill_predicts_the_seconds_of_a_token() -> None:
     past = samples.record(samples.cell(prefill="shared"), seconds=77.0)
     guess = predict(samples.cell(prefill="mpc"), [past])
     assert guess.source == past.id
@@ -110,8 +111,8 @@ def test_the_report_shows_the_prompt_as_medians_of_the_repeats(tmp_path: Path) -
     assert (row.seconds, row.tokens, row.rounds) == (31.0, 127, 9)
     assert (row.online_bytes, row.offline_bytes) == (900, 900)
     with RecordStore(tmp_path) as store:
-        for told in [*records, samples.record()]:
-            store.append(told)
+        for each in [*records, samples.record()]:
+            store.append(each)
     page, text = (path.read_text() for path in render(tmp_path))
     assert "| fss, full, prefill mpc | none | 127 | 31 s | 900 B | 9 | 900 B |" in text
     assert "The prompt inside MPC" in page

@@ -1,4 +1,4 @@
-"""Which Ray an address or RAY_ADDRESS means, and what is told where none lets the driver in; no Ray is started."""
+"""Which Ray an address or RAY_ADDRESS selects, and the errors where none accepts the driver; no Ray is started."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Head(grpc.GenericRpcHandler):
-    """A head that answers every question with one status."""
+    """A head that answers every request with one status."""
 
     def __init__(self, status: grpc.StatusCode) -> None:
         self._status = status
@@ -50,7 +50,7 @@ def locked() -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize("given", [None, "", "local"])
-def test_nothing_and_local_mean_a_ray_of_the_runs_own(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_address_and_local_start_a_ray_of_the_run(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert named_cluster(given) is None
     monkeypatch.setenv("RAY_ADDRESS", given or "")
     assert named_cluster(None) is None
@@ -58,14 +58,14 @@ def test_nothing_and_local_mean_a_ray_of_the_runs_own(given: str | None, monkeyp
     assert named_cluster("local") is None
 
 
-def test_an_option_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_takes_precedence_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
     assert named_cluster(None) == Cluster("192.0.2.1:6379", "RAY_ADDRESS")
     assert named_cluster("[2001:db8::1]:6379") == Cluster("[2001:db8::1]:6379", "--address")
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ("http://127.0.0.1:8265", "http:// is a job server, for `mpcache-bench submit`"),
         ("https://head:8265", "https:// is a job server"),
@@ -73,8 +73,8 @@ def test_an_option_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> 
         ("somewhere", "host:port of the head"),
     ],
 )
-def test_what_is_no_address_of_a_head_is_named_with_its_origin(
-    given: str, told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_address_is_named_with_its_origin(
+    given: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ClusterError) as option:
         named_cluster(given)
@@ -83,23 +83,23 @@ def test_what_is_no_address_of_a_head_is_named_with_its_origin(
         named_cluster(None)
     for error, origin, way_out in ((option, "--address", "leave the address out"), (variable, "RAY_ADDRESS", "unset")):
         assert f"no Ray cluster at {given} ({origin})" in str(error.value)
-        assert told in str(error.value)
+        assert expected in str(error.value)
         assert way_out in str(error.value)
 
 
-def test_auto_says_which_cluster_it_joins_and_which_others_there_are(
+def test_auto_logs_the_cluster_that_it_joins_and_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(services, "get_ray_address_from_environment", lambda *_: "192.0.2.1:6379")
     monkeypatch.setattr(services, "find_gcs_addresses", lambda: {"192.0.2.1:6379", "192.0.2.1:7777"})
     assert named_cluster("auto") == Cluster("192.0.2.1:6379", "--address", searched=True)
-    (told,) = caplog.messages
-    assert told.index("joins the Ray cluster at 192.0.2.1:6379") < told.index("192.0.2.1:7777")
+    (message,) = caplog.messages
+    assert message.index("joins the Ray cluster at 192.0.2.1:6379") < message.index("192.0.2.1:7777")
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.9:6379")
     assert named_cluster("auto") == Cluster("192.0.2.9:6379", "RAY_ADDRESS")  # as Ray has it
 
 
-def test_auto_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> str:
         raise ConnectionError("Could not find any running Ray instance.")
 
@@ -108,7 +108,7 @@ def test_auto_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         named_cluster("auto")
 
 
-def test_a_cluster_that_asks_for_a_token_says_how_to_show_one(locked: Cluster) -> None:
+def test_a_cluster_that_requires_a_token_is_reported_with_the_fix(locked: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"it requires a token: export RAY_AUTH_MODE=token") as refused:
         probe(locked)
     assert f"{locked.address} (--address)" in str(refused.value)
@@ -133,22 +133,22 @@ def test_a_token_that_is_refused_or_missing_is_named_and_never_shown(
     assert "a-secret" not in str(refused.value)
 
 
-def test_a_head_that_answers_is_left_to_ray() -> None:
+def test_a_head_that_answers_is_passed_to_ray() -> None:
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED):
         server, cluster = answering(status)
         probe(cluster)
         server.stop(None).wait()
 
 
-def test_what_is_no_head_is_told_at_once() -> None:
+def test_an_address_without_a_head_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(ClusterError, match="refused; start one"):
         probe(Cluster(f"127.0.0.1:{port}", "--address"))
 
 
-def test_an_answer_that_is_none_of_a_head_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of what does not speak its protocol
+def test_a_reply_that_is_not_from_a_head_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, cluster = answering(grpc.StatusCode.UNAVAILABLE)  # as of a server of another protocol
     with pytest.raises(ClusterError, match="does not answer as a Ray head, or requires TLS"):
         probe(cluster)
     server.stop(None).wait()
@@ -164,7 +164,7 @@ def test_settings_reach_ray_and_are_undone(monkeypatch: pytest.MonkeyPatch) -> N
     assert "RAY_AUTH_MODE" not in os.environ
 
 
-def test_auto_shows_the_users_token_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_sends_the_users_token_unless_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     with ray_settings(RAY_AUTH_TOKEN="a-secret-of-the-users"):  # noqa: S106 - opens nothing
         assert Cluster("192.0.2.1:6379", "--address", searched=True).settings == {"RAY_AUTH_MODE": "token"}
         assert Cluster("192.0.2.1:6379", "--address").settings == {}

@@ -32,24 +32,24 @@ def test_ray_refuses_a_misspelt_key(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_role_of_the_protocol_has_a_machine(name: str) -> None:
-    told = document(name)
-    typed = {role for kind in told.get("available_node_types", {}).values() for role in kind["resources"]}
-    started = " ".join(told["head_start_ray_commands"] + told["worker_start_ray_commands"])
+    content = document(name)
+    typed = {role for kind in content.get("available_node_types", {}).values() for role in kind["resources"]}
+    started = " ".join(content["head_start_ray_commands"] + content["worker_start_ray_commands"])
     offered = typed | set(re.findall(r'(?:ROLE=|\{")(client|server|dealer)', started))
     assert offered == set(PROTOCOL_ROLES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_set_up_installs_what_the_project_names(name: str) -> None:
-    told = document(name)
-    installed = set(re.findall(r"~/mpcache-bench/(\S+)", " ".join(told["setup_commands"])))
+def test_set_up_installs_the_projects_requirements(name: str) -> None:
+    content = document(name)
+    installed = set(re.findall(r"~/mpcache-bench/(\S+)", " ".join(content["setup_commands"])))
     assert installed == {"constraints.txt", "requirements-nodeps.txt"}
     assert all((ROOT / path).is_file() for path in installed)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ray_starts_with_the_capability_to_shape_links(name: str) -> None:
-    told = document(name)
-    for command in (told["head_start_ray_commands"][-1], told["worker_start_ray_commands"][-1]):
+    content = document(name)
+    for command in (content["head_start_ray_commands"][-1], content["worker_start_ray_commands"][-1]):
         assert "--ambient-caps=+net_admin,+sys_admin" in command
         assert "--metrics-export-port=" in command

@@ -1,4 +1,4 @@
-"""Ray on a lab: a node a host, and nothing of it afterwards."""
+"""Ray on a lab: one node per host, and nothing left behind."""
 
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_every_host_is_a_node_and_tasks_find_the_lab() -> None:
     assert not any(process.is_running() for process in inside)
 
 
-def test_a_command_runs_in_a_lab_of_its_own_and_its_status_and_results_come_back(tmp_path: Path) -> None:
+def test_a_command_runs_in_its_own_lab_and_returns_its_status_and_results(tmp_path: Path) -> None:
     script = "import os, sys; open(sys.argv[1], 'w').write(os.environ['RAY_ADDRESS']); sys.exit(4)"
     argv = [sys.executable, "-c", script, str(tmp_path / "result")]
     assert run_in_lab(argv, hosts=2, keep=[tmp_path]) == 4

@@ -1,4 +1,4 @@
-"""A Ray head that requires a token and speaks TLS: strangers are turned away, and our run works."""
+"""A Ray head that requires a token and speaks TLS: unauthorised clients are refused, and our run works."""
 
 import contextlib
 import datetime as dt
@@ -45,7 +45,7 @@ new_tokens: 1
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs: where it listens, what a program needs to reach it, and its certificates' folder."""
+    """A running head: its address, the environment to reach it, and the folder of its certificates."""
 
     port: int
     environment: dict[str, str]
@@ -139,7 +139,7 @@ def until_started(process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the head and every process that it started."""
+    """Ends the head and every process that it started."""
     if process.poll() is None:
         starter = psutil.Process(process.pid)
         family = [starter, *starter.children(recursive=True)]
@@ -151,7 +151,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def run(head: Head, folder: Path, **changes: str | None) -> "subprocess.CompletedProcess[str]":
-    """Run the experiment with the head's environment, changed as said; None takes a variable out."""
+    """Runs the experiment with the head's environment and the given changes; None removes a variable."""
     (folder / "experiment.yaml").write_text(EXPERIMENT)
     command: list[str | Path] = [BIN / "mpcache-bench", "run", folder / "experiment.yaml", "--out", folder / "out"]
     command += ["--address", head.address]
@@ -161,7 +161,7 @@ def run(head: Head, folder: Path, **changes: str | None) -> "subprocess.Complete
 
 
 def greeting(head: Head, *, certified: bool) -> bytes:
-    """The first bytes that the head says after a TLS handshake."""
+    """The first bytes that the head sends after a TLS handshake."""
     context = ssl.create_default_context(cafile=head.folder / "ca.crt")
     context.set_alpn_protocols(["h2"])
     if certified:
@@ -184,23 +184,23 @@ def test_a_driver_without_the_token_is_refused(head: Head, tmp_path: Path) -> No
     done = run(head, tmp_path, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH=None)
     assert done.returncode == 2, done.stdout
     assert "it requires a token: export RAY_AUTH_MODE=token" in done.stderr
-    assert "InvalidAuthToken" not in done.stdout + done.stderr  # it was told once, and not by Ray
+    assert "InvalidAuthToken" not in done.stdout + done.stderr  # reported once, and not by Ray
     assert not (tmp_path / "out" / "records.jsonl").exists()
 
 
-def test_a_driver_without_a_certificate_is_told_of_tls(head: Head, tmp_path: Path) -> None:
+def test_a_driver_without_a_certificate_gets_an_error_that_names_tls(head: Head, tmp_path: Path) -> None:
     done = run(head, tmp_path, RAY_USE_TLS=None)
     assert done.returncode == 2, done.stdout
     assert "does not answer as a Ray head, or requires TLS (RAY_USE_TLS=1)" in done.stderr
 
 
-def test_the_head_greets_who_has_a_certificate(head: Head) -> None:
+def test_the_head_answers_a_client_with_a_certificate(head: Head) -> None:
     settings_frame = 4
     assert greeting(head, certified=True)[3] == settings_frame
 
 
-def test_the_head_ends_the_talk_with_a_stranger_without_a_certificate(head: Head) -> None:
-    told = b""  # the end of the connection, with an alert or without one
+def test_the_head_closes_a_connection_without_a_certificate(head: Head) -> None:
+    reply = b""  # the end of the connection, with an alert or without one
     with contextlib.suppress(ssl.SSLError, ConnectionError):
-        told = greeting(head, certified=False)
-    assert told == b""
+        reply = greeting(head, certified=False)
+    assert reply == b""

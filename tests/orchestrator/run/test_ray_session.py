@@ -1,4 +1,4 @@
-"""A Ray of our own that does not come up: what is told, and that nothing of it stays; no Ray is started."""
+"""A Ray of our own that does not start: the error, and that nothing is left behind; no Ray is started."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ while True:
 
 
 class Starts:
-    """Stands in for `ray.init`: leaves a process that writes to Ray's folder, and fails `failures` times."""
+    """Replaces `ray.init`: leaves a process that writes to Ray's folder, and fails `failures` times."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -58,7 +58,7 @@ def starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
         process.wait(120)
 
 
-def test_a_second_start_may_do_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:
+def test_a_second_start_may_succeed_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:
     starts.failures = 1
     with ray_session(None):
         first, second = starts.folders
@@ -71,8 +71,8 @@ def test_a_second_start_may_do_and_leaves_nothing_of_the_first(root: Path, start
 
 def test_ray_that_never_starts_is_one_message_and_no_folder(root: Path, starts: Starts) -> None:
     starts.failures = 9
-    told = r"Ray could not start on this machine within \d+ s: The current node timed out .*could; is it busy\?"
-    with pytest.raises(ClusterError, match=told) as error, ray_session(None):
+    expected = r"Ray could not start on this machine within \d+ s: The current node timed out .*could; is it busy\?"
+    with pytest.raises(ClusterError, match=expected) as error, ray_session(None):
         pytest.fail("there is no Ray")
     assert "\n" not in str(error.value)
     assert "CPUs" in str(error.value)

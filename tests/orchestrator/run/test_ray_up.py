@@ -33,7 +33,7 @@ ROLES = ("client", "server", "dealer")
 HOME = "/tmp/home"  # noqa: S108 - a host's /tmp is its own
 
 # What makes a host of a lab a machine with an ssh server and a user. The user has the number of root, because the
-# Python that all hosts share may lie where nobody else can read.
+# Python that all hosts share may lie where only root can read.
 BECOME_A_MACHINE = f"""
 set -e
 mount -t tmpfs tmpfs /run
@@ -80,11 +80,13 @@ def keys(folder: Path) -> None:
 
 
 def cluster_file(folder: Path) -> Path:
-    """The repository's file; instead of what installs from the network, the Python that all hosts share."""
-    told = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
-    told["setup_commands"] = [line for line in told["setup_commands"] if "pip" not in line and "-m venv" not in line]
-    told["setup_commands"].insert(0, f"ln -sfn {sys.prefix} ~/mpcache-bench-venv")
-    (folder / "ray_cluster.yaml").write_text(yaml.safe_dump(told))
+    """The repository's file, with the Python that all hosts share instead of installations from the network."""
+    content = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+    content["setup_commands"] = [
+        line for line in content["setup_commands"] if "pip" not in line and "-m venv" not in line
+    ]
+    content["setup_commands"].insert(0, f"ln -sfn {sys.prefix} ~/mpcache-bench-venv")
+    (folder / "ray_cluster.yaml").write_text(yaml.safe_dump(content))
     return folder / "ray_cluster.yaml"
 
 
@@ -106,22 +108,22 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def by_the_user(lab: Lab, folder: Path, *command: object) -> str:
-    """What a command of the user's, in a checkout, says on both streams; it must succeed."""
-    told = {"HOME": HOME, "USER": "ubuntu", "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
-    told |= {"RAY_UP_enable_autoscaler_v2": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
-    with (folder / "said").open("w+") as said:
+    """The output of a command of the user's, in a checkout, on both streams; it must succeed."""
+    environment = {"HOME": HOME, "USER": "ubuntu", "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    environment |= {"RAY_UP_enable_autoscaler_v2": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+    with (folder / "log").open("w+") as log:
         argv = [str(word) for word in command]
         done = lab.run(
-            lab.hosts[3].name, argv, env=told, stdout=said, stderr=said, stdin=subprocess.DEVNULL, timeout=LONG_S
+            lab.hosts[3].name, argv, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=LONG_S
         )
-        said.seek(0)
-        text = said.read()
+        log.seek(0)
+        text = log.read()
     assert done.returncode == 0, text
     return text
 
 
 def wait_for_raylets(lab: Lab, count: int) -> None:
-    """Wait until so many machines run Ray."""
+    """Waits until `count` machines run Ray."""
     stop = time.monotonic() + LONG_S
     running = -1
     while running != count:
@@ -146,9 +148,9 @@ def test_ray_up_brings_up_a_cluster_that_runs_a_private_cell_and_ray_down_ends_i
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     head = f"http://{machines.hosts[0].address}:8265"
     run = ["mpcache-bench", "submit", tmp_path / "experiment.yaml", "--address", head, "--out", tmp_path / "out"]
-    said = by_the_user(machines, tmp_path, *run)
+    output = by_the_user(machines, tmp_path, *run)
     (record,) = RecordStore(tmp_path / "out").read()
-    assert record.status == "ok", said
+    assert record.status == "ok", output
     where = {role: record.parties[role].host for role in ROLES}
     assert where == dict(zip(ROLES, (host.address for host in machines.hosts[:3]), strict=True))
     by_the_user(machines, tmp_path, "ray", "down", "-y", file)

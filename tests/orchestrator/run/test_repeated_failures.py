@@ -1,4 +1,4 @@
-"""Cells that must fail as one before them did are on record without having run."""
+"""Cells that must fail like an earlier one are recorded without running."""
 
 import pytest
 
@@ -40,19 +40,19 @@ def test_cells_with_the_same_model_prompt_and_length_are_not_run() -> None:
         (Status.OOM, "referee"),
     ],
 )
-def test_what_may_be_gone_by_the_next_cell_keeps_none_from_running(status: Status, role: str) -> None:
-    repeated = RepeatedFailures()
-    repeated.note(failed(CELLS[0], status, role))
-    repeated.note(samples.record(CELLS[1]))
-    assert [repeated.record(cell, "a") for cell in CELLS] == [None] * len(CELLS)
+def test_transient_failures_do_not_skip_later_cells(status: Status, role: str) -> None:
+    alike = RepeatedFailures()
+    alike.note(failed(CELLS[0], status, role))
+    alike.note(samples.record(CELLS[1]))
+    assert [alike.record(cell, "a") for cell in CELLS] == [None] * len(CELLS)
 
 
-def test_heads_that_cannot_be_read_keep_only_their_own_cells_from_running() -> None:
+def test_unreadable_heads_skip_only_their_own_cells() -> None:
     gate = {"name": "locret", "head": "bad.safetensors"}
     other = {"name": "locret", "head": "good.safetensors"}
     cells = expand(samples.experiment(policies=["full", gate, other], seq_lens=[128], engines=["plain", "fss"]))
-    repeated = RepeatedFailures()
-    repeated.note(failed(next(cell for cell in cells if cell.policy.parameters.get("head") == "bad.safetensors")))
-    doomed = [cell for cell in cells if repeated.record(cell, "a") is not None]
-    assert {cell.policy.parameters.get("head") for cell in doomed} == {"bad.safetensors"}
-    assert len(doomed) == 2
+    alike = RepeatedFailures()
+    alike.note(failed(next(cell for cell in cells if cell.policy.parameters.get("head") == "bad.safetensors")))
+    skipped = [cell for cell in cells if alike.record(cell, "a") is not None]
+    assert {cell.policy.parameters.get("head") for cell in skipped} == {"bad.safetensors"}
+    assert len(skipped) == 2

@@ -30,7 +30,7 @@ new_tokens: 1
 
 
 def watched(folder: Path) -> dict[str, str]:
-    """What is found from outside of the lab, by what it belongs to: metrics of each party, and the live page."""
+    """Metrics of each party and the live page, as seen from outside of the lab."""
     found = {}
     for path in folder.glob("*.json"):
         for group in json.loads(path.read_text()):

@@ -58,7 +58,7 @@ def no_probe(*_: object) -> NoReturn:
     raise ProbeError("nothing arrived after the warm-up")
 
 
-def test_a_cell_on_links_of_which_nothing_is_asked_runs_though_they_cannot_be_probed(
+def test_a_cell_on_unshaped_links_runs_although_they_cannot_be_probed(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "measure_link", no_probe)
@@ -118,7 +118,7 @@ def test_parties_stay_for_the_next_cell_of_the_same_kind_only(runner: Runner, tm
         ("referee", "check", "bench.check"),
     ],
 )
-def test_a_killed_party_is_named_and_takes_the_others_along(
+def test_a_killed_party_is_named_and_ends_the_others(
     runner: Runner, tmp_path: Path, role: str, state: str, stage: str
 ) -> None:
     record = run(runner, tmp_path, f"sigkill-{role}-{state}").record
@@ -134,7 +134,7 @@ def test_after_a_failure_the_next_cell_gets_new_parties(runner: Runner, tmp_path
     assert run(runner, tmp_path).record.status is Status.OK
 
 
-def test_a_stopped_party_is_named_by_its_silence(runner: Runner, tmp_path: Path) -> None:
+def test_a_stopped_party_is_named_since_it_does_not_report(runner: Runner, tmp_path: Path) -> None:
     record = run(runner, tmp_path, "sigstop-dealer-decode", timeout_s=10).record
     assert record.status is Status.TIMEOUT
     assert record.error is not None
@@ -162,7 +162,7 @@ def test_a_cell_that_takes_too_long_leaves_the_stacks_of_all_parties(runner: Run
     ("limits", "words"),
     [({"cell_timeout_s": 30}, "longer than cell_timeout_s: 30"), ({"timeout_s": 10}, "no news from dealer for 15 s")],
 )
-def test_a_stopped_party_that_no_peer_waits_for_is_named_by_what_it_does_not_tell(
+def test_a_stopped_party_that_no_peer_waits_for_is_named_by_its_missing_progress(
     runner: Runner, tmp_path: Path, limits: dict[str, int], words: str
 ) -> None:
     run(runner, tmp_path)  # so that the time goes to the cell, not to the start
@@ -184,7 +184,7 @@ def test_a_stopped_party_that_no_peer_waits_for_is_named_by_what_it_does_not_tel
         ("bug", Status.PARTY_DIED, "KeyError"),
     ],
 )
-def test_a_party_that_fails_by_itself_is_recorded_in_its_own_words(
+def test_a_party_that_fails_is_recorded_with_its_message(
     runner: Runner, tmp_path: Path, fault: str, status: Status, words: str
 ) -> None:
     record = run(runner, tmp_path, f"{fault}-server-decode").record
@@ -192,7 +192,7 @@ def test_a_party_that_fails_by_itself_is_recorded_in_its_own_words(
     assert record.error is not None
     assert words in record.error.message
     assert (record.error.role, record.error.stage) == ("server", "softmax")
-    assert "orange-otter" not in record.model_dump_json()  # what the fake's error quotes
+    assert "orange-otter" not in record.model_dump_json()  # quoted by the fake's error
 
 
 def test_a_number_out_of_range_is_recorded_and_cells_that_compute_the_same_are_not_run(
@@ -290,7 +290,7 @@ def test_a_link_that_cannot_be_had_stops_the_cell_before_it_starts(runner: Runne
     assert run(runner, tmp_path).record.status is Status.OK, "the next cell is not harmed"
 
 
-def test_a_text_that_is_asked_for_does_not_get_into_the_record(tmp_path: Path, stop: threading.Event) -> None:
+def test_a_requested_text_is_not_in_the_record(tmp_path: Path, stop: threading.Event) -> None:
     targets = TargetFile([tmp_path / "targets.json"], "fake")
     with Runner("fake", tmp_path, targets, stop, show_text=True, party_class=FAKE) as runner:
         record, text = run(runner, tmp_path)

@@ -41,7 +41,7 @@ def driver(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         process.kill()
 
 
-def test_it_goes_with_the_block_even_if_that_fails(root: Path) -> None:
+def test_the_folder_is_removed_after_the_block_even_if_that_fails(root: Path) -> None:
     def interrupted() -> None:
         with scratch.scratch() as folder:
             (folder / "session").mkdir()
@@ -65,7 +65,7 @@ def test_that_of_a_living_driver_is_left_and_that_of_a_killed_one_removed(
     assert scratch.remove_ended() == []
 
 
-def test_folders_that_are_not_known_to_be_ours_are_left(root: Path) -> None:
+def test_unknown_folders_are_left(root: Path) -> None:
     strange = left_over(root, "mpcbench-of-somebody")
     other = root / "mpcbench-abcdefgh"
     (other / "certificates").mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_folders_that_are_not_known_to_be_ours_are_left(root: Path) -> None:
 
 
 def left_over(root: Path, name: str = "mpcbench-abc_12de") -> Path:
-    """What Ray writes while its folder is removed: no lock."""
+    """A folder that Ray wrote while it was removed: without a lock."""
     folder = root / name
     (folder / "session_2026-01-01" / "logs").mkdir(parents=True)
     return folder
@@ -97,7 +97,7 @@ def test_a_folder_that_lost_its_lock_is_removed_once_no_process_uses_it(root: Pa
     assert not folder.exists()
 
 
-def test_what_cannot_be_removed_now_keeps_its_lock_and_is_found_again(
+def test_a_folder_that_cannot_be_removed_keeps_its_lock_and_is_found_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -110,10 +110,10 @@ def test_what_cannot_be_removed_now_keeps_its_lock_and_is_found_again(
     assert list(root.iterdir()) == []
 
 
-def test_clean_says_what_it_removed(driver: tuple[subprocess.Popen[str], Path]) -> None:
+def test_clean_lists_what_it_removed(driver: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = driver
     process.kill()
     process.wait(120)
-    told = CliRunner().invoke(app, ["clean"])
-    assert told.exit_code == 0
-    assert f"removed {folder}: its driver is gone" in told.output
+    result = CliRunner().invoke(app, ["clean"])
+    assert result.exit_code == 0
+    assert f"removed {folder}: its driver is gone" in result.output

@@ -1,4 +1,4 @@
-"""A step of the clock does not reach what is recorded."""
+"""A step of the clock does not affect recorded durations."""
 
 import time
 from datetime import UTC, datetime, timedelta

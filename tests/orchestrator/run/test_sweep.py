@@ -1,4 +1,4 @@
-"""A whole sweep, and what it leaves behind: records, and nothing else."""
+"""A whole sweep, which leaves records and nothing else behind."""
 
 import contextlib
 import io
@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def test_runs_what_is_not_ok_yet_and_leaves_only_records(tmp_path: Path) -> None:
+def test_a_sweep_runs_pending_cells_and_leaves_only_records(tmp_path: Path) -> None:
     out = tmp_path / "out"
     experiment = fake_experiment(tmp_path, seq_lens=[16, 17, 18])
     done, cut, new = expand(experiment)
@@ -118,7 +118,7 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/proc")  # where nobody can write, not even root
+    monkeypatch.setenv("HOME", "/proc")  # where not even root can write
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     before = signal.getsignal(signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monk
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_without_a_cluster_at_the_address_it_says_so_at_once() -> None:
+def test_an_address_without_a_cluster_is_an_error_at_once() -> None:
     with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:1 .*ray up"), ray_session("127.0.0.1:1"):
         pass
     assert not ray.is_initialized()
@@ -154,15 +154,15 @@ class Program:
         self.ray_folders: set[Path] = set()
 
     def note_descendants(self) -> None:
-        """Remember the processes below this program, and which folder its own Ray was given."""
+        """Records the descendants of this program, and the folder of its own Ray."""
         self.descendants |= set(psutil.Process(self.process.pid).children(recursive=True))
         for process in self.descendants:
             with contextlib.suppress(psutil.Error):
-                said = re.search(r"(/tmp/mpcbench-[^/\s]+)/session_", " ".join(process.cmdline()))
-                self.ray_folders |= {Path(said.group(1))} if said else set()
+                match = re.search(r"(/tmp/mpcbench-[^/\s]+)/session_", " ".join(process.cmdline()))
+                self.ray_folders |= {Path(match.group(1))} if match else set()
 
     def wait_for_parties(self) -> None:
-        """Until the second cell hangs: the first is on record and the parties' exporters are announced."""
+        """Waits until the second cell hangs: the first is recorded and the parties' exporters are announced."""
         wait_until(lambda: self.process.poll() is not None or self.hanging.exists())
         assert self.process.poll() is None, self.output()
         self.note_descendants()
@@ -177,9 +177,9 @@ class Program:
     def wait(self) -> int:
         return self.process.wait(LONG_S)
 
-    def living(self, aside: tuple[str, ...] = ()) -> list[str]:
-        """Names of the processes that do not end in time, those of `aside` left out."""
-        waited = [process for process in self.descendants if not set(aside) & set(_words(process))]
+    def living(self, ignored: tuple[str, ...] = ()) -> list[str]:
+        """Names of the processes that do not end in time, except those of `ignored`."""
+        waited = [process for process in self.descendants if not set(ignored) & set(_words(process))]
         _, alive = psutil.wait_procs(waited, timeout=LONG_S)
         return [" ".join(words) for words in map(_words, alive) if words]
 
@@ -232,14 +232,14 @@ def test_a_second_signal_forces_the_end(program: Program) -> None:
     assert not program.living()
 
 
-def test_a_killed_driver_takes_the_parties_and_its_ray_with_it(program: Program) -> None:
+def test_a_killed_driver_ends_the_parties_and_its_ray(program: Program) -> None:
     program.wait_for_parties()
     assert sum("ray::PartyActor" in _words(process) for process in program.descendants) == len(ROLES)
     program.process.kill()
     program.wait()
     assert [record.status for record in program.records()] == [Status.OK]
     # Ray's two agents first try to report the end to the dead head, and give up by themselves after a minute or two.
-    assert not program.living(aside=("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
+    assert not program.living(ignored=("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
 
 
 def test_signals_count_and_the_handlers_come_back() -> None:

@@ -1,4 +1,4 @@
-"""A sweep on a machine that fails it: the disk fills up, the clock is set."""
+"""A sweep on a faulty machine: the disk fills up, the clock is set."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave not a byte."""
+    """Fills the disk to the last byte."""
     with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"x" * 4096):
             pass
@@ -63,9 +63,7 @@ def fill_once_parties_are_up(out: Path, disk: Path) -> None:
     raise TimeoutError("the parties did not come up")
 
 
-def test_a_disk_that_fills_up_keeps_what_is_finished_and_the_same_command_goes_on(
-    small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_keeps_finished_records_and_the_same_command_resumes(small_disk: Path, tmp_path: Path) -> None:
     out = small_disk / "out"
     experiment = fake_experiment(tmp_path, "pause-server-decode", seq_lens=[16, 17])
     cells = expand(experiment)

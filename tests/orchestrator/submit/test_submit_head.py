@@ -71,9 +71,9 @@ def head() -> Iterator[Head]:
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += ["--head", "--block", "--node-ip-address=127.0.0.1", "--include-dashboard=true", "--num-cpus=4"]
     options += ["--object-store-memory=80000000", f"--temp-dir={folder}", "--disable-usage-stats"]
-    told = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder)}
+    settings = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder)}
     with (folder / "head.log").open("wb") as log:
-        started = psutil.Popen([BIN / "ray", "start", *options], env=ENVIRONMENT | told, stdout=log, stderr=log)
+        started = psutil.Popen([BIN / "ray", "start", *options], env=ENVIRONMENT | settings, stdout=log, stderr=log)
     try:
         wait_for(lambda: answers(ports["dashboard-port"], started, folder / "head.log"))
         yield Head(ports["dashboard-port"], folder)
@@ -90,11 +90,11 @@ def head() -> Iterator[Head]:
 
 def toy(folder: Path, **changes: object) -> Path:
     """The example of a cluster at toy size."""
-    told = yaml.safe_load((ROOT / "examples" / "cluster.yaml").read_text())
-    told |= {"model": "random:tiny-llama", "engines": ["plain"], "policies": ["full"], "networks": ["none"]}
-    told |= {"seq_lens": [16], "repeats": 1, **changes}
+    content = yaml.safe_load((ROOT / "examples" / "cluster.yaml").read_text())
+    content |= {"model": "random:tiny-llama", "engines": ["plain"], "policies": ["full"], "networks": ["none"]}
+    content |= {"seq_lens": [16], "repeats": 1, **changes}
     path = folder / "toy.yaml"
-    path.write_text(yaml.safe_dump(told))
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
@@ -116,7 +116,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Close every connection of this moment."""
+        """Closes all present connections."""
         for one in list(self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -147,61 +147,61 @@ class Proxy:
         source.close()
 
 
-def test_a_run_comes_back_with_its_log_and_records_although_the_connection_was_cut(head: Head, tmp_path: Path) -> None:
+def test_a_run_returns_its_log_and_records_although_the_connection_was_cut(head: Head, tmp_path: Path) -> None:
     proxy = Proxy(head.port)
     client = submitting(toy(tmp_path), proxy.port, tmp_path / "out")
     assert proxy.tailed.wait(LONG_S)
     time.sleep(1)
     proxy.cut()
-    said, noted = client.communicate(timeout=LONG_S)
+    stdout, stderr = client.communicate(timeout=LONG_S)
     proxy.close()
-    assert client.returncode == 0, said + noted
-    assert "connection lost; trying again" in noted
-    assert "INFO" not in noted
+    assert client.returncode == 0, stdout + stderr
+    assert "connection lost; trying again" in stderr
+    assert "INFO" not in stderr
     (record,) = RecordStore(tmp_path / "out").read()
     assert record.status == "ok"
     assert list((tmp_path / "out").glob("report*"))
-    written = [line for line in said.splitlines() if line.rstrip().endswith("records.csv")]
-    assert len(written) <= 1, said
-    assert said.count("report.html") == 1, said
+    written = [line for line in stdout.splitlines() if line.rstrip().endswith("records.csv")]
+    assert len(written) <= 1, stdout
+    assert stdout.count("report.html") == 1, stdout
 
 
 def test_a_run_that_fails_gives_its_exit_status(head: Head, tmp_path: Path) -> None:
     client = submitting(toy(tmp_path, model="/nowhere/model"), head.port, tmp_path / "out")
-    said, noted = client.communicate(timeout=LONG_S)
-    assert client.returncode == 2, said + noted
-    assert "model" in said + noted
+    stdout, stderr = client.communicate(timeout=LONG_S)
+    assert client.returncode == 2, stdout + stderr
+    assert "model" in stdout + stderr
 
 
-def test_an_interrupt_stops_the_job_and_fetches_what_there_is(head: Head, tmp_path: Path) -> None:
+def test_an_interrupt_stops_the_job_and_fetches_the_results_so_far(head: Head, tmp_path: Path) -> None:
     file = toy(tmp_path, repeats=50)
     detached = submitting(file, head.port, tmp_path / "out", "--detach")
-    _, noted = detached.communicate(timeout=LONG_S)
-    assert detached.returncode == 0, noted
-    (job,) = re.findall(r"job (mpcache-bench-\w+);", noted)
+    _, stderr = detached.communicate(timeout=LONG_S)
+    assert detached.returncode == 0, stderr
+    (job,) = re.findall(r"job (mpcache-bench-\w+);", stderr)
     following = submitting(file, head.port, tmp_path / "out", "--job", job)
     wait_for(lambda: len(head.records(job)) > 1)
     following.send_signal(signal.SIGINT)
-    said, noted = following.communicate(timeout=LONG_S)
-    assert following.returncode == 130, said + noted
-    assert f"stopping job {job}" in noted
+    stdout, stderr = following.communicate(timeout=LONG_S)
+    assert following.returncode == 130, stdout + stderr
+    assert f"stopping job {job}" in stderr
     fetched = RecordStore(tmp_path / "out").read()
     assert 1 < len(fetched) < 50
     assert {record.status for record in fetched[:-1]} == {"ok"}
 
 
-def test_where_nobody_listens_is_said_at_once(tmp_path: Path) -> None:
+def test_an_address_without_a_server_is_reported_at_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    said, noted = (client := submitting(toy(tmp_path), port, tmp_path / "out")).communicate(timeout=LONG_S)
-    assert client.returncode == 2, said + noted
-    assert "no job server answers" in noted
+    stdout, stderr = (client := submitting(toy(tmp_path), port, tmp_path / "out")).communicate(timeout=LONG_S)
+    assert client.returncode == 2, stdout + stderr
+    assert "no job server answers" in stderr
 
 
-def test_a_job_that_is_not_there_is_no_lost_connection(head: Head, tmp_path: Path) -> None:
+def test_an_unknown_job_is_not_a_lost_connection(head: Head, tmp_path: Path) -> None:
     client = submitting(toy(tmp_path), head.port, tmp_path / "out", "--job", "mpcache-bench-nowhere")
-    said, noted = client.communicate(timeout=LONG_S)
-    assert client.returncode == 2, said + noted
-    assert "has no such job" in noted
+    stdout, stderr = client.communicate(timeout=LONG_S)
+    assert client.returncode == 2, stdout + stderr
+    assert "has no such job" in stderr
 
 
 def test_rays_own_command_runs_it_too(head: Head, tmp_path: Path) -> None:

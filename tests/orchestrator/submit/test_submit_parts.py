@@ -1,4 +1,4 @@
-"""What `mpcache-bench submit` is made of, without a cluster."""
+"""The parts of `mpcache-bench submit`, without a cluster."""
 
 import base64
 import hashlib
@@ -89,13 +89,13 @@ def test_a_link_that_is_already_there_leads_nowhere_else(results: Path, tmp_path
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_run_without_results_is_told(tmp_path: Path) -> None:
+def test_a_run_without_results_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="no results"):
         list(packed(tmp_path / "none"))
 
 
 @given(st.text(), st.lists(st.lists(st.integers(0, 40), max_size=6), max_size=4))
-def test_a_log_read_in_any_pieces_and_any_number_of_times_is_written_once(log: str, readings: list[list[int]]) -> None:
+def test_a_log_read_in_any_chunks_and_any_number_of_times_is_written_once(log: str, readings: list[list[int]]) -> None:
     written: list[str] = []
     continuation = Continuation(written.append)
     for reading in [*readings, [len(log)]]:
@@ -149,19 +149,21 @@ def test_a_prompt_outside_the_folder_is_refused(name: str, tmp_path: Path) -> No
         ship(tmp_path / "below" / "mine.yaml", tmp_path / "shipped")
 
 
-def test_what_is_too_large_for_ray_is_refused_with_its_size_and_the_largest_file(tmp_path: Path) -> None:
+def test_an_upload_too_large_for_ray_is_refused_with_its_size_and_the_largest_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("prompt: {text_file: long.txt}\n")
     with (tmp_path / "long.txt").open("wb") as file:
         file.truncate(LIMIT_BYTES)
-    told = r"what is to be shipped has 1\d\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
-    with pytest.raises(JobError, match=f"{told} with 104.9 MB"):
+    expected = (
+        r"what is to be shipped has 1\d\d\.\d MB, and Ray takes 104\.9 MB; the largest file is submitted/long\.txt"
+    )
+    with pytest.raises(JobError, match=f"{expected} with 104.9 MB"):
         ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     with (tmp_path / "long.txt").open("r+b") as file:
         file.truncate(LIMIT_BYTES // 2)
     ship(tmp_path / "mine.yaml", tmp_path / "shipped")
 
 
-def test_the_limit_is_rays_and_what_is_counted_is_no_less_than_what_ray_sends(tmp_path: Path) -> None:
+def test_the_limit_is_rays_and_the_count_is_at_least_what_ray_sends(tmp_path: Path) -> None:
     assert LIMIT_BYTES == DASHBOARD_CLIENT_MAX_SIZE
     (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\n")
     ship(tmp_path / "mine.yaml", tmp_path / "shipped")
@@ -170,7 +172,7 @@ def test_the_limit_is_rays_and_what_is_counted_is_no_less_than_what_ray_sends(tm
     assert archive.stat().st_size <= shipped_bytes(tmp_path / "shipped") <= archive.stat().st_size * 1.1
 
 
-def test_git_that_refuses_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_by_git_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("the tests do not run in a clone")
     (tmp_path / "mine.yaml").write_text("prompt: {random_tokens: true}\n")
@@ -194,10 +196,10 @@ def test_without_git_the_packages_are_shipped_as_from_an_installation(
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "expected"),
     [("127.0.0.1:8265", "must be a URL"), ("ftp://host", "must be a URL"), ("http://127.0.0.1:1", "no job server")],
 )
-def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: str, tmp_path: Path) -> None:
+def test_a_bad_address_is_refused_before_anything_is_sent(address: str, expected: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "name: x\nmodel: random:tiny-llama\nprompt: {random_tokens: true}\nengines: [plain]\npolicies: [full]\n"
@@ -205,11 +207,11 @@ def test_a_bad_address_is_refused_before_anything_is_sent(address: str, told: st
     )
     done = CliRunner().invoke(app, ["submit", str(file), "--address", address, "--out", str(tmp_path / "out")])
     assert done.exit_code == 2, done.output
-    assert told in done.output
+    assert expected in done.output
     assert address in done.output
 
 
-def test_a_job_server_that_asks_for_a_token_says_how_to_show_one(
+def test_a_job_server_that_requires_a_token_is_reported_with_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Refusing(BaseHTTPRequestHandler):

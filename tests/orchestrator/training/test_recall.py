@@ -1,4 +1,4 @@
-"""Recall against sums that are written out, and against what must come out at the ends."""
+"""Recall against explicit sums, and at the extremes."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def measured(kind: Any = "locret", count: int = 2) -> dict[tuple[str, float], Re
 
 
 def attention(q: Tensor, k: Tensor, head: int, at: int) -> Tensor:
-    """What one query of one head gives each token of the context."""
+    """The attention of one query of one head to each token of the context."""
     scores = torch.stack([q[head, at] @ k[head // 2, token] for token in range(CONTEXT)])
     return scores.softmax(0)
 
@@ -50,7 +50,7 @@ def test_streaming_llms_recall_is_the_attention_on_first_and_last_tokens() -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_keeps_more_recalls_more_and_random_recalls_its_share(kind: Any) -> None:
+def test_keeping_more_recalls_more_and_random_recalls_its_share(kind: Any) -> None:
     found = measured(kind, count=6)
     for policy in {name for name, _ in found}:
         masses = [found[policy, share].mass for share in sorted(SHARES)]

@@ -1,4 +1,4 @@
-"""From texts to heads that the policy takes: seeds, interruptions, what is written, and what is refused before work."""
+"""Training from texts to heads: seeds, interruptions, written files, and early errors."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class StopError(Exception):
-    """What interrupts a training."""
+    """Interrupts a training."""
 
 
 def stop_after(done: float) -> Any:
@@ -62,7 +62,7 @@ def test_heads_are_half_precision_and_fit_their_model(kind: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("done", [9, 13], ids=["while it looks", "while it learns"])
-def test_an_interrupted_training_goes_on_to_the_same_heads(kind: Any, done: float, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_to_the_same_heads(kind: Any, done: float, tmp_path: Path) -> None:
     whole = made(tmp_path / "whole", kind)
     (tmp_path / "cut").mkdir()
     wanted = request(tmp_path / "cut")
@@ -88,7 +88,7 @@ def cut(folder: Path) -> Request:
     return wanted
 
 
-def test_a_checkpoint_of_another_training_is_refused_by_the_difference(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused_with_the_difference(tmp_path: Path) -> None:
     wanted = cut(tmp_path)
     with pytest.raises(TrainingError, match="was trained with settings"):
         make_heads(wanted, settings(seed=5), silent)
@@ -100,14 +100,14 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_difference(tmp_path:
 
 
 @pytest.mark.parametrize("kept", [0, 7, 200, -1])
-def test_a_torn_checkpoint_is_refused(kept: int, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(kept: int, tmp_path: Path) -> None:
     wanted = cut(tmp_path)
     wanted.checkpoint.write_bytes(wanted.checkpoint.read_bytes()[:kept])
     with pytest.raises(TrainingError, match=r"heads.checkpoint cannot be read: .* remove it to begin again"):
         make_heads(wanted, settings(), silent)
 
 
-def test_heads_are_no_checkpoint(tmp_path: Path) -> None:
+def test_heads_are_not_a_checkpoint(tmp_path: Path) -> None:
     made(tmp_path)
     (tmp_path / "heads.safetensors").rename(tmp_path / "heads.checkpoint")
     with pytest.raises(TrainingError, match="is not a checkpoint of this version"):
@@ -119,7 +119,7 @@ def test_resume_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         make_heads(request(tmp_path, resume=True), settings(), silent)
 
 
-def test_the_card_says_how_to_make_the_heads_again(tmp_path: Path) -> None:
+def test_the_card_quotes_the_command_that_makes_the_heads(tmp_path: Path) -> None:
     held_out = write_text(tmp_path, "held.txt", words=300)
     asked = {"held_out": [held_out], "command": "mpcache-bench train locret ...", "licence": "Apache-2.0"}
     made(tmp_path, changes={"seed": 3}, **asked)
@@ -137,7 +137,7 @@ def test_the_card_says_how_to_make_the_heads_again(tmp_path: Path) -> None:
         assert all(0 <= float(cell) <= 1 for cell in row.strip("| ").split(" | ")[1:])
 
 
-def test_without_held_out_text_the_card_says_that_nothing_was_measured(tmp_path: Path) -> None:
+def test_without_held_out_text_the_card_states_that_nothing_was_measured(tmp_path: Path) -> None:
     made(tmp_path)
     assert "Not measured; `--held-out FILE` measures it." in (tmp_path / "heads.md").read_text()
 
@@ -163,7 +163,7 @@ def test_a_gpu_trains_as_the_cpu_does_but_for_rounding(kind: Any, tmp_path: Path
     assert history["cuda"] == pytest.approx(history["cpu"], rel=0.05)
 
 
-def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     nowhere = {"model": "no such model"}
     with pytest.raises(TrainingError, match=r"out: .*heads.bin must end in .safetensors"):
         make_heads(request(tmp_path, out=tmp_path / "heads.bin", **nowhere), settings(), silent)

@@ -1,4 +1,4 @@
-"""Losses are those of the papers, seen values are those of the model, and training lowers what it says it lowers."""
+"""Losses are those of the papers, seen values are those of the model, and training lowers its loss."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def logits_of(backbone: Backbone, tokens: list[int], first: int) -> Tensor:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_what_is_seen_of_a_layer_is_what_the_published_weights_give(model: str) -> None:
+def test_observed_values_of_a_layer_are_those_of_the_published_weights(model: str) -> None:
     backbone, w = Backbone(model), load_weights(model)
     tokens, spec = [3, 1, 4, 1, 5, 9, 2, 6], backbone.spec
     seen = backbone.watch(tokens)

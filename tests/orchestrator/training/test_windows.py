@@ -1,4 +1,4 @@
-"""Texts and settings: what is drawn, and every refusal by name."""
+"""Texts and settings: drawn windows, and every error by name."""
 
 import hashlib
 import math
@@ -72,12 +72,12 @@ def test_the_leading_token_is_read_apart_from_the_text(tmp_path: Path) -> None:
     inner = tokenizers.Tokenizer.from_str(TOKENIZER.to_json())
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 5)])
     path = write_text(tmp_path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is no part of the text
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is not part of the text
     text = read_text(path, Tokenizer(inner, inner.get_vocab_size()), 32)
     assert (text.tokens, text.leading) == (TOKENIZER.encode(path.read_text(encoding="utf-8-sig")), (5,))
 
 
-def test_files_that_are_no_text_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_are_not_text_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"text: .*nowhere.txt cannot be read: No such file"):
         read_text(tmp_path / "nowhere.txt", TOKENIZER, 8)
     with pytest.raises(TrainingError, match=r"text: .* cannot be read: Is a directory"):
@@ -116,7 +116,7 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 @given(windows=st.integers(1, 60), repeats=st.integers(1, 5))
-def test_the_learning_rate_rises_to_one_and_falls_towards_nothing(windows: int, repeats: int) -> None:
+def test_the_learning_rate_rises_to_one_and_falls_towards_zero(windows: int, repeats: int) -> None:
     chosen = settings(windows=windows, repeats=repeats)
     paces = [pace(chosen, step) for step in range(chosen.steps)]
     top = paces.index(max(paces))

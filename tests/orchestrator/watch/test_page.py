@@ -15,7 +15,7 @@ from parties.metering.serving import HttpServer
 from tests.helpers.browser import Page, browsing
 from tests.helpers.needs import needs
 from tests.helpers.samples import cell, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 from tests.orchestrator.watch.test_watch import AS_IT_IS, LINKS
 
 pytestmark = [
@@ -43,7 +43,7 @@ class Served:
 
     def work(self, start: int, stop: int) -> None:
         for t in range(start, stop):
-            self.watch.update(said(t))
+            self.watch.update(progress_at(t))
             self.clock.now += 1
 
 
@@ -55,7 +55,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def visit(served: Served, folder: Path, look: Callable[[Page], Awaitable[None]]) -> None:
-    """Opens the page and looks at it; its scripts must not fail meanwhile."""
+    """Opens the page and checks it; its scripts must not fail meanwhile."""
 
     async def session() -> None:
         async with browsing(served.url, folder / "profile") as page:
@@ -66,7 +66,7 @@ def visit(served: Served, folder: Path, look: Callable[[Page], Awaitable[None]])
     asyncio.run(session())
 
 
-def test_it_shows_every_panel_and_goes_on_as_the_run_does(served: Served, tmp_path: Path) -> None:
+def test_the_page_shows_every_panel_and_follows_the_run(served: Served, tmp_path: Path) -> None:
     served.watch.begin(cell())
     served.watch.end(failure(), None)
     served.begin()
@@ -92,7 +92,7 @@ def test_it_shows_every_panel_and_goes_on_as_the_run_does(served: Served, tmp_pa
     visit(served, tmp_path, look)
 
 
-def test_before_anything_is_known_it_says_so(served: Served, tmp_path: Path) -> None:
+def test_a_page_without_data_shows_a_message(served: Served, tmp_path: Path) -> None:
     async def look(page: Page) -> None:
         assert await page.value(NOTHING_YET) == 11
         assert "between cells" in await page.value("document.body.innerText")
@@ -100,7 +100,7 @@ def test_before_anything_is_known_it_says_so(served: Served, tmp_path: Path) -> 
     visit(served, tmp_path, look)
 
 
-def test_when_the_run_is_gone_the_last_numbers_stay_and_it_is_said(served: Served, tmp_path: Path) -> None:
+def test_when_the_run_is_gone_the_last_numbers_stay_with_a_message(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 5)
 
@@ -112,11 +112,11 @@ def test_when_the_run_is_gone_the_last_numbers_stay_and_it_is_said(served: Serve
     visit(served, tmp_path, look)
 
 
-def test_a_party_that_falls_silent_leaves_a_gap(served: Served, tmp_path: Path) -> None:
+def test_a_party_without_progress_leaves_a_gap(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 5)
     for t in range(5, 9):
-        served.watch.update(said(t, server={"uptime_seconds": 14}))
+        served.watch.update(progress_at(t, server={"uptime_seconds": 14}))
         served.clock.now += 1
 
     async def look(page: Page) -> None:
@@ -153,7 +153,7 @@ def test_charts_are_read_out_by_keys_and_the_page_can_be_paused(served: Served, 
     visit(served, tmp_path, look)
 
 
-def test_it_fits_every_width_in_light_and_dark(served: Served, tmp_path: Path) -> None:
+def test_the_page_fits_every_width_in_light_and_dark(served: Served, tmp_path: Path) -> None:
     served.begin()
     served.work(0, 6)
 

@@ -1,4 +1,4 @@
-"""`mpcache-bench observe push`: the command, from the records of a run to what a Grafana is sent."""
+"""`mpcache-bench observe push`: the command, from the records of a run to the requests to Grafana."""
 
 import json
 from collections.abc import Iterator
@@ -96,14 +96,14 @@ def test_without_a_token_nothing_is_sent(grafana: FakeGrafana) -> None:
     assert grafana.seen == []
 
 
-def test_a_wrong_token_is_told_and_not_printed(grafana: FakeGrafana) -> None:
-    done = push("--grafana", grafana.url, token="glsa_someone_elses")  # noqa: S106 - nobody's
+def test_a_wrong_token_is_reported_and_not_printed(grafana: FakeGrafana) -> None:
+    done = push("--grafana", grafana.url, token="glsa_someone_elses")  # noqa: S106 - not a real token
     assert done.exit_code == 2
     assert "401, the token is not valid" in done.output
     assert "glsa_someone_elses" not in done.output
 
 
-def test_what_was_done_before_a_refusal_is_told(grafana: FakeGrafana, run: Path) -> None:
+def test_changes_before_a_refusal_are_reported(grafana: FakeGrafana, run: Path) -> None:
     grafana.faults = [("/annotations", status(403, "Permissions needed: annotations:create"))]
     done = push("--grafana", grafana.url, str(run))
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""What the driver serves over HTTP, and the doors by which a lab's driver serves the machine outside."""
+"""The HTTP server of the driver, and the inherited sockets by which a lab's driver serves the machine outside."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ from parties.errors import AddressInUse
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
 from parties.metering.serving import HttpServer
-from tests.helpers.wires import PATIENCE_S
+from tests.helpers.wires import DEADLINE_S
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def serving(routes: Routes) -> Iterator[Address]:
 
 def get(address: Address, path: str) -> tuple[int, str, str]:
     """Status, content type and body."""
-    connection = http.client.HTTPConnection(*address, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection(*address, timeout=DEADLINE_S)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -51,7 +51,7 @@ def get(address: Address, path: str) -> tuple[int, str, str]:
         connection.close()
 
 
-def test_the_driver_serves_the_run_and_itself_and_knows_when_it_was_asked(watch: Watch) -> None:
+def test_the_driver_serves_the_run_and_itself_and_records_the_time_of_a_scrape(watch: Watch) -> None:
     metrics = Metrics(watch)
     assert metrics.scraped == float("-inf")
     with serving({"/metrics": metrics}.get) as address:
@@ -62,7 +62,7 @@ def test_the_driver_serves_the_run_and_itself_and_knows_when_it_was_asked(watch:
     assert metrics.scraped > 0
 
 
-def test_what_only_the_driver_reaches_is_passed_on_as_it_is() -> None:
+def test_metrics_that_only_the_driver_reaches_are_forwarded_unchanged() -> None:
     exporter = Exporter("server", StageMeter(), "127.0.0.1")
     with serving({"/server/metrics": relay(*exporter.address)}.get) as address:
         status, kind, text = get(address, "/server/metrics")
@@ -92,8 +92,8 @@ def test_the_page_needs_nothing_from_elsewhere(watch: Watch) -> None:
         assert "--paper" in text
         asked = text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
         assert not any(away in asked for away in ("http://", "https://", "src=", "@import"))
-        told = json.loads(get(address, "/news?cell=&generation=-1&seen=0")[2])
-    assert (told["run"], told["total"], told["samples"]) == ("run-1", 2, [])
+        reply = json.loads(get(address, "/news?cell=&generation=-1&seen=0")[2])
+    assert (reply["run"], reply["total"], reply["samples"]) == ("run-1", 2, [])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ for listener in (metrics, page):
 """
 
 
-def test_a_driver_without_a_network_of_ours_is_reached_by_the_sockets_that_it_inherits(
+def test_a_driver_in_another_network_is_reached_by_inherited_sockets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(tmp_path))
@@ -144,11 +144,11 @@ def test_a_driver_without_a_network_of_ours_is_reached_by_the_sockets_that_it_in
             assert driver.stdout is not None
             assert driver.stdout.readline().strip() == str(tmp_path) == str(outside.folder)
             for address in addresses:
-                with socket.create_connection(address, PATIENCE_S) as connection:
+                with socket.create_connection(address, DEADLINE_S) as connection:
                     assert connection.recv(100) == b"from inside"
-            assert driver.wait(PATIENCE_S) == 0
+            assert driver.wait(DEADLINE_S) == 0
 
 
-def test_outside_of_a_lab_there_is_no_door(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_lab_there_are_no_inherited_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPCACHE_BENCH_METRICS_FD", raising=False)
     assert metrics_socket() is None

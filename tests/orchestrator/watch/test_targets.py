@@ -20,7 +20,7 @@ def read(path: Path) -> list[dict[str, object]]:
     return found
 
 
-def test_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
+def test_the_file_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
     targets = TargetFile([tmp_path / "new" / "targets.json"], "quickstart", DRIVER)
     targets.write({"client": ("10.0.0.1", 9101), "server": ("fe80::2", 9102)})
     assert read(tmp_path / "new" / "targets.json") == [
@@ -30,7 +30,7 @@ def test_names_every_exporter_with_its_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_where_only_the_driver_is_reached_it_stands_for_all(tmp_path: Path) -> None:
+def test_a_driver_that_alone_is_reachable_represents_all_parties(tmp_path: Path) -> None:
     targets = TargetFile([tmp_path / "targets.json"], "lab", DRIVER, relayed=True)
     targets.write({"client": ("10.77.0.10", 9101)})
     client, driver = read(tmp_path / "targets.json")
@@ -69,7 +69,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["targets.json"]
 
 
-def test_is_gone_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
+def test_the_file_is_removed_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
     path = tmp_path / "targets.json"
 
     def run() -> None:
@@ -83,13 +83,13 @@ def test_is_gone_after_the_run_even_if_the_run_failed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_removing_what_was_never_written_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_file_that_was_never_written_is_not_an_error(tmp_path: Path) -> None:
     with TargetFile([tmp_path / "targets.json"], "run"):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_goes_on(
+def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -101,15 +101,15 @@ def test_a_file_that_cannot_be_written_is_warned_of_once_and_the_run_goes_on(
     assert not good.exists()
 
 
-def test_runs_whose_driver_was_killed_are_forgotten_and_no_others(tmp_path: Path) -> None:
+def test_only_runs_whose_driver_was_killed_are_removed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as alive, socket.create_server(("127.0.0.1", 0)) as killed:
         for name, listener in (("alive", alive), ("killed", killed)):
             TargetFile([tmp_path / f"{name}.json"], name, listener.getsockname()).write({})
         (tmp_path / "other.json").write_text('[{"targets": ["127.0.0.1:1"], "labels": {}}]')
-        (tmp_path / "torn.json").write_text("[{")
+        (tmp_path / "partial.json").write_text("[{")
         killed.close()
         assert forget_ended(tmp_path) == ["killed"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive.json", "other.json", "torn.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive.json", "other.json", "partial.json"]
 
 
 def test_the_folder_of_all_runs_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_prometheus_of_another_user_can_read_what_root_wrote(tmp_path: Path, m
     monkeypatch.setenv("MPCACHE_BENCH_STATE", str(tmp_path / "state"))
     before = os.umask(0o077)
     try:
-        leases = state_dir("leases")  # an earlier run's, which nobody else is to see
+        leases = state_dir("leases")  # an earlier run's, which is private
         path = targets_dir() / "run.json"
         with TargetFile([path], "run", DRIVER):
             assert path.stat().st_mode & 0o777 == 0o644
@@ -137,7 +137,7 @@ def test_a_prometheus_of_another_user_can_read_what_root_wrote(tmp_path: Path, m
         os.umask(before)
 
 
-def test_what_closes_a_file_to_others_is_found(tmp_path: Path) -> None:
+def test_permissions_that_close_a_file_to_others_are_found(tmp_path: Path) -> None:
     file = tmp_path / "a" / "rules.yml"
     file.parent.mkdir()
     file.touch()

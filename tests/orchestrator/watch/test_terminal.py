@@ -30,7 +30,7 @@ class Clock:
 
 
 def progress(**changes: Any) -> dict[str, PartyProgress]:
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "state": "decode",
         "stage": "softmax",
         "tokens": 3,
@@ -40,7 +40,7 @@ def progress(**changes: Any) -> dict[str, PartyProgress]:
         "blocked_seconds": 1.25,
         "rss_bytes": 2_000_000_000,
     }
-    return {role: PartyProgress(role=role, **{**told, **changes}) for role in ROLES}
+    return {role: PartyProgress(role=role, **{**defaults, **changes}) for role in ROLES}
 
 
 def console(*, terminal: bool) -> Console:
@@ -75,7 +75,7 @@ def test_the_links_being_measured_are_shown(tmp_path: Path, *, terminal: bool) -
     assert "measuring the link client>server" in output(screen)
 
 
-def test_a_party_that_has_not_spoken_yet_is_shown_as_starting(tmp_path: Path) -> None:
+def test_a_party_that_has_not_reported_yet_is_shown_as_starting(tmp_path: Path) -> None:
     screen, sweep = console(terminal=True), SweepProgress("quickstart", 1)
     with view(screen, sweep) as shown:
         sweep.begin([10.0])
@@ -101,7 +101,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_no_control_codes(tmp_path: Path
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_failed_cell_says_what_happened_on_one_line(tmp_path: Path, terminal: bool) -> None:
+def test_a_failed_cell_is_shown_with_its_error_on_one_line(tmp_path: Path, terminal: bool) -> None:
     screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 3)
     error = {"status": "party_died", "message": "server [red]is gone[/red]", "role": "server"}
     with view(screen, sweep) as shown:
@@ -110,7 +110,7 @@ def test_a_failed_cell_says_what_happened_on_one_line(tmp_path: Path, terminal: 
         shown.end(failed_record(fake_cell(tmp_path), error, (), NOW, NOW), None)
     assert "[1/3] plain full 16 tokens" in output(screen)
     assert "party_died" in output(screen)
-    assert "server [red]is gone[/red]" in output(screen)  # words of others are no markup
+    assert "server [red]is gone[/red]" in output(screen)  # foreign text is not markup
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -132,7 +132,7 @@ def test_the_time_left_follows_the_estimates_and_the_clock() -> None:
     assert sweep.seconds_left == 60.0
     clock.now += 4
     assert sweep.seconds_left == 56.0
-    clock.now += 100  # slower than expected: the cells to come are still to come
+    clock.now += 100  # slower than expected: the remaining cells keep their estimates
     assert sweep.seconds_left == 50.0
     sweep.begin([200.0, 300.0])
     assert sweep.seconds_left == 500.0

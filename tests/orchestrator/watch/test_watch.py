@@ -1,4 +1,4 @@
-"""What the driver serves of its run, held to the registry, and what the live page is told."""
+"""The metrics of the driver, compared with the registry, and the data of the live page."""
 
 import logging
 from pathlib import Path
@@ -7,14 +7,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from orchestrator.records.record import LinkReading, Status
+from netem import LinkReading
+from orchestrator.records.record import Status
 from orchestrator.records.timeline import load
 from orchestrator.watch.server import DriverCollector
 from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.metering.registry import BY_NAME, METRICS
 from tests.helpers.samples import cell, failure, record
-from tests.helpers.watching import Clock, said
+from tests.helpers.watching import Clock, progress_at
 
 LINKS = [
     LinkReading(
@@ -42,11 +43,11 @@ class Run:
 
     def work(self, seconds: int, start: int = 0) -> None:
         for t in range(start, start + seconds):
-            self.watch.update(said(t))
+            self.watch.update(progress_at(t))
             self.clock.now += 1
 
     def served(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """Samples by metric, then by the values of its labels beside the party."""
+        """Samples by metric, then by the values of its labels except the party."""
         registry = CollectorRegistry()
         registry.register(DriverCollector(self.watch))
         found: dict[str, dict[tuple[str, ...], float]] = {}
@@ -72,7 +73,7 @@ def test_before_the_first_cell_there_is_a_run_without_a_cell(run: Run) -> None:
     assert "mpcbench_cell_elapsed_seconds" not in served
 
 
-def test_a_cell_brings_its_parameters_links_and_what_is_used_of_them(run: Run) -> None:
+def test_a_cell_serves_its_parameters_its_links_and_their_use(run: Run) -> None:
     run.begin()
     run.watch.links([*LINKS, AS_IT_IS])
     run.work(4)
@@ -90,7 +91,7 @@ def test_a_cell_brings_its_parameters_links_and_what_is_used_of_them(run: Run) -
     assert served["mpcbench_link_asked_rtt_seconds"][pair] == pytest.approx(0.010)
     assert served["mpcbench_link_asked_loss_ratio"][pair] == pytest.approx(0.01)
     assert served["mpcbench_link_measured_rtt_seconds"][pair] == pytest.approx(0.0102)
-    assert served["mpcbench_link_used_ratio"][pair] == pytest.approx(0.1)  # a megabyte a second of ten
+    assert served["mpcbench_link_used_ratio"][pair] == pytest.approx(0.1)  # one of ten megabytes per second
     assert ("client", "dealer") not in served["mpcbench_link_asked_rtt_seconds"]
     assert served["mpcbench_link_used_ratio"]["client", "dealer"] == pytest.approx(0.001)
     assert served["mpcbench_cell_elapsed_seconds"] == {("driver",): 4}
@@ -108,7 +109,7 @@ def test_cells_are_counted_by_how_they_ended(run: Run) -> None:
     assert "mpcbench_run_info" not in served
 
 
-def test_the_driver_serves_all_that_the_registry_promises_of_it(run: Run) -> None:
+def test_the_driver_serves_all_its_metrics_of_the_registry(run: Run) -> None:
     run.begin()
     run.watch.end(record(), None)
     run.begin()
@@ -119,7 +120,7 @@ def test_the_driver_serves_all_that_the_registry_promises_of_it(run: Run) -> Non
     assert "mpcbench_resident_bytes" in run.served()
 
 
-def test_the_page_is_told_only_what_it_does_not_know(run: Run) -> None:
+def test_the_page_receives_only_new_data(run: Run) -> None:
     run.begin()
     run.watch.links(LINKS)
     run.work(3)
@@ -150,19 +151,17 @@ def test_until_a_cell_has_samples_the_page_keeps_the_one_before(run: Run) -> Non
     assert (begun["cell"], begun["fresh"], len(begun["samples"]), begun["links"]) == (second.id, True, 1, [])
 
 
-def test_a_failed_cell_is_told_with_its_cause_and_its_time_series_is_kept(run: Run, tmp_path: Path) -> None:
+def test_a_failed_cell_is_reported_with_its_cause_and_its_time_series_is_kept(run: Run, tmp_path: Path) -> None:
     run.begin()
     run.work(3)
     run.watch.end(failure(status=Status.TIMEOUT), "the client's secret")
     page = run.watch.page("", -1, 0)
-    assert [(told["status"], told["error"]) for told in page["finished"]] == [
-        ("timeout", "server is gone; look at dmesg")
-    ]
+    assert [(row["status"], row["error"]) for row in page["finished"]] == [("timeout", "server is gone; look at dmesg")]
     assert "secret" not in str(page)
     assert len(load(tmp_path, cell().id)) == 3
 
 
-def test_a_full_disk_costs_the_time_series_and_not_the_run(
+def test_a_full_disk_loses_the_time_series_and_not_the_run(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "timeline").write_text("a file where the folder should be")

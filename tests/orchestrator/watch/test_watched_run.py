@@ -60,7 +60,9 @@ def targets(folder: Path) -> list[dict[str, Any]]:
     return [group for path in folder.glob("*.json") for group in json.loads(path.read_text())]
 
 
-def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_simultaneous_runs_of_one_experiment_are_distinguished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "targets"
     monkeypatch.setenv("MPCACHE_BENCH_TARGETS", str(folder))
     monkeypatch.setattr("orchestrator.watch.observation._own_host", lambda: "127.0.0.1")
@@ -71,12 +73,12 @@ def test_two_runs_of_one_experiment_at_once_are_told_apart(tmp_path: Path, monke
         found = targets(folder)
         assert len({group["labels"]["run"] for group in found}) == 2
         assert len({tuple(group["targets"]) for group in found}) == 4
-        one.linger()  # nobody watches, so nobody is waited for
+        one.linger()  # without a watcher there is no wait
     assert targets(folder) == []
 
 
 @needs_prometheus
-def test_a_run_does_not_mind_that_prometheus_is_killed_and_scrapers_hang(
+def test_a_run_is_not_affected_by_a_killed_prometheus_or_hanging_scrapers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, port = tmp_path / "targets", free_port()
@@ -91,14 +93,14 @@ def test_a_run_does_not_mind_that_prometheus_is_killed_and_scrapers_hang(
         assert len(query(port, "mpcbench_link_measured_rtt_seconds")) == 6
         busy = query(port, "sum by (run, party) (rate(mpcbench_stage_seconds_total[5s]))")
         assert busy
-        assert all(float(found["value"][1]) < 1.5 for found in busy)  # a second of stages a second, set-up included
-        for group in targets(folder):  # scrapers that ask for half a page and stay
+        assert all(float(found["value"][1]) < 1.5 for found in busy)  # one second of stages per second, set-up included
+        for group in targets(folder):  # scrapers that send half a request and hang
             host, _, number = group["targets"][0].rpartition(":")
             hung = stack.enter_context(socket.create_connection((host, int(number)), LONG_S))
             hung.sendall(b"GET /metrics HTTP/1.1\r\n")
-        told = running(tmp_path / "prom")
-        assert told is not None
-        psutil.Process(told["pid"]).kill()
+        started = running(tmp_path / "prom")
+        assert started is not None
+        psutil.Process(started["pid"]).kill()
         output, _ = run.communicate(timeout=2 * LONG_S)
     assert run.returncode in (0, 1), output
     (record,) = map(json.loads, (tmp_path / "watched" / "records.jsonl").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""`observe up`, `down` and `status` with a real Prometheus, and a real run that does not care about it."""
+"""`observe up`, `down` and `status` with a real Prometheus, and a real run that is independent of it."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 def observe(*words: str) -> tuple[int, str]:
-    """The command, in a process of its own so that what it starts is not this one's; exit status and output."""
+    """Runs the command in a separate process, so that its children are not ours; returns exit status and output."""
     command = [sys.executable, "-m", "orchestrator.cli.main", "observe", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.returncode, done.stdout
@@ -75,10 +75,10 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @needs_prometheus
-def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path, own_targets: Path) -> None:
+def test_prometheus_watches_consecutive_runs_and_a_dead_party(folder: Path, own_targets: Path) -> None:
     port = free_port()
-    status, told = observe("up", "--detach", "--port", str(port), "--folder", str(folder), "--ray", "")
-    assert (status, f"http://127.0.0.1:{port}" in told) == (0, True), told
+    status, output = observe("up", "--detach", "--port", str(port), "--folder", str(folder), "--ray", "")
+    assert (status, f"http://127.0.0.1:{port}" in output) == (0, True), output
     assert observe("status", "--folder", str(folder))[0] == 0
     meters = {role: StageMeter() for role in ("client", "server")}
     exporters = {role: Exporter(role, meter, "127.0.0.1") for role, meter in meters.items()}
@@ -91,7 +91,7 @@ def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path,
         exporters["server"].close()  # the party is dead
         wait_until(lambda: query(port, 'ALERTS{alertname="MpcbenchPartySilent", party="server", alertstate="firing"}'))
         assert "down" in observe("status", "--folder", str(folder))[1]
-    wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are gone, not stuck
+    wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are removed and not stale
     assert not query(port, "mpcbench_resident_bytes")
     exporters["client"].close()
     assert observe("down", "--folder", str(folder)) == (0, "it has ended\n")
@@ -101,7 +101,7 @@ def test_it_watches_runs_that_come_and_go_and_notices_a_dead_party(folder: Path,
 
 
 @needs_prometheus
-def test_in_the_foreground_ctrl_c_ends_it_whole(folder: Path) -> None:
+def test_in_the_foreground_ctrl_c_ends_all_its_processes(folder: Path) -> None:
     port = str(free_port())
     command = [sys.executable, "-m", "orchestrator.cli.main", "observe", "up", "--port", port, "--folder", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -114,29 +114,29 @@ def test_in_the_foreground_ctrl_c_ends_it_whole(folder: Path) -> None:
 
 
 @needs_prometheus
-def test_a_second_one_and_a_taken_port_are_refused_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+def test_a_second_one_and_a_taken_port_are_refused_with_the_fix(folder: Path, tmp_path: Path) -> None:
     port = free_port()
     assert observe("up", "--detach", "--port", str(port), "--folder", str(folder))[0] == 0
-    status, told = observe("up", "--detach", "--port", str(free_port()), "--folder", str(folder))
-    assert (status, "up already" in told, "observe down" in told) == (2, True, True)
-    status, told = observe("up", "--detach", "--port", str(port), "--folder", str(tmp_path / "other"))
-    assert (status, f"port {port}" in told, "--port" in told, "--no-start" in told) == (2, True, True, True)
+    status, output = observe("up", "--detach", "--port", str(free_port()), "--folder", str(folder))
+    assert (status, "up already" in output, "observe down" in output) == (2, True, True)
+    status, output = observe("up", "--detach", "--port", str(port), "--folder", str(tmp_path / "other"))
+    assert (status, f"port {port}" in output, "--port" in output, "--no-start" in output) == (2, True, True, True)
 
 
 @needs_prometheus
 def test_a_killed_one_can_be_started_again(folder: Path) -> None:
     port = free_port()
     assert observe("up", "--detach", "--port", str(port), "--folder", str(folder))[0] == 0
-    told = running(folder)
-    assert told is not None
-    psutil.Process(told["pid"]).kill()
+    started = running(folder)
+    assert started is not None
+    psutil.Process(started["pid"]).kill()
     wait_until(lambda: running(folder) is None)
     status, output = observe("up", "--detach", "--port", str(port), "--folder", str(folder))
     assert status == 0, output
 
 
 @needs_prometheus
-def test_what_prometheus_says_when_it_cannot_start_is_passed_on(folder: Path) -> None:
+def test_the_error_of_a_prometheus_that_cannot_start_is_forwarded(folder: Path) -> None:
     server = Prometheus(folder, free_port())
     server.write("", 60.0)
     server.configuration.write_text("nonsense: true")
@@ -145,21 +145,21 @@ def test_what_prometheus_says_when_it_cannot_start_is_passed_on(folder: Path) ->
     assert running(folder) is None
 
 
-def test_without_prometheus_it_prints_what_an_existing_one_needs(
+def test_without_prometheus_it_prints_the_configuration_for_an_existing_one(
     folder: Path, own_targets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(own_targets))
-    status, told = observe("up", "--folder", str(folder))
-    assert (status, "apt-get install prometheus" in told) == (2, True)
-    assert f"{own_targets}/*.json" in told
-    status, told = observe("up", "--no-start", "--folder", str(folder))
+    status, output = observe("up", "--folder", str(folder))
+    assert (status, "apt-get install prometheus" in output) == (2, True)
+    assert f"{own_targets}/*.json" in output
+    status, output = observe("up", "--no-start", "--folder", str(folder))
     assert status == 0
-    added = yaml.safe_load(told)
+    added = yaml.safe_load(output)
     assert added["rule_files"] == [str(folder / "rules.yml")]
     assert added["scrape_configs"][0]["honor_labels"] is True
 
 
-def test_what_another_user_cannot_read_is_told_with_the_ways_out(own_targets: Path, tmp_path: Path) -> None:
+def test_files_that_another_user_cannot_read_are_reported_with_the_fixes(own_targets: Path, tmp_path: Path) -> None:
     own_targets.chmod(0o700)
     rules = tmp_path / "prometheus" / "rules.yml"
     before = os.umask(0o077)
@@ -169,23 +169,23 @@ def test_what_another_user_cannot_read_is_told_with_the_ways_out(own_targets: Pa
         os.umask(before)
     assert (rules.stat().st_mode & 0o777, rules.parent.stat().st_mode & 0o777) == (0o644, 0o755)
     rules.parent.chmod(0o700)
-    told = to_add(rules)
-    assert f"# {own_targets} is closed to other users: run that Prometheus as uid {os.geteuid()}" in told
-    assert f"# {rules.parent} is closed to other users" in told
-    assert "--folder" in told
-    assert "MPCACHE_BENCH_TARGETS" in told
-    assert yaml.safe_load(told)["rule_files"] == [str(rules)]
+    output = to_add(rules)
+    assert f"# {own_targets} is closed to other users: run that Prometheus as uid {os.geteuid()}" in output
+    assert f"# {rules.parent} is closed to other users" in output
+    assert "--folder" in output
+    assert "MPCACHE_BENCH_TARGETS" in output
+    assert yaml.safe_load(output)["rule_files"] == [str(rules)]
 
 
 def test_bad_values_are_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for words, told in (
+    for words, expected in (
         (["--stall-seconds", "0"], "stall_seconds"),
         (["--ray", "head:8265"], "must begin with http://"),
         (["--folder", str(tmp_path / "file" / "below")], "cannot be written"),
     ):
         status, output = observe("up", "--folder", str(folder), *words)
-        assert (status, told in output) == (2, True), output
+        assert (status, expected in output) == (2, True), output
 
 
 def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert default_folder().is_relative_to(Path.home())
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_gets_an_error_that_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -206,6 +206,6 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         assert "set HOME, or XDG_STATE_HOME, to a folder, or give --folder" in done.output
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     status, output = observe("down", "--folder", str(tmp_path / ("x" * 300)))
     assert (status, "File name too long; look at --folder" in output) == (2, True), output

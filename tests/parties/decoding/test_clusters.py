@@ -1,4 +1,4 @@
-"""Clusters: every token is in exactly one, and counts are what the parameters say."""
+"""Clusters: every token is in exactly one, and counts follow from the parameters."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The prompt in pieces: the same cache whatever the chunks, bounded memory, nothing left behind."""
+"""The prompt in segments: the same cache for all chunk sizes, bounded memory, nothing left behind."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,25 +39,25 @@ def test_the_cache_does_not_depend_on_the_chunks(family: str, policy: str, data:
     tokens = data.draw(st.integers(1, 40), label="tokens")
     sizes = Prefill(tokens, data.draw(st.integers(1, tokens), label="chunk"))
     decoder, prompt = plain_decoder(SPECS[family], POLICIES[policy]), random_tokens(SPECS[family], tokens)
-    whole, pieced = Cache.empty(SPECS[family].n_layers), Cache.empty(SPECS[family].n_layers)
+    whole, segmented = Cache.empty(SPECS[family].n_layers), Cache.empty(SPECS[family].n_layers)
     run(decoder.prefill(run(decoder.embed(prompt, tokens, 0)), whole))
-    for piece in prompt_segments(decoder, pieced, prompt, sizes):
-        run(piece())
-    assert pieced.position == whole.position == tokens
-    assert pieced.values().keys() == whole.values().keys()
+    for segment in prompt_segments(decoder, segmented, prompt, sizes):
+        run(segment())
+    assert segmented.position == whole.position == tokens
+    assert segmented.values().keys() == whole.values().keys()
     for name, value in whole.values().items():
-        torch.testing.assert_close(pieced.values()[name], value, rtol=0, atol=1e-9)
-    assert all(layer.rows == layer.queries == () for layer in pieced.layers), "the prompt's rows must not stay"
+        torch.testing.assert_close(segmented.values()[name], value, rtol=0, atol=1e-9)
+    assert all(layer.rows == layer.queries == () for layer in segmented.layers), "the prompt's rows must not stay"
 
 
 def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> None:
     decoder = plain_decoder(LLAMA, Full())
     engine = decoder.engine = Watching()
     engine._parameters = plain_decoder(LLAMA, Full()).engine._parameters  # type: ignore[attr-defined]
-    for piece in prompt_segments(decoder, Cache.empty(LLAMA.n_layers), random_tokens(LLAMA, 10), Prefill(10, 4)):
-        run(piece())
+    for segment in prompt_segments(decoder, Cache.empty(LLAMA.n_layers), random_tokens(LLAMA, 10), Prefill(10, 4)):
+        run(segment())
     layer = [(LLAMA.n_heads, 4, 4), (LLAMA.n_heads, 4, 8), (LLAMA.n_heads, 2, 10)]
-    assert engine.seen == layer * (LLAMA.n_layers - 1), "nobody needs what leaves the last layer"
+    assert engine.seen == layer * (LLAMA.n_layers - 1), "the output of the last layer is not needed"
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,7 +73,7 @@ def test_a_chunk_is_as_large_as_memory_allows(tokens: int, intermediate: int, he
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])
-def test_only_the_owner_needs_the_tokens_to_list_the_pieces(tokens: int) -> None:
+def test_only_the_owner_needs_the_tokens_to_list_the_segments(tokens: int) -> None:
     decoder, sizes = plain_decoder(LLAMA, Full()), Prefill(tokens, 2)
     chunks = -(-tokens // 2)
     assert len(prompt_segments(decoder, Cache.empty(4), None, sizes)) == chunks + LLAMA.n_layers * (chunks + 1)

@@ -13,7 +13,7 @@ from tests.helpers.saved_models import save, tiny_llama
 
 pytestmark = pytest.mark.slow
 
-SEED = 1  # a prompt whose choices of clusters are no near ties: a tie may fall either way, and the tokens with it
+SEED = 1  # a prompt whose choices of clusters are not near ties: a tie may fall either way, and the tokens with it
 
 
 def job(engine: str = "fss", policy: str = "full", **changes: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "large": job(model=large(tmp_path_factory.mktemp("models")), seq_len=8),
     }
     with Four() as four:
-        yield {name: {role: told[0] for role, told in four.run(cell).items()} for name, cell in wanted.items()}
+        yield {name: {role: outcomes[0] for role, outcomes in four.run(cell).items()} for name, cell in wanted.items()}
 
 
 PRIVATE = ("full", "mpcache", "one_token", "gpt2", "crypten")
@@ -60,27 +60,27 @@ def spent(stages: list[dict[str, Any]], phase: str, field: str) -> float:
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_what_is_decoded_after_a_private_prompt_is_correct(cells: Any, name: str) -> None:
+def test_decoding_after_a_private_prompt_is_correct(cells: Any, name: str) -> None:
     check = cells[name]["referee"]["check"]
     assert check["tokens_match"]
     assert 0 < check["max_abs_logit_error"] < (check["tolerance"] if name == "crypten" else 0.1)
     assert check["tokens_compared"] == 2
 
 
-def test_numbers_that_may_be_truncated_wrongly_are_told_with_their_probability(cells: Any) -> None:
-    told = cells["large"]["referee"]
-    left = told["check"]["out_of_range"]
+def test_possible_truncation_failures_are_reported_with_their_probability(cells: Any) -> None:
+    referee = cells["large"]["referee"]
+    left = referee["check"]["out_of_range"]
     assert left["number"] in ("output of gate_up", "product")
     assert (left["layer"], left["token"], left["kind"]) == (0, 0, "rare")
     assert 0 < left["chance"] < 1e-4
-    assert told["check"]["tokens_match"], "unlikely is not wrong"
-    (warning,) = told["warnings"]
+    assert referee["check"]["tokens_match"], "unlikely is not wrong"
+    (warning,) = referee["warnings"]
     assert all(part in warning for part in (left["number"], "of layer 0", "fss", f"{left['chance']:.1e}"))
     assert not any(cells[name]["referee"]["warnings"] for name in PRIVATE)
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_the_prompts_traffic_is_told_apart_and_agrees_at_both_ends(cells: Any, name: str) -> None:
+def test_the_prompts_traffic_is_separate_and_agrees_at_both_ends(cells: Any, name: str) -> None:
     mine, theirs, dealt = (cells[name][role]["prefill"]["stages"] for role in ("client", "server", "dealer"))
     assert spent(mine, "online", "sent_bytes") == spent(theirs, "online", "received_bytes") > 0
     assert spent(mine, "online", "rounds") == spent(theirs, "online", "rounds") > 0
@@ -120,12 +120,12 @@ def test_the_referee_hands_out_no_cache(cells: Any) -> None:
     assert sent["full"] < 500 < sent["shared"]
 
 
-def test_other_cells_tell_of_no_prompt(cells: Any) -> None:
+def test_other_cells_report_no_prompt(cells: Any) -> None:
     assert all("prefill" not in result for result in cells["shared"].values())
     assert all("prefill" not in result for result in cells["plain"].values())
     assert "prefill" not in cells["full"]["referee"]
 
 
-def test_an_unknown_way_is_refused() -> None:
+def test_an_unknown_prefill_is_refused() -> None:
     with pytest.raises(ValidationError, match="'shared' or 'mpc'"):
         Job.model_validate(job(options={"prefill": "private"}))

@@ -1,4 +1,4 @@
-"""Programs: what they open, in which round, and where their time goes."""
+"""Programs: opened values, rounds, and the accounting of time."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from parties.metering.meter import StageMeter
 
 
 def countdown(name: str, rounds: int) -> Program[list[str]]:
-    """Opens one named thing a round and returns what came back."""
+    """Opens one named value per round and returns the replies."""
     seen: list[str] = []
     for left in range(rounds, 0, -1):
         seen += yield [f"{name}{left}"]

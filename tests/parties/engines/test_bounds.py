@@ -74,7 +74,7 @@ def test_nan_is_out_of_every_range() -> None:
     assert watch.first[Kind.CERTAIN].value is None
 
 
-def test_beyond_a_certain_bound_the_private_result_is_wrong_whatever_the_randomness(
+def test_beyond_a_certain_bound_the_private_result_is_wrong_for_all_randomness(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The activation is right at both ends of its range, and wrong just beyond with every seed."""
@@ -121,7 +121,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch, engine: str, changes: dict[str, flo
         "seq_len": 12, "new_tokens": 2, **cell,
     })  # fmt: skip
     with pytest.raises(OutOfRange) as caught:
-        Referee({}, meter, Progress(meter)).run(job)  # type: ignore[arg-type]  # nobody is asked for anything
+        Referee({}, meter, Progress(meter)).run(job)  # type: ignore[arg-type]  # no party is used
     return caught.value
 
 

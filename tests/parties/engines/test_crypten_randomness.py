@@ -40,11 +40,11 @@ def embed(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> A
         return make_dealer("crypten", mesh, meter, randomness).serve(lambda: None, "full")
     engine: Any = make_engine("crypten", role, mesh, meter, randomness=randomness)
     run(engine.install({"embed": (VOCAB, HIDDEN)}, {"embed": table()} if role == "server" else None))
-    heard, exchange = [], mesh["server" if role == "client" else "client"].exchange_tensor
+    received, exchange = [], mesh["server" if role == "client" else "client"].exchange_tensor
 
     def listen(tensor: Tensor) -> Tensor:
-        heard.append(exchange(tensor))
-        return heard[-1]
+        received.append(exchange(tensor))
+        return received[-1]
 
     kept, share = [], engine._share
 
@@ -55,7 +55,7 @@ def embed(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) -> A
     engine.communicator.peer.exchange_tensor, engine._share = listen, keep
     row = engine.export(run(engine.embed([TOKEN] if role == "client" else None, 1)))
     engine.finish()
-    own = {"table": engine._parameters["embed"].share, "hot": kept[0].share, "heard": heard[0]}
+    own = {"table": engine._parameters["embed"].share, "hot": kept[0].share, "received": received[0]}
     return row, own if role == "client" else None
 
 
@@ -64,7 +64,7 @@ def embedded(request: pytest.FixtureRequest) -> tuple[Randomness, Any]:
     return request.param, together(embed, request.param)
 
 
-def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only(
+def test_an_honest_but_curious_client_reads_the_servers_matrix_with_stock_randomness_only(
     embedded: tuple[Randomness, Any],
 ) -> None:
     randomness, results = embedded
@@ -72,7 +72,7 @@ def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only
     hot = torch.zeros(1, VOCAB, dtype=torch.int64)
     hot[0, TOKEN] = 1
     # the server's shares of the client's row, and of its own matrix minus the matrix, which the client holds
-    first, second = own["heard"].split([VOCAB, VOCAB * HIDDEN])
+    first, second = own["received"].split([VOCAB, VOCAB * HIDDEN])
     masks = (hot - own["hot"]).reshape(-1) - first
     predicted = continued(masks, VOCAB * HIDDEN)
     if randomness == "private":
@@ -83,7 +83,7 @@ def test_a_client_that_looks_reads_the_servers_matrix_with_stock_randomness_only
     assert (read - (table().double() * SCALE).long()).abs().max() <= 1  # CrypTen's encoding may round either way
 
 
-def test_what_is_computed_is_the_same(embedded: tuple[Randomness, Any]) -> None:
+def test_results_are_the_same(embedded: tuple[Randomness, Any]) -> None:
     _, results = embedded
     found = (results["client"][0] + results["server"][0]).double() / SCALE
     assert (found - table()[TOKEN].double()).abs().max() < 1 / SCALE
@@ -117,11 +117,11 @@ class Draws(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: set[str] = set()
+        self.operations: set[str] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in function.tags:
-            self.noted.add(str(function))
+            self.operations.add(str(function))
         return function(*arguments, **(options or {}))
 
 
@@ -133,7 +133,7 @@ def watched(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) ->
     with Draws() as draws:
         if role == "dealer":
             make_dealer("crypten", mesh, meter, randomness).serve(lambda: None, "full")
-            return draws.noted, ()
+            return draws.operations, ()
         engine = make_engine("crypten", role, mesh, meter, randomness=randomness)
         run(engine.install(folded_shapes(spec), weights))
         decoder, cache = Decoder(engine, spec, policy), Cache.empty(spec.n_layers)
@@ -142,7 +142,7 @@ def watched(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) ->
         run(engine.argmax(logits))
         engine.finish()
     readings = [r for r in meter.snapshot() if r.stage != "setup.seeds"]  # the one message whose size differs
-    return draws.noted, {(r.stage, r.rounds, r.messages, r.sent_bytes, r.received_bytes) for r in readings}
+    return draws.operations, {(r.stage, r.rounds, r.messages, r.sent_bytes, r.received_bytes) for r in readings}
 
 
 def test_torch_draws_nothing_in_a_whole_token_and_traffic_is_that_of_stock() -> None:

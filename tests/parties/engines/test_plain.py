@@ -1,4 +1,4 @@
-"""The plain engine on a GPU computes what it computes on the CPU."""
+"""The plain engine gives the same results on a GPU and on the CPU."""
 
 import pytest
 import torch

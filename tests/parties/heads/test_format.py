@@ -34,7 +34,7 @@ def saved(tmp_path: Path, kind: Any = "locret", **changes: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_is_read(kind: Any, tmp_path: Path) -> None:
+def test_a_written_file_is_read_back(kind: Any, tmp_path: Path) -> None:
     head = random_head(kind, SPEC, WEIGHTS, width=5, seed=4)
     save_head(head, tmp_path / "heads.safetensors")
     read = load_head(str(tmp_path / "heads.safetensors"), kind, SPEC, MODEL)
@@ -82,9 +82,9 @@ def test_heads_of_another_kind_or_model_are_refused(tmp_path: Path) -> None:
     assert "'locret', the policy needs 'attention_gate'" in refusal(path, "attention_gate")
     other = fingerprint(SPEC, random_weights(SPEC, seed=1))
     assert other != MODEL
-    said = refusal(path, model=other)
-    assert MODEL in said
-    assert other in said
+    message = refusal(path, model=other)
+    assert MODEL in message
+    assert other in message
     assert fingerprint(replace(SPEC, n_layers=3), WEIGHTS) != MODEL, "the same weights in another shape"
 
 
@@ -97,15 +97,15 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_damaged_heads_are_refused_by_what_is_wrong(name: str, tmp_path: Path) -> None:
-    said, change = CHANGES[name]
+def test_damaged_heads_are_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    expected, change = CHANGES[name]
     head = random_head("locret", SPEC, WEIGHTS)
     if isinstance(change, dict):
         path = saved(tmp_path, **change)
     else:
         tensors = {key: tensor for key, tensor in head.tensors.items() if key != "layers.1.out"}
         path = saved(tmp_path, tensors=tensors if change is None else tensors | {"layers.1.out": change})
-    assert said in refusal(path)
+    assert expected in refusal(path)
 
 
 def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("version", "2"), ("format", "x"), ("kind", "oracle"), ("width", "many")])
 def test_metadata_that_is_not_known_is_refused(key: str, value: str, tmp_path: Path) -> None:
     path = saved(tmp_path)
-    told = {"format": "mpcache-bench.head", "version": "1", "kind": "locret", "fingerprint": MODEL, "width": "8"}
-    save_file(load_file(path), path, metadata=told | {key: value})
+    metadata = {"format": "mpcache-bench.head", "version": "1", "kind": "locret", "fingerprint": MODEL, "width": "8"}
+    save_file(load_file(path), path, metadata=metadata | {key: value})
     assert repr(value) in refusal(path)
 
 
@@ -142,7 +142,7 @@ def scores(kind: Any, spec: Any, weights: Any, prompt: list[int]) -> list[Any]:
 
 
 @pytest.mark.parametrize("spec", [SPEC, replace(GPT2, n_layers=1)], ids=["llama", "gpt2"])
-def test_a_locret_head_rates_what_the_paper_says(spec: Any) -> None:
+def test_a_locret_head_rates_as_in_the_paper(spec: Any) -> None:
     spec = replace(spec, n_layers=1)
     weights, prompt = random_weights(spec), random_tokens(spec, 12)
     head = random_head("locret", spec, weights, seed=3)

@@ -1,4 +1,4 @@
-"""Heads that come with the project: found by model name, small, and better than chance."""
+"""Heads that are shipped with the project: found by model name, small, and better than chance."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ TEXT = ROOT / "docs" / "protocols.md"  # unlike the training text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_selects_the_file_that_comes_with_the_project(kind: Any) -> None:
+def test_a_name_selects_a_shipped_file(kind: Any) -> None:
     assert MODEL in shipped(kind)
     assert read_head(MODEL, kind).model == MODEL
     spec = load_spec(MODEL)

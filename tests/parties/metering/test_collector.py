@@ -31,7 +31,7 @@ counts = st.fixed_dictionaries(
     st.lists(st.tuples(st.sampled_from(["softmax", "offline.seeds"]), st.sampled_from(["server", "dealer"]), counts))
 )
 @settings(max_examples=15, deadline=None)
-def test_a_scrape_says_what_the_meter_says(calls: list[Any]) -> None:
+def test_a_scrape_equals_the_readings_of_the_meter(calls: list[Any]) -> None:
     meter = StageMeter()
     for stage, peer, numbers in calls:
         with meter.stage(stage):
@@ -71,7 +71,7 @@ def test_the_exchange_histogram_holds_every_exchange_up_to_each_bound(times: lis
     assert value(samples, "mpcbench_exchange_seconds_sum", **peer) == pytest.approx(sum(times))
 
 
-def test_counters_go_on_when_a_cell_begins() -> None:
+def test_counters_continue_when_a_cell_begins() -> None:
     meter = StageMeter()
     link = {"party": "client", "stage": "softmax", "phase": "online", "peer": "server"}
     with serving("client", meter) as exporter:
@@ -102,7 +102,7 @@ def test_compute_and_blocked_seconds_make_up_a_stage() -> None:
         assert parts == pytest.approx(total)
 
 
-def test_a_decoding_party_tells_its_tokens_sizes_and_how_long_the_last_token_is_ago() -> None:
+def test_a_decoding_party_serves_its_tokens_its_sizes_and_the_age_of_the_last_token() -> None:
     meter, now = StageMeter(), [100.0]
     with serving("client", meter) as exporter:
         state = Progress(meter, lambda: now[0])

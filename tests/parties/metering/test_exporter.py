@@ -10,7 +10,7 @@ from parties.errors import AddressInUse, AddressUnusable
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
 from tests.helpers.scraping import scrape, serving, value
-from tests.helpers.wires import PATIENCE_S, child
+from tests.helpers.wires import DEADLINE_S, child
 
 
 def test_parties_in_one_process_do_not_mix() -> None:
@@ -57,13 +57,15 @@ def test_closing_frees_the_port_and_leaves_no_thread() -> None:
     again.close()
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\n"], ids=["nothing", "part", "no end"])
-def test_closing_does_not_wait_for_a_scrape_that_hangs(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "partial", [b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\n"], ids=["nothing", "part", "no end"]
+)
+def test_closing_does_not_wait_for_a_scrape_that_hangs(partial: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parties.metering.serving.HUNG_REQUEST_SECONDS", 3600)
     before = set(threading.enumerate())
     exporter = Exporter("client", StageMeter(), "127.0.0.1")
-    with socket.create_connection(exporter.address, PATIENCE_S) as hung:
-        hung.sendall(said)
+    with socket.create_connection(exporter.address, DEADLINE_S) as hung:
+        hung.sendall(partial)
         while len(set(threading.enumerate()) - before) < 2:  # the server's own, and the one of this scrape
             time.sleep(0.01)
         assert scrape(exporter), "a hung scrape must not keep others out"
@@ -73,7 +75,7 @@ def test_closing_does_not_wait_for_a_scrape_that_hangs(said: bytes, monkeypatch:
 
 def test_garbage_is_answered_with_an_error_and_the_next_scrape_works(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as exporter:
-        with socket.create_connection(exporter.address, PATIENCE_S) as stranger:
+        with socket.create_connection(exporter.address, DEADLINE_S) as stranger:
             stranger.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
             assert b"400" in stranger.recv(1000)
         assert scrape(exporter)
@@ -94,17 +96,17 @@ def test_a_foreign_address_is_named() -> None:
 
 
 def test_a_killed_party_gives_its_port_back() -> None:
-    ready, tell = os.pipe()
+    ready, notify = os.pipe()
 
     def party() -> None:
         exporter = Exporter("server", StageMeter(), "127.0.0.1")
-        os.write(tell, str(exporter.address[1]).encode())
-        time.sleep(PATIENCE_S)
+        os.write(notify, str(exporter.address[1]).encode())
+        time.sleep(DEADLINE_S)
 
     with child(party):
         port = int(os.read(ready, 10))
     os.close(ready)
-    os.close(tell)
+    os.close(notify)
     exporter = Exporter("server", StageMeter(), "127.0.0.1", port)
     assert scrape(exporter)
     exporter.close()

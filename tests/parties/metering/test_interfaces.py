@@ -26,16 +26,16 @@ def test_totals_never_fall(readings: list[Counted]) -> None:
         assert before[1] <= after[1]
 
 
-def test_what_went_through_an_interface_stays_counted_after_it() -> None:
+def test_traffic_of_an_interface_stays_counted_after_its_removal() -> None:
     readings: list[Counted] = [{"lo": (5, 5), "veth1": (100, 40)}, {"lo": (7, 6)}, {"lo": (7, 6), "veth1": (3, 2)}]
     assert totals(readings) == [(105, 45), (107, 46), (110, 48)]
 
 
-def test_an_interface_made_anew_between_two_readings_counts_from_zero() -> None:
+def test_an_interface_recreated_between_two_readings_counts_from_zero() -> None:
     assert totals([{"veth1": (100, 40)}, {"veth1": (8, 60)}]) == [(100, 40), (108, 100)]
 
 
-def test_the_first_reading_is_what_the_kernel_says() -> None:
+def test_the_first_reading_equals_the_kernels_counters() -> None:
     before = sum(sent for sent, _ in kernel_counters().values())
     assert InterfaceTotals().read()[0] >= before
 

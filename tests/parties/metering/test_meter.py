@@ -16,7 +16,7 @@ NAMES = ("softmax", "topk", "offline.triples", "bench.check")
 
 
 class Clock:
-    """Stands still until told; whole seconds, so that sums are exact."""
+    """A clock that only moves when advanced; whole seconds, so that sums are exact."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -31,7 +31,7 @@ def by_stage(meter: StageMeter) -> dict[str, StageReading]:
     return {reading.stage: reading for reading in readings}
 
 
-# a tree of stages: seconds to wait, bytes to count, or a stage with what happens inside
+# a tree of stages: seconds to wait, bytes to count, or a stage with its content
 events = st.recursive(
     st.one_of(
         st.tuples(st.just("wait"), st.integers(0, 9)),
@@ -114,7 +114,7 @@ def test_interleaved_programs_keep_their_own_stages() -> None:
     assert (readings["softmax"].seconds, readings["topk"].seconds, readings[IDLE].seconds) == (3, 30, 300)
 
 
-def test_a_stage_left_out_of_order_is_told() -> None:
+def test_a_stage_left_out_of_order_is_reported() -> None:
     meter = StageMeter()
     outer, inner = meter.stage("softmax"), meter.stage("topk")
     outer.__enter__()
@@ -177,7 +177,7 @@ def test_a_stage_that_is_not_in_the_list_is_refused(name: str) -> None:
         StageMeter().stage(name)
 
 
-def test_every_listed_stage_is_online_and_prefixes_tell_the_other_phases() -> None:
+def test_every_listed_stage_is_online_and_prefixes_name_the_other_phases() -> None:
     assert {phase_of(stage) for stage in STAGES} == {"online"}
     assert phase_of("offline.triples") == "offline"
     assert phase_of("bench.check") == phase_of(IDLE) == "bench"
@@ -246,7 +246,7 @@ actions = st.one_of(
 
 
 @given(st.lists(actions, max_size=40))
-def test_what_is_served_over_a_lifetime_never_falls_whatever_happens(actions: list[tuple[str, Any]]) -> None:
+def test_lifetime_counters_never_fall(actions: list[tuple[str, Any]]) -> None:
     clock = Clock()
     meter = StageMeter(clock)
     before: dict[str, StageReading] = {}
@@ -330,7 +330,7 @@ def test_snapshots_are_whole_while_another_thread_works() -> None:
     try:
         for _ in range(300):
             readings = by_stage(meter)
-            for reading in readings.values():  # no count is ever half there
+            for reading in readings.values():  # no count is ever partial
                 assert reading.sent_bytes == reading.received_bytes == sum(c.sent_bytes for c in reading.peers.values())
                 assert reading.messages == 2 * reading.rounds
                 assert reading.seconds >= 0
@@ -343,3 +343,20 @@ def test_snapshots_are_whole_while_another_thread_works() -> None:
     readings = by_stage(meter)
     assert readings["softmax"].sent_bytes == 3 * readings["softmax"].rounds
     assert readings["topk"].rounds == readings["softmax"].rounds > 0
+
+
+def test_the_difference_of_two_readings_is_what_happened_in_between() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    with meter.stage("softmax"):
+        meter.count("server", sent=5, messages=1, rounds=0.5, blocked=1.0)
+        clock.now += 2
+        earlier = by_stage(meter)["softmax"]
+        meter.count("server", sent=7, messages=2, rounds=1, blocked=0.5)
+        meter.count("dealer", received=3)
+        clock.now += 4
+        between = by_stage(meter)["softmax"].since(earlier)
+    assert (between.stage, between.seconds, between.blocked_seconds) == ("softmax", 4, 0.5)
+    assert (between.sent_bytes, between.received_bytes, between.messages, between.rounds) == (7, 3, 2, 1)
+    assert {peer: counts.sent_bytes for peer, counts in between.peers.items()} == {"server": 7, "dealer": 0}
+    assert earlier.followed_by(between) == by_stage(meter)["softmax"]

@@ -1,4 +1,4 @@
-"""What a process serves of its GPU, with a stand-in for NVIDIA's library: there is no GPU where this runs."""
+"""GPU metrics of a process, with a fake of NVIDIA's library, since the test machine has no GPU."""
 
 import sys
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from parties.metering import process
 UUID = "6b2f8a3e-0000-1111-2222-333344445555"
 
 
-class StandIn(ModuleType):
+class FakeNvml(ModuleType):
     """The four calls of `nvidia-ml-py` that are used, as its version 13 has them."""
 
     class NVMLError(Exception):
-        """What every call may raise."""
+        """The error that every call may raise."""
 
     def __init__(self, fails: str = "") -> None:
         super().__init__("pynvml")
@@ -60,7 +60,7 @@ def gpu_readings() -> dict[str, float]:
 
 
 def test_a_gpu_is_read_through_the_library_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", StandIn())
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
     assert gpu_readings() == {
         "mpcbench_gpu_allocated_bytes": 1 << 30,
         "mpcbench_gpu_peak_allocated_bytes": 2 << 30,
@@ -72,7 +72,7 @@ def test_a_gpu_is_read_through_the_library_where_it_is(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("fails", ["missing", "init", "handle", "rates"])
 def test_without_the_library_or_its_help_the_rest_is_still_served(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None if fails == "missing" else StandIn(fails))
+    monkeypatch.setitem(sys.modules, "pynvml", None if fails == "missing" else FakeNvml(fails))
     assert set(gpu_readings()) == {"mpcbench_gpu_allocated_bytes", "mpcbench_gpu_peak_allocated_bytes"}
 
 

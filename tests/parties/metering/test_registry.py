@@ -25,7 +25,7 @@ def test_a_metric_that_keeps_the_rules_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"name": "sent_bytes_total"}, "must be mpcbench_"),
         ({"name": "mpcbench_Sent_bytes_total"}, "must be mpcbench_"),
@@ -46,13 +46,13 @@ def test_a_metric_that_keeps_the_rules_is_accepted() -> None:
     ],
     ids=str,
 )
-def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told) as caught:
+def test_a_metric_that_breaks_a_rule_is_refused_and_the_rule_named(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected) as caught:
         Metric(**{**GOOD, **change})
     assert repr(change.get("name", GOOD["name"])) in str(caught.value)
 
 
-def test_names_are_unique_and_every_metric_says_which_party() -> None:
+def test_names_are_unique_and_every_metric_names_its_parties() -> None:
     assert len(BY_NAME) == len(METRICS)
     assert all(metric.labels[0] == "party" for metric in METRICS)
 
@@ -62,7 +62,7 @@ def test_only_run_info_has_labels_without_bound() -> None:
     assert unbounded == {RUN_INFO}
 
 
-def test_the_states_of_a_cell_are_told_in_the_help() -> None:
+def test_the_states_of_a_cell_are_listed_in_the_help() -> None:
     for number, state in enumerate(CELL_STATES):
         assert f"{number} {state}" in BY_NAME["mpcbench_cell_state"].help
 

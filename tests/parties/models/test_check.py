@@ -1,4 +1,4 @@
-"""A look at the headers finds what loading the weights would find, and reads none of them."""
+"""A check of the headers finds the errors of loading the weights, and reads none of them."""
 
 from collections.abc import Callable
 from pathlib import Path

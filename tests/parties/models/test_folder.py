@@ -1,4 +1,4 @@
-"""Models saved by transformers give transformers' logits, or say what is wrong with them."""
+"""Models saved by transformers give transformers' logits, or an error that names the fault."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_are_as_the_spec_says(name: str, tmp_path: Path) -> None:
+def test_weights_match_the_spec(name: str, tmp_path: Path) -> None:
     source = str(save(MODELS[name](), tmp_path))
     weights = load_weights(source)
     assert {key: tuple(tensor.shape) for key, tensor in weights.items()} == load_spec(source).shapes()
@@ -135,7 +135,7 @@ def test_refuses_other_kinds_by_the_name_of_the_field(
     [
         ("layer_types", 3),
         ("rms_norm_eps", 10**400),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),  # beside other rope_parameters
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),  # in addition to other rope_parameters
         ("hidden_size", ...),
         ("num_hidden_layers", 0),
         ("num_attention_heads", 0),
@@ -170,21 +170,21 @@ def test_a_byte_order_mark_before_configuration_and_index(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00", "[" * 100_000])
-def test_configuration_that_is_no_json_object(llama: Path, content: str) -> None:
+def test_configuration_that_is_not_a_json_object(llama: Path, content: str) -> None:
     (llama / "config.json").write_text(content)
     with pytest.raises(ModelError, match=r"config\.json"):
         load_spec(str(llama))
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 5000, -1])
-def test_torn_safetensors(llama: Path, kept: int) -> None:
+def test_truncated_safetensors(llama: Path, kept: int) -> None:
     path = llama / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ModelError, match=r"model\.safetensors .*fetch it again"):
         load_weights(str(llama))
 
 
-def test_one_of_several_files_is_missing_or_torn(tmp_path: Path) -> None:
+def test_one_of_several_files_is_missing_or_truncated(tmp_path: Path) -> None:
     save(tiny_llama(tied=True), tmp_path, max_shard_size="50KB")
     victim = sorted(tmp_path.glob("*.safetensors"))[-1]
     victim.write_bytes(victim.read_bytes()[:-1])
@@ -234,7 +234,7 @@ def test_tables_that_follow_from_the_configuration_may_be_there(llama: Path) -> 
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(llama: Path, bad: float) -> None:
+def test_weights_that_are_not_numbers(llama: Path, bad: float) -> None:
     tensors = load_file(llama / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = bad
     save_file(tensors, llama / "model.safetensors")

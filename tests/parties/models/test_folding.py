@@ -1,4 +1,4 @@
-"""Folded parameters compute what the model computes."""
+"""Folded parameters give the results of the model."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""GGUF files: what they hold, and every way in which they can be broken."""
+"""GGUF files: their content, and every way in which they can be damaged."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("family", SHAPES)
-def test_gives_back_what_was_written(family: str, tmp_path: Path) -> None:
+def test_a_written_file_is_read_back_unchanged(family: str, tmp_path: Path) -> None:
     path = str(written(family, tmp_path / "model.gguf"))
     expected, spec = load_spec(SHAPES[family]), load_spec(path)
     facts = expected.to_json() | {"eos_ids": [2]}
@@ -90,7 +90,7 @@ def test_refuses_tensors_that_it_would_have_to_ignore(tmp_path: Path, name: str)
         load_spec(str(tmp_path / "model.gguf"))
 
 
-def test_a_part_of_a_split_model_says_so_and_how_to_merge(tmp_path: Path) -> None:
+def test_a_part_of_a_split_model_is_refused_with_the_fix(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "model-00001-of-00002.gguf", "llama")
     writer.add_uint16("split.no", 0)
     writer.add_uint16("split.count", 2)
@@ -99,7 +99,7 @@ def test_a_part_of_a_split_model_says_so_and_how_to_merge(tmp_path: Path) -> Non
         load_spec(str(tmp_path / "model-00001-of-00002.gguf"))
 
 
-def test_a_git_lfs_pointer_says_so(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 99\n")
     with pytest.raises(ModelError, match=r"model\.gguf: it is a Git LFS pointer.*git lfs pull"):
         load_spec(str(tmp_path / "model.gguf"))
@@ -130,10 +130,10 @@ def test_refuses_another_architecture(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_truncated_anywhere(llama: Path, tmp_path: Path, data: st.DataObject) -> None:
     whole = llama.read_bytes()
-    torn = tmp_path / "torn.gguf"
-    torn.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 33))])  # up to 32 bytes are padding
-    with pytest.raises(ModelError, match=r"torn\.gguf"):
-        load_spec(str(torn))
+    truncated = tmp_path / "damaged.gguf"
+    truncated.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 33))])  # up to 32 bytes are padding
+    with pytest.raises(ModelError, match=r"damaged\.gguf"):
+        load_spec(str(truncated))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -153,12 +153,12 @@ def test_a_dimension_of_nothing_is_named(llama: Path, tmp_path: Path) -> None:
 def check_corrupt(whole: Path, folder: Path, at: int, value: int) -> None:
     content = bytearray(whole.read_bytes())
     content[at] = value
-    torn = folder / "torn.gguf"
-    torn.write_bytes(content)
+    damaged = folder / "damaged.gguf"
+    damaged.write_bytes(content)
     try:
-        spec, weights = load_spec(str(torn)), load_weights(str(torn))
+        spec, weights = load_spec(str(damaged)), load_weights(str(damaged))
     except (ModelError, NotEnoughMemory) as error:  # the byte may have made a size enormous
-        assert "torn.gguf" in str(error)  # noqa: PT017  both outcomes are right
+        assert "damaged.gguf" in str(error)  # noqa: PT017  both outcomes are right
     else:
         assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
 
@@ -166,7 +166,7 @@ def check_corrupt(whole: Path, folder: Path, at: int, value: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "error"), [("F32", 0.0), ("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 0.02), ("Q4_0", 0.4)]
 )
-def test_unpacks_what_llama_cpp_packs(tmp_path: Path, kind: str, error: float) -> None:
+def test_unpacks_the_quantisations_of_llama_cpp(tmp_path: Path, kind: str, error: float) -> None:
     numbers = torch.randn(6, 64, generator=torch.Generator().manual_seed(1))
     quantised = gguf.GGMLQuantizationType[kind]
     write_tensor(tmp_path / "model.gguf", gguf.quantize(numbers.numpy(), quantised), quantised)
@@ -224,6 +224,6 @@ def test_not_a_gguf(tmp_path: Path, content: bytes) -> None:
         load_spec(str(tmp_path / "model.gguf"))
 
 
-def test_without_a_tokenizer_says_where_to_get_one(llama: Path) -> None:
+def test_a_missing_tokenizer_is_reported_with_the_fix(llama: Path) -> None:
     with pytest.raises(ModelError, match=r"tokenizer\.ggml\.model is None.*tokenizer\.json"):
         load_tokenizer(str(llama))

@@ -12,7 +12,7 @@ TINY = ["random:tiny-llama", "random:tiny-gpt2", "random:llama?qkv_bias=true&tie
 
 
 @pytest.mark.parametrize("source", TINY)
-def test_shapes_are_as_the_spec_says(source: str) -> None:
+def test_shapes_match_the_spec(source: str) -> None:
     weights = load_weights(source)
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == load_spec(source).shapes()
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -33,7 +33,7 @@ def test_activations_stay_near_one_and_attention_is_neither_flat_nor_all_peaks(s
     tokens = torch.randint(spec.vocab, (120,), generator=torch.Generator().manual_seed(3)).tolist()
     logits = forward(spec, load_weights(source), tokens, observe=lambda _, *qkv: seen.append(qkv))
     assert 0.5 < logits.std() < 10
-    assert logits.argmax(dim=1).unique().numel() > 5  # greedy decoding does not say one word for ever
+    assert logits.argmax(dim=1).unique().numel() > 5  # greedy decoding does not repeat one token
     for q, k, v in seen:
         assert 0.3 < v.std() < 3
         k = k.repeat_interleave(spec.n_heads // spec.n_kv_heads, dim=0)

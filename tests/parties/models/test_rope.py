@@ -143,7 +143,7 @@ def test_facts_of_a_gguf_that_scale_nothing(tmp_path: Path, facts: dict[str, Any
         ({"rope_type": "linear", "factor": float("nan")}, "factor is nan"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_unknown_scalings_are_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     save(scaled_llama(SCALINGS["linear-1"]), tmp_path)
     path = tmp_path / "config.json"
     rope = {"rope_type": "default", "rope_theta": 10_000.0} | change

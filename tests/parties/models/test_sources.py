@@ -1,4 +1,4 @@
-"""Every way to name a model, and what is said when there is none."""
+"""Every way to name a model, and the errors when there is none."""
 
 import importlib.util
 import sys

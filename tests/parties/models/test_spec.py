@@ -1,4 +1,4 @@
-"""What a model's public facts promise."""
+"""Guarantees of a model's public facts."""
 
 import json
 from typing import Literal

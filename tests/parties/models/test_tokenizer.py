@@ -58,7 +58,7 @@ def test_survives_json(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\x00"])
-def test_refuses_json_that_is_no_tokenizer(text: str) -> None:
+def test_refuses_json_that_is_not_a_tokenizer(text: str) -> None:
     with pytest.raises(ModelError, match="not a tokenizer"):
         Tokenizer.from_json(text, 256)
 
@@ -124,7 +124,7 @@ def test_a_byte_order_mark_before_the_tokenizer(folder: Path) -> None:
     assert load_tokenizer(str(folder)).encode("a b") == before
 
 
-def sentence_pieces(kind: str) -> Tokenizer:
+def sentencepiece(kind: str) -> Tokenizer:
     """A tokenizer whose words are not cut before its merges, as those of Llama 2 and T5."""
     letters = sorted(set(ARTICLE.read_text(encoding="utf-8")) | {"▁"})
     if kind == "unigram":
@@ -150,7 +150,7 @@ def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         return Tokenizer(
             byte_bpe([*letters, "th", "the", "Ġthe"], [("t", "h"), ("th", "e"), ("Ġ", "the")], "gpt-2"), 300
         )
-    return BYTES if request.param == "bytes" else sentence_pieces(request.param)
+    return BYTES if request.param == "bytes" else sentencepiece(request.param)
 
 
 @settings(max_examples=25)
@@ -180,7 +180,7 @@ def test_the_start_of_a_text_is_all_that_is_read(any_tokenizer: Tokenizer) -> No
 
 
 def test_other_threads_run_while_a_text_is_tokenised() -> None:
-    """A party that reads a long text has to answer for its progress meanwhile."""
+    """A party that reads a long text must report progress meanwhile."""
     steps, done = 0, threading.Event()
 
     def count() -> None:

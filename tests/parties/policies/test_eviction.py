@@ -56,7 +56,7 @@ NAMES = ("streaming_llm", "h2o", "tova", "snapkv", "snapkv by maximum", "quest")
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(NAMES), RATIOS, st.integers(1, 4), st.integers(1, 22), st.integers(0, 99), st.booleans())
-def test_decodes_what_an_independent_reference_decodes(
+def test_decodes_like_an_independent_reference(
     name: str, ratio: float, interval: int, length: int, seed: int, masked: bool
 ) -> None:
     prompt, text = tokens(prompt=length, steps=6, seed=seed)
@@ -164,7 +164,7 @@ MODES = [name for name, policy in POLICIES.items() if "mode" in policy.__datacla
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(MODES), st.floats(0.05, 0.95), st.integers(1, 20), st.integers(1, 3), st.integers(0, 3))
-def test_masking_decodes_what_compacting_does(name: str, ratio: float, length: int, interval: int, every: int) -> None:
+def test_masking_decodes_like_compacting(name: str, ratio: float, length: int, interval: int, every: int) -> None:
     prompt, text = tokens(prompt=length, steps=7, seed=length)
     changes: dict[str, Any] = {"compression_ratio": ratio}
     masked: dict[str, Any] = {"mode": "mask"}
@@ -178,7 +178,7 @@ def test_masking_decodes_what_compacting_does(name: str, ratio: float, length: i
     assert found.held == [[masking.held(length, generated)] * SPEC.n_layers for generated in range(1, 8)]
 
 
-def test_a_masked_cache_that_changes_hands_goes_on_as_before() -> None:
+def test_a_masked_cache_that_is_handed_over_decodes_the_same() -> None:
     prompt, text = tokens(prompt=20, steps=6)
     decoder, cache = plain(small("h2o", mode="mask", compact_every=4), weights=WEIGHTS), Cache.empty(SPEC.n_layers)
     run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))

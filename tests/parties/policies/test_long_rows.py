@@ -69,8 +69,8 @@ def test_long_caches_decode_like_the_plain_engine(name: str, tokens: int) -> Non
     policy, text = VARIANTS[name], random_tokens(SPEC, STEPS, seed=7)
     decoder, cache = plain(policy, SPEC), Cache.empty(SPEC.n_layers)
     sizes = Prefill(tokens, policy.chunk or CHUNK)
-    for piece in prompt_segments(decoder, cache, random_tokens(SPEC, tokens, seed=3), sizes):
-        run(piece())
+    for segment in prompt_segments(decoder, cache, random_tokens(SPEC, tokens, seed=3), sizes):
+        run(segment())
     found = simulated(policy, cache, text)
     expected = torch.cat([run(decoder.step(run(decoder.embed([t], 1, cache.position)), cache)) for t in text])
     assert (found - expected).abs().max() < 0.06

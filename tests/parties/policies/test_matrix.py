@@ -76,7 +76,7 @@ def simulated(name: str, prompt: list[int], text: list[int]) -> tuple[Tensor, li
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_fss_decodes_like_the_plain_engine_and_opens_the_same_shapes_whatever_the_text(name: str) -> None:
+def test_fss_decodes_like_the_plain_engine_and_opens_shapes_that_do_not_depend_on_the_text(name: str) -> None:
     traces = []
     for prompt, text in calm(name):
         expected = decode(plain(case(name)), prompt, text)
@@ -151,7 +151,7 @@ def brief(name: str) -> list[Text]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ON_CRYPTEN)
-def test_crypten_decodes_like_the_plain_engine_and_sends_the_same_whatever_the_text(
+def test_crypten_decodes_like_the_plain_engine_and_its_traffic_does_not_depend_on_the_text(
     name: str, crypten: dict[str, Any]
 ) -> None:
     (mine, traffic), (theirs, others) = crypten["client"][name], crypten["server"][name]

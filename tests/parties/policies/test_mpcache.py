@@ -137,7 +137,7 @@ def test_every_window_of_queries(window: float) -> None:
     share_layers=st.integers(1, 3),
 )
 @settings(max_examples=30, deadline=None)
-def test_whatever_the_parameters(
+def test_all_parameters(
     spec: ModelSpec, seed: int, seq_len: int, new_tokens: int, sizes: tuple[int, int], **parameters: Any
 ) -> None:
     agree(spec, seq_len, new_tokens, seed, fine_size=sizes[0], coarse_size=sizes[1], **parameters)

@@ -53,7 +53,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "name", "why"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_policy_is_refused_with_the_reason(
+def test_invalid_policies_are_refused_with_the_reason(
     text: str, name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module(tmp_path, text, monkeypatch)

@@ -88,7 +88,7 @@ def generate(decoder: Decoder, cache: Cache, token: int, count: int) -> tuple[li
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("seq_len", [2, 16, 41])
-def test_full_cache_decodes_what_a_forward_pass_over_the_whole_text_says(spec: ModelSpec, seq_len: int) -> None:
+def test_the_full_cache_decodes_like_a_forward_pass_over_the_whole_text(spec: ModelSpec, seq_len: int) -> None:
     weights, prompt = precise_weights(spec, seed=seq_len), random_tokens(spec, seq_len, seed=seq_len)
     decoder, _ = decoder_of(spec, weights, Full())
     tokens, logits = generate(decoder, prefilled(decoder, prompt), prompt[-1], 6)
@@ -99,7 +99,7 @@ def test_full_cache_decodes_what_a_forward_pass_over_the_whole_text_says(spec: M
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("seq_len", [2, 3, 33, 50])
-def test_cached_held_and_attended_are_what_really_happens(name: str, seq_len: int) -> None:
+def test_cached_held_and_attended_counts_are_true(name: str, seq_len: int) -> None:
     policy, prompt = make(name), random_tokens(LLAMA, seq_len)
     decoder, engine = decoder_of(LLAMA, precise_weights(LLAMA), policy)
     cache = prefilled(decoder, prompt)
@@ -117,7 +117,7 @@ def test_cached_held_and_attended_are_what_really_happens(name: str, seq_len: in
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.slow
-def test_a_cache_that_changes_hands_decodes_the_same(name: str, spec: ModelSpec) -> None:
+def test_a_cache_that_is_handed_over_decodes_the_same(name: str, spec: ModelSpec) -> None:
     prompt = random_tokens(spec, 70)
     decoder, _ = decoder_of(spec, precise_weights(spec), make(name))
     cache = prefilled(decoder, prompt)
@@ -170,7 +170,7 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), OUT_OF_RANGE)
-def test_mpcache_refuses_a_value_out_of_range_and_says_which_and_why(key: str, value: Any, allowed: str) -> None:
+def test_mpcache_refuses_a_value_out_of_range_with_its_name_and_reason(key: str, value: Any, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}: ") as caught:
         make("mpcache", **{key: value})
     assert str(value) in str(caught.value)
@@ -184,7 +184,7 @@ WRONG_TYPE = [
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_TYPE)
-def test_mpcache_refuses_a_value_of_the_wrong_type_and_says_which(key: str, value: Any) -> None:
+def test_mpcache_refuses_a_value_of_the_wrong_type_by_name(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{key}: ") as caught:
         make("mpcache", **{key: value})
     assert str(value) in str(caught.value)
@@ -244,15 +244,15 @@ def test_an_impossible_parameter_is_refused_by_its_name(name: str, key: str, val
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_says_what_it_keeps_costs_leaks_and_needs(name: str) -> None:
+def test_every_policy_states_what_it_keeps_costs_leaks_and_needs(name: str) -> None:
     policy = POLICIES[name]
     for fact in (policy.keeps, policy.prefill_cost, policy.step_cost, policy.leaks, policy.training, policy.source):
         assert fact
     assert policy.leaks == Policy.leaks, "no default reveals more than public counts"
     assert (policy.training == "none") == (policy.trained is None)
-    told = inspect.getdoc(policy) or ""
+    docstring = inspect.getdoc(policy) or ""
     for field in fields(policy):
-        assert f"\n    {field.name}: " in told, f"{name} does not document {field.name}"
+        assert f"\n    {field.name}: " in docstring, f"{name} does not document {field.name}"
 
 
 def test_the_page_of_policies_is_up_to_date() -> None:

@@ -1,4 +1,4 @@
-"""Cells as the parties run them: results, reuse, options, metrics, and what a bad job does."""
+"""Cells as the parties run them: results, reuse, options, metrics, and bad jobs."""
 
 import math
 import urllib.request
@@ -34,7 +34,7 @@ def cells() -> Any:
         "other_model": job(model="random:tiny-gpt2"),
     }
     with Four() as four:
-        yield {name: {role: told[0] for role, told in four.run(cell).items()} for name, cell in wanted.items()}
+        yield {name: {role: outcomes[0] for role, outcomes in four.run(cell).items()} for name, cell in wanted.items()}
 
 
 def stages(result: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,7 @@ def test_private_cells_are_correct(cells: Any, name: str) -> None:
     assert check["tokens_compared"] == 2
 
 
-def test_what_one_party_sent_the_other_received(cells: Any) -> None:
+def test_bytes_sent_and_received_agree(cells: Any) -> None:
     for name in ("full", "mpcache"):
         mine, theirs = (stages(cells[name][role], "online") for role in ("client", "server"))
         for stage in ("qkv", "softmax", "down", "lm_head"):
@@ -95,8 +95,8 @@ def test_a_plain_cell_runs_at_the_referee_alone(cells: Any) -> None:
 def test_a_prompt_that_is_too_short_is_the_clients_error() -> None:
     with Four() as four:
         for role in ("client", "server", "dealer", "referee"):
-            four.say(role, job(prompt={"text_file": "/dev/null"}))
-        error, _ = four.hear("client")
+            four.send(role, job(prompt={"text_file": "/dev/null"}))
+        error, _ = four.receive("client")
     assert error["error"] == "PromptError"
     assert "0 tokens, seq_len asks for 40" in error["text"]
 
@@ -107,7 +107,7 @@ def test_metrics_are_served_while_a_party_lives() -> None:
         host, port = party.metrics_address
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
-        assert 'mpcbench_cell_state{party="dealer"} 0\n' in text
+        assert 'mpcbench_cell_state{party="dealer"} 0.0\n' in text
         assert party.progress().state == "idle"
     finally:
         party.close()

@@ -61,7 +61,7 @@ def test_an_unusable_file_is_named(tmp_path: Path, content: bytes | None, messag
     assert caught.value.status == "config_error"
 
 
-def test_a_byte_order_mark_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_prompt(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("Grüße aus Wien", encoding="utf-8")
     (tmp_path / "marked.txt").write_text("Grüße aus Wien", encoding="utf-8-sig")
     plain, marked = (tokens_of(job(text_file=str(tmp_path / f"{name}.txt"))) for name in ("plain", "marked"))
@@ -81,7 +81,7 @@ def test_of_a_huge_prompt_only_the_beginning_is_read(tmp_path: Path) -> None:
     path.write_text("The museum opened its doors in spring. " * 300_000)
     with path.open("r+b") as file:
         file.seek(1_000_000)
-        file.write(b"\xff")  # not UTF-8: whoever reads so far finds out
+        file.write(b"\xff")  # not UTF-8, which is an error if it is read
     whole = load_tokenizer(MODEL).encode("The museum opened its doors in spring. " * 100)
     assert tokens_of(job(seq_len=1000, text_file=str(path))) == whole[:1000]
 

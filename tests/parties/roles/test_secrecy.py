@@ -47,7 +47,7 @@ def mappings() -> list[bytes]:
 
 
 def touched(start: int, stop: int) -> list[tuple[int, int]]:
-    """The stretches of a mapping that hold anything: most pages of stacks and arenas were never written to."""
+    """The parts of a mapping that were written to, which most pages of stacks and arenas were not."""
     with Path("/proc/self/pagemap").open("rb", 0) as pages:
         pages.seek(start // PAGE * 8)
         entries = np.frombuffer(pages.read((stop - start) // PAGE * 8), dtype=np.uint64)
@@ -79,7 +79,7 @@ def encodings(values: Tensor) -> list[bytes]:
 
 
 def weight_secrets() -> list[bytes]:
-    """Rows of the weights, as published by nobody: as loaded and as folded."""
+    """Unpublished rows of the weights: as loaded and as folded."""
     spec = load_spec(MODEL)
     weights = load_weights(MODEL)
     folded = fold(spec, weights)
@@ -118,7 +118,7 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return found, wires, results, hidden
 
 
-def test_the_search_finds_what_a_process_does_hold(observed: Any) -> None:
+def test_the_search_finds_secrets_that_a_process_holds(observed: Any) -> None:
     found, _, results, hidden = observed
     assert results["referee"][0]["check"]["tokens_compared"] == NEW_TOKENS  # not the same: a random prompt may tie
     assert found["referee"]["weights"], "the referee holds the weights: a search that misses them proves nothing"
@@ -142,14 +142,14 @@ def test_nothing_secret_crosses_a_wire(observed: Any) -> None:
                 assert item not in seen, f"{name} crossed the wire between {pair}"
 
 
-def test_what_the_parties_tell_each_other_is_incompressible(observed: Any) -> None:
+def test_messages_between_the_parties_are_incompressible(observed: Any) -> None:
     _, wires, _, _ = observed
     seen = wires["server", "client"]
     assert len(zlib.compress(seen)) > 0.97 * len(seen), "openings are masked, so they must look random"
 
 
-def test_the_servers_result_says_nothing_of_the_text(observed: Any) -> None:
+def test_the_servers_result_reveals_nothing_of_the_text(observed: Any) -> None:
     _, _, results, hidden = observed
-    told = json.dumps(results["server"][0]) + json.dumps(results["dealer"][0])
-    assert hidden["prompt"][0].decode()[:17] not in told
+    output = json.dumps(results["server"][0]) + json.dumps(results["dealer"][0])
+    assert hidden["prompt"][0].decode()[:17] not in output
     assert "text" not in results["client"][0], "the text is only handed out when the job asks for it"

@@ -14,7 +14,7 @@ from parties.metering.meter import StageMeter
 from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import Link
 from tests.helpers.metering import totals
-from tests.helpers.wires import PATIENCE_S, later, linked, tcp_pair
+from tests.helpers.wires import DEADLINE_S, later, linked, tcp_pair
 
 MEGABYTES = 1 << 20
 
@@ -23,21 +23,21 @@ MEGABYTES = 1 << 20
 @settings(max_examples=40, deadline=None)
 def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: list[tuple[str, bytes, bytes]]) -> None:
     def play(link: Link, forward: str) -> list[tuple[bytes, bytes]]:
-        heard = []
+        received = []
         for direction, one, other in steps:
             mine, theirs = (one, other) if forward == "there" else (other, one)
             if direction == "both":
-                heard.append((bytes(link.exchange(mine)), theirs))
+                received.append((bytes(link.exchange(mine)), theirs))
             elif direction == forward:
                 link.send(one)
             else:
-                heard.append((bytes(link.receive()), one))
-        return heard
+                received.append((bytes(link.receive()), one))
+        return received
 
     with linked() as (client, server, client_meter, server_meter):
         far = later(play, server, "back")
-        for heard in (play(client, "there"), far.result(PATIENCE_S)):
-            assert all(got == sent for got, sent in heard)
+        for received in (play(client, "there"), far.result(DEADLINE_S)):
+            assert all(got == sent for got, sent in received)
         here, there = totals(client_meter, "bench"), totals(server_meter, "bench")
 
     frames_out = [one for direction, one, _ in steps if direction != "back"]
@@ -65,7 +65,7 @@ def test_both_directions_of_64_megabytes_stream_at_once() -> None:
     with linked() as (client, server, meter, _):
         far = later(server.exchange_tensor, theirs)
         assert torch.equal(client.exchange_tensor(ours), theirs)
-        assert torch.equal(far.result(PATIENCE_S), ours)
+        assert torch.equal(far.result(DEADLINE_S), ours)
         counts = totals(meter, "bench")
     assert counts.sent_bytes == counts.received_bytes == 64 * MEGABYTES + HEADER_BYTES
     assert (counts.messages, counts.rounds) == (2, 1)
@@ -117,19 +117,19 @@ def test_tensors_of_any_dtype_and_layout_arrive_the_same(tensor: torch.Tensor) -
         received = server.receive_tensor(tensor.shape, tensor.dtype)
         far = later(server.exchange_tensor, received)
         returned = client.exchange_tensor(tensor)
-        far.result(PATIENCE_S)
+        far.result(DEADLINE_S)
     for copy in (received, returned):
         assert copy.dtype == tensor.dtype
         assert torch.equal(copy, tensor)
 
 
 @pytest.mark.gpu
-def test_a_tensor_exchanged_from_a_gpu_comes_back_on_it() -> None:
+def test_a_tensor_exchanged_from_a_gpu_is_received_on_it() -> None:
     tensor = torch.arange(5, device="cuda")
     with linked() as (client, server, _, _):
         far = later(server.exchange_tensor, tensor + 1)
         assert torch.equal(client.exchange_tensor(tensor), tensor + 1)
-        assert far.result(PATIENCE_S).device == tensor.device
+        assert far.result(DEADLINE_S).device == tensor.device
 
 
 json_values = st.recursive(
@@ -172,7 +172,7 @@ def test_waiting_for_the_peer_is_blocked_time() -> None:
 
         far = later(answer)
         client.exchange(b"question")
-        far.result(PATIENCE_S)
+        far.result(DEADLINE_S)
     assert totals(meter, "bench").blocked_seconds >= 0.2
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from parties.errors import HelloRefused, PeerLost, PeersMissing
 from parties.transport.mesh import ROLES
 from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_self_connection
-from tests.helpers.wires import PATIENCE_S, SESSION, child, join, later, listeners
+from tests.helpers.wires import DEADLINE_S, SESSION, child, join, later, listeners
 
 PAIR = ("client", "server")
 
@@ -24,8 +24,8 @@ def hello(**changes: Any) -> bytes:
     return len(text).to_bytes(4, "big") + text
 
 
-def hear(wire: socket.socket) -> dict[str, Any]:
-    """What the other end answered; empty if it hung up instead."""
+def reply_of(wire: socket.socket) -> dict[str, Any]:
+    """The reply of the other end; empty if it closed the connection instead."""
     with wire.makefile("rb") as stream:
         size = stream.read(4)
         return json.loads(stream.read(int.from_bytes(size, "big"))) if len(size) == 4 else {}
@@ -43,24 +43,24 @@ def test_the_error_names_who_is_missing_and_what_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_a_mesh_that_fails_lets_go_of_those_who_came() -> None:
+def test_a_mesh_that_fails_closes_its_connections() -> None:
     with listeners(*ROLES[:3]) as (bound, addresses):
         failing = later(lambda: join("client", bound, addresses, timeout_s=5.0))
         with join("server", bound, {"client": addresses["client"]}) as mesh:
             with pytest.raises(PeersMissing, match="dealer") as caught:
-                failing.result(PATIENCE_S)
+                failing.result(DEADLINE_S)
             assert list(caught.value.missing) == ["dealer"]
             with pytest.raises(PeerLost):
                 mesh["client"].receive()
 
 
-def test_another_session_is_refused_at_once_without_telling_it() -> None:
+def test_another_session_is_refused_at_once_without_revealing_it() -> None:
     with listeners(*PAIR, "dealer") as (bound, addresses):
         client = later(join, "client", bound, {"server": addresses["server"]})
         with pytest.raises(HelloRefused, match="client refused our hello: it is in another session") as caught:
             join("server", bound, addresses, session="yesterday's")
         assert SESSION not in str(caught.value)
-        with join("server", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
+        with join("server", bound, {"client": addresses["client"]}), client.result(DEADLINE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
@@ -71,7 +71,7 @@ def test_the_refused_role_is_reported_as_missing_with_the_reason(caplog: pytest.
         with pytest.raises(HelloRefused):
             join("server", bound, addresses, session="yesterday's")
         with pytest.raises(PeersMissing, match="server: refused its hello: it is in another session"):
-            client.result(PATIENCE_S)
+            client.result(DEADLINE_S)
     assert "client refused a connection: it is in another session" in caplog.text
     assert SESSION not in caplog.text
 
@@ -96,13 +96,13 @@ def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(
 ) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
+        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
             stranger.sendall(hello(**changes))
-            answer = hear(stranger)
+            answer = reply_of(stranger)
             assert reason in answer["refused"]
             assert len(answer["refused"]) < 200
             assert stranger.recv(1) == b""
-        with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
+        with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
@@ -112,7 +112,7 @@ def test_a_second_party_of_the_same_role_is_refused() -> None:
         with join("server", bound, {"client": addresses["client"]}) as first:
             with pytest.raises(HelloRefused, match="a server has already joined"):
                 join("server", bound, {"client": addresses["client"]})
-            with join("dealer", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
+            with join("dealer", bound, {"client": addresses["client"]}), client.result(DEADLINE_S) as mesh:
                 first["client"].send(b"still the one")
                 assert mesh["server"].receive() == b"still the one"
 
@@ -134,30 +134,30 @@ STRANGERS = {
 def test_a_stranger_does_not_keep_honest_parties_out(noise: bytes, reset: bool) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
+        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
             stranger.sendall(noise)
             if reset:
                 stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 stranger.close()
-            with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
+            with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
                 assert list(mesh) == ["server"]
-            assert reset or hear_end(stranger), "the stranger was let in"
+            assert reset or hung_up(stranger), "the stranger was let in"
 
 
 @pytest.mark.parametrize("noise", ["http", "too long", "not json", "not an object", "deep"])
-def test_a_stranger_that_talks_nonsense_is_hung_up_on_at_once(noise: str) -> None:
+def test_a_stranger_that_sends_garbage_is_disconnected_at_once(noise: str) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
+        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
             stranger.sendall(STRANGERS[noise])
-            assert hear_end(stranger)
+            assert hung_up(stranger)
             assert not client.done()
-        with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
+        with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
-def hear_end(wire: socket.socket) -> bool:
-    """Whether the other end hung up without an answer."""
+def hung_up(wire: socket.socket) -> bool:
+    """Whether the other end closed the connection without a reply."""
     try:
         return wire.recv(1) == b""
     except ConnectionResetError:
@@ -166,12 +166,12 @@ def hear_end(wire: socket.socket) -> bool:
 
 @given(noise=st.binary(max_size=60))
 @settings(max_examples=15, deadline=None)
-def test_no_bytes_whatever_break_the_accept_loop(noise: bytes) -> None:
+def test_no_bytes_break_the_accept_loop(noise: bytes) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
+        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
             stranger.sendall(noise)
-            with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
+            with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
                 assert list(mesh) == ["server"]
 
 
@@ -189,14 +189,14 @@ def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
         serving = later(serve)
         with pytest.raises(PeersMissing, match=f"client: 127.0.0.1 port {other.getsockname()[1]}: "):
             join("server", bound, {"client": other.getsockname()}, timeout_s=3.0)
-        serving.result(PATIENCE_S)
+        serving.result(DEADLINE_S)
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [("{}", "something else"), ('{"welcome":"dealer"}', "something else"), ('{"refused":"no"}', "no")],
 )
-def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> None:
+def test_only_a_welcome_by_the_dialled_role_counts(answer: str, expected: str) -> None:
     with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as other:
 
         def serve() -> None:
@@ -206,12 +206,12 @@ def test_only_a_welcome_by_the_dialled_role_counts(answer: str, told: str) -> No
                 wire.sendall(len(answer).to_bytes(4, "big") + answer.encode())
 
         serving = later(serve)
-        with pytest.raises(HelloRefused, match=f"client refused our hello: .*{told}"):
+        with pytest.raises(HelloRefused, match=f"client refused our hello: .*{expected}"):
             join("server", bound, {"client": other.getsockname()})
-        serving.result(PATIENCE_S)
+        serving.result(DEADLINE_S)
 
 
-def test_a_socket_that_dialled_itself_is_nobody() -> None:
+def test_a_socket_that_dialled_itself_is_not_a_peer() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(sock.getsockname())
@@ -220,26 +220,26 @@ def test_a_socket_that_dialled_itself_is_nobody() -> None:
 
 
 def test_an_interrupted_party_stops_connecting() -> None:
-    ready, tell = os.pipe()
+    ready, notify = os.pipe()
     with listeners("server") as (bound, _), socket.create_server(("127.0.0.1", 0)) as silent:
 
         def server() -> None:
             try:
                 join("server", bound, {"client": silent.getsockname(), "dealer": ("127.0.0.1", 1)})
             except KeyboardInterrupt:
-                os.write(tell, b"interrupted")
+                os.write(notify, b"interrupted")
 
         with child(server) as pid:
             wire, _ = silent.accept()
             with wire:
                 os.kill(pid, signal.SIGINT)
-                assert select.select([ready], [], [], PATIENCE_S)[0]
+                assert select.select([ready], [], [], DEADLINE_S)[0]
                 assert os.read(ready, 100) == b"interrupted"
     os.close(ready)
-    os.close(tell)
+    os.close(notify)
 
 
 @pytest.mark.parametrize("roles", [("klient", "server"), ("client", "servant")])
-def test_an_unknown_role_of_our_own_is_a_mistake_of_the_caller(roles: tuple[str, str]) -> None:
+def test_an_unknown_own_role_is_an_error_of_the_caller(roles: tuple[str, str]) -> None:
     with listeners(roles[0]) as (bound, _), pytest.raises(ValueError, match="use one of client, server, dealer, refer"):
         join(roles[0], bound, {roles[1]: ("127.0.0.1", 1)})

@@ -1,4 +1,4 @@
-"""Links in TLS carry the same frames and counts, between parties that prove their roles and nobody else."""
+"""Links in TLS carry the same frames and counts, and only between parties that prove their roles."""
 
 import os
 import signal
@@ -19,25 +19,25 @@ from parties.metering.meter import StageMeter
 from parties.transport.link import Link
 from parties.transport.mesh import ROLES, Mesh
 from parties.transport.tls import Authority, Identity
-from tests.helpers.wires import PATIENCE_S, child, join, later, linked, listeners, tcp_pair
+from tests.helpers.wires import DEADLINE_S, child, join, later, linked, listeners, tcp_pair
 
 
 def identity(authority: Authority, role: str) -> Identity:
-    """What a party of that role has once the authority has signed."""
+    """The identity of a party of that role, signed by the authority."""
     made = Identity()
     made.certify(authority.sign(role, made.request()), authority.certificate)
     return made
 
 
 @contextmanager
-def secured(timeout_s: float = PATIENCE_S) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
+def secured(timeout_s: float = DEADLINE_S) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
     """As `linked`, in TLS."""
     authority, (near, far) = Authority(), tcp_pair()
-    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S))
-    ours = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
+    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S))
+    ours = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
     meters = StageMeter(), StageMeter()
     client = Link(ours, "server", meters[0], timeout_s)
-    server = Link(theirs.result(PATIENCE_S), "client", meters[1], timeout_s)
+    server = Link(theirs.result(DEADLINE_S), "client", meters[1], timeout_s)
     try:
         yield client, server, *meters
     finally:
@@ -56,7 +56,7 @@ def test_frames_and_counts_are_those_without_tls(ours: list[int], theirs: list[i
             others = later(lambda: [server.exchange(os.urandom(size)) for size in theirs[: len(ours)]])
             mine = [os.urandom(size) for size in ours[: len(theirs)]]
             got = [client.exchange(payload) for payload in mine]
-            assert others.result(PATIENCE_S) == mine
+            assert others.result(DEADLINE_S) == mine
             assert [len(payload) for payload in got] == theirs[: len(ours)]
             client.send(b"one more")
             client.send(b"and another")  # two frames wait, and each is one
@@ -80,9 +80,9 @@ def test_one_thread_may_send_while_another_receives() -> None:
         got = later(lambda: [server.receive_tensor(numbers.shape, numbers.dtype) for _ in range(8)])
         for _ in range(8):
             assert torch.equal(client.receive_tensor(numbers.shape, numbers.dtype), numbers)
-        assert all(torch.equal(tensor, numbers) for tensor in got.result(PATIENCE_S))
+        assert all(torch.equal(tensor, numbers) for tensor in got.result(DEADLINE_S))
         for future in busy:
-            future.result(PATIENCE_S)
+            future.result(DEADLINE_S)
 
 
 def test_every_pair_of_a_mesh_is_proven() -> None:
@@ -91,7 +91,7 @@ def test_every_pair_of_a_mesh_is_proven() -> None:
         joining = [
             later(lambda role=role: join(role, bound, addresses, identity=identity(authority, role))) for role in ROLES
         ]
-        meshes = [future.result(PATIENCE_S) for future in joining]
+        meshes = [future.result(DEADLINE_S) for future in joining]
         for role, mesh in zip(ROLES, meshes, strict=True):
             for peer, link in mesh.items():
                 link.send_json([role, peer])
@@ -101,13 +101,13 @@ def test_every_pair_of_a_mesh_is_proven() -> None:
 
 
 def met(**identities: Identity | None) -> dict[str, Mesh | BaseException]:
-    """What becomes of each party, by its role, when those come together that have these identities."""
+    """The outcome of each party, by its role, when parties with these identities connect."""
     with listeners(*identities) as (bound, addresses):
         joining = {
             role: later(lambda role=role, own=own: join(role, bound, addresses, identity=own, timeout_s=10.0))
             for role, own in identities.items()
         }
-        ended = {role: future.exception(PATIENCE_S) or future.result() for role, future in joining.items()}
+        ended = {role: future.exception(DEADLINE_S) or future.result() for role, future in joining.items()}
     for mesh in ended.values():
         if isinstance(mesh, Mesh):
             mesh.close()
@@ -122,20 +122,20 @@ def test_a_party_with_the_wrong_certificate_is_refused_on_both_sides(case: str) 
         wrong.certify(stranger.sign("server", wrong.request()), authority.certificate)
     ended = met(client=identity(authority, "client"), server=wrong)
     assert {role: type(end) for role, end in ended.items()} == {"client": PeerUnproven, "server": PeerUnproven}
-    said = str(ended["client"]), str(ended["server"])
-    assert said[0].startswith("no TLS with server: ")
-    assert said[1].startswith("no TLS with client: ")
-    assert "its certificate is for 'dealer'" in said[0] or "not from this run" in "".join(said)
+    messages = str(ended["client"]), str(ended["server"])
+    assert messages[0].startswith("no TLS with server: ")
+    assert messages[1].startswith("no TLS with client: ")
+    assert "its certificate is for 'dealer'" in messages[0] or "not from this run" in "".join(messages)
 
 
 @pytest.mark.slow
-def test_a_party_without_tls_finds_nobody_with_it() -> None:
+def test_a_party_without_tls_finds_no_peers_with_it() -> None:
     ended = met(client=identity(Authority(), "client"), server=None)
     assert isinstance(ended["client"], PeerUnproven)
     assert "did not respond in time" in str(ended["client"])
 
 
-def test_a_request_that_is_none_is_not_signed() -> None:
+def test_an_invalid_request_is_not_signed() -> None:
     with pytest.raises(ValueError, match=r"."):
         Authority().sign("client", b"no request")
 
@@ -154,15 +154,15 @@ def test_a_killed_peer_is_lost() -> None:
 
     def peer() -> None:
         near.close()
-        own = identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S)
-        link = Link(own, "client", StageMeter(), PATIENCE_S)
+        own = identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S)
+        link = Link(own, "client", StageMeter(), DEADLINE_S)
         link.send(b"here")
-        time.sleep(PATIENCE_S)
+        time.sleep(DEADLINE_S)
 
     with child(peer) as pid:
         far.close()
-        own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
-        link = Link(own, "server", StageMeter(), PATIENCE_S)
+        own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
+        link = Link(own, "server", StageMeter(), DEADLINE_S)
         link.await_peer()
         assert link.receive() == b"here"
         os.kill(pid, signal.SIGKILL)
@@ -185,10 +185,10 @@ def test_a_byte_changed_on_the_way_ends_the_connection() -> None:
 
     later(forward, relay_near, relay_far)
     later(forward, relay_far, relay_near)
-    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S))
-    own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
-    client = Link(own, "server", StageMeter(), PATIENCE_S)
-    server = Link(theirs.result(PATIENCE_S), "client", StageMeter(), PATIENCE_S)
+    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S))
+    own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
+    client = Link(own, "server", StageMeter(), DEADLINE_S)
+    server = Link(theirs.result(DEADLINE_S), "client", StageMeter(), DEADLINE_S)
     damage.append(True)
     client.send(b"what the server must not believe")
     with pytest.raises((PeerLost, CorruptFrame)):

@@ -7,7 +7,7 @@ import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements need
 
 from parties.decoding.program import run
 from parties.engines.fss.arithmetic.opening import dealer_openings
-from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.engines.fss.dealing.sender import END, Sender, Stopped
@@ -34,7 +34,7 @@ class DryRun:
         self._cache = plan.cache(engine)
         before, steps = plan.programs(engine, self._cache)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
-        self._restores: dict[int, Callable[[], None]] = {plan.first: snapshot(self._cache)}
+        self._restores: dict[int, Callable[[], None]] = {plan.first: self._cache.snapshot()}
         self._attempts: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
@@ -126,7 +126,7 @@ class DryRun:
             if not self._source.silent:
                 self._attempts[index] = attempt
             if self._offline == "streamed":
-                self._restores[index] = snapshot(self._cache)
+                self._restores[index] = self._cache.snapshot()
             if index - first >= self._prompt_segments:
                 self._await_prompt()
             self._source.begin(epoch(self._attempts[index], index))

@@ -1,4 +1,4 @@
-"""The plan of a cell, on which client and dealer agree: public numbers that determine all programs of the cell."""
+"""The plan of a cell, sent from client to dealer: public numbers from which all programs of the cell follow."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -16,11 +16,12 @@ from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
 from parties.options import RunOptions
-from parties.policies import POLICIES, make
+from parties.policies import POLICIES
+from parties.policies.choice import PolicyChoice
 
 ATTEMPT_BITS = 32
 MOST_SEGMENTS = 1 << 24
-"""Of a cell."""
+"""Largest number of segments of a cell."""
 
 Segment = Callable[[], Program[Any]]
 
@@ -43,7 +44,7 @@ class Plan:
     """A cell's workload, and where its epochs begin.
 
     Attributes:
-        workload: The workload of the parties.
+        workload: The work of the parties.
         first: Index of the cell's first epoch; each program of `programs` has one.
     """
 
@@ -52,10 +53,10 @@ class Plan:
 
     @classmethod
     def of(cls, workload: Workload, first: int) -> Self:
-        """The plan of a workload that the engine takes.
+        """The plan of a workload within the engine's limits.
 
         Raises:
-            Unsupported: The sequence is longer, or the model wider, than that.
+            Unsupported: The sequence is too long or the model too wide.
         """
         if (over := beyond(Computation.name, workload.spec, workload.tokens)) is not None:
             raise Unsupported(f"engine {Computation.name}: {over}; shorten the sequence, or take another engine")
@@ -78,22 +79,22 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], policy: str) -> Self:
-        """The inverse of `to_json`, of a plan that a client sent: each field is checked in type and size.
+        """The inverse of `to_json` for a plan that a client sent: checks type and size of each field.
 
         Args:
-            value: The message of the client.
-            policy: Policy of the dealer's own job. Of names that are imported, `module:Class`, a plan may hold this one
-                alone: a client must not choose the code that a dealer runs.
+            value: What the client sent.
+            policy: Policy of the dealer's own job. This is the only `module:Class` that a plan may name: a client must
+                not choose the code that a dealer imports.
 
         Raises:
-            BadRequest: A field is missing, unknown or impossible; the message names it.
-            ModelError: The model is.
+            BadRequest: A field is missing, unknown or not allowed; the message names it.
+            ModelError: The model is not valid.
         """
         check_keys("client", "plan", value, {**_CHECKS, "policy": one_of(*dict.fromkeys((*POLICIES, policy)))})
         check_keys("client", "plan's options", value["options"], _OPTIONS)
         spec = ModelSpec.from_json(value["spec"])
         try:
-            make(value["policy"], **value["parameters"])
+            PolicyChoice(name=value["policy"], **value["parameters"]).build()
         except (TypeError, ValueError) as error:
             raise BadRequest("client", "plan's parameters", value["parameters"], f"the policy's: {error}") from None
         work = Workload(
@@ -109,17 +110,22 @@ class Plan:
         _check_sizes(work)
         return cls(work, value["first"])
 
+    @property
+    def policy(self) -> PolicyChoice:
+        """The workload's policy: a workload, which lies below the policies, has its name and parameters."""
+        return PolicyChoice(name=self.workload.policy, **self.workload.parameters)
+
     def programs(self, engine: Computation, cache: Cache) -> tuple[list[Segment], list[Segment]]:
-        """All that happens to a cache, in order: first the prompt or the cache's masks, and then the steps."""
+        """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps."""
         work = self.workload
-        decoder = Decoder(engine, work.spec, make(work.policy, **work.parameters))
+        decoder = Decoder(engine, work.spec, self.policy.build())
         step = token_segments(decoder, cache, None, work.options.argmax)
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
         return [partial(engine.mask_cache, cache)], step * work.steps
 
     def cache(self, engine: Computation) -> Cache:
-        """The dealer's placeholder for the cache as the cell begins."""
+        """The dealer's placeholder for the initial cache."""
         work = self.workload
         named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in work.shapes.items()}
         return Cache.from_values(work.spec.n_layers, work.position, named)
@@ -129,7 +135,7 @@ def _check_sizes(work: Workload) -> None:
     """Checks a client's workload against its model.
 
     Raises:
-        BadRequest: There is more of something than the model has, or than a cell may have.
+        BadRequest: A number exceeds what the model or a cell allows.
     """
     spec, tokens, chunk = work.spec, 0, 1
     if work.prefill is not None:

@@ -65,13 +65,13 @@ def decode(
     return logits, tokens, meter.snapshot(), engine.repeats
 
 
-def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
+def fail_truncation(at: int, *, ever_after: bool = False, by_chance: bool = True) -> None:
     """Makes a given truncation fail in this process, as it would at both parties.
 
     Args:
-        at: the truncation, counted from 1.
-        ever_after: at all that follow, too.
-        by_chance: the party believes that it was bad luck; ever after, bounds are then declared so wide that each
+        at: The truncation, counted from 1.
+        ever_after: At all later ones, too.
+        by_chance: Whether the party accepts it as chance; with `ever_after`, bounds are declared so wide that each
             opened number is in the zone with probability 1/2.
     """
     honest, calls = gates.truncate, 0
@@ -92,9 +92,9 @@ def stumble(at: int, *, ever_after: bool = False, by_chance: bool = True) -> Non
     gates.truncate = truncate
 
 
-def stumbling(role: str, mesh: Mesh, meter: StageMeter, at: int, policy: Policy, parts: Any, token: int) -> Any:
+def with_failure(role: str, mesh: Mesh, meter: StageMeter, at: int, policy: Policy, parts: Any, token: int) -> Any:
     if role != "dealer":
-        stumble(at)
+        fail_truncation(at)
     return decode(role, mesh, meter, "llama", policy, parts.get(role, {}), token)
 
 
@@ -131,7 +131,7 @@ def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -
 def test_a_token_with_a_truncation_failure_is_decoded_again_with_fresh_randomness(at: int) -> None:
     policy = POLICIES["mpcache"]
     decoder, cache, parts, token = prefilled("llama", policy)
-    results = together(stumbling, at, policy, parts, token)
+    results = together(with_failure, at, policy, parts, token)
     check(results, decoder, cache, token)
     assert results["client"][3] == results["server"][3] >= 1
 
@@ -141,7 +141,7 @@ def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any
         with pytest.raises(PeerLost):
             Dealer(mesh["client"], mesh["server"], meter).serve()
         return None
-    stumble(10, ever_after=True)
+    fail_truncation(10, ever_after=True)
     with pytest.raises(RetriesExhausted) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
     mesh["server" if role == "client" else "client"].exchange(b"")  # the dealer ends with the first party that leaves
@@ -160,25 +160,25 @@ def test_a_segment_that_fails_in_every_attempt_ends_the_cell_with_a_reason() -> 
 def provoked(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
     """Causes more truncation failures than chance explains, as an active dealer could."""
     if role == "dealer":
-        dealer, told = Dealer(mesh["client"], mesh["server"], meter), []
+        dealer, requests = Dealer(mesh["client"], mesh["server"], meter), []
         honest = dealer._answer
 
         def answer(role: str, request: dict[str, Any]) -> None:
-            told.append(request["do"])
+            requests.append(request["do"])
             honest(role, request)
 
         dealer._answer = answer  # type: ignore[method-assign]
         with pytest.raises(PeerLost):
             dealer.serve()
-        return told.count("again")
-    stumble(10, ever_after=True, by_chance=False)
+        return requests.count("again")
+    fail_truncation(10, ever_after=True, by_chance=False)
     with pytest.raises(RetriesImprobable) as caught:
         decode(role, mesh, meter, "llama", policy, parts[role], token)
     mesh["server" if role == "client" else "client"].exchange(b"")
     return str(caught.value)
 
 
-def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_learns_of_them() -> None:
+def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_notified() -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     results = together(provoked, POLICIES["full"], parts, token)
     assert results["client"] == results["server"]

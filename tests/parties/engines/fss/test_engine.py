@@ -32,12 +32,12 @@ def cells() -> Any:
 
 
 def whole(four: Four, cell: dict[str, Any]) -> dict[str, Any]:
-    """Each role's result, of a run without a truncation failure, which occurs in one of a hundred."""
+    """Each role's result of a run without a truncation failure, which occurs in one of a hundred runs."""
     for _ in range(5):
-        told = {role: results[0] for role, results in four.run(cell).items()}
-        if len({stages(told["client"], "online")[stage]["rounds"] for stage in ONCE_A_LAYER}) == 1:
+        by_role = {role: results[0] for role, results in four.run(cell).items()}
+        if len({stages(by_role["client"], "online")[stage]["rounds"] for stage in ONCE_A_LAYER}) == 1:
             break
-    return told
+    return by_role
 
 
 def stages(result: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ def test_private_cells_are_correct(cells: Any, name: str) -> None:
     assert check["tokens_compared"] == 2
 
 
-def test_what_one_party_sent_the_other_received_in_the_same_stage(cells: Any) -> None:
+def test_bytes_sent_and_received_agree_in_every_stage(cells: Any) -> None:
     for name in ("full", "mpcache"):
         mine, theirs = (stages(cells[name][role], "online") for role in ("client", "server"))
         assert mine.keys() == theirs.keys()
@@ -66,8 +66,8 @@ def test_the_dealers_traffic_is_offline_and_arrives(cells: Any) -> None:
     taken = [stages(cells["full"][role], "offline")["offline.material"] for role in ("client", "server")]
     asked = taken[0]["sent_bytes"]
     assert dealt["sent_bytes"] == sum(side["received_bytes"] for side in taken) > 1e6
-    assert asked < 5000, "the client tells the dealer public numbers, and which pieces are run again"
-    assert taken[1]["sent_bytes"] < 200, "the server says how much room it has"
+    assert asked < 5000, "the client sends the dealer public numbers, and which segments are run again"
+    assert taken[1]["sent_bytes"] < 200, "the server sends its credit"
     assert not stages(cells["full"]["dealer"], "online")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from parties.engines.fss import engine as fss_party
 from parties.engines.fss.arithmetic.opening import Opener
-from parties.engines.fss.dealing import dry_run as fss_walk
+from parties.engines.fss.dealing import dry_run
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.receiver import Receiver
 from parties.errors import PartyError
@@ -27,33 +27,33 @@ TIMEOUT_S = 15.0
 pytestmark = pytest.mark.slow
 
 
-def fall(how: int) -> None:
+def fail(how: int) -> None:
     os.kill(os.getpid(), how)
 
 
 def arm(role: str, when: str, how: int) -> None:
-    """Makes this process fall at a point of the cell."""
+    """Makes this process fail at a point of the cell."""
     owner: type
     if when == "setup":
         owner, name, at = (Dealer, "_install", 1) if role == "dealer" else (fss_party.FssEngine, "_begin", 1)
     elif when == "offline":
-        owner, name, at = (fss_walk.DryRun, "begin", 1) if role == "dealer" else (Receiver, "next", 1)
+        owner, name, at = (dry_run.DryRun, "begin", 1) if role == "dealer" else (Receiver, "next", 1)
     else:
-        owner, name, at = (fss_walk.DryRun, "put", 3) if role == "dealer" else (Opener, "__call__", 40)
+        owner, name, at = (dry_run.DryRun, "put", 3) if role == "dealer" else (Opener, "__call__", 40)
     honest, calls = getattr(owner, name), 0
 
-    def falling(*arguments: Any, **named: Any) -> Any:
+    def failing(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == at:
-            fall(how)
+            fail(how)
         return honest(*arguments, **named)
 
-    setattr(owner, name, falling)
+    setattr(owner, name, failing)
 
 
-def part(role: str, mesh: Mesh, meter: StageMeter, fallen: str, when: str, how: int, parts: Any, token: int) -> Any:
-    if role == fallen:
+def part(role: str, mesh: Mesh, meter: StageMeter, failed: str, when: str, how: int, parts: Any, token: int) -> Any:
+    if role == failed:
         arm(role, when, how)
     begun = time.monotonic()
     try:
@@ -70,16 +70,16 @@ STOPPED = [
 ]
 
 
-@pytest.mark.parametrize(("fallen", "when", "how"), KILLED + STOPPED)
-def test_a_party_that_dies_or_stops_is_noticed_and_named(fallen: str, when: str, how: int) -> None:
+@pytest.mark.parametrize(("failed", "when", "how"), KILLED + STOPPED)
+def test_a_party_that_dies_or_stops_is_detected_and_named(failed: str, when: str, how: int) -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
-    with start(part, fallen, when, int(how), parts, token, roles=ROLES, timeout_s=TIMEOUT_S) as (pipes, processes):
-        told = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items() if role != fallen}  # noqa: S301
-        processes[fallen].kill()
-    assert all(ok for ok, _ in told.values()), told
-    outcomes = {role: outcome for role, (_, outcome) in told.items()}
+    with start(part, failed, when, int(how), parts, token, roles=ROLES, timeout_s=TIMEOUT_S) as (pipes, processes):
+        reports = {role: pickle.loads(pipe.recv_bytes()) for role, pipe in pipes.items() if role != failed}  # noqa: S301
+        processes[failed].kill()
+    assert all(ok for ok, _ in reports.values()), reports
+    outcomes = {role: outcome for role, (_, outcome) in reports.items()}
     noticed = "PeerLost" if how == signal.SIGKILL else "PeerTimeout"
-    named = [outcome for outcome in outcomes.values() if outcome[0] == noticed and fallen in outcome[2]]
+    named = [outcome for outcome in outcomes.values() if outcome[0] == noticed and failed in outcome[2]]
     assert named, outcomes
     for _, status, text, seconds in named:
         assert status == ("party_died" if how == signal.SIGKILL else "timeout")
@@ -101,16 +101,16 @@ def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: t
         four.run(job("plain"))  # after that, all parties have exchanged hellos
         four.wires[pair].flip_after(30)
         for role in four.processes:
-            four.say(role, job(engine))
-        told: dict[str, Any] = {}
-        while not any(result.get("error") == "CorruptFrame" for result in told.values()) and len(told) < 2:
-            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in told], timeout=120)
+            four.send(role, job(engine))
+        reports: dict[str, Any] = {}
+        while not any(result.get("error") == "CorruptFrame" for result in reports.values()) and len(reports) < 2:
+            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in reports], timeout=120)
             role = next(role for role in pair if four.pipes[role] is pipe)
-            told[role] = four.hear(role)[0]
+            reports[role] = four.receive(role)[0]
         for process in four.processes.values():
             process.kill()  # the others wait in vain, until the driver ends them
-    damaged = {role: result for role, result in told.items() if result.get("error") == "CorruptFrame"}
-    assert damaged, told
+    damaged = {role: result for role, result in reports.items() if result.get("error") == "CorruptFrame"}
+    assert damaged, reports
     for role, result in damaged.items():
         other = pair[1 - pair.index(role)]
         assert f"from {other} was damaged in transit in stage" in result["text"]

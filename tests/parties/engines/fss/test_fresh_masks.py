@@ -19,7 +19,7 @@ from parties.engines.fss.arithmetic.gates import StaleMask
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked, cat
-from parties.engines.fss.computation import Computation, snapshot
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing.plan import epoch
 from parties.engines.fss.functions.norm import to_norm
@@ -87,10 +87,10 @@ def truncated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor]]:
 def test_no_truncation_sees_the_same_mask_in_a_second_attempt(
     name: str, family: str, prefill: str, truncated: list[tuple[str, Tensor]]
 ) -> None:
-    source, cache, todo = segments(replace(SPECS[family], n_layers=2), case(name), prefill)
+    source, cache, remaining = segments(replace(SPECS[family], n_layers=2), case(name), prefill)
     cut = 0
-    for index, segment in enumerate(todo, 2):
-        restore, attempts = snapshot(cache), []
+    for index, segment in enumerate(remaining, 2):
+        restore, attempts = cache.snapshot(), []
         for attempt in range(2):
             restore()
             source.begin(epoch(2 * index + attempt, index))
@@ -151,7 +151,7 @@ FRESH: dict[str, Callable[[Two], Any]] = {
 
 @pytest.mark.parametrize("rank", range(3), ids=["client", "server", "dealer"])
 @pytest.mark.parametrize("how", STALE)
-def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
+def test_truncating_values_that_a_retry_does_not_mask_anew_is_refused_at_every_party(how: str, rank: int) -> None:
     def second(two: Two) -> None:
         two.new.source.declared = lambda _: None  # a single party declares bounds here and has nothing to compare
         if two.new.source.rank == rank:
@@ -162,5 +162,5 @@ def test_truncating_what_a_retry_would_not_mask_anew_is_refused_at_every_party(h
 
 
 @pytest.mark.parametrize("how", FRESH)
-def test_what_a_retry_masks_anew_is_truncated(how: str) -> None:
+def test_values_that_a_retry_masks_anew_are_truncated(how: str) -> None:
     in_two_segments(FRESH[how])

@@ -28,7 +28,7 @@ from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
 from tests.helpers.together import together
 from tests.parties.engines.fss.arithmetic.test_embedding import table_of
-from tests.parties.engines.fss.test_decoding import stumble
+from tests.parties.engines.fss.test_decoding import fail_truncation
 
 BOUND = 0.06
 STEPS = 2
@@ -50,8 +50,8 @@ def simulated(
         yield from engine.install(shapes, weights if type(source).__name__ == "ServerSource" else None)
         cache = Cache.empty(spec.n_layers)
         own = prompt if source.rank == CLIENT else None
-        for piece in prompt_segments(Decoder(engine, spec, policy), cache, own, sizes):
-            yield from piece()
+        for segment in prompt_segments(Decoder(engine, spec, policy), cache, own, sizes):
+            yield from segment()
         return cache.values()
 
     for seed in range(20):
@@ -66,7 +66,7 @@ def simulated(
 
 @settings(max_examples=6, deadline=None)
 @given(st.sampled_from(sorted(SPECS)), st.data())
-def test_the_cache_is_that_of_the_plain_engine_whatever_the_chunks(family: str, data: st.DataObject) -> None:
+def test_the_cache_is_that_of_the_plain_engine_for_all_chunks(family: str, data: st.DataObject) -> None:
     spec, tokens = SPECS[family], data.draw(st.integers(1, 9), label="tokens")
     sizes = Prefill(tokens, data.draw(st.integers(1, tokens), label="chunk"))
     prompt, expected = random_tokens(spec, tokens, seed=2), Cache.empty(spec.n_layers)
@@ -92,15 +92,15 @@ def prompted(
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     if at:
-        stumble(at)
+        fail_truncation(at)
     spec, own = SPECS[family], prompt if role == "client" else None
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     decoder = Decoder(engine, spec, policy)
     empty = Cache.empty(spec.n_layers)
     cache = engine.prepare(decoder.workload(empty, STEPS, prefill=sizes), empty)
-    for piece in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
-        engine.run_segment(piece, cache)
+    for segment in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
+        engine.run_segment(segment, cache)
     engine.prefilled()
     logits, tokens, held = [], [], None if own is None else own[-1:]
     for _ in range(STEPS):

@@ -11,7 +11,6 @@ from torch import Tensor
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
-from parties.engines.fss import computation as fss_engine
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import negative
@@ -19,6 +18,7 @@ from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.dealing.plan import Plan
+from parties.engines.fss.functions import masked_cache
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import selection
@@ -54,7 +54,7 @@ BEYOND: dict[str, tuple[Callable[[Masked], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BEYOND)
-def test_what_does_not_fit_is_refused_by_every_party(what: str) -> None:
+def test_sizes_that_do_not_fit_are_refused_by_every_party(what: str) -> None:
     function, text = BEYOND[what]
 
     def program(source: Source) -> Program[None]:
@@ -98,7 +98,7 @@ def test_a_cache_that_fills_more_than_a_frame_is_opened_in_several_rounds(monkey
         return cache.values()
 
     for most, rounds in ((240, 1), (239, 2), (80, 3), (1, 6)):
-        monkeypatch.setattr(fss_engine, "OPENED_AT_ONCE", most)
+        monkeypatch.setattr(masked_cache, "OPENED_AT_ONCE", most)
         simulation = Simulation()
         first, second = simulation.run(program)
         assert (simulation.cost.rounds, simulation.cost.online_bytes) == (rounds, 8 * 240)
@@ -123,5 +123,5 @@ def test_a_prompt_is_rated_in_blocks_of_a_bounded_size(monkeypatch: pytest.Monke
         monkeypatch.setattr(prompt_scores, "SCORES", most)
         sums.append(run(prompt_scores.attention_of(engine, q, k, 50, lambda weights: weights.sum(1), rows=60)))
     assert engine.sizes == (10 * 240, *[720] * 3, 240, *[240] * 10)
-    for pieces in sums[1:]:
-        torch.testing.assert_close(pieces, sums[0])
+    for part in sums[1:]:
+        torch.testing.assert_close(part, sums[0])

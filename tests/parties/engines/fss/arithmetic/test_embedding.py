@@ -42,7 +42,7 @@ def test_rows_are_exact_for_every_table(vocab: int, width: int, data: st.DataObj
     assert torch.equal(found, numbers[tokens].double())
 
 
-def test_a_row_costs_what_the_docstring_says() -> None:
+def test_a_row_costs_what_its_docstring_states() -> None:
     count, vocab, width = 5, 96, 8
     parts = parts_of(vocab, width)
     assert parts == 3
@@ -60,7 +60,7 @@ def test_the_table_is_cut_where_the_fewest_numbers_are_opened(vocab: int, width:
     assert opened[parts] == min(opened.values()) <= vocab + 1 + width
 
 
-def test_what_is_opened_does_not_depend_on_the_tokens() -> None:
+def test_opened_values_do_not_depend_on_the_tokens() -> None:
     shapes = []
     for tokens in ([0, 0, 0], [95, 3, 50]):
         simulation, _ = look_up(torch.ones(96, 8), tokens)

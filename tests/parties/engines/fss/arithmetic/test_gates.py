@@ -112,7 +112,7 @@ def test_truncation_is_within_one_unit_and_unbiased(drop: int, seed: int) -> Non
     assert abs(float(error.mean())) < 0.1
 
 
-def test_a_truncation_failure_is_seen_by_both_and_nothing_is_truncated_wrongly() -> None:
+def test_a_truncation_failure_is_detected_by_both_and_nothing_is_truncated_wrongly() -> None:
     integers = torch.full((4000,), 2**55)
     outcomes = []
 
@@ -181,7 +181,7 @@ def test_a_reader_skips_abandoned_epochs_and_refuses_frames_that_come_too_early(
         reader.take((1,), np.uint8)
 
 
-def test_a_dealer_that_runs_another_program_is_noticed() -> None:
+def test_a_dealer_that_runs_another_program_is_detected() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.zeros(3 if source.rank == 2 else 4, 5))
         return multiply([x, x])
@@ -190,7 +190,7 @@ def test_a_dealer_that_runs_another_program_is_noticed() -> None:
         Simulation().run(program)
 
 
-def test_openings_look_uniform_whatever_is_opened() -> None:
+def test_openings_look_uniform_for_all_values() -> None:
     def program(source: Source) -> Program[Any]:
         x = yield from masked(source, torch.full((50_000,), 3.25))
         return (yield from gates.open_(multiply([x, x])))
@@ -218,7 +218,7 @@ def differ(role: str, mesh: Mesh, meter: StageMeter, same_length: bool) -> str:
 
 @pytest.mark.parametrize("same_length", [True, False])
 @pytest.mark.slow
-def test_parties_at_different_places_of_a_program_notice(same_length: bool) -> None:
+def test_parties_at_different_places_of_a_program_detect_it(same_length: bool) -> None:
     for text in together(differ, same_length, roles=("client", "server")).values():
         assert "out of step" in text
 

@@ -43,7 +43,7 @@ def runs() -> dict[str, Any]:
     seen = {}
     for name in SECRETS:
         with Four(record=True) as four:
-            results = {role: told[0] for role, told in four.run(job(name)).items()}
+            results = {role: outcomes[0] for role, outcomes in four.run(job(name)).items()}
             assert all("error" not in result for result in results.values()), results
             frames = {pair: [payloads(bytes(way)) for way in wire.ways] for pair, wire in four.wires.items()}
         seen[name] = (frames, results)
@@ -74,7 +74,7 @@ def test_sizes_order_rounds_and_stages_do_not_depend_on_weights_and_prompts(runs
         assert lengths[0][1:] == lengths[1][1:], "only the card that names the model may be longer or shorter"
 
 
-def test_counters_between_the_parties_are_the_same_whatever_the_secrets(runs: Any) -> None:
+def test_counters_between_the_parties_do_not_depend_on_the_secrets(runs: Any) -> None:
     """The unmasked bytes of an opening are digests of the position in the program and of public constants,
     including the session's key, so they differ between sessions and not between the two parties."""
     for frames, _ in runs.values():
@@ -108,17 +108,17 @@ def test_messages_between_the_parties_look_uniform(runs: Any, name: str, way: in
 
 def test_the_dealer_receives_halves_of_seeds_public_numbers_and_which_segments_are_repeated(runs: Any) -> None:
     """Only repeats may depend on the secrets: docs/protocols.md states what the dealer learns from them."""
-    heard: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    received: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
     for name in SECRETS:
         frames = runs[name][0]
-        said = {pair: frames[pair][1] for pair in (("dealer", "client"), ("dealer", "server"))}
-        assert {len(half) for (half, *_) in said.values()} == {SEED_BYTES}
-        heard[name] = {pair: [json.loads(frame) for frame in requests] for pair, (_, *requests) in said.items()}
+        sent = {pair: frames[pair][1] for pair in (("dealer", "client"), ("dealer", "server"))}
+        assert {len(half) for (half, *_) in sent.values()} == {SEED_BYTES}
+        received[name] = {pair: [json.loads(frame) for frame in requests] for pair, (_, *requests) in sent.items()}
     keys = {"install": {"shapes"}, "decode": {"plan", "attempt"}, "go": {"index"}, "again": {"index", "attempt"},
             "credit": {"upto"}, "end": set()}  # fmt: skip
-    for requests in heard["some"].values():
+    for requests in received["some"].values():
         for request in requests:
             assert set(request) - {"do"} == keys[request["do"]]
-    assert {request["do"] for request in heard["some"]["dealer", "server"]} <= {"credit", "end"}
-    plans = [[r for r in heard[name]["dealer", "client"] if r["do"] in ("install", "decode")] for name in SECRETS]
+    assert {request["do"] for request in received["some"]["dealer", "server"]} <= {"credit", "end"}
+    plans = [[r for r in received[name]["dealer", "client"] if r["do"] in ("install", "decode")] for name in SECRETS]
     assert plans[0] == plans[1]

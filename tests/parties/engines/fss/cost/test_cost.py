@@ -76,7 +76,8 @@ def expected(traffic: Traffic, role: str) -> dict[str, tuple[float, int, int]]:
 def dealt(results: dict[str, Any]) -> dict[str, int]:
     """Offline bytes that the dealer sent, and that each party received; the prompt's and those of decoding."""
     parts = {
-        role: [*told["stages"], *(told.get("prefill") or {"stages": []})["stages"]] for role, told in results.items()
+        role: [*result["stages"], *(result.get("prefill") or {"stages": []})["stages"]]
+        for role, result in results.items()
     }
     material = {role: [s for s in stages if s["phase"] == "offline"] for role, stages in parts.items()}
     received = {role: sum(s["received_bytes"] for s in material[role]) for role in ("client", "server")}
@@ -97,7 +98,7 @@ def test_every_round_and_byte_of_a_cell_is_predicted(parties: Four, name: str) -
     cell = job(CELLS[name])
     prediction = predicted(cell)
     for attempt in range(TRIES):
-        results = {role: told[0] for role, told in parties.run(cell).items()}
+        results = {role: outcomes[0] for role, outcomes in parties.run(cell).items()}
         if dealt(results) == expected_dealt(prediction) or attempt == TRIES - 1:
             break
     for role in ("client", "server"):

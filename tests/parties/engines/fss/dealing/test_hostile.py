@@ -26,7 +26,7 @@ HUGE = 3 << 30
 """A payload for which no memory is allocated: only its header is sent."""
 
 
-def test_material_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_randomness_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver, "AHEAD_BYTES", 3000)
     with linked() as (party, dealer, meter, _):
         taking = Receiver(party, meter)

@@ -23,7 +23,7 @@ from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded
 from tests.helpers.together import together
-from tests.parties.engines.fss.test_decoding import POLICIES, STEPS, check, prefilled, stumble
+from tests.parties.engines.fss.test_decoding import POLICIES, STEPS, check, fail_truncation, prefilled
 
 ROLES = ("client", "server", "dealer")
 
@@ -64,13 +64,13 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
         Dealer(mesh["client"], mesh["server"], meter).serve()
         return None, None, meter.snapshot()
     os.environ[FOLDER_VARIABLE] = folder
-    if how.get("stumble"):
-        stumble(how["stumble"])
+    if how.get("fail_truncation"):
+        fail_truncation(how["fail_truncation"])
     engine = open_engine(role, mesh, meter)
     options = {"offline": how["offline"], "comparison": how["comparison"]}
     decoder, cache = begin(engine, POLICIES["mpcache"], parts[role], **options)
     left, sent = sorted(path.name for path in Path(folder).iterdir()), mesh["dealer"].received_bytes
-    alone = role == "client" and how["offline"] == "stored" and not how.get("stumble")
+    alone = role == "client" and how["offline"] == "stored" and not how.get("fail_truncation")
     if alone:
         os.kill(int(pid.read_text()), signal.SIGSTOP)
     logits, tokens = decode(engine, decoder, cache, token)
@@ -85,8 +85,8 @@ CELLS: dict[str, dict[str, Any]] = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, prefix": {"offline": "stored", "comparison": "prefix"},
     "streamed, prefix": {"offline": "streamed", "comparison": "prefix"},
-    "stored, failure early": {"offline": "stored", "comparison": "dcf", "stumble": 3},
-    "stored, failure late": {"offline": "stored", "comparison": "dcf", "stumble": 90},
+    "stored, failure early": {"offline": "stored", "comparison": "dcf", "fail_truncation": 3},
+    "stored, failure late": {"offline": "stored", "comparison": "dcf", "fail_truncation": 90},
 }
 
 
@@ -109,7 +109,7 @@ def test_a_cell_decodes_from_disk_as_from_the_link(name: str, tmp_path: Path) ->
             assert (used > 0) == (repeats > 0), "the dealer is asked again only for what must be repeated"
             if role == "server" or how["comparison"] == "dcf":  # with prefix, the client draws all it needs
                 assert offline[role]["offline.read"].seconds > 0
-        assert repeats >= bool(how.get("stumble"))
+        assert repeats >= bool(how.get("fail_truncation"))
 
 
 def full_disk(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any) -> Any:
@@ -140,7 +140,7 @@ def test_a_full_disk_ends_the_cell_and_names_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
+def little_credit(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) -> Any:
     """Decodes a streamed cell with credit for a few kilobytes at a time."""
     receiver.AHEAD_BYTES = 40_000
     if role == "dealer":
@@ -155,7 +155,7 @@ def hurried(role: str, mesh: Mesh, meter: StageMeter, parts: Any, token: int) ->
 
 def test_a_party_with_little_credit_is_sent_no_more() -> None:
     decoder, cache, parts, token = prefilled("llama", POLICIES["full"])
-    results = together(hurried, parts, token)
+    results = together(little_credit, parts, token)
     check({role: (*results[role], None, None) for role in ("client", "server")}, decoder, cache, token)
 
 

@@ -28,7 +28,7 @@ from parties.roles import dealer
 from parties.roles.job import Job
 from parties.transport.link import Link
 from tests.helpers.tiny import SPECS
-from tests.helpers.wires import PATIENCE_S, announced, later, tcp_pair
+from tests.helpers.wires import DEADLINE_S, announced, later, tcp_pair
 
 SPEC = SPECS["llama"]
 INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in folded_shapes(SPEC).items()}}
@@ -42,12 +42,12 @@ ROOM = {"do": "credit", "upto": 1 << 40}
 def dealers() -> Iterator[tuple[Dealer, dict[str, Link], dict[str, Any]]]:
     """A dealer that is set up, the parties' ends, and the bare sockets."""
     pairs = {role: tcp_pair() for role in ("client", "server")}
-    mine = {role: Link(near, "dealer", StageMeter(), PATIENCE_S) for role, (near, _) in pairs.items()}
-    links = {role: Link(far, role, StageMeter(), PATIENCE_S) for role, (_, far) in pairs.items()}
+    mine = {role: Link(near, "dealer", StageMeter(), DEADLINE_S) for role, (near, _) in pairs.items()}
+    links = {role: Link(far, role, StageMeter(), DEADLINE_S) for role, (_, far) in pairs.items()}
     drawn = [later(seeds.drawn_seed, link, role) for role, link in mine.items()]
     dealer = Dealer(links["client"], links["server"], StageMeter())
     for future in drawn:
-        future.result(PATIENCE_S)
+        future.result(DEADLINE_S)
     try:
         yield dealer, mine, {role: near for role, (near, _) in pairs.items()}
     finally:
@@ -62,7 +62,7 @@ def refusal(*requests: Any, role: str = "client") -> PartyError:
         for request in requests:
             mine[role].send_json(request)
         with pytest.raises(PartyError) as caught:
-            served.result(PATIENCE_S)
+            served.result(DEADLINE_S)
     return caught.value
 
 
@@ -97,7 +97,7 @@ def test_a_request_without_what_it_needs_is_refused(request_: Any, role: str) ->
 
 
 @pytest.mark.parametrize("request_", [INSTALL, DECODE, {"do": "go", "index": 2}], ids=str)
-def test_what_the_client_asks_for_the_server_may_not(request_: Any) -> None:
+def test_requests_of_the_client_are_refused_from_the_server(request_: Any) -> None:
     assert "it must be one of prefilled, credit, end" in str(refusal(request_, role="server"))
 
 
@@ -140,7 +140,7 @@ def test_many_matrices_that_no_memory_holds_together_are_refused() -> None:
         ("options", None, "plan's options"), ("options/more", 1, "plan's options's keys"),
     ],
 )  # fmt: skip
-def test_a_plan_that_cannot_be_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
+def test_an_invalid_plan_is_refused_and_the_field_is_named(path: str, value: Any, words: str) -> None:
     error = refusal(INSTALL, changed(DECODE, f"plan/{path}", value))
     assert isinstance(error, BadRequest | ModelError)
     assert words in str(error)
@@ -170,7 +170,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
         served = later(dealer.serve)
         wires[role].sendall(announced(3 << 30, number=1))
         with pytest.raises(OutOfStep, match=f"at most {REQUEST_BYTES} bytes"):
-            served.result(PATIENCE_S)
+            served.result(DEADLINE_S)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.Monkey
         honest, joined = DryRun.stop, Event()
 
         def slow(*_: Any) -> None:
-            joined.wait(PATIENCE_S)
+            joined.wait(DEADLINE_S)
             order.append("the dry run ends")
 
         def stop(dry_run: DryRun) -> None:
@@ -213,7 +213,7 @@ def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.Monkey
         for request in (INSTALL, DECODE, {"do": "nothing"}):
             mine["client"].send_json(request)
         with pytest.raises(BadRequest):
-            served.result(PATIENCE_S)
+            served.result(DEADLINE_S)
         monkeypatch.setattr(
             "parties.engines.fss.dealing.dealer.Sender", lambda *_: order.append("the next cell begins")
         )
@@ -228,8 +228,8 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
     placeholder = SimpleNamespace(serve=lambda *_: None)
     monkeypatch.setattr(dealer, "make_dealer", lambda engine, *_: made.append(engine) or placeholder)
     meter = StageMeter()
-    nobody: Any = {}
-    party = dealer.DealingParty(nobody, meter, Progress(meter))
+    no_links: Any = {}
+    party = dealer.DealingParty(no_links, meter, Progress(meter))
     cell = {"engine": "fss", "model": "random:tiny-llama", "policy": {"name": "full"},
             "prompt": {"random_tokens": True}, "seq_len": 20, "new_tokens": 1}  # fmt: skip
     for gpu in (False, False, True, False):
@@ -251,12 +251,12 @@ def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> 
         assert not through.wait(1.0)
         before = {role: link.received_bytes for role, link in mine.items()}
         mine["server"].send_json({"do": "prefilled"})
-        assert through.wait(PATIENCE_S)
+        assert through.wait(DEADLINE_S)
         for link in mine.values():
             link.send_json({"do": "end"})
-        served.result(PATIENCE_S)
+        served.result(DEADLINE_S)
         for role, whole in drained.items():
-            assert whole.result(PATIENCE_S) > before[role] > 0
+            assert whole.result(DEADLINE_S) > before[role] > 0
 
 
 def drain(link: Link) -> int:

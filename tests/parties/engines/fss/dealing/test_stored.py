@@ -20,7 +20,7 @@ from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError, StoredFrames, new_file, write
 from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
-from tests.helpers.wires import PATIENCE_S, child
+from tests.helpers.wires import DEADLINE_S, child
 
 FRAMES = [b"one", bytes(5000), b"three"]
 
@@ -114,7 +114,7 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
         signal.pause()
 
     with child(party) as pid:
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + DEADLINE_S
         while not reached.exists() and time.monotonic() < give_up:
             time.sleep(0.01)
         os.kill(pid, signal.SIGKILL)

@@ -85,7 +85,7 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
     assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
 
 
-def test_not_one_of_thousands_of_rows_goes_wrong() -> None:
+def test_all_of_thousands_of_rows_are_right() -> None:
     generator = torch.Generator().manual_seed(1)
     size = 10 ** (torch.rand(1500, 1, generator=generator) * 3.4 - 1)
     x = (torch.randn(1500, 8, generator=generator) * size).double()
@@ -186,11 +186,11 @@ def test_masked_scores_weigh_nothing() -> None:
 
 
 def test_reciprocal_over_its_range() -> None:
-    octaves = WindowedFunction(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
+    reciprocal = WindowedFunction(lambda x: 1 / x, 24, 34, 29, 28, 64.0)
     x = torch.logspace(-5, 4.9, 400, base=2.0).double()
 
     def function(v: Masked) -> Program[Any]:
-        return (yield from gates.open_((yield from octaves.apply(v))))
+        return (yield from gates.open_((yield from reciprocal.apply(v))))
 
     first, second, simulation = computed(function, x, 32.0, scale=29)
     assert (value_of(first, second) * x - 1).abs().max() < 2.0**-15

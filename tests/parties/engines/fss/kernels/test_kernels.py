@@ -72,8 +72,8 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)
 
 
-@needs("no-gpu", "triton")  # Triton's interpreter in place of a GPU; the tests above run the kernels on one
-def test_in_the_interpreter_the_kernels_give_what_the_cpu_gives() -> None:
+@needs("no-gpu", "triton")  # Triton's interpreter instead of a GPU; the tests above run the kernels on one
+def test_in_the_interpreter_the_kernels_give_the_results_of_the_cpu() -> None:
     # a separate process: Triton decides at import whether it interprets
     done = subprocess.run(
         [sys.executable, HELPERS / "interpreted_kernels.py"],

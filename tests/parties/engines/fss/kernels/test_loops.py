@@ -40,7 +40,7 @@ def test_products_wrap_as_the_ring_does(n: int, inner: int, out: int, seed: int)
 
 @settings(max_examples=40)
 @given(BATCHES, st.integers(0, 4), st.integers(1, 40), st.integers(1, 9), st.booleans(), SEEDS)
-def test_batched_products_wrap_however_the_second_lies_in_memory(
+def test_batched_products_wrap_for_every_layout_of_the_second(
     batches: tuple[int, int], n: int, inner: int, out: int, columns: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)

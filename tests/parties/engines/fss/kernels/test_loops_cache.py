@@ -26,7 +26,7 @@ assert numbers.tolist() == [0, 2, 4]
 
 @pytest.mark.parametrize("home", ["/proc", "~"])
 @pytest.mark.slow
-def test_a_loop_is_compiled_anew_where_no_folder_can_be_written(home: str, tmp_path: Path) -> None:
+def test_a_loop_is_recompiled_if_no_folder_can_be_written(home: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "__pycache__").touch()  # blocks the cache folder
     environment = {key: value for key, value in os.environ.items() if key not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}

@@ -76,7 +76,7 @@ def party(role: str, mesh: Mesh, meter: StageMeter, changed: str, parts: Any, to
 
 
 @pytest.mark.parametrize("changed", CHANGES)
-def test_a_party_whose_constants_differ_is_noticed_before_there_is_a_result(changed: str) -> None:
+def test_a_party_whose_constants_differ_is_detected_before_there_is_a_result(changed: str) -> None:
     _, _, parts, token = prefilled("llama", POLICIES["full"])
     results = together(party, changed, parts, token)
     named = [text for text in results.values() if "computes with other public constants than this party" in text]

@@ -25,7 +25,7 @@ from parties.transport.frame import HEADER_BYTES
 from tests.helpers.paths import ROOT
 
 DECODED, PROMPT = 0.0022, 0.22
-"""Expected failures in a layer of SmolLM2-135M, for a token and for a chunk of 113 prompt tokens
+"""Expected failures in a layer of SmolLM2-135M, per token and for a chunk of 113 prompt tokens
 (`benchmarks/fss_retries.py`)."""
 
 
@@ -53,7 +53,7 @@ def failures_believed(risk: float, most: int = 40) -> int:
 def test_a_decoded_layer_has_three_attempts_and_a_layer_of_a_prompt_those_that_it_needs() -> None:
     assert failures_believed(DECODED) == 2
     assert PROMPT ** (failures_believed(PROMPT) + 1) < SIGNIFICANCE, "an honest run is not ended for bad luck"
-    assert failures_believed(5.0) == 40, "of bounds that wide nothing can be said"
+    assert failures_believed(5.0) == 40, "no test is possible with bounds that wide"
 
 
 def test_failures_spread_over_many_segments_are_counted_together() -> None:
@@ -111,8 +111,8 @@ def test_the_costs_are_counted_on_the_programs_that_a_cell_runs(
         prediction = predict(spec, policy, seq_len=41 if prompt else 40, new_tokens=1, options=options)
         traffic = prediction.prefill if prompt else prediction.decode
         assert traffic is not None
-        told = 0.0 if prompt else 0.5  # the server's share of the token, one way
-        assert sum(s.rounds for s in found) == traffic.total("client", "online").rounds - told
+        token_share = 0.0 if prompt else 0.5  # the server's share of the token, one way
+        assert sum(s.rounds for s in found) == traffic.total("client", "online").rounds - token_share
         sent = sum(traffic.total(role, "offline").received_bytes for role in ("client", "server"))
         headers = sum(traffic.total(role, "offline").messages for role in ("client", "server")) * HEADER_BYTES
         assert sum(s.offline for s in found) == sent - headers

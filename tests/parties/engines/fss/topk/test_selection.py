@@ -1,4 +1,4 @@
-"""Selection equals sorting in the clear, and what it opens can be simulated, with and without ties."""
+"""Selection equals sorting in the clear, and opened values can be simulated, with and without ties."""
 
 from collections import Counter
 from typing import Any
@@ -33,7 +33,7 @@ def drawn(shape: tuple[int, ...], seed: int, *, ties: bool) -> Tensor:
 @given(
     st.integers(12, 120), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.floats(0.05, 0.6), st.booleans(), st.integers(0, 99)
 )
-def test_two_levels_choose_and_put_back_as_in_the_clear(
+def test_two_levels_select_and_restore_as_in_the_clear(
     tokens: int, coarse_share: float, fine_share: float, ties: bool, seed: int
 ) -> None:
     clusters = Clustering(tokens, 4, 8)
@@ -94,7 +94,7 @@ def chi_square(counts: Counter[Any], kinds: int, total: int) -> float:
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_opened_bits_and_places_are_those_of_a_random_ranking_whatever_the_scores(name: str) -> None:
+def test_opened_bits_and_places_are_those_of_a_random_ranking_for_all_scores(name: str) -> None:
     heads = 2400
     scores = INPUTS[name].double().expand(heads, 4)
 
