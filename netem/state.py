@@ -12,7 +12,7 @@ _VARIABLE = "MPCACHE_BENCH_STATE"
 def state_dir(*below: str) -> Path:
     """A folder for state, created if missing; readable by its owner only.
 
-    It lies in `$MPCACHE_BENCH_STATE`, else in `/run/mpcache-bench` for root, else in a folder of the user.
+    It is in `$MPCACHE_BENCH_STATE`, else in `/run/mpcache-bench` for root, else in a folder of the user.
     """
     if given := os.environ.get(_VARIABLE):
         base = Path(given)

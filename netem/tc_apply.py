@@ -25,7 +25,7 @@ def apply(device: str, flows: Sequence[Flow], run: str, ttl_s: float, *, replace
 
     Raises:
         ForeignQdisc: The device has a root qdisc that is not ours; if it belongs to another run, the message names it.
-        ShapingError: tc failed; rules that were already applied have been removed.
+        ShapingError: `tc` failed; rules that were already applied have been removed.
     """
     _clear_the_way(device, replace=replace)
     handle = random.randrange(_LOWEST, _HIGHEST, HANDLE_STEP)  # noqa: S311 - it need not be a secret

@@ -36,7 +36,7 @@ def remove(lease: Lease) -> bool:
         Whether there were rules to remove.
 
     Raises:
-        ShapingError: tc failed; the lease is kept.
+        ShapingError: `tc` failed; the lease is kept.
     """
     ours = _is_there(lease)
     if ours:
@@ -59,7 +59,7 @@ def root_of(device: str) -> Root | None:
     """The root qdisc of a device; None if the device does not exist.
 
     Raises:
-        ShapingError: tc failed for another reason, so the root qdisc is unknown.
+        ShapingError: `tc` failed for another reason, so the root qdisc is unknown.
     """
     try:
         roots = [qdisc for qdisc in qdiscs(device) if qdisc.get("root")]
@@ -74,7 +74,7 @@ def qdiscs(device: str) -> list[dict[str, Any]]:
     """All qdiscs of a device, as tc lists them.
 
     Raises:
-        ShapingError: tc failed, or its output is not JSON.
+        ShapingError: `tc` failed, or its output is not JSON.
     """
     output = execute(("tc", "-j", "qdisc", "show", "dev", device))
     try:

@@ -13,7 +13,7 @@ class Tolerance:
 
     Attributes:
         rtt_ms: Allowed deviation of the round-trip time in milliseconds,
-        rtt_pct: or in percent, whichever is larger.
+        rtt_pct: Or in percent, whichever is larger.
         rate_pct: Allowed deviation of the throughput in percent.
     """
 

@@ -11,8 +11,8 @@ The programmatic surface:
     for record in outcome.records:
         print(record.cell, record.status, record.seconds_per_token)  # seconds; None if the cell did not finish
 
-A cell that fails is no exception: its record has a `status` other than `ok`, and an `error`. These names are imported
-when they are first used, so that `import orchestrator` itself stays light.
+A cell that fails does not raise an exception: its record has a `status` other than `ok`, and an
+`error`. These names are imported on first use, so that `import orchestrator` itself is fast.
 """
 
 from importlib import import_module

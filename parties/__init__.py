@@ -1,1 +1,1 @@
-"""What one party runs: links to the others, engines, the decoder, cache policies, the stage meter and the exporter."""
+"""The code of one party: links to the others, engines, the decoder, cache policies, the stage meter, the exporter."""

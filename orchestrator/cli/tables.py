@@ -25,11 +25,11 @@ def plan(
     """The cells of a sweep with a prediction of each, and of all that are still to run.
 
     Args:
-        name: Of the experiment.
+        name: Name of the experiment.
         cells: All of them.
         pending: Those that would run; the others are done.
         past: Records that predictions learn from.
-        calibration: Of this machine.
+        calibration: Calibration of this machine.
     """
     table = _table(
         f"{name}: {len(cells)} cells", ("id", *_CELL, "time, about", "online bytes", "offline bytes", "from")
@@ -53,7 +53,7 @@ def plan(
 
 def summary(records: Sequence[Record]) -> Table:
     """How each cell went; all amounts per decoded token."""
-    columns = ("time a token, online + offline", "online bytes", "online rounds", "offline bytes", "max logit error")
+    columns = ("time per token, online + offline", "online bytes", "online rounds", "offline bytes", "max logit error")
     table = _table("", ("status", *_CELL, *columns))
     for record in records:
         table.add_row(record.status.value, *_words(record.cell), *_amounts(record))

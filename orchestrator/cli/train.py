@@ -56,7 +56,7 @@ def train(
     keep: Annotated[float, typer.Option(help="Share that gates are to let through; attention_gate only.")] = 0.25,
     licence: Annotated[str, typer.Option(help="Licence of the heads, for the card.")] = "not stated",
 ) -> None:
-    """Train the heads of a policy for a model that stays as it is; interrupt it freely, --resume goes on."""
+    """Train the heads of a policy; the model itself is not trained. --resume continues an interrupted training."""
     from orchestrator.training import Settings
     from orchestrator.training.session import Request, make_heads
     from parties.errors import PartyError  # torch comes with training, and most commands do without

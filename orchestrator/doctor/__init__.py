@@ -1,1 +1,1 @@
-"""Before a run: are the hosts fit for it, and what is to be fixed? One module a kind of check; see `examine`."""
+"""Checks before a run whether the hosts are suitable; one module per kind of check, see `examine`."""

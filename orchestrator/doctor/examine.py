@@ -27,8 +27,8 @@ def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] 
     """Check every host, each finding as soon as there is one.
 
     Args:
-        experiment: What is to run; None checks the hosts alone.
-        folder: Where the records will go.
+        experiment: The experiment to run; None checks the hosts alone.
+        folder: The folder for the records.
         past: Records of what cells took.
     """
     cells = () if experiment is None else expand(experiment)

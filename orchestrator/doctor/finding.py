@@ -1,11 +1,11 @@
-"""What a check found: one row of the table."""
+"""The result of a check: one row of the table."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How it stands with one thing."""
+    """The verdict of one check."""
 
     OK = "ok"
     NOTE = "note"
@@ -14,14 +14,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
         check: The kind of check, such as `clock`.
         where: Host, ordered pair of hosts, or network.
-        verdict: Whether it must be fixed; a note must not, and is worth knowing.
-        found: What was found.
-        fix: What to do about it; empty unless the verdict is `fix`.
+        verdict: Whether a fix is needed; a note is for information.
+        found: The result, in words.
+        fix: The fix; empty unless the verdict is `fix`.
     """
 
     check: str
@@ -32,15 +32,15 @@ class Finding:
 
 
 def fine(check: str, where: str, found: str) -> Finding:
-    """All is well."""
+    """A passed check."""
     return Finding(check, where, Verdict.OK, found)
 
 
 def note(check: str, where: str, found: str) -> Finding:
-    """Not wrong, and worth knowing."""
+    """A remark for information."""
     return Finding(check, where, Verdict.NOTE, found)
 
 
 def wrong(check: str, where: str, found: str, fix: str) -> Finding:
-    """A run would suffer from this."""
+    """A failed check, which would disturb a run."""
     return Finding(check, where, Verdict.FIX, found, fix)

@@ -15,7 +15,7 @@ from orchestrator.doctor.host import HostDoctor
 _ANSWER_S = 60.0
 
 
-class Unanswered(Exception):  # noqa: N818 - it says what happened
+class Unanswered(Exception):  # noqa: N818 - named for the event
     """A host's actor did not answer; the message says how."""
 
 
@@ -24,8 +24,8 @@ class Host:
     """One node of the cluster.
 
     Attributes:
-        node: Its id in Ray.
-        address: Its data address in a cluster, an IP address.
+        node: Id of the node in Ray.
+        address: Data address of the node in the cluster, an IP address.
         name: The address, with the beginning of the id where several nodes share one.
     """
 
@@ -35,22 +35,22 @@ class Host:
     _actor: ActorHandle
 
     def ask(self, method: str, *given: Any) -> Any:
-        """What a method of `HostDoctor` answers there.
+        """Calls a method of `HostDoctor` on the host and returns its result.
 
         Raises:
-            Unanswered: It did not.
+            Unanswered: The host did not answer.
         """
         return self.end(self.begin(method, *given))
 
     def begin(self, method: str, *given: Any) -> Any:
-        """Ask, and go on without the answer."""
+        """Starts a call without waiting for its result."""
         return getattr(self._actor, method).remote(*given)
 
     def end(self, pending: Any) -> Any:
-        """The answer to what `begin` pending.
+        """Waits for the result of a call that `begin` started.
 
         Raises:
-            Unanswered: There is none.
+            Unanswered: The host did not answer.
         """
         try:
             return ray.get(pending, timeout=_ANSWER_S)

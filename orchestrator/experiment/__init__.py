@@ -1,1 +1,1 @@
-"""What to measure: experiment files, their axes and the cells that they expand to."""
+"""Experiment files, their axes and the cells that they expand to."""

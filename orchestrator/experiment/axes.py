@@ -69,7 +69,7 @@ class Condition(BaseModel):
     def _names_something(self) -> Self:
         if not any(getattr(self, name) for name in type(self).model_fields):
             known = ", ".join(type(self).model_fields)
-            raise Rejected(Problem("", {}, f"a mapping with at least one of {known}", "name what is meant"))
+            raise Rejected(Problem("", {}, f"a mapping with at least one of {known}", "add one, or remove the entry"))
         return self
 
     def matches(self, point: Point) -> bool:
@@ -133,11 +133,15 @@ def check_exclude(axes: Axes) -> list[Problem]:
     existing = list(_all_points(axes))
     idle = [
         Problem(
-            f"[{i}]", condition.model_dump(exclude_defaults=True), "something that the axes have", "correct the values"
+            f"[{i}]",
+            condition.model_dump(exclude_defaults=True),
+            "values that the axes have",
+            "correct the values",
+            "it matches no cell",
         )
         for i, condition in enumerate(axes.exclude)
         if not any(condition.matches(point) for point in existing)
     ]
     if not idle and not any(True for _ in points(axes)):
-        idle.append(Problem("", len(axes.exclude), "exclusions that leave some cell", "take one out"))
+        idle.append(Problem("", len(axes.exclude), "exclusions that leave at least one cell", "take one out"))
     return idle

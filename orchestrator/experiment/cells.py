@@ -89,7 +89,7 @@ def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:
     """The order of execution: blocks of equal network and engine, each with its warm-ups first and the rest shuffled.
 
     Args:
-        cells: In the order of `expand`.
+        cells: The cells, in the order of `expand`.
         seed: The same seed gives the same order.
     """
     blocks: dict[tuple[str, EngineChoice], list[Cell]] = {}

@@ -52,12 +52,13 @@ def located(path: str, info: ValidationInfo) -> Path | None:
         places = [folder / Path(path).expanduser() for folder in folders(info)]
         return next((place.resolve() for place in places if place.exists()), None)
     except RuntimeError:  # of `expanduser`
-        reason, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+        allowed, fix = "a path with a ~ whose home folder is known", "write the whole path, or set HOME"
+        reason = ""
     except OSError as error:
-        reason, fix = f"a path that can be looked up (this one: {error.strerror})", "correct the path"
+        allowed, fix, reason = "a path that can be looked up", "correct the path", error.strerror or ""
     except ValueError:
-        reason, fix = "a path without a NUL character", "correct the path"
-    raise Rejected(Problem("", path, reason, fix))
+        allowed, fix, reason = "a path without a NUL character", "correct the path", ""
+    raise Rejected(Problem("", path, allowed, fix, reason))
 
 
 def readable_file(path: str, info: ValidationInfo) -> str:
@@ -78,10 +79,11 @@ def readable_file(path: str, info: ValidationInfo) -> str:
             with found.open("rb") as file:
                 file.read(1)
         except OSError as error:
-            allowed = f"a file that may be read (this one: {error.strerror})"
-            raise Rejected(Problem("", path, allowed, "correct its permissions, or name another file")) from None
+            fix = "correct its permissions, or name another file"
+            raise Rejected(Problem("", path, "a file that may be read", fix, error.strerror or "")) from None
         if is_lfs_pointer(found):
-            raise Rejected(Problem("", path, "a text", LFS_POINTER))
+            reason, _, fix = LFS_POINTER.partition("; ")
+            raise Rejected(Problem("", path, "a text file", fix, reason))
         return str(found)
     allowed = f"a file that exists, absolute or below {' or '.join(map(str, folders(info)))}"
     if found is None and not looks_like_path(path):
@@ -145,7 +147,9 @@ class EngineChoice(BaseModel):
     def _randomness_only_with_a_choice(self) -> Self:
         if self.randomness is not None and self.name != _WITH_RANDOMNESS:
             fix = f"take it out: {self.name} has one way only"
-            raise Rejected(Problem("randomness", self.randomness, f"given for {_WITH_RANDOMNESS} alone", fix))
+            raise Rejected(
+                Problem("randomness", self.randomness, f"no value, except with engine {_WITH_RANDOMNESS}", fix)
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -204,7 +208,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             if good.pop(error.key, None) is None:
                 break
         except Exception as error:  # noqa: BLE001 - a policy from elsewhere may raise anything
-            problems.append(Problem("", parameters, "parameters that the policy takes", _FIX, str(error)))
+            problems.append(Problem("", parameters, "parameters that the policy accepts", _FIX, str(error)))
             break
         else:
             break
@@ -240,4 +244,4 @@ ChosenPolicy = Annotated[PolicyChoice, BeforeValidator(_policy)]
 """A policy as an experiment file or a record gives it."""
 
 Engine = Annotated[EngineChoice, BeforeValidator(_private_unless_named)]
-"""An engine as an experiment file gives it: `crypten` is private unless it says otherwise."""
+"""An engine as an experiment file gives it; the default of `crypten` is `private`."""

@@ -1,4 +1,4 @@
-"""What people call the values of a link elsewhere, and how to write them here."""
+"""Names of link quantities in other tools, and the keys that they correspond to here."""
 
 import re
 
@@ -18,7 +18,7 @@ _UNITS = {
     "loss_pct": {"pct": 1.0, "percent": 1.0, "%": 1.0},
 }
 _MEANINGS = {
-    "rate_mbit": "in 10^6 bits a second",
+    "rate_mbit": "in 10^6 bits per second",
     "delay_ms": "one way, in milliseconds",
     "jitter_ms": "in milliseconds",
     "loss_pct": "in percent",
@@ -26,13 +26,13 @@ _MEANINGS = {
 _NUMBER = re.compile(r"([0-9.]+)([a-z%]*)")
 
 
-def meant(key: str, value: object) -> str | None:
-    """What to write for a key of a link and its value: `rtt_ms`, 40 -> `delay_ms: 20, half the round trip`.
+def suggestion(key: str, value: object) -> str | None:
+    """The suggestion for a key of a link and its value: `rtt_ms`, 40 -> `delay_ms: 20, half the round trip`.
 
-    The value is given where its unit is known, from the key or from the value itself, such as `20ms`.
+    It includes the value if its unit is known, from the key or from the value itself, such as `20ms`.
 
     Returns:
-        None if the key is no quantity of a link.
+        The text; None if the key is not a quantity of a link.
     """
     found = _split(key.lower())
     if found is None:
@@ -45,7 +45,7 @@ def meant(key: str, value: object) -> str | None:
 
 
 def _split(key: str) -> tuple[str, str, bool] | None:
-    """Our key for another one, the unit that the other one names, and whether it means a round trip."""
+    """Our key for another one, the unit in its name, and whether it means a round trip."""
     letters = re.sub("[^a-z]", "", key)
     for whole in (letters, letters.removesuffix("s")):
         for name, word, half in _words():
@@ -63,7 +63,7 @@ def _words() -> list[tuple[str, str, bool]]:
 
 
 def _amount(value: object, unit: str, units: dict[str, float]) -> float | None:
-    """A value in our unit; None where its own is unknown."""
+    """A value in our unit; None if its own is unknown."""
     found = _NUMBER.fullmatch(str(value).lower().replace(" ", "").replace("/s", ""))
     if found is None or isinstance(value, bool):
         return None

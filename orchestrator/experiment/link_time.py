@@ -30,7 +30,7 @@ class PhaseCost:
         rounds: Online.
         sent: Online bytes that each of client and server sends.
         dealt: Offline bytes that each of them receives from the dealer.
-        stages: Of the online phase, in the order in which they come; empty for an estimate.
+        stages: Stages of the online phase, in their order; empty for an estimate.
     """
 
     rounds: float

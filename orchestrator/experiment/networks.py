@@ -1,4 +1,4 @@
-"""The links that an experiment asks for: a preset or values of its own, resolved for every ordered pair of parties."""
+"""The links of an experiment: a preset or custom values, resolved for every ordered pair of parties."""
 
 import copy
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from netem import Link, NetworkProfile, ProfileError, preset, presets
-from orchestrator.experiment.link_synonyms import meant
+from orchestrator.experiment.link_synonyms import suggestion
 from orchestrator.experiment.problems import Problem, Rejected, closest
 
 ROLES = ("client", "server", "dealer")
-"""The parties whose links are shaped, in the order of a preset's positions; the referee is no part of the protocol."""
+"""The parties with shaped links, in the order of a preset's positions; the referee is not part of the protocol."""
 
 _KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
 _TLS = "+tls"
@@ -33,7 +33,9 @@ class ResolvedNetwork(BaseModel):
         description="`rate_mbit, delay_ms, jitter_ms, loss_pct` by ordered pair, such as `client>server`; "
         "empty where the links are left as they are.",
     )
-    tls: bool = Field(default=False, description="Whether the parties speak TLS, each with a certificate of the run's.")
+    tls: bool = Field(
+        default=False, description="Whether the parties use TLS, each with a certificate from the run's authority."
+    )
 
     def link(self, src: str, dst: str) -> Link:
         """The link from one role to another."""
@@ -53,7 +55,7 @@ class ResolvedNetwork(BaseModel):
 def parse_network(given: object) -> object:
     """A network from an experiment file: a preset's name, or a mapping of values (`NetworkProfile.from_mapping`).
 
-    `tls: true` among the values, or `+tls` behind a preset's name, has the parties speak TLS.
+    `tls: true` among the values, or `+tls` behind a preset's name, makes the parties use TLS.
 
     Raises:
         Rejected: With every problem of a mapping.
@@ -95,7 +97,7 @@ def _preset_names() -> list[str]:
 
 
 def _custom(given: Mapping[str, Any]) -> NetworkProfile:
-    """A profile of one's own; tries again without each bad value, so that all are found."""
+    """A custom profile; retries without each invalid value to find all of them."""
     rest, problems = copy.deepcopy(dict(given)), []
     while True:
         try:
@@ -112,12 +114,12 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
 
 
 def _fix(path: str, value: object) -> str:
-    """What to write for a value of a link that is not accepted."""
+    """The fix for a link value that is not allowed."""
     key = path.rpartition(".")[2]
     if key not in _KEYS:
-        write = meant(key, value) or closest(key, (*_KEYS, "tls"))
-    elif isinstance(value, str):  # such as `20ms`, which says what is meant
-        write = meant(key, value)
+        write = suggestion(key, value) or closest(key, (*_KEYS, "tls"))
+    elif isinstance(value, str):  # such as `20ms`
+        write = suggestion(key, value)
     else:
         write = None
     return f"write {write}" if write else "correct the value, or take it out"

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment file: every problem at once, with its path, its value, what is allowed and a fix."""
+"""Problems of an experiment file, reported all at once, each with its path, value, allowed values and a fix."""
 
 import difflib
 import re
@@ -17,13 +17,13 @@ _ALIKE_SHORT = 0.6  # one letter of three
 
 
 class NotShown:
-    """Stands for a value in a message that may be a secret, such as a prompt in a place that it does not belong to."""
+    """Replaces a value in a message that may be a secret, such as a prompt in the wrong place."""
 
     def __init__(self, reason: str = "a value that is not shown, since it may be the prompt") -> None:
         self._reason = reason
 
     def __repr__(self) -> str:
-        """What the message says instead."""
+        """The text that the message shows instead."""
         return self._reason
 
 
@@ -32,11 +32,11 @@ class Problem:
     """One thing wrong with one value.
 
     Attributes:
-        path: Where it stands, such as `policies[1].select`; empty for the file as a whole.
-        value: What stands there; None where a key is missing.
-        allowed: The values that are allowed.
-        fix: What to write instead.
-        reason: Why the value cannot be used, where that is not plain from what is allowed.
+        path: Place in the file, such as `policies[1].select`; empty for the file as a whole.
+        value: The value at that place; None if the key is missing.
+        allowed: The allowed values.
+        fix: The change to make.
+        reason: Why the value cannot be used, if the allowed values do not explain it.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """An experiment that cannot run as it is written; `problems` holds all that is wrong with it."""
+    """An invalid experiment; `problems` holds all of its problems."""
 
     status: ClassVar[str] = "config_error"
 
@@ -68,7 +68,7 @@ class ConfigError(Exception):
         return "\n".join([f"{self.source}: {count}", *(f"  {problem}" for problem in self.problems)])
 
 
-class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users only ever see ConfigError
+class Rejected(ValueError):  # noqa: N818 - pydantic requires a ValueError; users see ConfigError
     """Raised by a validator: problems with paths below the value that it looks at."""
 
     def __init__(self, *problems: Problem) -> None:
@@ -77,18 +77,18 @@ class Rejected(ValueError):  # noqa: N818 - pydantic wants a ValueError; users o
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that another one most likely means, if there is one; a wrong suggestion is worse than none.
+    """The known name that another one most likely means, or None, since a wrong suggestion is worse than none.
 
-    It has the same letters, whatever their case, order and plural; or, as the only one, all the words of that name and
-    more; or it differs in a letter or two.
+    It has the same letters, regardless of case, order and plural; or it is the only one that has all words of that name
+    and more; or it differs in a letter or two.
     """
-    said, names = str(name), list(known)
-    same = [one for one in names if sorted(_letters(one)) == sorted(_letters(said))]
-    longer = [one for one in names if _words(said) < _words(one)]
+    given, names = str(name), list(known)
+    same = [one for one in names if sorted(_letters(one)) == sorted(_letters(given))]
+    longer = [one for one in names if _words(given) < _words(one)]
     if same or len(longer) == 1:
         return (same or longer)[0]
-    alike = _ALIKE if len(said) > 3 else _ALIKE_SHORT
-    return next(iter(difflib.get_close_matches(said.lower(), names, n=1, cutoff=alike)), None)
+    alike = _ALIKE if len(given) > 3 else _ALIKE_SHORT
+    return next(iter(difflib.get_close_matches(given.lower(), names, n=1, cutoff=alike)), None)
 
 
 def _letters(name: str) -> str:
@@ -101,7 +101,7 @@ def _words(name: str) -> set[str]:
 
 
 def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem:
-    """The problem of a name that is not one of the known."""
+    """The problem of an unknown name."""
     match = closest(name, known)
     plural = "axes" if what == "axis" else f"{what}s"
     fix = f"write {match}" if match else f"use one of the {plural} listed, or take it out"
@@ -140,33 +140,33 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     missing = detail["type"] == "missing"
     value = None if missing else NotShown() if secret else detail["input"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    allowed = "a value, since the key is required" if missing else message
+    allowed = "any value of its type" if missing else message
     key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
     example = (
         f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
     )
-    return [Problem(path, value, allowed, example)]
+    return [Problem(path, value, allowed, example, "the key is required" if missing else "")]
 
 
 def _public(key: object) -> str:
-    """A key as a message may show it: one of several words may be a line of somebody's text."""
+    """A key for a message; one of several words is hidden, since it may be a line of a prompt."""
     return "…" if len(str(key)) > _LONGEST_KEY or " " in str(key) else str(key)
 
 
 def _is_secret(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
-    """Whether an error stands at or below a field whose value is never shown: one with `repr=False`."""
+    """Whether an error is at or below a field whose value is never shown: one with `repr=False`."""
     fields = (_field_at(model, loc[: count + 1])[1] for count in range(len(loc)))
     return any(field is not None and not field.repr for field in fields)
 
 
 def _key(step: str, owner: type[BaseModel]) -> str:
-    """A key below a secret field, if it can be a key at all: a text may have been written in its place."""
+    """A key below a secret field; hidden unless it is or resembles a known key, since it may be part of the secret."""
     known = list(owner.model_fields)
     return step if step in known or closest(step, known) else "..."
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The model that owns the place of an error, and the field there."""
+    """The model at the place of an error, and its field there."""
     field: FieldInfo | None = None
     for step in loc:
         if isinstance(step, str) and step in model.model_fields:

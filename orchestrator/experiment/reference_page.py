@@ -23,8 +23,8 @@ _HEAD = """\
 
 <!-- Written by `python -m orchestrator.experiment.reference_page`; do not edit by hand. -->
 
-An experiment file says what to measure. It is YAML; every key is checked before anything starts, unknown keys and keys
-given twice are errors, and all errors are reported at once. Units stand in the key names.
+An experiment file defines a sweep. It is YAML; every key is checked before anything starts, unknown keys and keys
+given twice are errors, and all errors are reported at once. Key names contain the units.
 
 ```yaml
 {example}```
@@ -40,7 +40,7 @@ with another text is refused until you put the old one back, choose another fold
 
 Keys are texts, each given once. Anchors, aliases and merges work: `{{<<: *base, select: 0.4}}` takes the values of
 `&base`, and a key of one's own wins. A file holds one document in UTF-8, of at most a million characters. Messages
-never quote it, for a prompt may stand there by mistake.
+never quote it, since it may contain a prompt by mistake.
 
 Exit codes: 0 every cell is `ok`; 1 some cell failed or is `incorrect`; 2 nothing could start; 130 interrupted.
 
@@ -76,7 +76,7 @@ def page(example: str) -> str:
 
 _ENGINES = """
 A name, or a mapping, as in `engines: [crypten, {name: crypten, randomness: stock}]`. In an experiment file `crypten` is
-`private` unless it says otherwise. Records of earlier versions name no `randomness`: they were made with `stock`, keep
+`private` by default. Records of earlier versions name no `randomness`: they were made with `stock`, keep
 their ids, and are shown as `crypten-stock`.
 """
 
@@ -94,7 +94,7 @@ before each cell, and again after it.
 
 Only the links between client, server and dealer are shaped, each direction by itself.
 
-`+tls` behind a preset's name, or `tls: true` among values of one's own, has the parties speak mutual TLS 1.3 with
+`+tls` behind a preset's name, or `tls: true` among values of one's own, makes the parties use mutual TLS 1.3 with
 certificates of the run's own authority: `networks: [lan, lan+tls]` compares the same cells without and with it. See
 networks.md.
 
@@ -140,8 +140,8 @@ def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"mapping from role to {_words(schema['additionalProperties'], definitions)}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
     bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    said = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**53]
-    return " ".join([names.get(kind, kind), *said])
+    limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**53]
+    return " ".join([names.get(kind, kind), *limits])
 
 
 def _policy(name: str) -> str:
@@ -155,7 +155,7 @@ def _policy(name: str) -> str:
 
 
 def attributes(docstring: str) -> dict[str, str]:
-    """What a Google-style docstring says of each attribute, continuation lines included.
+    """The description of each attribute in a Google-style docstring, continuation lines included.
 
     Args:
         docstring: Without its indentation, as `inspect.getdoc` gives it.

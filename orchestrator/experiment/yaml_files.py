@@ -1,6 +1,6 @@
 """YAML files that people write: read whole, or refused by what is wrong with them.
 
-A message names the line and never quotes the file: a prompt may stand there, or be the whole file.
+A message names the line and never quotes the file, which may contain a prompt or be one.
 """
 
 import re
@@ -38,7 +38,7 @@ _TOKEN = re.compile(r"<[a-z ]+>|[^\w\s]{1,3}|\\t")  # what YAML expected or foun
 
 
 class DocumentError(Exception):
-    """A text that is not YAML as we take it; `fault` names the line and never quotes it, `fix` says what to do."""
+    """A text outside the accepted YAML; `fault` names the line without quoting it, `fix` is the change to make."""
 
     def __init__(self, fault: str, fix: str = _FIX) -> None:
         super().__init__(f"{fault}; {fix}")
@@ -50,8 +50,8 @@ def read_mapping(path: Path, keys: Iterable[str], document: str) -> dict[str, An
 
     Args:
         path: The file.
-        keys: What the mapping may have, for the message.
-        document: Where they are explained, for the message.
+        keys: The allowed keys, for the message.
+        document: The page that explains them, for the message.
 
     Raises:
         ConfigError: There is no such file, or it is not YAML or not a mapping.
@@ -101,7 +101,7 @@ def parse(text: str) -> Any:
 
 
 def _found(data: object) -> str:
-    """What a document is, in words of its own that quote nothing of it."""
+    """The kind of a document, in words that quote nothing of it."""
     if isinstance(data, dict):
         return "a mapping that has none of them"
     return "nothing" if data is None else "a list" if isinstance(data, list) else "a text or a single value"
@@ -118,7 +118,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Check:
-    """Goes through all nodes before anything is made of them."""
+    """Checks all nodes before any value is constructed."""
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
@@ -169,7 +169,7 @@ def _kind(node: yaml.Node) -> str:
 
 
 def _shown(key: str) -> str:
-    """A key, unless it may be a line of somebody's text."""
+    """A key for a message; hidden if it may be a line of a text."""
     return repr(key) if key == "<<" or _KEY.fullmatch(key) else "of several words"
 
 
@@ -178,17 +178,17 @@ def _at(node: yaml.Node, fault: str, fix: str) -> DocumentError:
 
 
 def _fault(error: yaml.MarkedYAMLError) -> DocumentError:
-    """The parser's words without its excerpt of the file, nor any other word of it."""
+    """The parser's message without any words of the file."""
     problem = error.problem or ""
     line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
     if "but found another document" in problem:
         return DocumentError(f"{line}a second document begins", "keep one: take the line --- out")
     if r"'\t'" in problem:
         return DocumentError(f"{line}a tab where YAML wants spaces", "indent with spaces")
-    said = ": ".join(_without_quotes(part) for part in (error.context, problem) if part)
-    return DocumentError(line + said, "fill the template in, or quote the value" if "'%'" in problem else _FIX)
+    message = ": ".join(_without_quotes(part) for part in (error.context, problem) if part)
+    return DocumentError(line + message, "fill the template in, or quote the value" if "'%'" in problem else _FIX)
 
 
-def _without_quotes(said: str) -> str:
-    """Quoted tokens of the language stay; names and values that stand in the file do not."""
-    return _QUOTED.sub(lambda found: found[0] if _TOKEN.fullmatch(found["inner"]) else "…", said)
+def _without_quotes(message: str) -> str:
+    """Keeps quoted tokens of the language, and replaces quoted names and values of the file."""
+    return _QUOTED.sub(lambda found: found[0] if _TOKEN.fullmatch(found["inner"]) else "…", message)

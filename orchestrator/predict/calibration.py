@@ -1,4 +1,4 @@
-"""How fast this machine computes: measured once, kept in the user's cache folder, used by predictions."""
+"""Speeds of this machine: measured once, stored in the user's cache folder, used by predictions."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ class Calibration(BaseModel):
 
     @property
     def speeds(self) -> Speeds:
-        """As the engine's cost model takes them."""
+        """The speeds in the form of the engine's cost model."""
         return Speeds(**self.model_dump(exclude={"measured", "cpu"}))
 
 
@@ -49,7 +49,7 @@ def calibration_file() -> Path:
 
 
 def calibrate() -> Calibration:
-    """Measures for a few seconds, and keeps the result.
+    """Measures for a few seconds and stores the result.
 
     Raises:
         CalibrationError: The file cannot be written.
@@ -67,7 +67,7 @@ def calibrate() -> Calibration:
 
 
 def known_calibration() -> Calibration | None:
-    """The kept calibration; None without one, as for a user without a folder to keep it in.
+    """The stored calibration; None without one, or for a user without a cache folder.
 
     Raises:
         CalibrationError: The file cannot be read, is damaged or of another version.

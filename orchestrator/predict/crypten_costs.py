@@ -1,4 +1,4 @@
-"""What CrypTen's protocols cost on paper: bytes, rounds and dealer bytes of one decoded token, from public shapes.
+"""Analytic costs of CrypTen's protocols: bytes, rounds and dealer bytes per decoded token, from public shapes.
 
 Every number is opened as 8 bytes each way. A Beaver product opens both operands in one round and takes the product's
 correction from the dealer (`crypten/mpc/primitives/beaver.py`); a comparison is an addition circuit of seven levels on
@@ -18,7 +18,7 @@ WORD = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """What some protocols cost, one after another.
+    """The cost of protocols that run one after another.
 
     Attributes:
         sent: Numbers that each of client and server sends, online.

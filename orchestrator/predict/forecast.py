@@ -40,7 +40,7 @@ class Forecast:
 
 
 def forecast(cell: Cell, most: int | None = None) -> Forecast:
-    """Counts of one cell; cells that differ in nothing but their links or repeats are counted once.
+    """Counts of one cell; cells that differ only in links or repeats are counted once.
 
     A dry run takes up to a second per token.
 

@@ -34,7 +34,7 @@ def decoding_work(
         cell: The cell.
         counts: Its counts.
         example: The nearest record; its local seconds are scaled by the bytes that the parties handle.
-        calibration: Of this machine's CPU.
+        calibration: Calibration of this machine's CPU.
     """
     if example is not None and example.counts is not None:
         theirs = example.counts.decode.handled

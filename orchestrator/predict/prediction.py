@@ -1,4 +1,4 @@
-"""What a cell will take before it runs: the one prediction behind `--dry-run`, the time left, `cost` and `eval`."""
+"""Predicts the cost of a cell before it runs, for `--dry-run`, the time left, `cost` and `eval`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from orchestrator.predict.similar import Example, nearest
 from orchestrator.records.record import Record
 
 COUNTED_TOKENS = 8
-"""Tokens of a cell that are counted one by one, unless all are asked for."""
+"""Tokens of a cell that are counted one by one, unless all are requested."""
 
 UNKNOWN = "unknown"
 _SETUP_SECONDS = 20.0
@@ -21,17 +21,17 @@ _UNKNOWN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one cell will take. Amounts of decoding are those of all tokens together.
+    """The predicted cost of one cell. Amounts of decoding are totals over all tokens.
 
     Attributes:
         tokens: New tokens.
         counts: Traffic; None where it cannot be known here.
-        link_seconds: Of decoding, on the links between client and server.
-        local_seconds: Of decoding.
+        link_seconds: Seconds of decoding on the links between client and server.
+        local_seconds: Seconds of local work in decoding.
         decode_seconds: Both together; those of a dealer that streams where it is slower; as measured where they were.
-        prompt_seconds: Of a prompt that client and server run themselves.
+        prompt_seconds: Seconds of a prompt that client and server run themselves.
         setup_seconds: Start of the parties, stored randomness and check.
-        source: Where the local seconds are from: a record's id, `calibration`, `rule of thumb` or `unknown`.
+        source: Source of the local seconds: a record's id, `calibration`, `rule of thumb` or `unknown`.
         measured: Whether `source` is a record of the same measurement, whose seconds per token are taken as they are.
     """
 
@@ -80,13 +80,13 @@ def predict(
 ) -> Prediction:
     """Predicts one cell: its counts, seconds on its links, and local seconds from the best source there is.
 
-    A policy's trained heads may be readable for the server alone. Then only a record of the same measurement says
+    A policy's trained heads may be readable for the server alone. Then only a record of the same measurement predicts
     anything, and without one the seconds are a placeholder.
 
     Args:
         cell: The cell.
         past: Records to learn from, by the rule of `orchestrator.predict.similar`.
-        calibration: Of this machine; used where no record is similar.
+        calibration: Calibration of this machine; used where no record is similar.
         most: Tokens that are counted one by one; None for all. See `orchestrator.predict.forecast.forecast`.
     """
     counts, example = known_forecast(cell, most), nearest(cell, past, most)
@@ -121,8 +121,8 @@ def _wall(local: float, cost: PhaseCost, cell: Cell) -> float:
 def _prompt_seconds(cell: Cell, counts: Forecast | None, per_token: float, example: Example | None) -> float:
     """Seconds of a prompt inside MPC; 0 without one.
 
-    At most it takes as long as the same tokens decoded one by one, since its tokens share rounds: a bound where the
-    prompt's counts are not known. A record of a prompt inside MPC tells which part of that bound it took.
+    It takes at most as long as the same tokens decoded one by one, since its tokens share rounds: a bound where the
+    prompt's counts are not known. A record of a prompt inside MPC scales that bound to the measured share.
     """
     if cell.prefill != "mpc" or cell.engine.name == "plain":
         return 0.0

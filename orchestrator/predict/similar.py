@@ -1,4 +1,4 @@
-"""Which past record says most about a cell: the one rule by which predictions learn from measurements."""
+"""The most similar past record of a cell: the one rule by which predictions use measurements."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class Example:
     """A measured record to learn from.
 
     Attributes:
-        id: Of the record.
-        cell: What was measured.
+        id: Id of the record.
+        cell: The measured cell.
         counts: Its counts; None where the policy's trained heads cannot be read here.
-        seconds_per_token: Of decoding.
-        prompt_seconds: Of a prompt that client and server ran themselves; None where they did not.
+        seconds_per_token: Seconds per token of decoding.
+        prompt_seconds: Seconds of a prompt that client and server ran themselves; None if they did not.
         setup_seconds: All else but the transfer of stored randomness.
     """
 
@@ -45,7 +45,7 @@ class Example:
 
     @property
     def local_seconds(self) -> float:
-        """The part of all tokens' seconds that the links do not explain."""
+        """Seconds of all tokens minus the predicted seconds on the links."""
         decode = self.seconds_per_token * self.cell.new_tokens
         links = (
             0.0 if self.counts is None else link_seconds(self.counts.decode, self.cell.network, self.cell.engine.name)
@@ -53,7 +53,7 @@ class Example:
         return max(0.0, decode - links)
 
     def repeats(self, cell: Cell) -> bool:
-        """Whether a token of the cell is the same measurement."""
+        """Whether a decoded token of the cell is the same measurement."""
         return _same(self.cell, cell, _MEASUREMENT)
 
 

@@ -11,7 +11,7 @@ from parties.models import Tokenizer
 
 Question = Literal["visible", "hidden"]
 Metric = Callable[[str, Sequence[str]], float]
-"""Scores an answer, given what is right, 0 to 1."""
+"""Scores an answer against the right ones, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Sample:
     """A question with known answers.
 
     Attributes:
-        context: what is to be remembered, and what stands before it.
-        question: all that follows, up to the words that the answer begins after.
-        answers: what is right; how several of them count is the metric's matter.
-        metric: how an answer is scored.
-        new_tokens: length of an answer, at most.
-        stop: a text whose token ends the answer as the end of a text does, and none of them may begin it.
+        context: The text to remember, with the words before it.
+        question: The rest of the prompt, up to the point where the answer begins.
+        answers: The right answers; the metric defines how several of them count.
+        metric: Scores an answer.
+        new_tokens: Largest number of tokens of an answer.
+        stop: A text whose token ends the answer, as an end-of-text token does; an answer cannot begin with either.
     """
 
     context: str
@@ -36,46 +36,48 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A sample as tokens, cut where the cache is compressed.
+class SplitSample:
+    """The tokens of a sample, split where the cache is compressed.
 
     Attributes:
-        before: what is compressed.
-        after: at least one token, decoded through the compressed cache before the answer.
+        before: Tokens of the compressed cache.
+        after: Tokens decoded through the compressed cache before the answer, at least one.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
-def asked(tokenizer: Tokenizer, sample: Sample, question: Question, most: int | None = None) -> Asked:
-    """Cuts a sample: `visible` compresses with the question in sight (query-aware), `hidden` before it is known.
+def split_sample(
+    tokenizer: Tokenizer, sample: Sample, question: Question, max_tokens: int | None = None
+) -> SplitSample:
+    """Splits a sample: `visible` compresses with the question in sight (query-aware), `hidden` without it.
 
     Args:
-        tokenizer: the model's; it sees context and question as one text.
-        sample: what is asked.
-        question: where the cut is.
-        most: tokens of context and question; of a longer text the middle is left out, as LongBench does
+        tokenizer: The tokenizer of the model; it encodes context and question as one text.
+        sample: The sample.
+        question: Where the sample is split.
+        max_tokens: Limit on context and question together; a longer text loses its middle, as in LongBench
             (arXiv 2308.14508).
     """
     context, rest = tokenizer.encode_cut(sample.context + sample.question, len(sample.context))
     tokens, cut = context + rest, len(context)
-    if most is not None and len(tokens) > most:
-        half, left_out = most // 2, len(tokens) - most // 2 * 2
+    if max_tokens is not None and len(tokens) > max_tokens:
+        half, left_out = max_tokens // 2, len(tokens) - max_tokens // 2 * 2
         tokens, cut = tokens[:half] + tokens[-half:], max(min(cut, half), cut - left_out)
     cut = min(cut if question == "hidden" else len(tokens), len(tokens) - 1)
-    return Asked(tuple(tokens[:cut]), tuple(tokens[cut:]))
+    return SplitSample(tuple(tokens[:cut]), tuple(tokens[cut:]))
 
 
 def answer(step: Step, after: Sequence[int], sample: Sample, tokenizer: Tokenizer, ends: Collection[int] = ()) -> float:
-    """Decodes an answer greedily through a compressed cache: its score, 0 to 1.
+    """Decodes an answer greedily through a compressed cache and returns its score, 0 to 1.
 
     Args:
-        step: decodes a token through the cache.
-        after: at least one token to decode before the answer.
-        sample: what was asked.
-        tokenizer: the model's.
-        ends: tokens that end a text.
+        step: Decodes a token through the cache.
+        after: Tokens to decode before the answer, at least one.
+        sample: The sample.
+        tokenizer: The tokenizer of the model.
+        ends: Tokens that end a text.
     """
     for token in after:
         logits = step(token)

@@ -1,4 +1,4 @@
-"""From results to what a reader compares: a line for each policy, with its quality and its share of the prompt."""
+"""Averages of results: one line per policy, with its quality and its share of the prompt."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MEASURES = ("accuracy", "kl", "agreement", "nll", "reference_nll")
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over n samples, and its standard error; none for a single sample."""
+    """A mean over n samples and its standard error, which is None for a single sample."""
 
     value: float
     error: float | None
@@ -21,14 +21,14 @@ class Mean:
 
 @dataclass(frozen=True)
 class Line:
-    """One policy at one length; what was asked with the question in sight and without it never meet in one column.
+    """One policy at one length. Results with a visible and with a hidden question have separate columns.
 
     Attributes:
-        name: Of the policy or press.
-        policy: The policy; None for a press, of which no counts are known.
+        name: Name of the policy or press.
+        policy: The policy; None for a press, whose counts are unknown.
         length: Tokens of the context.
-        cached: Share of the prompt that stays in the cache; where layers differ, their mean.
-        attended: Share of the prompt that counts in a step.
+        cached: Share of the prompt that stays in the cache, a mean over layers.
+        attended: Share of the prompt that a step attends to.
         columns: Means by (task, question, measure).
     """
 
@@ -41,7 +41,7 @@ class Line:
 
 
 def lines_of(results: Iterable[Result]) -> list[Line]:
-    """A line for each policy and length, in the order of the results."""
+    """One line per policy and length, in the order of the results."""
     groups: dict[tuple[int, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.length, result.name), []).append(result)
@@ -54,7 +54,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def accuracy(line: Line, question: str) -> Mean | None:
-    """Mean over all tasks with one kind of question; None if nothing was asked that way."""
+    """Mean over all tasks with one kind of question; None if no task has it."""
     found = [mean for (_, asked, measure), mean in line.columns.items() if (asked, measure) == (question, "accuracy")]
     if not found:
         return None
@@ -82,7 +82,7 @@ def _line(results: Sequence[Result]) -> Line:
 
 
 def _shares(choice: PolicyChoice, length: int) -> tuple[float, float]:
-    """Shares of the prompt that stay, and that count in a step."""
+    """Shares of the prompt that stay in the cache, and that a step attends to."""
     policy, held = choice.build(), length - 1
     kept = policy.cached(held)
     return kept / held, min(1.0, policy.attended(kept + 1) / length)

@@ -1,4 +1,4 @@
-"""Chinese text as words, by jieba, which is what LongBench's Chinese scores are defined by (arXiv 2308.14508)."""
+"""Chinese text as words, by jieba: LongBench defines its Chinese scores by that package (arXiv 2308.14508)."""
 
 import importlib.util
 import logging
@@ -15,7 +15,7 @@ _PUNCTUATION = frozenset(
     + "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣"  # noqa: RUF001
     + "､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."  # noqa: RUF001
 )
-"""As LongBench has it: the opening 《 is not in it, the closing one is."""
+"""As in LongBench: the opening 《 is missing, the closing one is included."""
 
 
 def available() -> bool:
@@ -24,12 +24,12 @@ def available() -> bool:
 
 
 def words(text: str) -> list[str]:
-    """All words, spaces and punctuation among them."""
+    """All words, spaces and punctuation included."""
     return _cutter()(text)
 
 
 def bare_words(text: str) -> list[str]:
-    """Words in lower case, without punctuation and spaces; those that are nothing else are left out."""
+    """Words in lower case without punctuation and spaces; empty ones are left out."""
     bare = ("".join(c for c in word.lower() if c not in _PUNCTUATION and not c.isspace()) for word in words(text))
     return [word for word in bare if word]
 
@@ -37,11 +37,11 @@ def bare_words(text: str) -> list[str]:
 @cache
 def _cutter() -> Callable[[str], list[str]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it imports is not ours to mend
+        warnings.simplefilter("ignore")  # raised by its own imports
         import jieba
     jieba.setLogLevel(logging.WARNING)
     cutter = jieba.Tokenizer()
-    with TemporaryDirectory() as folder:  # else it would load what anyone had put into /tmp under the name of its cache
+    with TemporaryDirectory() as folder:  # its default cache is a file in /tmp that any user can write
         cutter.tmp_dir = folder
         cutter.initialize()
     return cutter.lcut  # type: ignore[no-any-return]

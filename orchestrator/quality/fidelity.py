@@ -15,9 +15,9 @@ class Fidelity:
 
     Attributes:
         kl: Kullback-Leibler divergence of the next-token distribution from the full cache's, nats.
-        agreement: share of tokens where both find the same next token most likely.
-        nll: negative log-likelihood of the text, nats; its exponential is the perplexity.
-        reference_nll: the same with the full cache.
+        agreement: Share of tokens with the same most likely next token.
+        nll: Negative log-likelihood of the text, nats; its exponential is the perplexity.
+        reference_nll: The same with the full cache.
     """
 
     kl: float
@@ -27,19 +27,19 @@ class Fidelity:
 
 
 def fidelity(step: Step, reference: Tensor, continuation: Sequence[int]) -> Fidelity:
-    """Follows a text through a compressed cache of its beginning.
+    """Runs a text through a compressed cache of its beginning and compares with the full cache.
 
     Args:
-        step: decodes a token through the cache.
-        reference: the full cache's logits for the continuation, [n, vocab].
-        continuation: the last token of the beginning and n tokens after it.
+        step: Decodes a token through the cache.
+        reference: The full cache's logits for the continuation, [n, vocab].
+        continuation: The last token of the beginning, and the n tokens after it.
     """
     logits = torch.stack([step(token) for token in continuation[:-1]])
-    return compared(logits, reference, torch.tensor(continuation[1:], device=logits.device))
+    return compare_logits(logits, reference, torch.tensor(continuation[1:], device=logits.device))
 
 
-def compared(logits: Tensor, reference: Tensor, text: Tensor) -> Fidelity:
-    """Two sets of logits, [n, vocab], for the same text, [n]."""
+def compare_logits(logits: Tensor, reference: Tensor, text: Tensor) -> Fidelity:
+    """Compares two sets of logits, [n, vocab], for the same text, [n]."""
     ours, theirs = logits.log_softmax(-1), reference.log_softmax(-1)
     at = torch.arange(len(text), device=text.device)
     return Fidelity(

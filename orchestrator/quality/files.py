@@ -1,4 +1,4 @@
-"""Files of JSON lines, LongEval's among them, and texts, by path."""
+"""Reads files of JSON lines, such as LongEval's, and texts."""
 
 import json
 import re
@@ -13,28 +13,28 @@ from parties.text_file import Unreadable, read_text, shown
 
 
 def longeval(path: Path) -> Iterator[Sample]:
-    """The samples of one of LongEval's files of line retrieval, JSON lines.
+    """The samples of a LongEval file of line retrieval (JSON lines).
 
-    LongEval lets a chat model answer in 100 tokens, and takes the last number. Here the answer's beginning is given, so
-    that a base model can complete it, and the first number counts.
+    LongEval lets a chat model answer in 100 tokens and scores the last number. Here the prompt contains the beginning
+    of the answer, so that a base model can complete it, and the first number is scored.
 
     Raises:
-        PromptError: the file cannot be read or is not LongEval's.
+        PromptError: The file cannot be read or is not LongEval's.
     """
     for number, row in rows(path, ("prompt", "expected_number", "random_idx")):
-        context, mark, asked = row["prompt"].partition("Now the record is over.")
+        context, mark, rest = row["prompt"].partition("Now the record is over.")
         if not mark:
             raise PromptError(f"file: {path}, line {number}: the record has no end; give LongEval's own file")
         name = row["random_idx"][0] if isinstance(row["random_idx"], list) else row["random_idx"]
-        question = f"{mark}{asked}\nThe <REGISTER_CONTENT> in line {name} is <"
+        question = f"{mark}{rest}\nThe <REGISTER_CONTENT> in line {name} is <"
         yield Sample(context, question, (str(row["expected_number"]),), first_number, 8)
 
 
 def text_of(path: Path) -> str:
-    """A text: a UTF-8 file, or the contexts of a LongBench file one after the other.
+    """A text: the content of a UTF-8 file, or the concatenated contexts of a LongBench file.
 
     Raises:
-        PromptError: the file cannot be read.
+        PromptError: The file cannot be read.
     """
     if path.suffix == ".jsonl":
         contexts = (row["context"] for _, row in rows(path, ("context",)))
@@ -43,16 +43,16 @@ def text_of(path: Path) -> str:
 
 
 def rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The objects of a file of JSON lines, each with the number of its line, from 1; blank lines are none.
+    """The objects of a file of JSON lines, each with its line number, from 1; blank lines are skipped.
 
     Args:
-        path: the file, UTF-8.
-        keys: what every object must have.
+        path: The file, UTF-8.
+        keys: Keys that every object must have.
 
     Raises:
-        PromptError: the file cannot be read, or a line is not such an object.
+        PromptError: The file cannot be read, or a line is not an object with these keys.
     """
-    # Only \n ends a line: JSON strings may hold U+2028 and whatever else str.splitlines takes for an end.
+    # Only \n ends a line: JSON strings may hold U+2028 and other characters at which str.splitlines splits.
     for number, line in enumerate(_read(path).split("\n"), 1):
         if not line.strip():
             continue

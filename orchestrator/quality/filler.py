@@ -1,4 +1,4 @@
-"""Filler text for generated tasks, and the facts to hide in it."""
+"""Filler text for generated tasks, and the facts hidden in it."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -62,12 +62,12 @@ def hidden_in(draw: random.Random, hidden: Sequence[str], fits: Callable[[str], 
     """The longest text of filler that fits, with sentences hidden at random depths, in order.
 
     Args:
-        draw: source of chance.
-        hidden: sentences that must be in the text.
-        fits: whether a text is still short enough.
+        draw: Random generator.
+        hidden: Sentences that must be in the text.
+        fits: Whether a text is still short enough.
 
     Raises:
-        ValueError: not even the hidden sentences fit.
+        ValueError: Not even the hidden sentences fit.
     """
     order = [draw.random() for _ in hidden]
     depths = sorted(order)

@@ -1,4 +1,4 @@
-"""Quality against private cost: what each policy takes on the links, and which of them nothing beats."""
+"""Quality against private cost: the cost of each policy on the links, and the policies that are not dominated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ NETWORKS = ("lan", "wan")
 
 @dataclass(frozen=True)
 class Price:
-    """A decoded token by engine fss.
+    """The private cost of one decoded token with the engine `fss`.
 
     Attributes:
-        seconds: By network: measured where a record of the same cell is there, else predicted.
-        measured: Networks whose seconds are a record's.
-        online_bytes: Of both parties, exact.
-        rounds: Exact.
+        seconds: Seconds by network: measured where there is a record of the same cell, predicted otherwise.
+        measured: Networks whose seconds were measured.
+        online_bytes: Bytes sent by both parties, exact.
+        rounds: Online rounds, exact.
     """
 
     seconds: dict[str, float]
@@ -43,8 +43,8 @@ def price(
         model: The model.
         policy: The policy.
         length: Tokens of the prompt.
-        past: Records to take or to learn from.
-        calibration: Of this machine.
+        past: Records to use or to learn from.
+        calibration: Calibration of this machine.
     """
     cells = _cells(model, policy, length)
     predictions = {network: predict(cell, past, calibration) for network, cell in cells.items()}
@@ -58,7 +58,7 @@ def price(
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points (cost, quality) no other one beats: cheaper and as good, or better and as cheap."""
+    """Flags the points (cost, quality) that no other point dominates: cheaper and as good, or better and as cheap."""
     return [
         not any(
             other_cost <= cost and other >= quality and (other_cost, other) != (cost, quality)

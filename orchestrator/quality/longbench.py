@@ -2,7 +2,7 @@
 
 longbench.json has each set's prompt, metric and length of answer, word for word, as LongBench has them in
 config/dataset2prompt.json, config/dataset2maxlen.json and eval.py (https://github.com/THUDM/LongBench, MIT licence).
-A slip of the pen in a published prompt ("asconcisely") stays: scores are of the prompt as it is.
+A typo in a published prompt ("asconcisely") stays: published scores are of that prompt.
 """
 
 import json
@@ -30,26 +30,26 @@ _METRICS: dict[str, Metric] = {
 _BY_CLASS = "classification_score"
 _WITH_JIEBA = ("qa_f1_zh_score", "rouge_zh_score")
 _FIRST_LINE = ("trec", "triviaqa", "samsum", "lsht")
-"""Sets of few-shot examples: a model goes on with examples of its own, and only the answer's first line is scored."""
+"""Few-shot sets: a model continues with examples of its own, so only the first line of an answer is scored."""
 
 
 def longbench(path: Path) -> Iterator[Sample]:
-    """The samples of one of LongBench's files, or of LongBench-E's, JSON lines.
+    """The samples of a file of LongBench or LongBench-E (JSON lines).
 
-    The context is the prompt up to the end of the document, the question is the rest: both together are the published
-    prompt. No chat template is put around it.
+    The context is the published prompt up to the end of the document, and the question is the rest. No chat template
+    is added.
 
     Raises:
-        PromptError: the file cannot be read or is not LongBench's, its data set is none of LongBench's, or a package is
-            missing that the set's score takes.
+        PromptError: The file cannot be read or is not a LongBench file, its data set is unknown, or a package that the
+            score needs is not installed.
     """
     for number, row in rows(path, _KEYS):
         where = f"file: {path}, line {number}"
         name = str(row["dataset"]).removesuffix("_e")
         if name not in forms():
             raise PromptError(
-                f"{where}: the prompt of data set {row['dataset']!r} is not known; known are those of LongBench: "
-                f"{', '.join(forms())}; ask it as another task"
+                f"{where}: the prompt of data set {row['dataset']!r} is not known; allowed: {', '.join(forms())}; "
+                "evaluate it as another task"
             )
         form = forms()[name]
         before, _, after = form["prompt"].partition("{context}")
@@ -72,7 +72,7 @@ def forms() -> Mapping[str, Any]:
 
 def _metric(name: str, metric: str, row: Mapping[str, Any], where: str) -> Metric:
     if metric in _WITH_JIEBA and not chinese.available():
-        raise PromptError(f"{where}: {name} is scored by {metric}, which takes jieba: {chinese.INSTALL}")
+        raise PromptError(f"{where}: {name} is scored by {metric}, which needs jieba: {chinese.INSTALL}")
     if metric == _BY_CLASS:
         scored: Metric = partial(metrics.classification, classes=_texts(row, "all_classes", where))
     else:

@@ -1,4 +1,4 @@
-"""How an answer is scored, as the benchmarks that the metrics come from do it; each from 0 to 1."""
+"""Scores of answers, 0 to 1, each as its benchmark computes it."""
 
 import re
 import string
@@ -44,10 +44,10 @@ def rouge_l_zh(answer: str, answers: Sequence[str]) -> float:
 
 
 def edit_similarity(answer: str, answers: Sequence[str]) -> float:
-    """Similarity of the first line that is code and no comment: LongBench's `code_sim_score`.
+    """Similarity of the first line of code that is not a comment: LongBench's `code_sim_score`.
 
-    LongBench takes fuzzywuzzy's ratio, which is `difflib`'s in whole per cent, and 0 for an empty line. Where
-    python-Levenshtein is installed, fuzzywuzzy computes another ratio; LongBench does not ask for that package.
+    LongBench uses fuzzywuzzy's ratio, which is `difflib`'s in whole per cent, and 0 for an empty line. With
+    python-Levenshtein, which LongBench does not require, fuzzywuzzy computes another ratio.
     """
     lines = answer.lstrip("\n").split("\n")
     line = next((line for line in lines if not any(mark in line for mark in ("`", "#", "//"))), "")
@@ -57,8 +57,8 @@ def edit_similarity(answer: str, answers: Sequence[str]) -> float:
 def classification(answer: str, answers: Sequence[str], classes: Sequence[str]) -> float:
     """One over the number of classes that the answer names, if the right one is among them: `classification_score`.
 
-    A class whose name is part of the right one's does not count; but LongBench takes it out of the list that it walks
-    along, and so passes over the one after it, which then counts in any case.
+    A class whose name is part of the right one's does not count. LongBench removes it from the list that it iterates
+    over and so skips the next class, which then always counts; this function does the same.
     """
     return max(_named(answer, one, classes) for one in answers)
 
@@ -93,8 +93,9 @@ def _overlap(given: list[str], right: list[str]) -> float:
 def _rouge_l(answer: str, right: str) -> float:
     """F of ROUGE-L for summaries (Lin 2004, section 3.2), as the package `rouge` 1.0.1 computes it.
 
-    Full stops end sentences, and a word counts once. Where the package gives up, LongBench scores 0: so does this for
-    an empty text, but not for a sentence of some 1,000 words, where the package meets Python's limit of recursion.
+    Full stops end sentences, and a word counts once. Where the package raises an error, LongBench scores 0. So does
+    this function for an empty text, but not for a sentence of about 1,000 words, on which the package exceeds Python's
+    recursion limit.
     """
     given, expected = _sentences(answer), _sentences(right)
     if not given or not expected:
@@ -105,7 +106,7 @@ def _rouge_l(answer: str, right: str) -> float:
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """Words of each sentence; one of spaces has one word, the empty one."""
+    """Words of each sentence; a sentence of spaces has one word, the empty one."""
     return [" ".join(sentence.split()).split(" ") for sentence in text.split(".") if sentence]
 
 

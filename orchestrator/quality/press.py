@@ -1,6 +1,6 @@
-"""Presses of NVIDIA's kvpress, or of anyone who writes them, on the same prompts and tasks as our policies.
+"""Presses, of NVIDIA's kvpress or written by the user, on the same prompts and tasks as our policies.
 
-A press hooks into a transformers model, so the model is built once more there, from the same weights.
+A press hooks into a transformers model, so a transformers model is built from the same weights.
 """
 
 import ast
@@ -20,18 +20,18 @@ _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"
 
 
 class PressedModel:
-    """A Llama-type model in transformers, float32, whose prompts a press compresses.
+    """A Llama-type model in transformers, float32, for presses.
 
     Args:
-        model: a model source.
+        model: A model source.
         device: `cpu` or `cuda`.
 
     Raises:
-        ModelError: the model cannot be loaded, or is not of the Llama type.
+        ModelError: The model cannot be loaded, or is not of the Llama type.
     """
 
     def __init__(self, model: str, device: str = "cpu") -> None:
-        from transformers import LlamaConfig, LlamaForCausalLM  # takes seconds, and only presses need it
+        from transformers import LlamaConfig, LlamaForCausalLM  # a slow import that only presses need
 
         spec, weights = load_spec(model), load_weights(model)
         if spec.family != "llama":
@@ -64,7 +64,7 @@ class PressedModel:
 
     @torch.no_grad()
     def compress(self, tokens: Sequence[int], press: Any) -> "PressedCache":
-        """Reads a prompt under a press."""
+        """Runs a prompt under a press."""
         from transformers import DynamicCache
 
         cache = DynamicCache()
@@ -74,7 +74,7 @@ class PressedModel:
 
     @torch.no_grad()
     def step(self, pressed: "PressedCache", token: int) -> Tensor:
-        """Decodes one token through a compressed cache: logits of the next, [vocab]."""
+        """Decodes one token through a compressed cache; returns the logits of the next, [vocab]."""
         logits = self._run([token], pressed.inner, pressed.position)
         pressed.position += 1
         return logits
@@ -85,14 +85,14 @@ class PressedModel:
             input_ids=torch.tensor([list(tokens)], device=self._device),
             past_key_values=cache,
             position_ids=places[None],
-            cache_position=places,  # what transformers does not hand on by itself any more, and presses look at
+            cache_position=places,  # presses read it, and recent versions of transformers do not pass it on
             logits_to_keep=1,
         )
         return found.logits[0, -1].double()  # type: ignore[no-any-return]
 
 
 class PressedCache:
-    """A cache that a press made, and the position of the next token."""
+    """A cache compressed by a press, and the position of the next token."""
 
     def __init__(self, inner: Any, position: int) -> None:
         self.inner, self.position = inner, position
@@ -101,10 +101,10 @@ class PressedCache:
 def make_press(text: str) -> Any:
     """Builds a press from `module:Class(value, key=value, ...)`.
 
-    Values are Python literals, calls of the same module, such as the press that another one wraps, or lists of both.
+    Values are Python literals, calls of the same module (such as a press that another one wraps), or lists of both.
 
     Raises:
-        PromptError: the text is of another form, or names no such class.
+        PromptError: The text is of another form, or names no such class.
     """
     module, _, call = text.partition(":")
     try:
@@ -127,11 +127,11 @@ _FORM = (
 
 
 def _value(node: ast.expr, module: ModuleType) -> Any:
-    """What an expression stands for.
+    """Evaluates an expression of the form in `_FORM`.
 
     Raises:
-        ValueError: it is none of `_FORM`.
-        TypeError: the name is not that of a class, or takes other parameters.
+        ValueError: The expression has another form.
+        TypeError: The name is not that of a class, or the class takes other parameters.
     """
     match node:
         case ast.Call(func=ast.Name(id=name)):

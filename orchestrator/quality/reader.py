@@ -1,4 +1,4 @@
-"""A model on the plain engine that reads a prompt once and compresses it by many policies."""
+"""A model on the plain engine: a prompt is run once and compressed by many policies."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from parties.engines.base import Engine
 
 Step = Callable[[int], Tensor]
-"""Decodes a token through a cache: logits of the next, [vocab]."""
+"""Decodes a token through a cache; returns the logits of the next, [vocab]."""
 
-_CHUNK = 512  # rows of attention that are computed at once
+_CHUNK = 512  # rows of attention computed at once
 
 
 @dataclass(frozen=True)
-class _Watch(Policy):
-    """Keeps everything, and what every policy may want to see of the prompt."""
+class _Recorder(Policy):
+    """Keeps every token, and records everything about the prompt that policies read."""
 
-    name: ClassVar[str] = "watch"
+    name: ClassVar[str] = "recorder"
     keeps: ClassVar[str] = "every token"
     source: ClassVar[str] = "-"
 
@@ -42,18 +42,18 @@ class _Watch(Policy):
 
     @property
     def chunk(self) -> int:
-        """Attention of the whole prompt at once would not fit a small machine."""
+        """Chunk size; attention over the whole prompt at once needs too much memory for a small machine."""
         return _CHUNK
 
     def on_projection(self, engine: "Engine", cache: Cache, layer: int, normal: Any, qkv: Any) -> Program[None]:  # noqa: ARG002
-        """Notes a chunk."""
+        """Records a chunk."""
         self.normal.setdefault(layer, []).append(normal)
         self.qkv.setdefault(layer, []).append(qkv)
         return
         yield
 
     def after_prefill(self, engine: "Engine", cache: Cache, layer: int, q: Any) -> Program[None]:  # noqa: ARG002
-        """Notes the queries."""
+        """Records the queries."""
         self.queries.append(q)
         return
         yield
@@ -61,14 +61,14 @@ class _Watch(Policy):
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt that was read with the full cache, and what each layer computed for it.
+    """A prompt that was run with the full cache, and the tensors that each layer computed for it.
 
     Attributes:
-        tokens: the prompt.
-        cache: the full cache.
-        normal: of each layer, the normalised input, [n, hidden].
-        qkv: of each layer, queries, keys and values side by side before positions.
-        queries: of each layer, queries with position, [heads, n, head_dim].
+        tokens: The prompt.
+        cache: The full cache.
+        normal: Normalised input of each layer, [n, hidden].
+        qkv: Queries, keys and values of each layer, concatenated, before positions.
+        queries: Queries of each layer with position, [heads, n, head_dim].
     """
 
     tokens: tuple[int, ...]
@@ -79,22 +79,22 @@ class Prefix:
 
 
 class Reader:
-    """One model, float32.
+    """A model, float32.
 
     Attributes:
-        spec: the model's facts.
-        tokenizer: its tokenizer.
+        spec: The specification of the model.
+        tokenizer: The tokenizer of the model.
     """
 
     def __init__(self, model: str, device: str = "cpu") -> None:
         """Loads the model.
 
         Args:
-            model: a model source.
+            model: A model source.
             device: `cpu` or `cuda`.
 
         Raises:
-            ModelError: there is no such model, or it cannot be read; or no such device.
+            ModelError: The model or the device does not exist, or the model cannot be read.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise ModelError("device: there is no CUDA device; write device: cpu")
@@ -105,10 +105,10 @@ class Reader:
         self._installed: str | None = "nothing"
 
     def decoder(self, policy: Policy) -> Decoder:
-        """The model with a policy, and with the heads that it was trained for.
+        """The decoder of the model with a policy and the policy's trained heads.
 
         Raises:
-            HeadError: the policy's heads cannot be used with this model.
+            HeadError: The policy's heads cannot be used with this model.
         """
         wanted = f"{policy.trained} {getattr(policy, 'head', '')}" if policy.trained else None
         if wanted != self._installed:
@@ -119,24 +119,24 @@ class Reader:
     @torch.no_grad()
     def read(self, tokens: Sequence[int]) -> Prefix:
         """Runs a prompt with the full cache, once for all policies."""
-        watch, cache = _Watch(), Cache.empty(self.spec.n_layers)
-        decoder = self.decoder(watch)
+        recorder, cache = _Recorder(), Cache.empty(self.spec.n_layers)
+        decoder = self.decoder(recorder)
         run(decoder.prefill(run(decoder.embed(tokens, len(tokens), 0)), cache))
         layers = range(self.spec.n_layers)
         return Prefix(
             tuple(tokens),
             cache,
-            tuple(torch.cat(watch.normal[layer]) for layer in layers),
-            tuple(torch.cat(watch.qkv[layer]) for layer in layers),
-            tuple(watch.queries),
+            tuple(torch.cat(recorder.normal[layer]) for layer in layers),
+            tuple(torch.cat(recorder.qkv[layer]) for layer in layers),
+            tuple(recorder.queries),
         )
 
     @torch.no_grad()
     def compress(self, prefix: Prefix, policy: Policy) -> Cache:
-        """The cache that a policy makes of a prompt.
+        """The cache that a policy leaves after a prompt.
 
-        A policy that evicts while the prompt is being read changes what later layers see, so it reads for itself; all
-        others see what the full cache saw.
+        A policy that evicts while the prompt runs changes the input of later layers, so the prompt is run again for it.
+        All other policies use the tensors of the run with the full cache.
         """
         decoder, cache = self.decoder(policy), Cache.empty(self.spec.n_layers)
         if policy.chunk is not None:
@@ -146,7 +146,7 @@ class Reader:
         for layer, here in enumerate(cache.layers):
             run(policy.on_projection(engine, cache, layer, prefix.normal[layer], prefix.qkv[layer]))
             here.append(engine, prefix.cache.layers[layer].k, prefix.cache.layers[layer].v)
-            here.rows = (Rows(prefix.normal[layer], None),)  # a policy counts the prompt's rows, and looks at none
+            here.rows = (Rows(prefix.normal[layer], None),)  # policies read only their number
             here.queries = (prefix.queries[layer],)
             run(policy.after_chunk(engine, cache, layer, n))
             here.rows = here.queries = ()
@@ -156,7 +156,7 @@ class Reader:
 
     @torch.no_grad()
     def reference(self, prefix: Prefix, tokens: Sequence[int]) -> Tensor:
-        """Logits of the full cache after each of some tokens that follow a prompt, [n, vocab]."""
+        """Logits with the full cache after each of the tokens that follow a prompt, [n, vocab]."""
         held = [LayerCache(here.k, here.v) for here in prefix.cache.layers]
         cache = Cache(held, position=prefix.cache.position, prompt=prefix.cache.prompt)
         decoder = self.decoder(Full())
@@ -164,6 +164,6 @@ class Reader:
 
     @torch.no_grad()
     def step(self, policy: Policy, cache: Cache, token: int) -> Tensor:
-        """Decodes one token through a cache: logits of the next, [vocab]."""
+        """Decodes one token through a cache; returns the logits of the next, [vocab]."""
         decoder = self.decoder(policy)
         return run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))[0].double()  # type: ignore[no-any-return]

@@ -12,23 +12,22 @@ from orchestrator.records.jsonl import JsonLines, StoreError
 
 _RESULTS, _STUDY = "results.jsonl", "study.json"
 _SAME = ("model", "seed", "continuation")
-"""Keys that may not change between calls: results of both would be averaged."""
-
+"""Keys that may not change between calls, since results of both are averaged."""
 
 FORM = 2
-"""Raised when prompts, answers or scores change; 2 asks LongBench's sets as published, and an answer ends as a text."""
+"""Incremented when prompts, answers or scores change. 2: LongBench's published prompts; end-of-text ends an answer."""
 
 
 class Point(BaseModel):
-    """One policy or press on one sample, resolved.
+    """One policy or press on one sample, with all values resolved.
 
     Attributes:
-        task: Its name.
+        task: Name of the task.
         length: Tokens of the context.
-        question: visible, hidden, or none where nothing is asked.
-        sample: Its number.
+        question: `visible` or `hidden`; `none` for a task without questions.
+        sample: Number of the sample.
         policy: The policy; None for a press.
-        press: How the press is built.
+        press: The call that builds the press; None for a policy.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,24 +41,24 @@ class Point(BaseModel):
 
     @property
     def name(self) -> str:
-        """What the cache is compressed by."""
+        """The policy or press."""
         return str(self.policy or self.press)
 
     @property
     def id(self) -> str:
-        """The same for the same point in any run."""
+        """A hash that is the same for the same point in every run."""
         return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()[:16]
 
 
 class Result(Point):
-    """A point and its values, by the name of the measure, and the `FORM` that they were found in."""
+    """A point, its values by the name of the measure, and the `FORM` in which they were computed."""
 
     values: dict[str, float]
     form: int = 1
 
     @property
     def point(self) -> Point:
-        """What was evaluated."""
+        """The point that was evaluated."""
         return Point(**{name: getattr(self, name) for name in Point.model_fields})
 
 
@@ -67,14 +66,14 @@ class ResultStore(JsonLines[Result]):
     """Results of one study.
 
     Args:
-        folder: Of the study; made by the first writer.
+        folder: Folder of the study; the first write creates it.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, _RESULTS, Result)
 
     def begin(self, study: Study) -> None:
-        """Keeps the study next to its results; the lock must be held.
+        """Writes the study next to its results; the lock must be held.
 
         Raises:
             StoreError: The folder cannot be written, or holds results that cannot be averaged with new ones.
@@ -91,7 +90,7 @@ class ResultStore(JsonLines[Result]):
         self.write(_STUDY, study.model_dump_json(indent=2))
 
     def line_of(self, item: Result) -> str:
-        """The JSON of a result, without the way of compressing that it does not have."""
+        """The JSON of a result, without `policy` or `press`, whichever is None."""
         return item.model_dump_json(exclude_none=True)
 
     def _refuse_other(self, before: Study, now: Study) -> None:
@@ -99,7 +98,7 @@ class ResultStore(JsonLines[Result]):
         for key in _SAME:
             if getattr(before, key) != getattr(now, key):
                 raise StoreError(
-                    f"{self.folder} holds results with {key}: {json.dumps(getattr(before, key))}, the file says "
+                    f"{self.folder} holds results with {key}: {json.dumps(getattr(before, key))}, the file has "
                     f"{json.dumps(getattr(now, key))}; choose another folder"
                 )
         for task in now.tasks:

@@ -1,4 +1,4 @@
-"""Study files: which policies to evaluate, on what, as YAML, checked in full before anything starts."""
+"""Study files: YAML that names the policies and tasks to evaluate, checked completely before anything starts."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -32,7 +32,7 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class TaskChoice(BaseModel):
-    """A task by name; those that read a file name it."""
+    """A task by name, with its file if it reads one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class TaskChoice(BaseModel):
     )
 
     def __str__(self) -> str:
-        """The name; a benchmark with its file's."""
+        """The name; for a benchmark also the name of its file."""
         return self.name if self.name in (FIDELITY, *_GENERATED) else f"{self.name}:{Path(self.file or '').stem}"
 
     @field_validator("name")
@@ -60,7 +60,7 @@ class TaskChoice(BaseModel):
     @model_validator(mode="after")
     def _file_where_needed(self) -> Self:
         if (self.file is None) == (self.name in _WITH_FILE):
-            allowed = "a path" if self.file is None else "nothing: the task is generated"
+            allowed = "a path" if self.file is None else "no file, since the task is generated"
             raise Rejected(
                 Problem("file", self.file, allowed, f"write {{name: {self.name}, file: PATH}}, or the name alone")
             )
@@ -86,9 +86,9 @@ class Contender(BaseModel):
         return {"policy": choice, "budgeted": free and bool(_BY_BUDGET & set(choice.parameters))}
 
     def at(self, budget: float) -> PolicyChoice:
-        """The policy, such that about `budget` of the prompt counts in each step.
+        """The policy with parameters such that each step attends to about the share `budget` of the prompt.
 
-        What evicts once keeps that share. MPCache cuts twice, and is given the root of it both times.
+        A policy that evicts once keeps that share. MPCache selects twice, so each of its two shares is the square root.
         """
         given = self.policy.parameters
         wanted = {"compression_ratio": round(1 - budget, 6)}
@@ -100,7 +100,7 @@ class Contender(BaseModel):
 
 
 class Study(BaseModel):
-    """What to evaluate: every policy at every budget, on every task at every length."""
+    """A study: every policy at every budget, on every task at every length."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -17,7 +17,7 @@ Priced = Sequence[tuple[Line, Price]]
 
 
 def markdown(title: str, lines: Sequence[Line], priced: Priced) -> str:
-    """The whole report: for each length the frontier, then every measure."""
+    """The complete report: for each length the frontier, then every measure."""
     parts = [f"# {title}: quality and private cost of cache policies", _PREFACE]
     for length in sorted({line.length for line in lines}):
         here = [(line, price) for line, price in priced if line.length == length]
@@ -76,7 +76,7 @@ frontier, nothing else being as good and cheaper on that network."""
 
 
 def _quality(line: Line, question: str) -> Mean | None:
-    """What a policy is judged by: its accuracy or, where nothing was asked, its agreement with the full cache."""
+    """Quality of a policy: its accuracy or, for tasks without questions, its agreement with the full cache."""
     return accuracy(line, question) or next(
         (mean for (_, _, measure), mean in line.columns.items() if measure == "agreement"), None
     )

@@ -1,6 +1,7 @@
-"""Tasks that are generated to a length: RULER's needles and variable tracking (arXiv 2404.06654), LongEval's lines.
+"""Tasks generated to a length: RULER's needles and variable tracking (arXiv 2404.06654), LongEval's line retrieval.
 
-The forms are theirs, the words are ours. Each task takes a source of chance and a test whether a context still fits.
+The structure is that of the benchmarks, the wording is our own. Each task takes a random generator and a function that
+decides whether a context fits.
 """
 
 import random
@@ -26,7 +27,7 @@ def needle_single(draw: random.Random, fits: Fits) -> Sample:
 
 
 def needle_multikey(draw: random.Random, fits: Fits) -> Sample:
-    """One number among others that look alike."""
+    """One number among similar ones."""
     return _needles(draw, fits, keys=_KEYS, values=1)
 
 
@@ -36,7 +37,7 @@ def needle_multivalue(draw: random.Random, fits: Fits) -> Sample:
 
 
 def variable_tracking(draw: random.Random, fits: Fits) -> Sample:
-    """All variables that hold a value, through chains of assignments, beside chains of another value."""
+    """All variables that hold a value through a chain of assignments, among chains of another value."""
     letters = draw.sample([a + b + c for a in "ABCDE" for b in "FGHIJ" for c in "KLMNO"], _CHAINS * (_HOPS + 1))
     values = draw.sample(range(10_000, 99_999), _CHAINS)
     chains = [letters[i::_CHAINS] for i in range(_CHAINS)]

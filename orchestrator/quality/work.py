@@ -1,4 +1,4 @@
-"""Evaluating a study: each prompt is read once, and compressed by every policy that has not seen it."""
+"""Evaluates a study: each prompt is read once, and compressed by every policy that has no result for it."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
-from orchestrator.quality.answering import Sample, answer, asked
+from orchestrator.quality.answering import Sample, answer, split_sample
 from orchestrator.quality.fidelity import fidelity
 from orchestrator.quality.files import longeval, text_of
 from orchestrator.quality.longbench import longbench
@@ -22,7 +22,7 @@ _FILES = {LONGBENCH: longbench, LONGEVAL: longeval}
 
 
 def points_of(study: Study) -> list[Point]:
-    """All points of a study, those of one prompt side by side."""
+    """All points of a study; those of one prompt are adjacent."""
     ways = [{"policy": policy} for policy in study.choices()] + [{"press": press} for press in study.presses]
     return [
         Point(task=str(task), length=length, question=question, sample=sample, **way)
@@ -49,11 +49,11 @@ def by_prompt(points: Sequence[Point]) -> list[list[Point]]:
 
 
 class Bench:
-    """The model and the tasks' files.
+    """Evaluates points; holds the model and the tasks' files.
 
     Args:
-        study: What to evaluate.
-        store: Where results go, each as soon as it is there.
+        study: The study.
+        store: Receives each result as soon as it is computed.
     """
 
     def __init__(self, study: Study, store: ResultStore) -> None:
@@ -74,7 +74,7 @@ class Bench:
             yield result
 
     def prepare(self, points: Sequence[Point]) -> None:
-        """Reads the files and builds the presses, so that bad ones are refused before any work.
+        """Reads the files and builds the presses, so that bad ones are refused before any other work.
 
         Raises:
             PromptError: A file cannot be read or is too short for the samples, or a press cannot be built.
@@ -97,7 +97,7 @@ class Bench:
                 self._texts[task.file] = self._text(path)
 
     def _text(self, path: Path) -> list[int]:
-        """Tokens of a text that is long enough, without those that the tokenizer puts around it."""
+        """The tokens of a text, without those that the tokenizer adds; refuses a text that is too short."""
         study, tokens = self._study, self._reader.tokenizer.encode(text_of(path), special=False)
         needed = study.samples * self._window(max(study.lengths))
         if len(tokens) < needed:
@@ -108,11 +108,11 @@ class Bench:
         return tokens
 
     def _window(self, length: int) -> int:
-        """Tokens of a text that a sample takes: the leading token, with which each begins, is not the text's."""
+        """Tokens of the text per sample: the leading token of a sample is not part of the text."""
         return length + self._study.continuation - len(self._reader.tokenizer.leading)
 
     def _values(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
-        """What policies and presses do to one prompt."""
+        """The measures of one prompt under each policy and press."""
         return self._follow(task, points) if task.name == FIDELITY else self._ask(task, points)
 
     @cached_property
@@ -142,8 +142,8 @@ class Bench:
     def _ask(self, task: TaskChoice, points: Sequence[Point]) -> Iterator[dict[str, float]]:
         first, tokenizer = points[0], self._reader.tokenizer
         sample = self._sample(task, first)
-        most = first.length if task.name == LONGBENCH else None  # the others are made to a length, or have their own
-        cut = asked(tokenizer, sample, "hidden" if first.question == "hidden" else "visible", most)
+        max_tokens = first.length if task.name == LONGBENCH else None  # the others are generated to a length or fixed
+        cut = split_sample(tokenizer, sample, "hidden" if first.question == "hidden" else "visible", max_tokens)
         needed, positions = len(cut.before) + len(cut.after) + sample.new_tokens, self._reader.spec.max_positions
         if needed > positions:
             raise PromptError(

@@ -1,4 +1,4 @@
-"""A study's prompts, in this process or spread over several."""
+"""Evaluates the prompts of a study in this process or in several."""
 
 import multiprocessing
 import os
@@ -15,17 +15,17 @@ from orchestrator.quality.work import Bench, by_prompt, unfinished
 from parties.errors import PartyError
 
 _bench: Bench
-"""Of this worker; set once, before its first prompt."""
+"""The bench of this worker process; set once, before its first prompt."""
 
 
 def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None], jobs: int = 1) -> None:
-    """Evaluates what is left of a study.
+    """Evaluates the points of a study that have no result yet.
 
     Args:
         study: The study.
-        store: Where results go, each as soon as it is there.
-        tick: Called with each; those of a worker's prompt come together.
-        jobs: Processes that share the prompts, each with a model of its own.
+        store: Receives each result as soon as it is computed.
+        tick: Called with each result; with several jobs, once per prompt for all its results.
+        jobs: Number of worker processes, each of which loads the model.
 
     Raises:
         PartyError: The model, a file or a policy's heads cannot be used, or a worker died.
@@ -45,7 +45,8 @@ def evaluate(study: Study, store: ResultStore, tick: Callable[[Result], None], j
                     tick(result)
         except BrokenProcessPool:
             raise PartyError(
-                f"a worker of {jobs} died, of memory perhaps; what is finished is kept: run again with fewer --jobs"
+                f"one of {jobs} workers died, perhaps for lack of memory; finished results are kept: run again with "
+                "fewer --jobs"
             ) from None
         except BaseException:  # unfinished prompts are evaluated again
             for worker in multiprocessing.active_children():

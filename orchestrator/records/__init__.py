@@ -1,1 +1,1 @@
-"""What was measured: records, the store that holds them, and what a run was started with."""
+"""Records of measurements, the store that holds them, and the snapshot of a run's inputs."""

@@ -64,7 +64,7 @@ def build_record(
         finished: When it ended, UTC.
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
-        shaping_details: How it ran.
+        shaping_details: Details of that back end.
         warnings: The driver's warnings, before the parties' own.
     """
     stages = _stages({role: result.stages for role, result in results.items()})
@@ -112,7 +112,7 @@ def failed_record(
         finished: When it ended, UTC.
         experiment: Name of the experiment.
         shaping: The back end that shaped the links.
-        shaping_details: How it ran.
+        shaping_details: Details of that back end.
         warnings: The driver's warnings.
     """
     known = error if isinstance(error, CellError) else CellError.model_validate(error)

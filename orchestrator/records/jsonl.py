@@ -25,13 +25,13 @@ class JsonLines(Generic[Item]):
     """A folder whose main file holds one JSON object per line.
 
     Reading needs nothing else. Writing needs the lock, which `with store:` holds: two commands would mix two runs. A
-    copy that goes to a worker process appends under the lock of its sender; lines of several processes never mix.
+    copy in a worker process appends under the lock of its sender; lines of several processes never mix.
 
     Args:
         folder: The folder; made by the first writer.
         name: The file's name. Corrupt lines are moved to a file with the suffix `.torn`.
-        model: What each line holds.
-        wait_s: How long to wait for another writer to end.
+        model: The model of a line.
+        wait_s: Seconds to wait for another writer to end.
 
     Attributes:
         folder: The folder.

@@ -29,7 +29,7 @@ class Snapshot:
 
     Args:
         store: The run's folder; its lock must be held.
-        experiment: What is asked now.
+        experiment: The experiment as it is now.
         cells: Its cells.
         update: Whether to go on with a changed experiment, keeping the records there are.
 

@@ -20,7 +20,7 @@ class RecordStore(JsonLines[Record]):
 
     Args:
         folder: The run's folder; made by the first writer.
-        wait_s: How long to wait for another writer to end.
+        wait_s: Seconds to wait for another writer to end.
     """
 
     def __init__(self, folder: Path, wait_s: float = 0.0) -> None:

@@ -26,7 +26,7 @@ _KEPT = (
 
 
 class Timeline:
-    """Samples of one cell; when there are many, every other one goes and the pace is halved.
+    """Samples of one cell; when there are many, every other one is dropped and the sampling rate halved.
 
     A sample holds `t` (seconds since the cell began), `parties` (by role, the values of `Party.progress`),
     `stages` (the client's, or the referee's of a `plain` cell: seconds, rounds and bytes both ways) and `pairs` (bytes
@@ -39,7 +39,7 @@ class Timeline:
 
     Attributes:
         generation: Counts up when samples were dropped, so that a reader who has seen some starts again.
-        samples: In order of time.
+        samples: The samples, in order of time.
     """
 
     def __init__(self, cell: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-class NoHome(Exception):  # noqa: N818 - named for what is the matter
+class NoHome(Exception):  # noqa: N818 - named for the condition
     """No home folder is known for this user; the message names the variable to set."""
 
 
@@ -13,7 +13,7 @@ def user_folder(variable: str, below_home: str) -> Path:
 
     Args:
         variable: Environment variable that names XDG's folder.
-        below_home: Where XDG's folder is if the variable is not set, relative to the home folder.
+        below_home: XDG's folder if the variable is not set, relative to the home folder.
 
     Raises:
         NoHome: Neither the variable nor HOME is set, and the user id has no entry with a home.

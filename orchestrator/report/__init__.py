@@ -37,7 +37,7 @@ _OFFLINE = Panel("Offline bytes", "MB per token", lambda row: row.offline_bytes 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its file's name and what it shows."""
+    """A figure with the name of its file and its caption."""
 
     name: str
     caption: str
@@ -45,7 +45,7 @@ class Picture:
 
 
 def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, Path]:
-    """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX beside them.
+    """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX.
 
     Args:
         run_dir: A folder with `records.jsonl`.
@@ -112,8 +112,8 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
         shown: The rows whose stages are shown.
     """
     private = [row for row in measured if row.private]
-    beside = [row for row in shown if row.network == shown[0].network]
-    where = f"At each series' longest prompt, network {beside[0].network}."
+    same_network = [row for row in shown if row.network == shown[0].network]
+    where = f"At each series' longest prompt, network {same_network[0].network}."
     time = Picture(
         "time",
         "Decode time per token (TPOT) on the client's clock, online and offline work together (median of the repeats, "
@@ -121,7 +121,7 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
         by_length(private or measured, [_SECONDS, _ROUNDS]),
     )
     stage_time = f"The client's time per token, by stage. {where}"
-    found = [time, Picture("stage-seconds", stage_time, breakdown(beside, "seconds"))]
+    found = [time, Picture("stage-seconds", stage_time, breakdown(same_network, "seconds"))]
     if points := _on_several_links(private):
         across = "Decode time per token (TPOT) against the measured link, at each series' longest prompt."
         found.insert(1, Picture("links", across, by_link(points, _SECONDS)))
@@ -129,7 +129,7 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
         volume = "Bytes per token, online and offline apart, with framing."
         found.insert(1, Picture("bytes", volume, by_length(private, [_ONLINE, _OFFLINE])))
         stage_bytes = f"Bytes per token, by stage, sent by all. {where}"
-        found.append(Picture("stage-bytes", stage_bytes, breakdown(beside, "bytes")))
+        found.append(Picture("stage-bytes", stage_bytes, breakdown(same_network, "bytes")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: what changed, and what the repeats allow to say about time."""
+"""Compares two runs: the changes, and a verdict on time where the repeats allow one."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """`faster` or `slower` if no repeat of one run lies among those of the other; else why nothing can be said."""
+        """`faster` or `slower` if the repeats of the two runs do not overlap; otherwise why there is no verdict."""
         if min(len(self.before.records), len(self.after.records)) < 2:
             return "one run each: no verdict"
         if self.after.high < self.before.low:
@@ -34,7 +34,7 @@ class Pair:
 
     @property
     def counts(self) -> str:
-        """What is exact: bytes and rounds, and how they differ."""
+        """The differences in bytes and rounds, which are exact."""
         amounts = {
             "online bytes": (self.before.online_bytes, self.after.online_bytes),
             "offline bytes": (self.before.offline_bytes, self.after.offline_bytes),
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two runs have in common, and what only one of them has."""
+    """The measurements that two runs have in common, and those that only one of them has."""
 
     pairs: tuple[Pair, ...]
     only_before: tuple[Row, ...]
@@ -59,7 +59,7 @@ class Comparison:
 
 
 def compare(before: Path, after: Path) -> Comparison:
-    """Matches the measured cells of two run folders by all that was asked, repeats taken together.
+    """Matches the measured cells of two run folders by all of their parameters, with repeats combined.
 
     Raises:
         StoreError: A folder holds no measured cell.
@@ -84,7 +84,7 @@ def _measured(folder: Path) -> dict[str, Row]:
 
 
 def _environment(before: Sequence[Row], after: Sequence[Row]) -> tuple[str, ...]:
-    """What differs besides the code: a reader must know before believing a verdict."""
+    """The differences other than the code, which a reader must know before relying on a verdict."""
     old, new = (
         {(name, value) for row in side for record in row.records for name, value in record.versions.items()}
         for side in (before, after)

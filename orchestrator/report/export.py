@@ -24,7 +24,7 @@ _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def csv_of(rows: Sequence[Row]) -> str:
-    """One line a row: seconds, bytes and rounds per decoded token, without units or rounding."""
+    """One line per row: seconds, bytes and rounds per decoded token, without units or rounding."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
     writer.writeheader()

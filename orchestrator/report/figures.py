@@ -47,7 +47,7 @@ class Panel:
     """One amount, drawn against the prompt's length.
 
     Attributes:
-        title: What it is, with its phase.
+        title: Name of the amount, with its phase.
         unit: Label of the vertical axis.
         amount: Its value in a row.
         ends: Its least and largest value among the repeats of a row, if they are to be drawn.
@@ -60,7 +60,7 @@ class Panel:
 
 
 def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
-    """Amounts against the prompt's length: one panel an amount and network, one line a series."""
+    """Amounts against the prompt's length: one panel per amount and network, one line per series."""
     networks = list(dict.fromkeys(row.network for row in rows))
     names = list(dict.fromkeys(row.series for row in rows))
     with mpl.rc_context(STYLE):

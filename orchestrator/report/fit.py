@@ -1,7 +1,7 @@
 """A model of a token's time, fitted over networks: T = compute + waits per round x rounds x delay + bytes / rate.
 
 Delay (one way), rate, bytes and rounds are measured; compute and the waits a round are fitted by least squares. A round
-whose messages only wait for each other counts 1; an engine that also asks a dealer for each round's material more.
+whose messages only wait for each other counts 1; one that also requests each round's randomness from a dealer, more.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from netem import LinkReading, presets
 from orchestrator.report.rows import Row
 
-_LEAST_SPREAD = 2.0  # delays this far apart, as a ratio, tell waiting from computing
+_LEAST_SPREAD = 2.0  # least ratio of delays that separates waiting from computing
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Point:
-    """One network: what was measured there, and what the model says."""
+    """One network: the measured and the fitted time."""
 
     network: str
     measured: float
@@ -66,10 +66,10 @@ def fits(measured: Sequence[Row]) -> list[Fit]:
     for row in measured:
         if row.private and (link := link_of(row)) is not None:
             groups.setdefault((row.series, row.seq_len), []).append((row, link))
-    return [_fit(*key, group) for key, group in groups.items() if _tells(group)]
+    return [_fit(*key, group) for key, group in groups.items() if _separable(group)]
 
 
-def _tells(group: Sequence[tuple[Row, Link]]) -> bool:
+def _separable(group: Sequence[tuple[Row, Link]]) -> bool:
     delays = [link.delay_s for _, link in group]
     return max(delays) >= _LEAST_SPREAD * min(delays)
 

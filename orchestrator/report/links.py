@@ -1,4 +1,4 @@
-"""What was asked of the links and what was measured on them, over all cells of a network."""
+"""Requested and measured quantities of the links, over all cells of a network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class LinkRow:
     Attributes:
         network: Name of its profile.
         src, dst: Roles.
-        cells: How many it was read for.
+        cells: Number of cells with a reading.
         asked, before, after: In words; medians with the least and the largest reading, empty if there is none.
     """
 

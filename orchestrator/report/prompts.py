@@ -1,4 +1,4 @@
-"""Prompts that client and server ran themselves: what that took, apart from decoding."""
+"""The cost of prompts that client and server ran themselves, apart from decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class PromptRow:
     """The whole prompt of one measured point; medians where it was repeated.
 
     Attributes:
-        row: the point.
-        tokens: tokens that were run: all but the last, which is the first private step.
-        seconds: wall time at the client, online and offline together.
-        online_bytes: both ways.
-        rounds: online rounds.
-        offline_bytes: all parties.
+        row: The point.
+        tokens: Tokens that were run: all but the last, which is the first private step.
+        seconds: Wall time at the client, online and offline together.
+        online_bytes: Both ways.
+        rounds: Online rounds.
+        offline_bytes: All parties.
     """
 
     row: Row

@@ -1,4 +1,4 @@
-"""From records to what the report shows: one row a measured point, repeats taken together."""
+"""The rows of the report, from the records: one row per measured point, with repeats combined."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _STAGE_ORDER = (
 
 @dataclass(frozen=True)
 class Row:
-    """One measured point. All amounts are per decoded token, and medians where it was repeated.
+    """One measured point. All amounts are per decoded token; with repeats, they are medians.
 
     Attributes:
         series: Engine and policy, for legends.
@@ -82,7 +82,7 @@ class Row:
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """One row a measured point, in the order of network, series and length; warm-ups count for nothing."""
+    """One row per measured point, in the order of network, series and length; warm-ups count for nothing."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         if record.status.measured and not record.cell.warmup:
@@ -154,7 +154,7 @@ def against_full(measured: Sequence[Row]) -> list[Ratio]:
 
 @dataclass(frozen=True)
 class Speedup:
-    """A row beside the same measurement with CrypTen, `base`: how many times less it takes."""
+    """A row compared with the same measurement with CrypTen, `base`: the factors by which it costs less."""
 
     row: Row
     base: Row
@@ -164,7 +164,7 @@ class Speedup:
 
 
 def against_crypten(measured: Sequence[Row]) -> list[Speedup]:
-    """Every private row beside each row of `crypten` that it may be compared with; stock randomness is a base only."""
+    """Every private row with each row of `crypten` to compare it with; stock randomness is a base only."""
     bases = [row for row in measured if row.first.cell.engine.name == "crypten"]
     others = [row for row in measured if row.private and row.first.cell.engine.randomness != "stock"]
     return [

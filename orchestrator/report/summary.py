@@ -1,4 +1,4 @@
-"""The report's first screen: what ran, where, how it went, and on whose trust the numbers stand."""
+"""The report's first screen: the cells, the machine, the outcome, and the trust assumptions behind the numbers."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from parties.engines import STOCK_IS_INSECURE
 
 @dataclass(frozen=True)
 class Summary:
-    """What all records have in common, and how often each status occurs."""
+    """The values that all records have in common, and the number of records with each status."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -47,7 +47,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         trust=_unique(pair for record in records for pair in _trust(record)),
         prefill=tuple(dict.fromkeys(record.prefill for record in records)),
         leaks=_unique((record.cell.policy.name, record.leaks) for record in records if record.leaks),
-        warnings=_alike(text for record in records for text in record.warnings),
+        warnings=_grouped(text for record in records for text in record.warnings),
         versions=_versions(records),
     )
 
@@ -71,8 +71,8 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
-def _alike(warnings: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """The first of those that differ in their numbers alone, and how many they are."""
+def _grouped(warnings: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """Groups warnings that differ only in numbers: the first of each group, and the size of the group."""
     groups: dict[str, list[str]] = {}
     for text in warnings:
         groups.setdefault(_NUMBER.sub("#", text), []).append(text)

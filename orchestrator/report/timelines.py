@@ -1,4 +1,4 @@
-"""What the live page and the dashboards showed of a cell, drawn from its saved time series."""
+"""Figures of a cell's saved time series: the panels of the live page and the dashboards."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from orchestrator.records.timeline import Sample, load
 from orchestrator.report.figures import COLOURS, LINES, STYLE
 
 MOST_CELLS = 40
-"""So many cells are drawn; the series of all are in the run's folder."""
+"""Number of cells that are drawn; the series of all are in the run's folder."""
 
 _MEGABIT = 1e6 / 8  # bytes
 _MOST_POINTS = 120
@@ -44,11 +44,11 @@ def figure(samples: Sequence[Sample]) -> Figure:
         (token, stages, blocked), (links, memory, cpu) = drawing.subplots(2, 3, sharex=True)
         _lines(token, "Tokens", "decoded", [_values(samples, role, "tokens", 1) for role in ("client", "referee")])
         _areas(stages, samples)
-        waits = [_rate(samples, role, partial(_said, role=role, key="blocked_seconds")) for role in _ROLES[:3]]
+        waits = [_rate(samples, role, partial(_reading, role=role, key="blocked_seconds")) for role in _ROLES[:3]]
         _lines(blocked, "Blocked, waiting for a peer", "share of time", waits)
         _lines(links, "Sent", "Mbit/s", _pairs(samples))
         _lines(memory, "Resident memory", "MB", [_values(samples, role, "rss_bytes", 1e6) for role in _ROLES])
-        cores = [_rate(samples, role, partial(_said, role=role, key="cpu_seconds")) for role in _ROLES]
+        cores = [_rate(samples, role, partial(_reading, role=role, key="cpu_seconds")) for role in _ROLES]
         _lines(cpu, "CPU", "busy cores", cores)
         for axes in (links, memory, cpu):
             axes.set_xlabel("seconds since the cell began")
@@ -59,7 +59,7 @@ def _thinned(samples: Sequence[Sample]) -> list[Sample]:
     return list(samples[:: 1 + len(samples) // _MOST_POINTS])
 
 
-def _said(sample: Sample, role: str, key: str) -> float | None:
+def _reading(sample: Sample, role: str, key: str) -> float | None:
     value: float | None = sample["parties"].get(role, {}).get(key)
     return value
 
@@ -75,12 +75,12 @@ def _spent(sample: Sample, names: Sequence[str]) -> float:
 
 
 def _values(samples: Sequence[Sample], role: str, key: str, unit: float) -> Line:
-    points = [(s["t"], _said(s, role, key)) for s in samples]
+    points = [(s["t"], _reading(s, role, key)) for s in samples]
     return role, [(t, None if value is None else value / unit) for t, value in points]
 
 
 def _rate(samples: Sequence[Sample], name: str, of: Callable[[Sample], float | None], unit: float = 1.0) -> Line:
-    """How fast an amount grew before each sample; None where a party was silent."""
+    """Rate of growth of an amount before each sample; None where a party sent no progress."""
     points: list[tuple[float, float | None]] = []
     for before, now in pairwise(samples):
         first, last = of(before), of(now)

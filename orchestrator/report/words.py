@@ -39,7 +39,7 @@ def times(value: float | None) -> str:
 
 
 def markdown(value: object) -> str:
-    """Text that stands for itself in a Markdown table."""
+    """Text escaped for a Markdown table."""
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", text)

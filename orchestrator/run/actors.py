@@ -169,7 +169,7 @@ def _status(error: Exception) -> str:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether the host or the GPU had no memory left; torch says so of the host by a plain RuntimeError."""
+    """Whether the host or the GPU had no memory left; for the host, torch raises a plain RuntimeError."""
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -5,7 +5,7 @@ import time
 
 
 class Interrupted(Exception):  # noqa: N818 - an event of the user, not an error
-    """The user asked to stop."""
+    """The user has requested a stop."""
 
 
 class Overdue(Exception):  # noqa: N818 - TimeoutError is taken
@@ -17,7 +17,7 @@ class Deadline:
 
     Args:
         seconds: Time from now until `check` raises `Overdue`.
-        stop: Set when the user wants to stop; `check` then raises `Interrupted`.
+        stop: Set when the user requests a stop; `check` then raises `Interrupted`.
     """
 
     def __init__(self, seconds: float, stop: threading.Event) -> None:

@@ -15,11 +15,11 @@ Progress = Mapping[str, PartyProgress | None]
 
 @dataclass(eq=False)
 class CellFailure(Exception):  # noqa: N818 - a cell fails; the errors are its parties'
-    """What ended a cell early.
+    """The cause of a cell's early end.
 
     Attributes:
         status: One of the record's statuses.
-        message: What happened and what to do.
+        message: The event and the fix.
         role: The party at fault, or empty when it was none of them.
         stage: The last stage that the party reported.
         sent_bytes: Bytes it had sent by then, all links together.
@@ -75,7 +75,7 @@ def lost(role: str, error: Exception, progress: PartyProgress | None, oom: str =
         status, what = "party_died", f"is gone: {_reason(error)}"
     else:
         status, what = "party_died", f"could not be asked: {type(error).__name__}"
-    return blamed(role, progress, status=status, message=f"{role} {what}")
+    return failure_of(role, progress, status=status, message=f"{role} {what}")
 
 
 def root_cause(failures: Sequence[CellFailure], progress: Progress) -> CellFailure:
@@ -94,12 +94,12 @@ def root_cause(failures: Sequence[CellFailure], progress: Progress) -> CellFailu
     speakers = {failure.role for failure in failures}
     for failure in failures:
         if failure.peer is not None and failure.peer not in speakers:
-            message = f"{failure.role} says: {failure.message}"
-            return blamed(failure.peer, progress.get(failure.peer), status=failure.status, message=message)
+            message = f"{failure.role} reports: {failure.message}"
+            return failure_of(failure.peer, progress.get(failure.peer), status=failure.status, message=message)
     return failures[0]
 
 
-def blamed(role: str, progress: PartyProgress | None, *, status: str, message: str) -> CellFailure:
+def failure_of(role: str, progress: PartyProgress | None, *, status: str, message: str) -> CellFailure:
     """A failure of a party, with stage and bytes of its last progress; of nobody if `role` is empty."""
     return CellFailure(
         status=status,

@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
-from orchestrator.run.failures import CellFailure, Progress, blamed, lost, reported, root_cause
+from orchestrator.run.failures import CellFailure, Progress, failure_of, lost, reported, root_cause
 from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
@@ -32,7 +32,7 @@ POLL_S = 0.33
 # How long to listen for the cause once a party has reported a symptom (its peer is gone).
 _GRACE_S = 3.0
 _STACKS_S = 5.0
-_SILENT_S = 5.0  # a party at work reports its progress three times a second
+_SILENT_S = 5.0  # a party at work reports its progress three times per second
 _CLOSE_S = 5.0
 _OOM_S = 5.0
 _EXIT_S = 10.0  # Ray ends a stopped process after 5 s
@@ -87,14 +87,14 @@ class PartyGroup:
             party_class: See `PartyActor`.
 
         Raises:
-            CellFailure: If a party could not start or connect.
-            Interrupted: If the user wants to stop.
-            Overdue: If it takes too long.
+            CellFailure: A party could not start or connect.
+            Interrupted: The user has requested a stop.
+            Overdue: The deadline has passed.
         """
         remote = ray.remote(PartyActor)
         actors = {
             role: remote.options(**placement.options(role), max_concurrency=4, max_restarts=0).remote(
-                role, placement.parties_beside(role), party_class
+                role, placement.parties_on_node(role), party_class
             )
             for role in ROLES
         }
@@ -112,15 +112,15 @@ class PartyGroup:
         Args:
             job: `parties.roles.job.Job` as a dictionary.
             deadline: Bounds the run.
-            watch: Called about three times a second with the progress of all roles.
+            watch: Called about three times per second with the progress of all roles.
 
         Returns:
             The result of each role.
 
         Raises:
-            CellFailure: Of the party at fault. The others may still be running: `kill` the group.
-            Interrupted: If the user wants to stop.
-            Overdue: If it takes too long.
+            CellFailure: The failure of the party at fault. The others may still be running: `kill` the group.
+            Interrupted: The user has requested a stop.
+            Overdue: The deadline has passed.
         """
 
         def observe(progress: Progress) -> None:
@@ -139,7 +139,7 @@ class PartyGroup:
         """The failure of a cell that took too long; a party that alone no longer reports its progress is at fault."""
         silent = self._reports.silent(_SILENT_S)
         role = silent[0] if len(silent) == 1 else ""
-        return blamed(role, self._reports.seen(role) if role else None, status="timeout", message=message)
+        return failure_of(role, self._reports.seen(role) if role else None, status="timeout", message=message)
 
     def stacks(self) -> str:
         """Stacks of all threads of all parties, as far as they answer within a few seconds."""

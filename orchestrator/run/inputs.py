@@ -1,6 +1,6 @@
-"""What cells read, looked at on this machine before the first of them: weights, tokenizer, prompt, heads.
+"""Checks the files of cells on this machine before the first cell: weights, tokenizer, prompt, heads.
 
-The parties read the same on their own hosts. On a cluster, what is not found here is left to them.
+The parties read the same files on their own hosts. On a cluster, files that are missing here are left to the parties.
 """
 
 from collections.abc import Iterator, Sequence

@@ -29,8 +29,8 @@ class Links:
     """Links under a network, between the data addresses that the parties bound.
 
     Attributes:
-        backend: What shapes them: `none`, `proxy`, `tc` or `relay`.
-        details: How it runs, for the record.
+        backend: The back end that shapes them: `none`, `proxy`, `tc` or `relay`.
+        details: Details of the back end, for the record.
         dial: Address by the role that dials and the role that is dialled; the referee's links are left as they are.
     """
 
@@ -55,16 +55,16 @@ class Links:
             A reading of each pair; without those of which nothing is asked and that could not be measured.
 
         Raises:
-            CellFailure: A link of which something is asked could not be measured.
+            CellFailure: A link with requested values could not be measured.
         """
-        with _told(Status.SHAPING_FAILED):
+        with _as_cell_failure(Status.SHAPING_FAILED):
             return self._shaped.measure(
                 seconds=0.5 if self._shaped.profile.shaped else 0.1,
                 watch=lambda pair: watch(f"measuring the link {pair[0]}>{pair[1]}"),
             )
 
     def deviations(self, measured: Readings) -> tuple[str, ...]:
-        """What is not as asked for, in words; empty if all is within the tolerance."""
+        """The deviations from the requested values, in words; empty if all are within the tolerance."""
         return self._shaped.deviations(measured)
 
     def readings(self, before: Readings | None, after: Readings | None) -> tuple[LinkReading, ...]:
@@ -72,8 +72,8 @@ class Links:
         return self._shaped.readings(before, after)
 
 
-class Survey:
-    """What one cell's links were measured to be, as far as it came.
+class LinkMeasurements:
+    """The measurements of one cell's links so far.
 
     Args:
         links: The links; None until there are any.
@@ -111,22 +111,22 @@ class Survey:
 
     @property
     def backend(self) -> str:
-        """What shaped the links."""
+        """The back end that shaped the links."""
         return "none" if self._links is None else self._links.backend
 
     @property
     def details(self) -> Mapping[str, str | float]:
-        """How it ran."""
+        """Details of the back end."""
         return {} if self._links is None else self._links.details
 
     @property
     def readings(self) -> tuple[LinkReading, ...]:
-        """What the cell's record says of its links."""
+        """The readings for the cell's record."""
         return () if self._links is None else self._links.readings(self._taken.get("before"), self._taken.get("after"))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Which links could not be measured, in words; the cell ran all the same, since nothing is asked of them."""
+        """The links that could not be measured, in words; the cell ran anyway, since nothing is requested of them."""
         return tuple(
             f"the link {link.src}>{link.dst} could not be measured {when} the cell; nothing is asked of it"
             for when, measured in self._taken.items()
@@ -142,10 +142,10 @@ def links_between(
     """Shape the links between the protocol's parties for as long as the block lasts.
 
     Args:
-        network: What the links should be like.
+        network: The requested values of the links.
         shaping: The back end to use, or `auto`.
         bound: Data address of each role.
-        placement: Where the parties are.
+        placement: The placement of the parties.
 
     Raises:
         CellFailure: They could not be shaped; what had been applied was taken back.
@@ -155,7 +155,7 @@ def links_between(
     backend = shaping if profile.shaped else "none"
     with (
         _reached(placement) as site,
-        _told(Status.SHAPING_FAILED),
+        _as_cell_failure(Status.SHAPING_FAILED),
         shape(profile, endpoints, backend=backend, site=site, ttl_s=_LEASE_S) as shaped,
     ):
         yield Links(shaped, bound)
@@ -165,10 +165,10 @@ def shaper(network: ResolvedNetwork, shaping: str, hosts: Mapping[str, str], pla
     """The back end that would make the links so; nothing is changed.
 
     Args:
-        network: What the links should be like.
+        network: The requested values of the links.
         shaping: The back end to use, or `auto`.
         hosts: Data address of each role, without its port.
-        placement: Where the parties are.
+        placement: The placement of the parties.
 
     Raises:
         BackendUnavailable: There is none; its `reasons` say why.
@@ -191,8 +191,8 @@ def _reached(placement: Placement) -> Iterator[Site]:
 
 
 @contextmanager
-def _told(status: Status) -> Iterator[None]:
-    """Errors of netem as failures of the cell."""
+def _as_cell_failure(status: Status) -> Iterator[None]:
+    """Raises errors of netem as failures of the cell."""
     try:
         yield
     except NetemError as error:

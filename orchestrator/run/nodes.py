@@ -14,8 +14,8 @@ def on_node(node: str, timeout_s: float, function: Callable[..., Answer], *given
 
     Args:
         node: The node's id in Ray.
-        timeout_s: How long to wait for the answer, in seconds.
-        function: What to call there.
+        timeout_s: Seconds to wait for the result.
+        function: The function to call there.
         given: Its arguments.
 
     Raises:

@@ -59,9 +59,9 @@ class Budget:
     """Limits of one call of the command.
 
     Attributes:
-        cells: How many cells may run.
-        seconds: How long all of them may take.
-        sent_bytes: How much the parties may send in phases online and offline.
+        cells: Limit on the number of cells.
+        seconds: Limit on the time of all cells.
+        sent_bytes: Limit on the bytes that the parties send in the phases online and offline.
     """
 
     cells: int | None = None

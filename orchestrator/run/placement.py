@@ -22,7 +22,7 @@ Bundle = dict[str, float]
 
 
 class PlacementError(Exception):
-    """The cluster lacks what the parties need; the message says what, and what to do about it."""
+    """The cluster lacks resources that the parties need; the message names them and the fix."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Placement:
     Attributes:
         strategy: `STRICT_SPREAD` (one node a protocol role) or `PACK`.
         nodes: Node id of each role.
-        hosts: Address of each role's node, as Ray knows it.
+        hosts: Address of each role's node, as Ray reports it.
         gpus: GPUs of each role, possibly a fraction of one; 0 where it has none.
     """
 
@@ -42,7 +42,7 @@ class Placement:
     gpus: dict[str, float]
     slots: dict[str, tuple[PlacementGroup, int]]
 
-    def parties_beside(self, role: str) -> int:
+    def parties_on_node(self, role: str) -> int:
         """How many parties share the node of `role`, itself included."""
         return sum(node == self.nodes[role] for node in self.nodes.values())
 
@@ -65,7 +65,7 @@ def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = l
     """Reserve a slot for every role.
 
     The protocol's roles get a node each where the cluster has that many nodes, and share as few as possible otherwise.
-    The referee is not a party of the protocol: it goes wherever there is room. A role is bound to the nodes that offer
+    The referee is not a party of the protocol: it runs wherever there is room. A role is bound to the nodes that offer
     a custom resource of its name, where some node does.
 
     Args:

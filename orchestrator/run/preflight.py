@@ -20,7 +20,7 @@ def require_memory(weights: int, placement: Placement, deadline: Deadline) -> No
 
     Args:
         weights: Number of the model's parameters.
-        placement: Which party sits where.
+        placement: The placement of the parties.
         deadline: Asked before each node.
 
     Raises:
@@ -40,7 +40,7 @@ def require_memory(weights: int, placement: Placement, deadline: Deadline) -> No
 
 
 def needed_bytes(weights: int, parties: int) -> int:
-    """What some parties on one node need at least, each with a share of every weight, in bytes."""
+    """The least memory of several parties on one node, each with a share of every weight, in bytes."""
     return weights * BYTES_A_WEIGHT * parties + SLACK_BYTES
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ClusterError(Exception):
-    """There is no Ray to run on; the message says where it was looked for."""
+    """There is no Ray to run on; the message names the places that were searched."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _set(variables: dict[str, str | None]) -> None:
 
 
 def _found(origin: str) -> Cluster:
-    """The cluster that Ray's `auto` means, reported before anything runs there: nobody wrote its address."""
+    """The cluster that Ray's `auto` finds, reported before anything runs there, since the user did not name it."""
     try:
         address = services.get_ray_address_from_environment("auto", None)
     except ConnectionError:
@@ -139,7 +139,7 @@ def _found(origin: str) -> Cluster:
 
 
 def token_advice() -> str:
-    """What to do where a cluster requires a token and this process shows none, or another one."""
+    """The fix if a cluster requires a token and this process has none or a wrong one."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         where = "and RAY_AUTH_TOKEN_PATH=FILE, unless the token is in ~/.ray/auth_token"
         return f"it requires a token: export RAY_AUTH_MODE=token ({where})"

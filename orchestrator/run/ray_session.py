@@ -126,7 +126,7 @@ def _settings(folder: Path) -> dict[str, str | None]:
 
 
 def _import_folders() -> list[str]:
-    """Where this program imports from, so that its Ray workers import the same code."""
+    """The import path of this program, so that its Ray workers import the same code."""
     return [str(Path(folder).resolve()) for folder in sys.path if Path(folder).is_dir()]
 
 

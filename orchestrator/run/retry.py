@@ -1,4 +1,4 @@
-"""What happens to cells that failed before."""
+"""The treatment of cells with a failed record."""
 
 from enum import StrEnum
 

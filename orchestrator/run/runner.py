@@ -17,7 +17,7 @@ from orchestrator.run.actors import PARTY_CLASS
 from orchestrator.run.deadline import Deadline, Interrupted, Overdue
 from orchestrator.run.failures import CellFailure, Progress
 from orchestrator.run.group import PartyGroup, Results
-from orchestrator.run.links import Survey
+from orchestrator.run.links import LinkMeasurements
 from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
 from orchestrator.run.preflight import require_memory
 from orchestrator.run.stopwatch import Stopwatch
@@ -46,7 +46,7 @@ class Runner:
         experiment: Name of the experiment.
         folder: The run's folder; stacks of hung parties go below it.
         targets: Receives the exporters of each new group of parties.
-        stop: Set when the user wants to stop.
+        stop: Set when the user requests a stop.
         show_text: Whether the client hands out the decoded text.
         party_class: Import path `module:Class` of what the actors wrap.
         links_seen: Called with the links of a cell, as requested and as measured.
@@ -72,7 +72,7 @@ class Runner:
         self._links_seen = links_seen
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
-        self._survey = Survey()
+        self._measurements = LinkMeasurements()
         self._refused: dict[str, CellFailure] = {}
 
     def run(
@@ -82,12 +82,12 @@ class Runner:
 
         Args:
             cell: The cell.
-            watch: Called about three times a second with the progress of all roles.
+            watch: Called about three times per second with the progress of all roles.
             note: Called with the driver's own steps, in words.
         """
         stopwatch = Stopwatch()
         deadline = Deadline(cell.cell_timeout_s, self._stop)
-        self._survey = Survey()
+        self._measurements = LinkMeasurements()
         if (known := self._refused.get(numbers_of(cell))) is not None:
             return Outcome(failed_record(cell, known.fields, (), *stopwatch.read(), **self._noted))
         try:
@@ -102,9 +102,9 @@ class Runner:
             if failure.status == Status.OUT_OF_RANGE:
                 seen = f"{failure.message}; seen in cell {cell.id}, which computes the same numbers"
                 self._refused[numbers_of(cell)] = replace(failure, message=seen)
-            record = failed_record(cell, failure.fields, self._survey.readings, *stopwatch.read(), **self._noted)
+            record = failed_record(cell, failure.fields, self._measurements.readings, *stopwatch.read(), **self._noted)
             return Outcome(record)
-        record = build_record(cell, answers, self._survey.readings, *stopwatch.read(), **self._noted)
+        record = build_record(cell, answers, self._measurements.readings, *stopwatch.read(), **self._noted)
         return Outcome(record, answers["client"].text if self._show_text else None)
 
     def __enter__(self) -> Self:
@@ -128,20 +128,20 @@ class Runner:
             note(what)
 
         group = self._group_for(cell, deadline)
-        self._survey = Survey(group.links, measuring)
-        self._survey.before()
-        self._links_seen(self._survey.readings)
+        self._measurements = LinkMeasurements(group.links, measuring)
+        self._measurements.before()
+        self._links_seen(self._measurements.readings)
         answers = group.run(job_of(cell, show_text=self._show_text), deadline, watch)
-        self._survey.after()
-        self._links_seen(self._survey.readings)
+        self._measurements.after()
+        self._links_seen(self._measurements.readings)
         return answers
 
     @property
     def _noted(self) -> dict[str, Any]:
         """The driver's part of a record."""
-        survey = self._survey
-        noted = {"experiment": self._experiment, "warnings": survey.warnings}
-        return noted | {"shaping": survey.backend, "shaping_details": survey.details}
+        measurements = self._measurements
+        noted = {"experiment": self._experiment, "warnings": measurements.warnings}
+        return noted | {"shaping": measurements.backend, "shaping_details": measurements.details}
 
     def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
@@ -201,7 +201,7 @@ class Runner:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self._group.stacks(), encoding="utf-8")
-        except OSError as error:  # the record matters more, and says itself if the disk is full
+        except OSError as error:  # the record matters more, and a full disk is an error there, too
             return f"; stacks of all parties could not be written to {path}: {error.strerror}"
         return f"; stacks of all parties: {_STACKS}/{path.name}"
 
@@ -256,7 +256,7 @@ def weights_of(model: str) -> int:
 
 
 def gpu_roles(cell: Cell) -> tuple[str, ...]:
-    """Who computes on a GPU: nobody, the protocol's parties, or the referee, where `plain` runs."""
+    """The roles that compute on a GPU: none, the protocol's parties, or the referee, where `plain` runs."""
     if not cell.gpu:
         return ()
     return ("referee",) if cell.engine.name == "plain" else PROTOCOL_ROLES

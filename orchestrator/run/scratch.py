@@ -27,7 +27,7 @@ def scratch() -> Iterator[Path]:
     descriptor = os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        folder = draft.rename(ROOT / draft.name.removeprefix("."))  # nobody ever sees it without its lock
+        folder = draft.rename(ROOT / draft.name.removeprefix("."))  # it is never visible without its lock
         try:
             yield folder
         finally:

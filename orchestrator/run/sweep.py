@@ -18,9 +18,9 @@ from orchestrator.records.record import Record
 from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore
 from orchestrator.run.actors import PARTY_CLASS
-from orchestrator.run.alike import Alike
 from orchestrator.run.pending import NO_LIMIT, Budget, Spending, unfinished
 from orchestrator.run.ray_session import ray_session
+from orchestrator.run.repeated_failures import RepeatedFailures
 from orchestrator.run.retry import Retry
 from orchestrator.run.runner import Runner
 from orchestrator.watch.observation import observing
@@ -29,13 +29,13 @@ from orchestrator.watch.terminal import SweepProgress, Views, view
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What there is after a sweep.
+    """The outcome of a sweep.
 
     Attributes:
         records: The latest record of each cell that has one, in the order of the cells.
         interrupted: Whether the user stopped the sweep before its end.
-        left: Cells that a budget left for another time.
-        refusal: Which budget, in words; empty if it was none.
+        left: Cells that did not run because of a budget.
+        refusal: That budget, in words; empty if there is none.
     """
 
     records: tuple[Record, ...]
@@ -66,17 +66,17 @@ def run_sweep(
     KeyboardInterrupt at once.
 
     Args:
-        experiment: Of the cells; the folder keeps a snapshot of it.
+        experiment: The experiment of the cells; the folder keeps a snapshot of it.
         cells: The cells, in the order to run them.
         store: The run's folder; its lock must be held.
         all_cells: All cells of the experiment, where only some of them are to run.
         address: The Ray cluster to use; see `ray_session`.
         retry: Whether cells that failed run again.
-        budget: What this call may use.
+        budget: The limits of this call.
         past: Records of other runs that predictions may learn from.
-        calibration: Of this machine, for cells that no record is similar to.
+        calibration: Calibration of this machine, for cells without a similar record.
         update: Whether to go on with an experiment that was edited since the run began.
-        console: Where to show what happens; standard output by default.
+        console: Console for the progress; standard output by default.
         live: Listens where the live page is to be served, if it is.
         party_class: Import path `module:Class` of what the actors wrap; for tests.
 
@@ -107,7 +107,7 @@ def run_sweep(
             view(console or Console(), sweep) as terminal,
         ):
             shown = Views(terminal, observed.watch)
-            known, alike = [*past, *store.latest().values()], Alike()
+            known, repeated = [*past, *store.latest().values()], RepeatedFailures()
             while left and not stop.is_set():
                 expected = [predict(later, known, calibration) for later in left]
                 if refusal := spending.refusal(expected[0]):
@@ -116,10 +116,10 @@ def run_sweep(
                 sweep.begin([each.seconds for each in expected])
                 shown.begin(left[0])
                 cell = left.pop(0)
-                record, text = alike.record(cell, experiment.name), None
+                record, text = repeated.record(cell, experiment.name), None
                 if record is None:
                     record, text = runner.run(cell, shown.update, shown.note)
-                    alike.note(record)
+                    repeated.note(record)
                     spending.add(record)
                 store.append(record)
                 known.append(record)

@@ -18,7 +18,7 @@ _CHUNK = 3000  # bytes a line; a multiple of three, so that no line but the last
 
 
 class ArchiveError(Exception):
-    """The text holds no whole archive, or one that must not be unpacked; the message says why."""
+    """The text holds no complete archive, or one that must not be unpacked; the message gives the reason."""
 
 
 def packed(folder: Path) -> Iterator[str]:
@@ -51,7 +51,7 @@ def unpack(lines: Iterable[str], out: Path) -> list[Path]:
         Paths of the files.
 
     Raises:
-        ArchiveError: The archive is incomplete or damaged, or holds a member that is no file below `out`.
+        ArchiveError: The archive is incomplete or damaged, or holds a member that is not a file below `out`.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(_content(lines)), mode="r:gz") as tar:

@@ -80,17 +80,17 @@ def submit(client: "JobSubmissionClient", file: Path) -> str:
 
 
 def require(client: "JobSubmissionClient", job: str) -> None:
-    """Raises unless the cluster knows a job.
+    """Raises unless the cluster has a job.
 
     Raises:
-        JobError: It does not, or does not answer.
+        JobError: There is no such job, or the cluster does not answer.
     """
     if all(known.submission_id != job for known in client.list_jobs()):
-        raise JobError(f"--job {job}: the cluster knows no such job; `ray job list` names those that it knows")
+        raise JobError(f"--job {job}: the cluster has no such job; `ray job list` lists its jobs")
 
 
 def exit_status(client: "JobSubmissionClient", job: str) -> int:
-    """Exit status of the run that a job was; 1 if it has none of its own, as when it was stopped."""
+    """Exit status of a job's run; 1 if it has none, for example because it was stopped."""
     info = client.get_job_info(job)
     if info.status.value == "SUCCEEDED":
         return 0
@@ -122,7 +122,7 @@ def fetch(client: "JobSubmissionClient", job: str, out: Path) -> list[Path]:
 
     Raises:
         JobError: The second job failed, as when there are no results.
-        ArchiveError: What arrived is damaged.
+        ArchiveError: The received archive is damaged.
     """
     try:
         shipped = client.get_job_info(job).runtime_env

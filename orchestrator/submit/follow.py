@@ -1,4 +1,4 @@
-"""The log and the end of a job, however often the connection to its cluster is lost."""
+"""Follows the log of a job to its end, across lost connections to the cluster."""
 
 import asyncio
 import time
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 LOST = (OSError, RuntimeError, aiohttp.ClientError)
-"""What Ray's client raises when its server does not answer, or not as it should."""
+"""Errors of Ray's client if its server does not answer or gives an unexpected answer."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _SILENCE_S = 900.0
 
 
 class JobError(Exception):
-    """The job server cannot be reached, or does not do what it should; the message names the fix."""
+    """The job server cannot be reached or does not work as expected; the message names the fix."""
 
 
 class Continuation:
@@ -42,7 +42,7 @@ class Continuation:
 
 
 def follow(client: "JobSubmissionClient", job: str, write: Callable[[str], None], note: Callable[[str], None]) -> str:
-    """Write the log of a job until its end; a lost connection is made again and the log goes on where it was.
+    """Write the log of a job until its end; a lost connection is restored and the log continues where it was.
 
     Args:
         client: Client of the job's cluster.

@@ -1,4 +1,4 @@
-"""What a cluster needs of this machine to run an experiment: the code, the experiment file and its prompt files."""
+"""Collects the files that a cluster needs to run an experiment: the code, the experiment file and its prompt files."""
 
 import importlib.util
 import shutil
@@ -31,7 +31,7 @@ def ship(file: Path, folder: Path) -> None:
     turn must be installed on the cluster.
 
     Raises:
-        ConfigError: A prompt file lies outside the folder of the experiment file, or is not there.
+        ConfigError: A prompt file is outside the folder of the experiment file, or does not exist.
         JobError: Git does not list what it tracks, or all is more than a cluster takes.
     """
     for path in _code():
@@ -52,7 +52,7 @@ def ship(file: Path, folder: Path) -> None:
 
 
 def _require_size(folder: Path) -> None:
-    """Refuse what Ray would refuse, before it is sent: it comes as one archive, not compressed."""
+    """Refuse what Ray would refuse, before it is sent as one archive, not compressed."""
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     total = shipped_bytes(folder)
     if total > LIMIT_BYTES:
@@ -118,7 +118,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def _text_files(given: Any) -> set[str]:
-    """Every `text_file` of an experiment, wherever it stands."""
+    """Every `text_file` of an experiment, at any place."""
     if isinstance(given, dict):
         own = {value for key, value in given.items() if key == "text_file" and isinstance(value, str)}
         return own.union(*(_text_files(value) for value in given.values()))

@@ -1,4 +1,4 @@
-"""Training of the heads that some policies rate tokens with; the model itself stays as it is."""
+"""Trains the heads with which some policies rate tokens; the model itself is not trained."""
 
 from orchestrator.training.settings import Settings, TrainingError
 

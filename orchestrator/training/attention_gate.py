@@ -15,26 +15,26 @@ from parties.heads.format import Kind
 from parties.policies.full import Full
 
 SCORE_LIMIT = 24.0
-"""Of the gate's attention scores while it learns; private engines take up to 40."""
+"""Limit on the gate's attention scores during training; private engines allow up to 40."""
 
 
 class AttentionGateTask(Task):
     """Attention-Gate's gates.
 
-    The gates rate the context's tokens, those below the threshold of 1/2 are closed, and the model reads the answer
-    with what is left. The loss is the language model's on the answer plus `pressure` times the sum over layers of
-    |mean of the layer's gates - keep|. In the paper the bars are missing, and with them what `keep` is good for. Closed
-    and open are 0 and 1 on the way forward; gradients take the sigmoid's slope (straight through).
+    The gates rate the context's tokens; gates below the threshold of 1/2 are closed, and the model runs the answer
+    on the open tokens. The loss is the language model's on the answer plus `pressure` times the sum over layers of
+    |mean of the layer's gates - keep|. The paper omits the absolute value, without which `keep` is not a target. Closed
+    and open are 0 and 1 in the forward pass; gradients are those of the sigmoid (straight-through estimator).
 
-    A third part, ours, keeps the gate's own attention within the fixed point of private engines: what the squares of
-    its queries' and keys' lengths have over SCORE_LIMIT, so that their products stay below it.
+    A third term, which is ours, keeps the gate's own attention within the fixed-point range of private engines: the
+    excess of its queries' and keys' squared norms over SCORE_LIMIT, so that their products stay below the limit.
     """
 
     kind: ClassVar[Kind] = "attention_gate"
     objective: ClassVar[tuple[str, ...]] = ("language", "eviction", "range")
 
     def size(self, layer: int, part: str) -> float:
-        """Queries and keys of size 2 at first: a gate that attends to all alike tells no token apart."""
+        """Initial size 2 for queries and keys: a gate with uniform attention rates all tokens the same."""
         return 2 / self.backbone.gain(layer) if part == "in" else 1.0
 
     def observe(self, window: list[int]) -> Observed:
@@ -56,7 +56,7 @@ class AttentionGateTask(Task):
         }
 
     def _language(self, gates: Tensor, seen: Observed) -> Tensor:
-        """Mean negative log likelihood of the answer's tokens but the first, read through the gates."""
+        """Mean negative log-likelihood of all tokens of the answer but the first, given the open tokens."""
         backbone, answer = self.backbone, seen["answer"]
         cache = Cache.empty(backbone.spec.n_layers)
         cache.position = cache.prompt = seen["k"].shape[2]
@@ -78,9 +78,9 @@ def gate_logits(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:
 
 
 def excess(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:
-    """By how much |q|^2 / sqrt(width) and |k|^2 / sqrt(width) are over SCORE_LIMIT, means summed over layers and heads.
+    """The excess of |q|^2 / sqrt(width) and |k|^2 / sqrt(width) over SCORE_LIMIT; means, summed over layers and heads.
 
-    Where nothing is, no score q . k / sqrt(width) is over it either (Cauchy-Schwarz).
+    Where it is zero, no score q . k / sqrt(width) exceeds the limit either (Cauchy-Schwarz).
     """
     over = torch.zeros(())
     for rows in _projected(parameters, normal)[:2]:

@@ -1,4 +1,4 @@
-"""The model that heads are trained for: frozen, on the plain engine, watched from inside."""
+"""The frozen model for which heads are trained, on the plain engine, with access to the tensors of each layer."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one layer computes for a text of n tokens.
+    """The tensors that one layer computes for a text of n tokens.
 
     Attributes:
-        normal: its normalised input with the norm's gain and bias, [n, hidden].
-        qkv: queries, keys and values side by side before positions, unscaled, [n, (heads + 2 kv_heads) head_dim].
-        q: queries with position, scaled by 1/sqrt(head_dim), [heads, n, head_dim].
-        k: keys with position, [kv_heads, n, head_dim].
-        v: values, [kv_heads, n, head_dim].
+        normal: Its normalised input with the norm's gain and bias, [n, hidden].
+        qkv: Queries, keys and values, concatenated, before positions, unscaled, [n, (heads + 2 kv_heads) head_dim].
+        q: Queries with position, scaled by 1/sqrt(head_dim), [heads, n, head_dim].
+        k: Keys with position, [kv_heads, n, head_dim].
+        v: Values, [kv_heads, n, head_dim].
     """
 
     normal: Tensor
@@ -42,10 +42,10 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Watch(Policy):
-    """Keeps everything, and a record of each layer."""
+class _Recorder(Policy):
+    """Keeps every token, and records the tensors of each layer."""
 
-    name: ClassVar[str] = "watch"
+    name: ClassVar[str] = "recorder"
     keeps: ClassVar[str] = "every token"
     source: ClassVar[str] = "-"
 
@@ -53,13 +53,13 @@ class _Watch(Policy):
     queries: list[Tensor] = field(default_factory=list)
 
     def on_projection(self, engine: "Engine", cache: Cache, layer: int, normal: Any, qkv: Any) -> Program[None]:  # noqa: ARG002
-        """Notes what the layer multiplies with."""
+        """Records the layer's normalised input and its projection."""
         self.inputs.append((normal, qkv))
         return
         yield
 
     def after_prefill(self, engine: "Engine", cache: Cache, layer: int, q: Any) -> Program[None]:  # noqa: ARG002
-        """Notes the queries."""
+        """Records the queries."""
         self.queries.append(q)
         return
         yield
@@ -69,26 +69,26 @@ class Backbone:
     """A frozen model.
 
     Attributes:
-        model: its name, as it was asked for.
-        spec: its facts.
-        fingerprint: as in a file of heads.
-        tokenizer: its tokenizer.
-        engine: with the model installed, float32.
+        model: The model source, as it was given.
+        spec: The specification of the model.
+        fingerprint: Its fingerprint, as in a file of heads.
+        tokenizer: The tokenizer of the model.
+        engine: The engine with the model installed, float32.
     """
 
     def __init__(self, model: str, device: str = "cpu") -> None:
         """Loads the model.
 
         Args:
-            model: a model source.
-            device: where it computes, `cpu` or `cuda`.
+            model: A model source.
+            device: `cpu` or `cuda`.
 
         Raises:
-            ModelError: there is no such model, or it cannot be read.
-            TrainingError: there is no such device.
+            ModelError: The model does not exist or cannot be read.
+            TrainingError: The device does not exist.
         """
         if device not in GatedEngine.devices or (device == "cuda" and not torch.cuda.is_available()):
-            raise TrainingError(f"device: {device!r} is not there; use cpu, or cuda on a machine with a GPU")
+            raise TrainingError(f"device: {device!r} is not available; use cpu, or cuda on a machine with a GPU")
         self.model, self.device, self.spec = model, device, load_spec(model)
         self.tokenizer, weights = load_tokenizer(model), load_weights(model)
         self.fingerprint = fingerprint(self.spec, weights)
@@ -98,17 +98,17 @@ class Backbone:
         run(self.engine.install({}, self._folded))
 
     def install(self, head: Head) -> None:
-        """Puts heads beside the model, for the policy that uses them."""
+        """Installs heads next to the model, for the policy that uses them."""
         run(self.engine.install({}, self._folded | fold_head(head, self.spec, self._norms)))
 
     def watch(self, tokens: list[int]) -> list[Seen]:
-        """What each layer computes for a text; no gradients."""
-        watch, cache = _Watch(), Cache.empty(self.spec.n_layers)
+        """The tensors that each layer computes for a text, without gradients."""
+        recorder, cache = _Recorder(), Cache.empty(self.spec.n_layers)
         with torch.no_grad():
-            decoder = Decoder(self.engine, self.spec, watch)
+            decoder = Decoder(self.engine, self.spec, recorder)
             run(decoder.prefill(run(decoder.embed(tokens, len(tokens), 0)), cache))
             return [
-                Seen(*self._unfolded(layer, *watch.inputs[layer]), watch.queries[layer], here.k, here.v)
+                Seen(*self._unfolded(layer, *recorder.inputs[layer]), recorder.queries[layer], here.k, here.v)
                 for layer, here in enumerate(cache.layers)
             ]
 
@@ -117,7 +117,7 @@ class Backbone:
         return float(self._norms[f"layers.{layer}.attn_norm.weight"].square().mean().sqrt())
 
     def _unfolded(self, layer: int, normal: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
-        """Undoes what `parties.models.folding` does, since heads are kept for the model as published."""
+        """Reverts `parties.models.folding`, since heads are stored for the model as published."""
         gain = self._norms[f"layers.{layer}.attn_norm.weight"].to(normal.device)
         shift = self._norms.get(f"layers.{layer}.attn_norm.bias")
         moved = normal * gain if shift is None else normal * gain + shift.to(normal.device)

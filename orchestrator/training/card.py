@@ -1,4 +1,4 @@
-"""Model cards: what heads were made from, how, and how good they are."""
+"""Model cards of trained heads: their data, settings and recall."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ ROWS = 12
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished training.
+class TrainedHeads:
+    """The facts of a finished training.
 
     Attributes:
-        command: the words that started it.
-        machine: what it ran on, in words.
-        model: the name of the model.
-        fingerprint: of the model.
-        settings: all numbers.
-        texts: what was trained with.
-        held_out: what `recall` was measured on.
-        windows: how many windows of these.
-        recall: what was measured; empty without held-out text.
-        licence: of the heads.
-        size: of their file, bytes.
-        parameters: how many numbers they are.
+        command: The command that started it.
+        machine: The hardware that it ran on, in words.
+        model: The name of the model.
+        fingerprint: The fingerprint of the model.
+        settings: The settings of the training.
+        texts: The training texts.
+        held_out: The texts on which `recall` was measured.
+        windows: The number of windows of these.
+        recall: The measured recall; empty without held-out text.
+        licence: The licence of the heads.
+        size: The size of their file in bytes.
+        parameters: The number of parameters.
     """
 
     command: str
@@ -44,7 +44,7 @@ class Made:
     parameters: int
 
 
-def card(made: Made, run: Run) -> str:
+def card(made: TrainedHeads, run: Run) -> str:
     """The card, Markdown."""
     chosen, settings = made.settings, [f"{name} {value}" for name, value in made.settings.to_json().items()]
     tokens = chosen.windows * chosen.length
@@ -85,7 +85,7 @@ def _text_row(text: Text, purpose: str) -> str:
 
 
 def _losses(run: Run, settings: Settings) -> list[str]:
-    """Means over blocks, thinned out to a readable number of rows that has the last."""
+    """Means over blocks, reduced to a readable number of rows that includes the last."""
     names = list(run.history[0])
     rows = [f"| steps | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     every = -(-len(run.history) // ROWS)
@@ -96,7 +96,7 @@ def _losses(run: Run, settings: Settings) -> list[str]:
     return rows
 
 
-def _recall(made: Made) -> list[str]:
+def _recall(made: TrainedHeads) -> list[str]:
     if not made.recall:
         return ["Not measured; `--held-out FILE` measures it."]
     shares = sorted({found.share for found in made.recall}, reverse=True)

@@ -1,4 +1,4 @@
-"""An unfinished training in a file: parameters, moments of the optimiser, and what the losses were so far."""
+"""Checkpoints of a training: the parameters, the moments of the optimiser and the losses so far."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orchestrator.training.files import write_whole
+from orchestrator.training.files import write_file
 from orchestrator.training.loop import Run
 from orchestrator.training.settings import TrainingError
 
@@ -16,15 +16,15 @@ FORMAT = "mpcache-bench.training.1"
 
 
 def save_checkpoint(run: Run, identity: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Writes a checkpoint atomically.
 
     Args:
-        run: the training between two blocks.
-        identity: settings, model and texts, of which none may change.
-        path: the file.
+        run: The training between two blocks.
+        identity: Settings, model and texts, none of which may change on resumption.
+        path: The file.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: The file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.parameters.items():
@@ -33,19 +33,19 @@ def save_checkpoint(run: Run, identity: dict[str, Any], path: Path) -> None:
         tensors |= {f"{part}.{name}": tensor.contiguous().cpu() for part, tensor in parts.items()}
     state = {"step": run.step, "seconds": run.seconds, "history": run.history, "identity": identity}
     metadata = {"format": FORMAT, "told": json.dumps(state)}
-    write_whole(path, lambda fresh: save_file(tensors, fresh, metadata=metadata))
+    write_file(path, lambda fresh: save_file(tensors, fresh, metadata=metadata))
 
 
 def restore(run: Run, identity: dict[str, Any], path: Path) -> None:
-    """Puts a training to where its checkpoint was written.
+    """Restores a training from its checkpoint.
 
     Args:
-        run: the training, as it begins.
-        identity: what `save_checkpoint` was given.
-        path: the file.
+        run: The training before its first step; changed in place.
+        identity: Settings, model and texts, which must equal those of the checkpoint.
+        path: The file.
 
     Raises:
-        TrainingError: there is no checkpoint, it is damaged, or of another training; the message names the difference.
+        TrainingError: The checkpoint is missing, damaged or of another training; the message names the difference.
     """
     if not path.exists():
         raise TrainingError(f"resume: there is no checkpoint {path}; leave --resume out to begin")

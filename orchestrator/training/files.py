@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes the files of a training atomically, with errors that name the option."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,13 +11,13 @@ _READABLE = 0o644
 
 
 def check_folder(path: Path) -> None:
-    """Whether a file could be written.
+    """Checks that a file can be written.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        TrainingError: its folder takes none.
+        TrainingError: Its folder cannot be written.
     """
     try:
         path.exists()  # its name may be too long
@@ -26,15 +26,15 @@ def check_folder(path: Path) -> None:
         raise _refusal(path, error) from None
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes a file in one step: an interruption leaves the old one.
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes a file atomically: an interruption leaves the old one.
 
     Args:
-        path: the file.
-        write: writes to the path that it is given.
+        path: The file.
+        write: Writes the content to the path that it receives.
 
     Raises:
-        TrainingError: the folder takes no file.
+        TrainingError: The folder cannot be written.
     """
     try:
         with replacing(path, mode=_READABLE) as draft:

@@ -1,4 +1,4 @@
-"""The plain engine with gates on cached tokens that gradients go through."""
+"""The plain engine with differentiable gates on cached tokens."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from parties.engines.plain import PlainEngine
 
 
 class GatedEngine(PlainEngine):
-    """Attention in which each cached token counts as much as its gate is open.
+    """Attention in which a gate weights each cached token.
 
-    Gates are in a layer's state under `gates`, [kv_heads, t], 0 or 1, for the first t tokens; those that follow are
-    open. A closed gate takes a token's share of the attention away, and the others share the rest: exactly what its
-    eviction does. The gradient of a closed gate is that of opening it as far as it goes: the token's share among those
-    that are open and itself. The derivative at the closed gate has no bound where the open ones have nearly no share,
-    as where a text's first token is closed, and a few such gates would drown all others.
+    Gates are in a layer's state under `gates`, [kv_heads, t], 0 or 1, for the first t tokens; later tokens are open.
+    A closed gate removes a token's share of the attention, which the other tokens divide among them, exactly as an
+    eviction does. The gradient of a closed gate is the effect of opening it fully: the token's share among itself and
+    the open tokens. The true derivative at a closed gate is unbounded where the open tokens have almost no share, for
+    example if the first token of a text is closed, and a few such gates would dominate all others.
     """
 
     def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:

@@ -1,4 +1,4 @@
-"""Training of Locret's heads (arXiv 2410.01805, section 3.2): a regression to the largest logit that answers give."""
+"""Training of Locret's heads (arXiv 2410.01805, section 3.2): a regression to the largest logit among the answer's."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,8 +14,8 @@ from parties.heads.format import Kind
 class LocretTask(Task):
     """Locret's heads.
 
-    The score of token i of the context for key head g is to become S[g, i] = max over the answer's tokens p and the
-    query heads of g's group of q_p . k_i / sqrt(head_dim). The loss is SmoothL1(score, S) plus `smoothness` times the
+    The target for the score of context token i and key head g is S[g, i] = max over the answer's tokens p and the query
+    heads of g's group of q_p . k_i / sqrt(head_dim). The loss is SmoothL1(score, S) plus `smoothness` times the
     mean square of the differences of neighbours' scores.
     """
 

@@ -1,4 +1,4 @@
-"""The training loop: windows go through the frozen model a block at a time, and the heads learn from what was seen."""
+"""The training loop: the frozen model runs a block of windows, then the heads are trained on the block's tensors."""
 
 import math
 import time
@@ -20,11 +20,11 @@ class Run:
     """A training between two blocks.
 
     Attributes:
-        parameters: the heads' numbers.
+        parameters: The parameters of the heads.
         optimiser: AdamW on them, with the betas of Locret's paper.
-        step: steps of the optimiser done.
-        seconds: time that they and the model took.
-        history: of each block the mean of each part of the loss.
+        step: Completed steps of the optimiser.
+        seconds: Time spent in the model and the optimiser.
+        history: The mean of each part of the loss, for each block.
     """
 
     parameters: Parameters
@@ -47,17 +47,18 @@ def train(
     after_block: Callable[[Run], None],
     tick: Callable[[float], None],
 ) -> None:
-    """Trains from where `run` is to the end.
+    """Trains from the current step of `run` to the end.
 
     Args:
-        task: what is trained.
-        windows: as many as the settings say, in order.
-        run: is changed in place.
-        after_block: called after each block, before the next begins.
-        tick: called after each block with the number of steps done, seen windows counting for a part of theirs.
+        task: The heads to train.
+        windows: All windows of the training, in order.
+        run: The training; changed in place.
+        after_block: Called after each block, before the next begins.
+        tick: Called after each window and each step with the number of completed steps; the model's run of a window
+            counts as half of the window's steps.
 
     Raises:
-        TrainingError: a loss is not a finite number.
+        TrainingError: A loss is not a finite number.
     """
     settings = task.settings
     for block in range(run.step // (settings.block * settings.repeats), settings.blocks):
@@ -75,7 +76,7 @@ def train(
 def _descend(
     task: Task, run: Run, seen: Sequence[Observed], block: int, tick: Callable[[float], None]
 ) -> dict[str, float]:
-    """Trains with each window of a block `repeats` times, in random orders; the mean parts of the loss."""
+    """Trains with each window of a block `repeats` times, in random order; returns the mean parts of the loss."""
     settings, sums = task.settings, dict.fromkeys(task.objective, 0.0)
     generator = torch.Generator().manual_seed(settings.seed + block + 1)
     orders = [torch.randperm(len(seen), generator=generator).tolist() for _ in range(settings.repeats)]

@@ -1,4 +1,4 @@
-"""From texts to a file of heads with its card."""
+"""Trains heads on texts and writes them with their card."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ import torch
 
 from orchestrator.training.attention_gate import AttentionGateTask
 from orchestrator.training.backbone import Backbone
-from orchestrator.training.card import Made, card
+from orchestrator.training.card import TrainedHeads, card
 from orchestrator.training.checkpoint import restore, save_checkpoint
-from orchestrator.training.files import check_folder, write_whole
+from orchestrator.training.files import check_folder, write_file
 from orchestrator.training.locret import LocretTask
 from orchestrator.training.loop import Run, begin, train
 from orchestrator.training.recall import Recall, measure
@@ -26,17 +26,17 @@ RECALL_WINDOWS = 12
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """The inputs and outputs of a training.
 
     Attributes:
-        model: a model source.
-        texts: files to train with.
-        out: the file of heads to write; its card has the same name and ends in `.md`.
-        held_out: files to measure recall on; none measures nothing.
-        licence: of the heads, for the card.
-        command: what the user typed, for the card.
+        model: A model source.
+        texts: Training texts.
+        out: The file of heads to write; its card has the same name and ends in `.md`.
+        held_out: Held-out texts for recall; without any, recall is not measured.
+        licence: The licence of the heads, for the card.
+        command: The command line of the user, for the card.
         device: `auto`, `cpu` or `cuda`.
-        resume: whether to go on from the checkpoint next to `out`.
+        resume: Whether to resume from the checkpoint next to `out`.
     """
 
     model: str
@@ -55,20 +55,22 @@ class Request:
 
 
 Show = Callable[[str, float, float, dict[str, float]], None]
-"""Told what is being done, how much of it is done and how much there is, and the last losses."""
+"""Reports progress: receives the name of the phase, the amount done, the total, and the last losses."""
 
 
 def make_heads(request: Request, settings: Settings, show: Show) -> tuple[Run, Sequence[Recall]]:
-    """Trains heads and writes them, their card, and until then a checkpoint after each block.
+    """Trains heads, with a checkpoint after each block, and writes them and their card.
 
     Raises:
-        TrainingError: something cannot be done as asked; the message names what.
-        ModelError: the model cannot be read.
+        TrainingError: An option, a file or the training itself is invalid; the message names it.
+        ModelError: The model cannot be read.
     """
     _check_files(request)
     backbone = Backbone(request.model, pick_device(request.device))
     if settings.length > (most := backbone.spec.max_positions):
-        raise TrainingError(f"context, answer: windows of {settings.length} tokens, the model knows {most} positions")
+        raise TrainingError(
+            f"context, answer: windows of {settings.length} tokens, but the model has {most} positions; shorten them"
+        )
     texts = [read_text(path, backbone.tokenizer, settings.length) for path in request.texts]
     held_out = [read_text(path, backbone.tokenizer, settings.length) for path in request.held_out]
     _check_apart(texts, held_out)
@@ -90,26 +92,26 @@ def make_heads(request: Request, settings: Settings, show: Show) -> tuple[Run, S
         test = draw(held_out, settings.length, min(RECALL_WINDOWS, _fit(held_out, settings.length)), settings.seed)
         measured = len(test)
         recall = measure(backbone, head, test, settings.context, _counter(show, len(test)))
-    write_whole(request.out, lambda fresh: save_head(head, fresh))
+    write_file(request.out, lambda fresh: save_head(head, fresh))
     size, numbers = request.out.stat().st_size, sum(tensor.numel() for tensor in head.tensors.values())
-    made = Made(
+    made = TrainedHeads(
         request.command, machine(backbone.device), request.model, backbone.fingerprint, settings, texts, held_out,
         measured, recall, request.licence, size, numbers,
     )  # fmt: skip
-    write_whole(request.out.with_suffix(".md"), lambda fresh: _write(fresh, card(made, run)))
+    write_file(request.out.with_suffix(".md"), lambda fresh: _write(fresh, card(made, run)))
     request.checkpoint.unlink(missing_ok=True)
     return run, recall
 
 
-def pick_device(asked: str) -> str:
-    """`auto` is the GPU where there is one."""
-    if asked != "auto":
-        return asked
+def pick_device(name: str) -> str:
+    """The device: `auto` is the GPU if there is one, the CPU otherwise."""
+    if name != "auto":
+        return name
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def machine(device: str) -> str:
-    """What computes, in words."""
+    """The hardware, in words."""
     if device == "cuda":
         return f"a GPU ({torch.cuda.get_device_name()})"
     threads = torch.get_num_threads()
@@ -123,18 +125,18 @@ def _check_files(request: Request) -> None:
         raise TrainingError(f"out: {out} must end in .safetensors; checkpoint and card take its name")
     check_folder(out)
     if out.exists():
-        raise TrainingError(f"out: {out} is there already; choose another file or remove it")
+        raise TrainingError(f"out: {out} exists already; choose another file or remove it")
     if not request.texts:
-        raise TrainingError("text: there is none; name at least one file of UTF-8 text")
+        raise TrainingError("text: no file is given; name at least one file of UTF-8 text")
     if kept.exists() and not request.resume:
-        raise TrainingError(f"out: {kept} is of an unfinished training; --resume goes on, or remove it")
+        raise TrainingError(f"out: {kept} is of an unfinished training; continue it with --resume, or remove the file")
 
 
 def _check_apart(texts: Sequence[Text], held_out: Sequence[Text]) -> None:
-    """Text for the check must differ from the training text: recall on that does not generalise."""
+    """Held-out text must differ from the training text, on which recall is not informative."""
     for text in held_out:
         if text.sha256 in {trained.sha256 for trained in texts}:
-            raise TrainingError(f"held-out: {text.name} is also trained with; leave it out of one of them")
+            raise TrainingError(f"held-out: {text.name} is also a training text; leave it out of one of them")
 
 
 def _fit(texts: Sequence[Text], length: int) -> int:

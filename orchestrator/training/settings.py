@@ -1,4 +1,4 @@
-"""How heads are trained: every number of a training run, checked."""
+"""The settings of a training, with their ranges."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ RATES = {"locret": 3e-3, "attention_gate": 1e-2}
 
 
 class TrainingError(PartyError):
-    """Heads cannot be trained as asked; the message names what is wrong and what is allowed."""
+    """Heads cannot be trained with these inputs; the message names the value and the allowed range."""
 
     status: ClassVar[str] = "config_error"
 
@@ -23,22 +23,23 @@ class Settings:
     """A training run without its texts.
 
     Attributes:
-        kind: the policy whose heads are trained.
-        width: of a `locret` head's hidden layer, or of each of a gate's attention heads.
-        seed: of the first parameters, of which windows of the texts are drawn, and of their order.
-        windows: number of windows of text to train with.
-        context: tokens of a window that the heads rate.
-        answer: tokens after them, which say what should have stayed.
-        block: windows that go through the model at once before they are trained with; a checkpoint follows each block.
-        repeats: how often each window of a block is trained with.
-        learning_rate: largest of a linear warm-up over a tenth of the steps and a linear descent to nothing.
-        clip: largest norm of a gradient.
-        smoothness: weight of Locret's loss on neighbours; 0.0025 in the paper.
-        keep: share of the context that the gates are to let through.
-        pressure: weight of the gate's loss on that share.
+        kind: The policy whose heads are trained.
+        width: Width of a `locret` head's hidden layer, or of each of a gate's attention heads.
+        seed: Seed of the initial parameters, and of the choice and order of windows.
+        windows: Number of windows of text to train with.
+        context: Tokens of a window that the heads rate.
+        answer: Tokens after them, whose attention is the training signal.
+        block: Windows that the model runs before the heads are trained on them; a checkpoint follows each block.
+        repeats: Number of passes over the windows of a block.
+        learning_rate: Peak learning rate, after a linear warm-up over a tenth of the steps and before a linear decay
+            to zero.
+        clip: Largest norm of a gradient.
+        smoothness: Weight of Locret's loss on neighbouring scores; 0.0025 in the paper.
+        keep: Target share of the context that the gates pass.
+        pressure: Weight of the gate's loss on that share.
 
     Raises:
-        TrainingError: a value is impossible; the message names it.
+        TrainingError: A value is outside its range; the message names it.
     """
 
     kind: Kind
@@ -76,7 +77,7 @@ class Settings:
 
     @property
     def blocks(self) -> int:
-        """How often windows go through the model before they are trained with."""
+        """Number of blocks."""
         return math.ceil(self.windows / self.block)
 
     @property
@@ -90,10 +91,10 @@ class Settings:
 
     @classmethod
     def of(cls, kind: Kind, *, width: int | None = None, learning_rate: float | None = None, **others: Any) -> Self:
-        """Settings of a kind, with its usual width and learning rate where they are left out.
+        """Settings of a kind, with its default width and learning rate where they are None.
 
         Raises:
-            TrainingError: a value is impossible.
+            TrainingError: A value is outside its range.
         """
         _check(kind in KINDS, "kind", kind, f"one of {', '.join(KINDS)}")
         return cls(

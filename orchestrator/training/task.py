@@ -15,15 +15,15 @@ Parameters = dict[str, Tensor]
 """By the part of the name after `layers.<l>.` in a file of heads, all layers stacked."""
 
 Observed = dict[str, Tensor]
-"""What training needs of a window, all layers stacked; real numbers in half precision."""
+"""The tensors of a window that training needs, all layers stacked; real numbers in half precision."""
 
 
 class Task(ABC):
     """Heads of one kind for one model.
 
     Attributes:
-        kind: the policy that uses them.
-        objective: what the parts of the loss are called, in order.
+        kind: The policy that uses them.
+        objective: Names of the parts of the loss, in order.
     """
 
     kind: ClassVar[Kind]
@@ -34,14 +34,14 @@ class Task(ABC):
 
     @abstractmethod
     def observe(self, window: list[int]) -> Observed:
-        """Runs a window through the frozen model, and keeps what the loss needs of it."""
+        """Runs a window through the frozen model and returns the tensors that the loss needs."""
 
     @abstractmethod
     def loss(self, parameters: Mapping[str, Tensor], seen: Observed) -> dict[str, Tensor]:
-        """The parts of the loss by name; training descends their sum."""
+        """The parts of the loss by name; training minimises their sum."""
 
     def start(self) -> Parameters:
-        """Parameters to begin with: normal numbers, biases of nothing."""
+        """Initial parameters: normally distributed, with biases of zero."""
         generator = torch.Generator().manual_seed(self.settings.seed)
         stacked: dict[str, list[Tensor]] = {}
         for name, shape in self._empty().shapes(self.backbone.spec).items():
@@ -51,11 +51,11 @@ class Task(ABC):
         return {name: torch.stack(tensors).to(self.backbone.device) for name, tensors in stacked.items()}
 
     def size(self, layer: int, part: str) -> float:  # noqa: ARG002 - one size fits most heads
-        """How large a layer's products with a part are at the start, compared with its operands."""
+        """Initial size of a layer's products with a part, relative to its operands."""
         return 1.0
 
     def head(self, parameters: Mapping[str, Tensor]) -> Head:
-        """The heads as they are saved: float16, which no trained number leaves."""
+        """The heads in the format of a file: float16, whose range holds every trained number."""
         empty = self._empty()
         tensors = {
             f"layers.{layer}.{name}": tensor.detach().half().cpu()

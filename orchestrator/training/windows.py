@@ -20,10 +20,10 @@ class Text:
     """A text and the hash of the file that it was read from.
 
     Attributes:
-        name: of the file, without its folder.
-        sha256: of its bytes, hexadecimal.
-        tokens: the whole text, without the tokens that a tokenizer puts around it.
-        leading: what the tokenizer puts before a text; every window begins with it, as every prompt does.
+        name: Name of the file, without its folder.
+        sha256: Hash of its bytes, hexadecimal.
+        tokens: Tokens of the whole text, without those that the tokenizer adds.
+        leading: Tokens that the tokenizer adds before a text; every window begins with them, as every prompt does.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Text:
     leading: tuple[int, ...] = ()
 
     def windows(self, length: int) -> list[list[int]]:
-        """All windows of some length that do not overlap, the leading token counted in."""
+        """All windows of a length, without overlap; the length includes the leading tokens."""
         step = length - len(self.leading)
         return [[*self.leading, *self.tokens[i : i + step]] for i in range(0, len(self.tokens) - step + 1, step)]
 
@@ -41,12 +41,12 @@ def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
     """Reads a file of UTF-8 text.
 
     Args:
-        path: the file.
-        tokenizer: the model's.
-        length: tokens of a window, which the text has to fill at least once.
+        path: The file.
+        tokenizer: The tokenizer of the model.
+        length: Tokens of a window; the text must have at least one window.
 
     Raises:
-        TrainingError: there is no such file, it is no text, or too short.
+        TrainingError: The file does not exist, is not text, or is too short.
     """
     try:
         words = read_text_file(path)
@@ -58,23 +58,23 @@ def read_text(path: Path, tokenizer: Tokenizer, length: int) -> Text:
         raise TrainingError(f"text: {path}: {error}") from None
     if not text.windows(length):
         raise TrainingError(
-            f"text: {path} has {len(text.tokens)} tokens, a window takes {length}; give a longer text or a shorter "
+            f"text: {path} has {len(text.tokens)} tokens, a window needs {length}; give a longer text or a shorter "
             "window"
         )
     return text
 
 
 def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list[int]]:
-    """Windows that do not overlap, from each text alike as far as it goes, in random order.
+    """Draws windows without overlap in random order, the same number from each text as far as it has enough.
 
     Args:
-        texts: where from.
-        length: tokens of a window.
-        count: how many windows.
-        seed: of the draw.
+        texts: The texts.
+        length: Tokens of a window.
+        count: Number of windows.
+        seed: Seed of the draw.
 
     Raises:
-        TrainingError: the texts have fewer windows.
+        TrainingError: The texts have fewer windows.
     """
     generator = torch.Generator().manual_seed(seed)
     by_text = []
@@ -84,7 +84,7 @@ def draw(texts: Sequence[Text], length: int, count: int, seed: int) -> list[list
     found = [window for turn in zip_longest(*by_text) for window in turn if window is not None]
     if len(found) < count:
         raise TrainingError(
-            f"windows: {count} of {length} tokens are more than the texts hold, {len(found)}; ask for fewer, for "
-            "shorter ones, or give more text"
+            f"windows: {count} windows of {length} tokens, but the texts have {len(found)}; use fewer or shorter ones, "
+            "or give more text"
         )
     return [found[i] for i in torch.randperm(count, generator=generator).tolist()]

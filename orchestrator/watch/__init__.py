@@ -1,1 +1,1 @@
-"""A run as it goes: terminal, live page, Prometheus targets, pushed dashboards."""
+"""Views of a running sweep: terminal, live page, Prometheus targets, regions on the dashboards."""

@@ -1,4 +1,4 @@
-"""Observing a run: the driver's exporter, the target files and, if asked for, the live page, while it lasts."""
+"""Observes a run while it lasts: the driver's exporter, the target files and, if requested, the live page."""
 
 import contextlib
 import secrets
@@ -22,8 +22,8 @@ from parties.metering.serving import HttpServer
 
 TARGETS = "targets.json"
 _LOOPBACK = "127.0.0.1"
-_SCRAPE_S = 1.2  # a little more than a scrape takes to come round
-_WATCHED_S = 3.0  # who has scraped within this time will scrape again
+_SCRAPE_S = 1.2  # a little more than the scrape interval
+_WATCHED_S = 3.0  # a Prometheus that has scraped within this time is expected to scrape again
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Observation:
     Attributes:
         watch: Receives the events of the run.
         targets: Receives the addresses of the parties' exporters.
-        metrics: The driver's.
+        metrics: The driver's metrics.
     """
 
     watch: Watch
@@ -50,13 +50,13 @@ class Observation:
 def observing(
     name: str, folder: Path, sweep: SweepProgress, live: socket.socket | None = None
 ) -> Iterator[Observation]:
-    """Observes a run on the Ray that is connected to.
+    """Observes a run on the connected Ray.
 
     Args:
         name: Name of the experiment.
         folder: The run's folder.
-        sweep: How far the sweep is.
-        live: Listens where the live page is to be served; None for no page.
+        sweep: Progress of the sweep.
+        live: Listening socket of the live page; None for no page.
     """
     run = f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     watch = Watch(run, folder, sweep)
@@ -90,6 +90,6 @@ def _serving(listener: socket.socket, routes: Callable[[str], Route | None]) -> 
 
 
 def _own_host() -> str:
-    """Where Prometheus finds the driver: on loopback if all is on this machine, at its node's address otherwise."""
+    """The address of the driver for Prometheus: loopback if Ray has one node, the node's address otherwise."""
     alone = sum(bool(node["Alive"]) for node in ray.nodes()) == 1
     return _LOOPBACK if alone else ray.util.get_node_ip_address()

@@ -1,8 +1,8 @@
-"""From a lab to the machine that it is on: the driver's ports are opened outside and inherited.
+"""Makes a driver in a lab reachable from its machine: the driver inherits sockets that were opened outside.
 
-A socket belongs to the network that it was opened in. The lab's hosts are unreachable from outside, but the driver on
-one of them serves sockets of the machine's loopback, and passes on the metrics of the parties' exporters. The shaped
-links carry none of it.
+A socket belongs to the network in which it was opened. The lab's hosts are unreachable from outside, but the driver on
+one of them serves sockets of the machine's loopback, and relays the metrics of the parties' exporters. None of this
+traffic uses the shaped links.
 """
 
 import os
@@ -59,7 +59,7 @@ def metrics_socket() -> socket.socket | None:
 def page_listener(host: str, port: int) -> socket.socket:
     """Listens for the live page: at the inherited socket, else at host and port.
 
-    What the page shows holds no secret, but loopback keeps it to this machine.
+    The page shows no secret; on loopback only this machine can read it.
 
     Args:
         host: Address to bind.

@@ -25,7 +25,7 @@ function duration(value) {
 }
 
 const charts = {
-  token: new Chart(place("token"), { label: "Seconds a token", format: seconds }),
+  token: new Chart(place("token"), { label: "Seconds per token", format: seconds }),
   stages: new Chart(place("stages"), { label: "Share of time by stage", format: percent, stacked: true, top: 1 }),
   used: new Chart(place("used"), { label: "Used share of each link", format: percent, height: 130 }),
   memory: new Chart(place("memory"), { label: "Resident memory by party", format: bytes }),
@@ -59,7 +59,7 @@ function clock() {
   return samples.at(-1)?.parties.referee?.tokens ? "referee" : "client";
 }
 
-function secondsAToken() {
+function secondsPerToken() {
   const role = clock();
   const points = [];
   let last = samples.find((sample) => sample.parties[role]?.state === "decode");
@@ -159,8 +159,8 @@ function showProgress(news) {
     "elapsed": duration(news.elapsed),
     "expected left": duration(news.left),
     "tokens of the cell": party ? `${party.tokens}${news.now && !starting ? ` of ${news.now.new_tokens}` : ""}` : "–",
-    "last token": secondsAToken().length ? seconds(secondsAToken().at(-1)[1]) : "–",
-    "rounds a second": online === undefined || online === null ? "–" : number(online),
+    "last token": secondsPerToken().length ? seconds(secondsPerToken().at(-1)[1]) : "–",
+    "rounds per second": online === undefined || online === null ? "–" : number(online),
     "doing": party && !starting ? `${party.state}, ${party.stage}` : "starting",
   };
   const tile = ([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value));
@@ -173,7 +173,7 @@ function show(news) {
   samples.push(...news.samples);
   shown = { cell: news.cell, generation: news.generation };
   showProgress(news);
-  charts.token.draw([{ name: "seconds a token", points: secondsAToken() }], span());
+  charts.token.draw([{ name: "seconds per token", points: secondsPerToken() }], span());
   drawStages();
   drawParties();
   showStages();

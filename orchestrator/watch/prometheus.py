@@ -1,4 +1,4 @@
-"""A Prometheus of this user's own that watches all runs on this machine: its configuration, start and end."""
+"""Configures, starts and stops a Prometheus server of this user that watches all runs on this machine."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ class ObserveError(Exception):
     """Prometheus is not available; the message names the reason and the fix."""
 
 
-class NotInstalled(ObserveError):  # noqa: N818 - named for what is the matter
+class NotInstalled(ObserveError):  # noqa: N818 - named for the condition
     """There is no Prometheus on this machine."""
 
 
@@ -56,7 +56,7 @@ class Prometheus:
 
     Attributes:
         folder: Its configuration, data, log and process id.
-        port: Where it listens, on loopback.
+        port: Its port on loopback.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class Prometheus:
 
     @property
     def url(self) -> str:
-        """Where to look at it."""
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -79,7 +79,7 @@ class Prometheus:
 
     @property
     def log(self) -> Path:
-        """What it says."""
+        """Its log file."""
         return self.folder / "prometheus.log"
 
     def write(self, ray: str, stall_seconds: float) -> None:
@@ -148,26 +148,26 @@ class Prometheus:
             socket.create_server(("127.0.0.1", self.port)).close()
         except (OSError, OverflowError) as error:
             raise ObserveError(
-                f"port {self.port} on 127.0.0.1 cannot be had: {error}; give another one with --port, or add the runs "
-                f"to the Prometheus that is there: --no-start"
+                f"port {self.port} on 127.0.0.1 cannot be used: {error}; give another one with --port, or add the runs "
+                f"to the Prometheus that runs there with --no-start"
             ) from error
 
     def _await_ready(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise ObserveError(f"prometheus ended at once:\n{self._last_words()}")
+                raise ObserveError(f"prometheus ended at once:\n{self._log_tail()}")
             if _answers(f"{self.url}/-/ready"):
                 return
             time.sleep(0.1)
-        raise ObserveError(f"prometheus does not answer at {self.url} after {_READY_S:g} s:\n{self._last_words()}")
+        raise ObserveError(f"prometheus does not answer at {self.url} after {_READY_S:g} s:\n{self._log_tail()}")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
 
 
 def running(folder: Path) -> dict[str, Any] | None:
-    """What is known of the server of a folder: `pid`, `started`, `url`; None if it does not run."""
+    """`pid`, `started` and `url` of the server of a folder; None if it does not run."""
     try:
         state: dict[str, Any] = json.loads(_state(folder).read_text(encoding="utf-8"))
         return state if started(state["pid"]) == state["started"] else None
@@ -204,7 +204,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def targets(url: str) -> list[dict[str, Any]]:
-    """What a server scrapes now.
+    """The active scrape targets of a server.
 
     Raises:
         ObserveError: It does not answer.
@@ -218,7 +218,7 @@ def targets(url: str) -> list[dict[str, Any]]:
 
 
 def to_add(rules_file: Path) -> str:
-    """What makes a Prometheus of one's own watch the runs of this machine, and which user it must run as."""
+    """Configuration to add to another Prometheus so that it watches these runs, and the user that it must run as."""
     jobs = {
         "rule_files": [str(rules_file.resolve())],
         "scrape_configs": [scrape_parties(targets_dir() / "*.json")],
@@ -227,7 +227,7 @@ def to_add(rules_file: Path) -> str:
 
 
 def _closed(rules_file: Path) -> Iterator[str]:
-    """Comments on what only this user can read."""
+    """Comments on the paths that only this user can read."""
     fixes = {
         rules_file: "--folder such as /var/lib/mpcache-bench writes the rules elsewhere",
         targets_dir(): f"{FOLDER_VARIABLE}, for runs as well, names another folder",

@@ -1,4 +1,4 @@
-"""What the driver serves over HTTP: its own metrics, the metrics of parties that only it can reach, the live page."""
+"""HTTP routes of the driver: its own metrics, the metrics of parties that only it can reach, and the live page."""
 
 import http.client
 import json
@@ -23,14 +23,14 @@ _RELAY_S = 2.0
 
 
 class Request(NamedTuple):
-    """What was asked: the query by name, and which format of metrics."""
+    """A request: its query by name, and the format of metrics that it accepts."""
 
     query: Mapping[str, str]
     accept: str
 
 
 class Reply(NamedTuple):
-    """What is answered."""
+    """A reply: its body, content type and status."""
 
     body: bytes
     kind: str = "text/plain; charset=utf-8"
@@ -57,10 +57,10 @@ class Metrics:
     """`/metrics`.
 
     Args:
-        watch: What is served.
+        watch: The state of the run.
 
     Attributes:
-        scraped: When it was last asked for, on the monotonic clock; minus infinity at first.
+        scraped: Time of the last scrape on the monotonic clock; minus infinity before the first.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -69,7 +69,7 @@ class Metrics:
         self.scraped = float("-inf")
 
     def __call__(self, request: Request) -> Reply:
-        """All metrics, in the format that was asked for."""
+        """All metrics, in the requested format."""
         self.scraped = time.monotonic()
         encode, kind = choose_encoder(request.accept)
         return Reply(encode(self._registry), kind)
@@ -93,14 +93,14 @@ def relay(host: str, port: int) -> Route:
 
 
 def page_routes(watch: Watch, html: bytes) -> Routes:
-    """The live page and what it asks for each second."""
+    """The live page, and the updates that it requests every second."""
 
     def news(request: Request) -> Reply:
         query = request.query
         try:
             state = watch.page(query.get("cell", ""), int(query.get("generation", -1)), int(query.get("seen", 0)))
         except ValueError:
-            return Reply(b"generation and seen are whole numbers\n", status=400)
+            return Reply(b"generation and seen must be whole numbers\n", status=400)
         return Reply(json.dumps(state, separators=(",", ":")).encode(), "application/json")
 
     routes: dict[str, Route] = {"/": lambda _: Reply(html, "text/html; charset=utf-8"), "/news": news}
@@ -112,9 +112,9 @@ def handler(routes: Routes) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            route = routes(asked.path)
-            query = {name: values[-1] for name, values in parse_qs(asked.query).items()}
+            url = urlsplit(self.path)
+            route = routes(url.path)
+            query = {name: values[-1] for name, values in parse_qs(url.query).items()}
             request = Request(query, self.headers.get("Accept", ""))
             reply = Reply(b"there is nothing here\n", status=404) if route is None else route(request)
             self.send_response(reply.status)

@@ -21,47 +21,47 @@ FOLDER_VARIABLE = "MPCACHE_BENCH_TARGETS"
 READABLE = 0o644
 """Mode of the files that a Prometheus of another user reads, whatever the umask is."""
 
-_KNOCK_S = 1.0
+_CONNECT_S = 1.0
 _READ, _ENTER = 0o004, 0o001  # what users other than the owner and its group may do
 
 log = logging.getLogger(__name__)
 
 
 def targets_dir() -> Path:
-    """Where all runs of this user on this machine name their exporters, for `mpcache-bench observe up`.
+    """The folder for the target files of all runs of this user on this machine, for `mpcache-bench observe up`.
 
-    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`. All users may read the latter: a
-    system's Prometheus is a user of its own. The files name runs and ports, and hold no secret.
+    `$MPCACHE_BENCH_TARGETS`, else `targets` in the folder of `netem.state.state_dir`. All users may read the latter,
+    since a system's Prometheus has a user of its own. The files name runs and ports, and contain no secret.
     """
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given)
     folder = state_dir("targets")
     for path, mode in ((folder, 0o755), (folder.parent, 0o711)):
-        with contextlib.suppress(PermissionError):  # of another user, whose matter it is
+        with contextlib.suppress(PermissionError):  # another user owns it
             path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
     return folder
 
 
 def closed_to_others(path: Path) -> Path | None:
-    """What keeps other users from reading a file, or those of a folder: it, or a folder above it; None if nothing."""
-    asked = _READ | _ENTER if path.is_dir() else _READ
-    for place, needed in ((path, asked), *((above, _ENTER) for above in path.absolute().parents)):
+    """The file or folder that keeps other users from reading `path`: itself or a folder above it; None if none does."""
+    own = _READ | _ENTER if path.is_dir() else _READ
+    for place, needed in ((path, own), *((above, _ENTER) for above in path.absolute().parents)):
         if place.exists() and place.stat().st_mode & needed != needed:
             return place
     return None
 
 
 class TargetFile:
-    """`file_sd` files, all alike, that name the exporters while a run lasts, and are gone afterwards.
+    """Identical `file_sd` files that name the exporters of a run, and are removed at its end.
 
     Prometheus reads a file whenever it changes, so each version replaces the last one in a single rename. A file that
     cannot be written causes one warning: a run never fails because it cannot be watched.
 
     Args:
-        paths: The files; Prometheus wants the suffix `.json`. Their folders are made if need be.
+        paths: The files; Prometheus requires the suffix `.json`. Missing folders are created.
         run: Value of the label `run`, a unique name.
         driver: The driver's exporter; None if there is none.
-        relayed: Whether the driver serves the metrics of each role below `/ROLE`: only it reaches their hosts.
+        relayed: Whether the driver serves the metrics of each role below `/ROLE`, since only it can reach their hosts.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TargetFile:
                 )
 
     def remove(self) -> None:
-        """The parties are gone: the driver is left to scrape, if there is one."""
+        """Removes the parties; the driver stays, if there is one."""
         if self._driver is not None:
             self.write({})
         else:
@@ -145,7 +145,7 @@ def forget_ended(folder: Path) -> list[str]:
 def _answers(authority: str) -> bool:
     host, _, port = authority.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except ConnectionRefusedError:
         return False
     except OSError:

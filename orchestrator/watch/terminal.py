@@ -28,7 +28,7 @@ class View(Protocol):
         """A cell starts."""
 
     def update(self, progress: Progress) -> None:
-        """The parties' progress, by role; called a few times a second."""
+        """The parties' progress, by role; called a few times per second."""
 
     def note(self, what: str) -> None:
         """An action of the driver itself, such as measuring a link."""
@@ -38,11 +38,11 @@ class View(Protocol):
 
 
 class SweepProgress:
-    """How far a sweep is: which cell, how long already, how long still.
+    """Progress of a sweep: the current cell, the elapsed and the remaining time.
 
     Args:
         name: Name of the experiment.
-        total: How many cells there are to run.
+        total: Number of cells to run.
         clock: Source of time, in seconds.
     """
 
@@ -110,7 +110,7 @@ class TableView:
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
-        for line in _last_words(record, self._sweep, text):
+        for line in _result_lines(record, self._sweep, text):
             self._live.console.print(Text(line))
 
 
@@ -141,7 +141,7 @@ class LineView:
 
     def end(self, record: Record, text: str | None) -> None:
         """A cell is over."""
-        for line in _last_words(record, self._sweep, text):
+        for line in _result_lines(record, self._sweep, text):
             self._print(line)
 
     def _print(self, line: str) -> None:
@@ -236,7 +236,7 @@ def _words(role: str, progress: PartyProgress) -> str:
     )
 
 
-def _last_words(record: Record, sweep: SweepProgress, text: str | None) -> Iterator[str]:
+def _result_lines(record: Record, sweep: SweepProgress, text: str | None) -> Iterator[str]:
     line = f"[{sweep.number}/{sweep.total}] {record.cell}: {record.status}, {duration(sweep.cell_seconds)}"
     if record.seconds_per_token is not None:
         line += f", {record.seconds_per_token:.3g} s per token"

@@ -1,4 +1,4 @@
-"""What the driver knows of its run while it lasts: for its exporter, the live page and the files of time series."""
+"""State of the running sweep in the driver, for its exporter, the live page and the files of time series."""
 
 import logging
 import threading
@@ -18,7 +18,7 @@ from parties.metering.registry import RUN_INFO
 from parties.options import RunOptions
 
 _BYTES = 1e6 / 8  # of a megabit
-_FINISHED = 200  # how many finished cells the live page lists
+_FINISHED = 200  # number of finished cells on the live page
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Watch:
     Args:
         run: Name of the run, unique.
         folder: The run's folder; time series go below it.
-        sweep: How far the sweep is.
+        sweep: Progress of the sweep.
         clock: Source of time, in seconds.
     """
 
@@ -65,14 +65,14 @@ class Watch:
             self._timeline.add(progress)
 
     def note(self, what: str) -> None:
-        """What the driver does itself is for the terminal alone."""
+        """Ignored: actions of the driver itself are shown in the terminal only."""
 
     def end(self, record: Record, text: str | None) -> None:  # noqa: ARG002 - the text is the client's secret
-        """A cell is over: its time series is saved; where that fails, the run goes on without."""
+        """A cell is over: saves its time series; if that fails, the run continues without it."""
         with self._lock:
             self._cell = None
             self._statuses[record.status.value] += 1
-            self._finished = [*self._finished, _told(record)][-_FINISHED:]
+            self._finished = [*self._finished, _finished_cell(record)][-_FINISHED:]
         try:
             self._timeline.save(self._folder)
         except OSError as error:
@@ -93,12 +93,12 @@ class Watch:
             yield from _link_samples(link, last)
 
     def page(self, cell: str, generation: int, seen: int) -> dict[str, Any]:
-        """What the live page does not know yet; of the cell before as long as the current one has no samples.
+        """The update for the live page; of the previous cell as long as the current one has no samples.
 
         Args:
-            cell: Id of the cell that it shows.
-            generation: Of that cell's time series.
-            seen: How many of its samples the page has.
+            cell: Id of the cell that the page shows.
+            generation: Generation of that cell's time series.
+            seen: Number of its samples that the page has.
         """
         with self._lock:
             line, links = (self._timeline, self._links) if self._timeline.samples else self._before
@@ -138,7 +138,7 @@ def info(cell: Cell) -> dict[str, str]:
 
 
 def used(pair: str, samples: Sequence[Sample], bytes_per_second: float) -> float:
-    """Share of a link's rate that was used between the last two samples; 0 where there are no two."""
+    """Share of a link's rate that was used between the last two samples; 0 with fewer than two samples."""
     if len(samples) < 2 or bytes_per_second <= 0:
         return 0.0
     first, last = samples[-2:]
@@ -148,7 +148,7 @@ def used(pair: str, samples: Sequence[Sample], bytes_per_second: float) -> float
 
 
 def _capacity(link: LinkReading) -> dict[str, Any]:
-    """A link as the page shows it: bytes a second and seconds; None where nothing was asked or measured."""
+    """A link in the units of the page, bytes per second and seconds; None where nothing was requested or measured."""
     asked, measured = link.asked or {}, link.measured_after or link.measured_before or {}
     rate = asked.get("rate_mbit")
     return {
@@ -175,7 +175,7 @@ def _link_samples(link: LinkReading, last: Sequence[Sample]) -> Iterator[MetricS
         yield "mpcbench_link_used_ratio", pair, used(capacity["pair"], last, capacity["measured_rate"])
 
 
-def _told(record: Record) -> dict[str, Any]:
+def _finished_cell(record: Record) -> dict[str, Any]:
     return {
         "title": str(record.cell),
         "status": record.status.value,

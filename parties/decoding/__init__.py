@@ -1,1 +1,1 @@
-"""What every engine runs: programs, the key-value cache, the decoder."""
+"""The code that every engine runs: programs, the key-value cache, the decoder."""

@@ -61,14 +61,14 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a step attends to: public spans, and secretly selected clusters.
+    """The tokens that a step attends to: public spans, and secretly selected clusters.
 
     Attributes:
-        size: tokens in a cluster.
-        always: spans that every head attends to.
-        candidates: span of tokens, cut into full clusters, from which clusters are selected.
-        count: clusters selected by each head.
-        selected: the engine's handle on the selected clusters; None when `count` is 0.
+        size: Tokens in a cluster.
+        always: Spans that every head attends to.
+        candidates: Span of tokens, cut into full clusters, from which clusters are selected.
+        count: Clusters selected by each head.
+        selected: The engine's handle on the selected clusters; None when `count` is 0.
     """
 
     size: int

@@ -29,7 +29,7 @@ class Decoder:
     def workload(
         self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
     ) -> Workload:
-        """What this decoder will run: the prompt, if there is a `prefill`, then `steps` tokens.
+        """The workload of this decoder: the prompt, if there is a `prefill`, then `steps` tokens.
 
         Args:
             cache: The prefilled cache, or an empty one and a `prefill`.

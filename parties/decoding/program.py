@@ -1,8 +1,8 @@
 """Protocols as generators: a program yields values to open and is resumed with the opened values.
 
 The same program then runs over a socket, in one process for tests, and in a dealer's dry run on shapes. Because a
-program says which values to open and not how, independent programs can be stepped in parallel, with their openings in
-one message: `parallel`. Engines that communicate eagerly inside a step never yield.
+program determines which values to open and not how, independent programs can be stepped in parallel, with their
+openings in one message: `parallel`. Engines that communicate eagerly inside a step never yield.
 """
 
 from collections.abc import Callable, Generator, Sequence

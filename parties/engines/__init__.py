@@ -10,10 +10,10 @@ ENGINES: dict[str, str] = {
 """Name of each engine and what it is, in one line."""
 
 Randomness = Literal["private", "stock"]
-"""What `crypten` draws from: our keystream, or CrypTen's own generator; see `parties.engines.crypten.randomness`."""
+"""Generator of `crypten`: our keystream, or CrypTen's own; see `parties.engines.crypten.randomness`."""
 
 STOCK_IS_INSECURE = (
     "private against nobody who looks: its generator's state can be read from one message; figures measure its "
     "protocols, not its privacy"
 )
-"""What `crypten` with the randomness `stock` protects."""
+"""The trust model of `crypten` with the randomness `stock`."""

@@ -29,14 +29,14 @@ class Engine(Operations):
     """One party's side of a secure computation.
 
     Attributes:
-        name: key in `parties.engines.ENGINES`.
-        trust_model: who must not collude with whom, for the record and the report.
-        devices: where it can compute, `cpu` and maybe `cuda`.
-        tolerance: largest absolute error of a logit, against the `plain` engine, that still counts as correct.
-        bounds: ranges of the numbers that it takes, by the keys of `parties.engines.watched`; empty if it takes any.
-        number_bytes: memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
-        meter: the party's stage meter.
-        exchange: opens what programs yield; None if they never do.
+        name: Key in `parties.engines.ENGINES`.
+        trust_model: Who must not collude with whom, for the record and the report.
+        devices: Devices that it supports, `cpu` and maybe `cuda`.
+        tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
+        bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
+        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
+        meter: The party's stage meter.
+        exchange: Opens what programs yield; None if they never do.
     """
 
     name: ClassVar[str]
@@ -83,7 +83,7 @@ class Engine(Operations):
 
     @abstractmethod
     def public(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A public tensor where and how the engine wants the numbers that its values are multiplied with."""
+        """A public tensor on the device and in the format of the factors of the engine's values."""
 
     @abstractmethod
     def adopt(self, share: torch.Tensor) -> Any:
@@ -119,7 +119,7 @@ class Engine(Operations):
 
     @staticmethod
     def causal_mask(first: int, n: int) -> torch.Tensor:
-        """What queries at positions first..n-1 may see of n tokens: bool, [n - first, n]."""
+        """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
         return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
 
     def scores(self, q: Any, k: Any) -> Program[Any]:
@@ -149,7 +149,7 @@ class Engine(Operations):
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
     def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """What `attend` gives for one query, and its attention weights, [heads, 1, tokens]."""
+        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
         scores = yield from self._alive_scores(q, layer)
         weights = yield from staged(self.meter, "softmax", self.softmax(scores))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))

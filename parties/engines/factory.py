@@ -1,4 +1,4 @@
-"""Builds engines and dealers by name; imports an engine's libraries only when it is asked for."""
+"""Builds engines and dealers by name; imports an engine's libraries only when it is requested."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -17,11 +17,11 @@ class Dealer(Protocol):
     """Hands out correlated randomness until a run ends."""
 
     def serve(self, prefilled: Callable[[], None], policy: str) -> None:
-        """Answers requests until the parties say that the run needs nothing more.
+        """Answers requests until the parties need no more randomness.
 
         Args:
-            prefilled: called once the prompt is through, and accounted for by the parties.
-            policy: name of the policy in the dealer's own job, the only code from elsewhere that it may run.
+            prefilled: Called once the prompt is through, and accounted for by the parties.
+            policy: Name of the policy in the dealer's own job, the only code from elsewhere that it may run.
         """
 
 
@@ -29,11 +29,11 @@ def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
     """The class behind a name of `ENGINES`.
 
     Args:
-        name: the engine.
-        randomness: what `crypten` draws from; the others have one way only.
+        name: The engine.
+        randomness: Generator of `crypten`; the other engines have no choice.
 
     Raises:
-        Unsupported: there is no such engine.
+        Unsupported: There is no such engine.
     """
     if name == "plain":
         from parties.engines.plain import PlainEngine

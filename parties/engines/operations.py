@@ -1,4 +1,4 @@
-"""What an engine computes with: values, and the operations on them that talk to a peer.
+"""The values of an engine, and the operations on them that need communication.
 
 A *value* is whatever the engine computes on: a float tensor, a CrypTen tensor, a masked value. Linear work with public
 numbers is done on values directly, through the operators of `Value`; it never talks to a peer. Everything else is a
@@ -15,7 +15,7 @@ from parties.decoding.program import Program
 
 
 class Value(Protocol):
-    """What the decoder and the policies may do to a value without an engine: local, linear, public."""
+    """The operations on a value that need no engine: local and linear, with public operands."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -37,10 +37,10 @@ class Value(Protocol):
 
 
 class Operations(ABC):
-    """What decoder and policies are made of; results are the same in every engine but for rounding.
+    """The operations of decoder and policies; results are the same in every engine except for rounding.
 
     Attributes:
-        masked_score: an attention score that counts for nothing next to any other score that the engine takes.
+        masked_score: An attention score that counts for nothing next to any other score that the engine takes.
     """
 
     masked_score: ClassVar[float]
@@ -121,7 +121,7 @@ class Operations(ABC):
 
         Args:
             scores: [n], one choice for all heads, or [groups, n], one for each head.
-            count: how many stay, 1 to n; among equals the lower index does.
+            count: Number of rows to keep, 1 to n; among equals the lower index is kept.
         """
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Operations(ABC):
 
     @abstractmethod
     def flags(self, kept: Any, n: int) -> Program[Any]:
-        """What a handle keeps, as a value: 1 where a row stays and 0 where it goes, [groups, n]."""
+        """The flags of a handle as a value: 1 for kept rows and 0 for the others, [groups, n]."""
 
     def kept_from(self, flags: Any, count: int) -> Program[Any]:
         """A handle on the rows whose flag is 1: `flags` [groups, n], of which `count` in each row are 1."""
@@ -146,11 +146,11 @@ class Operations(ABC):
         """Two-level choice for each head; which clusters won stays secret.
 
         Args:
-            coarse: similarities of the coarse candidates, [heads, a].
-            fine: similarities of the fine candidates, [heads, b].
-            parents: for each fine candidate its coarse one, or None if it always competes. Public.
-            k_coarse: coarse candidates that survive.
-            k_fine: fine candidates chosen among the children of survivors and those without parent; at least 1.
+            coarse: Similarities of the coarse candidates, [heads, a].
+            fine: Similarities of the fine candidates, [heads, b].
+            parents: For each fine candidate its coarse one, or None if it always competes. Public.
+            k_coarse: Coarse candidates that survive.
+            k_fine: Fine candidates chosen among the children of survivors and those without parent; at least 1.
 
         Returns:
             A handle for `pick`. Among equals the lower index wins.

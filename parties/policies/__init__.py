@@ -49,7 +49,7 @@ def policy_class(name: str) -> type[Policy]:
     Only names from a user's own files and jobs may come here: an import runs the module's code.
 
     Raises:
-        UnknownPolicy: There is none; the message says why.
+        UnknownPolicy: There is no such policy; the message gives the reason.
     """
     if name in POLICIES:
         return POLICIES[name]
@@ -77,7 +77,7 @@ def make(name: str, **parameters: Any) -> Policy:
     """Builds a policy from its name, as `policy_class` takes it, and parameters.
 
     Raises:
-        ValueError: Unknown name or parameter, or a value outside its range; the message says what is allowed.
+        ValueError: Unknown name or parameter, or a value outside its range; the message names the allowed values.
     """
     policy = policy_class(name)
     known = {field.name for field in fields(policy)}

@@ -1,4 +1,4 @@
-"""Ranges of policy parameters; every message starts with the parameter and says what is allowed."""
+"""Ranges of policy parameters; every message starts with the parameter and names the allowed values."""
 
 from collections.abc import Sequence
 

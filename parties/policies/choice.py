@@ -10,7 +10,7 @@ from parties.policies.base import Policy
 
 
 class PolicyChoice(BaseModel):
-    """A cache policy by name; its parameters stand beside the name."""
+    """A cache policy by name; its parameters are further keys next to the name."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -25,7 +25,7 @@ class PolicyChoice(BaseModel):
         """The policy.
 
         Raises:
-            ValueError: Unknown name or parameter, or a value outside its range; the message says what is allowed.
+            ValueError: Unknown name or parameter, or a value outside its range; the message names the allowed values.
         """
         return make(self.name, **self.parameters)
 

@@ -1,1 +1,1 @@
-"""What each party of a cell does: client and server, dealer, and the referee that checks them."""
+"""The roles of a cell: client and server, dealer, and the referee that checks them."""

@@ -35,15 +35,15 @@ class Job(BaseModel):
     model: str
     policy: PolicyChoice
     prompt: Prompt
-    seq_len: int = Field(ge=2, description="prompt tokens; the last one is the first private step")
+    seq_len: int = Field(ge=2, description="Prompt tokens; the last one is the first private step")
     new_tokens: int = Field(ge=1)
     options: RunOptions = DEFAULTS
     randomness: Randomness = Field(
-        default="private", description="what the engine `crypten` draws from; stock is insecure"
+        default="private", description="Generator of the engine `crypten`; `stock` is insecure."
     )
-    gpu: bool = Field(default=False, description="compute on the GPU that the party was given")
+    gpu: bool = Field(default=False, description="Compute on the GPU of the party's slot.")
     seed: int = 0
-    show_text: bool = Field(default=False, description="the client's result carries the decoded text")
+    show_text: bool = Field(default=False, description="The client's result contains the decoded text.")
 
     @property
     def head(self) -> str:

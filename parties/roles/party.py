@@ -1,4 +1,4 @@
-"""One party as a process sees it: its links, its exporter, and the cells it runs."""
+"""One party in its process: its links, its exporter, and the cells that it runs."""
 
 import platform
 import time
@@ -26,7 +26,7 @@ from parties.transport.tls import Identity
 
 
 class Role(Protocol):
-    """What a role does with a cell."""
+    """The part of one role in a cell."""
 
     def run(self, job: Job) -> RoleResult:
         """Runs one cell; returns the role's own part of the result."""
@@ -37,21 +37,21 @@ class Party:
 
     Args:
         role: `client`, `server`, `dealer` or `referee`.
-        host: the data address; links and the exporter are bound to it.
-        session: a random string that all parties of a run were given.
-        port: data port; 0 takes a free one.
-        metrics_port: port of the exporter; 0 takes a free one.
-        timeout_s: seconds without a byte after which a peer counts as hanging.
+        host: The data address; links and the exporter are bound to it.
+        session: A random string that all parties of a run share.
+        port: Data port; 0 takes a free one.
+        metrics_port: Port of the exporter; 0 takes a free one.
+        timeout_s: Seconds without a byte after which a peer counts as hanging.
 
     Raises:
-        AddressInUse: a port is taken.
+        AddressInUse: A port is taken.
     """
 
     def __init__(
         self, role: str, host: str, session: str, port: int = 0, metrics_port: int = 0, timeout_s: float = 60.0
     ) -> None:
         self.role, self.session, self.timeout_s = role, session, timeout_s
-        self._born = time.perf_counter()
+        self._started = time.perf_counter()
         self.meter = StageMeter()
         self._listener = Listener(host, port)
         self._exporter = Exporter(role, self.meter, host, metrics_port)
@@ -74,7 +74,7 @@ class Party:
         """Links to every other role, under TLS if this party has an identity.
 
         Raises:
-            PartyError: a role did not come, or a stranger did.
+            PartyError: A role did not come, or a stranger did.
         """
         self._mesh = connect(
             self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s, identity
@@ -93,7 +93,7 @@ class Party:
             job: Fields of a `Job`.
 
         Raises:
-            PartyError: What stopped the cell, with its status.
+            PartyError: The error that stopped the cell, with its status.
         """
         wanted = Job.model_validate(job)
         if self._worker is None:
@@ -119,7 +119,7 @@ class Party:
         )
 
     def progress(self) -> PartyProgress:
-        """Where this party stands; cheap, from any thread."""
+        """Progress of this party; cheap, callable from any thread."""
         readings = self.meter.snapshot()
         counted = protocol(readings)
         totals = sum((Counts() + reading for reading in counted), start=Counts())
@@ -140,7 +140,7 @@ class Party:
             memory_limit_bytes=int(process["mpcbench_memory_limit_bytes"]),
             memory_available_bytes=int(process["mpcbench_memory_available_bytes"]),
             gpu_bytes=None if gpu is None else int(gpu),
-            uptime_seconds=time.perf_counter() - self._born,
+            uptime_seconds=time.perf_counter() - self._started,
             stages={r.stage: (r.seconds, r.rounds, r.sent_bytes + r.received_bytes) for r in readings},
             peers=_sent(readings),
         )

@@ -14,7 +14,7 @@ def prompt_tokens(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[int]:
     """The first `seq_len` tokens of the prompt.
 
     Raises:
-        PromptError: no such file, not UTF-8, too short a text, a token that the model does not know, or a length that
+        PromptError: No such file, not UTF-8, too short a text, a token that the model does not know, or a length that
             it has no positions for.
     """
     if job.seq_len + job.new_tokens > spec.max_positions:

@@ -67,7 +67,7 @@ class Referee:
         A cell of the engine `plain` is the reference itself, and its stages are those of the referee.
 
         Raises:
-            OutOfRange: a number leaves the range over which the cell's engine is right; nobody has computed anything
+            OutOfRange: A number leaves the range over which the cell's engine is right; nobody has computed anything
                 private by then.
         """
         self.state.enter("loading")
@@ -77,7 +77,7 @@ class Referee:
         decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         bounds = engine_class(job.engine).bounds
-        # a shared prompt is private to nobody, but for what policies keep of it to compare with later
+        # a shared prompt runs in the clear: only values that policies keep for later comparisons are checked
         kept = {key: bound for key, bound in bounds.items() if key == "declared"}
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"), _all_cores():

@@ -1,4 +1,4 @@
-"""What a party reports to the bench: its progress, and its result. Public values only, but for `text`."""
+"""Reports of a party to the bench: its progress and its result. Only `text` is not public."""
 
 from typing import Any
 
@@ -11,36 +11,36 @@ class _Report(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as they cross from process to process, None left out; `model_validate` is the inverse."""
+        """Plain values for another process, without those that are None; `model_validate` is the inverse."""
         return self.model_dump(exclude_none=True)
 
 
 class PartyProgress(_Report):
-    """Where a party stands. Amounts are sums since the cell began, over the phases online and offline."""
+    """Progress of a party. Amounts are sums since the cell began, over the phases online and offline."""
 
     role: str
-    state: str = Field(description="one of `CELL_STATES`")
+    state: str = Field(description="One of `CELL_STATES`.")
     stage: str = ""
-    tokens: int = Field(default=0, description="new tokens decoded")
+    tokens: int = Field(default=0, description="New tokens decoded.")
     sent_bytes: int = 0
     received_bytes: int = 0
     rounds: float = 0.0
-    blocked_seconds: float = Field(default=0.0, description="wall time inside link calls")
-    compute_seconds: float = Field(default=0.0, description="wall time outside link calls")
-    cpu_seconds: float = Field(default=0.0, description="of the process, since it started")
+    blocked_seconds: float = Field(default=0.0, description="Wall time inside link calls.")
+    compute_seconds: float = Field(default=0.0, description="Wall time outside link calls.")
+    cpu_seconds: float = Field(default=0.0, description="CPU time of the process since it started.")
     rss_bytes: int = 0
     memory_limit_bytes: int | None = None
     memory_available_bytes: int | None = None
-    gpu_bytes: int | None = Field(default=None, description="tensors on the GPU; None without one")
+    gpu_bytes: int | None = Field(default=None, description="Memory of tensors on the GPU; None without one.")
     uptime_seconds: float | None = None
     stages: dict[str, tuple[float, float, int]] = Field(
-        default={}, description="seconds, rounds and bytes both ways of each stage, all phases"
+        default={}, description="Seconds, rounds and bytes both ways of each stage, all phases."
     )
-    peers: dict[str, int] = Field(default={}, description="bytes sent to each peer, all phases")
+    peers: dict[str, int] = Field(default={}, description="Bytes sent to each peer, all phases.")
 
 
 class PromptReport(_Report):
-    """What a prompt took that client and server ran themselves: wall seconds, and the stages online and offline."""
+    """The cost of a prompt that client and server ran themselves: wall seconds, and the stages online and offline."""
 
     seconds: float
     stages: tuple[StageReading, ...]
@@ -76,11 +76,11 @@ class RoleResult(_Report):
     Attributes:
         tokens: New tokens; 0 if the role had no part in the cell.
         decode_seconds: Wall time of decoding.
-        prefill: Of a prompt that client and server ran themselves.
-        stages: Where they are not those of the party's own meter.
-        check: The referee's.
-        text: The decoded text, the client's secret, if the job asks for it.
-        warnings: What a reader of the record should know.
+        prefill: Cost of a prompt that client and server ran themselves.
+        stages: The stages, if they are not those of the party's own meter.
+        check: The referee's check.
+        text: The decoded text, the client's secret, if the job requests it.
+        warnings: Warnings for the reader of the record.
     """
 
     tokens: int = 0
@@ -93,16 +93,16 @@ class RoleResult(_Report):
 
 
 class PartyResult(RoleResult):
-    """A cell as one party ran it: its role's part, and what its process and its host took.
+    """A cell as one party ran it: its role's part, and the resources of its process and its host.
 
     Attributes:
-        role: Of the party.
+        role: Role of the party.
         host: Data address of the party.
-        peak_rss_bytes: Most memory that the process ever held.
-        gpu_peak_bytes: Most memory on the GPU; None without one.
+        peak_rss_bytes: Peak resident memory of the process.
+        gpu_peak_bytes: Peak memory on the GPU; None without one.
         interface_sent_bytes: Bytes that the host sent during the cell, from the kernel.
         interface_received_bytes: Bytes that it received.
-        versions: What the host runs.
+        versions: Versions of software, kernel and machine of the host.
     """
 
     role: str

@@ -175,7 +175,7 @@ class TlsSocket:
             return self._session.recv_into(room)
 
     def recv(self, size: int, flags: int) -> bytes:
-        """Encrypted bytes from the wire; with `MSG_PEEK` they stay unread, which tells whether any have arrived."""
+        """Encrypted bytes from the wire; with `MSG_PEEK` they stay unread, to test whether any have arrived."""
         return socket.socket.recv(self._session, size, flags)
 
     def setblocking(self, flag: bool) -> None:

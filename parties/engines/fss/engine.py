@@ -52,8 +52,8 @@ class FssEngine(Computation):
 
     Args:
         role: `client` or `server`.
-        mesh: links to the other party and to the dealer.
-        meter: the party's stage meter.
+        mesh: Links to the other party and to the dealer.
+        meter: The party's stage meter.
         device: `cpu` or `cuda`: where the matrices are and comparisons are evaluated.
     """
 
@@ -63,7 +63,7 @@ class FssEngine(Computation):
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
-        source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._material))
+        source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._dealt_frame))
         super().__init__(source)
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
@@ -77,7 +77,7 @@ class FssEngine(Computation):
         """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
-    def _material(self) -> bytes | bytearray:
+    def _dealt_frame(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
         with self.meter.stage(MATERIAL):

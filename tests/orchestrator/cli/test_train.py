@@ -71,8 +71,8 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Pat
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"model": "no-such-model.gguf"}, "'no-such-model.gguf' does not exist"),
     "text": ({"text": "nowhere.txt"}, "text: nowhere.txt cannot be read"),
-    "long": ({"context": 99_999}, "windows of 100007 tokens, the model knows 2048 positions"),
-    "windows": ({"windows": 99_999}, "are more than the texts hold"),
+    "long": ({"context": 99_999}, "windows of 100007 tokens, but the model has 2048 positions"),
+    "windows": ({"windows": 99_999}, "but the texts have"),
     "keep": ({"keep": 1.5}, "keep: 1.5 is not possible; it must be a share between 0 and 1"),
     "repeats": ({"repeats": 0}, "repeats: 0 is not possible"),
     "rate": ({"learning-rate": -1}, "learning_rate: -1.0 is not possible"),

@@ -83,8 +83,11 @@ def test_the_order_leaves_the_global_generator_alone() -> None:
         ({"linked": [["networks", "lengths"]]}, r"linked[0][1]: 'lengths'; allowed: axes networks"),
         ({"linked": [["networks", "seq_lens"]]}, "networks has 1, seq_lens has 3"),
         ({"linked": [["engines", "networks"], ["engines"]]}, "linked[1][0]: 'engines'; allowed: each axis once"),
-        ({"exclude": [{"engine": "fss"}]}, "exclude[0]: {'engine': ('fss',)}; allowed: something that the axes have"),
-        ({"exclude": [{"engine": "crypten"}]}, "exclude: 1; allowed: exclusions that leave some cell"),
+        (
+            {"exclude": [{"engine": "fss"}]},
+            "exclude[0]: {'engine': ('fss',)} cannot be used: it matches no cell; allowed: values that the axes have",
+        ),
+        ({"exclude": [{"engine": "crypten"}]}, "exclude: 1; allowed: exclusions that leave at least one cell"),
         ({"exclude": [{}]}, "exclude[0]: {}; allowed: a mapping with at least one of network, engine"),
         ({"exclude": [{"speed": 3}]}, "exclude[0].speed"),
         ({"exclude": [{"seq_len": "long"}]}, "exclude[0].seq_len"),

@@ -96,7 +96,7 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
         ({"networks": [{"delay_s": 0.02}]}, "networks[0].delay_s", "delay_ms: 20"),
         ({"networks": [{"delay_ms": "20ms"}]}, "networks[0].delay_ms", "delay_ms: 20"),
         ({"networks": [{"latency_ms": 5}]}, "networks[0].latency_ms", "delay_ms: 5"),
-        ({"networks": [{"bandwidth": 100}]}, "networks[0].bandwidth", "rate_mbit, in 10^6 bits a second"),
+        ({"networks": [{"bandwidth": 100}]}, "networks[0].bandwidth", "rate_mbit, in 10^6 bits per second"),
         ({"networks": [{"bandwidth": "1 Gbit/s"}]}, "networks[0].bandwidth", "rate_mbit: 1000"),
         ({"networks": [{"bandwidth_mbit": 100}]}, "networks[0].bandwidth_mbit", "rate_mbit: 100"),
         ({"networks": [{"rate_gbit": 1}]}, "networks[0].rate_gbit", "rate_mbit: 1000"),
@@ -317,7 +317,7 @@ def test_paths_that_cannot_be_looked_up_are_named_with_their_key(
     # Root may look into every folder, so the refusal is simulated.
     monkeypatch.setattr(Path, "exists", refuse)
     found = problems(tmp_path, model="m/odel", prompt={"text_file": "locked/prompt.txt"})
-    assert all("Permission denied" in found[key].allowed for key in ("model", "prompt.text_file"))
+    assert all("Permission denied" in found[key].reason for key in ("model", "prompt.text_file"))
 
 
 def refuse(*_: object) -> None:
@@ -326,7 +326,7 @@ def refuse(*_: object) -> None:
 
 def test_a_prompt_that_cannot_be_read_or_is_a_git_lfs_pointer_is_refused_before_anything_starts(tmp_path: Path) -> None:
     found = problems(tmp_path, prompt={"text_file": "/proc/self/mem"})["prompt.text_file"]
-    assert "may be read (this one: Input/output error)" in found.allowed
+    assert "Input/output error" in found.reason
     (tmp_path / "prompt.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n")
     assert "git lfs pull" in problems(tmp_path, prompt={"text_file": "prompt.txt"})["prompt.text_file"].fix
 

@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
-from orchestrator.quality.answering import Sample, answer, asked
+from orchestrator.quality.answering import Sample, answer, split_sample
 from orchestrator.quality.metrics import f1
 from parties.models import Tokenizer, load_tokenizer
 
@@ -33,7 +33,7 @@ def sample(context: str, question: str, stop: str = "") -> Sample:
 @pytest.mark.parametrize("template", ["<s> $A", "<s> $A </s>", "$A"])
 def test_the_prompt_is_one_text_with_one_leading_token(template: str, question: str) -> None:
     tokenizer = marked(template)
-    cut = asked(tokenizer, sample("The key is 7.", "\nWhat?"), question)  # type: ignore[arg-type]
+    cut = split_sample(tokenizer, sample("The key is 7.", "\nWhat?"), question)  # type: ignore[arg-type]
     assert [*cut.before, *cut.after] == tokenizer.encode("The key is 7.\nWhat?")
     if question == "hidden":
         assert [*cut.before] == [*tokenizer.leading, *BYTES.encode("The key is 7.")]
@@ -47,7 +47,7 @@ def test_no_space_is_added_before_a_question() -> None:
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [tokenizers.pre_tokenizers.Split("?", "isolated"), Metaspace(prepend_scheme="first")]
     )
-    cut = asked(Tokenizer(inner, inner.get_vocab_size()), sample("a b", "?"), "hidden")
+    cut = split_sample(Tokenizer(inner, inner.get_vocab_size()), sample("a b", "?"), "hidden")
     assert (cut.before, cut.after) == ((0, 1), (2,))
 
 
@@ -58,7 +58,7 @@ def test_a_token_that_reaches_into_the_question_is_not_compressed() -> None:
             | {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}
         )
     )
-    cut = asked(Tokenizer(inner, inner.get_vocab_size()), sample("ba", "bb"), "hidden")
+    cut = split_sample(Tokenizer(inner, inner.get_vocab_size()), sample("ba", "bb"), "hidden")
     assert (cut.before, cut.after) == ((1,), (2, 1))
 
 
@@ -73,14 +73,14 @@ def test_a_token_that_reaches_into_the_question_is_not_compressed() -> None:
     ],
 )
 def test_of_a_prompt_that_is_too_long_the_middle_is_left_out(most: int | None, before: str, after: str) -> None:
-    hidden = asked(BYTES, sample("0123456789", "abcd"), "hidden", most)
+    hidden = split_sample(BYTES, sample("0123456789", "abcd"), "hidden", most)
     assert (BYTES.decode(list(hidden.before)), BYTES.decode(list(hidden.after))) == (before, after)
-    visible = asked(BYTES, sample("0123456789", "abcd"), "visible", most)
+    visible = split_sample(BYTES, sample("0123456789", "abcd"), "visible", most)
     assert visible.before + visible.after == hidden.before + hidden.after
 
 
 def test_the_leading_token_survives_a_cut() -> None:
-    cut = asked(marked("<s> $A"), sample("0123456789", "abcd"), "hidden", 8)
+    cut = split_sample(marked("<s> $A"), sample("0123456789", "abcd"), "hidden", 8)
     assert cut.before == (BOS, *BYTES.encode("012"))
     assert cut.after == tuple(BYTES.encode("abcd"))
 

@@ -113,7 +113,7 @@ def test_a_line_ends_at_its_newline_alone(tmp_path: Path, start: str, end: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "nq"}, "line 1: the prompt of data set 'nq' is not known; known are those of LongBench: narrat"),
+        ({"dataset": "nq"}, "line 1: the prompt of data set 'nq' is not known; allowed: narrat"),
         ({"dataset": "trec", "all_classes": None}, "line 1: 'all_classes' is not a list of texts"),
         ({"answers": []}, "line 1: 'answers' is not a list of texts"),
         ({"answers": [7]}, "line 1: 'answers' is not a list of texts"),
@@ -128,7 +128,7 @@ def test_a_row_of_another_format_is_refused(tmp_path: Path, changes: dict[str, o
 @pytest.mark.parametrize("name", ["multifieldqa_zh", "dureader", "vcsum"])
 def test_chinese_is_scored_with_jieba_or_not_at_all(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chinese, "available", lambda: False)
-    with pytest.raises(PromptError, match=f"{name} is scored by .*, which takes jieba: pip install jieba"):
+    with pytest.raises(PromptError, match=f"{name} is scored by .*, which needs jieba: pip install jieba"):
         the_sample(tmp_path, name)
 
 

@@ -180,7 +180,7 @@ def test_a_line_separator_in_a_name_does_not_end_a_line(tmp_path: Path) -> None:
 def test_results_of_another_seed_are_not_mixed(tmp_path: Path) -> None:
     with ResultStore(tmp_path / "out") as store:
         store.begin(load_study(study_file(tmp_path)))
-        with pytest.raises(StoreError, match="holds results with seed: 0, the file says 1"):
+        with pytest.raises(StoreError, match="holds results with seed: 0, the file has 1"):
             store.begin(load_study(study_file(tmp_path, seed=1)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.quality.fidelity import compared, fidelity
+from orchestrator.quality.fidelity import compare_logits, fidelity
 from orchestrator.quality.reader import Reader
 from parties.decoding.cache import Cache
 from parties.decoding.program import run
@@ -89,7 +89,7 @@ def test_dropping_nearly_everything_lowers_the_scores(reader: Reader) -> None:
 def test_measures_are_those_of_their_formulas() -> None:
     reference = torch.tensor([[0.5, 0.5], [0.9, 0.1]], dtype=torch.float64).log()
     ours = torch.tensor([[0.25, 0.75], [0.8, 0.2]], dtype=torch.float64).log()
-    found = compared(ours, reference, torch.tensor([1, 0]))
+    found = compare_logits(ours, reference, torch.tensor([1, 0]))
     first = 0.5 * torch.tensor(2.0).log() + 0.5 * torch.tensor(0.5 / 0.75).log()
     second = 0.9 * torch.tensor(0.9 / 0.8).log() + 0.1 * torch.tensor(0.1 / 0.2).log()
     assert found.kl == pytest.approx(float((first + second) / 2), abs=1e-6)

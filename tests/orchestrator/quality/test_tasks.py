@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.quality.answering import asked
+from orchestrator.quality.answering import split_sample
 from orchestrator.quality.files import longeval, text_of
 from orchestrator.quality.longbench import longbench
 from orchestrator.quality.tasks import TASKS
@@ -43,7 +43,7 @@ def test_a_length_that_cannot_hold_the_task_is_refused(name: str) -> None:
 def test_a_hidden_question_is_not_compressed() -> None:
     tokenizer = load_tokenizer("random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256")
     sample = TASKS["needle_single"](random.Random(0), lambda text: len(text) < LIMIT)
-    visible, hidden = (asked(tokenizer, sample, when) for when in ("visible", "hidden"))
+    visible, hidden = (split_sample(tokenizer, sample, when) for when in ("visible", "hidden"))
     assert visible.before + visible.after == hidden.before + hidden.after
     assert len(visible.after) == 1
     assert len(hidden.before) == len(tokenizer.encode(sample.context))

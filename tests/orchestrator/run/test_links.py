@@ -7,7 +7,7 @@ import pytest
 from netem import LinkReading, Measured, Pair
 from orchestrator.records.record import Status
 from orchestrator.run.failures import CellFailure
-from orchestrator.run.links import Survey
+from orchestrator.run.links import LinkMeasurements
 
 GOOD, BAD, NONE = 4.0, 9.0, -1.0
 
@@ -33,7 +33,7 @@ class Scripted:
         return (LinkReading(src="client", dst="server", measured_before=before, measured_after=after),)
 
 
-def rtt(survey: Survey, when: str) -> float | None:
+def rtt(survey: LinkMeasurements, when: str) -> float | None:
     (reading,) = survey.readings
     measured = getattr(reading, when)
     return None if measured is None else measured["rtt_ms"]
@@ -41,7 +41,7 @@ def rtt(survey: Survey, when: str) -> float | None:
 
 def test_good_links_are_measured_once_before_and_once_after() -> None:
     links = Scripted(GOOD, GOOD)
-    survey = Survey(links)  # type: ignore[arg-type]
+    survey = LinkMeasurements(links)  # type: ignore[arg-type]
     survey.before()
     assert (rtt(survey, "measured_before"), rtt(survey, "measured_after")) == (GOOD, None)
     survey.after()
@@ -52,7 +52,7 @@ def test_good_links_are_measured_once_before_and_once_after() -> None:
 
 @pytest.mark.parametrize(("when", "status"), [("before", Status.SHAPING_FAILED), ("after", Status.SHAPING_DRIFTED)])
 def test_links_that_stay_wrong_end_the_cell_and_are_on_record(when: str, status: Status) -> None:
-    survey = Survey(Scripted(*([GOOD] if when == "after" else []), BAD))  # type: ignore[arg-type]
+    survey = LinkMeasurements(Scripted(*([GOOD] if when == "after" else []), BAD))  # type: ignore[arg-type]
     if when == "after":
         survey.before()
     with pytest.raises(CellFailure, match="client>server: RTT is off") as failure:
@@ -62,7 +62,7 @@ def test_links_that_stay_wrong_end_the_cell_and_are_on_record(when: str, status:
 
 
 def test_without_links_there_is_no_message() -> None:
-    survey = Survey()
+    survey = LinkMeasurements()
     survey.before()
     survey.after()
     assert survey.readings == ()
@@ -70,7 +70,7 @@ def test_without_links_there_is_no_message() -> None:
 
 
 def test_a_link_that_could_not_be_measured_is_a_warning_and_ends_nothing() -> None:
-    survey = Survey(Scripted(NONE, GOOD))  # type: ignore[arg-type]
+    survey = LinkMeasurements(Scripted(NONE, GOOD))  # type: ignore[arg-type]
     survey.before()
     survey.after()
     assert (rtt(survey, "measured_before"), rtt(survey, "measured_after")) == (None, GOOD)
@@ -82,4 +82,4 @@ def test_an_exception_of_the_watcher_ends_the_measurement() -> None:
         raise InterruptedError(what)
 
     with pytest.raises(InterruptedError, match="measuring the link client>server"):
-        Survey(Scripted(GOOD), interrupt).before()  # type: ignore[arg-type]
+        LinkMeasurements(Scripted(GOOD), interrupt).before()  # type: ignore[arg-type]

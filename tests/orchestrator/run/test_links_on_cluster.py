@@ -18,7 +18,7 @@ pytestmark = [
 # Rates only: many kernels have htb and no netem.
 SCRIPT = """
 import json, logging, subprocess, ray
-from orchestrator.run.links import Survey, _Cluster, links_between
+from orchestrator.run.links import LinkMeasurements, _Cluster, links_between
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.placement import place
 
@@ -28,7 +28,7 @@ bound = {role: (host, 7100) for role, host in placement.hosts.items()}
 network = parse_network({"name": "thin", "rate_mbit": 50, "pairs": {"client>server": {"rate_mbit": 20}}})
 try:
     with links_between(network, "tc", bound, placement) as links:
-        survey = Survey(links)
+        survey = LinkMeasurements(links)
         survey.before()
         rules = subprocess.run(["tc", "qdisc"], capture_output=True, text=True).stdout
         survey.after()

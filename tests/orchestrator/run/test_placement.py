@@ -41,7 +41,7 @@ def test_each_party_has_the_node_that_offers_its_role(placement: Placement, node
 def test_the_referee_shares_a_node(placement: Placement, nodes: dict[str, str]) -> None:
     assert placement.nodes["referee"] in nodes.values()
     host = next(role for role in PROTOCOL_ROLES if nodes[role] == placement.nodes["referee"])
-    counts = {role: placement.parties_beside(role) for role in ROLES}
+    counts = {role: placement.parties_on_node(role) for role in ROLES}
     assert counts == {role: 2 if role in (host, "referee") else 1 for role in ROLES}
 
 

@@ -27,7 +27,7 @@ def cell(engine: Any) -> Any:
 @pytest.mark.parametrize(
     ("engine", "expected"),
     [
-        ({"name": "fss", "randomness": "private"}, "given for crypten alone"),
+        ({"name": "fss", "randomness": "private"}, "no value, except with engine crypten"),
         ({"name": "crypten", "randomness": "secure"}, "'private' or 'stock'"),
         ({"name": "crypten", "random": "stock"}, "random"),
     ],

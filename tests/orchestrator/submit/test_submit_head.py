@@ -201,7 +201,7 @@ def test_an_unknown_job_is_not_a_lost_connection(head: Head, tmp_path: Path) -> 
     client = submitting(toy(tmp_path), head.port, tmp_path / "out", "--job", "mpcache-bench-nowhere")
     stdout, stderr = client.communicate(timeout=LONG_S)
     assert client.returncode == 2, stdout + stderr
-    assert "knows no such job" in stderr
+    assert "has no such job" in stderr
 
 
 def test_rays_own_command_runs_it_too(head: Head, tmp_path: Path) -> None:

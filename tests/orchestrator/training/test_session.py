@@ -69,7 +69,9 @@ def test_an_interrupted_training_resumes_to_the_same_heads(kind: Any, done: floa
     with pytest.raises(StopError):
         make_heads(wanted, settings(kind), stop_after(done))
     assert [path.name for path in sorted(wanted.out.parent.iterdir())] == ["heads.checkpoint", "text.txt"]
-    with pytest.raises(TrainingError, match=r"heads.checkpoint is of an unfinished training; --resume goes on"):
+    with pytest.raises(
+        TrainingError, match=r"heads.checkpoint is of an unfinished training; continue it with --resume"
+    ):
         make_heads(wanted, settings(kind), silent)
     run, _ = make_heads(request(tmp_path / "cut", resume=True), settings(kind), silent)
     assert same(whole, load_file(wanted.out))
@@ -143,7 +145,7 @@ def test_without_held_out_text_the_card_states_that_nothing_was_measured(tmp_pat
 def test_text_that_is_trained_with_is_not_held_out(tmp_path: Path) -> None:
     copy = tmp_path / "copy.txt"
     copy.write_bytes(write_text(tmp_path).read_bytes())
-    with pytest.raises(TrainingError, match=r"held-out: copy.txt is also trained with"):
+    with pytest.raises(TrainingError, match=r"held-out: copy.txt is also a training text"):
         make_heads(request(tmp_path, held_out=[copy]), settings(), silent)
 
 
@@ -169,7 +171,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp
         make_heads(request(tmp_path, out=tmp_path / "none" / "heads.safetensors", **nowhere), settings(), silent)
     taken = tmp_path / "heads.safetensors"
     taken.write_bytes(b"mine")
-    with pytest.raises(TrainingError, match="is there already"):
+    with pytest.raises(TrainingError, match="exists already"):
         make_heads(request(tmp_path, **nowhere), settings(), silent)
     assert taken.read_bytes() == b"mine"
 
@@ -177,12 +179,12 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp
 def test_models_devices_and_lengths_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="'no such model' does not exist"):
         make_heads(request(tmp_path, model="no such model"), settings(), silent)
-    with pytest.raises(TrainingError, match="windows of 2049 tokens, the model knows 2048 positions"):
+    with pytest.raises(TrainingError, match="windows of 2049 tokens, but the model has 2048 positions"):
         make_heads(request(tmp_path), settings(context=2041), silent)
-    with pytest.raises(TrainingError, match="device: 'tpu' is not there"):
+    with pytest.raises(TrainingError, match="device: 'tpu' is not available"):
         make_heads(request(tmp_path, device="tpu"), settings(), silent)
     if not torch.cuda.is_available():
-        with pytest.raises(TrainingError, match="device: 'cuda' is not there"):
+        with pytest.raises(TrainingError, match="device: 'cuda' is not available"):
             make_heads(request(tmp_path, device="cuda"), settings(), silent)
     assert not (tmp_path / "heads.safetensors").exists()
     assert json.loads(json.dumps(settings().to_json())) == settings().to_json()

@@ -57,7 +57,7 @@ def test_each_text_gives_alike_as_far_as_it_goes() -> None:
 
 
 def test_more_windows_than_there_is_text_are_refused() -> None:
-    with pytest.raises(TrainingError, match="windows: 5 of 10 tokens are more than the texts hold, 4"):
+    with pytest.raises(TrainingError, match="windows: 5 windows of 10 tokens, but the texts have 4"):
         draw([numbered("a", 0, 25), numbered("b", 100, 29)], 10, 5, 0)
 
 
@@ -91,7 +91,7 @@ def test_files_that_are_not_text_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", ["", "short"])
 def test_an_empty_or_short_text_is_refused_with_its_length(words: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(words)
-    with pytest.raises(TrainingError, match=f"a.txt has {len(words)} tokens, a window takes 8"):
+    with pytest.raises(TrainingError, match=f"a.txt has {len(words)} tokens, a window needs 8"):
         read_text(tmp_path / "a.txt", TOKENIZER, 8)
 
 

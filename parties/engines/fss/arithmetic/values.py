@@ -171,7 +171,7 @@ class Additive(Number):
     """Numbers z = z_0 + z_1 in additive shares.
 
     Attributes:
-        share: z_i; at the dealer, who has none, a placeholder.
+        share: Z_i; at the dealer, who has none, a placeholder.
     """
 
     def __init__(self, source: Source, share: Tensor, scale: int, limit: float) -> None:

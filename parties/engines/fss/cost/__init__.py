@@ -1,1 +1,1 @@
-"""What a cell costs, counted on shapes alone."""
+"""The cost of a cell, counted on shapes alone."""

@@ -1,4 +1,4 @@
-"""What a cell costs, without running it: the dealer's dry run on shapes alone, counting what the links would count.
+"""The cost of a cell without running it: the dealer's dry run on shapes alone, with the counters of the links.
 
 The dry run is the protocol itself, so there is no formula that could differ from it. Bytes include framing. Not counted
 are the segments that are run again after a truncation failure, which depend on chance, and the requests to the dealer,
@@ -43,10 +43,10 @@ BLOCK_BYTES = 16
 
 @dataclass(frozen=True)
 class Traffic:
-    """What crosses the links.
+    """Traffic on the links.
 
     Attributes:
-        counts: by role and stage, with framing, as the meters of a run count them.
+        counts: Counts by role and stage, with framing, as the meters of a run count them.
     """
 
     counts: Mapping[tuple[str, str], Counts]
@@ -68,11 +68,11 @@ class Work:
     """Local work of the client, in units whose speed can be measured.
 
     Attributes:
-        weight_bytes: of the server's matrices, streamed once a token.
-        drawn_bytes: of keystream.
-        comparison_levels: levels of comparison trees: a call of the block cipher each, and a few words of arithmetic.
-        look_up_bytes: of one-hot vectors of look-ups, summed over a table.
-        rounds: openings, each with a handful of small tensor operations around it.
+        weight_bytes: Bytes of the server's matrices, streamed once per token.
+        drawn_bytes: Bytes of keystream.
+        comparison_levels: Levels of comparison trees, each a call of the block cipher and a few words of arithmetic.
+        look_up_bytes: Bytes of the one-hot vectors of look-ups, summed over a table.
+        rounds: Openings, each with a few small tensor operations.
     """
 
     weight_bytes: int
@@ -84,12 +84,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A cell.
+    """The predicted cost of a cell.
 
     Attributes:
-        prefill: of a prompt that client and server run themselves; None if the cache comes shared.
-        decode: of all tokens together.
-        work: for all tokens together, without the prompt.
+        prefill: Traffic of a prompt that client and server run themselves; None if the cache is shared.
+        decode: Traffic of all tokens together.
+        work: Local work of all tokens together, without the prompt.
     """
 
     prefill: Traffic | None
@@ -105,17 +105,17 @@ def predict(
     new_tokens: int,
     options: RunOptions = DEFAULTS,
 ) -> Prediction:
-    """Counts of a cell, exact but for what the module says.
+    """Counts of a cell, exact except for the parts named in the module's docstring.
 
     Args:
-        spec: the model.
-        policy: the cache policy.
-        seq_len: prompt tokens, the last of which is the first private step.
-        new_tokens: tokens to decode.
-        options: the cell's engine options.
+        spec: The model.
+        policy: The cache policy.
+        seq_len: Prompt tokens, the last of which is the first private step.
+        new_tokens: Tokens to decode.
+        options: The cell's engine options.
 
     Raises:
-        HeadError: the policy rates tokens with trained heads whose file cannot be read.
+        HeadError: The policy rates tokens with trained heads whose file cannot be read.
     """
     with MetaTensors():
         inside = options.prefill == "mpc"
@@ -127,7 +127,7 @@ def predict(
         before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
         prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
         decode, work = dry_run.count(steps)
-        decode += dry_run.last_words(2 if options.offline == "stored" else 1)
+        decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
@@ -183,7 +183,7 @@ class _DryRun:
         """The segment as the parties run it before they start to decode."""
         return lambda: staged(self.meter, "bench.prefill", segment())
 
-    def last_words(self, times: int) -> Traffic:
+    def end_frames(self, times: int) -> Traffic:
         """The dealer's empty frames where the randomness ends, and where the cell does."""
         self._ledger.counts.clear()
         for role in ("client", "server") * times:
@@ -194,7 +194,7 @@ class _DryRun:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, told, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
+        drawn, broadcast, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             run(segment(), self._exchange)
@@ -203,7 +203,7 @@ class _DryRun:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.broadcast_bytes - told) // BLOCK_BYTES,
+            comparison_levels=(source.broadcast_bytes - broadcast) // BLOCK_BYTES,
             look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )

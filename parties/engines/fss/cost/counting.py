@@ -26,7 +26,7 @@ class CountingStream(Keystream):
         self.size = 0
 
     def begin(self, epoch: int) -> None:
-        """Does nothing: the count goes on over epochs."""
+        """Does nothing: the count continues over epochs."""
 
     def octets(self, count: int) -> memoryview:
         """Returns zeros."""
@@ -65,7 +65,7 @@ class CountingSource(DealerSource):
     """The dealer's side of a dry run: nothing is drawn, no secret is computed, all sizes are counted.
 
     Args:
-        meter: Knows the stage that a program is in.
+        meter: Provides the current stage of a program.
         to_client: Called with the bytes of each frame to the client.
         to_server: Called with those to the server.
 

@@ -1,4 +1,4 @@
-"""What is public of a model and of a cache before anything is loaded or run: shapes."""
+"""The public shapes of a model and of a cache, before anything is loaded or run."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ..
     """Names and shapes of what an engine installs, the policy's trained heads included.
 
     Raises:
-        HeadError: the policy's file of heads cannot be read.
+        HeadError: The policy's file of heads cannot be read.
     """
     if policy.trained is None:
         return folded_shapes(spec)
@@ -38,7 +38,7 @@ def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
     """The cache as the policy leaves it after a prompt that is run in the clear, of meta tensors.
 
     Raises:
-        HeadError: as `installed_shapes`.
+        HeadError: As `installed_shapes`.
     """
     weights = _meta(installed_shapes(spec, policy))
     engine, cache = PlainEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)

@@ -1,6 +1,6 @@
 """Client, server and dealer in one process and one thread: for tests and for counting.
 
-The dealer walks the program first, which also shows that it needs nothing of what the others open.
+The dealer runs the program first, which also shows that it does not depend on the opened values.
 """
 
 from collections import deque
@@ -34,12 +34,12 @@ class BeyondBound(ValueError):  # noqa: N818 - named for what happened
 
 @dataclass
 class Cost:
-    """What a program cost.
+    """The cost of a program.
 
     Attributes:
-        rounds: messages each way between client and server.
-        online_bytes: payload that each of the two sends the other.
-        offline_bytes: payload that the dealer sends, by receiver.
+        rounds: Messages each way between client and server.
+        online_bytes: Payload that each of the two sends the other.
+        offline_bytes: Payload that the dealer sends, by receiver.
     """
 
     rounds: int = 0
@@ -51,7 +51,7 @@ class Simulation:
     """Runs programs at three sources in lockstep, and checks every value where a bound of it is declared or relied on.
 
     Args:
-        seed: makes a run repeatable.
+        seed: Seed, for a reproducible run.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -77,7 +77,7 @@ class Simulation:
     def _inbox(queue: deque[bytes]) -> FrameReader:
         def next_frame() -> bytes:
             if not queue:
-                raise RandomnessOutOfStep("the dealer's material is used up")
+                raise RandomnessOutOfStep("the dealer's correlated randomness is used up")
             return queue.popleft()
 
         return FrameReader(next_frame)
@@ -86,9 +86,9 @@ class Simulation:
         """Results of client and server.
 
         Raises:
-            BeyondBound: a value is larger than declared, where it is opened or its bound is declared (`bounded`).
-            ConstantsDiffer: the two have used different public constants.
-            RandomnessOutOfStep: the parties used less or more material than the dealer dealt.
+            BeyondBound: A value is larger than declared, where it is opened or its bound is declared (`bounded`).
+            ConstantsDiffer: The two parties used different public constants.
+            RandomnessOutOfStep: The parties used less or more randomness than the dealer dealt.
         """
         self.epoch += 1
         for source in self.sources:

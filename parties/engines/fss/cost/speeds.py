@@ -27,14 +27,14 @@ _LEAST_SECONDS = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """What one core does in a second, all positive.
+    """The speeds of one core, all positive.
 
     Attributes:
-        weight_bytes_per_s: of a matrix, streamed by its product with a row.
-        cipher_bytes_per_s: of keystream.
-        comparison_levels_per_s: of comparison trees.
-        look_up_bytes_per_s: of one-hot vectors of look-ups, summed over a table.
-        seconds_per_round: an exchange over loopback and the small tensor operations around it.
+        weight_bytes_per_s: Bytes of a matrix, streamed by its product with a row.
+        cipher_bytes_per_s: Bytes of keystream.
+        comparison_levels_per_s: Levels of comparison trees.
+        look_up_bytes_per_s: Bytes of the one-hot vectors of look-ups, summed over a table.
+        seconds_per_round: Time of an exchange over loopback and of the small tensor operations of a round.
     """
 
     weight_bytes_per_s: float

@@ -18,7 +18,7 @@ from parties.engines.fss.dealing.sender import WITHOUT_LIMIT, Sender
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
-from parties.engines.fss.randomness.seeds import DealersToss
+from parties.engines.fss.randomness.seeds import DealerCoinToss
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -41,7 +41,7 @@ class Dealer:
         self.links, self.meter = {"client": client, "server": server}, meter
         permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
         with meter.stage("setup.seeds"):
-            tosses = {role: DealersToss(link) for role, link in self.links.items()}
+            tosses = {role: DealerCoinToss(link) for role, link in self.links.items()}
             seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}
         self._server_stream = Keystream(seeds["server"])
         outboxes = [FrameWriter(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]

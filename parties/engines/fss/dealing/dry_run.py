@@ -15,7 +15,7 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 
 
 class DryRun:
-    """Runs the segments of a plan on shapes; the correlated randomness that they take goes to the senders.
+    """Runs the segments of a plan on shapes; the correlated randomness that they use is queued at the senders.
 
     A segment with a truncation failure is run again, and all that follow it, since their masks depend on its masks. To
     begin again at a segment, the dry run needs the cache as it was there. Streamed, it keeps a snapshot for each
@@ -26,7 +26,7 @@ class DryRun:
         engine: The dealer's side of the computation.
         source: The engine's randomness.
         plan: The programs to run.
-        senders: By role.
+        senders: The senders, by role.
     """
 
     def __init__(self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender]) -> None:
@@ -47,7 +47,7 @@ class DryRun:
         """Starts the thread.
 
         Args:
-            attempt: How many attempts have failed before, in this and earlier cells.
+            attempt: Number of failed attempts, in this and earlier cells.
         """
         self._start(self._plan.first, attempt)
 
@@ -97,7 +97,7 @@ class DryRun:
             raise self._failure
 
     def stop(self) -> None:
-        """Ends the thread and waits for it: from then on nobody draws from the source."""
+        """Ends the thread and waits for it: afterwards nothing draws from the source."""
         self.abandon()
         self._thread.join()
         self._stop.clear()

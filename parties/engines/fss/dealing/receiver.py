@@ -1,4 +1,4 @@
-"""A party's receiver from the dealer: frames arrive ahead, while earlier ones are used, as far as there is room."""
+"""A party's receiver from the dealer: frames arrive while earlier ones are used, up to a limit on memory."""
 
 import threading
 from collections import deque
@@ -13,29 +13,29 @@ from parties.transport.link import Link
 MATERIAL = "offline.material"
 
 AHEAD_BYTES = 256 << 20
-"""Room for frames not used yet: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
+"""Memory for frames not used yet: two tokens of SmolLM2-135M with a full cache of 1,024 tokens."""
 
 
-class MaterialUnasked(PartyError):  # noqa: N818 - named for what happened
-    """The dealer sends more than its credit."""
+class CreditExceeded(PartyError):  # noqa: N818 - named for the condition
+    """The dealer sends more bytes than its credit."""
 
     def __init__(self, credit: int) -> None:
         super().__init__(credit)
 
     def __str__(self) -> str:
         return (
-            f"the dealer sends material beyond its credit of {self.args[0]} bytes in this cell, so its link is closed; "
-            f"check that all parties run the same version"
+            f"the dealer sends randomness beyond its credit of {self.args[0]} bytes in this cell, so its link is "
+            f"closed; check that all parties run the same version"
         )
 
 
 class Receiver:
-    """Receives in a thread of its own, and gives the dealer credit for the room that there is.
+    """Receives in a thread of its own, and gives the dealer credit for the free memory.
 
     A dealer that exceeds its credit cannot fill this party's memory: the link is closed at the first frame that begins
     beyond it.
 
-    Bytes are counted when they arrive; seconds only where the party waits for a frame that is not there yet.
+    Bytes are counted when they arrive, seconds only while the party waits for a frame.
 
     Args:
         dealer: Link to the dealer; this object's thread is the only one that receives on it until `finish`.
@@ -59,14 +59,16 @@ class Receiver:
 
         Raises:
             RandomnessOutOfStep: The dealer has nothing more.
-            MaterialUnasked: The dealer sent more than its credit.
+            CreditExceeded: The dealer sent more than its credit.
             PartyError: The link's own errors.
         """
         with self._meter.stage(MATERIAL):
             if not self._frames:
                 self._wait(lambda: bool(self._frames))
             if not self._frames:
-                raise RandomnessOutOfStep("the dealer's material is used up; check that all parties run one version")
+                raise RandomnessOutOfStep(
+                    "the dealer's correlated randomness is used up; check that all parties run the same version"
+                )
             frame = self._frames.popleft()
             self._taken += len(frame)
             if self._taken + AHEAD_BYTES - self._credit >= AHEAD_BYTES // 8:
@@ -117,7 +119,7 @@ class Receiver:
                 self._dealer.await_peer()
                 frame = self._dealer.receive(account, at_most=LONGEST_BYTES)
                 if frame != END and self._received >= self._credit:
-                    raise MaterialUnasked(self._credit)
+                    raise CreditExceeded(self._credit)
                 self._received += len(frame)
                 with self._changed:
                     self._ended = frame == END

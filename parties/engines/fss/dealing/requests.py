@@ -1,6 +1,6 @@
-"""What the parties may ask of the dealer: JSON objects of public numbers, checked before anything is done for them.
+"""Requests to the dealer: JSON objects of public numbers, checked before the dealer acts on them.
 
-A request that fails a check ends the cell with an error that names the key, before any memory is taken for it.
+A request that fails a check ends the cell with an error that names the key, before any memory is allocated for it.
 """
 
 import math
@@ -13,20 +13,20 @@ REQUEST_BYTES = 1 << 22
 """The longest request: shapes of all parameters, or of a whole cache, of a model of a thousand layers."""
 
 MOST_NUMBERS = 1 << 33
-"""In the matrices of a model, or in one tensor of a cache: 64 GiB of masks."""
+"""Limit on the numbers in the matrices of a model, or in one tensor of a cache: 64 GiB of masks."""
 
 MOST_EPOCHS = 1 << 32
-"""Attempts, and indices of epochs: both share the 64 bits of an epoch's number."""
+"""Limit on attempts and on indices of epochs, which share the 64 bits of an epoch's number."""
 
-_WORDS = 200  # of a value that is quoted, which may be of any length
+_LONGEST_VALUE = 200  # characters of a quoted value
 
 
-class BadRequest(PartyError):  # noqa: N818 - named for what it is
-    """A party has asked the dealer for something that cannot be."""
+class BadRequest(PartyError):  # noqa: N818 - named for the condition
+    """A party has sent the dealer an invalid request."""
 
     def __init__(self, peer: str, key: str, value: object, allowed: str) -> None:
-        said = value if isinstance(value, str) else repr(value)
-        super().__init__(peer, key, said if len(said) <= _WORDS else f"{said[:_WORDS]}...", allowed)
+        text = value if isinstance(value, str) else repr(value)
+        super().__init__(peer, key, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...", allowed)
 
     def __str__(self) -> str:
         peer, key, value, allowed = self.args
@@ -37,7 +37,7 @@ class BadRequest(PartyError):  # noqa: N818 - named for what it is
 
 
 Check = Callable[[Any], str]
-"""Returns what a value must be, or nothing if it is that."""
+"""Returns the allowed values, or an empty string if the value is one of them."""
 
 
 def whole(least: int, most: int) -> Check:
@@ -82,10 +82,10 @@ _SERVERS = {do: _CLIENTS[do] for do in ("prefilled", "credit", "end")}
 
 
 def checked(role: str, request: Any) -> dict[str, Any]:
-    """A request of `client` or `server` that has the keys it needs, no other, and values of their types and ranges.
+    """Checks that a request of `client` or `server` has exactly its keys, with values of their types and ranges.
 
     Raises:
-        BadRequest: it is not.
+        BadRequest: The request is invalid.
     """
     known = _CLIENTS if role == "client" else _SERVERS
     if not isinstance(request, dict):
@@ -101,7 +101,7 @@ def check_keys(role: str, what: str, value: Mapping[str, Any], checks: Mapping[s
     """Checks that an object has exactly these keys, and each value.
 
     Raises:
-        BadRequest: it has not; the message says what is wrong with which.
+        BadRequest: A key or a value is invalid; the message names it.
     """
     if set(value) != set(checks):
         raise BadRequest(role, f"{what}'s keys", sorted(value), f"{', '.join(sorted(checks))}")

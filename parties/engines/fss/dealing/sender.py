@@ -8,7 +8,7 @@ from parties.metering.background import BackgroundAccount
 from parties.transport.link import Link
 
 QUEUED_BYTES = 64 << 20
-"""How much the dealer holds ready beyond a party's credit."""
+"""Limit on the bytes that the dealer queues beyond a party's credit."""
 
 END = b""
 """The last frame, until the party makes a new request."""
@@ -23,12 +23,12 @@ class Stopped(Exception):  # noqa: N818 - an order, not a fault
 class Sender:
     """Sends queued frames, up to the party's credit.
 
-    A credit is a number of bytes since the cell began, so one that is late or sent twice does no harm. The party gives
-    credit for the room that it has; therefore a send that does not proceed means a dead peer, not a slow one.
+    A credit is a number of bytes since the cell began, so a late or repeated one is harmless. The party gives credit
+    only for free memory; therefore a send that does not proceed means a dead peer, not a slow one.
 
     Args:
-        link: To the party; this object's thread is the only one that sends on it.
-        account: Where the bytes are counted.
+        link: The link to the party; this object's thread is the only one that sends on it.
+        account: Counts the bytes.
     """
 
     def __init__(self, link: Link, account: BackgroundAccount) -> None:

@@ -1,10 +1,10 @@
 """A cell's correlated randomness on a party's own disk: written in advance, read once while the party decodes.
 
 The file has no name (`O_TMPFILE`, open(2)): nobody else can open, copy or link it, and the system frees it with the
-process that wrote it, however that ends. Where a file system cannot do that, the file is made with a name that is taken
-away before the first byte is written, so that at worst an empty file stays behind. Frames follow each other, each with
-length and checksum, and an empty one at the end. It is used once because it is read once, from its first frame to
-its last, in the call that wrote it, and because a `FrameReader` refuses the epochs of another attempt or cell.
+process that wrote it, however that ends. On a file system without support for that, the file has a name that is removed
+before the first byte is written, so that at worst an empty file remains. The file is a sequence of frames, each with
+length and checksum, and ends with an empty frame. Its content is used once because it is read once, from the first
+frame to the last, in the call that wrote it, and because a `FrameReader` refuses the epochs of another attempt or cell.
 """
 
 import contextlib
@@ -21,45 +21,45 @@ from parties.engines.fss.dealing.sender import END
 from parties.errors import PartyError
 
 FOLDER_VARIABLE = "MPCBENCH_OFFLINE_DIR"
-"""Environment variable: where each party keeps its material; the system's folder for temporary files if unset."""
+"""Environment variable: folder of each party's stored randomness; the system's temporary folder if unset."""
 
 _FRAME = struct.Struct("<QQ")  # length, checksum; the last frame is empty
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class MaterialFile(PartyError):  # noqa: N818 - named for what is wrong
-    """Stored material cannot be written or must not be used; the message names the folder and the fix."""
+class StorageError(PartyError):
+    """Stored randomness cannot be written or must not be used; the message names the folder and the fix."""
 
     status = "config_error"
 
 
 def folder() -> str:
-    """Where material is kept."""
+    """The folder for stored randomness."""
     return os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir()
 
 
 def new_file() -> IO[bytes]:
-    """A file without a name in `folder()`.
+    """Creates a file without a name in `folder()`.
 
     Raises:
-        MaterialFile: it cannot be made there.
+        StorageError: The folder cannot be written.
     """
     try:
-        return tempfile.TemporaryFile(dir=folder(), prefix="mpcbench-material-")
+        return tempfile.TemporaryFile(dir=folder(), prefix="mpcbench-randomness-")
     except OSError as error:
         fix = f"set {FOLDER_VARIABLE} to a folder that exists and may be written"
-        raise MaterialFile(f"cannot keep material in {folder()}: {error.strerror}; {fix}") from error
+        raise StorageError(f"cannot store randomness in {folder()}: {error.strerror}; {fix}") from error
 
 
 def write(file: IO[bytes], receive: Callable[[], bytes | bytearray]) -> None:
-    """Writes frames up to the empty one, and goes back to the first. A file that could not be finished is closed.
+    """Writes frames up to the empty one, then seeks to the first. A file that cannot be completed is closed.
 
     Args:
-        file: of `new_file`.
-        receive: returns the next frame.
+        file: A file of `new_file`.
+        receive: Returns the next frame.
 
     Raises:
-        MaterialFile: the disk is full, or refuses.
+        StorageError: The disk is full or reports an error.
     """
     written = 0
     try:
@@ -71,22 +71,22 @@ def write(file: IO[bytes], receive: Callable[[], bytes | bytearray]) -> None:
         file.flush()
         file.seek(0)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # what is still in the buffer meets the same disk
+        with contextlib.suppress(OSError):  # flushing the buffer may fail in the same way
             file.close()
         if not isinstance(error, OSError):
             raise
         more = f"free space there, or set {FOLDER_VARIABLE} to a folder with more"
         fix = more if error.errno in _FULL else "check that disk"
-        raise MaterialFile(
-            f"cannot write material to {folder()} beyond {written} bytes: {error.strerror}; {fix}"
+        raise StorageError(
+            f"cannot write randomness to {folder()} beyond {written} bytes: {error.strerror}; {fix}"
         ) from error
 
 
-class StoredMaterial:
+class StoredFrames:
     """A file that is read once, from its first frame to its last.
 
     Args:
-        file: what `write` wrote.
+        file: A file that `write` has written.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -97,7 +97,7 @@ class StoredMaterial:
         """The next frame.
 
         Raises:
-            MaterialFile: the file is damaged or at its end.
+            StorageError: The file is damaged or at its end.
         """
         length, checksum = self._unpack(_FRAME)
         if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
@@ -111,7 +111,7 @@ class StoredMaterial:
         return frame
 
     def close(self) -> None:
-        """Frees what was not read, and the space on disk."""
+        """Closes the file, which frees its space on disk."""
         self._file.close()
 
     def _unpack(self, fields: struct.Struct) -> tuple[Any, ...]:
@@ -120,6 +120,6 @@ class StoredMaterial:
             raise self._wrong(f"ends before frame {self._frames}: it was cut off")
         return fields.unpack(data)
 
-    def _wrong(self, what: str) -> MaterialFile:
+    def _wrong(self, what: str) -> StorageError:
         self._file.close()
-        return MaterialFile(f"material stored in {folder()} {what}; check that disk and run the cell again")
+        return StorageError(f"randomness stored in {folder()} {what}; check that disk and run the cell again")

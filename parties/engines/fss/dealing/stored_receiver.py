@@ -2,7 +2,7 @@
 
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
-from parties.engines.fss.dealing.storage import StoredMaterial, new_file, write
+from parties.engines.fss.dealing.storage import StoredFrames, new_file, write
 from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -12,7 +12,7 @@ WRITE, READ = "offline.write", "offline.read"
 
 
 class StoredReceiver:
-    """A `Receiver` that stores everything first; receiving, writing and reading are stages of their own.
+    """A `Receiver` that first stores everything on disk; receiving, writing and reading have stages of their own.
 
     Args:
         dealer: Link to the dealer.
@@ -21,26 +21,26 @@ class StoredReceiver:
 
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self._dealer, self._meter = dealer, meter
-        self._stored: StoredMaterial | None = None
+        self._stored: StoredFrames | None = None
 
     def fetch(self) -> None:
         """Writes everything the dealer sends up to the end of the cell; drops what is left from before.
 
         Raises:
-            MaterialFile: The file cannot be written.
+            StorageError: The file cannot be written.
             PartyError: The link's own errors.
         """
         self._drop()
         file = new_file()
         with self._meter.stage(WRITE):
             write(file, self._receive)
-            self._stored = StoredMaterial(file)
+            self._stored = StoredFrames(file)
 
     def next(self) -> bytes:
         """The next frame from disk.
 
         Raises:
-            MaterialFile: The file is damaged or used up.
+            StorageError: The file is damaged or used up.
         """
         if self._stored is None:
             raise AssertionError("`fetch` comes before `next`")
@@ -55,7 +55,7 @@ class StoredReceiver:
         """
         self._drop()
         if (word := self._receive()) != END:
-            raise OutOfStep(self._dealer.peer, MATERIAL, "the end of the material", f"{len(word)} bytes more")
+            raise OutOfStep(self._dealer.peer, MATERIAL, "the end of the randomness", f"{len(word)} bytes more")
 
     def _receive(self) -> bytearray:
         with self._meter.stage(MATERIAL):

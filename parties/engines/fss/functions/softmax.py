@@ -49,7 +49,7 @@ class Ladder:
         longest: Largest number of scores in a row.
         floors: Number of scales.
         steps: Number of powers that the sum at one scale is compared with.
-        step_bits: log2 of the ratio of two neighbouring powers.
+        step_bits: Log2 of the ratio of two neighbouring powers.
         coarse_bits: Fraction bits of the coarse tables.
         high_scale, low_scale, rest_scale: Fraction bits of the three factors of an exponential; they sum to 36.
     """

@@ -29,7 +29,7 @@ class Tables:
     """Tables of 2^width integers each, looked up at the same indices.
 
     Attributes:
-        values: int64, [tables, rows, 2^width]; row j is for the elements at j of the last axis, a single row for all.
+        values: Int64, [tables, rows, 2^width]; row j is for the elements at j of the last axis, a single row for all.
     """
 
     values: Integers

@@ -19,7 +19,7 @@ class DealerSource(Source):
     """The dealer expands what both parties expand, and sends corrections.
 
     Args:
-        meter: Knows the current stage of a program.
+        meter: Provides the current stage of a program.
         client: The keystream shared with the client.
         server: The keystream shared with the server.
         to_client: The stream of broadcasts to the client.

@@ -18,7 +18,7 @@ class ComputingSource(Source):
     """The client's or the server's side.
 
     Args:
-        meter: Knows the current stage of a program.
+        meter: Provides the current stage of a program.
         own: The keystream whose seed this party shares with the dealer.
         frames: The dealer's stream to this party.
 

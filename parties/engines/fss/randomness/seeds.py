@@ -28,7 +28,7 @@ class CommitmentBroken(PartyError):  # noqa: N818 - named for what happened
         )
 
 
-class DealersToss:
+class DealerCoinToss:
     """The dealer's side of one party's seed; sends the commitment at once.
 
     Args:

@@ -44,7 +44,7 @@ class Source(ABC):
 
     Attributes:
         rank: CLIENT, SERVER or DEALER.
-        meter: Knows the current stage of a program.
+        meter: Provides the current stage of a program.
         comparison: The comparison protocol, `dcf` or `prefix`; the same at all three parties.
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.

@@ -8,7 +8,7 @@ from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.dealing import receiver
-from parties.engines.fss.dealing.receiver import MaterialUnasked, Receiver
+from parties.engines.fss.dealing.receiver import CreditExceeded, Receiver
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.randomness.frames import (
@@ -35,7 +35,7 @@ def test_randomness_beyond_the_credit_is_refused(monkeypatch: pytest.MonkeyPatch
             dealer.send(bytes(1000))
         with pytest.raises(PeerLost):
             dealer.receive()
-        with pytest.raises(MaterialUnasked, match=r"beyond its credit of 3000 bytes"):
+        with pytest.raises(CreditExceeded, match=r"beyond its credit of 3000 bytes"):
             taking.next()
 
 

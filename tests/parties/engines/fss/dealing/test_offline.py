@@ -14,7 +14,7 @@ from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import run
 from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile
+from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError
 from parties.engines.fss.engine import FssEngine
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
@@ -133,8 +133,8 @@ def test_a_full_disk_ends_the_cell_and_names_the_file(tmp_path: Path) -> None:
     _, _, parts, _ = prefilled("llama", POLICIES["full"])
     results = together(full_disk, str(tmp_path), parts)
     name, text = results["server"]
-    assert name == MaterialFile.__name__
-    assert f"cannot write material to {tmp_path}" in text
+    assert name == StorageError.__name__
+    assert f"cannot write randomness to {tmp_path}" in text
     assert results["client"][0] == "PeerLost"
     assert results["dealer"] == "PeerLost"
     assert list(tmp_path.iterdir()) == []

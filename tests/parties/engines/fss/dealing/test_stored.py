@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parties.engines.fss.dealing.sender import END
-from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, MaterialFile, StoredMaterial, new_file, write
+from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError, StoredFrames, new_file, write
 from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
 from tests.helpers.wires import DEADLINE_S, child
@@ -52,13 +52,13 @@ def written(frames: list[bytes] = FRAMES) -> IO[bytes]:
     return file
 
 
-def everything(material: StoredMaterial) -> list[bytes]:
+def everything(material: StoredFrames) -> list[bytes]:
     """Reads all frames; the end is an error, like any fault."""
     frames: list[bytes] = []
     try:
         while True:
             frames.append(material.next())
-    except MaterialFile as error:
+    except StorageError as error:
         if f"holds only {len(frames)} frames" not in str(error):
             assert frames == FRAMES[: len(frames)]
             raise
@@ -68,7 +68,7 @@ def everything(material: StoredMaterial) -> list[bytes]:
 @settings(max_examples=30)
 @given(st.lists(st.binary(min_size=1, max_size=3000), max_size=6))
 def test_frames_come_back_in_order(frames: list[bytes]) -> None:
-    assert everything(StoredMaterial(written(frames))) == frames
+    assert everything(StoredFrames(written(frames))) == frames
 
 
 @pytest.mark.usefixtures("file_system")
@@ -81,7 +81,7 @@ def test_the_file_is_in_no_folder_while_it_is_written_and_read(folder: Path) -> 
 
     file = new_file()
     write(file, receive)
-    material = StoredMaterial(file)
+    material = StoredFrames(file)
     while len(seen) < 2 * len(FRAMES):
         assert material.next()
         seen.append(list(folder.iterdir()))
@@ -106,7 +106,7 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
 
         file = new_file()
         write(file, receive)
-        StoredMaterial(file).next()
+        StoredFrames(file).next()
         wait()
 
     def wait() -> None:
@@ -130,14 +130,14 @@ def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
         dealt.begin(epoch)
         dealt.put(np.full(4, epoch, dtype=np.uint8))
         dealt.flush()
-    material = StoredMaterial(written(frames))
+    material = StoredFrames(written(frames))
     reader = FrameReader(material.next)
     reader.begin(8)
     assert reader.take((4,), np.uint8).tolist() == [8] * 4
     material.close()
-    again = FrameReader(StoredMaterial(written(frames)).next)
+    again = FrameReader(StoredFrames(written(frames)).next)
     again.begin(9)
-    with pytest.raises(MaterialFile, match="all of them were used"):
+    with pytest.raises(StorageError, match="all of them were used"):
         again.take((4,), np.uint8)
 
 
@@ -146,8 +146,8 @@ def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
 def test_a_truncated_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
     file = written()
     os.ftruncate(file.fileno(), data.draw(st.integers(0, os.fstat(file.fileno()).st_size - 1)))
-    with pytest.raises(MaterialFile, match=r"ends (before|within) frame \d: it was cut off"):
-        everything(StoredMaterial(file))
+    with pytest.raises(StorageError, match=r"ends (before|within) frame \d: it was cut off"):
+        everything(StoredFrames(file))
 
 
 @settings(max_examples=40)
@@ -157,8 +157,8 @@ def test_a_flipped_bit_never_gives_a_wrong_frame(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, 8 * os.fstat(file.fileno()).st_size - 1))
     (octet,) = os.pread(file.fileno(), 1, bit // 8)
     os.pwrite(file.fileno(), bytes([octet ^ 1 << bit % 8]), bit // 8)
-    with pytest.raises(MaterialFile, match="run the cell again"):
-        everything(StoredMaterial(file))
+    with pytest.raises(StorageError, match="run the cell again"):
+        everything(StoredFrames(file))
 
 
 @contextmanager
@@ -172,8 +172,8 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_is_named_with_the_fix(folder: Path) -> None:
-    words = rf"cannot write material to {folder} beyond \d+ bytes: .*free space there, or set {FOLDER_VARIABLE}"
-    with largest_file(1 << 20), pytest.raises(MaterialFile, match=words) as caught:
+    words = rf"cannot write randomness to {folder} beyond \d+ bytes: .*free space there, or set {FOLDER_VARIABLE}"
+    with largest_file(1 << 20), pytest.raises(StorageError, match=words) as caught:
         written([bytes(1 << 19)] * 4)
     assert caught.value.status == "config_error"
 
@@ -191,5 +191,5 @@ def test_an_error_of_the_link_comes_through_and_the_file_is_freed() -> None:
 
 def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere/at/all")
-    with pytest.raises(MaterialFile, match=rf"/nowhere/at/all.*set {FOLDER_VARIABLE}"):
+    with pytest.raises(StorageError, match=rf"/nowhere/at/all.*set {FOLDER_VARIABLE}"):
         new_file()

@@ -48,12 +48,12 @@ def other_bound() -> None:
 
 def other_permutation() -> None:
     """The dealer sends the server another key than the client."""
-    honest = seeds.DealersToss.seed
+    honest = seeds.DealerCoinToss.seed
 
-    def seed(toss: seeds.DealersToss, key: bytes) -> bytes:
+    def seed(toss: seeds.DealerCoinToss, key: bytes) -> bytes:
         return honest(toss, key[::-1] if toss._link.peer == "server" else key)
 
-    seeds.DealersToss.seed = seed  # type: ignore[method-assign,assignment]
+    seeds.DealerCoinToss.seed = seed  # type: ignore[method-assign,assignment]
 
 
 CHANGES: dict[str, tuple[str, Callable[[], None]]] = {

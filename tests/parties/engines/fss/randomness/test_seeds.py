@@ -9,7 +9,7 @@ import pytest
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.randomness import seeds
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation, evaluate, generate
-from parties.engines.fss.randomness.seeds import CommitmentBroken, DealersToss, drawn_seed
+from parties.engines.fss.randomness.seeds import CommitmentBroken, DealerCoinToss, drawn_seed
 from parties.engines.keystream import SEED_BYTES
 from parties.errors import OutOfStep, PeerLost
 from parties.metering.meter import StageMeter
@@ -68,7 +68,7 @@ def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = set()
     for _ in range(3):
         mine, theirs = ends("client")
-        toss = DealersToss(theirs)
+        toss = DealerCoinToss(theirs)
         found = later(drawn_seed, mine, "client")
         assert toss.seed(bytes(PERMUTATION_KEY_BYTES)) == found.result(DEADLINE_S)[0]
         drawn.add(found.result()[0])
@@ -106,7 +106,7 @@ def test_a_half_for_the_other_party_does_not_open() -> None:
 @pytest.mark.parametrize("count", [SEED_BYTES - 1, SEED_BYTES + 1])
 def test_a_half_of_another_length_is_refused(count: int) -> None:
     mine, theirs = ends("client")
-    toss = DealersToss(theirs)
+    toss = DealerCoinToss(theirs)
     mine.receive()
     mine.send(bytes(count))
     with pytest.raises(OutOfStep, match=f"{SEED_BYTES} bytes"):

@@ -1,4 +1,4 @@
-"""Cells that must fail as one before them did, because the referee cannot read what both name."""
+"""Fails cells without running them if the referee could not read the same inputs for an earlier cell."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,18 +10,18 @@ from orchestrator.records.record import CellError, Record, Status
 _Inputs = tuple[Any, ...]
 
 
-class Alike:
-    """Remembers what the referee could not read; each further cell that names it is failed without being run.
+class RepeatedFailures:
+    """The inputs that the referee could not read; later cells with the same inputs fail without being run.
 
-    The referee reads model, prompt and heads in the same way whatever the engine, the network and the repeat. Other
-    errors of the status `config_error`, such as a port in use, may be gone by the next cell.
+    The referee reads model, prompt and heads in the same way for every engine, network and repeat. Other errors of the
+    status `config_error`, such as a port in use, may not recur in the next cell.
     """
 
     def __init__(self) -> None:
         self._failed: dict[_Inputs, CellError] = {}
 
     def note(self, record: Record) -> None:
-        """A cell is over."""
+        """Notes the record of a finished cell."""
         error = record.error
         if error is not None and error.status is Status.CONFIG_ERROR and error.role == "referee":
             self._failed.setdefault(_inputs(record.cell), error)

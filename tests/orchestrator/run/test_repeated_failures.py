@@ -5,7 +5,7 @@ import pytest
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.records.assemble import failed_record
 from orchestrator.records.record import Record, Status
-from orchestrator.run.alike import Alike
+from orchestrator.run.repeated_failures import RepeatedFailures
 from tests.helpers import samples
 
 MESSAGE = "prompt.text_file: short.txt has 3 tokens, seq_len asks for 128; give a longer text"
@@ -20,10 +20,10 @@ CELLS = expand(samples.experiment(engines=["plain", "fss"], networks=["none", "l
 
 
 def test_cells_with_the_same_model_prompt_and_length_are_not_run() -> None:
-    alike = Alike()
-    alike.note(failed(CELLS[0]))
+    repeated = RepeatedFailures()
+    repeated.note(failed(CELLS[0]))
     for cell in CELLS:
-        record = alike.record(cell, "a")
+        record = repeated.record(cell, "a")
         assert (record is not None) == (cell.seq_len == CELLS[0].seq_len)
         if record is not None:
             assert (record.id, record.status, record.experiment) == (cell.id, Status.CONFIG_ERROR, "a")
@@ -41,7 +41,7 @@ def test_cells_with_the_same_model_prompt_and_length_are_not_run() -> None:
     ],
 )
 def test_transient_failures_do_not_skip_later_cells(status: Status, role: str) -> None:
-    alike = Alike()
+    alike = RepeatedFailures()
     alike.note(failed(CELLS[0], status, role))
     alike.note(samples.record(CELLS[1]))
     assert [alike.record(cell, "a") for cell in CELLS] == [None] * len(CELLS)
@@ -51,7 +51,7 @@ def test_unreadable_heads_skip_only_their_own_cells() -> None:
     gate = {"name": "locret", "head": "bad.safetensors"}
     other = {"name": "locret", "head": "good.safetensors"}
     cells = expand(samples.experiment(policies=["full", gate, other], seq_lens=[128], engines=["plain", "fss"]))
-    alike = Alike()
+    alike = RepeatedFailures()
     alike.note(failed(next(cell for cell in cells if cell.policy.parameters.get("head") == "bad.safetensors")))
     skipped = [cell for cell in cells if alike.record(cell, "a") is not None]
     assert {cell.policy.parameters.get("head") for cell in skipped} == {"bad.safetensors"}
