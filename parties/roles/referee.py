@@ -102,7 +102,7 @@ class Referee:
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
             return result.model_copy(update={"check": check})
-        seen = RangeReport(**left.to_json(), chance=watch.chance)
+        seen = RangeReport(**{**left.to_json(), "chance": watch.chance})
         warnings = (_warning(job.engine, str(left), watch.chance),)
         return result.model_copy(
             update={"check": check.model_copy(update={"out_of_range": seen}), "warnings": warnings}

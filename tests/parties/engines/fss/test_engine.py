@@ -24,7 +24,7 @@ def cells() -> Any:
         "full": job(),
         "again": job(),
         "mpcache": job("mpcache"),
-        "logits_to_client": job(argmax="client", show_text=True),
+        "logits_to_client": job(options={"argmax": "client"}, show_text=True),
         "other_model": job(model="random:tiny-gpt2"),
     }
     with Four() as four:
