@@ -98,9 +98,8 @@ class SetClock(datetime):
 
 def test_a_clock_that_is_set_leaves_seconds_unharmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopwatch, "datetime", SetClock)
-    slow = {"name": "slow", "rate_mbit": 100, "delay_ms": 10}  # within tolerance on busy machines, too
-    experiment = fake_experiment(
-        tmp_path, prompt={"random_tokens": True}, engines=["fss"], seq_lens=[16], new_tokens=2, networks=[slow]
+    experiment = fake_experiment(  # links as they are: none drifts from a target on a busy machine
+        tmp_path, prompt={"random_tokens": True}, engines=["fss"], seq_lens=[16], new_tokens=2, networks=["none"]
     )
     began = time.monotonic()
     stepped = f"{SteppedParty.__module__}:{SteppedParty.__name__}"
@@ -113,4 +112,5 @@ def test_a_clock_that_is_set_leaves_seconds_unharmed(tmp_path: Path, monkeypatch
     assert 0 < record.seconds_per_token * record.tokens < took
     assert 0 < (record.finished - record.started).total_seconds() < took
     assert all(0 <= stage.blocked_seconds <= took and 0 <= stage.seconds <= took for stage in record.stages)
+    assert record.links
     assert all(0 < link.measured_before["rtt_ms"] < 1000 * took for link in record.links)

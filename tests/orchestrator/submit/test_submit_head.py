@@ -24,7 +24,7 @@ from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
-LONG_S = 150.0
+LONG_S = 600.0
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled"}
 
 
