@@ -13,7 +13,6 @@ from netem.prober import Address
 
 NAMES = ("client", "server", "dealer")
 CLEAN = "from netem.janitor import clean; print(*clean(), sep='\\n', end='')"
-SENT = "/sys/class/net/eth0/statistics/tx_bytes"
 # Beyond the disturbances of a shared machine, and close enough to distinguish the profiles.
 TOLERANCE = Tolerance(rtt_ms=8, rtt_pct=25, rate_pct=50)
 
@@ -24,6 +23,12 @@ def endpoints(lab: Lab, port: int = 7000) -> dict[str, Address]:
 
 def out(lab: Lab, host: str, *argv: str) -> str:
     return lab.run(host, argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def sent_bytes(lab: Lab, host: str) -> int:
+    """Bytes that a host's interface has sent. /sys would show the interfaces of whoever mounted it."""
+    (line,) = (line for line in out(lab, host, "cat", "/proc/net/dev").splitlines() if line.strip().startswith("eth0:"))
+    return int(line.partition(":")[2].split()[8])
 
 
 def python(lab: Lab, host: str, script: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from netem import NetemError, preset, shape
 from netem.lab import DATA_PORTS, Lab, attached, labs
-from tests.helpers.labs import CLEAN, SENT, TOLERANCE, endpoints, out, profile, python
+from tests.helpers.labs import CLEAN, TOLERANCE, endpoints, out, profile, python, sent_bytes
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.netns
@@ -153,9 +153,9 @@ def test_a_second_run_in_the_same_lab_is_refused_and_the_first_continues(lab: La
 def test_the_relay_counts_what_the_kernel_counts(lab: Lab) -> None:
     client = lab.hosts[0].address
     with shape(preset("lan"), endpoints(lab), site=lab) as network:
-        before = int(out(lab, "h0", "cat", SENT))
+        before = sent_bytes(lab, "h0")
         network.measure(0.1)
-        after = int(out(lab, "h0", "cat", SENT))
+        after = sent_bytes(lab, "h0")
         flows = lab.call("hub", "relay", {})["flows"]
     relayed = sum(flow["bytes"] for flow in flows if flow["src"] == client)
     assert after - before == pytest.approx(relayed, rel=0.05)

@@ -24,6 +24,7 @@ MODEL = "smollm2-135m"
 TEXT = ROOT / "docs" / "protocols.md"  # unlike the training text
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_selects_a_shipped_file(kind: Any) -> None:
     assert MODEL in shipped(kind)
