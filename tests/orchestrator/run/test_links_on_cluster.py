@@ -18,6 +18,7 @@ pytestmark = [
 # Rates only: many kernels have htb and no netem.
 SCRIPT = """
 import json, logging, subprocess, ray
+from dataclasses import asdict
 from orchestrator.run.links import LinkMeasurements, _Cluster, links_between
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.run.placement import place
@@ -28,11 +29,11 @@ bound = {role: (host, 7100) for role, host in placement.hosts.items()}
 network = parse_network({"name": "thin", "rate_mbit": 50, "pairs": {"client>server": {"rate_mbit": 20}}})
 try:
     with links_between(network, "tc", bound, placement) as links:
-        survey = LinkMeasurements(links)
-        survey.before()
+        measurements = LinkMeasurements(links)
+        measurements.before()
         rules = subprocess.run(["tc", "qdisc"], capture_output=True, text=True).stdout
-        survey.after()
-        readings = [reading.model_dump() for reading in survey.readings]
+        measurements.after()
+        readings = [asdict(reading) for reading in measurements.readings]
 finally:
     placement.release()
 print("RESULT", json.dumps({"hosts": placement.hosts, "backend": links.backend, "rules": rules, "links": readings}))
