@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestrator.records.store import RecordStore
 from tests.helpers.paths import ROOT
 
 FOLDER = ROOT / "examples/policies"
 
 
+@pytest.mark.ray
 def test_the_example_runs_and_is_recorded_under_its_full_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "orchestrator.cli.main", "run", str(FOLDER / "latest_tokens.yaml")]
     path = os.pathsep.join([str(ROOT), str(FOLDER)])
