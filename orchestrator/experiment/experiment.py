@@ -128,11 +128,7 @@ class Sweep(BaseModel):
     def _resolve_model(cls, model: str, info: ValidationInfo) -> str:
         found = None if model.startswith("random:") else located(model, info)
         source = model if found is None else str(found)
-        try:
-            model_spec(source)
-        except ModelError as error:
-            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
-            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
+        require_loadable(model, source)
         return source
 
     @field_validator("seq_lens")
@@ -225,6 +221,23 @@ def model_spec(model: str) -> "ModelSpec":
     from parties.models import load_spec  # torch comes with it, and most commands do without
 
     return load_spec(model)
+
+
+def require_loadable(model: str, source: str) -> None:
+    """Checks that a model can be loaded.
+
+    Args:
+        model: The model as the user wrote it.
+        source: Where it was found: `model` itself, or the path that it stands for.
+
+    Raises:
+        Rejected: It cannot.
+    """
+    try:
+        model_spec(source)
+    except ModelError as error:
+        allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+        raise Rejected(Problem("", model, allowed, fix, str(error))) from None
 
 
 def load_experiment(path: Path) -> Experiment:

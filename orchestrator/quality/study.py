@@ -15,10 +15,9 @@ from pydantic import (
 )
 
 from orchestrator.experiment.choices import ChosenPolicy, chosen_policy, named, readable_file
-from orchestrator.experiment.experiment import model_spec
+from orchestrator.experiment.experiment import model_spec, require_loadable
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, problems_of, unknown
 from orchestrator.experiment.yaml_files import read_mapping
-from parties.errors import ModelError
 from parties.policies.choice import PolicyChoice
 
 FIDELITY, LONGBENCH, LONGEVAL = "fidelity", "longbench", "longeval"
@@ -150,11 +149,7 @@ class Study(BaseModel):
     @field_validator("model")
     @classmethod
     def _loads(cls, model: str) -> str:
-        try:
-            model_spec(model)
-        except ModelError as error:
-            allowed, fix = "a model that can be loaded", "correct the name, or take another model"
-            raise Rejected(Problem("", model, allowed, fix, str(error))) from None
+        require_loadable(model, model)
         return model
 
     @field_validator("lengths")

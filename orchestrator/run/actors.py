@@ -26,7 +26,7 @@ PARTY_CLASS = "parties.roles.party:Party"
 
 # Exceptions whose text describes the program or the system. The text of the others (ValueError, KeyError, ...) often
 # quotes the data at fault, and the data here is secret.
-_SPEAKABLE = (OSError, RuntimeError, ImportError, AttributeError, TypeError, NotImplementedError, AssertionError)
+_SAFE_TO_REPORT = (OSError, RuntimeError, ImportError, AttributeError, TypeError, NotImplementedError, AssertionError)
 _LONGEST_MESSAGE = 500
 
 
@@ -181,6 +181,6 @@ def _safe_message(error: Exception) -> str:
     """Type and place of an unexpected error, with its text only where that cannot quote secret data."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
-    text = f": {error}"[:_LONGEST_MESSAGE] if isinstance(error, _SPEAKABLE) else ""
+    text = f": {error}"[:_LONGEST_MESSAGE] if isinstance(error, _SAFE_TO_REPORT) else ""
     advice = "; out of memory: use a smaller model or seq_len, or a larger machine" if _out_of_memory(error) else ""
     return f"{type(error).__name__}{place}{text}{advice}"

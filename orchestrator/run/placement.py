@@ -1,4 +1,4 @@
-"""Seats for the parties on a Ray cluster: one placement-group bundle a role, one node a party where nodes suffice."""
+"""Slots for the parties on a Ray cluster: one placement-group bundle per role, on separate nodes where possible."""
 
 import math
 import time
