@@ -393,7 +393,7 @@ def _execute(program: Any, start: int, stop: int) -> Any:
         n = program[first - 1]
         o, so = program[first], program[first + rank]
         a, sa = program[second], program[second + rank]
-        b = sb = c = sc = np.int64(0)
+        b = sb = c = sc = 0
         if operands > 2:
             b, sb = program[third], program[third + rank]
         if operands > 3:
@@ -408,7 +408,7 @@ def _execute(program: Any, start: int, stop: int) -> Any:
                 return failed
             for d in range(rank - 2, -1, -1):
                 place[d] += 1
-                back = np.int64(0) if place[d] < program[shape + d] else program[shape + d]
+                back = 0 if place[d] < program[shape + d] else program[shape + d]
                 o += program[first + 1 + d] * (1 - back)
                 a += program[second + 1 + d] * (1 - back)
                 if operands > 2:

@@ -58,8 +58,9 @@ class Recording:
     def _readable(self, view: View, tensor: Tensor) -> Tensor:
         if view.buffer.kind is not Kind.PLANNED:
             return tensor
-        readable = view.tensor(self._kept.untyped_storage(), view.buffer.offset)
-        return readable.copy_(tensor)
+        start, traced = view.buffer.offset, tensor.untyped_storage()
+        self._kept[start : start + view.buffer.size] = torch.empty(0, dtype=torch.uint8).set_(traced)
+        return view.tensor(self._kept.untyped_storage(), start)
 
 
 class Tape:
