@@ -11,9 +11,9 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare import prefix
+from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
-from parties.engines.fss.recording.tracer import kernel_call
 
 
 def negative(x: Masked) -> Program[Bits]:
@@ -56,7 +56,7 @@ def _by_dcf(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int
         return dcf.evaluate_on(source.permutation, source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
     bits = torch.empty(count, dtype=torch.uint8)
     low = ring.low_bits(public, 0, width)
-    kernel_call(_evaluate, source.permutation, source.rank, low, width, seeds[0], key, bits)
+    call(_evaluate, source.permutation, source.rank, low, width, seeds[0], key, bits)
     return bits
 
 

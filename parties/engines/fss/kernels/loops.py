@@ -1,38 +1,21 @@
-"""Loops that numpy and torch have no function for, compiled by Numba on first use and cached next to this file.
+"""Loops that numpy and torch have no function for, compiled by Numba; see `compiled`.
 
 None of them branches on a secret or reads memory at a secret index.
 """
 
-import os
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from parties.engines.fss.kernels.compiled import compiled
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
-F = TypeVar("F", bound=Callable[..., None])
 
 
-def _compiled(signature: str) -> Callable[[F], F]:
-    """Compiles a function; caches the code if a folder for it can be written, and compiles in each process otherwise.
-
-    Numba caches next to this file, or in the user's home; without a home it would create a folder named `~`.
-    """
-
-    def compiled(function: F) -> F:
-        try:
-            return cast("F", numba.njit(signature, cache=os.path.expanduser("~") != "~")(function))  # noqa: PTH111
-        except RuntimeError:  # neither folder can be written
-            return cast("F", numba.njit(signature)(function))
-
-    return compiled
-
-
-@_compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")
+@compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")
 def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums: Integers) -> None:
     """Sums bit j of element i times T[turn[i] - j] over j, for each table T.
 
@@ -60,7 +43,7 @@ def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums
             sums[t, i] = total
 
 
-@_compiled("void(uint8[::1], uint8[::1])")
+@compiled("void(uint8[::1], uint8[::1])")
 def pack_bits(bits: Octets, packed: Octets) -> None:
     """Packs bits, [n], highest first, into [ceil(n / 8)] bytes."""
     n = bits.shape[0]
@@ -76,7 +59,7 @@ def pack_bits(bits: Octets, packed: Octets) -> None:
         packed[n // 8] = octet
 
 
-@_compiled("void(uint8[::1], uint8[::1])")
+@compiled("void(uint8[::1], uint8[::1])")
 def unpack_bits(packed: Octets, bits: Octets) -> None:
     """Unpacks the first bits, [n], of packed bytes."""
     n = bits.shape[0]
@@ -87,7 +70,7 @@ def unpack_bits(packed: Octets, bits: Octets) -> None:
         bits[n - n % 8 + j] = (packed[n // 8] >> (7 - j)) & 1
 
 
-@_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
+@compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
 def products_by_columns(x: Integers, columns: Integers, product: Integers) -> None:
     """Multiplies [b, n, k] by matrices stored by columns, [b, m, k], into [b, n, m]; each column is read once."""
     for b in range(x.shape[0]):
@@ -99,7 +82,7 @@ def products_by_columns(x: Integers, columns: Integers, product: Integers) -> No
                 product[b, i, j] = total
 
 
-@_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
+@compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
 def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
     """Adds the product of [b, n, k] and [b, k, m] to [b, n, m]; each row is read once."""
     for b in range(x.shape[0]):
@@ -110,9 +93,7 @@ def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
                     product[b, i, j] += factor * rows[b, k, j]
 
 
-@_compiled(
-    "void(uint64[::1], uint64, uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])"
-)
+@compiled("void(uint64[::1], uint64, uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])")
 def evaluate_level(
     x: Words, level: Any, tweak: Any, permuted: Words, state: Words, word: Words, on: Words, value: Words
 ) -> None:
@@ -141,7 +122,7 @@ def evaluate_level(
         state[i, 1] = second ^ high
 
 
-@_compiled(
+@compiled(
     "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
 )
 def generate_level(
