@@ -15,7 +15,7 @@ from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.compare.signs import below_edges, negative
 from parties.engines.fss.functions import softmax, tables
 from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
@@ -62,11 +62,19 @@ def sign(n: int, k: int, how: How) -> Count:
     return total
 
 
+def edges(n: int, count: int, k: int, how: How) -> Count:
+    """Comparisons of each of n numbers with the same public edges; differences are below 2^k."""
+    one, all_of_them = sign(n, k, how), sign(n * count, k, how)
+    if how == "dcf":
+        return one
+    return all_of_them + Count(server=bits(n * k) + bits(n) - bits(n * count * k) - bits(n * count))
+
+
 def windowed_cost(n: int, windows: int, how: How) -> Count:
     """A function over many orders of magnitude, of n numbers."""
     inner = n * (windows - 1)
     dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
-    return dealt + sign(inner, 62, how)
+    return dealt + edges(n, windows - 1, 62, how)
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,12 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
             lambda _: Count(server=8 * n * count),
         ),
         Protocol("sign", [row], negative, lambda how: sign(n, 19, how)),
+        Protocol(
+            "comparison with 15 public edges",
+            [row],
+            lambda x: below_edges(x, torch.arange(15)),
+            lambda how: edges(n, 15, 19, how),
+        ),
         Protocol(
             "bit times number",
             [row],

@@ -16,14 +16,12 @@ def main() -> None:
     x: Any
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
-        alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))
-        x[:5] = alpha[:5]
+        alpha, x = (dice.integers(0, 2**width, size, dtype=np.uint64) for size in (20, (20, 3)))
+        x[:5, 1] = alpha[:5]
         seeds = [dice.integers(0, 256, (20, 16), dtype=np.uint8) for _ in range(2)]
         key = dcf.generate(permutation, alpha, width, *seeds)
         for party, seed in enumerate(seeds):
-            share = comparison.evaluate(
-                party, words(x), width, words(seed), words(key), permutation.key, dcf.LEAF_LEVELS
-            )
+            share = comparison.evaluate(party, words(x), width, words(seed), words(key), permutation.key)
             assert np.array_equal(share.numpy(), dcf.evaluate(permutation, party, x, width, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))

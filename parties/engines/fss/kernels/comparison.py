@@ -1,17 +1,19 @@
-"""`dcf.evaluate` on a GPU: one thread evaluates the whole tree of a key, with table-based AES-128.
+"""`dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point, with table-based AES-128.
 
 The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
 Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
 one-time keys.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from parties.engines.fss.kernels.aes import column_table, round_keys
+from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
 
 ROUNDS = 10
 _LANES = 128
@@ -60,12 +62,26 @@ def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-un
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
-    x, seeds, words, out, table, keys, n, party, width, LEAF: tl.constexpr, ROUNDS: tl.constexpr, LANES: tl.constexpr
+    x,
+    seeds,
+    words,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    inner,
+    LEAF: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """Evaluates LANES keys; names are those of `dcf.evaluate`."""
-    key = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    inside = key < n
-    number = tl.load(x + key, mask=inside, other=0)
+    """Evaluates LANES points; names are those of `dcf.evaluate`."""
+    point = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
     low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
     high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
     on = tl.zeros((LANES,), dtype=tl.int64) + party
@@ -83,31 +99,29 @@ def _evaluated(  # type: ignore[no-untyped-def]
     low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
     low ^= tl.load(at, mask=inside, other=0) * on
     high ^= tl.load(at + 1, mask=inside, other=0) * on
-    place = number & ((1 << LEAF) - 1)
+    place = number & inner
     half = tl.where(place >= 64, high, low)
-    tl.store(out + key, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
+    tl.store(out + point, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
 
 
-def evaluate(
-    party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes, leaf_levels: int
-) -> Tensor:
-    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1; see `dcf.evaluate`.
+def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes) -> Tensor:
+    """Evaluates this party's XOR shares of [x < alpha]: uint8, [n, points], 0 or 1; see `dcf.evaluate`.
 
     Args:
         party: 0 or 1.
-        x: Public numbers below 2^width, int64, [n], on the GPU.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, int64, [n, 2].
         key: Correction words, int64, [key_blocks, n, 2].
         permutation_key: The session's key, 16 bytes.
-        leaf_levels: Levels of the tree that a leaf replaces.
     """
-    n = x.shape[0]
-    out = torch.empty(n, dtype=torch.uint8, device=x.device)
+    n, points = x.shape
+    out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
     table, keys = _constants(permutation_key, str(x.device))
-    if n:
-        _evaluated[(triton.cdiv(n, _LANES),)](
-            x, seed, key, out, table, keys, n, party, width, leaf_levels, ROUNDS, _LANES
+    if x.numel():
+        inner = (1 << min(width, LEAF_LEVELS)) - 1
+        _evaluated[(triton.cdiv(x.numel(), _LANES),)](
+            x, seed, key, out, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, _LANES
         )
     return out
 
@@ -116,41 +130,3 @@ def evaluate(
 def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
     """Returns the column table, [256], and the round keys, [44], int32, on a device; cached for recent sessions."""
     return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
-
-
-def column_table() -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Tabulates the column (2 s, s, s, 3 s) of each byte's S-box value s, little-endian (FIPS 197, section 5)."""
-    box = _box().astype(np.uint32)
-    double = ((box << 1) ^ np.where(box & 128, np.uint32(0x11B), np.uint32(0))) & 0xFF
-    return (double | box << 8 | box << 16 | (double ^ box) << 24).astype(np.uint32).view(np.int32)
-
-
-def round_keys(key: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Returns the 44 words of AES-128's key schedule, little-endian (FIPS 197, section 5.2)."""
-    box, words, constant = _box(), [list(key[i : i + 4]) for i in range(0, 16, 4)], 1
-    while len(words) < 4 * (ROUNDS + 1):
-        word = words[-1]
-        if len(words) % 4 == 0:
-            word = [int(box[byte]) for byte in word[1:] + word[:1]]
-            word[0] ^= constant
-            constant = constant << 1 ^ (0x11B if constant & 128 else 0)
-        words.append([a ^ b for a, b in zip(words[-4], word, strict=True)])
-    return np.array(words, dtype=np.uint8).reshape(-1).view(np.int32)
-
-
-@cache
-def _box() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """Returns the S-box: the inverse in GF(2^8), then an affine map (FIPS 197, section 5.1.1)."""
-    power, exponents, logarithms = 1, [], {}
-    for exponent in range(255):
-        exponents.append(power)
-        logarithms[power] = exponent
-        power ^= power << 1 ^ (0x11B if power & 128 else 0)  # times 3, a generator
-    box = []
-    for byte in range(256):
-        inverse = exponents[-logarithms[byte] % 255] if byte else 0
-        turned = inverse
-        for shift in range(1, 5):
-            turned ^= (inverse << shift | inverse >> (8 - shift)) & 0xFF
-        box.append(turned ^ 0x63)
-    return np.array(box, dtype=np.uint8)

@@ -3,7 +3,11 @@
 Boyle, Chandran, Gilboa, Gupta, Ishai, Kumar, Rathee, "Function secret sharing for mixed-mode and fixed-point secure
 computation" (EUROCRYPT 2021), figure 1, for a payload of one bit, with the tree cut 7 levels early (Boyle, Gilboa,
 Ishai, CCS 2016): a leaf of 128 bits holds the last 7 levels. The generator is fixed-key AES in Matyas-Meyer-Oseas mode
-(Guo, Katz, Wang, Yu, IEEE S&P 2020), vectorised over all keys.
+(Guo, Katz, Wang, Yu, IEEE S&P 2020). One key may be evaluated at any number of public points: a key hides alpha however
+often it is evaluated, and the points are public.
+
+Whole trees are computed by compiled loops with the processor's AES instructions; where it has none, level by level
+through the library `cryptography`, with the same results.
 
 A block is two 64-bit words; the three low bits of the first word carry control bits and are zero in seeds, so a hidden
 seed has 125 bits. All N hidden seeds under one permutation can be attacked together: T calls of AES find one of them
@@ -12,24 +16,20 @@ draws its own permutation: N is the number of tree levels in one session's compa
 nothing before the session begins.
 """
 
-from functools import cache
-
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from parties.engines.fss.kernels import loops
+from parties.engines.fss.kernels import aes, aes_instructions, bit_trees
+from parties.engines.fss.kernels.bit_trees import LEAF, LEAF_LEVELS
 
 Blocks = NDArray[np.uint64]
 Words = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
-LEAF_LEVELS = 7
 PERMUTATION_KEY_BYTES = 16
 _CONTROL = np.uint64(7)
 _ONE = np.uint64(1)
-_LEAF = np.uint64(2)  # tweak of a leaf's hash; an inner node's tweak is the bit of its child
-_NONE = np.uint64(0)
 
 
 class Permutation:
@@ -37,10 +37,15 @@ class Permutation:
 
     Args:
         key: 16 bytes, fresh for each session, the same at all three parties.
+        instructions: Whether compiled loops may use the processor's AES instructions; results do not depend on it.
+
+    Attributes:
+        round_keys: The key schedule, uint64, [11, 2].
     """
 
-    def __init__(self, key: bytes) -> None:
-        self.key = key
+    def __init__(self, key: bytes, instructions: bool = aes_instructions.AVAILABLE) -> None:
+        self.key, self.instructions = key, instructions
+        self.round_keys = aes.round_keys(key).view(np.uint64).reshape(-1, 2)
         self._cipher = Cipher(algorithms.AES128(key), modes.ECB()).encryptor()  # noqa: S305 - a permutation of one block
 
     def into(self, blocks: memoryview | bytes, buffer: bytearray) -> None:
@@ -58,61 +63,63 @@ def generate(permutation: Permutation, alpha: Words, width: int, first: Bits, se
 
     Args:
         permutation: The session's permutation.
-        alpha: Thresholds, uint64, [n], below 2^width.
+        alpha: Thresholds, uint64, [n]; bits from `width` on are ignored.
         width: Number of bits compared, 1 to 63.
         first: The client's seeds, uint8, [n, 16].
         second: The server's seeds, uint8, [n, 16].
     """
     n = len(alpha)
     words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
+    seeds = _blocks(first), _blocks(second)
+    if permutation.instructions:
+        bit_trees.generate_trees(alpha, *seeds, permutation.round_keys, words, width)
+        return words.view(np.uint8)
     both = np.empty((2, 2, n, 2), dtype=np.uint64)  # [side, party, n, 2]
-    both[:] = np.stack([_clean(_blocks(first)), _clean(_blocks(second))])
+    both[:] = np.stack([_clean(blocks) for blocks in seeds])
     both[1, ..., 0] ^= _ONE
     permuted = _Permuted(permutation, both)
     on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
     for level, word in zip(_levels(width), words, strict=False):
-        loops.generate_level(alpha, level, permuted.now(), both, word, on, value)
-    both[0, ..., 0] ^= _LEAF
-    leaves = permuted.now()[0] ^ both[0]
-    below = _below()[(alpha & np.uint64(2**LEAF_LEVELS - 1)).astype(np.int64)]
-    words[-1] = leaves[0] ^ leaves[1] ^ below ^ (np.uint64(0) - value)[:, None]
+        bit_trees.generate_level(alpha, level, permuted.now(), both, word, on, value)
+    both[0, ..., 0] ^= np.uint64(LEAF)
+    bit_trees.generate_leaf(alpha, width, permuted.now(), both, words[-1], value)
     return words.view(np.uint8)
 
 
 def evaluate(permutation: Permutation, party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
-    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1.
+    """Evaluates this party's XOR shares of [x < alpha], each key at all of its points: uint8, [n, points], 0 or 1.
 
     Args:
         permutation: The permutation that the key was generated with.
         party: 0 for the client, 1 for the server.
-        x: Public numbers, uint64, [n], below 2^width.
+        x: Public numbers, uint64, [n, points]; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, uint8, [n, 16].
         key: The correction words of `generate`.
     """
-    words, levels = key.view(np.uint64), _levels(width)
-    state = _clean(_blocks(seed))
-    state[:, 0] ^= (x >> levels[0]) & _ONE if len(levels) else _LEAF
+    n, points = x.shape
+    words, shares = np.ascontiguousarray(key).view(np.uint64), np.empty((n, points), dtype=np.uint8)
+    if permutation.instructions:
+        bit_trees.evaluate_trees(x, _blocks(seed), words, permutation.round_keys, shares, party, width)
+        return shares
+    numbers, owner = x.reshape(-1), np.repeat(np.arange(n), points)
+    state = _clean(_blocks(seed))[owner]
+    state[:, 0] ^= (numbers >> np.uint64(width - 1)) & _ONE if width > LEAF_LEVELS else np.uint64(LEAF)
     permuted = _Permuted(permutation, state)
-    on, value = np.full_like(x, party), np.zeros_like(x)
-    for level, word in zip(levels, words, strict=False):
-        loops.evaluate_level(x, level, _LEAF if level == LEAF_LEVELS else _NONE, permuted.now(), state, word, on, value)
-    leaf = permuted.now() ^ state ^ words[-1] * on[:, None]
-    rest = x & np.uint64(2**LEAF_LEVELS - 1)
-    half = np.where(rest >= 64, leaf[:, 1], leaf[:, 0])
-    bits: Bits = ((value ^ (half >> (rest & np.uint64(63)))) & _ONE).astype(np.uint8)
-    return bits
+    on, value = np.full_like(numbers, party), np.zeros_like(numbers)
+    for level, word in zip(_levels(width), words, strict=False):
+        bit_trees.evaluate_level(numbers, owner, level, permuted.now(), state, word, on, value)
+    bit_trees.evaluate_leaf(numbers, owner, width, permuted.now(), state, words[-1], on, value, shares.reshape(-1))
+    return shares
 
 
 def evaluate_on(permutation: Permutation, party: int, x: torch.Tensor, width: int, seed: Bits, key: Bits) -> Bits:
-    """Does the same as `evaluate` on the GPU of x, int64, [n], with bit-identical results."""
+    """Does the same as `evaluate` on the GPU of x, int64, [n, points], with bit-identical results."""
     from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
     arrays = (_blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
     seeds, words = (torch.from_numpy(array.view(np.int64)).to(x.device) for array in arrays)
-    bits: Bits = (
-        comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key, LEAF_LEVELS).cpu().numpy()
-    )
+    bits: Bits = comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key).cpu().numpy()
     return bits
 
 
@@ -126,9 +133,9 @@ def _clean(blocks: Blocks) -> Blocks:
     return cleaned
 
 
-def _levels(width: int) -> Words:
+def _levels(width: int) -> range:
     """Returns the bit positions of the tree's levels, from the highest."""
-    return np.arange(width - 1, LEAF_LEVELS - 1, -1, dtype=np.int64).astype(np.uint64)
+    return range(width - 1, LEAF_LEVELS - 1, -1)
 
 
 class _Permuted:
@@ -144,10 +151,3 @@ class _Permuted:
         """Permutes the current content of the blocks."""
         self._permutation.into(self._from, self._buffer)
         return self._to
-
-
-@cache
-def _below() -> Blocks:
-    """Returns, for each position p below 128, the 128 bits [j < p]."""
-    rows = [(1 << place) - 1 for place in range(128)]
-    return np.array([[row & (2**64 - 1), row >> 64] for row in rows], dtype=np.uint64)

@@ -35,8 +35,10 @@ def test_every_pair_of_small_numbers(width: int) -> None:
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
     assert key.shape == (dcf.key_blocks(width), len(x), 16)
-    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
-    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+    shares = [
+        dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
+    ]
+    assert np.array_equal((shares[0] ^ shares[1])[:, 0], x < alpha)
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,8 +52,10 @@ def test_large_numbers_and_their_neighbours(width: int, data: st.DataObject) -> 
     alpha, x = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
-    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
-    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+    shares = [
+        dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
+    ]
+    assert np.array_equal((shares[0] ^ shares[1])[:, 0], x < alpha)
 
 
 def test_a_share_of_the_result_and_the_key_look_random() -> None:
@@ -59,7 +63,7 @@ def test_a_share_of_the_result_and_the_key_look_random() -> None:
     alpha = np.full(count, 5, dtype=np.uint64)
     first, second = seeds(count)
     key = dcf.generate(PERMUTATION, alpha, 20, first, second)
-    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full(count, 3, dtype=np.uint64), 20, first, key)
+    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full((count, 1), 3, dtype=np.uint64), 20, first, key)
     for bits in (share_of_one, np.unpackbits(key[0].reshape(-1)), np.unpackbits(key[-1].reshape(-1))):
         assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 

@@ -58,8 +58,8 @@ def test_products_wrap_around_like_those_of_the_cpu(shape: tuple[int, int], n: i
 @pytest.mark.parametrize("width", range(1, 64))
 def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     dice = np.random.default_rng(width)
-    alpha, x = (dice.integers(0, 2**width, 1000, dtype=np.uint64) for _ in range(2))
-    x[:200] = alpha[:200]
+    alpha, x = (dice.integers(0, 2**width, size, dtype=np.uint64) for size in (1000, (1000, 3)))
+    x[:200, 1] = alpha[:200]
     x[200:204], alpha[204:208] = 0, 2**width - 1
     seeds = [dice.integers(0, 256, (1000, 16), dtype=np.uint8) for _ in range(2)]
     key = dcf.generate(PERMUTATION, alpha, width, *seeds)
@@ -69,7 +69,7 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     ]
     for party, share in enumerate(shares):
         assert np.array_equal(share, dcf.evaluate(PERMUTATION, party, x, width, seeds[party], key))
-    assert np.array_equal(shares[0] ^ shares[1], x < alpha)
+    assert np.array_equal(shares[0] ^ shares[1], x < alpha[:, None])
 
 
 @needs("no-gpu", "triton")  # Triton's interpreter instead of a GPU; the tests above run the kernels on one

@@ -11,9 +11,9 @@ from tests.helpers.paths import ROOT
 
 PROGRAM = """
 import numpy as np
-from parties.engines.fss.kernels.loops import _compiled
+from parties.engines.fss.kernels.loops import compiled
 
-@_compiled("void(int64[::1])")
+@compiled("void(int64[::1])")
 def double(numbers):
     for i in range(numbers.shape[0]):
         numbers[i] *= 2
