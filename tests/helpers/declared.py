@@ -15,7 +15,7 @@ from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.compare.signs import below_edges, negative
+from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
 from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import normalise, to_norm
@@ -68,6 +68,14 @@ def edges(n: int, count: int, k: int, how: How) -> Count:
     if how == "dcf":
         return one
     return all_of_them + Count(server=bits(n * k) + bits(n) - bits(n * count * k) - bits(n * count))
+
+
+def counted_edges(n: int, count: int, k: int, how: How) -> Count:
+    """For each of n numbers, additive shares of the number of edges above it."""
+    if how == "dcf":
+        key = (20 * max(0, k - 2) + 16) * n
+        return Count(0, 0, key, key + 8 * n)
+    return edges(n, count, k, how) + Count(1, bits(n * count), 0, 8 * n * count)
 
 
 def windowed_cost(n: int, windows: int, how: How) -> Count:
@@ -149,6 +157,12 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
             lambda how: edges(n, 15, 19, how),
         ),
         Protocol(
+            "number of 15 public edges above",
+            [row],
+            lambda x: count_below(x, torch.arange(15)),
+            lambda how: counted_edges(n, 15, 19, how),
+        ),
+        Protocol(
             "bit times number",
             [row],
             lambda x: select_negative(x),
@@ -212,10 +226,10 @@ def norm_cost(n: int, d: int, how: How) -> Count:
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
-    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68)
-    n, signs = n * rows, edges * rows
-    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
-    passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
+    floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17)
+    n, sums = n * rows, floors * rows
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(sums)
+    passed = counted_edges(sums, steps, 62, how) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
 

@@ -5,14 +5,18 @@ al., EUROCRYPT 2021, section 4). It is exact and cannot fail as a truncation can
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from parties.decoding.program import Program
-from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.arithmetic.gates import arithmetic, xor_bits
+from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.compare import prefix
-from parties.engines.fss.randomness import dcf
+from parties.engines.fss.randomness import dcf, payload_dcf
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
+
+_LANE_BITS = 32
 
 
 def negative(x: Masked) -> Program[Bits]:
@@ -24,7 +28,7 @@ def negative(x: Masked) -> Program[Bits]:
     Raises:
         ValueError: The declared bound is beyond the ring.
     """
-    signs = yield from _signs(x.source, x.public.reshape(-1, 1), x.mask.reshape(-1), x.bits)
+    signs = yield from _signs(x.source, x.public.reshape(-1, 1), x.mask.reshape(-1), _checked_width(x))
     return signs.reshape(tuple(x.shape))
 
 
@@ -42,22 +46,85 @@ def below_edges(x: Masked, edges: Tensor) -> Program[Bits]:
         ValueError: The declared bound is beyond the ring.
     """
     moved = _differences(x, edges)
-    signs = yield from _signs(x.source, moved.public.reshape(-1, len(edges)), x.mask.reshape(-1), x.bits)
+    signs = yield from _signs(x.source, moved.public.reshape(-1, len(edges)), x.mask.reshape(-1), _checked_width(x))
     return signs.reshape(tuple(moved.shape))
+
+
+def count_below(x: Masked, edges: Tensor) -> Program[Additive]:
+    """Counts, for each number, the public edges that it is below; additive, in the shape of x, 32 fraction bits.
+
+    The integers are multiples of 2^32 because the keys' payloads have 32 bits: shares modulo 2^32, shifted up, are
+    shares modulo 2^64. With the mask's bit rho = r_k and the public c = X_k the sign is c + (1 - 2c) q with
+    q = rho + (1 - 2 rho) [X' < r'], so the payload is 1 - 2 rho.
+
+    `dcf`: no round; per element the offline bytes of a `payload_dcf` key of one lane to each party, 20 (k - 2) + 16,
+    and 8 to the server. `prefix`: the rounds and bytes of `below_edges`, and for each of its bits those of
+    `gates.xor_bits` and `gates.arithmetic`: 1 round, 1/8 online byte and 8 offline bytes, to the server.
+
+    Args:
+        x: The numbers; their differences from the edges stay within the declared bound of x, too.
+        edges: Public integers in units of 2^-scale, [edges].
+
+    Raises:
+        ValueError: The declared bound is beyond the ring.
+    """
+    source = x.source
+    if source.comparison != "dcf":
+        bits = arithmetic(source, (yield from xor_bits(source, (yield from below_edges(x, edges)))))
+        return bits.sum(-1).upscaled(_LANE_BITS)
+    width, mask = _checked_width(x), x.mask.reshape(-1)
+    public = _differences(x, edges).public.reshape(-1, len(edges))
+    rho = (mask >> width) & 1
+    shared_rho = source.deal(mask.shape, lambda: rho).share
+    found = _with_payload(source, public, mask, (1 - 2 * rho)[:, None], width)
+    if source.rank == DEALER:
+        count = source.placeholder(x.shape)
+    else:
+        above = (public >> width) & 1
+        count = ((1 - 2 * above) * (shared_rho[:, None] + found[..., 0])).sum(-1)
+        count = count + above.sum(-1) if source.rank == CLIENT else count
+    return Additive(source, count.reshape(x.shape) << _LANE_BITS, _LANE_BITS, float(len(edges)))
+
+
+def _with_payload(source: Source, public: Tensor, mask: Tensor, beta: Tensor, width: int) -> Tensor:
+    """Computes shares of beta [X' < r'] modulo 2^32, from X [n, points], r [n] and beta [n, lanes]: [n, points, lanes].
+
+    Only the dealer knows beta.
+    """
+    (count, points), lanes = public.shape, beta.shape[1]
+    seeds = source.seeds(count)
+    key = source.broadcast(
+        (count * payload_dcf.key_bytes(width, lanes),),
+        lambda: payload_dcf.generate(source.permutation, _words(mask), beta.numpy(), width, *seeds),
+    )
+    source.evaluated(count * points * (2 * payload_dcf.levels(width, lanes) + 1))
+    if source.rank == DEALER:
+        return source.placeholder((count, points, lanes))
+    if public.is_cuda:
+        return payload_dcf.evaluate_on(source.permutation, source.rank, public, width, lanes, seeds[0], key)
+    shares = payload_dcf.evaluate(source.permutation, source.rank, _words(public), width, lanes, seeds[0], key)
+    return torch.from_numpy(shares)
 
 
 def _differences(x: Masked, edges: Tensor) -> Masked:
     """Subtracts the edges, as integers, without a change of the declared bound: [*x.shape, edges]."""
-    integers = x.rescaled(0)
-    spread = integers.reshape(*x.shape, 1).expand(*x.shape, len(edges))
-    return spread.plus(-edges.double()).bounded(integers.limit)
+    source = x.source
+    source.note(edges)
+    spread = x.rescaled(0).reshape(*x.shape, 1).expand(*x.shape, len(edges))
+    public = spread.public if source.rank == DEALER else spread.public - edges.to(spread.public.device)
+    return Masked(source, public, spread.mask, 0, spread.limit, x.epoch).bounded(spread.limit)
+
+
+def _checked_width(x: Masked) -> int:
+    """Returns the k of the declared bound, which both parties must agree on."""
+    if x.bits > 63:
+        raise ValueError(f"signs of numbers below 2^{x.bits}; the ring has room for 2^63; declare a smaller bound")
+    x.source.note(x.bits)
+    return x.bits
 
 
 def _signs(source: Source, public: Tensor, mask: Tensor, width: int) -> Program[Bits]:
     """Computes XOR shares of the signs of X - r for several X [n, points] under each mask r [n]: [n, points]."""
-    if width > 63:
-        raise ValueError(f"signs of numbers below 2^{width}; the ring has room for 2^63; declare a smaller bound")
-    source.note(width)
     top = source.deal_bits(mask.shape, lambda: _bit(mask, width))
     if source.comparison == "dcf":
         borrow = _by_dcf(source, public, mask, width)

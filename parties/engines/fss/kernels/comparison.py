@@ -1,4 +1,4 @@
-"""`dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point, with table-based AES-128.
+"""`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point.
 
 The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
 Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
@@ -123,6 +123,120 @@ def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permu
         _evaluated[(triton.cdiv(x.numel(), _LANES),)](
             x, seed, key, out, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, _LANES
         )
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lane(low, high, LANE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one of the four elements of a block."""
+    half = low if LANE < 2 else high
+    return (half >> (32 * (LANE % 2))) & 0xFFFFFFFF
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _evaluated_payload(  # type: ignore[no-untyped-def]
+    x,
+    seeds,
+    words,
+    values,
+    leaves,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    rest,
+    LANE: tl.constexpr,
+    LANES: tl.constexpr,
+    LEAF: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """Evaluates one lane of POINTS points; names are those of `payload_dcf.evaluate`."""
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((POINTS,), dtype=tl.int64) + party
+    total = tl.zeros((POINTS,), dtype=tl.int64)
+    at = words + 2 * key.to(tl.int64)
+    value_at = values + LANES * key.to(tl.int64) + LANE
+    for level in range(width - rest):
+        bit = (number >> (width - 1 - level)) & 1
+        first, second = _hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
+        low, high = _hashed(low ^ bit, high, table, keys, ROUNDS)
+        total += _lane(first, second, LANE) + on * tl.load(value_at, mask=inside, other=0).to(tl.int64)
+        word = tl.load(at, mask=inside, other=0) * on
+        other = tl.load(at + 1, mask=inside, other=0) * on
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        at += 2 * n
+        value_at += LANES * n
+    low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
+    place = number & ((1 << rest) - 1)
+    leaf = _lane(low, high, LANE)
+    for cell in tl.static_range(1, 1 << LEAF):
+        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
+    leaf_at = leaves + (key.to(tl.int64) * (1 << LEAF) + place) * LANES + LANE
+    total += leaf + on * tl.load(leaf_at, mask=inside, other=0).to(tl.int64)
+    total = tl.where(party == 1, -total, total) & 0xFFFFFFFF
+    tl.store(out + LANES * point.to(tl.int64) + LANE, total, mask=inside)
+
+
+def evaluate_payload(
+    party: int,
+    x: Tensor,
+    width: int,
+    leaf_levels: int,
+    seed: Tensor,
+    words: Tensor,
+    values: Tensor,
+    leaves: Tensor,
+    permutation_key: bytes,
+) -> Tensor:
+    """Evaluates this party's shares of beta [x < alpha]: int64, [n, points, lanes]; see `payload_dcf.evaluate`.
+
+    Args:
+        party: 0 or 1.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
+        width: Number of bits compared.
+        leaf_levels: Levels that a leaf holds.
+        seed: This party's seeds, int64, [n, 2].
+        words: Correction words, int64, [levels, n, 2].
+        values: Corrections of the payloads, int32, [levels, n, lanes].
+        leaves: Corrections of the leaves, int32, [n, elements].
+        permutation_key: The session's key, 16 bytes.
+    """
+    (n, points), lanes = x.shape, values.shape[2]
+    out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
+    table, keys = _constants(permutation_key, str(x.device))
+    rest = min(width, leaf_levels)
+    if x.numel():
+        for lane in range(lanes):
+            _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
+                x,
+                seed,
+                words,
+                values,
+                leaves,
+                out,
+                table,
+                keys,
+                n,
+                points,
+                party,
+                width,
+                rest,
+                lane,
+                lanes,
+                leaf_levels,
+                ROUNDS,
+                _LANES,
+            )
     return out
 
 

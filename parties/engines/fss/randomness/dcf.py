@@ -70,14 +70,14 @@ def generate(permutation: Permutation, alpha: Words, width: int, first: Bits, se
     """
     n = len(alpha)
     words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
-    seeds = _blocks(first), _blocks(second)
+    seeds = blocks_of(first), blocks_of(second)
     if permutation.instructions:
         bit_trees.generate_trees(alpha, *seeds, permutation.round_keys, words, width)
         return words.view(np.uint8)
     both = np.empty((2, 2, n, 2), dtype=np.uint64)  # [side, party, n, 2]
-    both[:] = np.stack([_clean(blocks) for blocks in seeds])
+    both[:] = np.stack([clean(blocks) for blocks in seeds])
     both[1, ..., 0] ^= _ONE
-    permuted = _Permuted(permutation, both)
+    permuted = Permuted(permutation, both)
     on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
     for level, word in zip(_levels(width), words, strict=False):
         bit_trees.generate_level(alpha, level, permuted.now(), both, word, on, value)
@@ -100,12 +100,12 @@ def evaluate(permutation: Permutation, party: int, x: Words, width: int, seed: B
     n, points = x.shape
     words, shares = np.ascontiguousarray(key).view(np.uint64), np.empty((n, points), dtype=np.uint8)
     if permutation.instructions:
-        bit_trees.evaluate_trees(x, _blocks(seed), words, permutation.round_keys, shares, party, width)
+        bit_trees.evaluate_trees(x, blocks_of(seed), words, permutation.round_keys, shares, party, width)
         return shares
     numbers, owner = x.reshape(-1), np.repeat(np.arange(n), points)
-    state = _clean(_blocks(seed))[owner]
+    state = clean(blocks_of(seed))[owner]
     state[:, 0] ^= (numbers >> np.uint64(width - 1)) & _ONE if width > LEAF_LEVELS else np.uint64(LEAF)
-    permuted = _Permuted(permutation, state)
+    permuted = Permuted(permutation, state)
     on, value = np.full_like(numbers, party), np.zeros_like(numbers)
     for level, word in zip(_levels(width), words, strict=False):
         bit_trees.evaluate_level(numbers, owner, level, permuted.now(), state, word, on, value)
@@ -117,17 +117,19 @@ def evaluate_on(permutation: Permutation, party: int, x: torch.Tensor, width: in
     """Does the same as `evaluate` on the GPU of x, int64, [n, points], with bit-identical results."""
     from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
-    arrays = (_blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
+    arrays = (blocks_of(np.ascontiguousarray(seed)), blocks_of(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
     seeds, words = (torch.from_numpy(array.view(np.int64)).to(x.device) for array in arrays)
     bits: Bits = comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key).cpu().numpy()
     return bits
 
 
-def _blocks(octets: Bits) -> Blocks:
+def blocks_of(octets: Bits) -> Blocks:
+    """Returns bytes as blocks, uint64, [n, 2]."""
     return octets.reshape(-1).view(np.uint64).reshape(-1, 2)
 
 
-def _clean(blocks: Blocks) -> Blocks:
+def clean(blocks: Blocks) -> Blocks:
+    """Copies blocks with their control bits cleared: seeds."""
     cleaned = blocks.copy()
     cleaned[..., 0] &= ~_CONTROL
     return cleaned
@@ -138,7 +140,7 @@ def _levels(width: int) -> range:
     return range(width - 1, LEAF_LEVELS - 1, -1)
 
 
-class _Permuted:
+class Permuted:
     """Contiguous blocks and a buffer for their permutation; the XOR of both is the hash of the blocks."""
 
     def __init__(self, permutation: Permutation, blocks: Blocks) -> None:

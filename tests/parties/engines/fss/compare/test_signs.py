@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.cost.simulation import Simulation, share
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.compare.signs import below_edges, count_below, negative
+from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
 
@@ -69,6 +71,14 @@ def test_a_share_of_the_result_and_the_key_look_random() -> None:
 
 
 def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[list[int], Simulation]:
+    (first, second), simulation = compared(negative, integers, limit_bits, how, seed)
+    return (first ^ second).tolist(), simulation
+
+
+def compared(
+    function: Callable[[Masked], Program[Any]], integers: list[int], limit_bits: int, how: How, seed: int
+) -> tuple[tuple[Any, Any], Simulation]:
+    """Both parties' results of a comparison, on integers that are below 2^limit_bits."""
     simulation = Simulation(seed)
     for source in simulation.sources:
         source.comparison = how
@@ -79,10 +89,9 @@ def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[li
         if source.rank == 0:
             additive.share = additive.share + numbers
         x = yield from gates.open_(additive)
-        return (yield from negative(x))
+        return (yield from function(x))
 
-    first, second = simulation.run(program)
-    return (first ^ second).tolist(), simulation
+    return simulation.run(program), simulation
 
 
 @pytest.mark.parametrize("how", ["dcf", "prefix"])
@@ -109,6 +118,33 @@ def test_signs_of_large_numbers(how: How, bits: int, seed: int, data: st.DataObj
     edge = 2**bits - 1
     integers = [0, -1, 1, edge, -edge, *data.draw(st.lists(st.integers(-edge, edge), max_size=10))]
     assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
+@pytest.mark.parametrize("how", ["dcf", "prefix"])
+@pytest.mark.parametrize("bits", [3, 9, 40, 62])
+def test_one_mask_serves_all_public_edges(how: How, bits: int) -> None:
+    top, dice = 2**bits - 1, random.Random(bits)
+    edges = sorted({1, 2, top, *(dice.randint(1, top) for _ in range(9))})
+    integers = [0, top, *edges, *(edge - 1 for edge in edges), *(dice.randint(0, top) for _ in range(20))]
+    expected = [[int(x < edge) for edge in edges] for x in integers]
+    public = torch.tensor(edges, dtype=torch.int64)
+    for seed in range(3):
+        (first, second), _ = compared(lambda x: below_edges(x, public), integers, bits, how, seed)
+        assert (first ^ second).tolist() == expected
+        (first, second), simulation = compared(lambda x: count_below(x, public), integers, bits, how, seed)
+        assert value_of(first, second).tolist() == [sum(row) for row in expected]
+        if how == "dcf":
+            assert simulation.cost.rounds == 1
+
+
+def test_nothing_but_the_input_is_opened_to_count_edges_and_it_looks_random() -> None:
+    opened = []
+    for seed in range(200):
+        _, simulation = compared(lambda x: count_below(x, torch.arange(1, 8)), [0, 7] * 40, 3, "dcf", seed)
+        (round_,) = simulation.opened
+        opened.append(round_[0])
+    bits = np.unpackbits(torch.stack(opened).numpy().view(np.uint8))
+    assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 
 
 @pytest.mark.parametrize("bits", [4, 20, 45, 62])

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from parties.engines.fss.kernels import aes, aes_instructions
-from parties.engines.fss.randomness import dcf
+from parties.engines.fss.randomness import dcf, payload_dcf
 
 instructions = pytest.mark.skipif(not aes_instructions.AVAILABLE, reason="needs a processor with AES instructions")
 KEY = bytes(range(16))
@@ -57,9 +57,32 @@ def test_trees_are_those_of_the_library_path_and_share_the_comparison(width: int
     x[: n // 2, 0] = alpha[: n // 2]
     seeds = [dice.integers(0, 256, (n, 16), dtype=np.uint8) for _ in range(2)]
     keys = [dcf.generate(way, alpha, width, *seeds) for way in BOTH_WAYS]
-    assert np.array_equal(*keys)
+    assert np.array_equal(keys[0], keys[1])
     shares = [[dcf.evaluate(way, party, x, width, seeds[party], keys[0]) for way in BOTH_WAYS] for party in range(2)]
     for of_party in shares:
-        assert np.array_equal(*of_party)
+        assert np.array_equal(of_party[0], of_party[1])
     low = np.uint64(2**width - 1)
     assert np.array_equal(shares[0][0] ^ shares[1][0], (x & low) < (alpha & low)[:, None])
+
+
+@instructions
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [1, 2, 3, 25, 62])
+def test_payloads_of_both_paths_are_the_same_and_sum_to_the_payload_below_the_threshold(width: int, lanes: int) -> None:
+    dice, n = np.random.default_rng(width), 70
+    alpha, x = (dice.integers(0, 2**63, shape, dtype=np.uint64) for shape in (n, (n, 3)))
+    beta = dice.integers(-(2**63), 2**63, (n, lanes))
+    alpha[:2], x[:30, 1] = [0, 2**width - 1], alpha[:30]
+    seeds = [dice.integers(0, 256, (n, 16), dtype=np.uint8) for _ in range(2)]
+    keys = [payload_dcf.generate(way, alpha, beta, width, *seeds) for way in BOTH_WAYS]
+    assert np.array_equal(keys[0], keys[1])
+    assert len(keys[0]) == n * payload_dcf.key_bytes(width, lanes)
+    shares = [
+        [payload_dcf.evaluate(way, party, x, width, lanes, seeds[party], keys[0]) for way in BOTH_WAYS]
+        for party in range(2)
+    ]
+    for of_party in shares:
+        assert np.array_equal(of_party[0], of_party[1])
+    low = np.uint64(2**width - 1)
+    below = (x & low) < (alpha & low)[:, None]
+    assert np.array_equal((shares[0][0] + shares[1][0]) % 2**32, below[..., None] * beta[:, None] % 2**32)

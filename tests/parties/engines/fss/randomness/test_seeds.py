@@ -48,14 +48,14 @@ def test_dealer_and_party_have_one_seed_and_all_three_one_permutation_fresh_for_
 
 def test_a_session_of_another_permutation_has_other_keys_and_the_same_results() -> None:
     dice, width = np.random.default_rng(1), 20
-    alpha, x = (dice.integers(0, 2**width, 500, dtype=np.uint64) for _ in range(2))
+    alpha, x = (dice.integers(0, 2**width, shape, dtype=np.uint64) for shape in (500, (500, 1)))
     own = [dice.integers(0, 256, (500, 16), dtype=np.uint8) for _ in range(2)]
     words = []
     for _ in range(2):
         permutation = Permutation(os.urandom(PERMUTATION_KEY_BYTES))
         key = generate(permutation, alpha, width, *own)
         shares = [evaluate(permutation, party, x, width, own[party], key) for party in range(2)]
-        assert np.array_equal(shares[0] ^ shares[1], x < alpha)
+        assert np.array_equal(shares[0] ^ shares[1], x < alpha[:, None])
         words.append(key)
     assert not np.array_equal(words[0], words[1])
 
