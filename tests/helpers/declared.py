@@ -293,10 +293,14 @@ def key_bits(n: int) -> int:
 
 
 def argmax_cost(n: int, how: How) -> Count:
-    """Counts a level for each halving: signs, their bits, the larger values and their indices."""
+    """Counts a level for each halving: signs, with `prefix` their bits, the larger values and their indices."""
     total = Count()
     while n > 1:
         half = n // 2
-        total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
+        if how == "dcf":
+            key = (28 * 20 + 12) * half
+            total += Count(0, 0, key, key + 24 * half) + opened(2 * half)
+        else:
+            total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
         n -= half
     return total

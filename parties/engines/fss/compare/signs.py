@@ -16,7 +16,7 @@ from parties.engines.fss.compare import prefix
 from parties.engines.fss.randomness import dcf, payload_dcf
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 
-_LANE_BITS = 32
+LANE_BITS = 32
 
 
 def negative(x: Masked) -> Program[Bits]:
@@ -71,7 +71,7 @@ def count_below(x: Masked, edges: Tensor) -> Program[Additive]:
     source = x.source
     if source.comparison != "dcf":
         bits = arithmetic(source, (yield from xor_bits(source, (yield from below_edges(x, edges)))))
-        return bits.sum(-1).upscaled(_LANE_BITS)
+        return bits.sum(-1).upscaled(LANE_BITS)
     width, mask = _checked_width(x), x.mask.reshape(-1)
     public = _differences(x, edges).public.reshape(-1, len(edges))
     rho = (mask >> width) & 1
@@ -83,7 +83,43 @@ def count_below(x: Masked, edges: Tensor) -> Program[Additive]:
         above = (public >> width) & 1
         count = ((1 - 2 * above) * (shared_rho[:, None] + found[..., 0])).sum(-1)
         count = count + above.sum(-1) if source.rank == CLIENT else count
-    return Additive(source, count.reshape(x.shape) << _LANE_BITS, _LANE_BITS, float(len(edges)))
+    return Additive(source, count.reshape(x.shape) << LANE_BITS, LANE_BITS, float(len(edges)))
+
+
+def where_negative(x: Masked, y: Masked) -> Additive:
+    """Computes [x < 0] y for each y [m, *x.shape], where all integers are multiples of 2^32; additive. No round; `dcf`.
+
+    With y = Y - t and the sign c + (1 - 2c) q of `count_below`, the payloads are 1 - 2 rho and (1 - 2 rho) t, and the
+    dealer shares rho and rho t. The low half of Y is that of t, and public. (Boyle et al., section 4, prepare the same
+    for a ReLU.) Per element the offline bytes of a `payload_dcf` key of m + 1 lanes to each party, and 8 (m + 1) to the
+    server.
+
+    Args:
+        x: The compared numbers; comparisons have k - 32 bits.
+        y: The numbers that are chosen, m at most 3.
+
+    Raises:
+        ValueError: The declared bound is beyond the ring.
+    """
+    source, width = x.source, _checked_width(x) - LANE_BITS
+    public, mask = (part.reshape(-1) >> LANE_BITS for part in (x.public, x.mask))
+    chosen, masks = (part.reshape(len(y.public), -1) for part in (y.public, y.mask))
+    rho = (mask >> width) & 1
+    secrets = torch.cat([torch.ones_like(rho)[None], masks >> LANE_BITS])  # times the sign: itself, and the masks
+    shares = source.deal(secrets.shape, lambda: rho * secrets).share
+    beta = ((1 - 2 * rho) * secrets).transpose(0, 1).contiguous()
+    found = _with_payload(source, public[:, None], mask, beta, width)[:, 0].transpose(0, 1)
+    if source.rank == DEALER:
+        share = source.placeholder(chosen.shape)
+    else:
+        above = (public >> width) & 1
+        flipped = (1 - 2 * above) * (shares + found)
+        low = chosen & ((1 << LANE_BITS) - 1)
+        sign, own = flipped[0], -masks
+        if source.rank == CLIENT:
+            sign, own = sign + above, own + low
+        share = ((sign * (chosen >> LANE_BITS) - flipped[1:]) << LANE_BITS) + above * own
+    return Additive(source, share.reshape(y.shape), y.scale, y.limit)
 
 
 def _with_payload(source: Source, public: Tensor, mask: Tensor, beta: Tensor, width: int) -> Tensor:
