@@ -44,6 +44,16 @@ def bits(n: int) -> int:
     return -(-n // 8)
 
 
+def dealt_bits(n: int) -> int:
+    """Bytes of n dealt bits; the dealer's stream consists of whole words."""
+    return -(-n // 64) * 8
+
+
+def bytes_in_words(n: int) -> int:
+    """Bytes that n bytes take there."""
+    return -(-n // 8) * 8
+
+
 def opened(n: int) -> Count:
     """Ring elements opened in a round."""
     return Count(1, 8 * n)
@@ -53,11 +63,11 @@ def sign(n: int, k: int, how: How) -> Count:
     """Signs of n numbers below 2^k."""
     if how == "dcf":
         key = 16 * max(1, k - 6) * n
-        return Count(0, 0, key, key + bits(n))
-    total, width = Count(server=bits(n * k) + bits(n)), k
+        return Count(0, 0, key, key + dealt_bits(n))
+    total, width = Count(server=dealt_bits(n * k) + dealt_bits(n)), k
     while width > 1:
         pairs, seconds = width // 2, 1 if width == 2 else 2
-        total += Count(1, bits(n * pairs * (1 + seconds)), 0, seconds * bits(n * pairs))
+        total += Count(1, bits(n * pairs * (1 + seconds)), 0, seconds * dealt_bits(n * pairs))
         width -= pairs
     return total
 
@@ -67,13 +77,13 @@ def edges(n: int, count: int, k: int, how: How) -> Count:
     one, all_of_them = sign(n, k, how), sign(n * count, k, how)
     if how == "dcf":
         return one
-    return all_of_them + Count(server=bits(n * k) + bits(n) - bits(n * count * k) - bits(n * count))
+    return all_of_them + Count(server=sum(dealt_bits(n * m) - dealt_bits(n * count * m) for m in (k, 1)))
 
 
 def counted_edges(n: int, count: int, k: int, how: How) -> Count:
     """For each of n numbers, additive shares of the number of edges above it."""
     if how == "dcf":
-        key = (20 * max(0, k - 2) + 16) * n
+        key = bytes_in_words((20 * max(0, k - 2) + 16) * n)
         return Count(0, 0, key, key + 8 * n)
     return edges(n, count, k, how) + Count(1, bits(n * count), 0, 8 * n * count)
 
@@ -298,7 +308,7 @@ def argmax_cost(n: int, how: How) -> Count:
     while n > 1:
         half = n // 2
         if how == "dcf":
-            key = (28 * 20 + 12) * half
+            key = bytes_in_words((28 * 20 + 12) * half)
             total += Count(0, 0, key, key + 24 * half) + opened(2 * half)
         else:
             total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)

@@ -4,9 +4,7 @@ With |x| < 2^k the sign is bit k of X - r, which is X_k ^ r_k ^ [X' < r'] with t
 al., EUROCRYPT 2021, section 4). It is exact and cannot fail as a truncation can.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from parties.decoding.program import Program
@@ -131,15 +129,12 @@ def _with_payload(source: Source, public: Tensor, mask: Tensor, beta: Tensor, wi
     seeds = source.seeds(count)
     key = source.broadcast(
         (count * payload_dcf.key_bytes(width, lanes),),
-        lambda: payload_dcf.generate(source.permutation, _words(mask), beta.numpy(), width, *seeds),
+        lambda: payload_dcf.generate(source.permutation, mask, beta, width, *seeds),
     )
     source.evaluated(count * points * (2 * payload_dcf.levels(width, lanes) + 1))
     if source.rank == DEALER:
         return source.placeholder((count, points, lanes))
-    if public.is_cuda:
-        return payload_dcf.evaluate_on(source.permutation, source.rank, public, width, lanes, seeds[0], key)
-    shares = payload_dcf.evaluate(source.permutation, source.rank, _words(public), width, lanes, seeds[0], key)
-    return torch.from_numpy(shares)
+    return payload_dcf.evaluate(source.permutation, source.rank, public, width, lanes, seeds[0], key)
 
 
 def _differences(x: Masked, edges: Tensor) -> Masked:
@@ -174,34 +169,26 @@ def _by_dcf(source: Source, public: Tensor, mask: Tensor, width: int) -> Bits:
     count, points = public.shape
     seeds = source.seeds(count)
     key = source.broadcast(
-        (dcf.key_blocks(width), count, 16),
-        lambda: dcf.generate(source.permutation, _words(mask), width, *seeds),
+        (dcf.key_blocks(width), count, 16), lambda: dcf.generate(source.permutation, mask, width, *seeds)
     )
     source.evaluated(count * points * dcf.key_blocks(width))
     if source.rank == DEALER:
-        return np.zeros((count, points), dtype=np.uint8)
-    if public.is_cuda:
-        return dcf.evaluate_on(source.permutation, source.rank, public, width, seeds[0], key)
-    return dcf.evaluate(source.permutation, source.rank, _words(public), width, seeds[0], key)
+        return public.new_zeros(public.shape, dtype=torch.uint8)
+    return dcf.evaluate(source.permutation, source.rank, public, width, seeds[0], key)
 
 
 def _by_prefix_tree(source: Source, public: Tensor, mask: Tensor, width: int) -> Program[Bits]:
     count, points = public.shape
-    shared = np.repeat(source.deal_bits((count, width), lambda: _unpacked(mask, width)), points, axis=0)
-    x = np.zeros(shared.shape, dtype=np.uint8) if source.rank == DEALER else _unpacked(public, width)
+    shared = source.deal_bits((count, width), lambda: _unpacked(mask, width)).repeat_interleave(points, 0)
+    x = public.new_zeros(shared.shape, dtype=torch.uint8) if source.rank == DEALER else _unpacked(public, width)
     borrow = yield from prefix.less_than(source, x, shared)
     return borrow.reshape(count, points)
 
 
-def _words(x: Tensor) -> NDArray[np.uint64]:
-    return x.contiguous().numpy().view(np.uint64)
-
-
 def _bit(x: Tensor, place: int) -> Bits:
-    return ((x >> place) & 1).cpu().numpy().astype(np.uint8)
+    return ((x >> place) & 1).to(torch.uint8)
 
 
 def _unpacked(x: Tensor, width: int) -> Bits:
     """Returns the lowest bits of all elements, lowest first, [n, width]."""
-    octets = x.cpu().contiguous().numpy().view(np.uint8).reshape(-1, 8)
-    return np.unpackbits(octets, axis=1, bitorder="little", count=width)
+    return ((x.reshape(-1, 1) >> torch.arange(width, device=x.device)) & 1).to(torch.uint8)

@@ -87,7 +87,7 @@ def _cipher() -> float:
 
 def _comparisons() -> float:
     count, width = 20_000, 30
-    x, seeds = np.zeros((count, 1), dtype=np.uint64), np.zeros((count, 16), dtype=np.uint8)
+    x, seeds = torch.zeros(count, 1, dtype=torch.int64), torch.zeros(count, 16, dtype=torch.uint8)
     permutation = dcf.Permutation(bytes(dcf.PERMUTATION_KEY_BYTES))
     key = dcf.generate(permutation, x[:, 0], width, seeds, seeds)
     return _rate(count * dcf.key_blocks(width), lambda: dcf.evaluate(permutation, 0, x, width, seeds, key))
@@ -96,7 +96,7 @@ def _comparisons() -> float:
 def _look_ups() -> float:
     count, width = 10_000, 8
     tables = Tables(np.ones((1, 1, 1 << width), dtype=np.int64))
-    turn, bits = torch.arange(count) % (1 << width), np.zeros((count, (1 << width) // 8), dtype=np.uint8)
+    turn, bits = torch.arange(count) % (1 << width), torch.zeros(count, (1 << width) // 8, dtype=torch.uint8)
     return _rate(bits.nbytes, lambda: tables.sums(turn, bits))
 
 

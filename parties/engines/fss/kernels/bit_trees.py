@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numba import carray
-from numpy.typing import NDArray
 
 from parties.engines.fss.kernels.aes_instructions import compiled_with_aes, permute, stack_words
-from parties.engines.fss.kernels.loops import Integers, Words, compiled
+from parties.engines.fss.kernels.loops import Integers, Octets, Words, compiled
 
 LEAF_LEVELS = 7
 LEAF = 2  # tweak of a leaf's hash; an inner node's tweak is the bit of its child
@@ -66,7 +65,7 @@ def evaluate_leaf(
     word: Words,
     on: Words,
     value: Words,
-    shares: NDArray[np.uint8],
+    shares: Octets,
 ) -> None:
     """Evaluates the leaf that holds the last levels into `shares`, [m]; the rest is as in `evaluate_level`."""
     one, inside = np.uint64(1), (np.uint64(1) << np.uint64(min(width, LEAF_LEVELS))) - np.uint64(1)
@@ -145,24 +144,23 @@ def generate_leaf(alpha: Words, width: Any, permuted: Words, both: Words, word: 
         word[i, 0], word[i, 1] = low, high
 
 
-@compiled_with_aes(
-    "void(uint64[:, ::1], uint64[:, ::1], uint64[:, :, ::1], uint64[:, ::1], uint8[:, ::1], int64, int64)"
-)
+@compiled_with_aes("void(int64[:, ::1], uint8[:, ::1], uint8[:, :, ::1], int64[:, ::1], uint8[:, ::1], int64, int64)")
 def evaluate_trees(
-    x: Words, seeds: Words, words: Words, round_keys: Words, shares: NDArray[np.uint8], party: Any, width: Any
+    x: Integers, seeds: Octets, key: Octets, round_keys: Integers, shares: Octets, party: Any, width: Any
 ) -> None:
     """Evaluates all keys at all of their points, as `dcf.evaluate` does.
 
     Args:
         x: Public numbers, [n, points]; bits from `width` on are ignored.
-        seeds: The party's seeds, [n, 2].
-        words: Correction words, [key_blocks, n, 2].
+        seeds: The party's seeds, [n, 16].
+        key: Correction words, [key_blocks, n, 16].
         round_keys: AES-128's key schedule, [11, 2].
         shares: Output, [n, points].
         party: 0 for the client, 1 for the server.
         width: Number of bits compared.
     """
-    points, numbers, bits = x.shape[1], x.reshape(-1), shares.reshape(-1)
+    points, numbers, bits = x.shape[1], x.reshape(-1).view(np.uint64), shares.reshape(-1)
+    own, words, schedule = seeds.view(np.uint64), key.view(np.uint64), round_keys.view(np.uint64)
     state, permuted = carray(stack_words(_LANE_WORDS), (_LANES, 2)), carray(stack_words(_LANE_WORDS), (_LANES, 2))
     on, value = carray(stack_words(_LANES), (_LANES,)), carray(stack_words(_LANES), (_LANES,))
     owners = carray(stack_words(_LANES), (_LANES,)).view(np.int64)
@@ -173,48 +171,51 @@ def evaluate_trees(
         for i in range(count):
             owner[i] = (start + i) // points
             tweak = (here[i] >> top) & np.uint64(1) if width > LEAF_LEVELS else np.uint64(LEAF)
-            state[i, 0] = (seeds[owner[i], 0] & ~np.uint64(7)) ^ tweak
-            state[i, 1] = seeds[owner[i], 1]
+            state[i, 0] = (own[owner[i], 0] & ~np.uint64(7)) ^ tweak
+            state[i, 1] = own[owner[i], 1]
             on[i], value[i] = np.uint64(party), np.uint64(0)
         for level in range(width - 1, LEAF_LEVELS - 1, -1):
-            permute(state[:count], round_keys, permuted)
+            permute(state[:count], schedule, permuted)
             evaluate_level(here, owner, level, permuted, state, words[width - 1 - level], on, value)
-        permute(state[:count], round_keys, permuted)
+        permute(state[:count], schedule, permuted)
         evaluate_leaf(here, owner, width, permuted, state, words[-1], on, value, bits[start : start + count])
 
 
-@compiled_with_aes("void(uint64[::1], uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, :, ::1], int64)")
-def generate_trees(alpha: Words, client: Words, server: Words, round_keys: Words, words: Words, width: Any) -> None:
+@compiled_with_aes("void(int64[::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, :, ::1], int64)")
+def generate_trees(
+    alpha: Integers, client: Octets, server: Octets, round_keys: Integers, key: Octets, width: Any
+) -> None:
     """Generates the correction words of all keys, as `dcf.generate` does.
 
     Args:
         alpha: Thresholds, [n]; bits from `width` on are ignored.
-        client: The client's seeds, [n, 2].
-        server: The server's seeds, [n, 2].
+        client: The client's seeds, [n, 16].
+        server: The server's seeds, [n, 16].
         round_keys: AES-128's key schedule, [11, 2].
-        words: Output, [key_blocks, n, 2].
+        key: Output, [key_blocks, n, 16].
         width: Number of bits compared.
     """
-    both = carray(stack_words(_PATH_WORDS), (2, 2, _PATHS, 2))
-    permuted = carray(stack_words(_PATH_WORDS), (2, 2, _PATHS, 2))
-    blocks, hashed = both.reshape(4 * _PATHS, 2), permuted.reshape(4 * _PATHS, 2)
-    on, value = carray(stack_words(_LANES), (2, _PATHS)), carray(stack_words(_PATHS), (_PATHS,))
-    for i in range(4 * _PATHS):
-        blocks[i, 0] = blocks[i, 1] = np.uint64(0)
+    first, second, thresholds = client.view(np.uint64), server.view(np.uint64), alpha.view(np.uint64)
+    words, schedule = key.view(np.uint64), round_keys.view(np.uint64)
+    states, results = stack_words(_PATH_WORDS), stack_words(_PATH_WORDS)
+    turns, values = stack_words(_LANES), carray(stack_words(_PATHS), (_PATHS,))
     for start in range(0, alpha.shape[0], _PATHS):
         count = min(_PATHS, alpha.shape[0] - start)
-        here = alpha[start : start + count]
+        end = start + count
+        both, permuted = carray(states, (2, 2, count, 2)), carray(results, (2, 2, count, 2))
+        blocks, hashed = both.reshape(4 * count, 2), permuted.reshape(4 * count, 2)
+        here, on, value = thresholds[start:end], carray(turns, (2, count)), values[:count]
         for i in range(count):
             for side in range(2):
-                both[side, 0, i, 0] = (client[start + i, 0] & ~np.uint64(7)) ^ np.uint64(side)
-                both[side, 1, i, 0] = (server[start + i, 0] & ~np.uint64(7)) ^ np.uint64(side)
-                both[side, 0, i, 1], both[side, 1, i, 1] = client[start + i, 1], server[start + i, 1]
+                both[side, 0, i, 0] = (first[start + i, 0] & ~np.uint64(7)) ^ np.uint64(side)
+                both[side, 1, i, 0] = (second[start + i, 0] & ~np.uint64(7)) ^ np.uint64(side)
+                both[side, 0, i, 1], both[side, 1, i, 1] = first[start + i, 1], second[start + i, 1]
             on[0, i], on[1, i], value[i] = np.uint64(0), np.uint64(1), np.uint64(0)
         for level in range(width - 1, LEAF_LEVELS - 1, -1):
-            permute(blocks, round_keys, hashed)
-            generate_level(here, level, permuted, both, words[width - 1 - level, start : start + count], on, value)
+            permute(blocks, schedule, hashed)
+            generate_level(here, level, permuted, both, words[width - 1 - level, start:end], on, value)
         for p in range(2):
             for i in range(count):
                 both[0, p, i, 0] ^= np.uint64(LEAF)
-        permute(blocks[: 2 * _PATHS], round_keys, hashed)
-        generate_leaf(here, width, permuted, both, words[-1, start : start + count], value)
+        permute(blocks[: 2 * count], schedule, hashed)
+        generate_leaf(here, width, permuted, both, words[-1, start:end], value)

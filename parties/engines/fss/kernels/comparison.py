@@ -14,6 +14,7 @@ from torch import Tensor
 
 from parties.engines.fss.kernels.aes import column_table, round_keys
 from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
+from parties.engines.fss.kernels.payload_trees import MOST_LANES
 
 ROUNDS = 10
 _LANES = 128
@@ -188,15 +189,7 @@ def _evaluated_payload(  # type: ignore[no-untyped-def]
 
 
 def evaluate_payload(
-    party: int,
-    x: Tensor,
-    width: int,
-    leaf_levels: int,
-    seed: Tensor,
-    words: Tensor,
-    values: Tensor,
-    leaves: Tensor,
-    permutation_key: bytes,
+    party: int, x: Tensor, width: int, levels: int, lanes: int, seed: Tensor, key: Tensor, permutation_key: bytes
 ) -> Tensor:
     """Evaluates this party's shares of beta [x < alpha]: int64, [n, points, lanes]; see `payload_dcf.evaluate`.
 
@@ -204,17 +197,19 @@ def evaluate_payload(
         party: 0 or 1.
         x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
         width: Number of bits compared.
-        leaf_levels: Levels that a leaf holds.
+        levels: Levels above the leaves.
+        lanes: Number of elements of a payload.
         seed: This party's seeds, int64, [n, 2].
-        words: Correction words, int64, [levels, n, 2].
-        values: Corrections of the payloads, int32, [levels, n, lanes].
-        leaves: Corrections of the leaves, int32, [n, elements].
+        key: The keys, uint8; see `payload_trees.parts`.
         permutation_key: The session's key, 16 bytes.
     """
-    (n, points), lanes = x.shape, values.shape[2]
+    n, points = x.shape
+    sizes = [levels * n * 16, levels * n * 4 * lanes]
+    words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
+    words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
     out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
     table, keys = _constants(permutation_key, str(x.device))
-    rest = min(width, leaf_levels)
+    leaf_levels = (MOST_LANES // lanes).bit_length() - 1
     if x.numel():
         for lane in range(lanes):
             _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
@@ -230,7 +225,7 @@ def evaluate_payload(
                 points,
                 party,
                 width,
-                rest,
+                width - levels,
                 lane,
                 lanes,
                 leaf_levels,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from parties.engines.fss.kernels.aes_instructions import compiled_with_aes, permute, stack_words
 from parties.engines.fss.kernels.bit_trees import LEAF
-from parties.engines.fss.kernels.loops import Integers, Words, compiled
+from parties.engines.fss.kernels.loops import Integers, Octets, Words, compiled
 
 MOST_LANES = 4
 PAYLOAD = 4  # tweak of a payload's hash, XOR the bit of its child
@@ -22,6 +22,21 @@ _PATHS = 16  # trees that are generated together, with eight blocks each
 _LANE_WORDS, _PATH_WORDS = 4 * _LANES, 16 * _PATHS
 
 Values = NDArray[np.uint32]
+
+
+@compiled("Tuple((uint64[:, :, ::1], uint32[:, :, ::1], uint32[:, ::1]))(uint8[::1], int64, int64, int64, int64)")
+def parts(key: Octets, n: Any, levels: Any, lanes: Any, leaf_levels: Any) -> Any:
+    """Returns views of the parts of n keys, which are the same for both parties.
+
+    Correction words, uint64, [levels, n, 2]; corrections of the payloads, uint32, [levels, n, lanes]; corrections of
+    the leaves, uint32, [n, elements].
+    """
+    words, values = levels * n * 16, levels * n * 4 * lanes
+    return (
+        key[:words].view(np.uint64).reshape(levels, n, 2),
+        key[words : words + values].view(np.uint32).reshape(levels, n, lanes),
+        key[words + values :].view(np.uint32).reshape(n, lanes << leaf_levels),
+    )
 
 
 @compiled("int64(uint64, uint64, int64)")
@@ -209,16 +224,13 @@ def generate_leaf(
 
 
 @compiled_with_aes(
-    "void(uint64[:, ::1], uint64[:, ::1], uint64[:, :, ::1], uint32[:, :, ::1], uint32[:, ::1], uint64[:, ::1],"
-    "int64[:, :, ::1], int64, int64, int64)"
+    "void(int64[:, ::1], uint8[:, ::1], uint8[::1], int64[:, ::1], int64[:, :, ::1], int64, int64, int64)"
 )
 def evaluate_trees(
-    x: Words,
-    seeds: Words,
-    words: Words,
-    values: Values,
-    leaves: Values,
-    round_keys: Words,
+    x: Integers,
+    seeds: Octets,
+    key: Octets,
+    round_keys: Integers,
     shares: Integers,
     party: Any,
     width: Any,
@@ -228,18 +240,17 @@ def evaluate_trees(
 
     Args:
         x: Public numbers, [n, points]; bits from `width` on are ignored.
-        seeds: The party's seeds, [n, 2].
-        words: Correction words, [levels, n, 2].
-        values: Corrections of the payloads, [levels, n, lanes].
-        leaves: Corrections of the leaves, [n, elements].
+        seeds: The party's seeds, [n, 16].
+        key: The keys.
         round_keys: AES-128's key schedule, [11, 2].
         shares: Output, [n, points, lanes].
         party: 0 for the client, 1 for the server.
         width: Number of bits compared.
         leaf_levels: Levels below the leaf.
     """
-    points, lanes, numbers = x.shape[1], shares.shape[2], x.reshape(-1)
-    results = shares.reshape(-1, lanes)
+    points, lanes, numbers = x.shape[1], shares.shape[2], x.reshape(-1).view(np.uint64)
+    results, own, schedule = shares.reshape(-1, lanes), seeds.view(np.uint64), round_keys.view(np.uint64)
+    words, values, leaves = parts(key, x.shape[0], max(0, width - leaf_levels), lanes, leaf_levels)
     state_at, permuted_at, total_at = stack_words(_LANE_WORDS), stack_words(_LANE_WORDS), stack_words(_LANE_WORDS)
     on = carray(stack_words(_LANES), (_LANES,))
     owners = carray(stack_words(_LANES), (_LANES,)).view(np.int64)
@@ -253,77 +264,73 @@ def evaluate_trees(
             owner[i] = (start + i) // points
             tweak = (here[i] >> np.uint64(width - 1)) & np.uint64(1) if width > leaf_levels else np.uint64(LEAF)
             for kind in range(2):
-                state[kind, i, 0] = (seeds[owner[i], 0] & ~np.uint64(7)) ^ tweak ^ np.uint64(PAYLOAD * kind)
-                state[kind, i, 1] = seeds[owner[i], 1]
+                state[kind, i, 0] = (own[owner[i], 0] & ~np.uint64(7)) ^ tweak ^ np.uint64(PAYLOAD * kind)
+                state[kind, i, 1] = own[owner[i], 1]
             on[i] = np.uint64(party)
             total[i] = 0
         flat, flat_permuted = state.reshape(2 * count, 2), permuted.reshape(2 * count, 2)
         for level in range(width - 1, leaf_levels - 1, -1):
             at = width - 1 - level
-            permute(flat, round_keys, flat_permuted)
+            permute(flat, schedule, flat_permuted)
             evaluate_level(here, owner, level, leaf_levels, permuted, state, words[at], values[at], on, total)
-        permute(flat[:count], round_keys, flat_permuted)
+        permute(flat[:count], schedule, flat_permuted)
         rest = min(width, leaf_levels)
         evaluate_leaf(here, owner, party, rest, permuted, state, leaves, on, total, results[start : start + count])
 
 
 @compiled_with_aes(
-    "void(uint64[::1], int64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[:, :, ::1],"
-    "uint32[:, :, ::1], uint32[:, ::1], int64, int64)"
+    "void(int64[::1], int64[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[::1], int64, int64)"
 )
 def generate_trees(
-    alpha: Words,
+    alpha: Integers,
     beta: Integers,
-    client: Words,
-    server: Words,
-    round_keys: Words,
-    words: Words,
-    values: Values,
-    leaves: Values,
+    client: Octets,
+    server: Octets,
+    round_keys: Integers,
+    key: Octets,
     width: Any,
     leaf_levels: Any,
 ) -> None:
-    """Generates the corrections of all keys, as `payload_dcf.generate` does.
+    """Generates all keys, as `payload_dcf.generate` does.
 
     Args:
         alpha: Thresholds, [n]; bits from `width` on are ignored.
         beta: Payloads, [n, lanes].
-        client: The client's seeds, [n, 2].
-        server: The server's seeds, [n, 2].
+        client: The client's seeds, [n, 16].
+        server: The server's seeds, [n, 16].
         round_keys: AES-128's key schedule, [11, 2].
-        words: Output, correction words, [levels, n, 2].
-        values: Output, corrections of the payloads, [levels, n, lanes].
-        leaves: Output, corrections of the leaves, [n, elements].
+        key: Output, the keys.
         width: Number of bits compared.
         leaf_levels: Levels below the leaf.
     """
-    lanes, states, results = beta.shape[1], stack_words(_PATH_WORDS), stack_words(_PATH_WORDS)
-    turns = stack_words(_LANE_WORDS)
+    lanes, thresholds, schedule = beta.shape[1], alpha.view(np.uint64), round_keys.view(np.uint64)
+    first, second = client.view(np.uint64), server.view(np.uint64)
+    words, values, leaves = parts(key, alpha.shape[0], max(0, width - leaf_levels), lanes, leaf_levels)
+    states, results, turns = stack_words(_PATH_WORDS), stack_words(_PATH_WORDS), stack_words(_LANE_WORDS)
     totals = carray(stack_words(_LANE_WORDS), (_LANE_WORDS,)).view(np.int64)
     for start in range(0, alpha.shape[0], _PATHS):
         count = min(_PATHS, alpha.shape[0] - start)
         end = start + count
-        here, payload = alpha[start:end], beta[start:end]
+        here, payload = thresholds[start:end], beta[start:end]
         state, permuted = carray(states, (2, 2, 2, count, 2)), carray(results, (2, 2, 2, count, 2))
         on, total = carray(turns, (2, count)), totals[: count * lanes].reshape(count, lanes)
         for i in range(count):
             for kind in range(2):
                 for side in range(2):
                     tweak = np.uint64(PAYLOAD * kind + side)
-                    state[kind, side, 0, i, 0] = (client[start + i, 0] & ~np.uint64(7)) ^ tweak
-                    state[kind, side, 1, i, 0] = (server[start + i, 0] & ~np.uint64(7)) ^ tweak
-                    state[kind, side, 0, i, 1], state[kind, side, 1, i, 1] = client[start + i, 1], server[start + i, 1]
+                    state[kind, side, 0, i, 0] = (first[start + i, 0] & ~np.uint64(7)) ^ tweak
+                    state[kind, side, 1, i, 0] = (second[start + i, 0] & ~np.uint64(7)) ^ tweak
+                    state[kind, side, 0, i, 1], state[kind, side, 1, i, 1] = first[start + i, 1], second[start + i, 1]
             on[0, i], on[1, i] = np.uint64(0), np.uint64(1)
             total[i] = 0
         flat, flat_permuted = state.reshape(8 * count, 2), permuted.reshape(8 * count, 2)
         for level in range(width - 1, leaf_levels - 1, -1):
             at = width - 1 - level
-            permute(flat, round_keys, flat_permuted)
-            generate_level(
-                here, payload, level, permuted, state, words[at, start:end], values[at, start:end], on, total
-            )
+            permute(flat, schedule, flat_permuted)
+            word, value = words[at, start:end], values[at, start:end]
+            generate_level(here, payload, level, permuted, state, word, value, on, total)
         for p in range(2):
             for i in range(count):
                 state[0, 0, p, i, 0] ^= np.uint64(LEAF)
-        permute(flat[: 2 * count], round_keys, flat_permuted)
+        permute(flat[: 2 * count], schedule, flat_permuted)
         generate_leaf(here, payload, min(width, leaf_levels), permuted, state, leaves[start:end], on, total)

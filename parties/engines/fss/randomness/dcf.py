@@ -16,20 +16,21 @@ draws its own permutation: N is the number of tree levels in one session's compa
 nothing before the session begins.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
+from torch import Tensor
 
 from parties.engines.fss.kernels import aes, aes_instructions, bit_trees
 from parties.engines.fss.kernels.bit_trees import LEAF, LEAF_LEVELS
+from parties.engines.fss.kernels.call import call
+from parties.engines.fss.kernels.loops import Integers, Octets
 
 Blocks = NDArray[np.uint64]
-Words = NDArray[np.uint64]
-Bits = NDArray[np.uint8]
 PERMUTATION_KEY_BYTES = 16
-_CONTROL = np.uint64(7)
-_ONE = np.uint64(1)
 
 
 class Permutation:
@@ -40,12 +41,12 @@ class Permutation:
         instructions: Whether compiled loops may use the processor's AES instructions; results do not depend on it.
 
     Attributes:
-        round_keys: The key schedule, uint64, [11, 2].
+        round_keys: The key schedule, int64, [11, 2].
     """
 
     def __init__(self, key: bytes, instructions: bool = aes_instructions.AVAILABLE) -> None:
         self.key, self.instructions = key, instructions
-        self.round_keys = aes.round_keys(key).view(np.uint64).reshape(-1, 2)
+        self.round_keys = torch.from_numpy(aes.round_keys(key).view(np.int64).reshape(-1, 2))
         self._cipher = Cipher(algorithms.AES128(key), modes.ECB()).encryptor()  # noqa: S305 - a permutation of one block
 
     def into(self, blocks: memoryview | bytes, buffer: bytearray) -> None:
@@ -58,86 +59,83 @@ def key_blocks(width: int) -> int:
     return max(0, width - LEAF_LEVELS) + 1
 
 
-def generate(permutation: Permutation, alpha: Words, width: int, first: Bits, second: Bits) -> Bits:
+def generate(permutation: Permutation, alpha: Tensor, width: int, first: Tensor, second: Tensor) -> Tensor:
     """Generates the correction words, the same for both parties: uint8, [key_blocks, n, 16].
 
     Args:
         permutation: The session's permutation.
-        alpha: Thresholds, uint64, [n]; bits from `width` on are ignored.
+        alpha: Thresholds, int64, [n]; bits from `width` on are ignored.
         width: Number of bits compared, 1 to 63.
         first: The client's seeds, uint8, [n, 16].
         second: The server's seeds, uint8, [n, 16].
     """
-    n = len(alpha)
-    words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
-    seeds = blocks_of(first), blocks_of(second)
+    alpha, key = alpha.contiguous(), torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
     if permutation.instructions:
-        bit_trees.generate_trees(alpha, *seeds, permutation.round_keys, words, width)
-        return words.view(np.uint8)
-    both = np.empty((2, 2, n, 2), dtype=np.uint64)  # [side, party, n, 2]
-    both[:] = np.stack([clean(blocks) for blocks in seeds])
-    both[1, ..., 0] ^= _ONE
-    permuted = Permuted(permutation, both)
-    on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
-    for level, word in zip(_levels(width), words, strict=False):
-        bit_trees.generate_level(alpha, level, permuted.now(), both, word, on, value)
-    both[0, ..., 0] ^= np.uint64(LEAF)
-    bit_trees.generate_leaf(alpha, width, permuted.now(), both, words[-1], value)
-    return words.view(np.uint8)
+        call(bit_trees.generate_trees, alpha, first, second, permutation.round_keys, key, width)
+    else:
+        call(partial(_generate_by_library, permutation), alpha, first, second, key, width)
+    return key
 
 
-def evaluate(permutation: Permutation, party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
+def evaluate(permutation: Permutation, party: int, x: Tensor, width: int, seed: Tensor, key: Tensor) -> Tensor:
     """Evaluates this party's XOR shares of [x < alpha], each key at all of its points: uint8, [n, points], 0 or 1.
 
     Args:
         permutation: The permutation that the key was generated with.
         party: 0 for the client, 1 for the server.
-        x: Public numbers, uint64, [n, points]; bits from `width` on are ignored.
+        x: Public numbers, int64, [n, points], on the CPU or a GPU; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, uint8, [n, 16].
         key: The correction words of `generate`.
     """
-    n, points = x.shape
-    words, shares = np.ascontiguousarray(key).view(np.uint64), np.empty((n, points), dtype=np.uint8)
+    x = x.contiguous()
+    if x.is_cuda:
+        from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
+
+        seeds, words = seed.view(torch.int64), key.view(torch.int64)
+        return comparison.evaluate(party, x, width, seeds, words, permutation.key)
+    shares = torch.empty(x.shape, dtype=torch.uint8)
     if permutation.instructions:
-        bit_trees.evaluate_trees(x, blocks_of(seed), words, permutation.round_keys, shares, party, width)
-        return shares
-    numbers, owner = x.reshape(-1), np.repeat(np.arange(n), points)
-    state = clean(blocks_of(seed))[owner]
-    state[:, 0] ^= (numbers >> np.uint64(width - 1)) & _ONE if width > LEAF_LEVELS else np.uint64(LEAF)
-    permuted = Permuted(permutation, state)
-    on, value = np.full_like(numbers, party), np.zeros_like(numbers)
-    for level, word in zip(_levels(width), words, strict=False):
-        bit_trees.evaluate_level(numbers, owner, level, permuted.now(), state, word, on, value)
-    bit_trees.evaluate_leaf(numbers, owner, width, permuted.now(), state, words[-1], on, value, shares.reshape(-1))
+        call(bit_trees.evaluate_trees, x, seed, key, permutation.round_keys, shares, party, width)
+    else:
+        call(partial(_evaluate_by_library, permutation), x, seed, key, shares, party, width)
     return shares
 
 
-def evaluate_on(permutation: Permutation, party: int, x: torch.Tensor, width: int, seed: Bits, key: Bits) -> Bits:
-    """Does the same as `evaluate` on the GPU of x, int64, [n, points], with bit-identical results."""
-    from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
-
-    arrays = (blocks_of(np.ascontiguousarray(seed)), blocks_of(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
-    seeds, words = (torch.from_numpy(array.view(np.int64)).to(x.device) for array in arrays)
-    bits: Bits = comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key).cpu().numpy()
-    return bits
+def seeds_of(octets: Octets) -> Blocks:
+    """Returns random bytes [n, 16] as seeds, uint64, [n, 2]: their control bits are cleared."""
+    blocks = octets.view(np.uint64).copy()
+    blocks[:, 0] &= ~np.uint64(7)
+    return blocks
 
 
-def blocks_of(octets: Bits) -> Blocks:
-    """Returns bytes as blocks, uint64, [n, 2]."""
-    return octets.reshape(-1).view(np.uint64).reshape(-1, 2)
+def _generate_by_library(
+    permutation: Permutation, alpha: Integers, first: Octets, second: Octets, key: Octets, width: int
+) -> None:
+    thresholds, words = alpha.view(np.uint64), key.view(np.uint64)
+    both = np.stack([np.stack([seeds_of(first), seeds_of(second)])] * 2)  # [side, party, n, 2]
+    both[1, ..., 0] ^= np.uint64(1)
+    permuted = Permuted(permutation, both)
+    on, value = np.stack([np.zeros_like(thresholds), np.ones_like(thresholds)]), np.zeros_like(thresholds)
+    for level, word in zip(range(width - 1, LEAF_LEVELS - 1, -1), words, strict=False):
+        bit_trees.generate_level(thresholds, level, permuted.now(), both, word, on, value)
+    both[0, ..., 0] ^= np.uint64(LEAF)
+    bit_trees.generate_leaf(thresholds, width, permuted.now(), both, words[-1], value)
 
 
-def clean(blocks: Blocks) -> Blocks:
-    """Copies blocks with their control bits cleared: seeds."""
-    cleaned = blocks.copy()
-    cleaned[..., 0] &= ~_CONTROL
-    return cleaned
-
-
-def _levels(width: int) -> range:
-    """Returns the bit positions of the tree's levels, from the highest."""
-    return range(width - 1, LEAF_LEVELS - 1, -1)
+def _evaluate_by_library(
+    permutation: Permutation, x: Integers, seed: Octets, key: Octets, shares: Octets, party: int, width: int
+) -> None:
+    (n, points), numbers, words = x.shape, x.reshape(-1).view(np.uint64), key.view(np.uint64)
+    owner = np.repeat(np.arange(n), points)
+    state = seeds_of(seed)[owner]
+    state[:, 0] ^= (numbers >> np.uint64(width - 1)) & np.uint64(1) if width > LEAF_LEVELS else np.uint64(LEAF)
+    permuted = Permuted(permutation, state)
+    on, value = np.full_like(numbers, party), np.zeros_like(numbers)
+    for level, word in zip(range(width - 1, LEAF_LEVELS - 1, -1), words, strict=False):
+        bit_trees.evaluate_level(numbers, owner, level, permuted.now(), state, word, on, value)
+    bits = shares.reshape(-1)
+    bit_trees.evaluate_leaf(numbers, owner, width, permuted.now(), state, words[-1], on, value, bits)
 
 
 class Permuted:

@@ -18,29 +18,24 @@ from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
+from tests.helpers.comparisons import seeds
 
 PERMUTATION = dcf.Permutation(b"a session's key!")
 
 How = Literal["dcf", "prefix"]
 
 
-def seeds(count: int) -> list[Any]:
-    generator = np.random.default_rng(count)
-    return [generator.integers(0, 256, (count, 16), dtype=np.uint8) for _ in range(2)]
-
-
 @pytest.mark.parametrize("width", range(1, 10))
 def test_every_pair_of_small_numbers(width: int) -> None:
     size = 2**width
-    alpha = np.repeat(np.arange(size, dtype=np.uint64), size)
-    x = np.tile(np.arange(size, dtype=np.uint64), size)
+    alpha, x = torch.arange(size).repeat_interleave(size), torch.arange(size).repeat(size)
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
-    assert key.shape == (dcf.key_blocks(width), len(x), 16)
+    assert tuple(key.shape) == (dcf.key_blocks(width), len(x), 16)
     shares = [
         dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
     ]
-    assert np.array_equal((shares[0] ^ shares[1])[:, 0], x < alpha)
+    assert torch.equal((shares[0] ^ shares[1])[:, 0], (x < alpha).to(torch.uint8))
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,22 +46,22 @@ def test_large_numbers_and_their_neighbours(width: int, data: st.DataObject) -> 
     pairs = [(a, min(top, max(0, a + d))) for a in alphas for d in (-1, 0, 1)] + [
         (a, data.draw(st.integers(0, top))) for a in alphas
     ]
-    alpha, x = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
+    alpha, x = (torch.tensor(side) for side in zip(*pairs, strict=True))
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
     shares = [
         dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
     ]
-    assert np.array_equal((shares[0] ^ shares[1])[:, 0], x < alpha)
+    assert torch.equal((shares[0] ^ shares[1])[:, 0], (x < alpha).to(torch.uint8))
 
 
 def test_a_share_of_the_result_and_the_key_look_random() -> None:
     count = 40_000
-    alpha = np.full(count, 5, dtype=np.uint64)
+    alpha = torch.full((count,), 5)
     first, second = seeds(count)
     key = dcf.generate(PERMUTATION, alpha, 20, first, second)
-    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full((count, 1), 3, dtype=np.uint64), 20, first, key)
-    for bits in (share_of_one, np.unpackbits(key[0].reshape(-1)), np.unpackbits(key[-1].reshape(-1))):
+    share_of_one = dcf.evaluate(PERMUTATION, 0, torch.full((count, 1), 3), 20, first, key)
+    for bits in (share_of_one.numpy(), *(np.unpackbits(key[level].numpy()) for level in (0, -1))):
         assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 
 

@@ -4,10 +4,12 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from parties.engines.fss.kernels import aes, aes_instructions
 from parties.engines.fss.randomness import dcf, payload_dcf
+from tests.helpers.comparisons import numbers, seeds
 
 instructions = pytest.mark.skipif(not aes_instructions.AVAILABLE, reason="needs a processor with AES instructions")
 KEY = bytes(range(16))
@@ -51,38 +53,33 @@ def permuted(key: bytes, blocks: bytes) -> bytes:
 @pytest.mark.parametrize(("n", "points"), [(0, 3), (1, 1), (5, 15), (17, 68), (70, 1)])
 @pytest.mark.parametrize("width", [1, 6, 7, 8, 9, 41, 62, 63])
 def test_trees_are_those_of_the_library_path_and_share_the_comparison(width: int, n: int, points: int) -> None:
-    dice = np.random.default_rng(width)
-    alpha, x = (dice.integers(0, 2**63, shape, dtype=np.uint64) for shape in (n, (n, points)))
-    alpha[:2] = [0, 2**width - 1][: len(alpha)]
+    alpha, x, own = numbers(63, n), numbers(63, n, points, seed=1), seeds(n)
+    alpha[:2] = torch.tensor([0, 2**width - 1])[:n]
     x[: n // 2, 0] = alpha[: n // 2]
-    seeds = [dice.integers(0, 256, (n, 16), dtype=np.uint8) for _ in range(2)]
-    keys = [dcf.generate(way, alpha, width, *seeds) for way in BOTH_WAYS]
-    assert np.array_equal(keys[0], keys[1])
-    shares = [[dcf.evaluate(way, party, x, width, seeds[party], keys[0]) for way in BOTH_WAYS] for party in range(2)]
+    keys = [dcf.generate(way, alpha, width, *own) for way in BOTH_WAYS]
+    assert torch.equal(*keys)
+    shares = [[dcf.evaluate(way, party, x, width, own[party], keys[0]) for way in BOTH_WAYS] for party in range(2)]
     for of_party in shares:
-        assert np.array_equal(of_party[0], of_party[1])
-    low = np.uint64(2**width - 1)
-    assert np.array_equal(shares[0][0] ^ shares[1][0], (x & low) < (alpha & low)[:, None])
+        assert torch.equal(*of_party)
+    below = x % 2**width < (alpha % 2**width)[:, None] if width < 63 else x < alpha[:, None]
+    assert torch.equal(shares[0][0] ^ shares[1][0], below.to(torch.uint8))
 
 
 @instructions
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [1, 2, 3, 25, 62])
 def test_payloads_of_both_paths_are_the_same_and_sum_to_the_payload_below_the_threshold(width: int, lanes: int) -> None:
-    dice, n = np.random.default_rng(width), 70
-    alpha, x = (dice.integers(0, 2**63, shape, dtype=np.uint64) for shape in (n, (n, 3)))
-    beta = dice.integers(-(2**63), 2**63, (n, lanes))
-    alpha[:2], x[:30, 1] = [0, 2**width - 1], alpha[:30]
-    seeds = [dice.integers(0, 256, (n, 16), dtype=np.uint8) for _ in range(2)]
-    keys = [payload_dcf.generate(way, alpha, beta, width, *seeds) for way in BOTH_WAYS]
-    assert np.array_equal(keys[0], keys[1])
+    n = 70
+    alpha, x, beta, own = numbers(63, n), numbers(63, n, 3, seed=1), numbers(63, n, lanes, seed=2) - 2**62, seeds(n)
+    alpha[:2], x[:30, 1] = torch.tensor([0, 2**width - 1]), alpha[:30]
+    keys = [payload_dcf.generate(way, alpha, beta, width, *own) for way in BOTH_WAYS]
+    assert torch.equal(*keys)
     assert len(keys[0]) == n * payload_dcf.key_bytes(width, lanes)
     shares = [
-        [payload_dcf.evaluate(way, party, x, width, lanes, seeds[party], keys[0]) for way in BOTH_WAYS]
+        [payload_dcf.evaluate(way, party, x, width, lanes, own[party], keys[0]) for way in BOTH_WAYS]
         for party in range(2)
     ]
     for of_party in shares:
-        assert np.array_equal(of_party[0], of_party[1])
-    low = np.uint64(2**width - 1)
-    below = (x & low) < (alpha & low)[:, None]
-    assert np.array_equal((shares[0][0] + shares[1][0]) % 2**32, below[..., None] * beta[:, None] % 2**32)
+        assert torch.equal(*of_party)
+    below = x % 2**width < (alpha % 2**width)[:, None]
+    assert torch.equal((shares[0][0] + shares[1][0]) % 2**32, below[..., None] * beta[:, None] % 2**32)
