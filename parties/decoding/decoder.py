@@ -208,8 +208,8 @@ class Decoder:
     def _swiglu(self, at: str, x: Any) -> Program[Any]:
         engine, inner = self.engine, self.spec.intermediate
         both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
-        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
-        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+        gated = engine.gated_activation(both[:, :inner], both[:, inner:], self.spec.activation)
+        return (yield from staged(engine.meter, "activation", gated))
 
     def _mlp(self, at: str, x: Any) -> Program[Any]:
         up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))

@@ -17,7 +17,7 @@ from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import softmax, tables
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
@@ -162,6 +162,12 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     scores = ((count, n), 32, 64.0)
     return [
         Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
+        Protocol(
+            "SiLU, GELU times a number",
+            [((n,), 16, 64.0), ((n,), 16, 8.0)],
+            lambda x, y: gated_activation(x, y, "silu"),
+            lambda _: activation_cost(n) + Count(server=8 * n + 40 * n),
+        ),
         Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],

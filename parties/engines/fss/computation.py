@@ -19,7 +19,7 @@ from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import masked_cache, softmax
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -173,6 +173,10 @@ class Computation(Engine):
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
         """SiLU or GELU. 2 rounds."""
         return activation(x, kind)
+
+    def gated_activation(self, gate: Masked, x: Masked, kind: str) -> Program[Masked]:
+        """SiLU or GELU, times a number. 2 rounds."""
+        return gated_activation(gate, x, kind)
 
     def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         """Softmax over the last axis. 9 rounds."""

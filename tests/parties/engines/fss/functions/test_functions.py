@@ -15,7 +15,7 @@ from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.functions.windowed import WindowedFunction
 from parties.engines.fss.randomness.source import Source
@@ -61,6 +61,19 @@ def test_activations(kind: str) -> None:
     assert error[3000:].square().mean().sqrt() <= 4e-4
     n = len(x)
     assert costs(simulation, n) == (2, 24 * n, (0, 312 * n))
+
+
+def test_gated_activations() -> None:
+    generator = torch.Generator().manual_seed(2)
+    gates_ = torch.cat([torch.randn(3000, generator=generator) * 3, torch.tensor([49.0, -49.0, 0.0])]).double()
+    x = torch.cat([torch.randn(3000, generator=generator) * 3, torch.tensor([20.0, 63.0, -63.0])]).double()
+    both = torch.stack([gates_, x])
+    first, second, simulation = computed(lambda v: gated_activation(v[0], v[1], "silu"), both, 64.0)
+    error = value_of(first, second) - ACTIVATIONS["silu"](gates_) * x
+    assert (error.abs() <= x.abs() * 4e-3 + ACTIVATIONS["silu"](gates_).abs() * 2.0**-12 + 2.0**-16).all()
+    assert error[:3000].square().mean().sqrt() <= 1.2e-3
+    n = len(x)
+    assert costs(simulation, 2 * n) == (2, 24 * n, (0, 360 * n))
 
 
 def rows(mean_square: float, d: int) -> Tensor:
