@@ -179,7 +179,13 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
             "reciprocal",
             [((n,), 18, 4.0)],
             softmax.reciprocal,
-            lambda how: windowed_cost(n, 5, how) + opened(n) + Count(server=8 * n),
+            lambda _: inverse_cost(n) + opened(n) + Count(server=8 * n),
+        ),
+        Protocol(
+            "division by a sum",
+            [((n, d), 16, 4.0), ((n,), 18, 4.0)],
+            divided,
+            lambda _: inverse_cost(n) + opened(n * d) + Count(server=48 * n * d),
         ),
         Protocol(
             "row of the server's table",
@@ -210,6 +216,16 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
     passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
+
+
+def divided(x: Masked, total: Masked) -> Program[Masked]:
+    """Divides rows by a number each."""
+    return (yield from softmax.divide(x, (yield from softmax.inverse(total)), 32.0))
+
+
+def inverse_cost(n: int) -> Count:
+    """A look-up of fourteen bits in two tables, a digit, two products with the sign."""
+    return Count(1, 16 * n, 0, 2048 * n + 8 * n + 40 * n)
 
 
 def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:

@@ -179,25 +179,26 @@ class Computation(Engine):
         return gated_activation(gate, x, kind)
 
     def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 9 rounds."""
+        """Softmax over the last axis. 8 rounds for one query, 9 rounds and fewer bytes for several."""
         weights = yield from softmax.exponentials(scores, mask)
-        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
-        return (yield from self._divide(weights, inverse, 1.5))
-
-    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        return gates.truncate((yield from gates.open_(multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
+        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+        if weights.shape[-2] == 1:
+            return (yield from softmax.divide(weights, (yield from softmax.inverse(total)), 1.5))
+        inverse = yield from softmax.reciprocal(total)
+        quotient = multiply([weights, inverse.reshape(*inverse.shape, 1)], limit=1.5)
+        return gates.truncate((yield from gates.open_(quotient)))
 
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
     ) -> Program[Masked]:
-        """Combines the exponentials and divides the result; the reciprocal is computed in parallel. 9 rounds."""
+        """Combines the exponentials and divides the result; the sum is looked up in parallel. 8 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
         mixed, inverse = yield from parallel(
             staged(self.meter, "attend", combine(weights)),
-            staged(self.meter, "softmax", softmax.reciprocal(total)),
+            staged(self.meter, "softmax", softmax.inverse(total)),
         )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
+        return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, bounds.MIXED.limit)))
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""

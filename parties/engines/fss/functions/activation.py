@@ -42,8 +42,8 @@ def activation(x: Masked, kind: str) -> Program[Masked]:
     Raises:
         TruncationFailure: See `truncate`.
     """
-    value = yield from _function(kind, ring.FRACTION_BITS, _SCALE).apply(truncate(x))
-    return truncate((yield from open_(value.bounded(ACTIVATION.limit))))
+    found = yield from _function(kind, ring.FRACTION_BITS, _SCALE).look_up(truncate(x))
+    return truncate((yield from open_(found.times().bounded(ACTIVATION.limit))))
 
 
 def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
@@ -56,6 +56,6 @@ def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
     Raises:
         TruncationFailure: See `truncate`.
     """
-    function = _function(kind, _GATE_REST, _GATE_SCALE)
-    product = yield from function.apply(truncate(gate), truncate(x, _FACTOR_SCALE))
+    found = yield from _function(kind, _GATE_REST, _GATE_SCALE).look_up(truncate(gate))
+    product = found.times(truncate(x, _FACTOR_SCALE))
     return truncate((yield from open_(product.bounded(PRODUCT.limit))))

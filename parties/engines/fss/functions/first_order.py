@@ -1,16 +1,30 @@
 """Functions by one look-up of value and slope: f(x) = T0[i] + T1[i] rest, optionally times another number.
 
-The result is a sum of two products with the look-up's sign, which are expanded in one round. A further factor makes
-them products of three and four masked numbers, and costs no round of its own.
+The result is a sum of two products with the look-up's sign. A further factor makes them products of three and four
+masked numbers, and costs no round of its own.
 """
 
 from dataclasses import dataclass
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.gates import open_
-from parties.engines.fss.arithmetic.multiplication import sum_of_products
+from parties.engines.fss.arithmetic.multiplication import Secret, sum_of_products
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.functions.tables import Tables, digit, look_up
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What was found for each x: value and slope at its cell, both times a sign, and the rest of x."""
+
+    value: Masked
+    slope: Masked
+    rest: Masked
+    sign: Secret
+
+    def times(self, *factors: Masked) -> Additive:
+        """Computes f(x), or f(x) times a factor that x broadcasts to: no round; see `FirstOrder.look_up` for bytes."""
+        return sum_of_products([[self.value, *factors], [self.slope, self.rest, *factors]], self.sign)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +43,14 @@ class FirstOrder:
     rest_scale: int
     scale: int
 
-    def apply(self, x: Masked, factor: Masked | None = None) -> Program[Additive]:
-        """Computes f(x), or f(x) times a factor that x broadcasts to. 1 round.
+    def look_up(self, x: Masked) -> Program[Expansion]:
+        """Opens value and slope. 1 round.
 
-        With cells of a table in c bits 16 online bytes each way and 2^c / 8 + 48 offline bytes, to the server, per
-        element of x; with a factor 40 more per element of the factor.
-
-        Args:
-            x: Numbers of more than `rest_scale` fraction bits.
-            factor: Masked numbers; their fraction bits add to those of the result.
+        With cells numbered in c bits 16 online bytes each way and 2^c / 8 + 48 offline bytes, to the server, per
+        element of x, including those of `Expansion.times`; with a factor 40 more per element of the factor.
         """
-        unused = x.scale - self.rest_scale
         found = look_up(x.source, x.public, x.mask, x.scale - self.cell_scale, self.tables)
-        rest = digit(x, unused, self.rest_scale - self.cell_scale)
+        rest = digit(x, x.scale - self.rest_scale, self.rest_scale - self.cell_scale)
         opened = yield from open_(found.signed)
         value, slope = opened[0].rescaled(self.scale), opened[1].rescaled(self.scale - self.rest_scale)
-        factors = [] if factor is None else [factor]
-        return sum_of_products([[value, *factors], [slope, rest, *factors]], found.sign)
+        return Expansion(value, slope, rest, found.sign)
