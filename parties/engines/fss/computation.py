@@ -18,7 +18,7 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.functions import masked_cache, softmax
+from parties.engines.fss.functions import masked_cache, norm, softmax
 from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.constants import Known
@@ -26,11 +26,17 @@ from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
+from parties.engines.limits import FEW_ROWS
 from parties.randomness import uniform
 
 T = TypeVar("T")
 
 _LOGIT_BITS = 12  # fraction bits of compared logits; fewer bits leave room for their range
+
+
+def _limit_of(name: str) -> float:
+    """Declared bound of a matrix product."""
+    return bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
 
 
 class Computation(Engine):
@@ -140,10 +146,26 @@ class Computation(Engine):
 
     def linear(self, x: Masked, name: str) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
-        y = self.matrices[name].apply(gates.truncate(x), limit)
+        y = self.matrices[name].apply(gates.truncate(x), _limit_of(name))
+        return (yield from self._with_bias(y, name))
+
+    def normalised_linear(self, rows: NormInput, eps: float, name: str, stage: str) -> Program[Masked]:
+        """Product of normalised rows with the server's matrix. 4 rounds for a few rows, 5 for many."""
+        if rows.x.shape[0] > FEW_ROWS:
+            return (yield from super().normalised_linear(rows, eps, name, stage))  # type: ignore[no-any-return]
+        unscaled = self.matrices[name].apply(rows.narrow, bounds.UNSCALED.limit)
+        root, product = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)), staged(self.meter, stage, gates.open_(unscaled))
+        )
+        return (yield from staged(self.meter, stage, self._scaled_after(product, root, name)))
+
+    def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
+        return (yield from self._with_bias(norm.scaled_after(product, root, _limit_of(name)), name))
+
+    def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
+        """Opens a product, after its bias is added, if it has one."""
         if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+            y = (y + bias.reshape(1, *bias.shape)).bounded(y.limit)
         return gates.truncate((yield from gates.open_(y)))
 
     def parameter(self, name: str) -> Masked:

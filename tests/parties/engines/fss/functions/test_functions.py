@@ -11,14 +11,16 @@ from torch import Tensor
 
 from parties.decoding.program import Program
 from parties.engines.fss import bounds
-from parties.engines.fss.arithmetic import gates
+from parties.engines.fss.arithmetic import gates, ring
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.functions import softmax
 from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.functions.windowed import WindowedFunction
-from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
 from parties.engines.plain import ACTIVATIONS
 
@@ -96,6 +98,32 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
     windows = 16
     # two parts per element; a sum, a root and two look-ups per window for each of three rows; a bit per edge
     assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
+
+
+@pytest.mark.parametrize(("d", "mean_square", "largest"), [(48, 0.005, 8.0), (576, 1.0, 16.0), (2048, 1300.0, 60.0)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_norm_after_a_matrix_product(d: int, mean_square: float, largest: float, bias: bool) -> None:
+    generator = torch.Generator().manual_seed(d)
+    x, matrix = rows(mean_square, d), torch.randn(d, 12, generator=generator).double() / math.sqrt(d)
+    matrix *= largest / (x @ matrix / math.sqrt(mean_square)).abs().max()
+    x, shift = x + 3.0 * bias, torch.randn(12, generator=generator).double() * bias
+
+    def program(v: Masked) -> Program[Any]:
+        engine = Computation(v.source)
+        noise = torch.randint(-(2**62), 2**62, (12, d), generator=torch.Generator().manual_seed(1))
+        encoded = ring.encode(matrix.T.contiguous())
+        parts = {SERVER: encoded, CLIENT: encoded - noise, DEALER: noise}
+        engine.matrices = {"0.qkv": ServerMatrix(parts[v.source.rank])}
+        engine.biases = {"0.qkv.bias": share(v.source, shift, 64.0)} if bias else {}
+        return (yield from engine.normalised_linear(engine.to_norm(v, centre=bias), 1e-5, "0.qkv", "qkv"))
+
+    first, second, simulation = computed(program, x, 2.0**16)
+    centred = x - x.mean(1, keepdim=True) * bias
+    scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+    error = (value_of(first, second) - (centred @ matrix * scale + shift)).abs()
+    rounded = 2.0**-13 * scale * (1 + matrix.norm(dim=0) * 3)
+    assert (error <= rounded + largest * 2.0**-12 + 2.0**-14).all()
+    assert simulation.cost.rounds - 1 == 4
 
 
 def test_all_of_thousands_of_rows_are_right() -> None:
