@@ -79,7 +79,8 @@ class Decoder:
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
-        normal, qkv = yield from self._project(layer, rows)
+        normal = yield from self._normalise(rows)
+        qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
         q = self._take_in(qkv, here, position)
         here.queries += (q,)
@@ -109,7 +110,7 @@ class Decoder:
         rows = self.rows(x)
         for layer, here in enumerate(cache.layers):
             held = here.tokens
-            _, qkv = yield from self._project(layer, rows)
+            qkv = yield from self._project(rows, f"layers.{layer}.qkv", "qkv")
             q = self._take_in(qkv, here, cache.position)
             mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
             rows = yield from self._finish(layer, rows.x, mixed)
@@ -136,7 +137,7 @@ class Decoder:
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
         here.make_room(self.engine)
-        _, qkv = yield from self._project(layer, rows)
+        qkv = yield from self._project(rows, f"layers.{layer}.qkv", "qkv")
         q, weights = self._take_in(qkv, here, cache.position), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -168,11 +169,9 @@ class Decoder:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
-    def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
-        """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
-        normal = yield from self._normalise(rows)
-        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
-        return normal, qkv
+    def _project(self, rows: Rows, name: str, stage: str) -> Program[Any]:
+        """The normalised rows times a matrix; for `qkv` queries, keys and values, concatenated, before positions."""
+        return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, name, stage)
 
     def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
         """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
@@ -207,18 +206,18 @@ class Decoder:
         engine, at = self.engine, f"layers.{layer}"
         joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
         x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
-        normal = yield from self._normalise(self.rows(x))
-        inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
+        rows = self.rows(x)
+        inner = yield from (self._swiglu(at, rows) if self.spec.family == "llama" else self._mlp(at, rows))
         return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
 
-    def _swiglu(self, at: str, x: Any) -> Program[Any]:
+    def _swiglu(self, at: str, rows: Rows) -> Program[Any]:
         engine, inner = self.engine, self.spec.intermediate
-        both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
-        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
-        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+        both = yield from self._project(rows, f"{at}.gate_up", "gate_up")
+        gated = engine.gated_activation(both[:, :inner], both[:, inner:], self.spec.activation)
+        return (yield from staged(engine.meter, "activation", gated))
 
-    def _mlp(self, at: str, x: Any) -> Program[Any]:
-        up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
+    def _mlp(self, at: str, rows: Rows) -> Program[Any]:
+        up = yield from self._project(rows, f"{at}.up", "gate_up")
         return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
 
     def _normalise(self, rows: Rows) -> Program[Any]:

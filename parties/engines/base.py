@@ -137,6 +137,18 @@ class Engine(Operations):
         """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
         return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
 
+    def normalised_linear(self, rows: Any, eps: float, name: str, stage: str) -> Program[Any]:
+        """`linear` of `normalise`, accounted to `stage` and to `norm`; an engine may divide after the product.
+
+        Args:
+            rows: See `normalise`.
+            eps: See `normalise`.
+            name: See `linear`.
+            stage: The stage of the product.
+        """
+        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
+        return (yield from staged(self.meter, stage, self.linear(normal, name)))
+
     def scores(self, q: Any, k: Any) -> Program[Any]:
         """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""
         heads, n, d = q.shape
