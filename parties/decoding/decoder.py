@@ -135,8 +135,32 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        _, qkv = yield from self._project(layer, rows)
-        q, weights = self._take_in(qkv, here, cache.position), None
+        normal = yield from self._normalise(rows)
+        qkv, guess = yield from parallel(self._qkv(layer, normal), self._guess(layer + 1, normal, cache.position))
+        q = self._take_in(qkv, here, cache.position)
+        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows.x)]
+        if guess is not None:
+            programs.append(self.policy.select_ahead(self.engine, cache, layer + 1, guess))
+        (row, *_) = yield from parallel(*programs)
+        after.rows = (row,)
+
+    def _guess(self, layer: int, normal: Any, position: int) -> Program[Any]:
+        """A layer's query, guessed from the normalised input of the layer before; None if the policy needs none.
+
+        The residual stream moves little from one layer to the next (InfiniGen, Lee et al., OSDI 2024).
+        """
+        spec, engine = self.spec, self.engine
+        if layer == spec.n_layers or not self.policy.selects_ahead(layer):
+            return None
+        columns = spec.n_heads * spec.head_dim
+        q = yield from staged(engine.meter, "similarity", engine.linear(normal, f"layers.{layer}.qkv", columns))
+        q = q.reshape(1, spec.n_heads, spec.head_dim).transpose(0, 1)
+        with engine.meter.stage("similarity"):
+            return engine.to_cache(self._rotate(q, position) if spec.family == "llama" else q)
+
+    def _attend(self, cache: Cache, layer: int, q: Any, x: Any) -> Program[Rows]:
+        """The rest of a layer from its query on, for a token's row x [1, hidden]."""
+        here, weights = cache.layers[layer], None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
             mixed = yield from self.engine.attend_selected(q, here, selection)
@@ -144,10 +168,11 @@ class Decoder:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
             mixed = yield from self.engine.attend(q, here)
+        row: Rows
         row, _ = yield from parallel(
-            self._finish(layer, rows.x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
-        after.rows = (row,)
+        return row
 
     def predict(self, cache: Cache) -> Program[Any]:
         """Logits of the next token from the output of the last layer, [1, vocab]."""
@@ -170,8 +195,10 @@ class Decoder:
     def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
         """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
         normal = yield from self._normalise(rows)
-        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
-        return normal, qkv
+        return normal, (yield from self._qkv(layer, normal))
+
+    def _qkv(self, layer: int, normal: Any) -> Program[Any]:
+        return staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
 
     def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
         """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""

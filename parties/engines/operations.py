@@ -56,8 +56,14 @@ class Operations(ABC):
     # -- products and functions ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def linear(self, x: Any, name: str) -> Program[Any]:
-        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out]."""
+    def linear(self, x: Any, name: str, columns: int | None = None) -> Program[Any]:
+        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out].
+
+        Args:
+            x: The rows.
+            name: The matrix.
+            columns: Number of its first columns to compute; None for all.
+        """
 
     @abstractmethod
     def parameter(self, name: str) -> Any:

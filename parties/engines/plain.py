@@ -89,11 +89,11 @@ class PlainEngine(Engine):
         return value
 
     @eager
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Tensor:
         """Computes x @ W + b."""
-        y = x @ self._parameters[name]
+        y = x @ self._parameters[name][:, :columns]
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> Tensor:
         """An installed tensor."""

@@ -34,14 +34,18 @@ class WatchedEngine(PlainEngine):
     def _see(self, key: str, values: Tensor, limit: float | None = None) -> None:
         self.watch.see(key, values, self._layer, limit)
 
-    def linear(self, x: Tensor, name: str) -> Program[Tensor]:
-        """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer."""
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Program[Tensor]:
+        """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer.
+
+        Some columns alone are a guess for a later layer: they belong to the layer that guesses.
+        """
         *place, matrix = name.split(".")
-        self._layer = int(place[1]) if place else None
+        if columns is None:
+            self._layer = int(place[1]) if place else None
         for key, values in self._rows.items():
             self._see(key, values)
         self._rows = {}
-        y = yield from super().linear(x, name)
+        y = yield from super().linear(x, name, columns)
         self._see(matrix, y)
         return y
 

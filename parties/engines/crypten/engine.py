@@ -141,11 +141,11 @@ class CrypTenEngine(Engine):
     # -- products and functions ----------------------------------------------------------------------------------------
 
     @eager
-    def linear(self, x: MPCTensor, name: str) -> MPCTensor:
+    def linear(self, x: MPCTensor, name: str, columns: int | None = None) -> MPCTensor:
         """Beaver product with the shared matrix, which is opened under a fresh mask each time."""
-        y = x.matmul(self._parameters[name])
+        y = x.matmul(self._parameters[name][:, :columns])
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> MPCTensor:
         """A shared parameter."""

@@ -132,12 +132,12 @@ class Computation(Engine):
 
     # -- products and functions ----------------------------------------------------------------------------------------
 
-    def linear(self, x: Masked, name: str) -> Program[Masked]:
+    def linear(self, x: Masked, name: str, columns: int | None = None) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
         limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
-        y = self.matrices[name].apply(gates.truncate(x), limit)
+        y = self.matrices[name].apply(gates.truncate(x), limit, columns)
         if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+            y = (y + bias[:columns].reshape(1, y.shape[1])).bounded(limit)
         return gates.truncate((yield from gates.open_(y)))
 
     def parameter(self, name: str) -> Masked:
