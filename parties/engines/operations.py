@@ -147,7 +147,15 @@ class Operations(ABC):
 
     @abstractmethod
     def top_clusters(
-        self, coarse: Any, fine: Any, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Any,
+        fine: Any,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[Any]:
         """Two-level choice for each head; which clusters won stays secret.
 
@@ -157,6 +165,9 @@ class Operations(ABC):
             parents: For each fine candidate its coarse one, or None if it always competes. Public.
             k_coarse: Coarse candidates that survive.
             k_fine: Fine candidates chosen among the children of survivors and those without parent; at least 1.
+            fraction_bits: Fraction bits by which candidates differ; an engine may rank numbers that differ by less as
+                equal, and so the cheaper.
+            spare_rounds: Whether rounds do not count, since a longer program runs in parallel.
 
         Returns:
             A handle for `pick`. Among equals the lower index wins.

@@ -185,7 +185,15 @@ class PlainEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Tensor,
+        fine: Tensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - nothing takes rounds here
+        spare_rounds: bool = False,  # noqa: ARG002 - nothing takes rounds here
     ) -> Selected:
         """The top fine candidates among those whose parent is selected or that have none."""
         alive = torch.zeros_like(coarse, dtype=torch.bool)

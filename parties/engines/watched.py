@@ -129,7 +129,15 @@ class WatchedEngine(PlainEngine):
         return value
 
     def top_clusters(
-        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Tensor,
+        fine: Tensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - exact
+        spare_rounds: bool = False,  # noqa: ARG002 - exact
     ) -> Program[Selected]:
         """`similarity`."""
         for similarities in (coarse, fine):

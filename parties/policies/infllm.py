@@ -138,7 +138,8 @@ class InfLLM(Policy):
             relevance = (yield from staged(engine.meter, "similarity", engine.scores(q, keys)))[:, 0]
         first, end = min(self.n_init, tokens), self.n_init + blocks * self.block_size
         always = ((0, first), (end, tokens))
-        return (yield from select(engine, relevance, count, first, self.block_size, always))
+        program = select(engine, relevance, count, first, self.block_size, always, spare_rounds=self.ahead)
+        return (yield from program)
 
     def _remember(self, engine: "Engine", here: "LayerCache", q: Any, position: int) -> None:
         """Stores the queries [heads, n, d] from `position` on, except those of the first `n_init` tokens.

@@ -7,6 +7,7 @@ from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy
 from parties.policies.checks import OutOfRange, one_of, share, whole
+from parties.policies.clusters import SIMILARITY_BITS
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds
 from parties.policies.prompt_scores import attention_of
 
@@ -146,7 +147,15 @@ class MPCache(Policy):
         selected = None
         if k_fine:
             coarse, fine = yield from staged(engine.meter, "similarity", self._similarities(engine, here, clusters, q))
-            program = engine.top_clusters(coarse, fine, clusters.parents, k_coarse, k_fine)
+            program = engine.top_clusters(
+                coarse,
+                fine,
+                clusters.parents,
+                k_coarse,
+                k_fine,
+                fraction_bits=SIMILARITY_BITS,
+                spare_rounds=self.ahead,
+            )
             selected = yield from staged(engine.meter, "topk", program)
         candidates = clusters.fine_candidates
         span = (candidates.start * self.fine_size, candidates.stop * self.fine_size)

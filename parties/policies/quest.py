@@ -100,7 +100,7 @@ class Quest(Policy):
                 engine.meter, "similarity", upper_bounds(engine, here, "page", range(candidates), q)
             )
         newest = (candidates * self.page_size, tokens)
-        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,)))
+        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,), spare_rounds=self.ahead))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the newest page's bounds with the new key; only complete pages compete."""

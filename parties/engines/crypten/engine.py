@@ -244,7 +244,15 @@ class CrypTenEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: MPCTensor,
+        fine: MPCTensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - one way to rank
+        spare_rounds: bool = False,  # noqa: ARG002 - one way to rank
     ) -> OneHot:
         """Selects coarse candidates, fetches their children, and selects among those and the orphans."""
         return top_two_levels(coarse, fine, parents, k_coarse, k_fine)

@@ -250,11 +250,22 @@ class Computation(Engine):
         return kept_rows.compact(kept, rows)
 
     def top_clusters(
-        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Masked,
+        fine: Masked,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the selected clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
-        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
+        """Masked one-hot rows of the selected clusters. 6 rounds, or 14 by pivots."""
+        coarse, fine = (
+            gates.truncate(level, fraction_bits).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine)
+        )
+        program = selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine, spare_rounds=spare_rounds)
+        return (yield from program)
 
     def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:
         """The selected blocks. 1 round."""
