@@ -10,6 +10,8 @@ Every opened bit compares two values of a uniformly random ranking, and the open
 a simulator draws rankings and does the same.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -88,9 +90,10 @@ def _contested(gaps: Places, sizes: SampleSizes) -> tuple[Pairs, Tensor]:
     slot = torch.arange(sizes.pairs, device=gaps.device)
     row = torch.searchsorted(ends, slot, right=True).clamp(max=len(ends) - 1)
     within = slot - torch.cat([ends.new_zeros(1), ends])[row]
-    high, low = torch.tril_indices(sizes.n, sizes.n, offset=-1, device=gaps.device)  # ordered by the higher place
     used = slot < ends[-1]
     within = torch.where(used, within, 0)
+    side = math.isqrt(2 * sizes.pairs) + 2
+    high, low = torch.tril_indices(side, side, offset=-1, device=gaps.device)  # pairs in the order of the higher place
     first, second = (places[row, of_pair[within]] for of_pair in (low, high))
     return (torch.where(used, row, 0), torch.where(used, first, 0), torch.where(used, second, 1)), ends[-1]
 
