@@ -43,8 +43,8 @@ class MPCache(Policy):
         coarse_size: Number of tokens in a coarse cluster; a multiple of `fine_size`.
         share_from: First layer that shares its indices with its neighbours; earlier layers select for themselves.
         share_layers: Number of adjacent layers that use the same kept tokens and the same selection.
-        ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
-            the first layer then attends to all cached tokens. Not in the paper.
+        ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input
+            (as in InfiniGen, OSDI 2024); the first layer then attends to all cached tokens. Not in the paper.
     """
 
     name: ClassVar[str] = "mpcache"
@@ -57,7 +57,7 @@ class MPCache(Policy):
     )
     step_cost: ClassVar[str] = (
         "4 G d comparisons to update page bounds; by query head two rankings of clusters, T/32 and about T/16; "
-        "fetching the selected clusters' rows, or in `fss` their scores"
+        "fetching the selected clusters' rows, or in `fss` their scores; with `ahead` a product for each guessed query"
     )
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2501.06807; released code zwxandy/MPCache. Fixed counts where the code has thresholds"
