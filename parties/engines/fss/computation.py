@@ -27,6 +27,7 @@ from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
 from parties.engines.limits import FEW_ROWS
+from parties.engines.operations import MatrixProduct
 from parties.randomness import uniform
 
 T = TypeVar("T")
@@ -145,20 +146,25 @@ class Computation(Engine):
 
     # -- products and functions ----------------------------------------------------------------------------------------
 
-    def linear(self, x: Masked, name: str) -> Program[Masked]:
+    def linear(self, x: Masked, name: str, columns: int | None = None) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        y = self.matrices[name].apply(gates.truncate(x), _limit_of(name))
+        y = self.matrices[name].apply(gates.truncate(x), _limit_of(name), columns)
         return (yield from self._with_bias(y, name))
 
-    def normalised_linear(self, rows: NormInput, eps: float, name: str, stage: str) -> Program[Masked]:
-        """Product of normalised rows with the server's matrix. 4 rounds for a few rows, 5 for many."""
+    def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
+        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
         if rows.x.shape[0] > FEW_ROWS:
-            return (yield from super().normalised_linear(rows, eps, name, stage))  # type: ignore[no-any-return]
-        unscaled = self.matrices[name].apply(rows.narrow, bounds.UNSCALED.limit)
-        root, product = yield from parallel(
-            staged(self.meter, "norm", norm.row_roots(rows, eps)), staged(self.meter, stage, gates.open_(unscaled))
+            return (yield from super().normalised_linear(rows, eps, *products))
+        unscaled = [self.matrices[p.name].apply(rows.narrow, bounds.UNSCALED.limit, p.columns) for p in products]
+        root, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in zip(products, unscaled, strict=True)),
         )
-        return (yield from staged(self.meter, stage, self._scaled_after(product, root, name)))
+        scaled = (
+            staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+            for p, y in zip(products, opened, strict=True)
+        )
+        return (yield from parallel(*scaled))
 
     def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
         return (yield from self._with_bias(norm.scaled_after(product, root, _limit_of(name)), name))
@@ -166,7 +172,7 @@ class Computation(Engine):
     def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
         """Opens a product, after its bias is added, if it has one."""
         if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(y.limit)
+            y = (y + bias[: y.shape[1]].reshape(1, y.shape[1])).bounded(y.limit)
         return gates.truncate((yield from gates.open_(y)))
 
     def parameter(self, name: str) -> Masked:
@@ -309,11 +315,22 @@ class Computation(Engine):
         return kept_rows.compact(kept, rows)
 
     def top_clusters(
-        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Masked,
+        fine: Masked,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the selected clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
-        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
+        """Masked one-hot rows of the selected clusters. 6 rounds, or 14 by pivots."""
+        coarse, fine = (
+            gates.truncate(level, fraction_bits).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine)
+        )
+        program = selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine, spare_rounds=spare_rounds)
+        return (yield from program)
 
     def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:
         """The selected blocks. 1 round."""

@@ -22,6 +22,7 @@ from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.functions.windowed import WindowedFunction
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
+from parties.engines.operations import MatrixProduct
 from parties.engines.plain import ACTIVATIONS
 
 Function = Callable[[Masked], Program[Any]]
@@ -115,7 +116,8 @@ def test_a_norm_after_a_matrix_product(d: int, mean_square: float, largest: floa
         parts = {SERVER: encoded, CLIENT: encoded - noise, DEALER: noise}
         engine.matrices = {"0.qkv": ServerMatrix(parts[v.source.rank])}
         engine.biases = {"0.qkv.bias": share(v.source, shift, 64.0)} if bias else {}
-        return (yield from engine.normalised_linear(engine.to_norm(v, centre=bias), 1e-5, "0.qkv", "qkv"))
+        product = MatrixProduct("0.qkv", "qkv")
+        return (yield from engine.normalised_linear(engine.to_norm(v, centre=bias), 1e-5, product))[0]
 
     first, second, simulation = computed(program, x, 2.0**16)
     centred = x - x.mean(1, keepdim=True) * bias
