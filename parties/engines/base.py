@@ -146,11 +146,8 @@ class Engine(Operations):
             products: The matrices.
         """
         normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
-        return (
-            yield from parallel(
-                *(staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
-            )
-        )
+        linear = (staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
+        return (yield from parallel(*linear))
 
     def scores(self, q: Any, k: Any) -> Program[Any]:
         """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""
