@@ -68,8 +68,8 @@ class WindowedFunction:
 
     @cached_property
     def edges(self) -> Tensor:
-        """First integers of the next window; one cell less than the table has, since an index may be one off."""
-        return torch.tensor([((1 << _WIDTH) - 1) << start for start in self.starts[:-1]], dtype=torch.int64)
+        """First integers of the next window, as float64; one cell less than the table has, since an index may be one off."""
+        return torch.tensor([((1 << _WIDTH) - 1) << start for start in self.starts[:-1]], dtype=torch.float64)
 
     @cached_property
     def tables(self) -> Tables:
@@ -119,5 +119,5 @@ class WindowedFunction:
 
 def _above(x: Masked, edges: Tensor) -> Masked:
     """Subtracts the edges, as integers."""
-    moved = x.rescaled(0).plus(-edges.double())
+    moved = x.rescaled(0).plus(-edges)
     return moved.bounded(2.0**HIGHEST)

@@ -38,7 +38,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs torch operations as usual and notes them, as tapes that do the same without the program.
 
     Tensors that existed before, and those made while `paused`, are read and written where they are. Tensors made from
-    Python data, and what is computed from nothing else, are constants. All other tensors get a place in the memory of
+    Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All other tensors get a place in the memory of
     the recording. Only CPU tensors are noted.
 
     Not thread-safe: a tracer notes the operations of the thread that entered it.
@@ -105,6 +105,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def constant(self, tensor: Tensor) -> bool:
         """Tells whether the content of a tensor is the same in each replay."""
+        self._storages.view(tensor)
         return self._storages.constant([tensor])
 
     def call(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
