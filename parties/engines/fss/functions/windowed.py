@@ -68,7 +68,7 @@ class WindowedFunction:
 
     @cached_property
     def edges(self) -> Tensor:
-        """First integers of the next window, as float64; one cell less than the table has, since an index may be one off."""
+        """First numbers of the next window; one cell less than the table has, since an index may be one off."""
         return torch.tensor([((1 << _WIDTH) - 1) << start for start in self.starts[:-1]], dtype=torch.float64)
 
     @cached_property

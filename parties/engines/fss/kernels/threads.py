@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import torch
 
@@ -23,12 +24,9 @@ def products_by_columns(x: loops.Integers, columns: loops.Integers, product: loo
     """
     count = columns.shape[1]
     parts = min(threads, max(1, columns.size // LEAST), max(1, count))
-    edges = [count * part // parts for part in range(parts + 1)]
-    others = [
-        _pool().submit(loops.products_by_columns, x, columns, product, start, stop)
-        for start, stop in zip(edges[1:], edges[2:], strict=False)
-    ]
-    loops.products_by_columns(x, columns, product, edges[0], edges[1])
+    own, *spans = pairwise(count * part // parts for part in range(parts + 1))
+    others = [_pool().submit(loops.products_by_columns, x, columns, product, *span) for span in spans]
+    loops.products_by_columns(x, columns, product, *own)
     for other in others:
         other.result()
 

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from parties.engines.fss.kernels.compiled import F, compiled
+from parties.engines.fss.kernels.loops import pack_bits, unpack_bits
 from parties.engines.fss.recording.opcodes import HEADER, MAX_RANK, Op
 
 DONE = 0
@@ -55,6 +56,16 @@ def _accessors(width: int, number: Any) -> tuple[Any, Any]:
 
 _load, _store = _accessors(64, types.int64)
 _load8, _store8 = _accessors(8, types.uint8)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _octets(_context: Any, _address: Any) -> Any:
+    """Returns the address as a pointer to uint8."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.CPointer(types.uint8)(types.int64), generate
 
 
 def _elementwise(load: Any, store: Any, function: Rows) -> Rows:
@@ -376,6 +387,10 @@ def _row(
         failed = _scatter_8(n, o, so, a, sa, b, sb, stride, size)
     elif op == Op.SCATTER_ADD_64:
         failed = _scatter_add(n, o, so, a, sa, b, sb, stride, size)
+    elif op == Op.PACK:
+        pack_bits(carray(_octets(a), n), carray(_octets(o), (n + 7) // 8))
+    elif op == Op.UNPACK:
+        unpack_bits(carray(_octets(a), (n + 7) // 8), carray(_octets(o), n))
     return failed
 
 

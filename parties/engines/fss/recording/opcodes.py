@@ -65,6 +65,8 @@ class Op(IntEnum):
     SCATTER_64 = 44  # output[second * first extra] = third
     SCATTER_8 = 45
     SCATTER_ADD_64 = 46
+    PACK = 47  # `loops.pack_bits`; the shape is that of the bits
+    UNPACK = 48  # `loops.unpack_bits`
 
 
 ORDERED = frozenset({Op.CUMSUM_64, Op.CUMSUM_8})

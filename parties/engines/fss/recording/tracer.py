@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parties.engines.fss.kernels.call import call_untraced, traced_by
-from parties.engines.fss.recording.lowering import LOWERINGS
+from parties.engines.fss.recording.lowering import KERNELS, LOWERINGS
 from parties.engines.fss.recording.memory import Arena, Kind, Storages, View, mapped, tensors_in
 from parties.engines.fss.recording.notes import Call, Note, Notebook, Unsupported
 from parties.engines.fss.recording.tape import Recording
@@ -38,8 +38,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs torch operations as usual and notes them, as tapes that do the same without the program.
 
     Tensors that existed before, and those made while `paused`, are read and written where they are. Tensors made from
-    Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All other tensors get a place in the memory of
-    the recording. Only CPU tensors are noted.
+    Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All
+    other tensors get a place in the memory of the recording. Only CPU tensors are noted.
 
     Not thread-safe: a tracer notes the operations of the thread that entered it.
     """
@@ -118,7 +118,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._writable(tensor)
             noted = mapped(arguments, Tensor, self._storages.view)
             call_untraced(function, arguments)
-            self._book.notes.append(Call(function, noted, {}, kernel=True))
+            if function in KERNELS:
+                KERNELS[function](self._book, *noted)
+            else:
+                self._book.notes.append(Call(function, noted, {}, kernel=True))
 
     def _traced(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, tensors = _packet(func), tensors_in([args, kwargs])

@@ -44,7 +44,7 @@ class Run:
     def watch(self, source: Source, program: Program[None]) -> Program[None]:
         for name in DRAWS:
             setattr(source, name, self._drawing(getattr(source, name)))
-        source.refuse = lambda failed, failure: None  # type: ignore[method-assign]
+        source.refuse = lambda *_: None  # type: ignore[method-assign]
         source.note = self._untraced(source.note)  # type: ignore[method-assign]
         answer = None
         while True:
@@ -88,7 +88,7 @@ def run(name: str, rank: int, tracer: Tracer | None, seed: int) -> Run:
         plain = decoding(engine, name, installed)
         return found.watch(source, plain) if source.rank == rank else plain
 
-    simulation.client.declared = simulation.server.declared = lambda number: None  # it would look at the numbers
+    simulation.client.declared = simulation.server.declared = lambda _: None  # it would look at the numbers
     simulation.run(program)
     return found
 
