@@ -1,5 +1,6 @@
 """Notes the torch operations of a program while it runs, and the kernels that it calls."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -34,6 +35,13 @@ class NotRecordable(Exception):  # noqa: N818 - named for what it says
         self.operation = operation
 
 
+class _Active(threading.local):
+    tracers: "tuple[Tracer, ...]" = ()
+
+
+_active = _Active()
+
+
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs torch operations as usual and notes them, as tapes that do the same without the program.
 
@@ -55,6 +63,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __enter__(self) -> "Tracer":
         super().__enter__()  # type: ignore[no-untyped-call]
         self._functions.__enter__()  # type: ignore[no-untyped-call]
+        _active.tracers = (*_active.tracers, self)
         self._calls = traced_by(self)
         self._calls.__enter__()
         return self
@@ -62,6 +71,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _active.tracers = _active.tracers[:-1]
         self._calls.__exit__(kind, error, trace)
         self._functions.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
@@ -74,6 +84,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
         finally:
             self.is_paused = before
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether anything was noted since the last cut."""
+        return bool(self._book.notes)
 
     def cut(self) -> int:
         """Ends a tape, of all that was noted since the last cut; returns its number."""
@@ -216,6 +231,19 @@ class _ToPython(TorchFunctionMode):
         if name in _TO_PYTHON and not self._tracer.is_paused and not self._tracer.constant(args[0]):
             raise NotRecordable(f"Tensor.{name}", "it hands the content of a tensor to Python; see kernels.call")
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Lets no tracer of this thread note what happens meanwhile: for public constants, which each replay uses again."""
+    tracers = [tracer for tracer in _active.tracers if not tracer.is_paused]
+    for tracer in tracers:
+        tracer.is_paused = True
+    try:
+        yield
+    finally:
+        for tracer in tracers:
+            tracer.is_paused = False
 
 
 _LAYOUT = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "out"}
