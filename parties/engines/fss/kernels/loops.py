@@ -3,8 +3,6 @@
 None of them branches on a secret or reads memory at a secret index.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,84 +89,3 @@ def products_by_rows(x: Integers, rows: Integers, product: Integers) -> None:
                 factor = x[b, i, k]
                 for j in range(rows.shape[2]):
                     product[b, i, j] += factor * rows[b, k, j]
-
-
-@compiled("void(uint64[::1], uint64, uint64, uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1], uint64[::1])")
-def evaluate_level(
-    x: Words, level: Any, tweak: Any, permuted: Words, state: Words, word: Words, on: Words, value: Words
-) -> None:
-    """Evaluates one level of `dcf.evaluate`, from a node to its child.
-
-    Args:
-        x: Public numbers, [n].
-        level: Position of the bit of x that determines the child.
-        tweak: Tweak of the child's hash; 0 for the next bit of x.
-        permuted: The permuted state, [n, 2].
-        state: The seed XOR the tweak of its hash, [n, 2]; updated to the child's.
-        word: Correction words of the level, [n, 2].
-        on: The party's control bits, 0 or 1, [n]; updated to the child's.
-        value: The payload so far, in bit 0, [n]; updated.
-    """
-    one, control = np.uint64(1), np.uint64(7)
-    for i in range(x.shape[0]):
-        first, second = permuted[i, 0] ^ state[i, 0], permuted[i, 1] ^ state[i, 1]
-        taken = np.uint64(0) - on[i]
-        low, high = word[i, 0] & taken, word[i, 1] & taken
-        bits = first & control
-        value[i] ^= (bits >> one) ^ (low >> np.uint64(2))
-        on[i] = (bits ^ (low >> ((x[i] >> level) & one))) & one
-        added = tweak if tweak else (x[i] >> (level - one)) & one
-        state[i, 0] = ((first ^ low) & ~control) ^ added
-        state[i, 1] = second ^ high
-
-
-@compiled(
-    "void(uint64[::1], uint64, uint64[:, :, :, ::1], uint64[:, :, :, ::1], uint64[:, ::1], uint64[:, ::1], uint64[::1])"
-)
-def generate_level(
-    alpha: Words, level: Any, permuted: Words, both: Words, word: Words, on: Words, value: Words
-) -> None:
-    """Generates one level of `dcf.generate`: its correction words and the children on the path to alpha.
-
-    Args:
-        alpha: Thresholds, [n].
-        level: Position of the bit of alpha that determines the path.
-        permuted: The permuted blocks of `both`.
-        both: Inputs of the hashes for the left and the right child, [side, party, n, 2]; updated to those of the kept
-            children.
-        word: Output, the correction words, [n, 2].
-        on: The parties' control bits, [2, n]; updated to the children's.
-        value: The payload on the path so far, in bit 0, [n]; updated.
-    """
-    one, control = np.uint64(1), np.uint64(7)
-    for i in range(alpha.shape[0]):
-        bit = (alpha[i] >> level) & one
-        right = np.uint64(0) - bit  # all ones where the path goes to the right
-        lost_low = lost_high = kept_low = left = other = np.uint64(0)
-        for p in range(2):
-            low, high = permuted[0, p, i, 0] ^ both[0, p, i, 0], permuted[0, p, i, 1] ^ both[0, p, i, 1]
-            low_turn = low ^ permuted[1, p, i, 0] ^ both[1, p, i, 0]
-            high_turn = high ^ permuted[1, p, i, 1] ^ both[1, p, i, 1]
-            lost_low ^= low ^ (low_turn & ~right)
-            lost_high ^= high ^ (high_turn & ~right)
-            kept_low ^= low ^ (low_turn & right)
-            left ^= low
-            other ^= low ^ low_turn
-            both[0, p, i, 0] = low ^ (low_turn & right)  # the kept child, not yet corrected
-            both[0, p, i, 1] = high ^ (high_turn & right)
-        left_turn = (left ^ bit ^ one) & one
-        right_turn = (other ^ bit) & one
-        turn = left_turn ^ ((left_turn ^ right_turn) & bit)
-        gain = value[i] ^ ((lost_low >> one) & one) ^ bit
-        value[i] ^= ((kept_low >> one) & one) ^ gain
-        lost_low &= ~control
-        word[i, 0] = lost_low | left_turn | right_turn << one | gain << np.uint64(2)
-        word[i, 1] = lost_high
-        for p in range(2):
-            corrected = np.uint64(0) - on[p, i]
-            low, high = both[0, p, i, 0], both[0, p, i, 1]
-            on[p, i] = (low & one) ^ (on[p, i] & turn)
-            low = (low & ~control) ^ (lost_low & corrected)
-            high ^= lost_high & corrected
-            both[0, p, i, 0], both[0, p, i, 1] = low, high
-            both[1, p, i, 0], both[1, p, i, 1] = low ^ one, high

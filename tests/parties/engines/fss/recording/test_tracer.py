@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from parties.engines.fss.kernels import bit_packing
 from parties.engines.fss.kernels.call import call
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.recording.tape import Recording
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 
