@@ -5,8 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 
-import torch
-
 from parties.engines.fss.kernels import loops
 
 LEAST = 1 << 17
@@ -25,16 +23,16 @@ def products_by_columns(x: loops.Integers, columns: loops.Integers, product: loo
     count = columns.shape[1]
     parts = min(threads, max(1, columns.size // LEAST), max(1, count))
     own, *spans = pairwise(count * part // parts for part in range(parts + 1))
-    others = [_pool().submit(loops.products_by_columns, x, columns, product, *span) for span in spans]
+    others = [_pool(threads).submit(loops.products_by_columns, x, columns, product, *span) for span in spans]
     loops.products_by_columns(x, columns, product, *own)
     for other in others:
         other.result()
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    """Returns threads that are started when needed, and wait otherwise."""
-    return ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "products")
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Returns all threads but the caller's, which are started when needed and wait otherwise."""
+    return ThreadPoolExecutor(threads - 1, "products")
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # the child has none of the threads
