@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from parties.engines.fss.kernels.loops import F, Words, compiled
+from parties.engines.fss.kernels.compiled import F, compiled
+from parties.engines.fss.kernels.loops import Words
 
 ROUNDS = 10
 IN_FLIGHT = 8

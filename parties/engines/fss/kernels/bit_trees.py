@@ -10,7 +10,8 @@ import numpy as np
 from numba import carray
 
 from parties.engines.fss.kernels.aes_instructions import compiled_with_aes, permute, stack_words
-from parties.engines.fss.kernels.loops import Integers, Octets, Words, compiled
+from parties.engines.fss.kernels.compiled import compiled
+from parties.engines.fss.kernels.loops import Integers, Octets, Words
 
 LEAF_LEVELS = 7
 LEAF = 2  # tweak of a leaf's hash; an inner node's tweak is the bit of its child

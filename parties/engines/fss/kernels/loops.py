@@ -1,36 +1,16 @@
-"""Loops that numpy and torch have no function for, compiled by Numba on first use and cached next to this file.
+"""Loops that numpy and torch have no function for, compiled by Numba; see `compiled`.
 
 None of them branches on a secret or reads memory at a secret index.
 """
 
-import os
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from parties.engines.fss.kernels.compiled import compiled
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
-F = TypeVar("F", bound=Callable[..., None])
-
-
-def compiled(signature: str) -> Callable[[F], F]:
-    """Compiles a function; caches the code if a folder for it can be written, and compiles in each process otherwise.
-
-    Numba caches next to this file, or in the user's home; without a home it would create a folder named `~`.
-    """
-
-    def decorate(function: F) -> F:
-        try:
-            cache = os.path.expanduser("~") != "~"  # noqa: PTH111
-            return cast("F", numba.njit(signature, nogil=True, cache=cache)(function))
-        except RuntimeError:  # neither folder can be written
-            return cast("F", numba.njit(signature, nogil=True)(function))
-
-    return decorate
 
 
 @compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from parties.engines.fss.kernels.aes_instructions import compiled_with_aes, permute, stack_words
 from parties.engines.fss.kernels.bit_trees import LEAF
-from parties.engines.fss.kernels.loops import Integers, Octets, Words, compiled
+from parties.engines.fss.kernels.compiled import compiled
+from parties.engines.fss.kernels.loops import Integers, Octets, Words
 
 MOST_LANES = 4
 PAYLOAD = 4  # tweak of a payload's hash, XOR the bit of its child
