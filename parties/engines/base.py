@@ -18,7 +18,7 @@ from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
 from parties.engines.bounds import Bound
-from parties.engines.operations import Operations
+from parties.engines.operations import MatrixProduct, Operations
 from parties.metering.meter import StageMeter
 
 T = TypeVar("T")
@@ -136,6 +136,21 @@ class Engine(Operations):
     def causal_mask(first: int, n: int) -> torch.Tensor:
         """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
         return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
+
+    def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
+        """Each `linear` of `normalise`; an engine may divide after the products.
+
+        Args:
+            rows: See `normalise`.
+            eps: See `normalise`.
+            products: The matrices.
+        """
+        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
+        return (
+            yield from parallel(
+                *(staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
+            )
+        )
 
     def scores(self, q: Any, k: Any) -> Program[Any]:
         """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""

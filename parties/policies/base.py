@@ -103,6 +103,25 @@ class Policy(ABC):
         return None
         yield
 
+    def selects_ahead(self, layer: int) -> bool:
+        """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
+        return False
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects what a layer will attend to at this step, while the layer before it runs, whose rounds it shares.
+
+        The new token's key and value have not joined the layer yet.
+
+        Args:
+            engine: The engine that holds the values.
+            cache: The cache; the result goes to `cache.layers[layer].selection`, which `before_attention` returns.
+            layer: Index of the layer that is selected for.
+            q: The layer's query, [heads, 1, head_dim], as in `before_attention`, but guessed: this layer's projection
+                of the normalised input of the layer before.
+        """
+        return
+        yield
+
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the state after a step, or evicts; runs in parallel with the rest of the layer and shares its rounds.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from parties.decoding.program import Program
+from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.embedding import parts_of
 from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
@@ -17,8 +17,8 @@ from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
-from parties.engines.fss.functions.activation import activation
-from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.functions.activation import activation, gated_activation
+from parties.engines.fss.functions.norm import normalise, row_roots, scaled_after, to_norm
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
 
@@ -201,17 +201,40 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     return [
         Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
         Protocol(
+            "SiLU, GELU times a number",
+            [((n,), 16, 64.0), ((n,), 16, 8.0)],
+            lambda x, y: gated_activation(x, y, "silu"),
+            lambda _: activation_cost(n) + Count(server=8 * n + 40 * n),
+        ),
+        Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],
             lambda x: normalise(to_norm(x, centre=False), 1e-5),
             lambda how: norm_cost(n, d, how),
+        ),
+        Protocol(
+            "RMS norm and a matrix product",
+            [((count, d), 16, 2.0**10)],
+            lambda x: normalised_product(x, n),
+            lambda how: (
+                Count(server=8 * count * d)
+                + root_cost(count, how)
+                + Count(0, 8 * count * n, 0, 8 * count * n)
+                + Count(1, 8 * count * n, 0, 8 * count * (1 + 2 * n))
+            ),
         ),
         Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
         Protocol(
             "reciprocal",
             [((n,), 18, 4.0)],
             softmax.reciprocal,
-            lambda how: windowed_cost(n, 5, how) + opened(n) + Count(server=8 * n),
+            lambda _: inverse_cost(n) + opened(n) + Count(server=8 * n),
+        ),
+        Protocol(
+            "division by a sum",
+            [((n, d), 16, 4.0), ((n,), 18, 4.0)],
+            divided,
+            lambda _: inverse_cost(n) + opened(n * d) + Count(server=48 * n * d),
         ),
         Protocol(
             "row of the server's table",
@@ -229,9 +252,19 @@ def activation_cost(n: int) -> Count:
 
 def norm_cost(n: int, d: int, how: How) -> Count:
     """Sum of squares, inverse root, two parts of it, two products of each element and their truncations."""
-    windows = 16
-    root = opened(n) + Count(server=8 * n) + windowed_cost(n, windows, how) + opened(n) + Count(server=16 * n)
-    return root + Count(1, 16 * n * d, 0, 32 * n * d)
+    return Count(server=8 * n * d) + root_cost(n, how) + Count(1, 16 * n * d, 0, 16 * n + 32 * n * d)
+
+
+def root_cost(n: int, how: How) -> Count:
+    """Sums of squares and their inverse roots."""
+    return opened(n) + Count(server=8 * n) + windowed_cost(n, 16, how) + opened(n)
+
+
+def normalised_product(x: Masked, width: int) -> Program[Any]:
+    """Multiplies rows by a matrix and divides the products by the rows' root mean squares."""
+    rows, matrix = to_norm(x, centre=False), ServerMatrix(torch.zeros(width, x.shape[1], dtype=torch.int64))
+    root, product = yield from parallel(row_roots(rows, 1e-5), gates.open_(matrix.apply(rows.narrow, 2.0**12)))
+    return (yield from gates.open_(scaled_after(product, root, 64.0)))
 
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
@@ -242,6 +275,16 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
     passed = counted_edges(sums, steps, 62, how) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
+
+
+def divided(x: Masked, total: Masked) -> Program[Masked]:
+    """Divides rows by a number each."""
+    return (yield from softmax.divide(x, (yield from softmax.inverse(total)), 32.0))
+
+
+def inverse_cost(n: int) -> Count:
+    """A look-up of fourteen bits in two tables, a digit, two products with the sign."""
+    return Count(1, 16 * n, 0, 2048 * n + 8 * n + 40 * n)
 
 
 def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:

@@ -128,8 +128,16 @@ def predict(
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
-    weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
-    return Prediction(prompt if sizes else None, decode, replace(work, weight_bytes=weights))
+    return Prediction(
+        prompt if sizes else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
+    )
+
+
+def _weights(spec: ModelSpec, policy: Policy) -> int:
+    """Elements of the matrices that a token is multiplied by; those that guess a query are read once more."""
+    matrices = sum(math.prod(shape) for name, shape in folded_shapes(spec).items() if is_matrix(name, shape))
+    guesses = sum(policy.selects_ahead(layer) for layer in range(spec.n_layers))
+    return matrices + guesses * spec.hidden * spec.n_heads * spec.head_dim
 
 
 class _Ledger:

@@ -25,8 +25,9 @@ from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.bounds import PEAK, SCORE, SCORE_LIMIT, WEIGHT_LIMIT
 from parties.engines.fss.compare.signs import count_below
+from parties.engines.fss.functions.first_order import Expansion, FirstOrder
 from parties.engines.fss.functions.tables import Tables, digit, look_up
-from parties.engines.fss.functions.windowed import HIGHEST, WindowedFunction
+from parties.engines.fss.functions.windowed import HIGHEST
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.limits import LONGEST_ROW
 
@@ -34,6 +35,7 @@ WEIGHT_SCALE = 18
 _SHIFT = -0.3  # rows then sum to between 0.03 and 3.7, places one off included, but for the coarse tables' rounding
 MASKED_SCORE = -60.0
 _CELL_BITS = 4
+_SUM_WIDTH, _SUM_CELL_BITS = 14, 11  # cells of 2^-11 up to 8
 _LOWEST = -251  # the lowest cell of score - shift: scores from -200, shifts to 49.5, indices one off
 
 
@@ -131,9 +133,11 @@ def _fine(width: int, low: int, cell: float, scale: int) -> Tables:
 
 
 @cache
-def _reciprocal() -> WindowedFunction:
-    """Tabulates 1 / x for x from 2^-6 to 2^4."""
-    return WindowedFunction(lambda x: 1 / x, WEIGHT_SCALE + 5, WEIGHT_SCALE + 15, WEIGHT_SCALE + 11, 28, 64.0)
+def _reciprocal(scale: int) -> FirstOrder:
+    """Tabulates 1 / x for x below 8, in cells of 2^-11; the first ones, below 2^-6, as at 2^-6."""
+    x = np.maximum(np.arange(1 << _SUM_WIDTH) * 2.0**-_SUM_CELL_BITS, 2.0**-6)
+    rows = np.stack([1 / x * 2.0**scale, -1 / x**2 * 2.0 ** (scale - WEIGHT_SCALE)])
+    return FirstOrder(Tables(np.rint(rows).astype(np.int64)[:, None]), _SUM_CELL_BITS, WEIGHT_SCALE, scale)
 
 
 def seen_by(mask: Tensor | Known) -> Known:
@@ -206,11 +210,36 @@ def _stack(first: Additive, second: Additive) -> Additive:
     return Additive(first.source, torch.cat([first.share, second.share]), 0, max(first.limit, second.limit))
 
 
-def reciprocal(total: Masked) -> Program[Masked]:
-    """Computes 1 / total for sums of `exponentials`, from 2^-6 to 2^4, 18 fraction bits. 2 rounds.
+def inverse(total: Masked, scale: int = 21) -> Program[Expansion]:
+    """Looks up 1 / total for sums of `exponentials`, [...], as a factor of `divide`. 1 round.
 
-    Error: relative 2^-13. Costs what `WindowedFunction.apply` does with 5 windows, and 8 online and 8 offline bytes, to
-    the server.
+    Range: from 2^-6 to `bounds.TOTAL_LIMIT`. Error: relative (2^-11 / total)^2 + 2^-13, which is below 2^-11 for sums
+    above 0.03. A sum costs 16 online bytes each way and 2,096 offline bytes, to the server.
     """
-    opened = yield from open_((yield from _reciprocal().apply(total.upscaled(WEIGHT_SCALE + 11))))
-    return truncate(opened, WEIGHT_SCALE)
+    return _reciprocal(scale).look_up(total.reshape(*total.shape, 1))
+
+
+def divide(x: Masked, inverse: Expansion, limit: float) -> Program[Masked]:
+    """Multiplies x [..., d] by an `inverse` [...], 16 fraction bits. 1 round.
+
+    8 online bytes each way and 48 offline bytes, to the server, per element.
+
+    Args:
+        x: Numerators.
+        inverse: What `inverse` found.
+        limit: Bound of the quotients.
+
+    Raises:
+        TruncationFailure: See `truncate`.
+    """
+    return truncate((yield from open_(inverse.times(x).bounded(limit))))
+
+
+def reciprocal(total: Masked) -> Program[Masked]:
+    """Computes 1 / total, 18 fraction bits, for more numerators than `divide` pays for. 2 rounds.
+
+    Range and error: see `inverse`. 8 online and 8 offline bytes, to the server, more than that.
+    """
+    found = yield from inverse(total, scale=28)
+    opened = yield from open_(found.times().bounded(64.0))
+    return truncate(opened, WEIGHT_SCALE).reshape(*total.shape)

@@ -1,4 +1,4 @@
-"""Windowed look-ups: functions of a positive number over many orders of magnitude, for norms and reciprocals.
+"""Windowed look-ups: functions of a positive number over many orders of magnitude, for norms.
 
 One round. The range is cut into windows of a factor of four. Each window has its own table, indexed by the eleven
 leading bits of the window's numbers, with a first-order correction; comparisons with public powers of four determine
