@@ -153,7 +153,7 @@ class Computation(Engine):
         """Product of normalised rows with the server's matrix. 4 rounds for a few rows, 5 for many."""
         if rows.x.shape[0] > FEW_ROWS:
             return (yield from super().normalised_linear(rows, eps, name, stage))  # type: ignore[no-any-return]
-        unscaled = self.matrices[name].apply(rows.narrow, bounds.UNSCALED.limit)
+        unscaled = self.matrices[name].apply(rows.narrow, rows.unscaled.limit)
         root, product = yield from parallel(
             staged(self.meter, "norm", norm.row_roots(rows, eps)), staged(self.meter, stage, gates.open_(unscaled))
         )
