@@ -4,8 +4,8 @@ Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 ty
 Parameters are those of `parties.models.folding`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -136,6 +136,7 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
+        here.make_room(self.engine)
         qkv = yield from self._project(rows, f"layers.{layer}.qkv", "qkv")
         q, weights = self._take_in(qkv, here, cache.position), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
@@ -231,6 +232,29 @@ Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
 
+@dataclass(frozen=True)
+class LayerStep:
+    """The segment that takes a token through a layer."""
+
+    decoder: Decoder
+    cache: Cache
+    layer: int
+
+    def __call__(self) -> Program[None]:
+        """Makes the program."""
+        return self.decoder.step_layer(self.cache, self.layer)
+
+    def name(self) -> Hashable:
+        """See `Policy.step_name`; the layer has room for the token afterwards."""
+        self.cache.layers[self.layer].make_room(self.decoder.engine)
+        return self.decoder.policy.step_name(self.cache, self.layer)
+
+
+def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
+    """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
+    return segment.name() if isinstance(segment, LayerStep) else None
+
+
 def token_segments(
     decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
 ) -> list[Callable[[], Program[Step | None]]]:
@@ -244,7 +268,7 @@ def token_segments(
         token: The token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
+    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
     return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
 
 
@@ -260,7 +284,7 @@ def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | No
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache)
+        step = decoder.engine.run_segment(segment, cache, name_of(segment))
     return step  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
 from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import normalise, row_roots, scaled_after, to_norm
@@ -49,6 +49,11 @@ def dealt_bits(n: int) -> int:
     return -(-n // 64) * 8
 
 
+def bytes_in_words(n: int) -> int:
+    """Bytes that n bytes take there."""
+    return -(-n // 8) * 8
+
+
 def opened(n: int) -> Count:
     """Ring elements opened in a round."""
     return Count(1, 8 * n)
@@ -67,11 +72,27 @@ def sign(n: int, k: int, how: How) -> Count:
     return total
 
 
+def edges(n: int, count: int, k: int, how: How) -> Count:
+    """Comparisons of each of n numbers with the same public edges; differences are below 2^k."""
+    one, all_of_them = sign(n, k, how), sign(n * count, k, how)
+    if how == "dcf":
+        return one
+    return all_of_them + Count(server=sum(dealt_bits(n * m) - dealt_bits(n * count * m) for m in (k, 1)))
+
+
+def counted_edges(n: int, count: int, k: int, how: How) -> Count:
+    """For each of n numbers, additive shares of the number of edges above it."""
+    if how == "dcf":
+        key = bytes_in_words((20 * max(0, k - 2) + 16) * n)
+        return Count(0, 0, key, key + 8 * n)
+    return edges(n, count, k, how) + Count(1, bits(n * count), 0, 8 * n * count)
+
+
 def windowed_cost(n: int, windows: int, how: How) -> Count:
     """A function over many orders of magnitude, of n numbers."""
     inner = n * (windows - 1)
     dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
-    return dealt + sign(inner, 62, how)
+    return dealt + edges(n, windows - 1, 62, how)
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,18 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
             lambda _: Count(server=8 * n * count),
         ),
         Protocol("sign", [row], negative, lambda how: sign(n, 19, how)),
+        Protocol(
+            "comparison with 15 public edges",
+            [row],
+            lambda x: below_edges(x, torch.arange(15)),
+            lambda how: edges(n, 15, 19, how),
+        ),
+        Protocol(
+            "number of 15 public edges above",
+            [row],
+            lambda x: count_below(x, torch.arange(15)),
+            lambda how: counted_edges(n, 15, 19, how),
+        ),
         Protocol(
             "bit times number",
             [row],
@@ -236,10 +269,10 @@ def normalised_product(x: Masked, width: int) -> Program[Any]:
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
-    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68)
-    n, signs = n * rows, edges * rows
-    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
-    passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
+    floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17)
+    n, sums = n * rows, floors * rows
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(sums)
+    passed = counted_edges(sums, steps, 62, how) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
 
@@ -313,10 +346,14 @@ def key_bits(n: int) -> int:
 
 
 def argmax_cost(n: int, how: How) -> Count:
-    """Counts a level for each halving: signs, their bits, the larger values and their indices."""
+    """Counts a level for each halving: signs, with `prefix` their bits, the larger values and their indices."""
     total = Count()
     while n > 1:
         half = n // 2
-        total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
+        if how == "dcf":
+            key = bytes_in_words((28 * 20 + 12) * half)
+            total += Count(0, 0, key, key + 24 * half) + opened(2 * half)
+        else:
+            total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
         n -= half
     return total

@@ -129,8 +129,9 @@ class Computation(Engine):
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the index is opened to the client alone."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(bounds.COMPARED_LOGIT.limit)
-        index = self.open_to_client((yield from maximum.argmax(candidates.reshape(-1))))
-        return None if index is None else int(index)
+        winner = yield from maximum.argmax(candidates.reshape(-1))
+        index = self.open_to_client(winner)
+        return None if index is None else int(index) >> winner.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
