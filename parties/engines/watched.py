@@ -64,11 +64,12 @@ class WatchedEngine(PlainEngine):
         return (yield from super().normalise(rows, eps))
 
     def normalised_linear(self, rows: Tensor, eps: float, *products: MatrixProduct) -> Program[list[Tensor]]:
-        """`unscaled`: the products of few rows before they are divided by their root mean square."""
+        """`unscaled`, `first unscaled` (first layer): products of few rows before they are divided in their norm."""
         results: list[Tensor] = yield from super().normalised_linear(rows, eps, *products)
         if "unscaled" in self.watch.bounds and len(rows) <= FEW_ROWS:
             for y in results:
-                self._see("unscaled", y * (rows.square().mean(-1, keepdim=True) + eps).sqrt())
+                unscaled = y * (rows.square().mean(-1, keepdim=True) + eps).sqrt()
+                self._see("unscaled" if self._layer else "first unscaled", unscaled)
         return results
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:

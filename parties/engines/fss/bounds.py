@@ -30,8 +30,10 @@ LINEAR: Mapping[str, Bound] = {
 PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
 MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
-UNSCALED_BITS = 29
-UNSCALED = rare("product of a row before its norm", 2.0**12, UNSCALED_BITS)
+# Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
+UNSCALED = rare("product of a row before its norm", 2.0**12, 29)
+FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 31)
+FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
@@ -56,6 +58,7 @@ BOUNDS: Mapping[str, Bound] = {
     "product": PRODUCT,
     "mixed": MIXED,
     "unscaled": UNSCALED,
+    "first unscaled": FIRST_UNSCALED,
     "mean": MEAN,
     "activation": ACTIVATION,
     "score": SCORE,

@@ -155,7 +155,7 @@ class Computation(Engine):
         """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
         if rows.x.shape[0] > FEW_ROWS:
             return (yield from super().normalised_linear(rows, eps, *products))
-        unscaled = [self.matrices[p.name].apply(rows.narrow, bounds.UNSCALED.limit, p.columns) for p in products]
+        unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
         root, *opened = yield from parallel(
             staged(self.meter, "norm", norm.row_roots(rows, eps)),
             *(staged(self.meter, p.stage, gates.open_(y)) for p, y in zip(products, unscaled, strict=True)),
