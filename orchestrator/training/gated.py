@@ -23,7 +23,7 @@ class GatedEngine(PlainEngine):
         if (gates := layer.state.get("gates")) is None:
             mixed: Tensor = yield from super().attend(q, layer, mask)
             return mixed
-        scores = yield from self.scores(q, layer.k)
+        scores = yield from self.attention_scores(q, layer.k)
         if mask is not None:
             scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
         heads, n, t = scores.shape

@@ -1,7 +1,8 @@
 """A decoder-only transformer, written once for all engines and policies.
 
-Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 type: layer norm, learned positions, GELU.
-Parameters are those of `parties.models.folding`.
+A layer is x + O attention(norm x), then x + D mlp(norm x). Which norm, which positions, which activation and what else
+a family of models has follows from `ModelSpec`; no family has code of its own. Parameters are those of
+`parties.models.folding`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +11,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
+from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
@@ -25,6 +28,7 @@ class Decoder:
 
     def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
         self.engine, self.spec, self.policy = engine, spec, policy
+        engine.score_cap = spec.score_cap
 
     def workload(
         self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
@@ -81,11 +85,11 @@ class Decoder:
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
         normal, qkv = yield from self._project(layer, rows)
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
-        q = self._take_in(qkv, here, position)
+        q = yield from self._take_in(layer, qkv, here, position, sum(rows.shape[0] for rows in here.rows))
         here.queries += (q,)
         if layer + 1 < self.spec.n_layers and len(cache.layers[layer + 1].rows) == chunk:
-            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
-            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, mixed)),)
+            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens, self.spec.window(layer)))
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, normal, mixed)),)
         yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])
 
     def settle(self, cache: Cache, layer: int) -> Program[None]:
@@ -109,10 +113,11 @@ class Decoder:
         rows = self.rows(x)
         for layer, here in enumerate(cache.layers):
             held = here.tokens
-            _, qkv = yield from self._project(layer, rows)
-            q = self._take_in(qkv, here, cache.position)
-            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
-            rows = yield from self._finish(layer, rows.x, mixed)
+            normal, qkv = yield from self._project(layer, rows)
+            q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + x.shape[0])
+            mask = self.engine.causal_mask(held, here.tokens, self.spec.window(layer))
+            mixed = yield from self.engine.attend(q, here, mask)
+            rows = yield from self._finish(layer, rows.x, normal, mixed)
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
@@ -135,17 +140,17 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        _, qkv = yield from self._project(layer, rows)
-        q, weights = self._take_in(qkv, here, cache.position), None
+        normal, qkv = yield from self._project(layer, rows)
+        q, weights = (yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
             mixed = yield from self.engine.attend_selected(q, here, selection)
         elif self.policy.observes:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
-            mixed = yield from self.engine.attend(q, here)
+            mixed = yield from self.engine.attend(q, here, self._window_mask(layer, here.tokens))
         row, _ = yield from parallel(
-            self._finish(layer, rows.x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, rows.x, normal, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
         after.rows = (row,)
 
@@ -158,12 +163,12 @@ class Decoder:
     def rows(self, x: Any) -> Rows:
         """Rows [n, hidden] as they enter a layer; in the program that makes them (`Engine.to_norm`)."""
         with self.engine.meter.stage("norm"):
-            return Rows(x, self.engine.to_norm(x, centre=self.spec.family == "gpt2"))
+            return Rows(x, self.engine.to_norm(x, centre=self.spec.architecture.norm == "layer"))
 
     def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
         x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
-        if self.spec.family == "gpt2":
+        if self.spec.architecture.learned_positions:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
@@ -173,39 +178,79 @@ class Decoder:
         qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
         return normal, qkv
 
-    def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
-        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
+    def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
+        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
+
+        Args:
+            layer: Index of the layer.
+            qkv: Queries, keys and values of n tokens, concatenated, before positions.
+            here: The cache of the layer.
+            position: Position of the first token.
+            length: Tokens of the sequence up to the last one that is computed at the same time.
+        """
         spec, engine, n = self.spec, self.engine, qkv.shape[0]
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]
-        if spec.family == "llama":
+        if spec.architecture.query_key_norm:
+            rows = qk.reshape(turned * n, spec.head_dim)
+            normal = yield from self._normalise(self.rows(rows))
+            qk = yield from self._gain(f"layers.{layer}.qk_gain", normal.reshape(turned, n, spec.head_dim))
+        if (rope := spec.rope(layer)) is not None:
             with engine.meter.stage("rope"):
-                qk = self._rotate(qk, position)
+                qk = self._rotate(qk, rope, position, length)
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
         here.append(engine, qk[spec.n_heads :], v)
         return qk[: spec.n_heads]
 
-    def _rotate(self, x: Any, position: int) -> Any:
+    def _rotate(self, x: Any, rope: Rope, position: int, length: int) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
-        half = self.spec.head_dim // 2
-        positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
-        angle = positions.unsqueeze(1) * self.spec.rope_frequencies()
-        cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
-        swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
-        return x * cos + swapped * sin
+        half = rope.dims // 2
+        angles = rope.tables(torch.arange(position, position + x.shape[1]), length)
+        cos, sin = (self.engine.public(table) for table in angles)
+        turned = x[:, :, : rope.dims]
+        swapped = self.engine.cat([-turned[:, :, half:], turned[:, :, :half]], dim=2)
+        turned = turned * cos + swapped * sin
+        whole = rope.dims == self.spec.head_dim
+        return turned if whole else self.engine.cat([turned, x[:, :, rope.dims :]], dim=2)
 
-    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Rows]:
-        """Output projection and feed-forward part of a layer, with both residuals."""
+    def _window_mask(self, layer: int, tokens: int) -> Tensor | None:
+        """The tokens that the latest one attends to, [1, tokens]; None: all."""
+        window = self.spec.window(layer)
+        return self.engine.causal_mask(tokens - 1, tokens, window) if 0 < window < tokens else None
+
+    def _finish(self, layer: int, x: Any, normal: Any, mixed: Any) -> Program[Rows]:
+        """Output projection and feed-forward part of a layer, with both residuals.
+
+        Args:
+            layer: Index of the layer.
+            x: The rows that entered the layer, [n, hidden].
+            normal: The same, normalised.
+            mixed: The output of attention, [heads, n, head_dim].
+        """
         engine, at = self.engine, f"layers.{layer}"
         joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
-        x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
-        normal = yield from self._normalise(self.rows(x))
-        inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
-        return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
+        out = yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o"))
+        x = x + (yield from self._after(f"{at}.attn_gain", out))
+        if not self.spec.parallel:  # otherwise the MLP reads what attention reads; both norms' gains are folded
+            normal = yield from self._normalise(self.rows(x))
+        inner = yield from (self._gated(at, normal) if self.spec.architecture.gated else self._mlp(at, normal))
+        down = yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))
+        return self.rows(x + (yield from self._after(f"{at}.mlp_gain", down)))
 
-    def _swiglu(self, at: str, x: Any) -> Program[Any]:
+    def _after(self, gain: str, x: Any) -> Program[Any]:
+        """The output of attention or MLP as it is added to the residual: normalised in families with post-norms."""
+        if not self.spec.architecture.post_norms:
+            return x
+        return (yield from self._gain(gain, (yield from self._normalise(self.rows(x)))))
+
+    def _gain(self, name: str, normal: Any) -> Program[Any]:
+        """Normalised rows times the gain of their norm, where no matrix follows that could hold it."""
+        return staged(self.engine.meter, "norm", self.engine.mul(normal, self.engine.parameter(name)))
+
+    def _gated(self, at: str, x: Any) -> Program[Any]:
+        """f(gate(x)) * up(x) (arXiv 2002.05202)."""
         engine, inner = self.engine, self.spec.intermediate
         both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
         gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))

@@ -46,6 +46,6 @@ def beyond(engine: str, spec: "ModelSpec", tokens: int) -> Beyond | None:
     """
     if tokens > (most := LONGEST_ROW.get(engine, tokens)):
         return Beyond("tokens", tokens, most)
-    if spec.family == "gpt2" and spec.hidden > (most := WIDEST_CENTRED.get(engine, spec.hidden)):
+    if spec.architecture.norm == "layer" and spec.hidden > (most := WIDEST_CENTRED.get(engine, spec.hidden)):
         return Beyond("hidden", spec.hidden, most)
     return None

@@ -90,6 +90,10 @@ class Operations(ABC):
         """`silu`, `gelu_tanh` or `gelu`, elementwise."""
 
     @abstractmethod
+    def soft_cap(self, x: Any, cap: float) -> Program[Any]:
+        """Computes cap tanh(x / cap), elementwise, for a public cap (Gemma 2, arXiv 2408.00118)."""
+
+    @abstractmethod
     def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
         """Softmax over the last axis; `mask` is public, broadcasts, and is True where a score counts."""
 

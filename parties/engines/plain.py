@@ -124,6 +124,11 @@ class PlainEngine(Engine):
         return ACTIVATIONS[kind](x)
 
     @eager
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        """The tanh."""
+        return cap * torch.tanh(x / cap)
+
+    @eager
     def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softmax over the last axis."""
         if mask is not None:

@@ -175,6 +175,11 @@ class CrypTenEngine(Engine):
         """SiLU, or the tanh form of GELU for both of its kinds."""
         return f.silu(x) if kind == "silu" else f.gelu(x)
 
+    @eager
+    def soft_cap(self, x: MPCTensor, cap: float) -> MPCTensor:
+        """A tanh from CrypTen's sigmoid."""
+        return f.soft_cap(x, cap)
+
     def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
         """Exponentials of the scores minus their maximum, divided by their sum."""
         weights, total = yield from self._exponentials(scores, mask)

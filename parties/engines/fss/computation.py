@@ -14,12 +14,12 @@ from parties.engines.base import Engine, Shapes
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
 from parties.engines.fss.arithmetic.inputs import private_input
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import masked_cache, softmax
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions.activation import activation, soft_cap
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -61,14 +61,14 @@ class Computation(Engine):
     # -- values in and out ---------------------------------------------------------------------------------------------
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
-        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
         for name, shape in shapes.items():
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
                 self.biases[name] = private_input(
                     self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
                 )
-            elif name == "positions":
+            elif not is_matrix(name, shape):
                 self.parameters[name] = yield from gates.open_(
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
@@ -174,6 +174,10 @@ class Computation(Engine):
         """SiLU or GELU. 2 rounds."""
         return activation(x, kind)
 
+    def soft_cap(self, x: Masked, cap: float) -> Program[Masked]:
+        """Tanh over a declared range. 2 rounds."""
+        return soft_cap(x, cap)
+
     def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
         """Softmax over the last axis. 9 rounds."""
         weights = yield from softmax.exponentials(scores, mask)
@@ -267,7 +271,7 @@ class Computation(Engine):
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
         meter, heads = self.meter, q.shape[0]
-        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
+        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         parts = [scores[:, :, a:b] for a, b in selection.always]
         a, b = selection.candidates
         if selection.count:

@@ -38,7 +38,7 @@ def other_cosine() -> None:
 
 
 def other_table() -> None:
-    tables = activation._tables("silu")
+    tables = activation._activation("silu").tables
     tables.values[0, 0, 700] += 1
 
 
