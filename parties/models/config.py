@@ -128,8 +128,8 @@ def _check_keys(config: Config, family: str, only: _Only, understood: set[str]) 
             )
     kinds = {"full_attention"} | ({"sliding_attention"} if "sliding_window" in understood else set())
     if other := set(map(str, config.get("layer_types") or ())) - kinds:
-        allowed = " or ".join(sorted(map(repr, kinds)))
-        raise ModelError(f"layer_types is {min(other)!r} somewhere; supported: {allowed}")
+        supported = " or ".join(sorted(map(repr, kinds)))
+        raise ModelError(f"layer_types is {min(other)!r} somewhere; supported: {supported}")
 
 
 def _gpt2(config: Config) -> Facts:
@@ -181,7 +181,7 @@ def _mistral(config: Config) -> Facts:
 def _qwen(config: Config) -> Facts:
     """Qwen 2 has biases where Qwen 3 has norms; layers from `max_window_layers` on have a window."""
     sizes = _sizes(config)
-    own = {"qkv_bias": True}
+    own: Facts = {"qkv_bias": True}
     if config["model_type"] == "qwen3":
         bias = bool(config.get("attention_bias"))
         own = {"qkv_bias": bias, "o_bias": bias, "head_dim": config.get("head_dim") or 128}

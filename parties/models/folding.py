@@ -75,9 +75,12 @@ def _first(spec: ModelSpec) -> str:
 
 
 def _gain_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    qk = {"qk_gain": (spec.n_heads + spec.n_kv_heads, 1, spec.head_dim)}
-    post = {"attn_gain": (spec.hidden,), "mlp_gain": (spec.hidden,)}
-    return (qk if spec.architecture.query_key_norm else {}) | (post if spec.architecture.post_norms else {})
+    shapes: dict[str, tuple[int, ...]] = {}
+    if spec.architecture.query_key_norm:
+        shapes["qk_gain"] = (spec.n_heads + spec.n_kv_heads, 1, spec.head_dim)
+    if spec.architecture.post_norms:
+        shapes |= {"attn_gain": (spec.hidden,), "mlp_gain": (spec.hidden,)}
+    return shapes
 
 
 def _fold_layer(spec: ModelSpec, weights: Weights, at: str) -> dict[str, Tensor]:

@@ -106,8 +106,9 @@ class Layout:
         widths = [shapes[name.replace(f".{module}.", f".{other}.")][-1] for other in joined]
         if len(joined) < 2 or tensor.dim() == 0 or tensor.shape[-1] != sum(widths):
             return tensor
-        parts = tensor.unflatten(-1, (heads, -1)).split([width // heads for width in widths], dim=-1)
-        return parts[joined.index(module)].flatten(-2)
+        by_head = tensor.reshape(*tensor.shape[:-1], heads, -1)
+        start, width = sum(widths[: joined.index(module)]) // heads, widths[joined.index(module)] // heads
+        return by_head[..., start : start + width].flatten(-2)
 
 
 _JOINED = {module: group for group in (("q", "k", "v"), ("gate", "up")) for module in group}

@@ -112,7 +112,9 @@ class _Mapping:
     def divisors(self, key: str, dims: int) -> tuple[float, ...]:
         value = self.values.get(key)
         if not isinstance(value, list) or len(value) != dims // 2:
-            raise ModelError(f"{self.name}.{key} is {str(value)[:80]}; it must be a list of {dims // 2} positive numbers")
+            raise ModelError(
+                f"{self.name}.{key} is {str(value)[:80]}; it must be a list of {dims // 2} positive numbers"
+            )
         return tuple(_Mapping(self.name, {key: number}).positive(key) for number in value)
 
 
@@ -148,7 +150,7 @@ def _llama3(rope: _Mapping, theta: float, dims: int, positions: int) -> dict[str
 def _yarn(rope: _Mapping, theta: float, dims: int, positions: int) -> dict[str, Any]:
     """YaRN (arXiv 2309.00071): as `llama3`, but linear in the index of the frequency; with warmer attention."""
     original = rope.positive(_ORIGINAL)
-    factor = rope.positive("factor", positions / original)
+    factor = rope.positive("factor", None if original == positions else positions / original)
     fast, slow = rope.positive("beta_fast", 32), rope.positive("beta_slow", 1)
     first, last = (dims * math.log(original / (2 * math.pi * beta)) / (2 * math.log(theta)) for beta in (fast, slow))
     if rope.values.get("truncate", True):
