@@ -148,7 +148,7 @@ class Decoder:
         elif self.policy.observes:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
-            mixed = yield from self.engine.attend(q, here, self._window_mask(layer, here.tokens))
+            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
         row, _ = yield from parallel(
             self._finish(layer, rows.x, normal, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
@@ -206,19 +206,18 @@ class Decoder:
 
     def _rotate(self, x: Any, rope: Rope, position: int, length: int) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
-        half = rope.dims // 2
-        angles = rope.tables(torch.arange(position, position + x.shape[1]), length)
-        cos, sin = (self.engine.public(table) for table in angles)
+        half, positions = rope.dims // 2, torch.arange(position, position + x.shape[1], dtype=torch.float64)
+
+        def angles(later: int) -> Tensor:
+            return rope.angles(positions + later, length + later)
+
+        cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
+        sin = self.engine.varying(lambda later: angles(later).sin() * rope.scale, rope.scale)
         turned = x[:, :, : rope.dims]
         swapped = self.engine.cat([-turned[:, :, half:], turned[:, :, :half]], dim=2)
         turned = turned * cos + swapped * sin
         whole = rope.dims == self.spec.head_dim
         return turned if whole else self.engine.cat([turned, x[:, :, rope.dims :]], dim=2)
-
-    def _window_mask(self, layer: int, tokens: int) -> Tensor | None:
-        """The tokens that the latest one attends to, [1, tokens]; None: all."""
-        window = self.spec.window(layer)
-        return self.engine.causal_mask(tokens - 1, tokens, window) if 0 < window < tokens else None
 
     def _finish(self, layer: int, x: Any, normal: Any, mixed: Any) -> Program[Rows]:
         """Output projection and feed-forward part of a layer, with both residuals.

@@ -87,6 +87,15 @@ class Engine(Operations):
     def public(self, tensor: torch.Tensor) -> torch.Tensor:
         """A public tensor on the device and in the format of the factors of the engine's values."""
 
+    def varying(self, numbers: Callable[[int], torch.Tensor], limit: float) -> Any:  # noqa: ARG002
+        """Public factors that change from token to token and keep their shape.
+
+        Args:
+            numbers: The factors of the token so many steps after the current one, 0 for the current one, float64.
+            limit: All |factors| are at most so large, at every token.
+        """
+        return self.public(numbers(0))
+
     @abstractmethod
     def adopt(self, share: torch.Tensor) -> Any:
         """A value from this party's part of what `split` made."""
@@ -157,8 +166,17 @@ class Engine(Operations):
         weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         return (yield from staged(self.meter, "attend", combine(weights)))
 
-    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[Any]:
-        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d]."""
+    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None, *, window: int = 0) -> Program[Any]:
+        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d].
+
+        Args:
+            q: Queries.
+            layer: Keys and values.
+            mask: True where a query may attend, [n, tokens]; None: it is one query, of the latest token.
+            window: Without a mask, latest tokens that the query attends to, its own included; 0: all.
+        """
+        if mask is None and 0 < window < layer.tokens:
+            mask = self.causal_mask(layer.tokens - 1, layer.tokens, window)
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 

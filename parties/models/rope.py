@@ -54,10 +54,9 @@ class Rope:
         plain = theta ** (-torch.arange(half, dtype=torch.float64) / half)
         return plain / torch.tensor(divisors, dtype=torch.float64) if divisors else plain
 
-    def tables(self, positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, [n, dims] each, float64, of n positions in a sequence of `length` tokens."""
-        angles = positions.double().unsqueeze(1) * self.frequencies(length)
-        return angles.cos().repeat(1, 2) * self.scale, angles.sin().repeat(1, 2) * self.scale
+    def angles(self, positions: Tensor, length: int) -> Tensor:
+        """Angles of n positions, float64, in a sequence of `length` tokens: [n, dims], those of each pair twice."""
+        return (positions.unsqueeze(1) * self.frequencies(length)).repeat(1, 2)
 
 
 def read_rope(
