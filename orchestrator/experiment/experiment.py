@@ -193,8 +193,12 @@ class Experiment(RunOptions, Sweep):
         return self
 
     def _beyond_engines(self) -> list[Problem]:
-        """Lengths and models beyond the limits of an engine of the sweep."""
+        """Lengths and models beyond the limits of an engine of the sweep, and policies beyond a window of the model."""
         found, spec = {}, model_spec(self.model)
+        for point in points(self) if spec.windows else ():
+            if problem := point.policy.build().window_problem(spec, point.seq_len + self.new_tokens):
+                path, allowed = f"policies[{self.policies.index(point.policy)}]", "full, or another one that does"
+                found[path] = Problem(path, str(point.policy), allowed, "shorten the sequence, or take full", problem)
         for engine, seq_len in sorted({(point.engine.name, point.seq_len) for point in points(self)}):
             over = beyond(engine, spec, seq_len + self.new_tokens)
             if over is None:

@@ -48,6 +48,7 @@ class _Recorder(Policy):
     name: ClassVar[str] = "recorder"
     keeps: ClassVar[str] = "every token"
     source: ClassVar[str] = "-"
+    in_order: ClassVar[bool] = True
 
     inputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     queries: list[Tensor] = field(default_factory=list)

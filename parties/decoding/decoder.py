@@ -17,6 +17,7 @@ from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
+from parties.errors import Unsupported
 from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
@@ -187,8 +188,13 @@ class Decoder:
             here: The cache of the layer.
             position: Position of the first token.
             length: Tokens of the sequence up to the last one that is computed at the same time.
+
+        Raises:
+            Unsupported: The model has windows that the policy's cache cannot have.
         """
         spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        if problem := self.policy.window_problem(spec, length):
+            raise Unsupported(problem)
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+import torch
+from torch import Tensor
+
 from parties.errors import ModelError
 from parties.models.architecture import ARCHITECTURES, Architecture
 from parties.models.rope import Rope
@@ -172,6 +175,10 @@ class ModelSpec:
     def window(self, layer: int) -> int:
         """Latest tokens that a token of a layer attends to; 0: all."""
         return self.windows[layer] if self.windows else 0
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """The logits of the model from those that an engine computes, which lack the model's cap."""
+        return self.logit_cap * torch.tanh(logits / self.logit_cap) if self.logit_cap else logits
 
     def has_bias(self, module: str) -> bool:
         """Whether a matrix of a layer has a bias, by its canonical name: `q`, `k`, `v`, `o`, `gate`, `up`, `down`."""

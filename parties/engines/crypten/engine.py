@@ -77,6 +77,7 @@ class CrypTenEngine(Engine):
     @eager
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
         """Shares the weights; nothing is sent, since the client's share is pseudorandom."""
+        self._parameters = {}
         for name, shape in shapes.items():
             self._parameters[name] = self._share(None if weights is None else weights[name], shape, SERVER)
 
