@@ -141,6 +141,7 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
+        here.make_room(self.engine)
         normal, qkv = yield from self._project(layer, rows)
         q, weights = (yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
@@ -305,8 +306,13 @@ def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, ar
 def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache)
+    for index, segment in enumerate(token_segments(decoder, cache, token, argmax)):
+        layer = index - 1  # the first segment is the embedding, the last one the choice
+        name = None
+        if 0 <= layer < len(cache.layers):
+            cache.layers[layer].make_room(decoder.engine)
+            name = decoder.policy.step_name(cache, layer)
+        step = decoder.engine.run_segment(segment, cache, name)
     return step  # type: ignore[no-any-return]
 
 

@@ -13,6 +13,7 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare import prefix
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
+from parties.engines.fss.recording.tracer import kernel_call
 
 
 def negative(x: Masked) -> Program[Bits]:
@@ -53,8 +54,22 @@ def _by_dcf(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int
         return public.new_zeros(count, dtype=torch.uint8)
     if public.is_cuda:
         return dcf.evaluate_on(source.permutation, source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
-    words, own = _words(public, width), seeds[0].numpy()
-    return torch.from_numpy(dcf.evaluate(source.permutation, source.rank, words, width, own, key.numpy()))
+    bits = torch.empty(count, dtype=torch.uint8)
+    low = ring.low_bits(public, 0, width)
+    kernel_call(_evaluate, source.permutation, source.rank, low, width, seeds[0], key, bits)
+    return bits
+
+
+def _evaluate(
+    permutation: dcf.Permutation,
+    rank: int,
+    x: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]",
+    width: int,
+    seeds: dcf.Bits,
+    key: dcf.Bits,
+    bits: dcf.Bits,
+) -> None:
+    bits[:] = dcf.evaluate(permutation, rank, x.view(np.uint64), width, seeds, key)
 
 
 def _by_prefix_tree(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:

@@ -32,15 +32,10 @@ class CountingStream(Keystream):
         self.size += count
         return memoryview(bytearray(count))
 
-    def words(self, shape: Shape) -> Tensor:
+    def draw(self, shape: Shape, dtype: torch.dtype = torch.int64) -> Tensor:
         """A meta tensor."""
-        self.size += 8 * math.prod(shape)
-        return meta_tensor(shape)
-
-    def bytes(self, shape: Shape) -> Tensor:
-        """A meta tensor."""
-        self.size += in_words(math.prod(shape))
-        return meta_tensor(shape, torch.uint8)
+        self.size += in_words(math.prod(shape) * dtype.itemsize)
+        return meta_tensor(shape, dtype)
 
 
 class CountingWriter(FrameWriter):

@@ -77,6 +77,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.is_paused = before
 
+    @property
+    def has_notes(self) -> bool:
+        """Whether anything was noted since the last cut."""
+        return bool(self._book.notes)
+
     def cut(self) -> int:
         """Ends a tape, of all that was noted since the last cut; returns its number."""
         self._tapes.append(self._book.notes)
