@@ -66,7 +66,7 @@ def _activation(kind: str) -> _Tabulated:
 
 @cache
 def _cap(cap: float) -> _Tabulated:
-    return _Tabulated.of(lambda x: cap * torch.tanh(x / cap), CAPPED.limit, 2.0 ** math.ceil(math.log2(cap)))
+    return _Tabulated.of(lambda x: cap * torch.tanh(x / cap), CAPPED.limit, 2.0 ** (math.floor(math.log2(cap)) + 1))
 
 
 def activation(x: Masked, kind: str) -> Program[Masked]:
