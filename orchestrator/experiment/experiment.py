@@ -64,8 +64,8 @@ class Sweep(BaseModel):
     )
     model: str = Field(
         min_length=1,
-        description="`smollm2-135m`, a folder or hub id of a Llama- or GPT-2-type model, or `random:<config>` for runs "
-        "where only shapes matter.",
+        description="`smollm2-135m`, a folder, a hub id or a GGUF file of a model of a known family, or "
+        "`random:<shape>` for runs where only shapes matter.",
         examples=["smollm2-135m"],
     )
     prompt: ChosenPrompt = Field(
