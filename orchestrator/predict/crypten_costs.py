@@ -146,7 +146,7 @@ def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
     heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
     kind = spec.architecture
     first = 2 * inner if kind.gated else inner
-    cost = normalise(hidden) * (1 if spec.parallel else 2) + activation(inner)
+    cost = normalise(hidden) * 2 + activation(inner)
     cost += attention(spec, policy.attended(tokens))
     if kind.gated:
         cost += product(inner, inner, inner)

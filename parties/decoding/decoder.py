@@ -5,8 +5,8 @@ a family of models has follows from `ModelSpec`; no family has code of its own. 
 `parties.models.folding`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -84,13 +84,14 @@ class Decoder:
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
-        normal, qkv = yield from self._project(layer, rows)
+        normal = yield from self._normalise(rows)
+        qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
         q = yield from self._take_in(layer, qkv, here, position, sum(rows.shape[0] for rows in here.rows))
         here.queries += (q,)
         if layer + 1 < self.spec.n_layers and len(cache.layers[layer + 1].rows) == chunk:
             mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens, self.spec.window(layer)))
-            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, normal, mixed)),)
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows, mixed)),)
         yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])
 
     def settle(self, cache: Cache, layer: int) -> Program[None]:
@@ -114,11 +115,11 @@ class Decoder:
         rows = self.rows(x)
         for layer, here in enumerate(cache.layers):
             held = here.tokens
-            normal, qkv = yield from self._project(layer, rows)
+            qkv = yield from self._project(rows, f"layers.{layer}.qkv", "qkv")
             q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + x.shape[0])
             mask = self.engine.causal_mask(held, here.tokens, self.spec.window(layer))
             mixed = yield from self.engine.attend(q, here, mask)
-            rows = yield from self._finish(layer, rows.x, normal, mixed)
+            rows = yield from self._finish(layer, rows, mixed)
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
@@ -142,7 +143,7 @@ class Decoder:
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
         here.make_room(self.engine)
-        normal, qkv = yield from self._project(layer, rows)
+        qkv = yield from self._project(rows, f"layers.{layer}.qkv", "qkv")
         q, weights = (yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -152,7 +153,7 @@ class Decoder:
         else:
             mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
         row, _ = yield from parallel(
-            self._finish(layer, rows.x, normal, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
         after.rows = (row,)
 
@@ -174,11 +175,9 @@ class Decoder:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
-    def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
-        """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
-        normal = yield from self._normalise(rows)
-        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
-        return normal, qkv
+    def _project(self, rows: Rows, name: str, stage: str) -> Program[Any]:
+        """The normalised rows times a matrix; for `qkv` queries, keys and values, concatenated, before positions."""
+        return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, name, stage)
 
     def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
         """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
@@ -226,22 +225,21 @@ class Decoder:
         whole = rope.dims == self.spec.head_dim
         return turned if whole else self.engine.cat([turned, x[:, :, rope.dims :]], dim=2)
 
-    def _finish(self, layer: int, x: Any, normal: Any, mixed: Any) -> Program[Rows]:
+    def _finish(self, layer: int, rows: Rows, mixed: Any) -> Program[Rows]:
         """Output projection and feed-forward part of a layer, with both residuals.
 
         Args:
             layer: Index of the layer.
-            x: The rows that entered the layer, [n, hidden].
-            normal: The same, normalised.
+            rows: The rows that entered the layer, [n, hidden]; a parallel MLP reads them, too.
             mixed: The output of attention, [heads, n, head_dim].
         """
         engine, at = self.engine, f"layers.{layer}"
-        joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
+        joined = mixed.transpose(0, 1).reshape(rows.shape[0], self.spec.n_heads * self.spec.head_dim)
         out = yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o"))
-        x = x + (yield from self._after(f"{at}.attn_gain", out))
-        if not self.spec.parallel:  # otherwise the MLP reads what attention reads; both norms' gains are folded
-            normal = yield from self._normalise(self.rows(x))
-        inner = yield from (self._gated(at, normal) if self.spec.architecture.gated else self._mlp(at, normal))
+        x = rows.x + (yield from self._after(f"{at}.attn_gain", out))
+        if not self.spec.parallel:
+            rows = self.rows(x)
+        inner = yield from (self._gated(at, rows) if self.spec.architecture.gated else self._mlp(at, rows))
         down = yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))
         return self.rows(x + (yield from self._after(f"{at}.mlp_gain", down)))
 
@@ -255,15 +253,15 @@ class Decoder:
         """Normalised rows times the gain of their norm, where no matrix follows that could hold it."""
         return staged(self.engine.meter, "norm", self.engine.mul(normal, self.engine.parameter(name)))
 
-    def _gated(self, at: str, x: Any) -> Program[Any]:
+    def _gated(self, at: str, rows: Rows) -> Program[Any]:
         """f(gate(x)) * up(x) (arXiv 2002.05202)."""
         engine, inner = self.engine, self.spec.intermediate
-        both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
-        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
-        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+        both = yield from self._project(rows, f"{at}.gate_up", "gate_up")
+        gated = engine.gated_activation(both[:, :inner], both[:, inner:], self.spec.activation)
+        return (yield from staged(engine.meter, "activation", gated))
 
-    def _mlp(self, at: str, x: Any) -> Program[Any]:
-        up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
+    def _mlp(self, at: str, rows: Rows) -> Program[Any]:
+        up = yield from self._project(rows, f"{at}.up", "gate_up")
         return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
 
     def _normalise(self, rows: Rows) -> Program[Any]:
@@ -276,6 +274,29 @@ class Decoder:
 
 Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
+
+
+@dataclass(frozen=True)
+class LayerStep:
+    """The segment that takes a token through a layer."""
+
+    decoder: Decoder
+    cache: Cache
+    layer: int
+
+    def __call__(self) -> Program[None]:
+        """Makes the program."""
+        return self.decoder.step_layer(self.cache, self.layer)
+
+    def name(self) -> Hashable:
+        """See `Policy.step_name`; the layer has room for the token afterwards."""
+        self.cache.layers[self.layer].make_room(self.decoder.engine)
+        return self.decoder.policy.step_name(self.cache, self.layer)
+
+
+def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
+    """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
+    return segment.name() if isinstance(segment, LayerStep) else None
 
 
 def token_segments(
@@ -291,7 +312,7 @@ def token_segments(
         token: The token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
+    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
     return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
 
 
@@ -306,13 +327,8 @@ def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, ar
 def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for index, segment in enumerate(token_segments(decoder, cache, token, argmax)):
-        layer = index - 1  # the first segment is the embedding, the last one the choice
-        name = None
-        if 0 <= layer < len(cache.layers):
-            cache.layers[layer].make_room(decoder.engine)
-            name = decoder.policy.step_name(cache, layer)
-        step = decoder.engine.run_segment(segment, cache, name)
+    for segment in token_segments(decoder, cache, token, argmax):
+        step = decoder.engine.run_segment(segment, cache, name_of(segment))
     return step  # type: ignore[no-any-return]
 
 

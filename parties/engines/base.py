@@ -146,6 +146,18 @@ class Engine(Operations):
         behind = torch.arange(first, n).unsqueeze(1) - torch.arange(n)
         return (behind >= 0) & (behind < window) if window else behind >= 0
 
+    def normalised_linear(self, rows: Any, eps: float, name: str, stage: str) -> Program[Any]:
+        """`linear` of `normalise`, accounted to `stage` and to `norm`; an engine may divide after the product.
+
+        Args:
+            rows: See `normalise`.
+            eps: See `normalise`.
+            name: See `linear`.
+            stage: The stage of the product.
+        """
+        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
+        return (yield from staged(self.meter, stage, self.linear(normal, name)))
+
     def scores(self, q: Any, k: Any) -> Program[Any]:
         """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""
         heads, n, d = q.shape

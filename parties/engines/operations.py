@@ -91,6 +91,10 @@ class Operations(ABC):
     def activation(self, x: Any, kind: str) -> Program[Any]:
         """`silu`, `gelu_tanh` or `gelu`, elementwise."""
 
+    def gated_activation(self, gate: Any, x: Any, kind: str) -> Program[Any]:
+        """`activation` of a gate, times x, elementwise (Shazeer, arXiv 2002.05202); an engine may fuse the two."""
+        return (yield from self.mul((yield from self.activation(gate, kind)), x))
+
     @abstractmethod
     def soft_cap(self, x: Any, cap: float) -> Program[Any]:
         """Computes cap tanh(x / cap), elementwise, for a public cap (Gemma 2, arXiv 2408.00118)."""

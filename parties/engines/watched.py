@@ -12,6 +12,7 @@ from torch import Tensor
 from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program
 from parties.engines.bounds import Watch
+from parties.engines.limits import FEW_ROWS
 from parties.engines.plain import PlainEngine, Selected
 from parties.metering.meter import StageMeter
 
@@ -58,6 +59,13 @@ class WatchedEngine(PlainEngine):
         if "mean square" in self.watch.bounds:
             self._rows.append(("mean square", rows.square().mean(-1)))
         return (yield from super().normalise(rows, eps))
+
+    def normalised_linear(self, rows: Tensor, eps: float, name: str, stage: str) -> Program[Tensor]:
+        """`unscaled`: the product of few rows before they are divided by their root mean square."""
+        y: Tensor = yield from super().normalised_linear(rows, eps, name, stage)
+        if "unscaled" in self.watch.bounds and len(rows) <= FEW_ROWS:
+            self._see("unscaled", y * (rows.square().mean(-1, keepdim=True) + eps).sqrt())
+        return y
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
         """`activation`: its input."""

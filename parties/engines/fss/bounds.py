@@ -30,6 +30,8 @@ LINEAR: Mapping[str, Bound] = {
 PARAMETER_LIMIT = 2.0**6  # embedding, positions, biases and gains; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
 MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
+UNSCALED_BITS = 29
+UNSCALED = rare("product of a row before its norm", 2.0**12, UNSCALED_BITS)
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
@@ -54,6 +56,7 @@ BOUNDS: Mapping[str, Bound] = {
     **LINEAR,
     "product": PRODUCT,
     "mixed": MIXED,
+    "unscaled": UNSCALED,
     "mean": MEAN,
     "activation": ACTIVATION,
     "capped": CAPPED,

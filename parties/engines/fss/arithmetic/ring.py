@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from parties.engines.fss.recording.tracer import kernel_call
+from parties.engines.fss.kernels.call import call
 
 FRACTION_BITS = 16
 SCALE = 2.0**FRACTION_BITS
@@ -55,7 +55,7 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
-    kernel_call(loops.products_by_columns, x.contiguous()[None], transposed[None], product)
+    call(loops.products_by_columns, x.contiguous()[None], transposed[None], product)
     return product[0]
 
 
@@ -80,9 +80,9 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     columns = y.transpose(1, 2)
     product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
-        kernel_call(loops.products_by_columns, x.contiguous(), columns, product)
+        call(loops.products_by_columns, x.contiguous(), columns, product)
     else:
-        kernel_call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
+        call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
     return product
 
 

@@ -38,8 +38,6 @@ from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
 
-BLOCK_BYTES = 16
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -194,7 +192,7 @@ class _DryRun:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, broadcast, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
+        drawn, levels, shared = source.drawn.size, source.comparison_levels, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             run(segment(), self._exchange)
@@ -203,7 +201,7 @@ class _DryRun:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.broadcast_bytes - broadcast) // BLOCK_BYTES,
+            comparison_levels=source.comparison_levels - levels,
             look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )

@@ -1,17 +1,20 @@
-"""`dcf.evaluate` on a GPU: one thread evaluates the whole tree of a key, with table-based AES-128.
+"""`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point.
 
 The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
 Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
 one-time keys.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from parties.engines.fss.kernels.aes import column_table, round_keys
+from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
+from parties.engines.fss.kernels.payload_trees import MOST_LANES
 
 ROUNDS = 10
 _LANES = 128
@@ -60,12 +63,26 @@ def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-un
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
-    x, seeds, words, out, table, keys, n, party, width, LEAF: tl.constexpr, ROUNDS: tl.constexpr, LANES: tl.constexpr
+    x,
+    seeds,
+    words,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    inner,
+    LEAF: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """Evaluates LANES keys; names are those of `dcf.evaluate`."""
-    key = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    inside = key < n
-    number = tl.load(x + key, mask=inside, other=0)
+    """Evaluates LANES points; names are those of `dcf.evaluate`."""
+    point = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
     low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
     high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
     on = tl.zeros((LANES,), dtype=tl.int64) + party
@@ -83,32 +100,138 @@ def _evaluated(  # type: ignore[no-untyped-def]
     low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
     low ^= tl.load(at, mask=inside, other=0) * on
     high ^= tl.load(at + 1, mask=inside, other=0) * on
-    place = number & ((1 << LEAF) - 1)
+    place = number & inner
     half = tl.where(place >= 64, high, low)
-    tl.store(out + key, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
+    tl.store(out + point, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
 
 
-def evaluate(
-    party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes, leaf_levels: int
-) -> Tensor:
-    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1; see `dcf.evaluate`.
+def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes) -> Tensor:
+    """Evaluates this party's XOR shares of [x < alpha]: uint8, [n, points], 0 or 1; see `dcf.evaluate`.
 
     Args:
         party: 0 or 1.
-        x: Public numbers below 2^width, int64, [n], on the GPU.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, int64, [n, 2].
         key: Correction words, int64, [key_blocks, n, 2].
         permutation_key: The session's key, 16 bytes.
-        leaf_levels: Levels of the tree that a leaf replaces.
     """
-    n = x.shape[0]
-    out = torch.empty(n, dtype=torch.uint8, device=x.device)
+    n, points = x.shape
+    out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
     table, keys = _constants(permutation_key, str(x.device))
-    if n:
-        _evaluated[(triton.cdiv(n, _LANES),)](
-            x, seed, key, out, table, keys, n, party, width, leaf_levels, ROUNDS, _LANES
+    if x.numel():
+        inner = (1 << min(width, LEAF_LEVELS)) - 1
+        _evaluated[(triton.cdiv(x.numel(), _LANES),)](
+            x, seed, key, out, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, _LANES
         )
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lane(low, high, LANE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one of the four elements of a block."""
+    half = low if LANE < 2 else high
+    return (half >> (32 * (LANE % 2))) & 0xFFFFFFFF
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _evaluated_payload(  # type: ignore[no-untyped-def]
+    x,
+    seeds,
+    words,
+    values,
+    leaves,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    rest,
+    LANE: tl.constexpr,
+    LANES: tl.constexpr,
+    LEAF: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """Evaluates one lane of POINTS points; names are those of `payload_dcf.evaluate`."""
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((POINTS,), dtype=tl.int64) + party
+    total = tl.zeros((POINTS,), dtype=tl.int64)
+    at = words + 2 * key.to(tl.int64)
+    value_at = values + LANES * key.to(tl.int64) + LANE
+    for level in range(width - rest):
+        bit = (number >> (width - 1 - level)) & 1
+        first, second = _hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
+        low, high = _hashed(low ^ bit, high, table, keys, ROUNDS)
+        total += _lane(first, second, LANE) + on * tl.load(value_at, mask=inside, other=0).to(tl.int64)
+        word = tl.load(at, mask=inside, other=0) * on
+        other = tl.load(at + 1, mask=inside, other=0) * on
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        at += 2 * n
+        value_at += LANES * n
+    low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
+    place = number & ((1 << rest) - 1)
+    leaf = _lane(low, high, LANE)
+    for cell in tl.static_range(1, 1 << LEAF):
+        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
+    leaf_at = leaves + (key.to(tl.int64) * (1 << LEAF) + place) * LANES + LANE
+    total += leaf + on * tl.load(leaf_at, mask=inside, other=0).to(tl.int64)
+    total = tl.where(party == 1, -total, total) & 0xFFFFFFFF
+    tl.store(out + LANES * point.to(tl.int64) + LANE, total, mask=inside)
+
+
+def evaluate_payload(
+    party: int, x: Tensor, width: int, levels: int, lanes: int, seed: Tensor, key: Tensor, permutation_key: bytes
+) -> Tensor:
+    """Evaluates this party's shares of beta [x < alpha]: int64, [n, points, lanes]; see `payload_dcf.evaluate`.
+
+    Args:
+        party: 0 or 1.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
+        width: Number of bits compared.
+        levels: Levels above the leaves.
+        lanes: Number of elements of a payload.
+        seed: This party's seeds, int64, [n, 2].
+        key: The keys, uint8; see `payload_trees.parts`.
+        permutation_key: The session's key, 16 bytes.
+    """
+    n, points = x.shape
+    sizes = [levels * n * 16, levels * n * 4 * lanes]
+    words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
+    words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
+    out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
+    table, keys = _constants(permutation_key, str(x.device))
+    leaf_levels = (MOST_LANES // lanes).bit_length() - 1
+    if x.numel():
+        for lane in range(lanes):
+            _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
+                x,
+                seed,
+                words,
+                values,
+                leaves,
+                out,
+                table,
+                keys,
+                n,
+                points,
+                party,
+                width,
+                width - levels,
+                lane,
+                lanes,
+                leaf_levels,
+                ROUNDS,
+                _LANES,
+            )
     return out
 
 
@@ -116,41 +239,3 @@ def evaluate(
 def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
     """Returns the column table, [256], and the round keys, [44], int32, on a device; cached for recent sessions."""
     return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
-
-
-def column_table() -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Tabulates the column (2 s, s, s, 3 s) of each byte's S-box value s, little-endian (FIPS 197, section 5)."""
-    box = _box().astype(np.uint32)
-    double = ((box << 1) ^ np.where(box & 128, np.uint32(0x11B), np.uint32(0))) & 0xFF
-    return (double | box << 8 | box << 16 | (double ^ box) << 24).astype(np.uint32).view(np.int32)
-
-
-def round_keys(key: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Returns the 44 words of AES-128's key schedule, little-endian (FIPS 197, section 5.2)."""
-    box, words, constant = _box(), [list(key[i : i + 4]) for i in range(0, 16, 4)], 1
-    while len(words) < 4 * (ROUNDS + 1):
-        word = words[-1]
-        if len(words) % 4 == 0:
-            word = [int(box[byte]) for byte in word[1:] + word[:1]]
-            word[0] ^= constant
-            constant = constant << 1 ^ (0x11B if constant & 128 else 0)
-        words.append([a ^ b for a, b in zip(words[-4], word, strict=True)])
-    return np.array(words, dtype=np.uint8).reshape(-1).view(np.int32)
-
-
-@cache
-def _box() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """Returns the S-box: the inverse in GF(2^8), then an affine map (FIPS 197, section 5.1.1)."""
-    power, exponents, logarithms = 1, [], {}
-    for exponent in range(255):
-        exponents.append(power)
-        logarithms[power] = exponent
-        power ^= power << 1 ^ (0x11B if power & 128 else 0)  # times 3, a generator
-    box = []
-    for byte in range(256):
-        inverse = exponents[-logarithms[byte] % 255] if byte else 0
-        turned = inverse
-        for shift in range(1, 5):
-            turned ^= (inverse << shift | inverse >> (8 - shift)) & 0xFF
-        box.append(turned ^ 0x63)
-    return np.array(box, dtype=np.uint8)

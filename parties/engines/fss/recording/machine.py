@@ -6,20 +6,20 @@ memory. No address depends on anything but the program and the index operands, w
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from parties.engines.fss.kernels.compiled import F, compiled
 from parties.engines.fss.recording.opcodes import HEADER, MAX_RANK, Op
 
 DONE = 0
 OUT_OF_RANGE = 1
 
 Rows = Callable[..., Any]
-F = TypeVar("F", bound=Rows)
 
 
 def _inner(function: F) -> F:
@@ -379,7 +379,8 @@ def _row(
     return failed
 
 
-def _execute(program: Any, start: int, stop: int) -> Any:
+@compiled("int64(int64[::1], int64, int64)")
+def execute(program: Any, start: int, stop: int) -> Any:
     """Runs the instructions from word `start` up to word `stop`; returns `DONE`, or why the last one failed."""
     place = np.empty(MAX_RANK, np.int64)
     at = start
@@ -420,8 +421,3 @@ def _execute(program: Any, start: int, stop: int) -> Any:
                 place[d] = 0
         at += program[at]
     return DONE
-
-
-execute: Callable[[Any, int, int], int] = njit(
-    "int64(int64[::1], int64, int64)", cache=True, nogil=True, boundscheck=False
-)(_execute)

@@ -22,12 +22,13 @@ from parties.engines.fss.arithmetic.gates import matmul, open_
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.opening import Opening
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
+from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.fss.topk.pivots import top_k_by_pivots
 from parties.engines.fss.topk.ranking import Places, open_ranking
 from parties.engines.fss.topk.sample_sizes import SampleSizes, sample_sizes
 from parties.options import Comparison
-from parties.randomness import uniform
+from parties.randomness import fill_uniform
 
 # From these sizes on, pivots save more than their rounds cost, on a link of 100 Mbit/s and 40 ms one way, with two
 # fifths selected (`benchmarks/fss_pivots.py`). `dcf`: 4 more rounds, 0.16 s; at 512 they save 59 MB offline, 4.7 s.
@@ -85,7 +86,9 @@ def draw(source: Source, heads: int, n: int) -> Shuffle:
 
 def _permutations(heads: int, n: int) -> Tensor:
     """Sorts uniform keys that only the dealer knows; two keys are equal with probability n^2 / 2^65."""
-    order = uniform(heads, n).argsort(dim=1)
+    keys = torch.empty(heads, n, dtype=torch.int64)
+    call(fill_uniform, keys)  # a call, so that a replay draws afresh
+    order = keys.argsort(dim=1)
     return torch.eye(n, dtype=torch.int64)[order]
 
 
