@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from parties.models.words import WHOLE_WORDS, word_rule
+from parties.models.words import COMPOSED, WHOLE_WORDS, word_rule
 
 
 def byte_bpe(vocab: Sequence[str], merges: Sequence[tuple[str, str]], words: str) -> Tokenizer:
@@ -18,6 +18,8 @@ def byte_bpe(vocab: Sequence[str], merges: Sequence[tuple[str, str]], words: str
     ids = {token: index for index, token in enumerate(vocab)}
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=list(merges), ignore_merges=words in WHOLE_WORDS))
     tokenizer.pre_tokenizer = word_rule(words)
+    if words in COMPOSED:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from parties.errors import ModelError, PromptError
+from parties.messages import Message
 from parties.models.config import read_json
 from parties.text_file import Unreadable, read_text
 
@@ -13,13 +14,6 @@ NO_TEMPLATE = (
     "the model has no chat template; take a model that was trained for chats, or put its template next to its "
     "tokenizer as chat_template.jinja"
 )
-
-
-class Message(NamedTuple):
-    """One message of a chat."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)

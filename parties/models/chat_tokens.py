@@ -7,7 +7,8 @@ import tokenizers
 from tokenizers import AddedToken
 
 from parties.errors import PromptError
-from parties.models.chat import ChatTemplate, Message
+from parties.messages import Message
+from parties.models.chat import ChatTemplate
 
 _PRIVATE = range(0x10_0000, 0x10_FFFE)  # code points without a meaning, Unicode's last private area
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 import tokenizers
 
 from parties.errors import ModelError, PromptError
-from parties.models.chat import NO_TEMPLATE, ChatTemplate, Message
+from parties.messages import Message
+from parties.models.chat import NO_TEMPLATE, ChatTemplate
 from parties.models.chat_tokens import ChatTokens, encode_chat
 from parties.models.sources import open_source
 

@@ -105,6 +105,9 @@ WHOLE_WORDS = (*_LLAMA3, "tekken", "youtu", "minicpm5")
 WITH_BOS = (*_LLAMA3, "tekken")
 """Names whose tokenizers put a leading token before a text, unless the file says otherwise."""
 
+COMPOSED = ("qwen2", "qwen35", "olmo")
+"""Names whose tokenizers compose letters and their accents first (NFC), as their `tokenizer.json` does."""
+
 
 def word_rule(name: str) -> PreTokenizer:
     """The pre-tokenizer of one of `RULES`."""

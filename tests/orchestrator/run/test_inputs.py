@@ -68,7 +68,7 @@ def test_a_prompt_that_is_too_short_for_the_longest_cell_is_refused_before_any_r
     path = write(tmp_path, prompt={"text_file": "short.txt"})
     done = CliRunner().invoke(main.app, ["run", str(path), "--out", str(tmp_path / "out"), *arguments])
     assert done.exit_code == 2
-    assert "short.txt has 22 tokens, seq_len asks for 32" in done.output
+    assert "short.txt: the text has 22 tokens, seq_len asks for 32" in done.output
     assert "orange-otter" not in done.output
     assert not (tmp_path / "out").exists()
 
