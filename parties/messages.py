@@ -1,5 +1,6 @@
 """Messages of a chat, read from the client's file; errors never quote them, since they are the prompt."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,10 +38,8 @@ def read_messages(path: Path) -> list[Message]:
 
 def _parse(text: str) -> Any:
     """JSON is read as such, since YAML reads some of its escapes differently."""
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
-    except ValueError:
-        pass
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -72,7 +72,7 @@ def test_from_a_file_with_its_chat_template(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ModelError, match="llama.embedding_length is missing"):  # a vocabulary without a model
+    with pytest.raises(ModelError, match=r"llama\.embedding_length is missing"):  # a vocabulary without a model
         load_tokenizer(str(tmp_path / "model.gguf"))
     chat = read_chat(given)
     assert chat is not None
