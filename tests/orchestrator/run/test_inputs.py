@@ -78,6 +78,17 @@ def test_a_prompt_that_is_long_enough_for_the_longest_cell_passes(tmp_path: Path
     assert problems(write(tmp_path, prompt={"text_file": "long.txt"})) == {}
 
 
+def test_a_chat_must_fit_the_longest_and_the_shortest_cell(tmp_path: Path, model: Path) -> None:
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}|the answer is:")
+    prompt = {"messages": [{"role": "user", "content": "x" * 20}]}
+    assert problems(write(tmp_path, model=str(model), prompt=prompt)) == {}
+    for seq_lens in ([16, 36], [15, 32]):  # of 1 to 20 letters and 15 of the template
+        found = problems(write(tmp_path, model=str(model), prompt=prompt, seq_lens=seq_lens))
+        assert list(found) == ["prompt.messages"]
+    (model / "chat_template.jinja").unlink()
+    assert list(problems(write(tmp_path, model=str(model), prompt=prompt))) == ["prompt.messages"]
+
+
 def test_a_whole_model_passes(tmp_path: Path, model: Path) -> None:
     assert problems(write(tmp_path, model=str(model))) == {}
 

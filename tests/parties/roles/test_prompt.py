@@ -124,10 +124,11 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save(tiny_llama(tied=True), tmp_path_factory.mktemp("chatty"))
     (folder / "model.safetensors").unlink()
     inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    inner.add_special_tokens(["A"])
+    inner.add_special_tokens(["<unk>"])
     inner.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}A{{ m.role }}:{{ m.content }}\n{% endfor %}{{ 'Abot:' if add_generation_prompt }}"
+        "{% for m in messages %}<unk>{{ m.role }}:{{ m.content }}\n{% endfor %}"
+        "{{ '<unk>bot:' if add_generation_prompt }}"
     )
     return folder
 
@@ -157,14 +158,13 @@ def test_a_chat_is_tokenised_with_files_that_hold_no_weights(
 
 def test_special_tokens_of_a_text_are_letters_unless_asked_for(tmp_path: Path, chatty: Path) -> None:
     path = tmp_path / "prompt.txt"
-    path.write_text("A b A c A d")
+    path.write_text("a<unk>b<unk>c d e f g")
     tokenizer = load_tokenizer(str(chatty))
-    (mark,) = tokenizer.encode("A", parse_special=True)
-    asked = client_tokens(chatty, job(text_file=str(path), special_tokens=True))
-    text = client_tokens(chatty, job(text_file=str(path)))
-    assert tokenizer.decode(asked) == " b  c "
-    assert mark in asked
-    assert tokenizer.decode(text) == "A b A c "
+    (mark,) = tokenizer.encode("<unk>", parse_special=True)
+    text, asked = (client_tokens(chatty, job(text_file=str(path), special_tokens=asked)) for asked in (False, True))
+    assert tokenizer.decode(text) == "a<unk>b<"
+    assert tokenizer.decode(asked) == "abc d "
+    assert [place for place, token in enumerate(asked) if token == mark] == [1, 3]
 
 
 @pytest.mark.parametrize(
