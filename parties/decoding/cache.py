@@ -28,6 +28,26 @@ class Rows:
         return self.x.shape
 
 
+@dataclass(frozen=True)
+class Block:
+    """Keys and values with spare rows at the end, so that shapes last for several tokens.
+
+    Attributes:
+        k: Keys, [kv_heads, capacity, head_dim]; the spare rows are zero.
+        v: Values, the same shape.
+        filled: The first rows of both, those of tokens, as the layer shows them.
+    """
+
+    k: Any
+    v: Any
+    filled: tuple[Any, Any] = (None, None)
+
+    @property
+    def capacity(self) -> int:
+        """Rows, with the spare ones. Public."""
+        return int(self.k.shape[1])
+
+
 @dataclass
 class LayerCache:
     """Keys and values of one layer, and the state of its policy.
@@ -38,6 +58,7 @@ class LayerCache:
         alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
         state: The policy's secret values by name.
         kept: At prefill, the engine's handle on which prompt tokens stayed.
+        block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         selection: The tokens that the current step attends to.
         rows: The next input of the layer, for each chunk of a prompt, or for a token.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
@@ -48,6 +69,7 @@ class LayerCache:
     alive: Any = None
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
+    block: Block | None = None
     selection: Selection | None = None
     rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
@@ -62,9 +84,38 @@ class LayerCache:
         if self.k is None:
             self.k, self.v = k, v
             return
-        self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
+        if engine.block > 1 and k.shape[1] == 1:
+            self._append_in_block(engine, k, v)
+        else:
+            self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
         if self.alive is not None:
             self.alive = engine.cat([self.alive, engine.constant(torch.ones(self.alive.shape[0], k.shape[1]))], dim=1)
+
+    def spare(self) -> Block | None:
+        """The keys and values with spare rows, if there are any and they are those of the layer."""
+        block = self.block
+        if block is None or block.filled[0] is not self.k or block.filled[1] is not self.v:
+            return None
+        return block
+
+    def make_room(self, engine: Operations) -> None:
+        """Adds spare rows if there are none and the engine's shapes shall last. Local."""
+        block, place = self.spare(), self.tokens
+        if engine.block > 1 and self.k is not None and (block is None or block.capacity == place):
+            k, v = (engine.lengthened(rows, engine.block - place % engine.block) for rows in (self.k, self.v))
+            self.show(Block(k, v), place)
+
+    def show(self, block: Block, tokens: int) -> None:
+        """Shows the first rows of a block as the layer's keys and values."""
+        self.k, self.v = block.k[:, :tokens], block.v[:, :tokens]
+        self.block = Block(block.k, block.v, (self.k, self.v))
+
+    def _append_in_block(self, engine: Operations, k: Any, v: Any) -> None:
+        self.make_room(engine)
+        block, place = self.block, self.tokens
+        assert block is not None  # noqa: S101 - there is room now
+        written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
+        self.show(Block(*written), place + 1)
 
 
 @dataclass

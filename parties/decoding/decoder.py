@@ -135,6 +135,7 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
+        here.make_room(self.engine)
         _, qkv = yield from self._project(layer, rows)
         q, weights = self._take_in(qkv, here, cache.position), None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
@@ -191,8 +192,13 @@ class Decoder:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
         half = self.spec.head_dim // 2
         positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
-        angle = positions.unsqueeze(1) * self.spec.rope_frequencies()
-        cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
+        frequencies = self.spec.rope_frequencies()
+
+        def angle(later: int) -> torch.Tensor:
+            return ((positions + later).unsqueeze(1) * frequencies).repeat(1, 2)
+
+        cos = self.engine.varying(lambda later: angle(later).cos(), 1.0)
+        sin = self.engine.varying(lambda later: angle(later).sin(), 1.0)
         swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
         return x * cos + swapped * sin
 
@@ -255,8 +261,13 @@ def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, ar
 def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache)
+    for index, segment in enumerate(token_segments(decoder, cache, token, argmax)):
+        layer = index - 1  # the first segment is the embedding, the last one the choice
+        name = None
+        if 0 <= layer < len(cache.layers):
+            cache.layers[layer].make_room(decoder.engine)
+            name = decoder.policy.step_name(cache, layer)
+        step = decoder.engine.run_segment(segment, cache, name)
     return step  # type: ignore[no-any-return]
 
 

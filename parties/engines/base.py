@@ -8,7 +8,7 @@ All parties of a run execute the same programs in the same order. Control flow d
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -62,8 +62,14 @@ class Engine(Operations):
         """
         return cache
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before."""
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+
+        Args:
+            program: The segment.
+            cache: What it reads and changes.
+            name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
+        """
         return run(program(), self.exchange)
 
     def prefilled(self) -> None:
@@ -84,6 +90,15 @@ class Engine(Operations):
     @abstractmethod
     def public(self, tensor: torch.Tensor) -> torch.Tensor:
         """A public tensor on the device and in the format of the factors of the engine's values."""
+
+    def varying(self, numbers: Callable[[int], torch.Tensor], limit: float) -> Any:  # noqa: ARG002
+        """Public factors that change from token to token and keep their shape.
+
+        Args:
+            numbers: The factors of the token so many steps after the current one, 0 for the current one, float64.
+            limit: All |factors| are at most so large, at every token.
+        """
+        return self.public(numbers(0))
 
     @abstractmethod
     def adopt(self, share: torch.Tensor) -> Any:

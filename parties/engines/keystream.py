@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from numpy.typing import NDArray
 from torch import Tensor
 
 SEED_BYTES = 32
@@ -36,15 +35,18 @@ class Keystream:
             self._cipher.update_into(_ZEROS[: count - start], buffer[start:])
         return buffer[:count]
 
-    def words(self, shape: Sequence[int]) -> Tensor:
-        """Returns uniform elements of Z_2^64, int64."""
+    def draw(self, shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
+        """Returns uniform elements of Z_2^64, int64, or uniform bytes, uint8; the stream advances by whole words."""
         count = math.prod(shape)
         if not count:
-            return torch.zeros(tuple(shape), dtype=torch.int64)
-        return torch.frombuffer(self.octets(8 * count), dtype=torch.int64).reshape(tuple(shape))
+            return torch.zeros(tuple(shape), dtype=dtype)
+        size = count * dtype.itemsize
+        return torch.frombuffer(self.octets(-(-size // 8) * 8)[:size], dtype=dtype).reshape(tuple(shape))
 
-    def bits(self, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Returns uniform bits, uint8, one per byte."""
-        count = math.prod(shape)
-        packed = np.frombuffer(self.octets(-(-count // 8)), dtype=np.uint8)
-        return np.unpackbits(packed, count=count).reshape(tuple(shape))
+    def words(self, shape: Sequence[int]) -> Tensor:
+        """Returns uniform elements of Z_2^64, int64."""
+        return self.draw(shape)
+
+    def fill(self, octets: Tensor) -> None:
+        """Fills a tensor of whole words, uint8, with the next bytes."""
+        octets.numpy()[:] = np.frombuffer(self.octets(octets.numel()), np.uint8)

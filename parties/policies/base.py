@@ -2,6 +2,7 @@
 """The interface of a policy: a frozen dataclass of public parameters, a few hooks, and a description of itself."""
 
 from abc import ABC
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -113,6 +114,17 @@ class Policy(ABC):
         """
         return
         yield
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
+
+        None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
+        has the same step in each layer.
+        """
+        here = cache.layers[layer]
+        hooks = (type(self).before_attention, type(self).after_attention)
+        idle = hooks == (Policy.before_attention, Policy.after_attention)
+        return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
 
     @property
     def observes(self) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer
+from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer, encoded
 from parties.engines.fss.randomness.frames import RandomnessReused
-from parties.engines.fss.randomness.source import Bits, Dealt, Source
+from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
@@ -62,7 +63,7 @@ class Opening:
         pad: This party's share of the mask, for checks in a simulation.
     """
 
-    hidden: Tensor | Bits
+    hidden: Tensor
     stage: str
     limit_bits: int = 64
     pad: Tensor | None = field(default=None, repr=False)
@@ -70,7 +71,13 @@ class Opening:
     @property
     def kind(self) -> str:
         """Either `words` or `bits`, followed by the shape."""
-        return f"{'words' if isinstance(self.hidden, Tensor) else 'bits'}{tuple(self.hidden.shape)}"
+        return f"{'bits' if self.hidden.dtype == torch.uint8 else 'words'}{tuple(self.hidden.shape)}"
+
+
+def announced(wanted: Sequence[Opening]) -> tuple[bytes, bytes]:
+    """Returns what a round adds to the digests of the program and of the constants."""
+    kinds = b"".join(opening.kind.encode() for opening in wanted)
+    return kinds, b"".join(encoded(opening.limit_bits) for opening in wanted)
 
 
 def dealer_openings(wanted: Sequence[Opening]) -> list[Any]:
@@ -99,16 +106,30 @@ class Opener:
             ConstantsDiffer: The peer is at the same point but has used other public constants.
         """
         with self.meter.stage(wanted[0].stage):
-            for opening in wanted:
-                self._program.update(opening.kind.encode())
-                self._constants.note(opening.limit_bits)
-            place = self._program.digest() + self._constants.digest()
-            mine = place + b"".join(_octets(opening.hidden) for opening in wanted)
-            theirs = self.peer.exchange(mine, alike=True)
-            if theirs[:PLACE_BYTES] != place:
-                self.peer.close()
-                raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
-            return _combined(wanted, memoryview(theirs)[PLACE_BYTES:])
+            program, constants = announced(wanted)
+            hidden = [opening.hidden.cpu().contiguous().numpy() for opening in wanted]
+            return _combined(wanted, self.swap(program, constants, hidden))
+
+    def swap(self, program: bytes, constants: bytes, hidden: Sequence[NDArray[Any]]) -> memoryview:
+        """Exchanges one round's tensors; returns the peer's bytes.
+
+        Args:
+            program: What the round adds to the digest of the program.
+            constants: What it adds to the digest of the constants.
+            hidden: This party's tensors, contiguous.
+
+        Raises:
+            OutOfStep: See above.
+            ConstantsDiffer: See above.
+        """
+        self._program.update(program)
+        self._constants.note(constants)
+        place = self._program.digest() + self._constants.digest()
+        theirs = self.peer.exchange(b"".join((place, *map(np.ndarray.tobytes, hidden))), alike=True)
+        if theirs[:PLACE_BYTES] != place:
+            self.peer.close()
+            raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
+        return memoryview(theirs)[PLACE_BYTES:]
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current
@@ -117,21 +138,19 @@ class Opener:
         return OutOfStep(peer, stage, f"place {mine.hex()}", f"place {theirs.hex()}")
 
 
-def _octets(hidden: Tensor | Bits) -> bytes:
-    return (hidden.cpu().contiguous().numpy() if isinstance(hidden, Tensor) else hidden).tobytes()
-
-
 def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
     opened: list[Any] = []
     start = 0
     for opening in wanted:
         mine = opening.hidden
-        if isinstance(mine, Tensor):
-            size = 8 * mine.numel()
-            other = torch.from_numpy(np.frombuffer(theirs[start : start + size], np.int64).copy())
-            opened.append(mine + other.reshape(mine.shape).to(mine.device))
-        else:
-            size = mine.size
-            opened.append(mine ^ np.frombuffer(theirs[start : start + size], np.uint8).reshape(mine.shape))
-        start += size
+        other = np.empty(tuple(mine.shape), np.uint8 if mine.dtype == torch.uint8 else np.int64)
+        octets = other.reshape(-1).view(np.uint8)
+        octets[:] = np.frombuffer(theirs[start : start + octets.size], np.uint8)
+        opened.append(combined(mine, torch.from_numpy(other).to(mine.device)))
+        start += octets.size
     return opened
+
+
+def combined(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Returns the opened tensor: shares of words are added, of packed bits XORed."""
+    return mine ^ theirs if mine.dtype == torch.uint8 else mine + theirs

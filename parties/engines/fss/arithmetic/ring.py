@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from parties.engines.fss.recording.tracer import kernel_call
+
 FRACTION_BITS = 16
 SCALE = 2.0**FRACTION_BITS
 
@@ -53,7 +55,7 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
-    loops.products_by_columns(x.contiguous().numpy()[None], transposed.numpy()[None], product.numpy())
+    kernel_call(loops.products_by_columns, x.contiguous()[None], transposed[None], product)
     return product[0]
 
 
@@ -78,9 +80,9 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     columns = y.transpose(1, 2)
     product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
-        loops.products_by_columns(x.contiguous().numpy(), columns.numpy(), product.numpy())
+        kernel_call(loops.products_by_columns, x.contiguous(), columns, product)
     else:
-        loops.products_by_rows(x.contiguous().numpy(), y.contiguous().numpy(), product.numpy())
+        kernel_call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
     return product
 
 

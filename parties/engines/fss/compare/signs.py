@@ -13,6 +13,7 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare import prefix
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
+from parties.engines.fss.recording.tracer import kernel_call
 
 
 def negative(x: Masked) -> Program[Bits]:
@@ -45,19 +46,36 @@ def _by_dcf(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int
     seeds = source.seeds(count)
     key = source.broadcast(
         (dcf.key_blocks(width), count, 16),
-        lambda: dcf.generate(source.permutation, _words(mask, width), width, *seeds),
+        lambda: torch.from_numpy(
+            dcf.generate(source.permutation, _words(mask, width), width, *(own.numpy() for own in seeds))
+        ),
     )
     if source.rank == DEALER:
-        return np.zeros(count, dtype=np.uint8)
+        return public.new_zeros(count, dtype=torch.uint8)
     if public.is_cuda:
         return dcf.evaluate_on(source.permutation, source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
-    return dcf.evaluate(source.permutation, source.rank, _words(public, width), width, seeds[0], key)
+    bits = torch.empty(count, dtype=torch.uint8)
+    low = ring.low_bits(public, 0, width)
+    kernel_call(_evaluate, source.permutation, source.rank, low, width, seeds[0], key, bits)
+    return bits
+
+
+def _evaluate(
+    permutation: dcf.Permutation,
+    rank: int,
+    x: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]",
+    width: int,
+    seeds: dcf.Bits,
+    key: dcf.Bits,
+    bits: dcf.Bits,
+) -> None:
+    bits[:] = dcf.evaluate(permutation, rank, x.view(np.uint64), width, seeds, key)
 
 
 def _by_prefix_tree(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:
     shape = (public.numel(), width)
     shared = source.deal_bits(shape, lambda: _unpacked(mask, width))
-    x = np.zeros(shape, dtype=np.uint8) if source.rank == DEALER else _unpacked(public, width)
+    x = public.new_zeros(shape, dtype=torch.uint8) if source.rank == DEALER else _unpacked(public, width)
     return (yield from prefix.less_than(source, x, shared))
 
 
@@ -66,10 +84,9 @@ def _words(x: torch.Tensor, width: int) -> "np.ndarray[tuple[int, ...], np.dtype
 
 
 def _bit(x: torch.Tensor, place: int) -> Bits:
-    return ((x >> place) & 1).cpu().numpy().astype(np.uint8)
+    return ((x >> place) & 1).to(torch.uint8)
 
 
 def _unpacked(x: torch.Tensor, width: int) -> Bits:
     """Returns the bits of [n], lowest first, [n, width]."""
-    octets = x.cpu().contiguous().numpy().view(np.uint8).reshape(-1, 8)
-    return np.unpackbits(octets, axis=1, bitorder="little", count=width)
+    return ((x.unsqueeze(1) >> torch.arange(width, device=x.device)) & 1).to(torch.uint8)
