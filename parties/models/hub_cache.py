@@ -47,12 +47,15 @@ def _snapshot(folder: Path, repository: str, revision: str) -> Path:
     found = folder / "snapshots" / commit
     if commit in cached.values() and found.is_dir():
         return found
-    option = f" --revision {revision}" if revision else ""
-    fix = f"run: hf download {repository}{option}"
+    download = f"{repository} --revision {revision}" if revision else repository
     if not cached:
-        raise ModelError(f"model {repository!r} is neither a local path nor in the hub cache; {fix}")
+        raise ModelError(
+            f"model {repository!r} is neither a local path nor in the hub cache; run: hf download {download}"
+        )
     names = ", ".join(sorted(f"{repository}@{name}" for name in cached))
-    raise ModelError(f"revision {wanted!r} of {repository} is not in the hub cache, which has {names}; {fix}")
+    raise ModelError(
+        f"revision {wanted!r} of {repository} is not in the hub cache, which has {names}; run: hf download {download}"
+    )
 
 
 def _cached(folder: Path) -> dict[str, str]:
