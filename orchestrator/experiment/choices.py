@@ -39,7 +39,7 @@ _FIX = "correct the value, or take it out for the default"
 def folders(info: ValidationInfo) -> list[Path]:
     """The folders that relative paths start from: that of the experiment file, then the working directory."""
     own = (info.context or {}).get("folder")
-    return [Path(own).resolve(), Path.cwd()] if own else [Path.cwd()]
+    return list(dict.fromkeys([Path(own).resolve(), Path.cwd()])) if own else [Path.cwd()]
 
 
 def located(path: str, info: ValidationInfo) -> Path | None:
