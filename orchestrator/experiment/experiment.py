@@ -252,6 +252,6 @@ def load_experiment(path: Path) -> Experiment:
     """
     data = read_mapping(path, Experiment.model_fields, "docs/experiments.md")
     try:
-        return Experiment.model_validate(data, context={"folder": path.parent})
+        return Experiment.model_validate(data, context={"folder": path.parent, "file": path})
     except ValidationError as error:
         raise ConfigError(str(path), problems_of(error, Experiment)) from None

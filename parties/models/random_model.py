@@ -193,6 +193,9 @@ class RandomModel:
         """A tokenizer with one token per byte."""
         return bytes_only(self.shape.vocab)
 
+    def chat(self) -> None:
+        """None, since weights that were never trained have seen no chats."""
+
     def _fill(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         noise: Tensor = torch.randn(shape, generator=generator)
         spec, (module, kind) = self.shape, ("." + name).split(".")[-2:]
