@@ -1,8 +1,7 @@
 """`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point.
 
 The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
-Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
-one-time keys.
+Table look-ups at secret indices (`table_aes`) are at seeds of one-time keys.
 """
 
 from functools import lru_cache
@@ -12,53 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.aes import column_table, round_keys
+from parties.engines.fss.kernels import table_aes
 from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
 from parties.engines.fss.kernels.payload_trees import MOST_LANES
+from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 10
 _LANES = 128
-
-
-@triton.jit
-def _mixed(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """Returns a column after SubBytes, ShiftRows and MixColumns: byte 0 of a, 1 of b, 2 of c, 3 of d."""
-    first = tl.load(table + (a & 255)).to(tl.uint32, bitcast=True)
-    second = tl.load(table + ((b >> 8) & 255)).to(tl.uint32, bitcast=True)
-    third = tl.load(table + ((c >> 16) & 255)).to(tl.uint32, bitcast=True)
-    fourth = tl.load(table + (d >> 24)).to(tl.uint32, bitcast=True)
-    turned = (second << 8) | (second >> 24)
-    return first ^ turned ^ ((third << 16) | (third >> 16)) ^ ((fourth << 24) | (fourth >> 8))
-
-
-@triton.jit
-def _substituted(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """Returns a column after SubBytes and ShiftRows; the S-box is in the second byte of the table."""
-    first = (tl.load(table + (a & 255)) >> 8) & 255
-    second = (tl.load(table + ((b >> 8) & 255)) >> 8) & 255
-    third = (tl.load(table + ((c >> 16) & 255)) >> 8) & 255
-    fourth = (tl.load(table + (d >> 24)) >> 8) & 255
-    return (first | (second << 8) | (third << 16) | (fourth << 24)).to(tl.uint32, bitcast=True)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Computes AES(block) ^ block for blocks of two words, int64; columns of the state are little-endian words."""
-    a = (low & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys).to(tl.uint32, bitcast=True)
-    b = ((low >> 32) & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 1).to(tl.uint32, bitcast=True)
-    c = (high & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 2).to(tl.uint32, bitcast=True)
-    d = ((high >> 32) & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 3).to(tl.uint32, bitcast=True)
-    for i in range(1, ROUNDS):
-        e = _mixed(table, a, b, c, d) ^ tl.load(keys + 4 * i).to(tl.uint32, bitcast=True)
-        f = _mixed(table, b, c, d, a) ^ tl.load(keys + 4 * i + 1).to(tl.uint32, bitcast=True)
-        g = _mixed(table, c, d, a, b) ^ tl.load(keys + 4 * i + 2).to(tl.uint32, bitcast=True)
-        d = _mixed(table, d, a, b, c) ^ tl.load(keys + 4 * i + 3).to(tl.uint32, bitcast=True)
-        a, b, c = e, f, g
-    e = _substituted(table, a, b, c, d) ^ tl.load(keys + 4 * ROUNDS).to(tl.uint32, bitcast=True)
-    f = _substituted(table, b, c, d, a) ^ tl.load(keys + 4 * ROUNDS + 1).to(tl.uint32, bitcast=True)
-    g = _substituted(table, c, d, a, b) ^ tl.load(keys + 4 * ROUNDS + 2).to(tl.uint32, bitcast=True)
-    h = _substituted(table, d, a, b, c) ^ tl.load(keys + 4 * ROUNDS + 3).to(tl.uint32, bitcast=True)
-    return low ^ (e.to(tl.int64) | (f.to(tl.int64) << 32)), high ^ (g.to(tl.int64) | (h.to(tl.int64) << 32))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -90,14 +49,14 @@ def _evaluated(  # type: ignore[no-untyped-def]
     at = words + 2 * key.to(tl.int64)
     for level in range(width - LEAF):
         bit = (number >> (width - 1 - level)) & 1
-        low, high = _hashed(low ^ bit, high, table, keys, ROUNDS)
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
         word = tl.load(at, mask=inside, other=0) * on
         other = tl.load(at + 1, mask=inside, other=0) * on
         value ^= (low >> 1) ^ (word >> 2)
         on = (low ^ (word >> bit)) & 1
         low, high = (low ^ word) & ~7, high ^ other
         at += 2 * n
-    low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
     low ^= tl.load(at, mask=inside, other=0) * on
     high ^= tl.load(at + 1, mask=inside, other=0) * on
     place = number & inner
@@ -118,7 +77,7 @@ def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permu
     """
     n, points = x.shape
     out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
-    table, keys = _constants(permutation_key, str(x.device))
+    table, keys = _constants(permutation_key, x.device)
     if x.numel():
         inner = (1 << min(width, LEAF_LEVELS)) - 1
         _evaluated[(triton.cdiv(x.numel(), _LANES),)](
@@ -132,6 +91,21 @@ def _lane(low, high, LANE: tl.constexpr):  # type: ignore[no-untyped-def]
     """Returns one of the four elements of a block."""
     half = low if LANE < 2 else high
     return (half >> (32 * (LANE % 2))) & 0xFFFFFFFF
+
+
+@triton.jit
+def _corrected(block, at, on, inside):  # type: ignore[no-untyped-def]
+    """Adds the correction at an address where the control bit is one."""
+    return block + on * tl.load(at, mask=inside, other=0).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _leaf(low, high, place, LANE: tl.constexpr, LANES: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one element of the cell of a leaf at a public place."""
+    leaf = _lane(low, high, LANE)
+    for cell in tl.static_range(1, CELLS):
+        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
+    return leaf
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -149,13 +123,12 @@ def _evaluated_payload(  # type: ignore[no-untyped-def]
     party,
     width,
     rest,
-    LANE: tl.constexpr,
     LANES: tl.constexpr,
-    LEAF: tl.constexpr,
+    CELLS: tl.constexpr,
     ROUNDS: tl.constexpr,
     POINTS: tl.constexpr,
 ):
-    """Evaluates one lane of POINTS points; names are those of `payload_dcf.evaluate`."""
+    """Evaluates POINTS points; names are those of `payload_dcf.evaluate`; `first` to `fourth` are the lanes' sums."""
     point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     inside = point < n * points
     number = tl.load(x + point, mask=inside, other=0)
@@ -163,29 +136,43 @@ def _evaluated_payload(  # type: ignore[no-untyped-def]
     low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
     high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
     on = tl.zeros((POINTS,), dtype=tl.int64) + party
-    total = tl.zeros((POINTS,), dtype=tl.int64)
+    first = tl.zeros((POINTS,), dtype=tl.int64)
+    second, third, fourth = first, first, first
     at = words + 2 * key.to(tl.int64)
-    value_at = values + LANES * key.to(tl.int64) + LANE
+    value_at = values + LANES * key.to(tl.int64)
     for level in range(width - rest):
         bit = (number >> (width - 1 - level)) & 1
-        first, second = _hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
-        low, high = _hashed(low ^ bit, high, table, keys, ROUNDS)
-        total += _lane(first, second, LANE) + on * tl.load(value_at, mask=inside, other=0).to(tl.int64)
+        value_low, value_high = hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
+        first += _corrected(_lane(value_low, value_high, 0), value_at, on, inside)
+        if LANES > 1:
+            second += _corrected(_lane(value_low, value_high, 1), value_at + 1, on, inside)
+        if LANES > 2:
+            third += _corrected(_lane(value_low, value_high, 2), value_at + 2, on, inside)
+        if LANES > 3:
+            fourth += _corrected(_lane(value_low, value_high, 3), value_at + 3, on, inside)
         word = tl.load(at, mask=inside, other=0) * on
         other = tl.load(at + 1, mask=inside, other=0) * on
         on = (low ^ (word >> bit)) & 1
         low, high = (low ^ word) & ~7, high ^ other
         at += 2 * n
         value_at += LANES * n
-    low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
     place = number & ((1 << rest) - 1)
-    leaf = _lane(low, high, LANE)
-    for cell in tl.static_range(1, 1 << LEAF):
-        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
-    leaf_at = leaves + (key.to(tl.int64) * (1 << LEAF) + place) * LANES + LANE
-    total += leaf + on * tl.load(leaf_at, mask=inside, other=0).to(tl.int64)
-    total = tl.where(party == 1, -total, total) & 0xFFFFFFFF
-    tl.store(out + LANES * point.to(tl.int64) + LANE, total, mask=inside)
+    leaf_at = leaves + (key.to(tl.int64) * CELLS + place) * LANES
+    sign = 1 - 2 * party
+    out_at = out + LANES * point.to(tl.int64)
+    first += _corrected(_leaf(low, high, place, 0, LANES, CELLS), leaf_at, on, inside)
+    tl.store(out_at, (first * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 1:
+        second += _corrected(_leaf(low, high, place, 1, LANES, CELLS), leaf_at + 1, on, inside)
+        tl.store(out_at + 1, (second * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 2:
+        third += _corrected(_leaf(low, high, place, 2, LANES, CELLS), leaf_at + 2, on, inside)
+        tl.store(out_at + 2, (third * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 3:
+        fourth += _corrected(_leaf(low, high, place, 3, LANES, CELLS), leaf_at + 3, on, inside)
+        tl.store(out_at + 3, (fourth * sign) & 0xFFFFFFFF, mask=inside)
 
 
 def evaluate_payload(
@@ -208,34 +195,17 @@ def evaluate_payload(
     words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
     words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
     out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
-    table, keys = _constants(permutation_key, str(x.device))
-    leaf_levels = (MOST_LANES // lanes).bit_length() - 1
+    table, keys = _constants(permutation_key, x.device)
+    cells, rest = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels
     if x.numel():
-        for lane in range(lanes):
-            _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
-                x,
-                seed,
-                words,
-                values,
-                leaves,
-                out,
-                table,
-                keys,
-                n,
-                points,
-                party,
-                width,
-                width - levels,
-                lane,
-                lanes,
-                leaf_levels,
-                ROUNDS,
-                _LANES,
-            )
+        pointers = (x, seed, words, values, leaves, out, table, keys)
+        _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
+            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, _LANES
+        )
     return out
 
 
 @lru_cache(maxsize=8)
-def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
-    """Returns the column table, [256], and the round keys, [44], int32, on a device; cached for recent sessions."""
-    return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
+def _constants(permutation_key: bytes, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the table and the round keys on a device; cached for recent sessions, whose keys are public."""
+    return table_aes.columns(device), table_aes.schedule(permutation_key, device)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from parties.engines.fss.randomness import dcf, payload_dcf
+from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers as numbers_below
 from tests.helpers.comparisons import seeds
 from tests.helpers.needs import needs
@@ -79,6 +80,22 @@ def test_payloads_are_those_of_the_cpu(width: int, lanes: int) -> None:
     for party, seed in enumerate(own):
         share = payload_dcf.evaluate(PERMUTATION, party, x.cuda(), width, lanes, seed.cuda(), key.cuda()).cpu()
         assert torch.equal(share, payload_dcf.evaluate(PERMUTATION, party, x, width, lanes, seed, key))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("epoch", [0, 1, 2**32 + 7, 2**63 - 1])
+def test_the_stream_of_a_seed_is_that_of_the_cpu_from_every_word(epoch: int) -> None:
+    from parties.engines.fss.kernels.keystream import DeviceKeystream
+
+    seed = bytes(range(SEED_BYTES))
+    stream, device = Keystream(seed), DeviceKeystream(seed, torch.device("cuda", 0))
+    stream.begin(epoch)
+    expected = stream.words((3000,))
+    for first, count in ((0, 3000), (1, 1), (1, 511), (2, 256), (257, 2000), (5, 0)):
+        words = torch.zeros(count + 1, dtype=torch.int64, device="cuda")
+        device.fill(torch.tensor([epoch, first], device="cuda"), words[:count])
+        assert torch.equal(words[:count].cpu(), expected[first : first + count])
+        assert words[count] == 0
 
 
 @needs("no-gpu", "triton")  # Triton's interpreter instead of a GPU; the tests above run the kernels on one
