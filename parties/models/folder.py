@@ -16,46 +16,71 @@ from parties.models.spec import ModelSpec
 from parties.models.spm import read_tokenizer_model
 from parties.text_file import LFS_POINTER, Unreadable, is_lfs_pointer, read_text
 
+_LLAMA = {
+    "embed": "model.embed_tokens",
+    "attn_norm": "input_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "o": "self_attn.o_proj",
+    "mlp_norm": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "final_norm": "model.norm",
+    "lm_head": "lm_head",
+}
+_PHI3 = dict.fromkeys("qkv", "self_attn.qkv_proj") | dict.fromkeys(("gate", "up"), "mlp.gate_up_proj")
+_GEMMA = {
+    "attn_post_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_post_norm": "post_feedforward_layernorm",
+}
+_GPT2 = {
+    "embed": "transformer.wte",
+    "positions": "transformer.wpe",
+    "attn_norm": "ln_1",
+    "q": "attn.c_attn",
+    "k": "attn.c_attn",
+    "v": "attn.c_attn",
+    "o": "attn.c_proj",
+    "mlp_norm": "ln_2",
+    "up": "mlp.c_fc",
+    "down": "mlp.c_proj",
+    "final_norm": "transformer.ln_f",
+    "lm_head": "lm_head",
+}
+_GPT_NEOX = {
+    "embed": "gpt_neox.embed_in",
+    "attn_norm": "input_layernorm",
+    "q": "attention.query_key_value",
+    "k": "attention.query_key_value",
+    "v": "attention.query_key_value",
+    "o": "attention.dense",
+    "mlp_norm": "post_attention_layernorm",
+    "up": "mlp.dense_h_to_4h",
+    "down": "mlp.dense_4h_to_h",
+    "final_norm": "gpt_neox.final_layer_norm",
+    "lm_head": "embed_out",
+}
+_BLOCK = "model.layers.{}"
 LAYOUTS = {
-    "llama": Layout(
-        block="model.layers.{}",
-        modules={
-            "embed": "model.embed_tokens",
-            "attn_norm": "input_layernorm",
-            "q": "self_attn.q_proj",
-            "k": "self_attn.k_proj",
-            "v": "self_attn.v_proj",
-            "o": "self_attn.o_proj",
-            "mlp_norm": "post_attention_layernorm",
-            "gate": "mlp.gate_proj",
-            "up": "mlp.up_proj",
-            "down": "mlp.down_proj",
-            "final_norm": "model.norm",
-            "lm_head": "lm_head",
-        },
-        transposed=True,
-    ),
-    "gpt2": Layout(
-        block="transformer.h.{}",
-        modules={
-            "embed": "transformer.wte",
-            "positions": "transformer.wpe",
-            "attn_norm": "ln_1",
-            "q": "attn.c_attn",
-            "k": "attn.c_attn",
-            "v": "attn.c_attn",
-            "o": "attn.c_proj",
-            "mlp_norm": "ln_2",
-            "up": "mlp.c_fc",
-            "down": "mlp.c_proj",
-            "final_norm": "transformer.ln_f",
-            "lm_head": "lm_head",
-        },
-        transposed=False,
-    ),
+    **{
+        family: Layout(block=_BLOCK, modules=_LLAMA, transposed=True)
+        for family in ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+    },
+    "phi3": Layout(block=_BLOCK, modules=_LLAMA | _PHI3, transposed=True),
+    **{
+        family: Layout(block=_BLOCK, modules=_LLAMA | _GEMMA, transposed=True, norms_less_one=True)
+        for family in ("gemma2", "gemma3_text")
+    },
+    "gpt2": Layout(block="transformer.h.{}", modules=_GPT2, transposed=False),
+    "gpt_neox": Layout(block="gpt_neox.layers.{}", modules=_GPT_NEOX, transposed=True, by_head=True),
 }
 # Tables that follow from the configuration, and an output matrix that is stored although it is tied.
-_WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(bias|masked_bias)|lm_head\.weight)")
+_WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(bias|masked_bias)|lm_head\.weight)")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # of the library; of SentencePiece
 
 

@@ -127,7 +127,6 @@ def _spec(file: GgufFile) -> ModelSpec:
     _same(facts, f"{family}.attention.value_length", head_dim)
     if "token_embd.weight" not in file.tensors:
         raise ModelError("tensor token_embd.weight is missing; the file is not a complete model")
-    scaled = {"rope_divisors": _divisors(file, head_dim)} if family == "llama" else {}
     kind = "attention.layer_norm_rms_epsilon" if family == "llama" else "attention.layer_norm_epsilon"
     ends = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
     spec = ModelSpec(
@@ -146,7 +145,7 @@ def _spec(file: GgufFile) -> ModelSpec:
         tied="output.weight" not in file.tensors,
         qkv_bias=family == "llama" and "blk.0.attn_q.bias" in file.tensors,
         eos_ids=tuple(sorted({facts[name] for name in ends if name in facts})),
-        **scaled,
+        rope_divisors=_divisors(file, head_dim) if family == "llama" else (),
     )
     layout = LAYOUTS[family]
     known = {layout.stored(name) for name in spec.shapes()} | ({_FREQUENCIES} if family == "llama" else set())

@@ -24,9 +24,10 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
+from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.exchange import BoundRound, note
-from parties.engines.fss.replay.recorder import Round
-from parties.engines.fss.replay.recordings import Recordings
+from parties.engines.fss.replay.recorder import Inputs, Round
+from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
@@ -37,10 +38,6 @@ T = TypeVar("T")
 
 MOST_ATTEMPTS = 12
 """At one retry in hundreds of segments, this many in a row are not bad luck."""
-
-
-LEAST_STEPS = 4
-"""Tokens of a cell from which on recording them costs less than interpreting them."""
 
 
 class RetriesExhausted(PartyError):  # noqa: N818 - named for what happened
@@ -68,6 +65,8 @@ class FssEngine(Computation):
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
+        with meter.stage("setup.compile"):
+            compile_all()
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
@@ -77,7 +76,8 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self.recordings = Recordings(source)
+        self._inputs = Inputs()
+        self.recordings = Recordings(source, self._inputs)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
@@ -129,6 +129,7 @@ class FssEngine(Computation):
         """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
         self.source.comparison = workload.options.comparison
+        self.recordings = Recordings(self.source, self._inputs)
         self.replays = workload.steps >= LEAST_STEPS and self.source.device.type == "cpu"
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":

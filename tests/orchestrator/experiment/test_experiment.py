@@ -177,6 +177,13 @@ def test_bad_values_are_refused_where_they_stand(tmp_path: Path, changes: dict[s
     assert found[path].fix
 
 
+def test_a_policy_that_cannot_apply_the_windows_of_a_model_is_refused(tmp_path: Path) -> None:
+    windowed: dict[str, Any] = {"model": "random:tiny-mistral", "seq_lens": [20], "policies": ["full", "h2o"]}
+    found = problems(tmp_path, **windowed)["policies[1]"]
+    assert "the latest 8 tokens, and policy h2o does not keep all tokens in order" in found.reason
+    assert load(tmp_path, **windowed | {"seq_lens": [6], "new_tokens": 2}).seq_lens == (6,)
+
+
 def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
     found = problems(tmp_path, seq_lens=[128, 2047], new_tokens=2)["seq_lens[1]"]
     assert found.allowed == "at most 2046"

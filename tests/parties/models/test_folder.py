@@ -104,7 +104,7 @@ def edit(folder: Path, **changes: Any) -> None:
     [
         ("llama", "model_type", "mixtral"),
         ("llama", "model_type", ["llama"]),
-        ("llama", "rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
+        ("llama", "rope_parameters", {"rope_type": "proportional", "rope_theta": 1e4}),
         ("llama", "rope_interleaved", True),
         ("llama", "layer_types", ["full_attention", "sliding_attention"]),
         ("llama", "attention_multiplier", 0.5),
@@ -112,8 +112,6 @@ def edit(folder: Path, **changes: Any) -> None:
         ("gpt2", "position_embedding_type", "rotary"),
         ("llama", "sliding_window", 4096),
         ("llama", "num_local_experts", 8),
-        ("llama", "attention_bias", True),
-        ("llama", "mlp_bias", True),
         ("llama", "hidden_act", "relu"),
         ("llama", "quantization_config", {"quant_method": "gptq"}),
         ("gpt2", "scale_attn_by_inverse_layer_idx", True),

@@ -19,8 +19,8 @@ from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.multiplication import Secret
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.kernels import loops
+from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
-from parties.engines.fss.recording.tracer import kernel_call
 
 Integers = NDArray[np.int64]
 
@@ -57,7 +57,7 @@ class Tables:
 
             return look_ups.table_sums(_mirrored(self, turn.device), bits, turn)
         sums = torch.empty(len(self.values), len(turn), dtype=torch.int64)
-        kernel_call(loops.table_sums, _mirrored(self, turn.device), bits, turn, sums)
+        call(loops.table_sums, _mirrored(self, turn.device), bits, turn, sums)
         return sums
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.kernels import loops
-from parties.engines.fss.recording.tracer import kernel_call
+from parties.engines.fss.kernels.call import call
 
 
 def pack(bits: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def pack(bits: Tensor) -> Tensor:
         padded = torch.nn.functional.pad(bits.reshape(-1), (0, -count % 8)).reshape(-1, 8)
         return (padded << _places(bits)).sum(1, dtype=torch.uint8)
     if count and not bits.is_meta:
-        kernel_call(loops.pack_bits, bits.reshape(-1), packed)
+        call(loops.pack_bits, bits.reshape(-1), packed)
     return packed
 
 
@@ -30,7 +30,7 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
         return bits.reshape(-1)[:count].reshape(tuple(shape))
     bits = torch.empty(tuple(shape), dtype=torch.uint8, device=packed.device)
     if count and not packed.is_meta:
-        kernel_call(loops.unpack_bits, packed, bits.reshape(-1))
+        call(loops.unpack_bits, packed, bits.reshape(-1))
     return bits
 
 

@@ -1,7 +1,7 @@
 """The dealer's side of `Source`: it expands both seeds and sends corrections."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +67,13 @@ class DealerSource(Source):
                 frames.drop()
             else:
                 frames.flush()
+
+    def forward(self, tensors: Sequence[tuple[Tensor, tuple[int, ...]]]) -> None:
+        """Sends what a recorded segment has dealt, in order, each tensor to its receivers."""
+        for tensor, receivers in tensors:
+            if CLIENT in receivers:
+                self.to_client.put(tensor)
+            self._correct(tensor)
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""

@@ -143,6 +143,9 @@ class Source(ABC):
         """The dealer's placeholder for an additive share, which it does not have: zeros that take no memory."""
         return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
 
+    def evaluated(self, levels: int) -> None:  # noqa: B027 - nothing to do but in a dry run
+        """Called with the levels of comparison trees that a computing party evaluates; a dry run counts them."""
+
     @abstractmethod
     def mask(self, shape: Shape) -> Dealt:
         """Draws fresh uniform ring elements. No communication."""

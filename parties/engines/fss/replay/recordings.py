@@ -11,6 +11,8 @@ from parties.engines.fss.replay.recorder import Inputs
 from parties.engines.fss.replay.segment import RecordedSegment
 
 RECORDING = "setup.recording"
+LEAST_STEPS = 4
+"""Tokens of a cell from which on recording them costs less than interpreting them."""
 
 
 class Recordings:
@@ -18,6 +20,7 @@ class Recordings:
 
     Args:
         source: The party's randomness.
+        inputs: The party's memory for recorded segments.
 
     Attributes:
         refused: Why segments are interpreted, by key.
@@ -25,8 +28,8 @@ class Recordings:
         interpreted: Number of segments that could have been.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source, self.inputs = source, Inputs()
+    def __init__(self, source: Source, inputs: Inputs) -> None:
+        self._source, self.inputs = source, inputs
         self._known: dict[Hashable, RecordedSegment] = {}
         self.refused: dict[Hashable, str] = {}
         self.replayed = self.interpreted = 0
