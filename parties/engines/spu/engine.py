@@ -135,7 +135,7 @@ class SpuEngine(Engine):
         """SPU's argmax, opened to the client."""
         index = self._operation("argmax", (logits,), lambda x: x.argmax(-1))
         opened = self._sharing.open_to_client(self._worker.get(index))
-        return None if opened is None else int(opened)
+        return None if opened is None else int(self._sharing.decode(opened))
 
     @eager
     def reveal(self, value: SpuValue) -> Tensor | None:

@@ -68,7 +68,11 @@ class Worker:
         return value
 
     def get(self, value: SpuValue) -> Tensor:
-        """This party's share of a value, int64; in ABY3 with a last axis of length 2."""
+        """This party's share of a value, int64; in ABY3 with a last axis of length 2.
+
+        A public zero is added, since the result of a comparison may be in Boolean shares, which have no sum.
+        """
+        value = value + SpuValue.constant(torch.zeros(value.shape))
         self.compute([value])
         _, (octets,) = self._ask("get", {"name": value.name})
         share = torch.frombuffer(octets, dtype=torch.int64)

@@ -163,7 +163,7 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "largest": lambda x, dim: jnp.max(x, dim, keepdims=True),
     "negative": _negative,
     "inverse_root": jax.lax.rsqrt,
-    "argmax": lambda x: jnp.argmax(x, -1).astype(jnp.int32),
+    "argmax": lambda x: jnp.argmax(x, -1).astype(jnp.float32),
     "keep_top": _keep_top,
     "kept_from": _kept_from,
     "top_one_level": _top_one_level,
