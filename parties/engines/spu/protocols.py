@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_SEMI_HONEST = "semi-honest, at most one of them corrupted"
-_TOP_K = "SPU's approximations; no value is opened but the result"
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -24,8 +21,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "aby3": Protocol(
         ("client", "server", "dealer"),
         "three parties (client, server and the dealer's host, which computes), replicated shares in Z_2^64, "
-        "semi-honest, at most one of the three corrupted, no two collude; links without TLS; SPU's truncation is "
-        "probabilistic",
+        "semi-honest, at most one of the three corrupted, so no two collude; links without TLS",
     ),
     "semi2k": Protocol(
         ("client", "server"),
