@@ -61,7 +61,9 @@ class SpuEngine(Engine):
         roles = PROTOCOLS[self.options.protocol].roles
         with meter.stage("setup.seeds"):
             self._sharing = Sharing(role, roles, mesh, self.options.fxp)
-            self._worker = Worker(roles, role, self.options.model_dump(include={"protocol", "field", "fxp"}), mesh, meter)
+            self._worker = Worker(
+                roles, role, self.options.model_dump(include={"protocol", "field", "fxp"}), mesh, meter
+            )
         self._parameters: dict[str, SpuValue] = {}
 
     @classmethod
@@ -264,9 +266,10 @@ class SpuEngine(Engine):
 
     def attend_selected(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """With `gather: rows` as the paper does it; with `gather: scores` no row of the cache is moved."""
-        if self.options.gather == "rows" or not selection.count:
-            return (yield from super().attend_selected(q, layer, selection))
-        return (yield from self._attend_by_scores(q, layer, selection))
+        by_scores = self.options.gather == "scores" and selection.count
+        attend = self._attend_by_scores if by_scores else super().attend_selected
+        mixed: SpuValue = yield from attend(q, layer, selection)
+        return mixed
 
     def _attend_by_scores(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """Scores all candidates, fetches the scores of the chosen ones, and scatters their weights back."""
@@ -284,7 +287,8 @@ class SpuEngine(Engine):
         spread = yield from staged(self.meter, "gather", self.matmul(hot.transpose(1, 2), back))
         joined = self.cat([weights[:, :, :cut], spread.reshape(heads, 1, stop - start)], dim=2)
         rows = self.cat([always[1], layer.v[:, start:stop]], dim=1)
-        return (yield from staged(self.meter, "attend", self.weigh(joined, rows)))
+        mixed: SpuValue = yield from staged(self.meter, "attend", self.weigh(joined, rows))
+        return mixed
 
 
 def _selected(count: int) -> Callable[[Tensor], Tensor]:

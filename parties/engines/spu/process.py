@@ -14,16 +14,12 @@ from torch import Tensor
 from parties.engines.spu import environment
 from parties.engines.spu.values import Graph, SpuValue
 from parties.engines.spu.worker import wire
-from parties.errors import PartyError, PeerLost
+from parties.errors import PeerLost, WorkerFailed
 from parties.metering.meter import Counts, StageMeter
 from parties.transport.frame import tensor_bytes
 from parties.transport.mesh import Mesh
 
 _WORKER = Path(__file__).parent / "worker"
-
-
-class SpuFailed(PartyError):
-    """SPU, or the worker that runs it, failed."""
 
 
 class Worker:
@@ -45,7 +41,7 @@ class Worker:
         self._named = 0
         self._freed: list[str] = []
         self._sock, theirs = socket.socketpair()
-        command = [environment.python(), "-I", _WORKER, str(theirs.fileno())]
+        command = [str(environment.python()), "-I", str(_WORKER), str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=_variables()
@@ -76,7 +72,7 @@ class Worker:
         self.compute([value])
         _, (octets,) = self._ask("get", {"name": value.name})
         share = torch.frombuffer(octets, dtype=torch.int64)
-        return share.reshape(*value.shape, 2) if len(self._roles) > 2 else share.reshape(value.shape)  # noqa: PLR2004
+        return share.reshape(*value.shape, 2) if len(self._roles) > 2 else share.reshape(value.shape)
 
     def compute(self, values: Sequence[SpuValue]) -> None:
         """Makes variables of pending values, in one program; compiles it if it is new."""
@@ -128,7 +124,7 @@ class Worker:
 
         Raises:
             PeerLost: A peer's link closed meanwhile.
-            SpuFailed: The worker failed or ended.
+            WorkerFailed: The worker failed or ended.
         """
         dropped = self._freed[:]
         del self._freed[: len(dropped)]
@@ -137,10 +133,10 @@ class Worker:
             self._await_answer()
             answer, parts = wire.receive(self._sock)
         except wire.Closed:
-            raise SpuFailed(f"the SPU worker ended in {command} with status {self._process.wait()}") from None
+            raise WorkerFailed(command, f"the worker has ended with status {self._process.wait()}") from None
         if "error" in answer:
             self._check_peers()
-            raise SpuFailed(f"SPU failed in {command}: {answer['error']}")
+            raise WorkerFailed(command, answer["error"])
         return answer, parts
 
     def _await_answer(self) -> None:

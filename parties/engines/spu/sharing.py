@@ -1,8 +1,8 @@
 """Shares of values as they enter and leave SPU, made by their owners and sent over the parties' own links.
 
 Both forms are sums in Z_2^64. With two parties, x = x_0 + x_1, and party i holds x_i. With three (ABY3), x = x_0 + x_1
-+ x_2, and party i holds x_i and x_(i+1). Each pair of parties has a seed; a part that only the two may know, or that one
-of them draws for the other, comes from its keystream and is not sent.
++ x_2, and party i holds x_i and x_(i+1). Each pair of parties has a seed; a part that only the two may know, or that
+one of them draws for the other, comes from its keystream and is not sent.
 """
 
 import os

@@ -103,5 +103,7 @@ def _connections() -> dict[int, tuple[str, int]]:
 def _carried(number: int) -> Bytes:
     with socket.socket(fileno=os.dup(number)) as sock:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    at = lambda offset: struct.unpack_from("=Q", info, offset)[0]  # noqa: E731
-    return at(_SENT) - at(_RETRANSMITTED), at(_RECEIVED)
+    sent, retransmitted, received = (
+        struct.unpack_from("=Q", info, offset)[0] for offset in (_SENT, _RETRANSMITTED, _RECEIVED)
+    )
+    return sent - retransmitted, received

@@ -44,9 +44,7 @@ def test_three_parties_decode_through_mpcache_as_the_plain_engine_does() -> None
     assert received == pytest.approx(sent, rel=0.05), "what is on its way is counted when it arrives"
 
 
-def test_a_host_without_spu_names_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_host_without_spu_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(environment.VARIABLE, str(tmp_path))
     with pytest.raises(Unsupported, match=r"make spu.*MPCBENCH_SPU"):
         SpuEngine.require()
