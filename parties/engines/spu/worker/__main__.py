@@ -6,12 +6,12 @@ Every command is answered, with `error` where it failed. Shares come in and go o
 last axis of length 2 in ABY3, whose parties each hold two of three parts.
 """
 
-import ctypes
 import os
-import signal
+import select
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from programs import decode
 from spu.utils import frontend
 
 _CHUNK = 1 << 26  # bytes of a share per message of protobuf, which takes less than 2 GiB
-_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
@@ -171,14 +170,22 @@ def serve(sock: socket.socket, worker: Worker) -> None:
         wire.send(sock, message, parts)
 
 
+def end_with(sock: socket.socket) -> None:
+    """Ends this process, even within SPU, which would wait for its peers, once the party closes the socket or ends."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    poll.poll()
+    os._exit(0)
+
+
 def main() -> None:
-    """Runs until the party closes the socket or ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    log = Log(str(Path(tempfile.mkdtemp()) / "log"))
-    try:
-        serve(socket.socket(fileno=int(sys.argv[1])), Worker(log))
-    except wire.Closed:
-        os._exit(0)  # SPU's link would wait for its peers
+    """Serves the party."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    threading.Thread(target=end_with, args=(sock,), daemon=True).start()
+    folder = tempfile.mkdtemp()
+    log = Log(str(Path(folder) / "log"))
+    os.rmdir(folder)  # noqa: PTH106 - the log has no name any more
+    serve(sock, Worker(log))
 
 
 main()
