@@ -15,7 +15,7 @@ from parties.engines.spu.environment import python
 from parties.engines.spu.process import Worker
 from parties.engines.spu.protocols import PROTOCOLS
 from parties.engines.spu.sharing import CLIENT, SERVER, Sharing
-from parties.engines.spu.values import SpuValue, cat, computed_once
+from parties.engines.spu.values import SpuValue, cat, computed_once, product, together
 from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
 from parties.options import SpuOptions
@@ -130,12 +130,12 @@ class SpuEngine(Engine):
             rows[torch.arange(count), torch.tensor(tokens)] = 1
             words = self._sharing.encode(rows)
         hot = self._worker.put(self._sharing.enter(CLIENT, words, shape), shape)
-        return self._operation("matmul", (hot, table), torch.matmul)
+        return self._operation("matmul", (hot, table), product(hot, table))
 
     @eager
     def argmax(self, logits: SpuValue) -> int | None:
         """SPU's argmax, opened to the client."""
-        index = self._operation("argmax", (logits,), lambda x: x.argmax(-1))
+        index = self._operation("argmax", (logits,), logits.shape[:-1])
         opened = self._sharing.open_to_client(self._worker.get(index))
         return None if opened is None else int(self._sharing.decode(opened))
 
@@ -147,18 +147,17 @@ class SpuEngine(Engine):
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
-    def _operation(
-        self, name: str, operands: Sequence[SpuValue], like: Callable[..., Tensor], *parameters: Any
-    ) -> SpuValue:
+    def _operation(self, name: str, operands: Sequence[SpuValue], shape: Sequence[int], *parameters: Any) -> SpuValue:
         """Runs an operation, with the local work that its operands still need."""
-        result = SpuValue(like(*(operand.like for operand in operands)), name, operands, parameters)
+        result = SpuValue(shape, name, operands, parameters)
         self._worker.compute([*computed_once(operands), result])
         return result
 
     @eager
     def linear(self, x: SpuValue, name: str) -> SpuValue:
         """Product with the shared matrix."""
-        y = self._operation("matmul", (x, self._parameters[name]), torch.matmul)
+        matrix = self._parameters[name]
+        y = self._operation("matmul", (x, matrix), product(x, matrix))
         bias = self._parameters.get(f"{name}.bias")
         return y if bias is None else y + bias
 
@@ -169,12 +168,12 @@ class SpuEngine(Engine):
     @eager
     def mul(self, x: SpuValue, y: SpuValue) -> SpuValue:
         """Elementwise product."""
-        return self._operation("mul", (x, y), torch.mul)
+        return self._operation("mul", (x, y), together(x, y))
 
     @eager
     def matmul(self, x: SpuValue, y: SpuValue) -> SpuValue:
         """Batched matrix product."""
-        return self._operation("matmul", (x, y), torch.matmul)
+        return self._operation("matmul", (x, y), product(x, y))
 
     def to_norm(self, x: SpuValue, *, centre: bool) -> SpuValue:
         """The rows, less their mean if `centre`."""
@@ -183,38 +182,40 @@ class SpuEngine(Engine):
     @eager
     def normalise(self, rows: SpuValue, eps: float) -> SpuValue:
         """Rows times SPU's inverse square root of their mean square."""
-        return self._operation("normalise", (rows,), torch.clone, eps)
+        return self._operation("normalise", (rows,), rows.shape, eps)
 
     @eager
     def activation(self, x: SpuValue, kind: str) -> SpuValue:
         """Piecewise polynomials, one for SiLU and one for both kinds of GELU."""
-        return self._operation("silu" if kind == "silu" else "gelu", (x,), torch.clone)
+        return self._operation("silu" if kind == "silu" else "gelu", (x,), x.shape)
 
     @eager
     def softmax(self, scores: SpuValue, mask: Tensor | None = None) -> SpuValue:
         """Exponentials of the scores less their largest, times the reciprocal of their sum."""
         operands = (scores,) if mask is None else (scores, SpuValue.constant(mask))
-        return self._operation("softmax", operands, lambda x, *_: x)
+        return self._operation("softmax", operands, scores.shape)
 
     @eager
     def maximum(self, x: SpuValue, y: SpuValue) -> SpuValue:
         """SPU's maximum."""
-        return self._operation("maximum", (x, y), torch.add)
+        return self._operation("maximum", (x, y), together(x, y))
 
     @eager
     def largest(self, x: SpuValue, dim: int) -> SpuValue:
         """SPU's maximum over an axis."""
-        return self._operation("largest", (x,), lambda like: like.amax(dim, keepdim=True), dim)
+        shape = list(x.shape)
+        shape[dim] = 1
+        return self._operation("largest", (x,), shape, dim)
 
     @eager
     def negative(self, x: SpuValue) -> SpuValue:
         """SPU's comparison with zero."""
-        return self._operation("negative", (x,), torch.clone)
+        return self._operation("negative", (x,), x.shape)
 
     @eager
     def inverse_root(self, x: SpuValue) -> SpuValue:
         """SPU's inverse square root."""
-        return self._operation("inverse_root", (x,), torch.clone)
+        return self._operation("inverse_root", (x,), x.shape)
 
     def cat(self, values: Sequence[SpuValue], dim: int) -> SpuValue:
         """Concatenation, local."""
@@ -226,12 +227,12 @@ class SpuEngine(Engine):
     def keep_top(self, scores: SpuValue, count: int) -> SpuValue:
         """Compares all pairs; the ranks below `count` are kept."""
         rows = scores.reshape(-1, scores.shape[-1])
-        return self._operation("keep_top", (rows,), _selected(count), count)
+        return self._operation("keep_top", (rows,), _selected(rows, count), count)
 
     @eager
     def kept_from(self, flags: SpuValue, count: int) -> SpuValue:
         """A prefix sum of the flags gives each row its place."""
-        return self._operation("kept_from", (flags,), _selected(count), count)
+        return self._operation("kept_from", (flags,), _selected(flags, count), count)
 
     @eager
     def flags(self, kept: SpuValue, n: int) -> SpuValue:  # noqa: ARG002 - the rows have that length
@@ -241,7 +242,7 @@ class SpuEngine(Engine):
     @eager
     def compact(self, kept: SpuValue, rows: Sequence[SpuValue]) -> list[SpuValue]:
         """One-hot product with every row."""
-        return [self._operation("matmul", (kept, row), torch.matmul) for row in rows]
+        return [self._operation("matmul", (kept, row), product(kept, row)) for row in rows]
 
     @eager
     def top_clusters(
@@ -249,20 +250,21 @@ class SpuEngine(Engine):
     ) -> SpuValue:
         """Ranks of the coarse candidates, then of the fine ones, of which children of losers are lowered."""
         if k_coarse:
-            like, given = _selected(k_fine), (list(parents), k_coarse, k_fine)
-            return self._operation("top_two_levels", (coarse, fine), lambda _, x: like(x), *given)
+            given = (list(parents), k_coarse, k_fine)
+            return self._operation("top_two_levels", (coarse, fine), _selected(fine, k_fine), *given)
         orphans = [i for i, parent in enumerate(parents) if parent is None]
         if len(orphans) < len(parents):
             low = torch.tensor([0.0 if parent is None else self.masked_score * 10 for parent in parents])
             fine = fine + SpuValue.constant(low)
-        return self._operation("top_one_level", (fine,), _selected(k_fine), k_fine)
+        return self._operation("top_one_level", (fine,), _selected(fine, k_fine), k_fine)
 
     @eager
     def pick(self, selected: SpuValue, blocks: SpuValue) -> SpuValue:
         """One-hot product with the clusters of each head's group (MPCache's Pi_Gather)."""
         heads, k, candidates = selected.shape
         grouped = selected.reshape(blocks.shape[0], heads // blocks.shape[0] * k, candidates)
-        return self._operation("matmul", (grouped, blocks), torch.matmul).reshape(heads, k, blocks.shape[2])
+        picked = self._operation("matmul", (grouped, blocks), product(grouped, blocks))
+        return picked.reshape(heads, k, blocks.shape[2])
 
     def attend_selected(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """With `gather: rows` as the paper does it; with `gather: scores` no row of the cache is moved."""
@@ -291,5 +293,6 @@ class SpuEngine(Engine):
         return mixed
 
 
-def _selected(count: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.empty(x.shape[0], count, x.shape[1], device="meta")
+def _selected(rows: SpuValue, count: int) -> tuple[int, ...]:
+    """The shape of the one-hot rows of `count` elements of each of [groups, n]."""
+    return rows.shape[0], count, rows.shape[1]

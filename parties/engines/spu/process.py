@@ -58,7 +58,7 @@ class Worker:
 
     def put(self, share: Tensor, shape: Sequence[int]) -> SpuValue:
         """A secret value from this party's share of it."""
-        value = SpuValue(torch.empty(*shape, device="meta"))
+        value = SpuValue(shape)
         value.become(self._name(), self._freed.append)
         self._ask("put", {"name": value.name, "shape": list(shape)}, [tensor_bytes(share)])
         return value

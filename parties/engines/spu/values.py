@@ -5,11 +5,13 @@ program. A node is then a variable of the worker, and freed with the last refere
 """
 
 import json
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ class SpuValue:
     """A secret or public value.
 
     Attributes:
-        like: A tensor of the same shape, without memory.
+        shape: Public shape.
         name: The variable of the worker; empty while the value is only a node.
         public: A constant's content; None if the value is secret or computed.
         operation: Name of the operation in the worker's table.
@@ -30,24 +32,19 @@ class SpuValue:
 
     def __init__(
         self,
-        like: Tensor,
+        shape: Sequence[int],
         operation: str = "",
         arguments: "Sequence[SpuValue]" = (),
         parameters: Sequence[Any] = (),
         public: Tensor | None = None,
     ) -> None:
-        self.like, self.public, self.name = like, public, ""
+        self.shape, self.public, self.name = tuple(shape), public, ""
         self.operation, self.arguments, self.parameters = operation, tuple(arguments), tuple(parameters)
 
     @classmethod
     def constant(cls, content: Tensor) -> Self:
         """A public value."""
-        return cls(torch.empty(content.shape, device="meta"), public=content.float())
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """Public shape."""
-        return self.like.shape
+        return cls(content.shape, public=content.float())
 
     @property
     def pending(self) -> bool:
@@ -60,48 +57,62 @@ class SpuValue:
         weakref.finalize(self, free, name).atexit = False
 
     def __add__(self, other: Self) -> "SpuValue":
-        return SpuValue(self.like + other.like, "add", (self, other))
+        return SpuValue(together(self, other), "add", (self, other))
 
     def __sub__(self, other: Self) -> "SpuValue":
-        return SpuValue(self.like - other.like, "sub", (self, other))
+        return SpuValue(together(self, other), "sub", (self, other))
 
     def __neg__(self) -> "SpuValue":
-        return SpuValue(self.like, "neg", (self,))
+        return SpuValue(self.shape, "neg", (self,))
 
     def __mul__(self, public: float | Tensor) -> "SpuValue":
         if isinstance(public, Tensor):
             other = SpuValue.constant(public)
-            return SpuValue(self.like * other.like, "mul", (self, other))
-        return SpuValue(self.like, "scale", (self,), (float(public),))
+            return SpuValue(together(self, other), "mul", (self, other))
+        return SpuValue(self.shape, "scale", (self,), (float(public),))
 
     def __getitem__(self, index: Any) -> "SpuValue":
         parts = index if isinstance(index, tuple) else (index,)
+        shape = torch.zeros(()).expand(self.shape)[parts].shape
         if any(isinstance(part, Tensor | list) for part in parts):
-            arrays = [torch.as_tensor(part) for part in parts]
-            like = torch.empty(self.shape)[tuple(arrays)]
-            taken = [array.tolist() for array in arrays]
-            return SpuValue(torch.empty(like.shape, device="meta"), "take", (self,), (taken,))
+            return SpuValue(shape, "take", (self,), ([torch.as_tensor(part).tolist() for part in parts],))
         plain = [[part.start, part.stop, part.step] if isinstance(part, slice) else part for part in parts]
-        return SpuValue(self.like[index], "index", (self,), (plain,))
+        return SpuValue(shape, "index", (self,), (plain,))
 
     def reshape(self, *shape: int) -> "SpuValue":
-        """The same elements in another shape."""
-        like = self.like.reshape(*shape)
-        return SpuValue(like, "reshape", (self,), (list(like.shape),))
+        """The same elements in another shape; -1 stands for what remains."""
+        known = math.prod(size for size in shape if size != -1)
+        whole = [math.prod(self.shape) // known if size == -1 else size for size in shape]
+        return SpuValue(whole, "reshape", (self,), (whole,))
 
     def transpose(self, first: int, second: int) -> "SpuValue":
         """Two axes swapped."""
-        return SpuValue(self.like.transpose(first, second), "transpose", (self,), (first, second))
+        shape = list(self.shape)
+        shape[first], shape[second] = shape[second], shape[first]
+        return SpuValue(shape, "transpose", (self,), (first, second))
 
     def sum(self, dim: int) -> "SpuValue":
         """Sum over one axis, which disappears."""
-        return SpuValue(self.like.sum(dim), "sum", (self,), (dim,))
+        shape = list(self.shape)
+        del shape[dim]
+        return SpuValue(shape, "sum", (self,), (dim,))
+
+
+def together(*values: SpuValue) -> tuple[int, ...]:
+    """The shape of values that are broadcast."""
+    return np.broadcast_shapes(*(value.shape for value in values))
+
+
+def product(x: SpuValue, y: SpuValue) -> tuple[int, ...]:
+    """The shape of a batched matrix product."""
+    return (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
 
 
 def cat(values: Sequence[SpuValue], dim: int) -> SpuValue:
     """Concatenation."""
-    like = torch.cat([value.like for value in values], dim)
-    return SpuValue(like, "cat", values, (dim % like.dim(),))
+    shape = list(values[0].shape)
+    shape[dim] = sum(value.shape[dim] for value in values)
+    return SpuValue(shape, "cat", values, (dim % len(shape),))
 
 
 def computed_once(values: Sequence[SpuValue]) -> list[SpuValue]:

@@ -165,7 +165,7 @@ def serve(sock: socket.socket, worker: Worker) -> None:
             worker.drop(given.pop("drop"))
             answer = getattr(worker, given.pop("command"))(given, blobs)
         except Exception as error:  # noqa: BLE001 - the party raises it
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).partition('stacktrace')[0].split())}"}
         message, parts = answer if isinstance(answer, tuple) else (answer, [])
         wire.send(sock, message, parts)
 
