@@ -89,11 +89,11 @@ class PlainEngine(Engine):
         return value
 
     @eager
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Tensor:
         """Computes x @ W + b."""
-        y = x @ self._parameters[name]
+        y = x @ self._parameters[name][:, :columns]
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> Tensor:
         """An installed tensor."""
@@ -124,17 +124,22 @@ class PlainEngine(Engine):
         return ACTIVATIONS[kind](x)
 
     @eager
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        """The tanh."""
+        return cap * torch.tanh(x / cap)
+
+    @eager
     def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softmax over the last axis."""
         if mask is not None:
             scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
         return scores.softmax(-1)
 
-    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
         """Attention in blocks of queries; keys that no query of a block may see are not scored."""
         n = q.shape[1]
         if mask is None or n <= QUERIES:
-            whole: Tensor = yield from super().attend(q, layer, mask)
+            whole: Tensor = yield from super().attend(q, layer, mask, window=window)
             return whole
         mixed = []
         for rows in torch.arange(n).tensor_split(-(-n // QUERIES)):
@@ -185,7 +190,15 @@ class PlainEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Tensor,
+        fine: Tensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - nothing takes rounds here
+        spare_rounds: bool = False,  # noqa: ARG002 - nothing takes rounds here
     ) -> Selected:
         """The top fine candidates among those whose parent is selected or that have none."""
         alive = torch.zeros_like(coarse, dtype=torch.bool)

@@ -2,6 +2,7 @@
 """The interface of a policy: a frozen dataclass of public parameters, a few hooks, and a description of itself."""
 
 from abc import ABC
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from parties.decoding.cache import Cache
     from parties.decoding.clusters import Selection
     from parties.engines.base import Engine
+    from parties.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Policy(ABC):
         trained: The kind of trained heads that rate tokens; the parameter `head` names their file. None if untrained.
         source: Paper, released code, and differences from them.
         experimental: Why its use is not recommended yet; empty if it is.
+        in_order: Whether a layer always holds all tokens in order, so that a window of the latest ones is known.
     """
 
     name: ClassVar[str]
@@ -45,6 +48,7 @@ class Policy(ABC):
     trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
     source: ClassVar[str] = "not stated"
     experimental: ClassVar[str] = ""
+    in_order: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Names a policy from outside this package by its import path."""
@@ -102,6 +106,25 @@ class Policy(ABC):
         return None
         yield
 
+    def selects_ahead(self, layer: int) -> bool:
+        """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
+        return False
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects what a layer will attend to at this step, while the layer before it runs, whose rounds it shares.
+
+        The new token's key and value have not joined the layer yet.
+
+        Args:
+            engine: The engine that holds the values.
+            cache: The cache; the result goes to `cache.layers[layer].selection`, which `before_attention` returns.
+            layer: Index of the layer that is selected for.
+            q: The layer's query, [heads, 1, head_dim], as in `before_attention`, but guessed: this layer's projection
+                of the normalised input of the layer before.
+        """
+        return
+        yield
+
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the state after a step, or evicts; runs in parallel with the rest of the layer and shares its rounds.
 
@@ -113,6 +136,17 @@ class Policy(ABC):
         """
         return
         yield
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
+
+        None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
+        has the same step in each layer.
+        """
+        here = cache.layers[layer]
+        hooks = (type(self).before_attention, type(self).after_attention)
+        idle = hooks == (Policy.before_attention, Policy.after_attention)
+        return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
 
     @property
     def observes(self) -> bool:
@@ -127,6 +161,19 @@ class Policy(ABC):
         attention once for all such policies.
         """
         return None
+
+    def window_problem(self, spec: "ModelSpec", tokens: int) -> str:
+        """Why the windows of a model cannot be applied to this cache in a sequence of `tokens`; empty if they can.
+
+        A window of the latest tokens is public. After an eviction, which cached tokens are inside of it is not.
+        """
+        passed = [window for window in spec.windows if 0 < window < tokens]
+        if self.in_order or not passed:
+            return ""
+        return (
+            f"layers of the model attend to the latest {min(passed)} tokens, and policy {self.name} does not keep all "
+            f"tokens in order, as a longer sequence, of {tokens}, needs"
+        )
 
     # -- public counts -------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,7 @@ class CrypTenEngine(Engine):
     @eager
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
         """Shares the weights; nothing is sent, since the client's share is pseudorandom."""
+        self._parameters = {}
         for name, shape in shapes.items():
             self._parameters[name] = self._share(None if weights is None else weights[name], shape, SERVER)
 
@@ -141,11 +142,11 @@ class CrypTenEngine(Engine):
     # -- products and functions ----------------------------------------------------------------------------------------
 
     @eager
-    def linear(self, x: MPCTensor, name: str) -> MPCTensor:
+    def linear(self, x: MPCTensor, name: str, columns: int | None = None) -> MPCTensor:
         """Beaver product with the shared matrix, which is opened under a fresh mask each time."""
-        y = x.matmul(self._parameters[name])
+        y = x.matmul(self._parameters[name][:, :columns])
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> MPCTensor:
         """A shared parameter."""
@@ -174,6 +175,11 @@ class CrypTenEngine(Engine):
     def activation(self, x: MPCTensor, kind: str) -> MPCTensor:
         """SiLU, or the tanh form of GELU for both of its kinds."""
         return f.silu(x) if kind == "silu" else f.gelu(x)
+
+    @eager
+    def soft_cap(self, x: MPCTensor, cap: float) -> MPCTensor:
+        """A tanh from CrypTen's sigmoid."""
+        return f.soft_cap(x, cap)
 
     def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
         """Exponentials of the scores minus their maximum, divided by their sum."""
@@ -244,7 +250,15 @@ class CrypTenEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: MPCTensor,
+        fine: MPCTensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - one way to rank
+        spare_rounds: bool = False,  # noqa: ARG002 - one way to rank
     ) -> OneHot:
         """Selects coarse candidates, fetches their children, and selects among those and the orphans."""
         return top_two_levels(coarse, fine, parents, k_coarse, k_fine)

@@ -14,23 +14,30 @@ from parties.engines.base import Engine, Shapes
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
 from parties.engines.fss.arithmetic.inputs import private_input
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.functions import masked_cache, softmax
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions import masked_cache, norm, softmax
+from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
+from parties.engines.limits import FEW_ROWS
+from parties.engines.operations import MatrixProduct
 from parties.randomness import uniform
 
 T = TypeVar("T")
 
 _LOGIT_BITS = 12  # fraction bits of compared logits; fewer bits leave room for their range
+
+
+def _limit_of(name: str) -> float:
+    """Declared bound of a matrix product."""
+    return bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
 
 
 class Computation(Engine):
@@ -63,14 +70,14 @@ class Computation(Engine):
     # -- values in and out ---------------------------------------------------------------------------------------------
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
-        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
         for name, shape in shapes.items():
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
                 self.biases[name] = private_input(
                     self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
                 )
-            elif name == "positions":
+            elif not is_matrix(name, shape):
                 self.parameters[name] = yield from gates.open_(
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
@@ -123,8 +130,9 @@ class Computation(Engine):
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the index is opened to the client alone."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(bounds.COMPARED_LOGIT.limit)
-        index = self.open_to_client((yield from maximum.argmax(candidates.reshape(-1))))
-        return None if index is None else int(index)
+        winner = yield from maximum.argmax(candidates.reshape(-1))
+        index = self.open_to_client(winner)
+        return None if index is None else int(index) >> winner.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -138,12 +146,33 @@ class Computation(Engine):
 
     # -- products and functions ----------------------------------------------------------------------------------------
 
-    def linear(self, x: Masked, name: str) -> Program[Masked]:
+    def linear(self, x: Masked, name: str, columns: int | None = None) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
-        y = self.matrices[name].apply(gates.truncate(x), limit)
+        y = self.matrices[name].apply(gates.truncate(x), _limit_of(name), columns)
+        return (yield from self._with_bias(y, name))
+
+    def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
+        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
+        if rows.x.shape[0] > FEW_ROWS:
+            return (yield from super().normalised_linear(rows, eps, *products))
+        unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
+        root, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in zip(products, unscaled, strict=True)),
+        )
+        scaled = (
+            staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+            for p, y in zip(products, opened, strict=True)
+        )
+        return (yield from parallel(*scaled))
+
+    def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
+        return (yield from self._with_bias(norm.scaled_after(product, root, _limit_of(name)), name))
+
+    def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
+        """Opens a product, after its bias is added, if it has one."""
         if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+            y = (y + bias[: y.shape[1]].reshape(1, y.shape[1])).bounded(y.limit)
         return gates.truncate((yield from gates.open_(y)))
 
     def parameter(self, name: str) -> Masked:
@@ -180,31 +209,40 @@ class Computation(Engine):
         """SiLU or GELU. 2 rounds."""
         return activation(x, kind)
 
-    def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 9 rounds."""
-        weights = yield from softmax.exponentials(scores, mask)
-        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
-        return (yield from self._divide(weights, inverse, 1.5))
+    def gated_activation(self, gate: Masked, x: Masked, kind: str) -> Program[Masked]:
+        """SiLU or GELU, times a number. 2 rounds."""
+        return gated_activation(gate, x, kind)
 
-    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        return gates.truncate((yield from gates.open_(multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
+    def soft_cap(self, x: Masked, cap: float) -> Program[Masked]:
+        """Tanh over a declared range. 2 rounds."""
+        return soft_cap(x, cap)
+
+    def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
+        """Softmax over the last axis. 8 rounds for one query, 9 rounds and fewer bytes for several."""
+        weights = yield from softmax.exponentials(scores, mask)
+        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+        if weights.shape[-2] == 1:
+            return (yield from softmax.divide(weights, (yield from softmax.inverse(total)), 1.5))
+        inverse = yield from softmax.reciprocal(total)
+        quotient = multiply([weights, inverse.reshape(*inverse.shape, 1)], limit=1.5)
+        return gates.truncate((yield from gates.open_(quotient)))
 
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | Known | None = None
     ) -> Program[Masked]:
-        """Combines the exponentials and divides the result; the reciprocal is computed in parallel. 9 rounds."""
+        """Combines the exponentials and divides the result; the sum is looked up in parallel. 8 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
         mixed, inverse = yield from parallel(
             staged(self.meter, "attend", combine(weights)),
-            staged(self.meter, "softmax", softmax.reciprocal(total)),
+            staged(self.meter, "softmax", softmax.inverse(total)),
         )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
+        return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, bounds.MIXED.limit)))
 
-    def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None) -> Program[Masked]:
+    def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
-        visible, seen = (layer, None) if mask is not None else self._with_spare(layer)
-        return super().attend(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
+        return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
@@ -254,13 +292,21 @@ class Computation(Engine):
             min(rows.epoch, row.epoch),
         )
 
-    def _with_spare(self, layer: LayerCache) -> tuple[LayerCache, Known | None]:
-        """The layer with its spare rows, whose scores the mask hides, while shapes shall last."""
+    def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
+        """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
+
+        The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
+        """
         block, tokens = layer.spare(), layer.tokens
         if block is None or layer.alive is not None:
             return layer, None
         places = torch.arange(block.capacity)
-        return LayerCache(block.k, block.v), self.source.varying(lambda later: (places < tokens + later).long(), 0, 1.0)
+
+        def seen(later: int) -> Tensor:
+            behind = tokens + later - 1 - places
+            return ((behind >= 0) & (behind < (window or block.capacity))).long()
+
+        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
@@ -281,11 +327,22 @@ class Computation(Engine):
         return kept_rows.compact(kept, rows)
 
     def top_clusters(
-        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Masked,
+        fine: Masked,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the selected clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
-        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
+        """Masked one-hot rows of the selected clusters. 6 rounds, or 14 by pivots."""
+        coarse, fine = (
+            gates.truncate(level, fraction_bits).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine)
+        )
+        program = selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine, spare_rounds=spare_rounds)
+        return (yield from program)
 
     def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:
         """The selected blocks. 1 round."""
@@ -299,7 +356,7 @@ class Computation(Engine):
         """
         meter, heads, tokens = self.meter, q.shape[0], layer.tokens
         layer, seen = self._with_spare(layer)
-        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
+        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         a, b = selection.candidates
         always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
         if seen is not None:
