@@ -1,6 +1,6 @@
 """The `spu` engine: every operation is a program of SPU, compiled once per shape."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -75,7 +75,7 @@ class SpuEngine(Engine):
         """
         python()
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
         """Runs a segment and computes what it left to compute in the cache, so that graphs end with it."""
         result = run(program())
         rows = [row for layer in cache.layers for rows in layer.rows for row in (rows.x, rows.for_norm)]
@@ -154,12 +154,12 @@ class SpuEngine(Engine):
         return result
 
     @eager
-    def linear(self, x: SpuValue, name: str) -> SpuValue:
+    def linear(self, x: SpuValue, name: str, columns: int | None = None) -> SpuValue:
         """Product with the shared matrix."""
-        matrix = self._parameters[name]
+        matrix = self._parameters[name] if columns is None else self._parameters[name][:, :columns]
         y = self._operation("matmul", (x, matrix), product(x, matrix))
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + (bias if columns is None else bias[:columns])
 
     def parameter(self, name: str) -> SpuValue:
         """A shared parameter."""
@@ -188,6 +188,11 @@ class SpuEngine(Engine):
     def activation(self, x: SpuValue, kind: str) -> SpuValue:
         """Piecewise polynomials, one for SiLU and one for both kinds of GELU."""
         return self._operation("silu" if kind == "silu" else "gelu", (x,), x.shape)
+
+    @eager
+    def soft_cap(self, x: SpuValue, cap: float) -> SpuValue:
+        """A tanh from the sigmoid."""
+        return self._operation("soft_cap", (x,), x.shape, cap)
 
     @eager
     def softmax(self, scores: SpuValue, mask: Tensor | None = None) -> SpuValue:
@@ -246,7 +251,15 @@ class SpuEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: SpuValue, fine: SpuValue, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: SpuValue,
+        fine: SpuValue,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - one way to rank
+        spare_rounds: bool = False,  # noqa: ARG002 - one way to rank
     ) -> SpuValue:
         """Ranks of the coarse candidates, then of the fine ones, of which children of losers are lowered."""
         if k_coarse:

@@ -93,6 +93,12 @@ def _gelu(x: Array) -> Array:
     return x / (1.0 + jnp.exp(-inner))
 
 
+def _soft_cap(x: Array, cap: float) -> Array:
+    """The product of cap and tanh(x / cap), which is 2 sigmoid(2 x / cap) - 1, of x within 7 cap."""
+    doubled = jnp.clip(x * (2.0 / cap), _DEEP, -_DEEP)
+    return 2.0 * cap / (1.0 + jnp.exp(-doubled)) - cap
+
+
 def _negative(x: Array) -> Array:
     return (x < 0.0).astype(jnp.float32)
 
@@ -157,6 +163,7 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "softmax": _softmax,
     "silu": _silu,
     "gelu": _gelu,
+    "soft_cap": _soft_cap,
     "maximum": jnp.maximum,
     "largest": lambda x, dim: jnp.max(x, dim, keepdims=True),
     "negative": _negative,
