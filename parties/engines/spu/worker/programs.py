@@ -81,7 +81,7 @@ def _softmax(x: Array, mask: Array | None = None) -> Array:
 def _silu(x: Array) -> Array:
     """The product of x and its sigmoid, of x within 14.
 
-    The piecewise polynomials of SPU's LLaMA example are off by up to 0.07, which changes what a policy keeps.
+    The piecewise polynomials of SPU's LLaMA example are off by up to 0.07.
     """
     return x / (1.0 + jnp.exp(-jnp.clip(x, _DEEP, -_DEEP)))
 
