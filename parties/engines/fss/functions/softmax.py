@@ -232,7 +232,7 @@ def divide(x: Masked, inverse: Expansion, limit: float) -> Program[Masked]:
     Raises:
         TruncationFailure: See `truncate`.
     """
-    return truncate((yield from open_(inverse.times(x).bounded(limit))))
+    return truncate((yield from open_(inverse.times(x, limit=limit))))
 
 
 def reciprocal(total: Masked) -> Program[Masked]:
@@ -241,5 +241,5 @@ def reciprocal(total: Masked) -> Program[Masked]:
     Range and error: see `inverse`. 8 online and 8 offline bytes, to the server, more than that.
     """
     found = yield from inverse(total, scale=28)
-    opened = yield from open_(found.times().bounded(64.0))
+    opened = yield from open_(found.times(limit=64.0))
     return truncate(opened, WEIGHT_SCALE).reshape(*total.shape)
