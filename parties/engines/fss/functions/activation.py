@@ -56,7 +56,7 @@ def activation(x: Masked, kind: str) -> Program[Masked]:
         TruncationFailure: See `truncate`.
     """
     found = yield from _function(kind, ring.FRACTION_BITS, _SCALE).look_up(truncate(x))
-    return truncate((yield from open_(found.times().bounded(ACTIVATION.limit))))
+    return truncate((yield from open_(found.times(limit=ACTIVATION.limit))))
 
 
 def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
@@ -70,8 +70,8 @@ def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
         TruncationFailure: See `truncate`.
     """
     found = yield from _function(kind, _GATE_REST, _GATE_SCALE).look_up(truncate(gate))
-    product = found.times(truncate(x, _FACTOR_SCALE))
-    return truncate((yield from open_(product.bounded(PRODUCT.limit))))
+    product = found.times(truncate(x, _FACTOR_SCALE), limit=PRODUCT.limit)
+    return truncate((yield from open_(product)))
 
 
 def soft_cap(x: Masked, cap: float) -> Program[Masked]:
@@ -85,4 +85,4 @@ def soft_cap(x: Masked, cap: float) -> Program[Masked]:
     """
     found = yield from _cap(cap).look_up(truncate(x))
     limit = min(CAPPED.limit, 2.0 ** (math.floor(math.log2(cap)) + 1))
-    return truncate((yield from open_(found.times().bounded(limit))))
+    return truncate((yield from open_(found.times(limit=limit))))
