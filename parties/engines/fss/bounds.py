@@ -27,14 +27,17 @@ LINEAR: Mapping[str, Bound] = {
     "head_in": rare("output of head_in", 2.0**6, _PRODUCT_BITS),
     "head_out": rare("output of head_out", 2.0**6, _PRODUCT_BITS),
 }
-PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
+PARAMETER_LIMIT = 2.0**6  # embedding, positions, biases and gains; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
 MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
-UNSCALED_BITS = 29
-UNSCALED = rare("product of a row before its norm", 2.0**12, UNSCALED_BITS)
+# Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
+UNSCALED = rare("product of a row before its norm", 2.0**12, 29)
+FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 31)
+FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
+CAPPED = certain("attention score before its cap", -256.0 * (1 - 2 / _CELLS), 256.0 * (1 - 2 / _CELLS))
 # The softmax looks scores up modulo 256. The range is asymmetric, since scores lie far below their row's log sum exp
 # rather than above it.
 SCORE = certain("attention score", -200.0, 54.0)
@@ -56,8 +59,10 @@ BOUNDS: Mapping[str, Bound] = {
     "product": PRODUCT,
     "mixed": MIXED,
     "unscaled": UNSCALED,
+    "first unscaled": FIRST_UNSCALED,
     "mean": MEAN,
     "activation": ACTIVATION,
+    "capped": CAPPED,
     "score": SCORE,
     "peak": PEAK,
     "mean square": MEAN_SQUARE,

@@ -24,6 +24,7 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
+from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.exchange import BoundRound, note
 from parties.engines.fss.replay.recorder import Inputs, Round
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
@@ -64,6 +65,8 @@ class FssEngine(Computation):
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
+        with meter.stage("setup.compile"):
+            compile_all()
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)

@@ -19,6 +19,7 @@ from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutatio
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
+from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.recorder import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
@@ -41,6 +42,8 @@ class Dealer:
     def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
         self.links, self.meter = {"client": client, "server": server}, meter
         permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
+        with meter.stage("setup.compile"):
+            compile_all()
         with meter.stage("setup.seeds"):
             tosses = {role: DealerCoinToss(link) for role, link in self.links.items()}
             seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}

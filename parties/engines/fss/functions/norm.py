@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from parties.decoding.program import Program, parallel
+from parties.engines.bounds import Bound
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import multiply_bilinear, open_, truncate
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.bounds import MEAN, MEAN_SQUARE
+from parties.engines.fss.bounds import FIRST_LAYER_LIMIT, FIRST_UNSCALED, MEAN, MEAN_SQUARE, UNSCALED
 from parties.engines.fss.functions.tables import digit
 from parties.engines.fss.functions.windowed import HIGHEST, LOWEST, Reals, WindowedFunction
 from parties.engines.limits import WIDEST_CENTRED
@@ -24,7 +25,7 @@ from parties.engines.limits import WIDEST_CENTRED
 _LEAST = 2.0**-10  # the least mean square for which the stated error holds
 _ROOT_SCALE = 36  # fraction bits of the inverse root as it is opened
 _HIGH_SCALE, _LOW_SCALE = 18, 26
-_NARROW_SCALE, _FACTOR_SCALE = 13, 22
+_SCALED_BITS = 34  # fraction bits of an inverse root times a product
 _MEAN_BITS = 24
 
 
@@ -61,11 +62,21 @@ class NormInput(NamedTuple):
     Attributes:
         x: Rows [n, d], centred for a layer norm, 16 fraction bits.
         narrow: The same rows with so few fraction bits that the sum of a row's squares fits the ring, and that its
-            products with a matrix are truncated rarely: 13 for 8 to 32,768 columns.
+            products with a matrix rarely fail to be truncated: 13, up to 16 in the first layer.
     """
 
     x: Masked
     narrow: Masked
+
+    @property
+    def unscaled(self) -> Bound:
+        """Bound of the products of `narrow` with a matrix."""
+        return unscaled_of(self.x)
+
+
+def unscaled_of(x: Masked) -> Bound:
+    """Returns the bound of products of rows with a matrix, by the rows' own."""
+    return FIRST_UNSCALED if x.limit < FIRST_LAYER_LIMIT else UNSCALED
 
 
 def to_norm(x: Masked, *, centre: bool) -> NormInput:
@@ -87,14 +98,14 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
         mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, MEAN.limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
-    return NormInput(x, truncate(x, _narrow_scale(d)))
+    return NormInput(x, truncate(x, _narrow_scale(d, unscaled_of(x).fraction_bits - ring.FRACTION_BITS)))
 
 
-def _narrow_scale(d: int) -> int:
-    """Fraction bits with which sums of squares of rows of d numbers fit `WindowedFunction`."""
+def _narrow_scale(d: int, wanted: int) -> int:
+    """The wanted fraction bits, or those next to them with which squares of d numbers fit `WindowedFunction`."""
     least = math.ceil((LOWEST - math.floor(math.log2(d * _LEAST))) / 2)
     most = (HIGHEST - math.ceil(math.log2(d * MEAN_SQUARE.high))) // 2
-    return min(max(_NARROW_SCALE, least), most)
+    return min(max(wanted, least), most)
 
 
 def row_roots(rows: NormInput, eps: float) -> Program[Masked]:
@@ -133,13 +144,15 @@ def normalise(rows: NormInput, eps: float) -> Program[Masked]:
 def scaled_after(product: Masked, root: Masked, limit: float) -> Additive:
     """Multiplies rows [n, m], the product of narrow rows with a matrix, by their inverse roots: (s x) W = s (x W).
 
-    The product is cut to the rows' own fraction bits, and the inverse root, which is small where the product is large,
-    to 22: their product is truncated as rarely as that of two plain numbers.
+    The product is cut to the rows' own fraction bits, 13 or up to 16, and the inverse root, which is small where the
+    product is large, to what makes 34 in all: their product fails to be truncated as rarely as that of two plain
+    numbers.
 
-    Error: that of a norm of rows that were rounded to 2^-13, and s 2^-13. 8 (2 n m + n) offline bytes, to the server.
+    Error: that of a norm of rows that were cut to so many fraction bits, s times as much, and relative 2^-21 / s.
+    8 (2 n m + n) offline bytes, to the server.
 
     Args:
-        product: x W, of numbers within `bounds.UNSCALED`.
+        product: x W, of numbers within `NormInput.unscaled`.
         root: What `row_roots` computed.
         limit: Bound of the result.
 
@@ -147,4 +160,4 @@ def scaled_after(product: Masked, root: Masked, limit: float) -> Additive:
         TruncationFailure: See `truncate`.
     """
     cut = truncate(product, product.scale - ring.FRACTION_BITS)
-    return multiply([cut, truncate(root, _FACTOR_SCALE).reshape(-1, 1)], limit=limit)
+    return multiply([cut, truncate(root, _SCALED_BITS - cut.scale).reshape(-1, 1)], limit=limit)

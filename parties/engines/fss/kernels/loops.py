@@ -68,11 +68,11 @@ def unpack_bits(packed: Octets, bits: Octets) -> None:
         bits[n - n % 8 + j] = (packed[n // 8] >> (7 - j)) & 1
 
 
-@compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")
-def products_by_columns(x: Integers, columns: Integers, product: Integers) -> None:
-    """Multiplies [b, n, k] by matrices stored by columns, [b, m, k], into [b, n, m]; each column is read once."""
+@compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1], int64, int64)")
+def products_by_columns(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
+    """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once."""
     for b in range(x.shape[0]):
-        for j in range(columns.shape[1]):
+        for j in range(start, stop):
             for i in range(x.shape[1]):
                 total = np.int64(0)
                 for k in range(x.shape[2]):

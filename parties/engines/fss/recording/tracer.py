@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parties.engines.fss.kernels.call import call_untraced, traced_by
-from parties.engines.fss.recording.lowering import LOWERINGS
+from parties.engines.fss.recording.lowering import KERNELS, LOWERINGS
 from parties.engines.fss.recording.memory import Arena, Kind, Storages, View, mapped, tensors_in
 from parties.engines.fss.recording.notes import Call, Note, Notebook, Unsupported
 from parties.engines.fss.recording.tape import Recording
@@ -46,8 +46,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs torch operations as usual and notes them, as tapes that do the same without the program.
 
     Tensors that existed before, and those made while `paused`, are read and written where they are. Tensors made from
-    Python data, and what is computed from nothing else, are constants. All other tensors get a place in the memory of
-    the recording. Only CPU tensors are noted.
+    Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All
+    other tensors get a place in the memory of the recording. Only CPU tensors are noted.
 
     Not thread-safe: a tracer notes the operations of the thread that entered it.
     """
@@ -120,6 +120,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def constant(self, tensor: Tensor) -> bool:
         """Tells whether the content of a tensor is the same in each replay."""
+        self._storages.view(tensor)
         return self._storages.constant([tensor])
 
     def call(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -132,7 +133,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._writable(tensor)
             noted = mapped(arguments, Tensor, self._storages.view)
             call_untraced(function, arguments)
-            self._book.notes.append(Call(function, noted, {}, kernel=True))
+            if function in KERNELS:
+                KERNELS[function](self._book, *noted)
+            else:
+                self._book.notes.append(Call(function, noted, {}, kernel=True))
 
     def _traced(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, tensors = _packet(func), tensors_in([args, kwargs])

@@ -57,15 +57,12 @@ def parties() -> Iterator[Four]:
         yield four
 
 
-@pytest.mark.parametrize("policy", ["mpcache", "quest"])
-def test_a_selection_made_ahead_takes_no_round_of_its_own(policy: str) -> None:
+@pytest.mark.parametrize(("policy", "changes"), [("mpcache", {"static_keep": 1.0}), ("quest", {"dense_layers": 0})])
+def test_a_selection_made_ahead_takes_no_round_of_its_own(policy: str, changes: dict[str, Any]) -> None:
     """What is left: a round that fetches scores and one that puts weights back, in each layer that selects."""
-    changes: dict[str, Any] = {"mpcache": {"static_keep": 1.0}, "quest": {"dense_layers": 0}}[policy]
     spec = load_spec("random:tiny-llama")
-    full, ahead = (
-        rounds_of(predict(spec, make(name, **parameters), seq_len=700, new_tokens=1))
-        for name, parameters in (("full", {}), (policy, {"ahead": True, **changes}))
-    )
+    policies = make("full"), make(policy, ahead=True, **changes)
+    full, ahead = (rounds_of(predict(spec, made, seq_len=700, new_tokens=1)) for made in policies)
     assert ahead.pop("gather") == 2 * (spec.n_layers - 1)
     assert full.pop("softmax") >= ahead.pop("softmax"), "shorter rows take fewer rounds"
     assert ahead == full

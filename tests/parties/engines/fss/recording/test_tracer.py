@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.engines.fss.kernels.call import call
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.recording.tape import Recording
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 
@@ -153,6 +154,17 @@ def test_a_kernel_gets_arrays_over_the_same_places() -> None:
         return [twice + 1]
 
     assert check(program, [x]).tapes[0].calls == 3  # the machine, the kernel, the machine
+
+
+@given(st.integers(0, 40))
+def test_bits_are_packed_and_unpacked_without_a_call(count: int) -> None:
+    x = torch.zeros(count, dtype=torch.int64)
+
+    def program() -> list[Tensor]:
+        packed = bit_packing.pack((x & 1).to(torch.uint8))
+        return [packed, bit_packing.unpack(packed ^ 77, (count,))]
+
+    assert sum(tape.calls for tape in check(program, [x]).tapes) <= 1
 
 
 def test_a_kernel_that_returns_something_is_refused() -> None:
