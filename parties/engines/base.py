@@ -34,7 +34,8 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
+        number_bytes: Memory that a function of one number takes while it is computed, 0 on shapes alone; bounds the chunks of
+            a prompt.
         meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
     """

@@ -198,7 +198,7 @@ def norm_cost(n: int, d: int, how: How) -> Count:
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
-    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68)
+    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68) if n <= 32_768 else (5, 75)
     n, signs = n * rows, edges * rows
     shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
     passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)

@@ -183,14 +183,14 @@ def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
 
 
 def test_a_length_or_a_width_beyond_an_engine_names_it_unless_it_is_left_out(tmp_path: Path) -> None:
-    long = {"model": "random:llama?positions=65536", "engines": ["plain", "fss"], "seq_lens": [30_000, 32_767]}
+    long = {"model": "random:llama?positions=262144", "engines": ["plain", "fss"], "seq_lens": [30_000, 131_071]}
     found = problems(tmp_path, **long, new_tokens=2)["seq_lens[1]"]
-    assert found.allowed == "at most 32766"
-    assert "with engine fss, seq_len and new_tokens are 32,769 together" in found.reason
+    assert found.allowed == "at most 131070"
+    assert "with engine fss, seq_len and new_tokens are 131,073 together" in found.reason
     assert "exclude engine fss" in found.fix
-    assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 32_767)
-    left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 32_767}])
-    assert left_out.seq_lens == (30_000, 32_767)
+    assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 131_071)
+    left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 131_071}])
+    assert left_out.seq_lens == (30_000, 131_071)
     wide = {"model": "random:gpt2?hidden=20480&heads=64&intermediate=64&vocab=64"}
     assert (
         "hidden size of 20,480, and it takes at most 16,384"
