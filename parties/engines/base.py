@@ -20,6 +20,7 @@ from parties.decoding.workload import Workload
 from parties.engines.bounds import Bound
 from parties.engines.operations import Operations
 from parties.metering.meter import StageMeter
+from parties.options import RunOptions
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,8 +35,8 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        number_bytes: Memory that a function of one number takes while it is computed, 0 on shapes alone; bounds the chunks of
-            a prompt.
+        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
+            on shapes alone.
         meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
     """
@@ -50,6 +51,11 @@ class Engine(Operations):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
+
+    @classmethod
+    def declared(cls, options: RunOptions) -> Mapping[str, Bound]:  # noqa: ARG003 - for engines whose bounds may change
+        """The bounds that hold in a cell with these options."""
+        return cls.bounds
 
     def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
         """Called before a cell's first program: the adopted cache in the form that the engine decodes from.

@@ -11,6 +11,7 @@ from parties.decoding.cache import Cache, LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
+from parties.engines.bounds import Bound
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
 from parties.engines.fss.arithmetic.inputs import private_input
@@ -25,6 +26,8 @@ from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
+from parties.errors import Unsupported
+from parties.options import RunOptions
 from parties.randomness import uniform
 
 T = TypeVar("T")
@@ -60,6 +63,25 @@ class Computation(Engine):
 
     # -- values in and out ---------------------------------------------------------------------------------------------
 
+    @classmethod
+    def declared(cls, options: RunOptions) -> Mapping[str, Bound]:
+        """The engine's bounds, or the model's where it has wider ones.
+
+        Raises:
+            Unsupported: The engine does not take such a bound.
+        """
+        try:
+            return bounds.declared(options.bounds)
+        except bounds.BoundRefused as error:
+            raise Unsupported(f"engine {cls.name}: bounds: {error}") from None
+
+    def configure(self, options: RunOptions) -> None:
+        """Takes over a cell's options; the same at all three parties, before its first program."""
+        self.source.comparison, self.source.bounds = options.comparison, self.declared(options)
+
+    def _limit(self, number: str) -> float:
+        return self.source.bounds[number].limit
+
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
         for name, shape in shapes.items():
@@ -89,7 +111,7 @@ class Computation(Engine):
 
     def adopt(self, share: Tensor) -> Additive:
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
-        return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
+        return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
     def mask_cache(self, cache: Cache) -> Program[None]:
         """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
@@ -116,7 +138,7 @@ class Computation(Engine):
 
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the index is opened to the client alone."""
-        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(bounds.COMPARED_LOGIT.limit)
+        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
         index = self.open_to_client((yield from maximum.argmax(candidates.reshape(-1))))
         return None if index is None else int(index)
 
@@ -134,7 +156,7 @@ class Computation(Engine):
 
     def linear(self, x: Masked, name: str) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        limit = bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
+        limit = self._limit(name.rsplit(".", 1)[-1])
         y = self.matrices[name].apply(gates.truncate(x), limit)
         if (bias := self.biases.get(f"{name}.bias")) is not None:
             y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
@@ -146,12 +168,12 @@ class Computation(Engine):
 
     def mul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise product. 1 round."""
-        limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
+        limit = min(x.limit * y.limit, self._limit("product"))
         return gates.truncate((yield from gates.open_(multiply(self._cut(x, y), limit=limit))))
 
     def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Batched matrix product. 1 round."""
-        return gates.truncate((yield from self._matmul(x, y, bounds.PRODUCT.limit)))
+        return gates.truncate((yield from self._matmul(x, y, self._limit("product"))))
 
     def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
         x, y = self._cut(x, y)
@@ -193,7 +215,7 @@ class Computation(Engine):
             staged(self.meter, "attend", combine(weights)),
             staged(self.meter, "softmax", softmax.reciprocal(total)),
         )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, bounds.CACHE_LIMIT)))
+        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, self._limit("qkv"))))
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
@@ -206,7 +228,7 @@ class Computation(Engine):
         """Weighted sum of values for grouped heads. 1 round."""
         heads, n, t = weights.shape
         grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
-        mixed = yield from self._matmul(grouped, v, bounds.MIXED.limit * bounds.TOTAL_LIMIT)
+        mixed = yield from self._matmul(grouped, v, self._limit("mixed") * bounds.TOTAL_LIMIT)
         return gates.truncate(mixed).reshape(heads, n, v.shape[2])
 
     def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
@@ -224,7 +246,7 @@ class Computation(Engine):
 
     def to_cache(self, value: Masked) -> Masked:
         """Truncates to 16 fraction bits, once for all products of a cached value."""
-        return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
+        return gates.truncate(value).bounded(min(value.limit, self._limit("qkv")))
 
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
         """Concatenation; parts with more fraction bits than the first are truncated to those of the first."""
@@ -253,7 +275,7 @@ class Computation(Engine):
         self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
     ) -> Program[OneHot]:
         """Masked one-hot rows of the selected clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine))
+        coarse, fine = (gates.truncate(level).bounded(self._limit("similarity")) for level in (coarse, fine))
         return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
 
     def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:

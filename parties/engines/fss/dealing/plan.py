@@ -10,6 +10,7 @@ from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
 from parties.decoding.workload import Prefill, Workload
+from parties.engines.fss.bounds import BoundRefused, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_object, check_keys, one_of, shapes, whole
 from parties.engines.limits import beyond
@@ -31,12 +32,24 @@ def _sizes(value: Any) -> str:
     return "" if value is None or fits else "null, or tokens and chunk"
 
 
+def _bounds(value: Any) -> str:
+    if not isinstance(value, dict) or any(map(whole(1, 1 << 31), value.values())):
+        return "an object of whole numbers"
+    try:
+        declared(tuple(sorted(value.items())))
+    except BoundRefused as error:
+        return error.allowed
+    return ""
+
+
 _CHECKS = {
     "spec": an_object, "parameters": an_object, "shapes": shapes,
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
     "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
-_OPTIONS = {name: one_of(*get_args(field.annotation)) for name, field in RunOptions.model_fields.items()}
+_OPTIONS = {name: one_of(*get_args(field.annotation)) for name, field in RunOptions.model_fields.items()} | {
+    "bounds": _bounds
+}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import multiply_bilinear, open_, truncate
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.bounds import MEAN, MEAN_SQUARE
 from parties.engines.fss.functions.tables import digit
 from parties.engines.fss.functions.windowed import HIGHEST, Reals, WindowedFunction
 from parties.engines.limits import WIDEST_CENTRED
@@ -23,14 +22,14 @@ _MEAN_BITS = 24
 
 
 @cache
-def _inverse_root(d: int, scale: int, eps: float) -> WindowedFunction:
-    """Tabulates 1 / sqrt(S / d + eps) for sums of squares S."""
+def _inverse_root(d: int, scale: int, eps: float, largest: float) -> WindowedFunction:
+    """Tabulates 1 / sqrt(S / d + eps) for sums of squares S, up to a mean square of `largest`."""
 
     def function(s: Reals) -> Reals:
         return 1 / np.sqrt(s / d + eps)
 
     low = scale + math.floor(math.log2(d * _LEAST))
-    high = scale + math.ceil(math.log2(d * MEAN_SQUARE.high))
+    high = scale + math.ceil(math.log2(d * largest))
     return WindowedFunction(function, low, high, scale, _ROOT_SCALE, 2.0 ** math.ceil(math.log2(min(eps, 1.0) ** -0.5)))
 
 
@@ -72,34 +71,35 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
         StaleMask: The rows come from an earlier segment.
         ValueError: The rows are to be centred and so wide that 1/d is rounded too coarsely.
     """
-    d = x.shape[1]
+    d, bounds = x.shape[1], x.source.bounds
     if centre and d > (most := WIDEST_CENTRED["fss"]):
         raise ValueError(f"rows of {d:,} numbers to be centred; at most {most:,}")
     if centre:
         total = x.sum(1, keepdim=True).times(round(2**_MEAN_BITS / d))
-        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, MEAN.limit)), x.scale)
+        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, bounds["mean"].limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
-    over = 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * MEAN_SQUARE.high)) - HIGHEST
+    over = 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * bounds["mean square"].high)) - HIGHEST
     return NormInput(x, truncate(x, ring.FRACTION_BITS - (over + 1) // 2) if over > 0 else x)
 
 
 def normalise(rows: NormInput, eps: float) -> Program[Masked]:
     """Divides each row of [n, d] by sqrt(mean square + eps).
 
-    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
-    of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation failures
-    of both products rare. 4 rounds. A row costs what `WindowedFunction.apply` does with w = 16 windows, and 16 d + 16
-    online and 32 d + 24 offline bytes, to the server.
+    Range: the bound of `mean square`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
+    bits of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation
+    failures of both products rare. 4 rounds. A row costs what `WindowedFunction.apply` does with w = 16 windows, and
+    16 d + 16 online and 32 d + 24 offline bytes, to the server. A wider range has a window more for each factor of
+    four. The numbers that are squared then have a fraction bit less, so rows of a small mean square lose precision.
 
     Raises:
         TruncationFailure: See `truncate`.
     """
-    (x, narrow), d = rows, rows.x.shape[1]
+    (x, narrow), d, largest_square = rows, rows.x.shape[1], rows.x.source.bounds["mean square"].high
     squares = yield from open_(
         multiply_bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
     )
-    root = yield from open_((yield from _inverse_root(d, squares.scale, eps).apply(squares)))
+    root = yield from open_((yield from _inverse_root(d, squares.scale, eps, largest_square).apply(squares)))
     high = truncate(root, _HIGH_SCALE)
     low = digit(root, _ROOT_SCALE - _LOW_SCALE, _LOW_SCALE - _HIGH_SCALE)
     largest = math.sqrt(d) * 1.01
