@@ -28,6 +28,26 @@ class Rows:
         return self.x.shape
 
 
+@dataclass(frozen=True)
+class Block:
+    """Keys and values with spare rows at the end, so that shapes last for several tokens.
+
+    Attributes:
+        k: Keys, [kv_heads, capacity, head_dim]; the spare rows are zero.
+        v: Values, the same shape.
+        filled: The first rows of both, those of tokens, as the layer shows them.
+    """
+
+    k: Any
+    v: Any
+    filled: tuple[Any, Any]
+
+    @property
+    def capacity(self) -> int:
+        """Rows, with the spare ones. Public."""
+        return int(self.k.shape[1])
+
+
 @dataclass
 class LayerCache:
     """Keys and values of one layer, and the state of its policy.
@@ -38,6 +58,7 @@ class LayerCache:
         alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
         state: The policy's secret values by name.
         kept: At prefill, the engine's handle on which prompt tokens stayed.
+        block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         selection: The tokens that the current step attends to.
         rows: The next input of the layer, for each chunk of a prompt, or for a token.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
@@ -48,6 +69,7 @@ class LayerCache:
     alive: Any = None
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
+    block: Block | None = None
     selection: Selection | None = None
     rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
@@ -62,9 +84,29 @@ class LayerCache:
         if self.k is None:
             self.k, self.v = k, v
             return
-        self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
+        if engine.block > 1 and k.shape[1] == 1:
+            self._append_in_block(engine, k, v)
+        else:
+            self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
         if self.alive is not None:
             self.alive = engine.cat([self.alive, engine.constant(torch.ones(self.alive.shape[0], k.shape[1]))], dim=1)
+
+    def spare(self) -> Block | None:
+        """The keys and values with spare rows, if there are any and they are those of the layer."""
+        block = self.block
+        if block is None or block.filled[0] is not self.k or block.filled[1] is not self.v:
+            return None
+        return block
+
+    def _append_in_block(self, engine: Operations, k: Any, v: Any) -> None:
+        place, block = self.tokens, self.spare()
+        if block is None or place == block.capacity:
+            rows = [engine.lengthened(old, engine.block - place % engine.block) for old in (self.k, self.v)]
+        else:
+            rows = [block.k, block.v]
+        rows = [engine.written(old, new, place) for old, new in zip(rows, (k, v), strict=True)]
+        self.k, self.v = (row[:, : place + 1] for row in rows)
+        self.block = Block(rows[0], rows[1], (self.k, self.v))
 
 
 @dataclass

@@ -191,8 +191,13 @@ class Decoder:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
         half = self.spec.head_dim // 2
         positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
-        angle = positions.unsqueeze(1) * self.spec.rope_frequencies()
-        cos, sin = (self.engine.public(part.repeat(1, 2)) for part in (angle.cos(), angle.sin()))
+        frequencies = self.spec.rope_frequencies()
+
+        def angle(later: int) -> torch.Tensor:
+            return ((positions + later).unsqueeze(1) * frequencies).repeat(1, 2)
+
+        cos = self.engine.varying(lambda later: angle(later).cos(), 1.0)
+        sin = self.engine.varying(lambda later: angle(later).sin(), 1.0)
         swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
         return x * cos + swapped * sin
 

@@ -92,6 +92,15 @@ class Engine(Operations):
     def public(self, tensor: torch.Tensor) -> torch.Tensor:
         """A public tensor on the device and in the format of the factors of the engine's values."""
 
+    def varying(self, numbers: Callable[[int], torch.Tensor], limit: float) -> Any:  # noqa: ARG002
+        """Public factors that change from token to token and keep their shape.
+
+        Args:
+            numbers: The factors of the token so many steps after the current one, 0 for the current one, float64.
+            limit: All |factors| are at most so large, at every token.
+        """
+        return self.public(numbers(0))
+
     @abstractmethod
     def adopt(self, share: torch.Tensor) -> Any:
         """A value from this party's part of what `split` made."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from numpy.typing import NDArray
 from torch import Tensor
 
 SEED_BYTES = 32
@@ -43,8 +42,10 @@ class Keystream:
             return torch.zeros(tuple(shape), dtype=torch.int64)
         return torch.frombuffer(self.octets(8 * count), dtype=torch.int64).reshape(tuple(shape))
 
-    def bits(self, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Returns uniform bits, uint8, one per byte."""
+    def bytes(self, shape: Sequence[int]) -> Tensor:
+        """Returns uniform bytes, uint8; the stream advances by whole words of 8 bytes."""
         count = math.prod(shape)
-        packed = np.frombuffer(self.octets(-(-count // 8)), dtype=np.uint8)
-        return np.unpackbits(packed, count=count).reshape(tuple(shape))
+        if not count:
+            return torch.zeros(tuple(shape), dtype=torch.uint8)
+        octets = self.octets(-(-count // 8) * 8)[:count]
+        return torch.frombuffer(octets, dtype=torch.uint8).reshape(tuple(shape))

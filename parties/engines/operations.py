@@ -40,10 +40,12 @@ class Operations(ABC):
     """The operations of decoder and policies; results are the same in every engine except for rounding.
 
     Attributes:
+        block: Rows by which a layer's cache grows while tokens are decoded; 1 if shapes need not last.
         masked_score: An attention score that counts for nothing next to any other score that the engine takes.
     """
 
     masked_score: ClassVar[float]
+    block: ClassVar[int] = 1
 
     @abstractmethod
     def constant(self, tensor: torch.Tensor) -> Any:
@@ -108,6 +110,15 @@ class Operations(ABC):
     @abstractmethod
     def cat(self, values: Sequence[Any], dim: int) -> Any:
         """Concatenation, local."""
+
+    def lengthened(self, rows: Any, count: int) -> Any:
+        """Rows [heads, n, d] followed by `count` rows of zeros, local."""
+        heads, _, d = rows.shape
+        return self.cat([rows, self.constant(torch.zeros(heads, count, d))], dim=1)
+
+    def written(self, rows: Any, row: Any, place: int) -> Any:
+        """Rows [heads, n, d] with a row [heads, 1, d] at `place`; later tokens write to later places. Local."""
+        return self.cat([rows[:, :place], row, rows[:, place + 1 :]], dim=1)
 
     def to_cache(self, value: Any) -> Any:
         """A value in the form that the engine caches, local."""

@@ -44,6 +44,11 @@ def bits(n: int) -> int:
     return -(-n // 8)
 
 
+def dealt_bits(n: int) -> int:
+    """Bytes of n dealt bits; the dealer's stream consists of whole words."""
+    return -(-n // 64) * 8
+
+
 def opened(n: int) -> Count:
     """Ring elements opened in a round."""
     return Count(1, 8 * n)
@@ -53,11 +58,11 @@ def sign(n: int, k: int, how: How) -> Count:
     """Signs of n numbers below 2^k."""
     if how == "dcf":
         key = 16 * max(1, k - 6) * n
-        return Count(0, 0, key, key + bits(n))
-    total, width = Count(server=bits(n * k) + bits(n)), k
+        return Count(0, 0, key, key + dealt_bits(n))
+    total, width = Count(server=dealt_bits(n * k) + dealt_bits(n)), k
     while width > 1:
         pairs, seconds = width // 2, 1 if width == 2 else 2
-        total += Count(1, bits(n * pairs * (1 + seconds)), 0, seconds * bits(n * pairs))
+        total += Count(1, bits(n * pairs * (1 + seconds)), 0, seconds * dealt_bits(n * pairs))
         width -= pairs
     return total
 

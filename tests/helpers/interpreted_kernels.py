@@ -34,8 +34,8 @@ def main() -> None:
     for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
         tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
         turn = torch.from_numpy(dice.integers(0, length, n))
-        bits = dice.integers(0, 256, (n, length // 8), dtype=np.uint8)
-        sums = look_ups.table_sums(_mirrored(tables, turn.device), torch.from_numpy(bits), turn)
+        bits = torch.from_numpy(dice.integers(0, 256, (n, length // 8), dtype=np.uint8))
+        sums = look_ups.table_sums(_mirrored(tables, turn.device), bits, turn)
         assert torch.equal(sums, tables.sums(turn, bits))
 
 

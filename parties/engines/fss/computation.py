@@ -22,6 +22,7 @@ from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import masked_cache, softmax
 from parties.engines.fss.functions.activation import activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
@@ -52,6 +53,7 @@ class Computation(Engine):
     devices = ("cpu", "cuda")
     tolerance = 0.5
     bounds = bounds.BOUNDS
+    block = 16
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
@@ -98,6 +100,10 @@ class Computation(Engine):
     def public(self, tensor: Tensor) -> Tensor:
         """The tensor itself: values encode their public factors."""
         return tensor
+
+    def varying(self, numbers: Callable[[int], Tensor], limit: float) -> Known:
+        """See `Engine.varying`."""
+        return self.source.varying(lambda later: ring.encode(numbers(later)), ring.FRACTION_BITS, limit)
 
     def constant(self, tensor: Tensor) -> Masked:
         """A masked value whose mask is zero."""
@@ -196,7 +202,7 @@ class Computation(Engine):
         """SiLU or GELU. 2 rounds."""
         return activation(x, kind)
 
-    def softmax(self, scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
+    def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
         """Softmax over the last axis. 9 rounds."""
         weights = yield from softmax.exponentials(scores, mask)
         inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
@@ -206,7 +212,7 @@ class Computation(Engine):
         return gates.truncate((yield from gates.open_(multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
 
     def softmax_weigh(
-        self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | None = None
+        self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | Known | None = None
     ) -> Program[Masked]:
         """Combines the exponentials and divides the result; the reciprocal is computed in parallel. 9 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
@@ -216,6 +222,11 @@ class Computation(Engine):
             staged(self.meter, "softmax", softmax.reciprocal(total)),
         )
         return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, self._limit("qkv"))))
+
+    def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None) -> Program[Masked]:
+        """See `Engine.attend`; a token's attention includes the spare rows."""
+        visible, seen = (layer, None) if mask is not None else self._with_spare(layer)
+        return super().attend(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
@@ -253,6 +264,26 @@ class Computation(Engine):
         scale = values[0].scale
         return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
 
+    def written(self, rows: Masked, row: Masked, place: int) -> Masked:
+        """See `Operations.written`."""
+        public = self.source.write(rows.public, row.public, place)
+        return Masked(
+            self.source,
+            public,
+            self.source.write(rows.mask, row.mask, place),
+            rows.scale,
+            max(rows.limit, row.limit),
+            min(rows.epoch, row.epoch),
+        )
+
+    def _with_spare(self, layer: LayerCache) -> tuple[LayerCache, Known | None]:
+        """The layer with its spare rows, whose scores the mask hides, while shapes shall last."""
+        block, tokens = layer.spare(), layer.tokens
+        if block is None or layer.alive is not None:
+            return layer, None
+        places = torch.arange(block.capacity)
+        return LayerCache(block.k, block.v), self.source.varying(lambda later: (places < tokens + later).long(), 0, 1.0)
+
     # -- selection -----------------------------------------------------------------------------------------------------
 
     def keep_top(self, scores: Masked, count: int) -> Program[Kept]:
@@ -288,20 +319,26 @@ class Computation(Engine):
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, heads = self.meter, q.shape[0]
+        meter, heads, tokens = self.meter, q.shape[0], layer.tokens
+        layer, seen = self._with_spare(layer)
         scores = yield from staged(meter, "scores", self.scores(q, layer.k))
-        parts = [scores[:, :, a:b] for a, b in selection.always]
         a, b = selection.candidates
+        always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
+        if seen is not None:
+            within = [seen.integers[start:stop] for start, stop in always]
+            picked = [seen.integers.new_ones(selection.count * selection.size)]
+            seen = Known(torch.cat(within + picked), 0, 1.0)
+        parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
             blocks = scores[:, :, a:b].reshape(heads, -1, selection.size)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
             parts.append(fetched.reshape(heads, 1, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
-            lengths = [stop - start for start, stop in selection.always]
+            lengths = [stop - start for start, stop in always]
             cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
-            values = [layer.v[:, start:stop] for start, stop in selection.always]
+            values = [layer.v[:, start:stop] for start, stop in always]
             if selection.count:
                 chosen = weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size)
                 back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
@@ -309,4 +346,4 @@ class Computation(Engine):
                 values.append(layer.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
-        return (yield from self.softmax_weigh(cat(parts, 2), combine))
+        return (yield from self.softmax_weigh(cat(parts, 2), combine, seen))

@@ -7,7 +7,6 @@ product of masked values is local work that gives additive shares.
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.opening import Opening, Pad
 from parties.engines.fss.arithmetic.values import Additive, Masked
+from parties.engines.fss.kernels import bit_packing
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 from parties.errors import PartyError
 
@@ -52,14 +52,14 @@ def xor_bits(source: Source, shares: Bits) -> Program[tuple[Bits, Bits]]:
         The masked bits b ^ beta, public; and this party's share of the mask beta, at the dealer beta itself.
     """
     beta = source.random_bits(shares.shape)
-    (packed,) = yield [Opening(np.packbits(shares ^ beta), source.meter.current)]
-    return np.unpackbits(packed, count=shares.size).reshape(shares.shape), beta
+    (packed,) = yield [Opening(bit_packing.pack(shares ^ beta), source.meter.current)]
+    return bit_packing.unpack(packed, shares.shape), beta
 
 
 def reveal_bits(source: Source, shares: Bits) -> Program[Bits]:
     """Opens XOR-shared bits to both parties: 1 round, 1 online bit per bit. Only for bits that can be simulated."""
-    (packed,) = yield [Opening(np.packbits(shares), source.meter.current)]
-    return np.unpackbits(packed, count=shares.size).reshape(shares.shape)
+    (packed,) = yield [Opening(bit_packing.pack(shares), source.meter.current)]
+    return bit_packing.unpack(packed, shares.shape)
 
 
 def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
@@ -98,12 +98,14 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
     if source.rank != DEALER:
         source.note(x.bits)
         source.retries.risk(x.public.numel(), 2.0 ** (x.bits - 63))
-        edge = 2**63 - 2**x.bits
         if x.public.numel():
             least, largest = torch.aminmax(x.public)
-            if int(least) < -edge or int(largest) >= edge:
-                size = f"{x.public.numel():,} numbers below 2^{x.bits}"
-                raise TruncationFailure(f"stage {source.meter.current}, where {size} are truncated")
+            edge, where = 2**63 - 2**x.bits, source.meter.current
+            size = f"{x.public.numel():,} numbers below 2^{x.bits}"
+            source.refuse(
+                (least < -edge) | (largest >= edge),
+                lambda: TruncationFailure(f"stage {where}, where {size} are truncated"),
+            )
     cut = source.deal(x.shape, lambda: x.mask >> drop)
     public = cut.client_share if source.rank == DEALER else x.public >> drop
     return Masked(source, public, cut.share, scale, x.limit, x.epoch)
@@ -137,8 +139,8 @@ def multiply_bilinear(x: Masked, y: Masked, product: Callable[[Tensor, Tensor], 
 def arithmetic(source: Source, bit: tuple[Bits, Bits]) -> Additive:
     """Additive shares of 0 or 1 from masked bits of `xor_bits`: no round, 8 offline bytes per bit, to the server."""
     masked, beta = bit
-    mask = source.deal(masked.shape, lambda: torch.from_numpy(beta.astype(np.int64))).share
-    public = torch.from_numpy(masked.astype(np.int64)).to(mask.device)
+    mask = source.deal(masked.shape, beta.long).share
+    public = masked.long()
     if source.rank == DEALER:
         share = source.placeholder(masked.shape)
     else:

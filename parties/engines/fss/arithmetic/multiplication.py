@@ -69,12 +69,11 @@ def select(
     shape = np.broadcast_shapes(masked.shape, *([secret[0]] if secret else []))
 
     def flipped() -> Tensor:
-        mask = torch.from_numpy(beta.astype(np.int64))
-        return mask * secret[1]() if secret else mask
+        return beta.long() * secret[1]() if secret else beta.long()
 
     *made, other = _products(terms, [*([secret] if plain is None else []), (shape, flipped)], None)
     plain = plain or made[0]
-    public = torch.from_numpy(masked.astype(np.int64)).to(plain.share.device)
+    public = masked.long()
     return Additive(plain.source, plain.share * public + other.share * (1 - 2 * public), plain.scale, plain.limit)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer
 from parties.engines.fss.randomness.frames import RandomnessReused
-from parties.engines.fss.randomness.source import Bits, Dealt, Source
+from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
@@ -62,7 +62,7 @@ class Opening:
         pad: This party's share of the mask, for checks in a simulation.
     """
 
-    hidden: Tensor | Bits
+    hidden: Tensor
     stage: str
     limit_bits: int = 64
     pad: Tensor | None = field(default=None, repr=False)
@@ -70,7 +70,7 @@ class Opening:
     @property
     def kind(self) -> str:
         """Either `words` or `bits`, followed by the shape."""
-        return f"{'words' if isinstance(self.hidden, Tensor) else 'bits'}{tuple(self.hidden.shape)}"
+        return f"{'bits' if self.hidden.dtype == torch.uint8 else 'words'}{tuple(self.hidden.shape)}"
 
 
 def dealer_openings(wanted: Sequence[Opening]) -> list[Any]:
@@ -103,7 +103,7 @@ class Opener:
                 self._program.update(opening.kind.encode())
                 self._constants.note(opening.limit_bits)
             place = self._program.digest() + self._constants.digest()
-            mine = place + b"".join(_octets(opening.hidden) for opening in wanted)
+            mine = place + b"".join(opening.hidden.cpu().contiguous().numpy().tobytes() for opening in wanted)
             theirs = self.peer.exchange(mine, alike=True)
             if theirs[:PLACE_BYTES] != place:
                 self.peer.close()
@@ -117,21 +117,19 @@ class Opener:
         return OutOfStep(peer, stage, f"place {mine.hex()}", f"place {theirs.hex()}")
 
 
-def _octets(hidden: Tensor | Bits) -> bytes:
-    return (hidden.cpu().contiguous().numpy() if isinstance(hidden, Tensor) else hidden).tobytes()
-
-
 def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
     opened: list[Any] = []
     start = 0
     for opening in wanted:
         mine = opening.hidden
-        if isinstance(mine, Tensor):
-            size = 8 * mine.numel()
-            other = torch.from_numpy(np.frombuffer(theirs[start : start + size], np.int64).copy())
-            opened.append(mine + other.reshape(mine.shape).to(mine.device))
-        else:
-            size = mine.size
-            opened.append(mine ^ np.frombuffer(theirs[start : start + size], np.uint8).reshape(mine.shape))
-        start += size
+        other = np.empty(tuple(mine.shape), np.uint8 if mine.dtype == torch.uint8 else np.int64)
+        octets = other.reshape(-1).view(np.uint8)
+        octets[:] = np.frombuffer(theirs[start : start + octets.size], np.uint8)
+        opened.append(combined(mine, torch.from_numpy(other).to(mine.device)))
+        start += octets.size
     return opened
+
+
+def combined(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Returns the opened tensor: shares of words are added, of packed bits XORed."""
+    return mine ^ theirs if mine.dtype == torch.uint8 else mine + theirs

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.arithmetic import ring
+from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Source
 
 Local = Callable[[Tensor], Tensor]
@@ -68,7 +69,11 @@ class Number(ABC):
     def __neg__(self) -> Self:
         return self.map(torch.neg, self.scale, self.limit)
 
-    def __mul__(self, public: float | Tensor) -> Self:
+    def __mul__(self, public: float | Tensor | Known) -> Self:
+        if isinstance(public, Known):
+            self.source.note(public.integers)
+            limit = max(self.limit * public.limit, 2.0**-ring.FRACTION_BITS)
+            return self.map(lambda t: t * _on(public.integers, t), self.scale + public.scale, limit)
         if not isinstance(public, Tensor):
             integer, bits = ring.shortest(public)
             self.source.note(integer)
@@ -156,6 +161,20 @@ class Masked(Number):
         encoded = ring.encode(constant, self.scale)
         self.source.note(encoded)
         return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit, self.epoch)
+
+    def shown(self, seen: Known, instead: float) -> "Masked":
+        """Replaces numbers where the public `seen`, 0 or 1, is 0.
+
+        Args:
+            seen: Scale 0, broadcastable.
+            instead: The number that replaces them.
+        """
+        kept = self * seen
+        if self.source.rank == DEALER:
+            return kept
+        (integer,) = ring.encode(torch.tensor([instead]), self.scale).tolist()
+        others = (1 - _on(seen.integers, kept.public)) * integer
+        return Masked(self.source, kept.public + others, kept.mask, self.scale, self.limit + abs(instead), self.epoch)
 
     def additive(self) -> "Additive":
         """Returns the same numbers as additive shares."""

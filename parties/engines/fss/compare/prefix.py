@@ -4,7 +4,7 @@ It is the carry of a parallel-prefix adder (Kogge, Stone 1973), as in ABY2.0 and
 that the dealer shares, with bit triples (Beaver 1991).
 """
 
-import numpy as np
+import torch
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.gates import xor_bits
@@ -36,14 +36,14 @@ def less_than(source: Source, x: Bits, r: Bits) -> Program[Bits]:
         )
         seconds = [low_greater] if last else [low_greater, low_equal]
         anded = yield from _and_all(source, high_equal, seconds)
-        greater = np.concatenate([greater[:, 1 : 2 * pairs : 2] ^ anded[0], greater[:, rest]], axis=1)
-        equal = np.concatenate([anded[-1], equal[:, rest]], axis=1)
+        greater = torch.cat([greater[:, 1 : 2 * pairs : 2] ^ anded[0], greater[:, rest]], 1)
+        equal = torch.cat([anded[-1], equal[:, rest]], 1)
     return greater[:, 0]
 
 
 def _and_all(source: Source, first: Bits, seconds: list[Bits]) -> Program[list[Bits]]:
     """ANDs `first` with each of `seconds`: 1 round."""
-    opened, masks = yield from xor_bits(source, np.stack([first, *seconds]))
+    opened, masks = yield from xor_bits(source, torch.stack([first, *seconds]))
     result = []
     for public, mask in zip(opened[1:], masks[1:], strict=True):
         both = source.deal_bits(first.shape, lambda mask=mask: masks[0] & mask)  # type: ignore[misc]

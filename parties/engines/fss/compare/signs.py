@@ -45,19 +45,22 @@ def _by_dcf(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int
     seeds = source.seeds(count)
     key = source.broadcast(
         (dcf.key_blocks(width), count, 16),
-        lambda: dcf.generate(source.permutation, _words(mask, width), width, *seeds),
+        lambda: torch.from_numpy(
+            dcf.generate(source.permutation, _words(mask, width), width, *(own.numpy() for own in seeds))
+        ),
     )
     if source.rank == DEALER:
-        return np.zeros(count, dtype=np.uint8)
+        return public.new_zeros(count, dtype=torch.uint8)
     if public.is_cuda:
         return dcf.evaluate_on(source.permutation, source.rank, ring.low_bits(public, 0, width), width, seeds[0], key)
-    return dcf.evaluate(source.permutation, source.rank, _words(public, width), width, seeds[0], key)
+    words, own = _words(public, width), seeds[0].numpy()
+    return torch.from_numpy(dcf.evaluate(source.permutation, source.rank, words, width, own, key.numpy()))
 
 
 def _by_prefix_tree(source: Source, public: torch.Tensor, mask: torch.Tensor, width: int) -> Program[Bits]:
     shape = (public.numel(), width)
     shared = source.deal_bits(shape, lambda: _unpacked(mask, width))
-    x = np.zeros(shape, dtype=np.uint8) if source.rank == DEALER else _unpacked(public, width)
+    x = public.new_zeros(shape, dtype=torch.uint8) if source.rank == DEALER else _unpacked(public, width)
     return (yield from prefix.less_than(source, x, shared))
 
 
@@ -66,10 +69,9 @@ def _words(x: torch.Tensor, width: int) -> "np.ndarray[tuple[int, ...], np.dtype
 
 
 def _bit(x: torch.Tensor, place: int) -> Bits:
-    return ((x >> place) & 1).cpu().numpy().astype(np.uint8)
+    return ((x >> place) & 1).to(torch.uint8)
 
 
 def _unpacked(x: torch.Tensor, width: int) -> Bits:
     """Returns the bits of [n], lowest first, [n, width]."""
-    octets = x.cpu().contiguous().numpy().view(np.uint8).reshape(-1, 8)
-    return np.unpackbits(octets, axis=1, bitorder="little", count=width)
+    return ((x.unsqueeze(1) >> torch.arange(width, device=x.device)) & 1).to(torch.uint8)

@@ -210,6 +210,6 @@ class _DryRun:
         return traffic, work
 
     def _exchange(self, wanted: Sequence[Opening]) -> list[Any]:
-        size = sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted)
+        size = sum(o.hidden.nbytes for o in wanted)
         self._ledger.exchange(wanted[0].stage, PLACE_BYTES + size)
         return dealer_openings(wanted)

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from parties.engines.fss.cost.meta_tensors import meta_tensor
 from parties.engines.fss.randomness.dealer_source import DealerSource
-from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter
+from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter, in_words
 from parties.engines.fss.randomness.source import Bits, Dealt, Shape
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
@@ -38,6 +37,11 @@ class CountingStream(Keystream):
         self.size += 8 * math.prod(shape)
         return meta_tensor(shape)
 
+    def bytes(self, shape: Shape) -> Tensor:
+        """A meta tensor."""
+        self.size += in_words(math.prod(shape))
+        return meta_tensor(shape, torch.uint8)
+
 
 class CountingWriter(FrameWriter):
     """Counts frames as the dealer would cut them.
@@ -50,9 +54,9 @@ class CountingWriter(FrameWriter):
         super().__init__(lambda frame: count(len(frame)))
         self._count = count
 
-    def put(self, array: Any) -> None:
-        """Adds the size of an array."""
-        self.size += array.nbytes
+    def put(self, tensor: Tensor) -> None:
+        """Adds the size of a tensor."""
+        self.size += in_words(tensor.nbytes)
 
     def flush(self) -> None:
         """Counts the frames of the buffered bytes."""
@@ -87,13 +91,13 @@ class CountingSource(DealerSource):
     def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never evaluated
         """See `Source`."""
         whole = self.client.words(shape)
-        self._correct(_nothing(shape, np.int64))
+        self._correct(whole)
         return Dealt(whole, whole)
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
-        whole = _nothing(shape, np.uint8)
-        self.drawn.size += whole.nbytes
+        whole = meta_tensor(shape, torch.uint8)
+        self.drawn.size += in_words(whole.nbytes)
         self.dealt_bytes += whole.nbytes
         self._correct(whole)
         return whole, whole
@@ -101,9 +105,4 @@ class CountingSource(DealerSource):
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
         """See `Source`."""
         self.broadcast_bytes += math.prod(shape)
-        return super().broadcast(shape, lambda: _nothing(shape, np.uint8))
-
-
-def _nothing(shape: Shape, dtype: type[np.generic]) -> Any:
-    """Returns zeros that take no memory."""
-    return np.broadcast_to(dtype(0), tuple(shape))
+        return super().broadcast(shape, lambda: meta_tensor(shape, torch.uint8))

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.opening import Opening, dealer_openings
+from parties.engines.fss.arithmetic.opening import Opening, combined, dealer_openings
 from parties.engines.fss.arithmetic.values import Additive, Masked, Number
 from parties.engines.fss.randomness.constants import Constants, ConstantsDiffer
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
@@ -133,21 +132,12 @@ class Simulation:
         self.cost.rounds += 1
         opened: list[Any] = []
         for mine, theirs in zip(first, second, strict=True):
-            if isinstance(mine.hidden, Tensor) and isinstance(theirs.hidden, Tensor):
-                opened.append(mine.hidden + theirs.hidden)
-                self.cost.online_bytes += 8 * mine.hidden.numel()
-                _check(mine, theirs, opened[-1])
-            else:
-                octets = np.bitwise_xor(mine.hidden, theirs.hidden)
-                opened.append(octets)
-                self.cost.online_bytes += octets.size
+            opened.append(combined(mine.hidden, theirs.hidden))
+            self.cost.online_bytes += opened[-1].nbytes
+            if mine.pad is not None and theirs.pad is not None:
+                _require(opened[-1] - mine.pad - theirs.pad, mine.limit_bits, mine.stage)
         self.opened.append(opened)
         return opened, opened
-
-
-def _check(mine: Opening, theirs: Opening, opened: Tensor) -> None:
-    if mine.pad is not None and theirs.pad is not None:
-        _require(opened - mine.pad - theirs.pad, mine.limit_bits, mine.stage)
 
 
 def _require(integers: Tensor, bits: int, stage: str) -> None:

@@ -96,7 +96,7 @@ def _comparisons() -> float:
 def _look_ups() -> float:
     count, width = 10_000, 8
     tables = Tables(np.ones((1, 1, 1 << width), dtype=np.int64))
-    turn, bits = torch.arange(count) % (1 << width), np.zeros((count, (1 << width) // 8), dtype=np.uint8)
+    turn, bits = torch.arange(count) % (1 << width), torch.zeros(count, (1 << width) // 8, dtype=torch.uint8)
     return _rate(bits.nbytes, lambda: tables.sums(turn, bits))
 
 

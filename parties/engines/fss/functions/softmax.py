@@ -26,6 +26,7 @@ from parties.engines.fss.bounds import PEAK, SCORE, SCORE_LIMIT, WEIGHT_LIMIT
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions.tables import Tables, digit, look_up
 from parties.engines.fss.functions.windowed import HIGHEST, WindowedFunction
+from parties.engines.fss.randomness.constants import Known
 from parties.engines.limits import LONGEST_ROW
 
 WEIGHT_SCALE = 18
@@ -135,10 +136,14 @@ def _reciprocal() -> WindowedFunction:
     return WindowedFunction(lambda x: 1 / x, WEIGHT_SCALE + 5, WEIGHT_SCALE + 15, WEIGHT_SCALE + 11, 28, 64.0)
 
 
-def hidden_scores(scores: Masked, mask: Tensor) -> Masked:
-    """Replaces scores where the public mask is False by a value whose exponential is negligible."""
-    seen = mask.expand(scores.shape)
-    return scores.times(seen.long()).plus((~seen).double() * MASKED_SCORE).bounded(SCORE_LIMIT)
+def seen_by(mask: Tensor | Known) -> Known:
+    """Returns a public mask as 0 and 1, scale 0."""
+    return mask if isinstance(mask, Known) else Known(mask.long(), 0, 1.0)
+
+
+def hidden_scores(scores: Masked, seen: Known) -> Masked:
+    """Replaces scores where the public mask is 0 by a value whose exponential is negligible."""
+    return scores.shown(seen, MASKED_SCORE).bounded(SCORE_LIMIT)
 
 
 def _shift(scores: Masked, ladder: Ladder) -> Program[Masked]:
@@ -159,7 +164,7 @@ def _shift(scores: Masked, ladder: Ladder) -> Program[Masked]:
     return opened_down.plus(PEAK.low + ladder.span * ladder.floors + _SHIFT).bounded(128.0)
 
 
-def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
+def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
     """Computes exp(score - shift) with one shift per row, 18 fraction bits: rows sum to between 0.03 and 3.7.
 
     Range: `bounds.SCORE` and `bounds.PEAK`, rows of at most 131,072. Error: relative 2^-7 and absolute 2^-15; for rows
@@ -172,7 +177,7 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
 
     Args:
         scores: [..., n].
-        mask: Public, broadcastable, True where a score counts; None if all do.
+        mask: Public, broadcastable, True or 1 where a score counts; None if all do.
 
     Raises:
         TruncationFailure: See `truncate`.
@@ -180,8 +185,9 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
     """
     ladder = ladder_of(scores.shape[-1])
     scores = scores.bounded(SCORE_LIMIT)
-    if mask is not None:
-        scores = hidden_scores(scores, mask)
+    seen = None if mask is None else seen_by(mask)
+    if seen is not None:
+        scores = hidden_scores(scores, seen)
     source, start = scores.source, scores.scale
     x = scores - (yield from _shift(scores, ladder)).upscaled(scores.scale).expand(*scores.shape)
     high = look_up(source, x.public, x.mask, start, _fine(8, _LOWEST, 1.0, ladder.high_scale))
@@ -195,7 +201,7 @@ def exponentials(scores: Masked, mask: Tensor | None = None) -> Program[Masked]:
     scale = ladder.high_scale + ladder.low_scale + ladder.rest_scale
     exps = multiply([both[0], both[1], end], sign).rescaled(scale)
     weights = truncate((yield from open_(exps.bounded(WEIGHT_LIMIT))), WEIGHT_SCALE)
-    return weights if mask is None else weights.times(mask.expand(weights.shape).long()).bounded(WEIGHT_LIMIT)
+    return weights if seen is None else (weights * seen).bounded(WEIGHT_LIMIT)
 
 
 def _stack(first: Additive, second: Additive) -> Additive:

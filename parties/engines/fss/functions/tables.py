@@ -19,6 +19,7 @@ from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.multiplication import Secret
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.kernels import loops
+from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 
 Integers = NDArray[np.int64]
@@ -54,9 +55,9 @@ class Tables:
         if turn.is_cuda:
             from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
 
-            return look_ups.table_sums(_mirrored(self, turn.device), torch.from_numpy(bits).to(turn.device), turn)
+            return look_ups.table_sums(_mirrored(self, turn.device), bits, turn)
         sums = torch.empty(len(self.values), len(turn), dtype=torch.int64)
-        loops.table_sums(_mirrored(self, turn.device).numpy(), bits, turn.numpy(), sums.numpy())
+        call(loops.table_sums, _mirrored(self, turn.device), bits, turn, sums)
         return sums
 
 
@@ -97,9 +98,9 @@ def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Ta
     place = public if source.rank != DEALER else mask
     source.note(tables.digest)
     turn = ring.low_bits(place, start, tables.width).reshape(-1)
-    bits, client_share = source.deal_bytes(octets, lambda: _one_hot(turn.numpy(), length))
+    bits, client_share = source.deal_bytes(octets, lambda: _one_hot(turn, length))
     if source.rank == DEALER:
-        signs = torch.from_numpy(_signs(turn.numpy(), client_share)).reshape(shape)
+        signs = _signs(turn, client_share).reshape(shape)
         share = source.placeholder((len(tables.values), *shape))
     else:
         signs = torch.empty(0)
@@ -121,14 +122,12 @@ def digit(x: Masked, start: int, width: int) -> Masked:
     return Masked(source, public, dealt.share, x.scale - start, 2.0 ** (start + width - x.scale), x.epoch)
 
 
-def _one_hot(places: Integers, length: int) -> Bits:
-    packed = np.zeros((len(places), length // 8), dtype=np.uint8)
-    packed[np.arange(len(places)), places >> 3] = 128 >> (places & 7)
-    return packed
+def _one_hot(places: Tensor, length: int) -> Bits:
+    packed = torch.zeros(len(places), length // 8, dtype=torch.uint8)
+    return packed.scatter_(1, (places >> 3).unsqueeze(1), (128 >> (places & 7)).to(torch.uint8).unsqueeze(1))
 
 
-def _signs(places: Integers, client_share: Bits) -> Integers:
+def _signs(places: Tensor, client_share: Bits) -> Tensor:
     """Returns +1 where the client's share of the one in the one-hot vector is 1, else -1."""
-    bit = (client_share[np.arange(len(places)), places >> 3] >> (7 - (places & 7))) & 1
-    signs: Integers = bit.astype(np.int64) * 2 - 1
-    return signs
+    octets = client_share.gather(1, (places >> 3).unsqueeze(1)).squeeze(1).long()
+    return ((octets >> (7 - (places & 7))) & 1) * 2 - 1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
+Octets = NDArray[np.uint8]
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -57,6 +58,33 @@ def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums
             for j in range(length):
                 total += turned[j] & np.int64(chosen[j])
             sums[t, i] = total
+
+
+@_compiled("void(uint8[::1], uint8[::1])")
+def pack_bits(bits: Octets, packed: Octets) -> None:
+    """Packs bits, [n], highest first, into [ceil(n / 8)] bytes."""
+    n = bits.shape[0]
+    for i in range(n // 8):
+        octet = np.uint8(0)
+        for j in range(8):
+            octet |= bits[8 * i + j] << (7 - j)
+        packed[i] = octet
+    if n % 8:
+        octet = np.uint8(0)
+        for j in range(n % 8):
+            octet |= bits[n - n % 8 + j] << (7 - j)
+        packed[n // 8] = octet
+
+
+@_compiled("void(uint8[::1], uint8[::1])")
+def unpack_bits(packed: Octets, bits: Octets) -> None:
+    """Unpacks the first bits, [n], of packed bytes."""
+    n = bits.shape[0]
+    for i in range(n // 8):
+        for j in range(8):
+            bits[8 * i + j] = (packed[i] >> (7 - j)) & 1
+    for j in range(n % 8):
+        bits[n - n % 8 + j] = (packed[n // 8] >> (7 - j)) & 1
 
 
 @_compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1])")

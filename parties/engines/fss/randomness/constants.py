@@ -5,6 +5,8 @@ encoded constant differed, X would differ between the parties and every later re
 carries the digest, and the parties stop at the first opening after the difference.
 """
 
+from dataclasses import dataclass
+
 import xxhash
 from torch import Tensor
 
@@ -14,6 +16,25 @@ DIGEST_BYTES = 4
 """Enough for accidental differences between honest hosts; it need not resist a search for collisions."""
 
 Constant = Tensor | bytes | int
+
+
+@dataclass(frozen=True)
+class Known:
+    """Public fixed-point numbers that may change from token to token, with a bound that does not.
+
+    Attributes:
+        integers: Int64.
+        scale: Fraction bits.
+        limit: All |numbers| are at most so large.
+    """
+
+    integers: Tensor
+    scale: int
+    limit: float
+
+    def reshape(self, *shape: int) -> "Known":
+        """Returns the same numbers in another shape."""
+        return Known(self.integers.reshape(*shape), self.scale, self.limit)
 
 
 class ConstantsDiffer(PartyError):  # noqa: N818 - named for what happened

@@ -104,16 +104,14 @@ def evaluate(permutation: Permutation, party: int, x: Words, width: int, seed: B
     return bits
 
 
-def evaluate_on(permutation: Permutation, party: int, x: torch.Tensor, width: int, seed: Bits, key: Bits) -> Bits:
+def evaluate_on(
+    permutation: Permutation, party: int, x: torch.Tensor, width: int, seed: torch.Tensor, key: torch.Tensor
+) -> torch.Tensor:
     """Does the same as `evaluate` on the GPU of x, int64, [n], with bit-identical results."""
     from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
-    arrays = (_blocks(np.ascontiguousarray(seed)), _blocks(np.ascontiguousarray(key)).reshape(-1, len(x), 2))
-    seeds, words = (torch.from_numpy(array.view(np.int64)).to(x.device) for array in arrays)
-    bits: Bits = (
-        comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key, LEAF_LEVELS).cpu().numpy()
-    )
-    return bits
+    seeds, words = seed.view(torch.int64), key.view(torch.int64)
+    return comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key, LEAF_LEVELS)
 
 
 def _blocks(octets: Bits) -> Blocks:

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from parties.engines.fss.kernels import bit_packing
 from parties.engines.fss.randomness.constants import Constant
 from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter, RandomnessReused
 from parties.engines.fss.randomness.source import DEALER, Bits, Dealt, Shape, Source
@@ -79,36 +77,34 @@ class DealerSource(Source):
         client_share, whole = self.client.words(shape), secret()
         if tuple(whole.shape) != tuple(shape):
             raise ValueError(f"a correlation of shape {tuple(shape)} was announced, {tuple(whole.shape)} was dealt")
-        self._correct((whole - client_share).numpy())
+        self._correct(whole - client_share)
         return Dealt(whole, client_share)
 
     def random_bits(self, shape: Shape) -> Bits:
         """See `Source`."""
-        return self.client.bits(shape) ^ self.server.bits(shape)
+        packed = (-(-math.prod(shape) // 8),)
+        return bit_packing.unpack(self.client.bytes(packed) ^ self.server.bytes(packed), shape)
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:
         """See `Source`."""
-        client_share, whole = np.frombuffer(self.client.octets(math.prod(shape)), dtype=np.uint8), secret()
-        client_share = client_share.reshape(whole.shape)
+        client_share, whole = self.client.bytes(shape), secret()
         self._correct(whole ^ client_share)
         return whole, client_share
 
     def seeds(self, count: int) -> tuple[Bits, Bits]:
         """See `Source`."""
-        both = (np.frombuffer(s.octets(16 * count), dtype=np.uint8) for s in (self.client, self.server))
-        first, second = (octets.reshape(count, 16) for octets in both)
-        return first, second
+        return self.client.bytes((count, 16)), self.server.bytes((count, 16))
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:
         """See `Source`."""
         whole = secret()
-        if whole.shape != tuple(shape):
-            raise ValueError(f"bytes of shape {tuple(shape)} were announced, {whole.shape} were dealt")
+        if tuple(whole.shape) != tuple(shape):
+            raise ValueError(f"bytes of shape {tuple(shape)} were announced, {tuple(whole.shape)} were dealt")
         self.to_client.put(whole)
         self._correct(whole)
         return whole
 
-    def _correct(self, array: NDArray[Any]) -> None:
-        self.to_server.put(array)
+    def _correct(self, tensor: Tensor) -> None:
+        self.to_server.put(tensor)
         if max(self.to_server.size, self.to_client.size) >= FRAME_BYTES:
             self.flush()

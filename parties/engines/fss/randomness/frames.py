@@ -1,4 +1,7 @@
-"""The dealer's stream to one party: bytes in order, cut into frames, each with the number of its epoch."""
+"""The dealer's stream to one party: words in order, cut into frames, each with the number of its epoch.
+
+A tensor of bytes is filled up to whole words of 8 bytes, so that every tensor of the stream is aligned.
+"""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -6,14 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
 from parties.errors import PartyError
 
 _MARK = struct.Struct("<Q")
 MARK_BYTES = _MARK.size
+WORD_BYTES = 8
 FRAME_BYTES = 1 << 20
 LONGEST_BYTES = MARK_BYTES + FRAME_BYTES
 """Longest frame, with its mark, that a party accepts."""
+
+
+def in_words(count: int) -> int:
+    """Returns the bytes that `count` bytes take in a stream of whole words."""
+    return -(-count // WORD_BYTES) * WORD_BYTES
 
 
 class RandomnessReused(PartyError):  # noqa: N818 - named for what happened
@@ -49,11 +59,11 @@ class FrameWriter:
         """Drops the buffered bytes."""
         self._parts, self.size = [], 0
 
-    def put(self, array: NDArray[Any]) -> None:
-        """Appends the bytes of an array."""
-        data = array.tobytes()
-        self._parts.append(data)
-        self.size += len(data)
+    def put(self, tensor: Tensor) -> None:
+        """Appends the bytes of a tensor on the CPU."""
+        data = tensor.contiguous().numpy().tobytes()
+        self._parts += [data, bytes(-len(data) % WORD_BYTES)]
+        self.size += in_words(len(data))
 
     def flush(self) -> None:
         """Sends the buffered bytes in frames of at most FRAME_BYTES, so that a queue of frames has bounded memory."""
@@ -102,6 +112,7 @@ class FrameReader:
             count = min(octets.size - filled, len(self._left))
             octets[filled : filled + count] = np.frombuffer(self._left[:count], np.uint8)
             self._left, filled = self._left[count:], filled + count
+        self._left = self._left[-octets.size % WORD_BYTES :]
         return array
 
     def _next_frame(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parties.engines.fss.kernels import bit_packing
 from parties.engines.fss.randomness.constants import Constant, Constants
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Bits, Dealt, Shape, Source
@@ -47,16 +48,22 @@ class ComputingSource(Source):
 
     def random_bits(self, shape: Shape) -> Bits:
         """See `Source`."""
-        return self.own.bits(shape)
+        return bit_packing.unpack(self._own_bytes((-(-math.prod(shape) // 8),)), shape)
 
     def seeds(self, count: int) -> tuple[Bits, Bits]:
         """See `Source`."""
-        own = np.frombuffer(self.own.octets(16 * count), dtype=np.uint8).reshape(count, 16)
+        own = self._own_bytes((count, 16))
         return own, own
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002 - only the dealer knows it
         """See `Source`."""
-        return self.frames.take(shape, np.uint8)
+        return self._dealt_bytes(shape)
+
+    def _own_bytes(self, shape: Shape) -> Tensor:
+        return self.own.bytes(shape).to(self.device)
+
+    def _dealt_bytes(self, shape: Shape) -> Tensor:
+        return torch.from_numpy(self.frames.take(shape, np.uint8)).to(self.device)
 
 
 class ClientSource(ComputingSource):
@@ -70,7 +77,7 @@ class ClientSource(ComputingSource):
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
-        own = np.frombuffer(self.own.octets(math.prod(shape)), dtype=np.uint8).reshape(tuple(shape))
+        own = self._own_bytes(shape)
         return own, own
 
 
@@ -86,5 +93,5 @@ class ServerSource(ComputingSource):
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
-        own = self.frames.take(shape, np.uint8)
+        own = self._dealt_bytes(shape)
         return own, own

@@ -11,21 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from parties.engines.bounds import Bound
 from parties.engines.fss.bounds import BOUNDS
-from parties.engines.fss.randomness.constants import Constant
+from parties.engines.fss.kernels import bit_packing
+from parties.engines.fss.randomness.constants import Constant, Known
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.retries import Retries
 from parties.metering.meter import StageMeter
 from parties.options import Comparison
 
 Shape = Sequence[int]
-Bits = NDArray[np.uint8]
+Bits = Tensor
+"""Bits or bytes, uint8; XOR-shared bits are stored one per byte."""
 CLIENT, SERVER, DEALER = 0, 1, 2
 
 
@@ -52,7 +52,7 @@ class Source(ABC):
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
-        device: Where a computing party keeps its ring elements. Results do not depend on it. Bits stay on the CPU.
+        device: Where a computing party keeps its ring elements. Results do not depend on it.
         declared: Called with each value of which a bound is declared; a simulation, which has both parties' shares,
             checks the bound.
         epoch: The current epoch.
@@ -81,6 +81,30 @@ class Source(ABC):
     @abstractmethod
     def note(self, constant: Constant) -> None:
         """Adds a public constant, at the point of its use, to the digest that client and server compare."""
+
+    def varying(self, integers: Callable[[int], Tensor], scale: int, limit: float) -> Known:
+        """Returns public numbers that change from token to token; see `Engine.varying`.
+
+        Args:
+            integers: Encodes the numbers of the token so many steps after the current one.
+            scale: Fraction bits.
+            limit: All |numbers| are at most so large.
+        """
+        return Known(integers(0), scale, limit)
+
+    def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
+        """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place."""
+        return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
+
+    def refuse(self, failed: Tensor, failure: Callable[[], Exception]) -> None:
+        """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.
+
+        Args:
+            failed: A boolean of what both parties see, [].
+            failure: Makes the exception.
+        """
+        if failed:
+            raise failure()
 
     def placeholder(self, shape: Shape) -> Tensor:
         """The dealer's placeholder for an additive share, which it does not have: zeros that take no memory."""
@@ -121,8 +145,8 @@ class Source(ABC):
     def deal_bits(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:
         """Deals XOR shares of the dealer's bits, one bit per byte: 1/8 offline byte per bit, to the server."""
         count = math.prod(shape)
-        share, _ = self.deal_bytes((-(-count // 8),), lambda: np.packbits(secret()))
-        return np.unpackbits(share, count=count).reshape(tuple(shape))
+        share, _ = self.deal_bytes((-(-count // 8),), lambda: bit_packing.pack(secret()))
+        return bit_packing.unpack(share, shape)
 
     @abstractmethod
     def seeds(self, count: int) -> tuple[Bits, Bits]:

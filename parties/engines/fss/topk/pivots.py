@@ -9,15 +9,14 @@ Every opened bit compares two values of a uniformly random ranking, and the open
 a simulator draws a ranking and does the same.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.gates import TruncationFailure, open_, reveal_bits
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.randomness.source import DEALER
+from parties.engines.fss.randomness.source import DEALER, Bits
 from parties.engines.fss.topk.ranking import Places, open_ranking
 from parties.engines.fss.topk.sample_sizes import ROW_MISS_BITS, SampleSizes
 
@@ -41,19 +40,22 @@ def top_k_by_pivots(x: Masked, sizes: SampleSizes) -> Program[Places]:
     pivots = yield from open_(_at(x, order[:, sizes.pivots]))
     below = yield from _below(x[:, sizes.sample :], pivots)
     if x.source.rank == DEALER:
-        classes = np.zeros(x.shape, dtype=np.int64)
+        classes = torch.zeros(x.shape, dtype=torch.int64)
     else:
         x.source.retries.risk(x.shape[0], 2.0**-ROW_MISS_BITS)
         classes = _classes(order, below, sizes)
-        _check(classes, sizes, x.source.meter.current)
-    candidates: Places = np.not_equal(classes, 0).argsort(1, kind="stable")[:, : sizes.between]
+        where = x.source.meter.current
+        x.source.refuse(
+            _missed(classes, sizes), lambda: PivotsMissed(f"stage {where}, where the top k are found by pivots")
+        )
+    candidates = classes.ne(0).long().argsort(dim=1, stable=True)[:, : sizes.between]
     ranking = yield from open_ranking((yield from open_(_at(x, candidates))))
     if x.source.rank == DEALER:
-        return np.tile(np.arange(sizes.count), (x.shape[0], 1))
-    return np.stack([_chosen(*row, sizes.count) for row in zip(classes, candidates, ranking, strict=True)])
+        return torch.arange(sizes.count).repeat(x.shape[0], 1)
+    return _chosen(classes, candidates, ranking, sizes.count)
 
 
-def _below(x: Masked, pivots: Masked) -> Program[NDArray[np.uint8]]:
+def _below(x: Masked, pivots: Masked) -> Program[Bits]:
     """Opens [x < pivot]: [heads, m] and [heads, pivots] give [heads, m, pivots]. 1 round."""
     (heads, m), p = x.shape, pivots.shape[1]
     wide = (heads, m, p)
@@ -61,33 +63,38 @@ def _below(x: Masked, pivots: Masked) -> Program[NDArray[np.uint8]]:
     return (yield from reveal_bits(x.source, (yield from negative(gap))))
 
 
-def _classes(order: Places, below: NDArray[np.uint8], sizes: SampleSizes) -> Places:
+def _classes(order: Places, below: Bits, sizes: SampleSizes) -> Places:
     """Classifies values [heads, n]: 1 above the pivots, 0 between them, -1 below."""
-    place = np.arange(sizes.sample)
-    of_sample = np.where(place < sizes.high, 1, np.where(place < sizes.low - 1, 0, -1))
-    classes = np.zeros((order.shape[0], sizes.n), dtype=np.int64)
-    np.put_along_axis(classes, order, np.broadcast_to(of_sample, order.shape), axis=1)
+    of_sample = torch.zeros_like(order)
+    of_sample[:, : sizes.high] = 1
+    of_sample[:, max(0, sizes.low - 1) :] = -1
+    classes = order.new_zeros(order.shape[0], sizes.n).scatter(1, order, of_sample)
     if sizes.high:
-        classes[:, sizes.sample :] += below[:, :, 0] == 0
+        classes[:, sizes.sample :] += 1 - below[:, :, 0].long()
     if sizes.low <= sizes.sample:
-        classes[:, sizes.sample :] -= below[:, :, -1]
+        classes[:, sizes.sample :] -= below[:, :, -1].long()
     return classes
 
 
-def _check(classes: Places, sizes: SampleSizes, stage: str) -> None:
+def _missed(classes: Places, sizes: SampleSizes) -> Tensor:
     above, between = (classes == 1).sum(1), (classes == 0).sum(1)
-    if ((above > sizes.count) | (above + between < sizes.count) | (between > sizes.between)).any():
-        raise PivotsMissed(f"stage {stage}, where the top k are found by pivots")
+    return ((above > sizes.count) | (above + between < sizes.count) | (between > sizes.between)).any()
 
 
 def _chosen(classes: Places, candidates: Places, ranking: Places, count: int) -> Places:
-    """Returns the places of one row's top `count`; candidates that are not between the pivots are padding."""
-    above = np.flatnonzero(classes == 1)
-    ordered = candidates[ranking]
-    between = ordered[classes[ordered] == 0]
-    return np.sort(np.concatenate([above, between[: count - len(above)]]))
+    """Returns the places of each row's top `count`; candidates that are not between the pivots are padding.
+
+    The values above the pivots come first, then those between them by rank, then everything else.
+    """
+    ordered = candidates.gather(1, ranking)
+    last = classes.shape[1]
+    order = torch.full_like(classes, last).masked_fill(classes == 1, -1)
+    between = classes.gather(1, ordered) == 0
+    ranks = torch.arange(ordered.shape[1], device=order.device).expand(ordered.shape)
+    order = order.scatter(1, ordered, torch.where(between, ranks, order.gather(1, ordered)))
+    return order.argsort(dim=1, stable=True)[:, :count].sort(1).values
 
 
 def _at(x: Masked, places: Places) -> Additive:
     """Returns the values of x [heads, n] at public places [heads, m], as additive shares, for a fresh mask."""
-    return x.additive()[torch.arange(places.shape[0]).unsqueeze(1), torch.from_numpy(places)]
+    return x.additive()[torch.arange(places.shape[0]).unsqueeze(1), places]

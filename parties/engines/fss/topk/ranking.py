@@ -1,8 +1,7 @@
 """The ranking of shuffled values, opened, by comparing all pairs."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.gates import reveal_bits
@@ -10,7 +9,8 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.randomness.source import DEALER
 from parties.engines.fss.topk.maximum import compare_pairs
 
-Places = NDArray[np.int64]
+Places = Tensor
+"""Public places, int64."""
 
 
 def open_ranking(x: Masked) -> Program[Places]:
@@ -22,10 +22,9 @@ def open_ranking(x: Masked) -> Program[Places]:
     heads, n = x.shape
     below = yield from reveal_bits(x.source, (yield from compare_pairs(x)))
     if x.source.rank == DEALER:
-        return np.tile(np.arange(n), (heads, 1))
-    loses = np.zeros((heads, n, n), dtype=np.int64)
-    first, second = torch.triu_indices(n, n, offset=1).numpy()
-    loses[:, first, second] = below
-    loses[:, second, first] = 1 - below
-    places: Places = loses.sum(2).argsort(1, kind="stable")
-    return places
+        return torch.arange(n).repeat(heads, 1)
+    loses = torch.zeros(heads, n, n, dtype=torch.int64, device=below.device)
+    first, second = torch.triu_indices(n, n, offset=1, device=below.device)
+    loses[:, first, second] = below.long()
+    loses[:, second, first] = 1 - below.long()
+    return loses.sum(2).argsort(dim=1, stable=True)

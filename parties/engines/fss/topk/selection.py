@@ -13,7 +13,6 @@ matrix of the selection. It fetches blocks (one product) and, transposed, puts t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,11 +117,11 @@ def top_k_places(x: Masked, count: int) -> Program[Places]:
     """
     heads, n = x.shape
     if n == 1:
-        return np.zeros((heads, count), dtype=np.int64)
+        return torch.zeros(heads, count, dtype=torch.int64, device=x.source.device)
     if (sizes := pivot_sizes(n, count, x.source.comparison)) is not None:
         return (yield from top_k_by_pivots(x, sizes))
     places = yield from open_ranking(x)
-    return np.sort(places[:, :count], axis=1)
+    return places[:, :count].sort(1).values
 
 
 def pivot_sizes(n: int, count: int, comparison: Comparison) -> SampleSizes | None:
@@ -157,7 +156,7 @@ def top(keys: Masked, count: int) -> Program[OneHot]:
 
 def _rows(x: Additive, places: Places) -> Additive:
     """Returns the rows [heads, count, m] of x [heads, n, m] at public places [heads, count]."""
-    return x[torch.arange(places.shape[0]).unsqueeze(1), torch.from_numpy(places)]
+    return x[torch.arange(places.shape[0]).unsqueeze(1), places]
 
 
 def top_two_levels(

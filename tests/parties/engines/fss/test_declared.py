@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
@@ -58,7 +57,7 @@ def dry_run(protocol: Protocol, how: How) -> Count:
     frames: dict[str, list[int]] = {"client": [], "server": []}
 
     def exchange(wanted: Any) -> Any:
-        rounds.append(sum(8 * o.hidden.numel() if isinstance(o.hidden, Tensor) else o.hidden.size for o in wanted))
+        rounds.append(sum(o.hidden.nbytes for o in wanted))
         return dealer_openings(wanted)
 
     with MetaTensors():

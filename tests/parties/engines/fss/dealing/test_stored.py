@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,7 +129,7 @@ def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
     dealt = FrameWriter(frames.append)
     for epoch in (7, 8):
         dealt.begin(epoch)
-        dealt.put(np.full(4, epoch, dtype=np.uint8))
+        dealt.put(torch.full((4,), epoch, dtype=torch.uint8))
         dealt.flush()
     material = StoredFrames(written(frames))
     reader = FrameReader(material.next)

@@ -64,12 +64,18 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     seeds = [dice.integers(0, 256, (1000, 16), dtype=np.uint8) for _ in range(2)]
     key = dcf.generate(PERMUTATION, alpha, width, *seeds)
     shares = [
-        dcf.evaluate_on(PERMUTATION, party, torch.from_numpy(x.view(np.int64)).cuda(), width, seeds[party], key)
+        dcf.evaluate_on(PERMUTATION, party, on_gpu(x.view(np.int64)), width, on_gpu(seeds[party]), on_gpu(key))
+        .cpu()
+        .numpy()
         for party in (0, 1)
     ]
     for party, share in enumerate(shares):
         assert np.array_equal(share, dcf.evaluate(PERMUTATION, party, x, width, seeds[party], key))
     assert np.array_equal(shares[0] ^ shares[1], x < alpha)
+
+
+def on_gpu(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.int64]]") -> torch.Tensor:
+    return torch.from_numpy(array).cuda()
 
 
 @needs("no-gpu", "triton")  # Triton's interpreter instead of a GPU; the tests above run the kernels on one

@@ -27,7 +27,9 @@ def test_rotated_tables_are_summed_over_the_selected_cells(
     for i in range(n):
         for j in np.flatnonzero(bits[i]):
             expected[:, i] += values[:, i % rows, (turn[i] - j) % length]
-    assert np.array_equal(Tables(values).sums(torch.from_numpy(turn), np.packbits(bits, axis=1)).numpy(), expected)
+    assert np.array_equal(
+        Tables(values).sums(*map(torch.from_numpy, (turn, np.packbits(bits, axis=1)))).numpy(), expected
+    )
 
 
 @settings(deadline=None, max_examples=40)

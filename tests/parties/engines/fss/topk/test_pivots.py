@@ -127,7 +127,8 @@ def of_random_ranking(heads: int, sizes: SampleSizes) -> np.ndarray[Any, Any]:
     x = np.random.default_rng(8).permuted(np.tile(np.arange(sizes.n), (heads, 1)), axis=1)
     order = (-x[:, : sizes.sample]).argsort(1)
     pivots = np.take_along_axis(x, order[:, sizes.pivots], 1)
-    classes = _classes(order, (x[:, sizes.sample :, None] < pivots[:, None]).astype(np.uint8), sizes)
+    below = torch.from_numpy(x[:, sizes.sample :, None] < pivots[:, None]).to(torch.uint8)
+    classes = _classes(torch.from_numpy(order), below, sizes).numpy()
     candidates = np.take_along_axis(x, (classes != 0).argsort(1, kind="stable")[:, : sizes.between], 1)
     first, second = np.triu_indices(sizes.between, 1)
     return candidates[:, first] < candidates[:, second]

@@ -1,0 +1,79 @@
+"""The instructions of the tape machine.
+
+An instruction is a row of int64 words:
+
+    length, opcode, rank, operands, first extra, second extra, shape [rank], then for each operand
+    its address and its strides [rank]
+
+Strides are in bytes for the outer dimensions and in elements for the innermost one. The first operand is written.
+"""
+
+from enum import IntEnum, unique
+
+HEADER = 6
+MAX_RANK = 8
+
+
+@unique
+class Op(IntEnum):
+    """Opcodes. The suffix is the width of the operands; 8 stands for uint8 and bool."""
+
+    COPY_64 = 0
+    COPY_8 = 1
+    WIDEN = 2  # uint8 to int64
+    NARROW = 3  # the low 8 bits
+    ABS_64 = 4
+    ADD_64 = 5
+    SUB_64 = 6
+    MUL_64 = 7
+    AND_64 = 8
+    OR_64 = 9
+    XOR_64 = 10
+    SHL_64 = 11
+    SHR_64 = 12
+    MAX_64 = 13
+    MIN_64 = 14
+    EQ_64 = 15
+    NE_64 = 16
+    LT_64 = 17
+    LE_64 = 18
+    ADD_8 = 19
+    SUB_8 = 20
+    MUL_8 = 21
+    AND_8 = 22
+    OR_8 = 23
+    XOR_8 = 24
+    SHL_8 = 25
+    SHR_8 = 26
+    EQ_8 = 27
+    NE_8 = 28
+    LT_8 = 29
+    LE_8 = 30
+    WHERE_64 = 31  # output, condition, where it is true, where it is false
+    WHERE_8 = 32
+    TOTAL_64 = 33  # adds to the output, whose stride is 0 along the summed dimensions
+    TOTAL_8 = 34  # uint8 to int64
+    LARGEST_64 = 35
+    SMALLEST_64 = 36
+    ANY_8 = 37
+    ALL_8 = 38
+    CUMSUM_64 = 39  # along the innermost dimension
+    CUMSUM_8 = 40  # uint8 to int64
+    PLACE = 41  # output = second + index * first extra; the index is checked against the second extra
+    GATHER_64 = 42  # output = third[second * first extra]; the index is checked against the second extra
+    GATHER_8 = 43
+    SCATTER_64 = 44  # output[second * first extra] = third
+    SCATTER_8 = 45
+    SCATTER_ADD_64 = 46
+
+
+ORDERED = frozenset({Op.CUMSUM_64, Op.CUMSUM_8})
+"""Opcodes whose innermost dimension is fixed."""
+
+SWAPPED = {
+    Op.ADD_64: Op.ADD_64, Op.MUL_64: Op.MUL_64, Op.AND_64: Op.AND_64, Op.OR_64: Op.OR_64, Op.XOR_64: Op.XOR_64,
+    Op.MAX_64: Op.MAX_64, Op.MIN_64: Op.MIN_64, Op.EQ_64: Op.EQ_64, Op.NE_64: Op.NE_64,
+    Op.ADD_8: Op.ADD_8, Op.MUL_8: Op.MUL_8, Op.AND_8: Op.AND_8, Op.OR_8: Op.OR_8, Op.XOR_8: Op.XOR_8,
+    Op.EQ_8: Op.EQ_8, Op.NE_8: Op.NE_8,
+}  # fmt: skip
+"""Opcodes of operations that commute."""
