@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from netem import Link
+from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment, load_experiment
 from orchestrator.experiment.problems import ConfigError, Problem, problems_of
 from orchestrator.quality.study import load_study
@@ -394,3 +395,24 @@ def test_the_examples_are_experiments() -> None:
     names = {load_experiment(path).name for path in folder.glob("*.yaml") if path.name != "quality.yaml"}
     assert {"quickstart", "lengths"} <= names
     assert load_study(folder / "quality.yaml").name == "quality"
+
+
+def test_bounds_are_read_from_a_file_and_are_part_of_the_ids_of_the_engine_that_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "bounds.yaml").write_text("# of a model\ndown: 4096\nmean square: 4194304\n")
+    both = {"engines": ["fss", "crypten"], "policies": ["full"], "seq_lens": [128]}
+    plain, wide = (expand(load(tmp_path, **both, **more)) for more in ({}, {"bounds": "bounds.yaml"}))
+    assert wide[0].bounds == (("down", 4096), ("mean square", 4194304))
+    assert wide[0].id != plain[0].id
+    assert wide[1] == plain[1]
+    assert load(tmp_path, **both, bounds={"mean square": 4194304, "down": 4096}).bounds == wide[0].bounds
+    assert Experiment.model_validate(load(tmp_path, **both, bounds="bounds.yaml").model_dump(mode="json")).bounds
+
+
+def test_bounds_that_the_engine_does_not_take_are_refused_by_number(tmp_path: Path) -> None:
+    found = problems(tmp_path, bounds={"down": 4095, "activaton": 128, "product": "large"})
+    assert found["bounds.down"].allowed == "a power of two from 2048 to 131072"
+    assert found["bounds.activaton"].fix == "write activation"
+    assert found["bounds.product"].allowed == "a power of two"
+    (tmp_path / "prompt.txt").write_text("a secret\n")
+    assert "a secret" not in str(problems(tmp_path, bounds="prompt.txt")["bounds"])
+    assert "bounds" in problems(tmp_path, bounds=7)
