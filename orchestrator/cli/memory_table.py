@@ -27,7 +27,7 @@ def memory_table(cells: Iterable[Cell]) -> Table:
 
 
 def shortfalls(cells: Sequence[Cell]) -> list[str]:
-    """For each kind of cell that does not fit into the free memory of this machine, all roles on it, what is missing."""
+    """For each kind of cell whose roles do not all fit into the free memory of this machine, what is missing."""
     usable = memory()
     needed = {" ".join(_words(cell)): together(memory_needs(cell).values()) for cell in cells}
     return [

@@ -5,10 +5,10 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 
 | role | weights | cache | randomness | while loading |
 | --- | --- | --- | --- | --- |
-| client, `fss` | 8 W | 16 C: X and the mask | what the dealer may send ahead | 16 L |
+| client, `fss` | 8 W | 16 C: X and the mask | what the dealer may send ahead | none |
 | server, `fss` | 8 W | 16 C | the same | 4 P + 4 W + 16 L: float32, read and folded |
-| dealer, `fss` | 8 W: masks | 16 C | what it queues for both | 16 L |
-| client, server, `crypten` | 8 W: shares | 8 C | none | as above |
+| dealer, `fss` | 8 W: masks | 16 C | what it queues for both | none |
+| client, server, `crypten` | 8 W: shares | 8 C | none | at the server as above |
 | dealer, `crypten` | none | none | 20 L while it makes the largest triple | none |
 | referee | 8 W | 16 C | none | 4 P + 4 W |
 
@@ -135,7 +135,7 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
         weights=8 * sizes.folded,
         cache=16 * (sizes.cached + sizes.logits),
         work=_PER_NUMBER["fss"] * sizes.step + 8 * sizes.prompt + chunk,
-        loading=16 * sizes.largest + (4 * (sizes.parameters + sizes.folded) if role == "server" else 0),
+        loading=_loading(sizes) if role == "server" else 0,
     )
     dealt = _dealt(cell)
     if role == "dealer":
@@ -144,6 +144,10 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
     if cell.offline == "stored":
         return replace(need, disk=dealt[role])
     return replace(need, randomness=min(_AHEAD_BYTES, dealt[role]))
+
+
+def _loading(sizes: _Sizes) -> int:
+    return 16 * sizes.largest + 4 * (sizes.parameters + sizes.folded)
 
 
 def _dealt(cell: Cell) -> dict[str, int]:
@@ -165,7 +169,7 @@ def _crypten(role: str, sizes: _Sizes, cell: Cell) -> Need:
         weights=8 * sizes.folded,
         cache=8 * (sizes.cached + sizes.logits),
         work=40 * widest + _PER_NUMBER["crypten"] * sizes.step + 8 * sizes.prompt,
-        loading=16 * sizes.largest + (4 * (sizes.parameters + sizes.folded) if role == "server" else 0),
+        loading=_loading(sizes) if role == "server" else 0,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.experiment.cells import Cell
 from orchestrator.predict.memory import ROLES, Need, memory_needs, together
+from orchestrator.records.record import Record
 from orchestrator.records.store import RecordStore
 from tests.helpers import samples
 from tests.helpers.four import Four
@@ -28,12 +29,16 @@ def peaks(**changes: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize("folder", ["networks", "speedup"])
 def test_committed_runs_took_what_the_formula_says(folder: str) -> None:
+    first: dict[tuple[str, str], Record] = {}  # later cells of the same processes show the peaks of earlier ones
     for record in RecordStore(ROOT / "docs/results" / folder).read():
+        first.setdefault((str(record.cell.engine), str(record.cell.policy)), record)
+    for record in first.values():
         needs = memory_needs(record.cell)
         for role, reading in record.parties.items():
             assert 1 / FACTOR < needs[role].peak / reading.peak_rss_bytes < FACTOR, (str(record.cell), role)
 
 
+@pytest.mark.slow
 def test_a_small_run_takes_what_the_formula_says() -> None:
     of = cell(new_tokens=1)
     job = {"model": MODEL, "engine": "fss", "policy": {"name": "full"}, "prompt": {"random_tokens": True}}

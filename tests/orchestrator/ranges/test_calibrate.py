@@ -90,7 +90,7 @@ def test_a_model_with_larger_numbers_decodes_as_in_the_clear_with_its_own_bounds
     spec, plain = load_spec(MODEL), PlainEngine(StageMeter())
     run(plain.install({}, folded))
     expected = run(decoded(plain, TOKENS, Decoder(plain, spec, Full()), Cache.empty(spec.n_layers)))
-    # a run between hosts does not check, and a few outputs of gate_up beyond their rare bound do not pay for a wider one
+    # a run between hosts does not check, and a few outputs beyond a rare bound do not pay for a wider one
     monkeypatch.setattr("parties.engines.fss.cost.simulation._require", lambda *_: None)
     found = privately(folded, RunOptions.model_validate({"bounds": wider}))
     wrong = privately(folded, RunOptions())

@@ -40,9 +40,8 @@ def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        preflight, "usable_memory", lambda _: Memory(3 * 10**9, 2 * 10**9 + 5 * 10**7, "the cgroup /a/b")
-    )
+    free = Memory(3 * 10**9, 2 * 10**9 + 3 * 10**7, "the cgroup /a/b")
+    monkeypatch.setattr(preflight, "usable_memory", lambda _: free)
     nowhere = dict.fromkeys(ROLES, "n1")
     placement = Placement("PACK", nowhere, dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     asked: Any = Deadline(60, threading.Event())
@@ -50,9 +49,9 @@ def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CellFailure, match=r"2\.0 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
         preflight.require_memory(large, placement, asked)
     assert refused.value.status == "oom"
-    assert all(
-        text in refused.value.message for text in ("GB more (server", "weights 1.3", "nothing was started", "Free")
-    )
+    assert "GB more (server" in refused.value.message
+    assert "weights 1.3" in refused.value.message
+    assert "nothing was started" in refused.value.message
     held = preflight.require_memory(samples.cell(engines=["plain"]), placement, asked)
     assert preflight.require_memory(samples.cell(engines=["plain"]), placement, asked, held) == held
     with pytest.raises(CellFailure, match="nothing was started"):
