@@ -2,8 +2,10 @@
 
 import os
 
+import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 
 _BYTES_PER_ELEMENT = 8
 
@@ -25,3 +27,8 @@ def uniform(*shape: int) -> torch.Tensor:
 def seed() -> int:
     """A fresh signed 64-bit seed from the system."""
     return int.from_bytes(os.urandom(8), "little", signed=True)
+
+
+def fill_uniform(words: NDArray[np.int64]) -> None:
+    """Fills an array with what `uniform` returns."""
+    words[...] = uniform(*words.shape).numpy()

@@ -137,16 +137,24 @@ def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
     hidden, inner = spec.hidden, spec.intermediate
     heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
     first = 2 * inner if spec.family == "llama" else inner
-    cost = normalise(hidden) * 2 + activation(inner) + attention(spec, policy.attended(tokens))
+    cost = normalise(hidden) * 2 + activation(inner)
     if spec.family == "llama":
         cost += product(inner, inner, inner)
     for width, out in ((hidden, heads), (spec.n_heads * spec.head_dim, hidden), (hidden, first), (inner, hidden)):
         cost += product(width, width * out, out)
-    total = cost * spec.n_layers
-    if isinstance(policy, MPCache):
-        deciding = sum(policy.source_layer(layer) == layer for layer in range(spec.n_layers))
-        total += selection(spec, policy, tokens) * deciding + gather(spec, policy, tokens) * spec.n_layers
-    return total
+    chosen = attention(spec, policy.attended(tokens))
+    if not isinstance(policy, MPCache):
+        return (cost + chosen) * spec.n_layers
+    deciding = [layer for layer in range(spec.n_layers) if policy.chooses(layer)]
+    dense = sum(not policy.chooses(policy.source_layer(layer)) for layer in range(spec.n_layers))
+    queries = spec.n_heads * spec.head_dim
+    guess = product(hidden, hidden * queries, queries) if policy.ahead else Cost()
+    return (
+        cost * spec.n_layers
+        + attention(spec, tokens) * dense
+        + (chosen + gather(spec, policy, tokens)) * (spec.n_layers - dense)
+        + (selection(spec, policy, tokens) + guess) * len(deciding)
+    )
 
 
 def crypten_token(spec: ModelSpec, policy: Policy, tokens: int, *, private_argmax: bool) -> Cost:

@@ -40,7 +40,7 @@ class Block:
 
     k: Any
     v: Any
-    filled: tuple[Any, Any]
+    filled: tuple[Any, Any] = (None, None)
 
     @property
     def capacity(self) -> int:
@@ -98,15 +98,24 @@ class LayerCache:
             return None
         return block
 
+    def make_room(self, engine: Operations) -> None:
+        """Adds spare rows if there are none and the engine's shapes shall last. Local."""
+        block, place = self.spare(), self.tokens
+        if engine.block > 1 and self.k is not None and (block is None or block.capacity == place):
+            k, v = (engine.lengthened(rows, engine.block - place % engine.block) for rows in (self.k, self.v))
+            self.show(Block(k, v), place)
+
+    def show(self, block: Block, tokens: int) -> None:
+        """Shows the first rows of a block as the layer's keys and values."""
+        self.k, self.v = block.k[:, :tokens], block.v[:, :tokens]
+        self.block = Block(block.k, block.v, (self.k, self.v))
+
     def _append_in_block(self, engine: Operations, k: Any, v: Any) -> None:
-        place, block = self.tokens, self.spare()
-        if block is None or place == block.capacity:
-            rows = [engine.lengthened(old, engine.block - place % engine.block) for old in (self.k, self.v)]
-        else:
-            rows = [block.k, block.v]
-        rows = [engine.written(old, new, place) for old, new in zip(rows, (k, v), strict=True)]
-        self.k, self.v = (row[:, : place + 1] for row in rows)
-        self.block = Block(rows[0], rows[1], (self.k, self.v))
+        self.make_room(engine)
+        block, place = self.block, self.tokens
+        assert block is not None  # noqa: S101 - there is room now
+        written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
+        self.show(Block(*written), place + 1)
 
 
 @dataclass

@@ -4,8 +4,8 @@ Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 ty
 Parameters are those of `parties.models.folding`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
+from parties.engines.operations import MatrixProduct
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
@@ -79,7 +80,8 @@ class Decoder:
         """
         here, policy, engine = cache.layers[layer], self.policy, self.engine
         rows, held, position = here.rows[chunk], here.tokens, sum(rows.shape[0] for rows in here.rows[:chunk])
-        normal, qkv = yield from self._project(layer, rows)
+        normal = yield from self._normalise(rows)
+        qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
         q = self._take_in(qkv, here, position)
         here.queries += (q,)
@@ -109,7 +111,7 @@ class Decoder:
         rows = self.rows(x)
         for layer, here in enumerate(cache.layers):
             held = here.tokens
-            _, qkv = yield from self._project(layer, rows)
+            (qkv,) = yield from self._project(rows, MatrixProduct(f"layers.{layer}.qkv", "qkv"))
             q = self._take_in(qkv, here, cache.position)
             mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
             rows = yield from self._finish(layer, rows.x, mixed)
@@ -135,8 +137,36 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        _, qkv = yield from self._project(layer, rows)
-        q, weights = self._take_in(qkv, here, cache.position), None
+        here.make_room(self.engine)
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        q = self._take_in(qkv, here, cache.position)
+        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows.x)]
+        for guess in guessed:
+            ahead = self.policy.select_ahead(self.engine, cache, layer + 1, self._guessed(guess, cache.position))
+            programs.append(ahead)
+        (row, *_) = yield from parallel(*programs)
+        after.rows = (row,)
+
+    def _products(self, layer: int) -> list[MatrixProduct]:
+        """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
+
+        The residual stream moves little from one layer to the next (InfiniGen, Lee et al., OSDI 2024).
+        """
+        products = [MatrixProduct(f"layers.{layer}.qkv", "qkv")]
+        if layer + 1 < self.spec.n_layers and self.policy.selects_ahead(layer + 1):
+            columns = self.spec.n_heads * self.spec.head_dim
+            products.append(MatrixProduct(f"layers.{layer + 1}.qkv", "similarity", columns))
+        return products
+
+    def _guessed(self, q: Any, position: int) -> Any:
+        """A guessed query as the policy takes it, [heads, 1, head_dim]."""
+        q = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+        with self.engine.meter.stage("similarity"):
+            return self.engine.to_cache(self._rotate(q, position) if self.spec.family == "llama" else q)
+
+    def _attend(self, cache: Cache, layer: int, q: Any, x: Any) -> Program[Rows]:
+        """The rest of a layer from its query on, for a token's row x [1, hidden]."""
+        here, weights = cache.layers[layer], None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
             mixed = yield from self.engine.attend_selected(q, here, selection)
@@ -144,10 +174,11 @@ class Decoder:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
             mixed = yield from self.engine.attend(q, here)
+        row: Rows
         row, _ = yield from parallel(
-            self._finish(layer, rows.x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
-        after.rows = (row,)
+        return row
 
     def predict(self, cache: Cache) -> Program[Any]:
         """Logits of the next token from the output of the last layer, [1, vocab]."""
@@ -167,11 +198,9 @@ class Decoder:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
-    def _project(self, layer: int, rows: Rows) -> Program[tuple[Any, Any]]:
-        """The normalised rows, [n, hidden], and their queries, keys and values, concatenated, before positions."""
-        normal = yield from self._normalise(rows)
-        qkv = yield from staged(self.engine.meter, "qkv", self.engine.linear(normal, f"layers.{layer}.qkv"))
-        return normal, qkv
+    def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
+        """The normalised rows times matrices; for `qkv` queries, keys and values, concatenated, before positions."""
+        return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
     def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
         """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
@@ -206,18 +235,18 @@ class Decoder:
         engine, at = self.engine, f"layers.{layer}"
         joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
         x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
-        normal = yield from self._normalise(self.rows(x))
-        inner = yield from (self._swiglu(at, normal) if self.spec.family == "llama" else self._mlp(at, normal))
+        rows = self.rows(x)
+        inner = yield from (self._swiglu(at, rows) if self.spec.family == "llama" else self._mlp(at, rows))
         return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
 
-    def _swiglu(self, at: str, x: Any) -> Program[Any]:
+    def _swiglu(self, at: str, rows: Rows) -> Program[Any]:
         engine, inner = self.engine, self.spec.intermediate
-        both = yield from staged(engine.meter, "gate_up", engine.linear(x, f"{at}.gate_up"))
-        gate = yield from staged(engine.meter, "activation", engine.activation(both[:, :inner], self.spec.activation))
-        return (yield from staged(engine.meter, "activation", engine.mul(gate, both[:, inner:])))
+        (both,) = yield from self._project(rows, MatrixProduct(f"{at}.gate_up", "gate_up"))
+        gated = engine.gated_activation(both[:, :inner], both[:, inner:], self.spec.activation)
+        return (yield from staged(engine.meter, "activation", gated))
 
-    def _mlp(self, at: str, x: Any) -> Program[Any]:
-        up = yield from staged(self.engine.meter, "gate_up", self.engine.linear(x, f"{at}.up"))
+    def _mlp(self, at: str, rows: Rows) -> Program[Any]:
+        (up,) = yield from self._project(rows, MatrixProduct(f"{at}.up", "gate_up"))
         return (yield from staged(self.engine.meter, "activation", self.engine.activation(up, self.spec.activation)))
 
     def _normalise(self, rows: Rows) -> Program[Any]:
@@ -230,6 +259,29 @@ class Decoder:
 
 Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
+
+
+@dataclass(frozen=True)
+class LayerStep:
+    """The segment that takes a token through a layer."""
+
+    decoder: Decoder
+    cache: Cache
+    layer: int
+
+    def __call__(self) -> Program[None]:
+        """Makes the program."""
+        return self.decoder.step_layer(self.cache, self.layer)
+
+    def name(self) -> Hashable:
+        """See `Policy.step_name`; the layer has room for the token afterwards."""
+        self.cache.layers[self.layer].make_room(self.decoder.engine)
+        return self.decoder.policy.step_name(self.cache, self.layer)
+
+
+def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
+    """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
+    return segment.name() if isinstance(segment, LayerStep) else None
 
 
 def token_segments(
@@ -245,7 +297,7 @@ def token_segments(
         token: The token to decode, at its owner, in a list; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [partial(decoder.step_layer, cache, layer) for layer in range(decoder.spec.n_layers)]
+    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
     return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
 
 
@@ -261,7 +313,7 @@ def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | No
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache)
+        step = decoder.engine.run_segment(segment, cache, name_of(segment))
     return step  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,7 @@ All parties of a run execute the same programs in the same order. Control flow d
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
 from parties.engines.bounds import Bound
-from parties.engines.operations import Operations
+from parties.engines.operations import MatrixProduct, Operations
 from parties.metering.meter import StageMeter
 from parties.options import RunOptions
 
@@ -69,8 +69,14 @@ class Engine(Operations):
         """
         return cache
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before."""
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+
+        Args:
+            program: The segment.
+            cache: What it reads and changes.
+            name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
+        """
         return run(program(), self.exchange)
 
     def prefilled(self) -> None:
@@ -137,6 +143,18 @@ class Engine(Operations):
     def causal_mask(first: int, n: int) -> torch.Tensor:
         """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
         return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
+
+    def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
+        """Each `linear` of `normalise`; an engine may divide after the products.
+
+        Args:
+            rows: See `normalise`.
+            eps: See `normalise`.
+            products: The matrices.
+        """
+        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
+        linear = (staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
+        return (yield from parallel(*linear))
 
     def scores(self, q: Any, k: Any) -> Program[Any]:
         """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""

@@ -35,17 +35,18 @@ class Keystream:
             self._cipher.update_into(_ZEROS[: count - start], buffer[start:])
         return buffer[:count]
 
+    def draw(self, shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
+        """Returns uniform elements of Z_2^64, int64, or uniform bytes, uint8; the stream advances by whole words."""
+        count = math.prod(shape)
+        if not count:
+            return torch.zeros(tuple(shape), dtype=dtype)
+        size = count * dtype.itemsize
+        return torch.frombuffer(self.octets(-(-size // 8) * 8)[:size], dtype=dtype).reshape(tuple(shape))
+
     def words(self, shape: Sequence[int]) -> Tensor:
         """Returns uniform elements of Z_2^64, int64."""
-        count = math.prod(shape)
-        if not count:
-            return torch.zeros(tuple(shape), dtype=torch.int64)
-        return torch.frombuffer(self.octets(8 * count), dtype=torch.int64).reshape(tuple(shape))
+        return self.draw(shape)
 
-    def bytes(self, shape: Sequence[int]) -> Tensor:
-        """Returns uniform bytes, uint8; the stream advances by whole words of 8 bytes."""
-        count = math.prod(shape)
-        if not count:
-            return torch.zeros(tuple(shape), dtype=torch.uint8)
-        octets = self.octets(-(-count // 8) * 8)[:count]
-        return torch.frombuffer(octets, dtype=torch.uint8).reshape(tuple(shape))
+    def fill(self, octets: Tensor) -> None:
+        """Fills a tensor of whole words, uint8, with the next bytes."""
+        octets.numpy()[:] = np.frombuffer(self.octets(octets.numel()), np.uint8)

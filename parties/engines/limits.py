@@ -14,6 +14,9 @@ WIDEST_CENTRED = {"fss": 1 << 14}
 """Largest hidden size of a model with layer norms: `fss` multiplies sums by 1/d with 24 fraction bits
 (`norm.to_norm`)."""
 
+FEW_ROWS = 8
+"""Most rows whose norm `fss` applies after a matrix product (`Engine.normalised_linear`): a round less, more bytes."""
+
 
 @dataclass(frozen=True)
 class Beyond:

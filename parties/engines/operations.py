@@ -7,7 +7,7 @@ method that returns a program (see `parties.decoding.program`).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 
@@ -36,6 +36,20 @@ class Value(Protocol):
         """Sum over one axis, which disappears."""
 
 
+class MatrixProduct(NamedTuple):
+    """A product with an installed matrix.
+
+    Attributes:
+        name: The matrix; see `Operations.linear`.
+        stage: The stage of the product.
+        columns: Number of the matrix's first columns; None for all.
+    """
+
+    name: str
+    stage: str
+    columns: int | None = None
+
+
 class Operations(ABC):
     """The operations of decoder and policies; results are the same in every engine except for rounding.
 
@@ -58,8 +72,14 @@ class Operations(ABC):
     # -- products and functions ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def linear(self, x: Any, name: str) -> Program[Any]:
-        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out]."""
+    def linear(self, x: Any, name: str, columns: int | None = None) -> Program[Any]:
+        """Product with an installed matrix, plus `name.bias` where there is one: [n, in] -> [n, out].
+
+        Args:
+            x: The rows.
+            name: The matrix.
+            columns: Number of its first columns to compute; None for all.
+        """
 
     @abstractmethod
     def parameter(self, name: str) -> Any:
@@ -90,6 +110,10 @@ class Operations(ABC):
     @abstractmethod
     def activation(self, x: Any, kind: str) -> Program[Any]:
         """`silu`, `gelu_tanh` or `gelu`, elementwise."""
+
+    def gated_activation(self, gate: Any, x: Any, kind: str) -> Program[Any]:
+        """`activation` of a gate, times x, elementwise (Shazeer, arXiv 2002.05202); an engine may fuse the two."""
+        return (yield from self.mul((yield from self.activation(gate, kind)), x))
 
     @abstractmethod
     def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
@@ -152,7 +176,15 @@ class Operations(ABC):
 
     @abstractmethod
     def top_clusters(
-        self, coarse: Any, fine: Any, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Any,
+        fine: Any,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[Any]:
         """Two-level choice for each head; which clusters won stays secret.
 
@@ -162,6 +194,9 @@ class Operations(ABC):
             parents: For each fine candidate its coarse one, or None if it always competes. Public.
             k_coarse: Coarse candidates that survive.
             k_fine: Fine candidates chosen among the children of survivors and those without parent; at least 1.
+            fraction_bits: Fraction bits by which candidates differ; an engine may rank numbers that differ by less as
+                equal, and so the cheaper.
+            spare_rounds: Whether rounds do not count, since a longer program runs in parallel.
 
         Returns:
             A handle for `pick`. Among equals the lower index wins.

@@ -89,11 +89,11 @@ class PlainEngine(Engine):
         return value
 
     @eager
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Tensor:
         """Computes x @ W + b."""
-        y = x @ self._parameters[name]
+        y = x @ self._parameters[name][:, :columns]
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> Tensor:
         """An installed tensor."""
@@ -185,7 +185,15 @@ class PlainEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Tensor,
+        fine: Tensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - nothing takes rounds here
+        spare_rounds: bool = False,  # noqa: ARG002 - nothing takes rounds here
     ) -> Selected:
         """The top fine candidates among those whose parent is selected or that have none."""
         alive = torch.zeros_like(coarse, dtype=torch.bool)

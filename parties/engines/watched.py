@@ -12,6 +12,8 @@ from torch import Tensor
 from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program
 from parties.engines.bounds import Watch
+from parties.engines.limits import FEW_ROWS
+from parties.engines.operations import MatrixProduct
 from parties.engines.plain import PlainEngine, Selected
 from parties.metering.meter import StageMeter
 
@@ -34,14 +36,18 @@ class WatchedEngine(PlainEngine):
     def _see(self, key: str, values: Tensor, limit: float | None = None) -> None:
         self.watch.see(key, values, self._layer, limit)
 
-    def linear(self, x: Tensor, name: str) -> Program[Tensor]:
-        """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer."""
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Program[Tensor]:
+        """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer.
+
+        Some columns alone are a guess for a later layer: they belong to the layer that guesses.
+        """
         *place, matrix = name.split(".")
-        self._layer = int(place[1]) if place else None
+        if columns is None:
+            self._layer = int(place[1]) if place else None
         for key, values in self._rows.items():
             self._see(key, values)
         self._rows = {}
-        y = yield from super().linear(x, name)
+        y = yield from super().linear(x, name, columns)
         self._see(matrix, y)
         return y
 
@@ -56,6 +62,15 @@ class WatchedEngine(PlainEngine):
         if "mean square" in self.watch.bounds:
             self._rows["mean square"] = rows.square().mean(-1)
         return (yield from super().normalise(rows, eps))
+
+    def normalised_linear(self, rows: Tensor, eps: float, *products: MatrixProduct) -> Program[list[Tensor]]:
+        """`unscaled`, `first unscaled` (first layer): products of few rows before they are divided in their norm."""
+        results: list[Tensor] = yield from super().normalised_linear(rows, eps, *products)
+        if "unscaled" in self.watch.bounds and len(rows) <= FEW_ROWS:
+            for y in results:
+                unscaled = y * (rows.square().mean(-1, keepdim=True) + eps).sqrt()
+                self._see("unscaled" if self._layer else "first unscaled", unscaled)
+        return results
 
     def activation(self, x: Tensor, kind: str) -> Program[Tensor]:
         """`activation`: its input."""
@@ -125,7 +140,15 @@ class WatchedEngine(PlainEngine):
         return value
 
     def top_clusters(
-        self, coarse: Tensor, fine: Tensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Tensor,
+        fine: Tensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - exact
+        spare_rounds: bool = False,  # noqa: ARG002 - exact
     ) -> Program[Selected]:
         """`similarity`."""
         for similarities in (coarse, fine):

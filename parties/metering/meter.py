@@ -31,6 +31,10 @@ def phase_of(stage: str) -> str:
     return prefix if dot and prefix in PHASES[1:] else "online"
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 class _Stack:
     """The open stages and the clock: all time goes to the innermost open stage, and to the link call in progress."""
 
@@ -43,6 +47,7 @@ class _Stack:
         self.mark = clock()
         self.calling = ""
         self.called_seconds = 0.0
+        self.changed: Callable[[], None] = _nothing
 
     def settle(self) -> None:
         """Adds the time since the last call to the innermost stage; the caller holds the lock."""
@@ -61,6 +66,7 @@ class _Stack:
             self.settle()
             self.stages.append(stage)
             stage.used = True
+        self.changed()
 
     def leave(self, stage: "_Stage", *, unwinding: bool) -> None:
         with self.lock:
@@ -72,6 +78,7 @@ class _Stack:
             elif stage in self.stages:  # an exception may close interleaved generators in any order
                 while self.stages.pop() is not stage:
                     pass
+        self.changed()
 
 
 class _Stage:
@@ -146,6 +153,10 @@ class StageMeter:
             )
         with self._stack.lock:
             return self._stages.setdefault(name, _Stage(name, self._stack))
+
+    def on_change(self, function: Callable[[], None] | None) -> None:
+        """Calls a function after each change of the innermost stage; None ends it."""
+        self._stack.changed = function or _nothing
 
     def begin_call(self, peer: str) -> None:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""

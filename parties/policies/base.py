@@ -2,6 +2,7 @@
 """The interface of a policy: a frozen dataclass of public parameters, a few hooks, and a description of itself."""
 
 from abc import ABC
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -102,6 +103,25 @@ class Policy(ABC):
         return None
         yield
 
+    def selects_ahead(self, layer: int) -> bool:
+        """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
+        return False
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects what a layer will attend to at this step, while the layer before it runs, whose rounds it shares.
+
+        The new token's key and value have not joined the layer yet.
+
+        Args:
+            engine: The engine that holds the values.
+            cache: The cache; the result goes to `cache.layers[layer].selection`, which `before_attention` returns.
+            layer: Index of the layer that is selected for.
+            q: The layer's query, [heads, 1, head_dim], as in `before_attention`, but guessed: this layer's projection
+                of the normalised input of the layer before.
+        """
+        return
+        yield
+
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the state after a step, or evicts; runs in parallel with the rest of the layer and shares its rounds.
 
@@ -113,6 +133,17 @@ class Policy(ABC):
         """
         return
         yield
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
+
+        None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
+        has the same step in each layer.
+        """
+        here = cache.layers[layer]
+        hooks = (type(self).before_attention, type(self).after_attention)
+        idle = hooks == (Policy.before_attention, Policy.after_attention)
+        return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
 
     @property
     def observes(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy, kept_share
-from parties.policies.checks import OutOfRange, share, whole
+from parties.policies.checks import OutOfRange, one_of, share, whole
 from parties.policies.clusters import best_of, select
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class InfLLM(Policy):
         n_local: Least number of last tokens, always attended to.
         block_size: Number of tokens in a block.
         repr_topk: Number of tokens that represent a block.
+        ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
+            the first layer then attends to every token, and a block competes one token later. Not in the paper.
     """
 
     name: ClassVar[str] = "infllm"
@@ -52,6 +54,7 @@ class InfLLM(Policy):
     n_local: int = 64
     block_size: int = 32
     repr_topk: int = 4
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -62,12 +65,17 @@ class InfLLM(Policy):
         share("compression_ratio", self.compression_ratio, one=False)
         for name, least in (("n_init", 0), ("n_local", 1), ("block_size", 1), ("repr_topk", 1)):
             whole(name, getattr(self, name), least)
+        one_of("ahead", self.ahead, (False, True))
         if self.repr_topk > self.block_size:
             raise OutOfRange("repr_topk", self.repr_topk, f"at most a block's {self.block_size} tokens")
 
-    def _blocks(self, tokens: int) -> int:
-        """Number of blocks in a cache of `tokens` tokens."""
+    def _complete(self, tokens: int) -> int:
+        """Number of blocks that a cache of `tokens` tokens completes."""
         return max(0, tokens - self.n_init - self.n_local) // self.block_size
+
+    def _blocks(self, tokens: int) -> int:
+        """Number of blocks that compete in a step with `tokens` tokens, the new one included."""
+        return self._complete(tokens - self.ahead)
 
     def _chosen(self, tokens: int) -> int:
         blocks = self._blocks(tokens)
@@ -75,35 +83,63 @@ class InfLLM(Policy):
         return min(blocks, max(0, kept_share(tokens, self.compression_ratio) - always) // self.block_size)
 
     def attended(self, tokens: int) -> int:
-        """First, local and selected tokens."""
+        """First, local and selected tokens; with `ahead` for all layers but the first."""
         return tokens - (self._blocks(tokens) - self._chosen(tokens)) * self.block_size
 
     def after_chunk(self, engine: "Engine", cache: "Cache", layer: int, position: int) -> Program[None]:
         """Stores the chunk's queries, in the segment that opens them, since it truncates them."""
         here = cache.layers[layer]
         q = here.queries[-1]
-        self._remember(engine, here, q, position - q.shape[1])
+        if self._selects(layer):
+            self._remember(engine, here, q, position - q.shape[1])
         return
         yield
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:  # noqa: ARG002
         """Forms the prompt's blocks."""
-        here = cache.layers[layer]
-        yield from staged(engine.meter, "similarity", self._form(engine, here, 0))
+        if self._selects(layer):
+            yield from staged(engine.meter, "similarity", self._form(engine, cache.layers[layer], 0))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
-        """Forms a block if one is complete, and selects among all blocks by the query."""
+        """Forms a block if one is complete, and selects among all blocks by the query; or uses what is made ahead."""
         here = cache.layers[layer]
-        formed = self._blocks(here.tokens - 1)
-        self._remember(engine, here, q, here.tokens - 1)
-        yield from staged(engine.meter, "similarity", self._form(engine, here, formed))
-        blocks, count, relevance = self._blocks(here.tokens), self._chosen(here.tokens), None
+        if self._selects(layer):
+            self._remember(engine, here, q, here.tokens - 1)
+        if self.ahead:
+            return here.selection
+        yield from self._form_newest(engine, here)
+        return (yield from self._choose(engine, here, here.tokens, q))
+
+    def selects_ahead(self, layer: int) -> bool:
+        """For each layer but the first."""
+        return self.ahead and self._selects(layer)
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects among the blocks that are complete without the new token."""
+        here = cache.layers[layer]
+        here.selection = yield from self._choose(engine, here, here.tokens + 1, q)
+
+    def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
+        """Forms a block if one is complete, for the next step."""
+        if self.selects_ahead(layer):
+            yield from self._form_newest(engine, cache.layers[layer])
+
+    def _selects(self, layer: int) -> bool:
+        return layer >= int(self.ahead)
+
+    def _form_newest(self, engine: "Engine", here: "LayerCache") -> Program[None]:
+        yield from staged(engine.meter, "similarity", self._form(engine, here, self._complete(here.tokens - 1)))
+
+    def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[Selection]:
+        """Selects from `tokens` tokens, the new one included."""
+        blocks, count, relevance = self._blocks(tokens), self._chosen(tokens), None
         if count:
             keys = here.state["representatives"]
             relevance = (yield from staged(engine.meter, "similarity", engine.scores(q, keys)))[:, 0]
-        first, end = min(self.n_init, here.tokens), self.n_init + blocks * self.block_size
-        always = ((0, first), (end, here.tokens))
-        return (yield from select(engine, relevance, count, first, self.block_size, always))
+        first, end = min(self.n_init, tokens), self.n_init + blocks * self.block_size
+        always = ((0, first), (end, tokens))
+        program = select(engine, relevance, count, first, self.block_size, always, spare_rounds=self.ahead)
+        return (yield from program)
 
     def _remember(self, engine: "Engine", here: "LayerCache", q: Any, position: int) -> None:
         """Stores the queries [heads, n, d] from `position` on, except those of the first `n_init` tokens.
@@ -119,7 +155,7 @@ class InfLLM(Policy):
 
     def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
         """Computes the representatives of the blocks after the first `formed` ones, and drops their queries."""
-        new = self._blocks(here.tokens) - formed
+        new = self._complete(here.tokens) - formed
         if not new:
             return
         (kv_heads, _, d), size = here.k.shape, self.block_size

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy
-from parties.policies.checks import OutOfRange, share, whole
+from parties.policies.checks import OutOfRange, one_of, share, whole
+from parties.policies.clusters import SIMILARITY_BITS
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds
 from parties.policies.prompt_scores import attention_of
 
@@ -42,6 +43,8 @@ class MPCache(Policy):
         coarse_size: Number of tokens in a coarse cluster; a multiple of `fine_size`.
         share_from: First layer that shares its indices with its neighbours; earlier layers select for themselves.
         share_layers: Number of adjacent layers that use the same kept tokens and the same selection.
+        ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input
+            (as in InfiniGen, OSDI 2024); the first layer then attends to all cached tokens. Not in the paper.
     """
 
     name: ClassVar[str] = "mpcache"
@@ -54,7 +57,7 @@ class MPCache(Policy):
     )
     step_cost: ClassVar[str] = (
         "4 G d comparisons to update page bounds; by query head two rankings of clusters, T/32 and about T/16; "
-        "fetching the selected clusters' rows, or in `fss` their scores"
+        "fetching the selected clusters' rows, or in `fss` their scores; with `ahead` a product for each guessed query"
     )
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2501.06807; released code zwxandy/MPCache. Fixed counts where the code has thresholds"
@@ -69,6 +72,7 @@ class MPCache(Policy):
     coarse_size: int = 32
     share_from: int = 2
     share_layers: int = 2
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -82,6 +86,7 @@ class MPCache(Policy):
             share(name, getattr(self, name))
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
             whole(name, getattr(self, name), least)
+        one_of("ahead", self.ahead, (False, True))
         if self.coarse_size % self.fine_size:
             raise OutOfRange("coarse_size", self.coarse_size, f"a multiple of fine_size {self.fine_size}")
 
@@ -91,12 +96,19 @@ class MPCache(Policy):
             return layer
         return layer - (layer - self.share_from) % self.share_layers
 
+    def chooses(self, layer: int) -> bool:
+        """Whether a layer has a selection of its own. With `ahead` the first layer and those that share with it do not.
+
+        They attend to all cached tokens.
+        """
+        return layer == self.source_layer(layer) and (layer > 0 or not self.ahead)
+
     def cached(self, prompt: int) -> int:
         """The rounded share of `prompt` tokens, at least one."""
         return max(1, round(self.static_keep * prompt))
 
     def attended(self, tokens: int) -> int:
-        """Tokens of the first, the last and the selected clusters."""
+        """Tokens of the first, the last and the selected clusters; with `ahead` for all layers but the first."""
         clusters = self._clusters(tokens)
         _, k_fine = clusters.top_k(self.coarse, self.select)
         return sum(stop - start for start, stop in clusters.always) + k_fine * self.fine_size
@@ -110,29 +122,48 @@ class MPCache(Policy):
             here.kept = yield from staged(engine.meter, "evict", engine.keep_top(scores, count))
         kept = cache.layers[source].kept
         here.k, here.v = yield from staged(engine.meter, "evict", engine.compact(kept, [here.k, here.v]))
-        if layer == source:
+        if self.chooses(layer):
             yield from staged(engine.meter, "similarity", compute_bounds(engine, here, self._levels()))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
-        """Selects clusters by similarity, or uses the selection of the layer's source layer."""
-        here, source = cache.layers[layer], self.source_layer(layer)
-        if layer != source:
-            return cache.layers[source].selection
-        clusters = self._clusters(here.tokens)
+        """Selects clusters by similarity, or uses the selection of the layer's source layer, or the one made ahead."""
+        source = self.source_layer(layer)
+        if self.chooses(layer) and not self.ahead:
+            yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens, q)
+        return cache.layers[source].selection
+
+    def selects_ahead(self, layer: int) -> bool:
+        """For each layer with a selection of its own but the first."""
+        return self.ahead and self.chooses(layer)
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects among the clusters that are complete: the last one, which the new token joins, does not compete."""
+        yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens + 1, q)
+
+    def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[None]:
+        """Makes the layer's selection from `tokens` tokens, the new one included."""
+        clusters = self._clusters(tokens)
         k_coarse, k_fine = clusters.top_k(self.coarse, self.select)
         selected = None
         if k_fine:
             coarse, fine = yield from staged(engine.meter, "similarity", self._similarities(engine, here, clusters, q))
-            program = engine.top_clusters(coarse, fine, clusters.parents, k_coarse, k_fine)
+            program = engine.top_clusters(
+                coarse,
+                fine,
+                clusters.parents,
+                k_coarse,
+                k_fine,
+                fraction_bits=SIMILARITY_BITS,
+                spare_rounds=self.ahead,
+            )
             selected = yield from staged(engine.meter, "topk", program)
         candidates = clusters.fine_candidates
         span = (candidates.start * self.fine_size, candidates.stop * self.fine_size)
         here.selection = Selection(self.fine_size, clusters.always, span, k_fine, selected)
-        return here.selection
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""
-        if layer == self.source_layer(layer):
+        if self.chooses(layer):
             yield from staged(engine.meter, "similarity", update_bounds(engine, cache.layers[layer], self._levels()))
 
     def _clusters(self, tokens: int) -> Clustering:

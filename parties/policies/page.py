@@ -21,7 +21,7 @@ Costs are per layer and count the expensive operations: comparisons, exponential
 secret place. n is the number of prompt tokens, T of cached tokens, B of kept tokens, W of steps between two evictions,
 H and G of query and key heads, d the head dimension. The attention of a step is not included: an exponential per
 attended token and query head. A selection of B among n is a ranking of all pairs, n (n - 1) / 2 comparisons; `fss`
-needs fewer from 512 on ([protocols.md](protocols.md)).
+needs fewer from 512 on, and with `ahead` from 24 on ([protocols.md](protocols.md)).
 
 """
 

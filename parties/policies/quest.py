@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import Policy, kept_share
-from parties.policies.checks import share, whole
+from parties.policies.checks import one_of, share, whole
 from parties.policies.clusters import select
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds, upper_bounds
 
 if TYPE_CHECKING:
-    from parties.decoding.cache import Cache
+    from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
 
 
@@ -28,6 +28,8 @@ class Quest(Policy):
         compression_ratio: Share of the cached tokens that a step does not attend to, in [0, 1), in whole pages.
         page_size: Number of tokens in a page.
         dense_layers: Number of first layers that attend to every token.
+        ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
+            the first layer then attends to every token. Not in the paper.
     """
 
     name: ClassVar[str] = "quest"
@@ -45,6 +47,7 @@ class Quest(Policy):
     compression_ratio: float = 0.5
     page_size: int = 16
     dense_layers: int = 2
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -55,6 +58,7 @@ class Quest(Policy):
         share("compression_ratio", self.compression_ratio, one=False)
         whole("page_size", self.page_size, 1)
         whole("dense_layers", self.dense_layers, 0)
+        one_of("ahead", self.ahead, (False, True))
 
     def _pages(self, tokens: int) -> tuple[int, int]:
         """Returns the number of candidate pages, all but the newest, and how many of them to select."""
@@ -68,27 +72,43 @@ class Quest(Policy):
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Computes the bounds of the prompt's pages."""
-        if layer >= self.dense_layers:
+        if self._selects(layer):
             yield from staged(engine.meter, "similarity", compute_bounds(engine, cache.layers[layer], self._levels()))
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
-        """Selects pages by their bounds."""
-        if layer < self.dense_layers:
-            return None
+        """Selects pages by their bounds, or returns the selection made ahead."""
         here = cache.layers[layer]
-        candidates, count = self._pages(here.tokens)
+        if self.ahead or not self._selects(layer):
+            return here.selection
+        return (yield from self._choose(engine, here, here.tokens, q))
+
+    def selects_ahead(self, layer: int) -> bool:
+        """For each layer that is not dense, but the first."""
+        return self.ahead and self._selects(layer)
+
+    def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
+        """Selects among the complete pages: the newest, which the new token joins, does not compete."""
+        here = cache.layers[layer]
+        here.selection = yield from self._choose(engine, here, here.tokens + 1, q)
+
+    def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[Selection]:
+        """Selects from `tokens` tokens, the new one included."""
+        candidates, count = self._pages(tokens)
         bounds = None
         if count:
             bounds = yield from staged(
                 engine.meter, "similarity", upper_bounds(engine, here, "page", range(candidates), q)
             )
-        newest = (candidates * self.page_size, here.tokens)
-        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,)))
+        newest = (candidates * self.page_size, tokens)
+        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,), spare_rounds=self.ahead))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the newest page's bounds with the new key; only complete pages compete."""
-        if layer >= self.dense_layers:
+        if self._selects(layer):
             yield from staged(engine.meter, "similarity", update_bounds(engine, cache.layers[layer], self._levels()))
+
+    def _selects(self, layer: int) -> bool:
+        return layer >= max(self.dense_layers, int(self.ahead))
 
     def _levels(self) -> Levels:
         return {"page": self.page_size}

@@ -8,17 +8,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from parties.decoding.program import Program
+from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.embedding import parts_of
 from parties.engines.fss.arithmetic.embedding import rows as embedded_rows
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply, select
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
-from parties.engines.fss.functions.activation import activation
-from parties.engines.fss.functions.norm import normalise, to_norm
+from parties.engines.fss.functions.activation import activation, gated_activation
+from parties.engines.fss.functions.norm import normalise, row_roots, scaled_after, to_norm
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
 
@@ -49,6 +49,11 @@ def dealt_bits(n: int) -> int:
     return -(-n // 64) * 8
 
 
+def bytes_in_words(n: int) -> int:
+    """Bytes that n bytes take there."""
+    return -(-n // 8) * 8
+
+
 def opened(n: int) -> Count:
     """Ring elements opened in a round."""
     return Count(1, 8 * n)
@@ -67,11 +72,27 @@ def sign(n: int, k: int, how: How) -> Count:
     return total
 
 
+def edges(n: int, count: int, k: int, how: How) -> Count:
+    """Comparisons of each of n numbers with the same public edges; differences are below 2^k."""
+    one, all_of_them = sign(n, k, how), sign(n * count, k, how)
+    if how == "dcf":
+        return one
+    return all_of_them + Count(server=sum(dealt_bits(n * m) - dealt_bits(n * count * m) for m in (k, 1)))
+
+
+def counted_edges(n: int, count: int, k: int, how: How) -> Count:
+    """For each of n numbers, additive shares of the number of edges above it."""
+    if how == "dcf":
+        key = bytes_in_words((20 * max(0, k - 2) + 16) * n)
+        return Count(0, 0, key, key + 8 * n)
+    return edges(n, count, k, how) + Count(1, bits(n * count), 0, 8 * n * count)
+
+
 def windowed_cost(n: int, windows: int, how: How) -> Count:
     """A function over many orders of magnitude, of n numbers."""
     inner = n * (windows - 1)
     dealt = Count(1, 16 * n * windows + bits(inner), 0, 304 * n * windows + 80 * inner)
-    return dealt + sign(inner, 62, how)
+    return dealt + edges(n, windows - 1, 62, how)
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,18 @@ def gates_of(n: int, d: int, count: int) -> list[Protocol]:
         ),
         Protocol("sign", [row], negative, lambda how: sign(n, 19, how)),
         Protocol(
+            "comparison with 15 public edges",
+            [row],
+            lambda x: below_edges(x, torch.arange(15)),
+            lambda how: edges(n, 15, 19, how),
+        ),
+        Protocol(
+            "number of 15 public edges above",
+            [row],
+            lambda x: count_below(x, torch.arange(15)),
+            lambda how: counted_edges(n, 15, 19, how),
+        ),
+        Protocol(
             "bit times number",
             [row],
             lambda x: select_negative(x),
@@ -168,17 +201,40 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     return [
         Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
         Protocol(
+            "SiLU, GELU times a number",
+            [((n,), 16, 64.0), ((n,), 16, 8.0)],
+            lambda x, y: gated_activation(x, y, "silu"),
+            lambda _: activation_cost(n) + Count(server=8 * n + 40 * n),
+        ),
+        Protocol(
             "RMS norm",
             [((n, d), 16, 2.0**10)],
             lambda x: normalise(to_norm(x, centre=False), 1e-5),
             lambda how: norm_cost(n, d, how),
+        ),
+        Protocol(
+            "RMS norm and a matrix product",
+            [((count, d), 16, 2.0**10)],
+            lambda x: normalised_product(x, n),
+            lambda how: (
+                Count(server=8 * count * d)
+                + root_cost(count, how)
+                + Count(0, 8 * count * n, 0, 8 * count * n)
+                + Count(1, 8 * count * n, 0, 8 * count * (1 + 2 * n))
+            ),
         ),
         Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
         Protocol(
             "reciprocal",
             [((n,), 18, 4.0)],
             softmax.reciprocal,
-            lambda how: windowed_cost(n, 5, how) + opened(n) + Count(server=8 * n),
+            lambda _: inverse_cost(n) + opened(n) + Count(server=8 * n),
+        ),
+        Protocol(
+            "division by a sum",
+            [((n, d), 16, 4.0), ((n,), 18, 4.0)],
+            divided,
+            lambda _: inverse_cost(n) + opened(n * d) + Count(server=48 * n * d),
         ),
         Protocol(
             "row of the server's table",
@@ -196,19 +252,39 @@ def activation_cost(n: int) -> Count:
 
 def norm_cost(n: int, d: int, how: How) -> Count:
     """Sum of squares, inverse root, two parts of it, two products of each element and their truncations."""
-    windows = 16
-    root = opened(n) + Count(server=8 * n) + windowed_cost(n, windows, how) + opened(n) + Count(server=16 * n)
-    return root + Count(1, 16 * n * d, 0, 32 * n * d)
+    return Count(server=8 * n * d) + root_cost(n, how) + Count(1, 16 * n * d, 0, 16 * n + 32 * n * d)
+
+
+def root_cost(n: int, how: How) -> Count:
+    """Sums of squares and their inverse roots."""
+    return opened(n) + Count(server=8 * n) + windowed_cost(n, 16, how) + opened(n)
+
+
+def normalised_product(x: Masked, width: int) -> Program[Any]:
+    """Multiplies rows by a matrix and divides the products by the rows' root mean squares."""
+    rows, matrix = to_norm(x, centre=False), ServerMatrix(torch.zeros(width, x.shape[1], dtype=torch.int64))
+    root, product = yield from parallel(row_roots(rows, 1e-5), gates.open_(matrix.apply(rows.narrow, 2.0**12)))
+    return (yield from gates.open_(scaled_after(product, root, 64.0)))
 
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
-    floors, edges = (3, 33) if n <= 2048 else (4, 36) if n <= 4096 else (4, 68) if n <= 32_768 else (5, 75)
-    n, signs = n * rows, edges * rows
-    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(floors * rows) + sign(signs, 62, how)
-    passed = Count(1, bits(signs), 0, 8 * signs) + opened(rows)
+    floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17) if n <= 32_768 else (5, 15)
+    n, sums = n * rows, floors * rows
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(sums)
+    passed = counted_edges(sums, steps, 62, how) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine
+
+
+def divided(x: Masked, total: Masked) -> Program[Masked]:
+    """Divides rows by a number each."""
+    return (yield from softmax.divide(x, (yield from softmax.inverse(total)), 32.0))
+
+
+def inverse_cost(n: int) -> Count:
+    """A look-up of fourteen bits in two tables, a digit, two products with the sign."""
+    return Count(1, 16 * n, 0, 2048 * n + 8 * n + 40 * n)
 
 
 def looked_up(x: Masked, vocab: int, width: int, count: int) -> Program[Any]:
@@ -270,10 +346,14 @@ def key_bits(n: int) -> int:
 
 
 def argmax_cost(n: int, how: How) -> Count:
-    """Counts a level for each halving: signs, their bits, the larger values and their indices."""
+    """Counts a level for each halving: signs, with `prefix` their bits, the larger values and their indices."""
     total = Count()
     while n > 1:
         half = n // 2
-        total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
+        if how == "dcf":
+            key = bytes_in_words((28 * 20 + 12) * half)
+            total += Count(0, 0, key, key + 24 * half) + opened(2 * half)
+        else:
+            total += sign(half, 20, how) + Count(1, bits(half), 0, 24 * half) + opened(2 * half)
         n -= half
     return total

@@ -1,30 +1,35 @@
 """Runs the kernels on a few inputs in Triton's interpreter; started by `test_kernels`."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
-from parties.engines.fss.kernels import comparison, look_ups, matrix_products
-from parties.engines.fss.randomness import dcf
+from parties.engines.fss.kernels import comparison, keystream, look_ups, matrix_products
+from parties.engines.fss.randomness import dcf, payload_dcf
+from parties.engines.keystream import SEED_BYTES, Keystream
+from tests.helpers.comparisons import numbers, seeds
 
 
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
     dice = np.random.default_rng(0)
-    x: Any
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
-        alpha, x = (dice.integers(0, 2**width, 20, dtype=np.uint64) for _ in range(2))
-        x[:5] = alpha[:5]
-        seeds = [dice.integers(0, 256, (20, 16), dtype=np.uint8) for _ in range(2)]
-        key = dcf.generate(permutation, alpha, width, *seeds)
-        for party, seed in enumerate(seeds):
-            share = comparison.evaluate(
-                party, words(x), width, words(seed), words(key), permutation.key, dcf.LEAF_LEVELS
+        alpha, x, own = numbers(width, 20), numbers(width, 20, 3, seed=1), seeds(20)
+        x[:5, 1] = alpha[:5]
+        key = dcf.generate(permutation, alpha, width, *own)
+        for party, seed in enumerate(own):
+            share = comparison.evaluate(party, x, width, seed.view(torch.int64), key.view(torch.int64), permutation.key)
+            assert torch.equal(share, dcf.evaluate(permutation, party, x, width, seed, key))
+    for width, lanes in ((1, 1), (5, 1), (3, 2), (4, 3)):
+        alpha, x, own = numbers(width, 20), numbers(width, 20, 3, seed=1), seeds(20)
+        key = payload_dcf.generate(permutation, alpha, numbers(32, 20, lanes), width, *own)
+        above = payload_dcf.levels(width, lanes)
+        for party, seed in enumerate(own):
+            share = comparison.evaluate_payload(
+                party, x, width, above, lanes, seed.view(torch.int64), key, permutation.key
             )
-            assert np.array_equal(share.numpy(), dcf.evaluate(permutation, party, x, width, seed, key))
+            assert torch.equal(share, payload_dcf.evaluate(permutation, party, x, width, lanes, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(matrix_products.vector_matrix(left, right), left @ right.T)
@@ -37,11 +42,12 @@ def main() -> None:
         bits = torch.from_numpy(dice.integers(0, 256, (n, length // 8), dtype=np.uint8))
         sums = look_ups.table_sums(_mirrored(tables, turn.device), bits, turn)
         assert torch.equal(sums, tables.sums(turn, bits))
-
-
-def words(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint64]]") -> torch.Tensor:
-    """The same memory as int64."""
-    return torch.from_numpy(np.ascontiguousarray(array).view(np.int64))
+    stream = Keystream(bytes(range(SEED_BYTES)))
+    for epoch, first, count in ((0, 0, 300), (2**40 + 3, 7, 5)):
+        stream.begin(epoch)
+        filled = torch.zeros(count, dtype=torch.int64)
+        keystream.DeviceKeystream(bytes(range(SEED_BYTES)), filled.device).fill(torch.tensor([epoch, first]), filled)
+        assert torch.equal(filled, stream.words((first + count,))[first:])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Settings:
     coarse_size: int = 32
     share_from: int = 2
     share_layers: int = 2
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,22 +149,35 @@ class NaiveMPCache:
     def step(self, token: int) -> Step:
         spec, w = self.spec, self.weights
         attended: list[list[list[int]]] = []
-        x = w["embed"][[token]]
+        before, x = None, w["embed"][[token]]
         if spec.family == "gpt2":
             x = x + w["positions"][[self.position]]
         for layer in range(spec.n_layers):
             at = f"layers.{layer}"
             queries = self._take_in(layer, norm(spec, w, f"{at}.attn_norm", x))
             if self.source_layers[layer] == layer:
-                keys = self._by_query_head(self.k[layer])
-                attended.append([chosen_tokens(q, k, self.settings) for q, k in zip(queries, keys, strict=True)])
+                attended.append(self._chosen(layer, queries, before))
             else:
                 attended.append(attended[-1])
+            before = x
             x = x + linear(w, f"{at}.o", self._attention(layer, queries, attended[-1]))
             x = x + mlp(spec, w, at, norm(spec, w, f"{at}.mlp_norm", x))
         self.position += 1
         x = norm(spec, w, "final_norm", x)
         return Step((x @ (w["embed"].T if spec.tied else w["lm_head.weight"]))[0], attended)
+
+    def _chosen(self, layer: int, queries: list[Vector], before: Tensor | None) -> list[list[int]]:
+        """Tokens by query head, by the layer's queries or, ahead, by those of the input of the layer before."""
+        if self.settings.ahead and before is None:
+            return [list(range(len(self.k[layer][0])))] * self.spec.n_heads
+        if self.settings.ahead:
+            normal = norm(self.spec, self.weights, f"layers.{layer}.attn_norm", before)
+            guess = heads(linear(self.weights, f"layers.{layer}.q", normal), self.spec.n_heads)
+            if self.spec.family == "llama":
+                guess = self._rotated(guess)
+            queries = [row[0].tolist() for row in guess]
+        keys = self._by_query_head(self.k[layer])
+        return [chosen_tokens(q, k, self.settings) for q, k in zip(queries, keys, strict=True)]
 
     def _take_in(self, layer: int, x: Tensor) -> list[Vector]:
         """Adds the token's key and value to the cache; returns its query for each head."""

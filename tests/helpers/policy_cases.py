@@ -35,6 +35,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "locret in chunks": ("locret", {"chunk_size": 7}),
     "locret quantised": ("locret", {"nbits": 4}),
     "attention_gate by threshold": ("attention_gate", {"form": "threshold", "compression_ratio": 0.3}),
+    "mpcache ahead": ("mpcache", {"ahead": True, "static_keep": 0.8, "select": 0.3}),
+    "quest ahead": ("quest", {"ahead": True}),
+    "infllm ahead": ("infllm", {"ahead": True}),
     "mikv in 4 bits": ("mikv", {"nbits": 4, "balancer": False}),
 }
 """Name of each case: a policy and what differs from `SMALL`."""
@@ -94,8 +97,8 @@ def plain(
 class NoisyEngine(PlainEngine):
     """The plain engine with noise on every linear output, several times that of fixed point."""
 
-    def linear(self, x: Tensor, name: str) -> Program[Tensor]:
-        y = yield from super().linear(x, name)
+    def linear(self, x: Tensor, name: str, columns: int | None = None) -> Program[Tensor]:
+        y = yield from super().linear(x, name, columns)
         generator = torch.Generator().manual_seed(x.numel() + len(name))
         return y + 1e-3 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
 

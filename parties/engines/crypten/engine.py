@@ -141,11 +141,11 @@ class CrypTenEngine(Engine):
     # -- products and functions ----------------------------------------------------------------------------------------
 
     @eager
-    def linear(self, x: MPCTensor, name: str) -> MPCTensor:
+    def linear(self, x: MPCTensor, name: str, columns: int | None = None) -> MPCTensor:
         """Beaver product with the shared matrix, which is opened under a fresh mask each time."""
-        y = x.matmul(self._parameters[name])
+        y = x.matmul(self._parameters[name][:, :columns])
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias
+        return y if bias is None else y + bias[:columns]
 
     def parameter(self, name: str) -> MPCTensor:
         """A shared parameter."""
@@ -244,7 +244,15 @@ class CrypTenEngine(Engine):
 
     @eager
     def top_clusters(
-        self, coarse: MPCTensor, fine: MPCTensor, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: MPCTensor,
+        fine: MPCTensor,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,  # noqa: ARG002 - one way to rank
+        spare_rounds: bool = False,  # noqa: ARG002 - one way to rank
     ) -> OneHot:
         """Selects coarse candidates, fetches their children, and selects among those and the orphans."""
         return top_two_levels(coarse, fine, parents, k_coarse, k_fine)

@@ -34,6 +34,10 @@ LINEAR: Mapping[str, Bound] = {
 PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
 MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
+# Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
+UNSCALED = rare("product of a row before its norm", 2.0**12, 29)
+FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 31)
+FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION_CELL = 2.0**-4  # of the table; its length follows from the bound
@@ -57,6 +61,8 @@ BOUNDS: Mapping[str, Bound] = {
     **LINEAR,
     "product": PRODUCT,
     "mixed": MIXED,
+    "unscaled": UNSCALED,
+    "first unscaled": FIRST_UNSCALED,
     "mean": MEAN,
     "activation": ACTIVATION,
     "score": SCORE,
@@ -76,6 +82,8 @@ WIDEST: Mapping[str, float] = {
     "down": 2.0**17,
     "product": 2.0**14,
     "mixed": 2.0**8,
+    "unscaled": 2.0**16,
+    "first unscaled": 2.0**12,
     "mean": 2.0**12,
     "activation": 2.0**9,
     "mean square": 2.0**31,

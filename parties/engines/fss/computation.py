@@ -19,14 +19,16 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.functions import masked_cache, softmax
-from parties.engines.fss.functions.activation import activation
+from parties.engines.fss.functions import masked_cache, norm, softmax
+from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
 from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
+from parties.engines.limits import FEW_ROWS
+from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
 from parties.options import RunOptions
 from parties.randomness import uniform
@@ -83,6 +85,10 @@ class Computation(Engine):
 
     def _limit(self, number: str) -> float:
         return self.source.bounds[number].limit
+
+    def _limit_of(self, name: str) -> float:
+        """The bound of products with a matrix."""
+        return self._limit(name.rsplit(".", 1)[-1])
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
@@ -145,8 +151,9 @@ class Computation(Engine):
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the index is opened to the client alone."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        index = self.open_to_client((yield from maximum.argmax(candidates.reshape(-1))))
-        return None if index is None else int(index)
+        winner = yield from maximum.argmax(candidates.reshape(-1))
+        index = self.open_to_client(winner)
+        return None if index is None else int(index) >> winner.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -160,12 +167,33 @@ class Computation(Engine):
 
     # -- products and functions ----------------------------------------------------------------------------------------
 
-    def linear(self, x: Masked, name: str) -> Program[Masked]:
+    def linear(self, x: Masked, name: str, columns: int | None = None) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        limit = self._limit(name.rsplit(".", 1)[-1])
-        y = self.matrices[name].apply(gates.truncate(x), limit)
+        y = self.matrices[name].apply(gates.truncate(x), self._limit_of(name), columns)
+        return (yield from self._with_bias(y, name))
+
+    def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
+        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
+        if rows.x.shape[0] > FEW_ROWS:
+            return (yield from super().normalised_linear(rows, eps, *products))
+        unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
+        root, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in zip(products, unscaled, strict=True)),
+        )
+        scaled = (
+            staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+            for p, y in zip(products, opened, strict=True)
+        )
+        return (yield from parallel(*scaled))
+
+    def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
+        return (yield from self._with_bias(norm.scaled_after(product, root, self._limit_of(name)), name))
+
+    def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
+        """Opens a product, after its bias is added, if it has one."""
         if (bias := self.biases.get(f"{name}.bias")) is not None:
-            y = (y + bias.reshape(1, *bias.shape)).bounded(limit)
+            y = (y + bias[: y.shape[1]].reshape(1, y.shape[1])).bounded(y.limit)
         return gates.truncate((yield from gates.open_(y)))
 
     def parameter(self, name: str) -> Masked:
@@ -202,26 +230,31 @@ class Computation(Engine):
         """SiLU or GELU. 2 rounds."""
         return activation(x, kind)
 
-    def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 9 rounds."""
-        weights = yield from softmax.exponentials(scores, mask)
-        inverse = yield from softmax.reciprocal(weights.sum(-1).bounded(bounds.TOTAL_LIMIT))
-        return (yield from self._divide(weights, inverse, 1.5))
+    def gated_activation(self, gate: Masked, x: Masked, kind: str) -> Program[Masked]:
+        """SiLU or GELU, times a number. 2 rounds."""
+        return gated_activation(gate, x, kind)
 
-    def _divide(self, x: Masked, inverse: Masked, limit: float) -> Program[Masked]:
-        return gates.truncate((yield from gates.open_(multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit))))
+    def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
+        """Softmax over the last axis. 8 rounds for one query, 9 rounds and fewer bytes for several."""
+        weights = yield from softmax.exponentials(scores, mask)
+        total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
+        if weights.shape[-2] == 1:
+            return (yield from softmax.divide(weights, (yield from softmax.inverse(total)), 1.5))
+        inverse = yield from softmax.reciprocal(total)
+        quotient = multiply([weights, inverse.reshape(*inverse.shape, 1)], limit=1.5)
+        return gates.truncate((yield from gates.open_(quotient)))
 
     def softmax_weigh(
         self, scores: Masked, combine: Callable[[Masked], Program[Masked]], mask: Tensor | Known | None = None
     ) -> Program[Masked]:
-        """Combines the exponentials and divides the result; the reciprocal is computed in parallel. 9 rounds."""
+        """Combines the exponentials and divides the result; the sum is looked up in parallel. 8 rounds."""
         weights = yield from staged(self.meter, "softmax", softmax.exponentials(scores, mask))
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
         mixed, inverse = yield from parallel(
             staged(self.meter, "attend", combine(weights)),
-            staged(self.meter, "softmax", softmax.reciprocal(total)),
+            staged(self.meter, "softmax", softmax.inverse(total)),
         )
-        return (yield from staged(self.meter, "attend", self._divide(mixed, inverse, self._limit("qkv"))))
+        return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, self._limit("mixed"))))
 
     def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
@@ -303,11 +336,22 @@ class Computation(Engine):
         return kept_rows.compact(kept, rows)
 
     def top_clusters(
-        self, coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+        self,
+        coarse: Masked,
+        fine: Masked,
+        parents: Sequence[int | None],
+        k_coarse: int,
+        k_fine: int,
+        *,
+        fraction_bits: int = 16,
+        spare_rounds: bool = False,
     ) -> Program[OneHot]:
-        """Masked one-hot rows of the selected clusters. 6 rounds."""
-        coarse, fine = (gates.truncate(level).bounded(self._limit("similarity")) for level in (coarse, fine))
-        return (yield from selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine))
+        """Masked one-hot rows of the selected clusters. 6 rounds, or 14 by pivots."""
+        coarse, fine = (
+            gates.truncate(level, fraction_bits).bounded(self._limit("similarity")) for level in (coarse, fine)
+        )
+        program = selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine, spare_rounds=spare_rounds)
+        return (yield from program)
 
     def pick(self, selected: OneHot, blocks: Masked) -> Program[Masked]:
         """The selected blocks. 1 round."""

@@ -1,6 +1,6 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,11 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
+from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.replay.exchange import BoundRound, note
+from parties.engines.fss.replay.recorder import Inputs, Round
+from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
+from parties.engines.fss.replay.segment import RecordedSegment
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
@@ -60,14 +65,20 @@ class FssEngine(Computation):
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
+        with meter.stage("setup.compile"):
+            compile_all()
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
         source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._dealt_frame))
         super().__init__(source)
+        self._draws = source
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
+        self._inputs = Inputs()
+        self.recordings = Recordings(source, self._inputs)
+        self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
         self.exchange = Opener(self.peer, meter, source.constants)
         self._index = 0
@@ -118,6 +129,8 @@ class FssEngine(Computation):
         """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
+        self.recordings = Recordings(self.source, self._inputs)
+        self.replays = workload.steps >= LEAST_STEPS and self.source.device.type == "cpu"
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
@@ -128,8 +141,8 @@ class FssEngine(Computation):
             self.run_segment(partial(self.mask_cache, cache), cache)
         return cache
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache) -> T:
-        """Runs a segment, from the start again after a truncation failure.
+    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
+        """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
         failed attempt is dropped, so nothing is masked twice. The dealer knows the mask, so a retry reveals to it how a
@@ -149,12 +162,32 @@ class FssEngine(Computation):
             if attempt:
                 self._again(index)
             try:
-                return run(program(), self.exchange)
+                return self._attempt(program, cache, name)
             except TruncationFailure as zone:
                 where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
+
+    def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
+        known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
+        if known is None:
+            return run(program(), self.exchange)
+        self._fill(known)
+        known.replay(cache, self.source, self.recordings.inputs, self._open_round)
+        return None  # type: ignore[return-value] # a recorded segment leaves its result in the cache
+
+    def _fill(self, known: RecordedSegment) -> None:
+        """Expands and receives the segment's randomness."""
+        inputs, recorder = self.recordings.inputs, known.recorder
+        self.stream.fill(inputs.streams[0, : recorder.drawn[0]])
+        self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
+
+    def _open_round(self, made: Round) -> None:
+        note(self._draws.constants, made.notes)
+        if made.openings:
+            made.bound = made.bound or BoundRound.of(made)
+            made.bound.exchange(self.exchange)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")

@@ -17,6 +17,7 @@ from parties.engines.fss.cost.simulation import Simulation, value_of
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
 from parties.engines.fss.topk import selection
 from parties.metering.meter import StageMeter
+from parties.models.spec import ModelSpec
 from parties.policies import POLICIES
 from parties.transport.mesh import Mesh
 from tests.helpers.policy_cases import QUANTISED, SPEC, VARIANTS, Text, calm, case, decode, parameters, plain, tokens
@@ -25,7 +26,7 @@ from tests.parties.engines.fss.arithmetic.test_embedding import table_of
 
 pytestmark = pytest.mark.slow
 
-ON_CRYPTEN = [*POLICIES, "h2o by step", "attention_gate by threshold"]
+ON_CRYPTEN = [*POLICIES, "h2o by step", "attention_gate by threshold", "mpcache ahead", "quest ahead"]
 SMALLER = replace(SPEC, n_layers=1)
 ROUNDING = 0.06
 CRYPTEN = 0.5
@@ -121,12 +122,12 @@ def all_policies(role: str, mesh: Mesh, meter: StageMeter, texts: dict[str, list
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     engine, results = CrypTenEngine(role, mesh, meter), {}
     for name in texts:
-        policy, logits, traffic = case(name), [], []
-        installed = parameters(policy, SMALLER)
+        policy, spec, logits, traffic = case(name), few_layers(name), [], []
+        installed = parameters(policy, spec)
         shapes = {key: tuple(w.shape) for key, w in installed.items()}
         run(engine.install(shapes, installed if role == "server" else None))
         for prompt, text in texts[name]:
-            decoder, cache, out = Decoder(engine, SMALLER, policy), Cache.empty(1), []
+            decoder, cache, out = Decoder(engine, spec, policy), Cache.empty(spec.n_layers), []
             meter.reset()
             for start, part in enumerate([prompt, *([token] for token in text)]):
                 x = run(decoder.embed(part if role == "client" else None, len(part), cache.position))
@@ -141,12 +142,17 @@ def all_policies(role: str, mesh: Mesh, meter: StageMeter, texts: dict[str, list
 
 @pytest.fixture(scope="module")
 def crypten() -> dict[str, Any]:
-    """Each policy on two texts of the same length, in one layer: CrypTen takes hundreds of rounds for each."""
+    """Each policy on two texts of the same length, in few layers: CrypTen takes hundreds of rounds for each."""
     return together(all_policies, {name: brief(name) for name in ON_CRYPTEN})
 
 
 def brief(name: str) -> list[Text]:
-    return calm(name, SMALLER, prompt=11, steps=3)
+    return calm(name, few_layers(name), prompt=11, steps=3)
+
+
+def few_layers(name: str) -> ModelSpec:
+    """One layer, or two for a selection that is made in the layer before."""
+    return SPEC if name.endswith("ahead") else SMALLER
 
 
 @pytest.mark.timeout(900)
@@ -156,7 +162,7 @@ def test_crypten_decodes_like_the_plain_engine_and_its_traffic_does_not_depend_o
 ) -> None:
     (mine, traffic), (theirs, others) = crypten["client"][name], crypten["server"][name]
     for index, text in enumerate(brief(name)):
-        expected = decode(plain(case(name), SMALLER), *text).logits
+        expected = decode(plain(case(name), few_layers(name)), *text).logits
         found = torch.cat([(a + b).double() / 2**16 for a, b in zip(mine[index], theirs[index], strict=True)])
         assert (found - expected).abs().max() < CRYPTEN
     assert traffic[0] == traffic[1]

@@ -14,7 +14,7 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.opening import Opening, Pad
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.kernels import bit_packing
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 from parties.errors import PartyError
 

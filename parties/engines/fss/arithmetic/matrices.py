@@ -29,16 +29,19 @@ class ServerMatrix:
     def __init__(self, transposed: Tensor) -> None:
         self.transposed = transposed
 
-    def apply(self, x: Masked, limit: float) -> Additive:
-        """Multiplies [n, in] -> [n, out]: no round, 8 offline bytes per output, to the server."""
-        source, scale = x.source, x.scale + ring.FRACTION_BITS
-        shape = (x.shape[0], self.transposed.shape[0])
+    def apply(self, x: Masked, limit: float, columns: int | None = None) -> Additive:
+        """Multiplies [n, in] by the first `columns` of W, or by all: [n, out].
+
+        No round, 8 offline bytes per output, to the server.
+        """
+        source, scale, transposed = x.source, x.scale + ring.FRACTION_BITS, self.transposed[:columns]
+        shape = (x.shape[0], transposed.shape[0])
         if source.rank == DEALER:
-            source.deal(shape, lambda: ring.vector_matrix(x.public, self.transposed))
+            source.deal(shape, lambda: ring.vector_matrix(x.public, transposed))
             return Additive(source, source.placeholder(shape), scale, limit)
         vector = x.public - x.mask if source.rank == SERVER else -x.mask
         correction = source.deal(shape, lambda: torch.empty(0)).share
-        return Additive(source, ring.vector_matrix(vector, self.transposed) - correction, scale, limit)
+        return Additive(source, ring.vector_matrix(vector, transposed) - correction, scale, limit)
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer
+from parties.engines.fss.randomness.constants import DIGEST_BYTES, Constants, ConstantsDiffer, encoded
 from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
@@ -73,6 +74,12 @@ class Opening:
         return f"{'bits' if self.hidden.dtype == torch.uint8 else 'words'}{tuple(self.hidden.shape)}"
 
 
+def announced(wanted: Sequence[Opening]) -> tuple[bytes, bytes]:
+    """Returns what a round adds to the digests of the program and of the constants."""
+    kinds = b"".join(opening.kind.encode() for opening in wanted)
+    return kinds, b"".join(encoded(opening.limit_bits) for opening in wanted)
+
+
 def dealer_openings(wanted: Sequence[Opening]) -> list[Any]:
     """Stands for an exchange at the dealer, who sees no opening and continues with its own placeholders."""
     return [opening.hidden for opening in wanted]
@@ -99,16 +106,30 @@ class Opener:
             ConstantsDiffer: The peer is at the same point but has used other public constants.
         """
         with self.meter.stage(wanted[0].stage):
-            for opening in wanted:
-                self._program.update(opening.kind.encode())
-                self._constants.note(opening.limit_bits)
-            place = self._program.digest() + self._constants.digest()
-            mine = place + b"".join(opening.hidden.cpu().contiguous().numpy().tobytes() for opening in wanted)
-            theirs = self.peer.exchange(mine, alike=True)
-            if theirs[:PLACE_BYTES] != place:
-                self.peer.close()
-                raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
-            return _combined(wanted, memoryview(theirs)[PLACE_BYTES:])
+            program, constants = announced(wanted)
+            hidden = [opening.hidden.cpu().contiguous().numpy() for opening in wanted]
+            return _combined(wanted, self.swap(program, constants, hidden))
+
+    def swap(self, program: bytes, constants: bytes, hidden: Sequence[NDArray[Any]]) -> memoryview:
+        """Exchanges one round's tensors; returns the peer's bytes.
+
+        Args:
+            program: What the round adds to the digest of the program.
+            constants: What it adds to the digest of the constants.
+            hidden: This party's tensors, contiguous.
+
+        Raises:
+            OutOfStep: See above.
+            ConstantsDiffer: See above.
+        """
+        self._program.update(program)
+        self._constants.note(constants)
+        place = self._program.digest() + self._constants.digest()
+        theirs = self.peer.exchange(b"".join((place, *map(np.ndarray.tobytes, hidden))), alike=True)
+        if theirs[:PLACE_BYTES] != place:
+            self.peer.close()
+            raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
+        return memoryview(theirs)[PLACE_BYTES:]
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from parties.engines.fss.kernels.call import call
+
 FRACTION_BITS = 16
 SCALE = 2.0**FRACTION_BITS
 
@@ -40,6 +42,8 @@ def low_bits(x: Tensor, start: int, width: int) -> Tensor:
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     """Multiplies [n, in] by the transpose of a contiguous [out, in]; a single row runs at memory bandwidth.
 
+    On a CPU it uses the threads that torch may use.
+
     The product is computed on the matrix's device and returned on the device of x.
 
     Raises:
@@ -50,10 +54,10 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
         from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
 
         return matrix_products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
-    from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
+    from parties.engines.fss.kernels import threads  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
-    loops.products_by_columns(x.contiguous().numpy()[None], transposed.numpy()[None], product.numpy())
+    call(threads.products_by_columns, x.contiguous()[None], transposed[None], product, torch.get_num_threads())
     return product[0]
 
 
@@ -70,7 +74,7 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         return matrix_products.matmul(x, y)
     if x.is_meta:
         return torch.matmul(x, y)  # counting needs the shape only
-    from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
 
     if len(x) != len(y):
         batch = len(y) if len(x) == 1 else len(x)
@@ -78,9 +82,9 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     columns = y.transpose(1, 2)
     product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
-        loops.products_by_columns(x.contiguous().numpy(), columns.numpy(), product.numpy())
+        call(threads.products_by_columns, x.contiguous(), columns, product, torch.get_num_threads())
     else:
-        loops.products_by_rows(x.contiguous().numpy(), y.contiguous().numpy(), product.numpy())
+        call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
     return product
 
 

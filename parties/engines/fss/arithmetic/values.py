@@ -11,6 +11,7 @@ from torch import Tensor
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Source
+from parties.engines.fss.recording.tracer import untraced
 
 Local = Callable[[Tensor], Tensor]
 
@@ -54,9 +55,8 @@ class Number(ABC):
 
     def times(self, integer: int | Tensor) -> Self:
         """Multiplies by public integers; the scale stays."""
-        largest = integer.abs().max().item() if isinstance(integer, Tensor) and integer.numel() else integer
+        factor = largest(integer) if isinstance(integer, Tensor) else float(abs(integer))
         self.source.note(integer)
-        factor = float(abs(1 if isinstance(largest, Tensor) else largest))
         return self.map(lambda t: t * _on(integer, t), self.scale, max(self.limit * factor, 2.0**-ring.FRACTION_BITS))
 
     def __add__(self, other: Self) -> Self:
@@ -79,10 +79,11 @@ class Number(ABC):
             self.source.note(integer)
             limit = self.limit * max(abs(public), 2.0**-ring.FRACTION_BITS)
             return self.map(lambda t: t * integer, self.scale + bits, limit)
-        encoded = ring.encode(public)
+        with untraced():
+            encoded = ring.encode(public).to(self.source.device)
         self.source.note(encoded)
-        limit = self.limit * max(float(public.abs().max()) if public.numel() else 0.0, 2.0**-ring.FRACTION_BITS)
-        return self.map(lambda t: t * _on(encoded, t), self.scale + ring.FRACTION_BITS, limit)
+        limit = self.limit * max(largest(public), 2.0**-ring.FRACTION_BITS)
+        return self.map(lambda t: t * encoded, self.scale + ring.FRACTION_BITS, limit)
 
     def __getitem__(self, index: Any) -> Self:
         return self._moved(lambda t: t[index])
@@ -153,14 +154,15 @@ class Masked(Number):
     def plus(self, constant: float | Tensor) -> "Masked":
         """Adds public real numbers."""
         constant = constant if isinstance(constant, Tensor) else torch.tensor(float(constant))
-        limit = self.limit + float(constant.abs().max())
+        limit = self.limit + largest(constant)
         shape = np.broadcast_shapes(self.shape, constant.shape)
         moved = self.map(lambda t: t.expand(shape), self.scale, limit)
         if self.source.rank == DEALER:
             return moved
-        encoded = ring.encode(constant, self.scale)
+        with untraced():
+            encoded = ring.encode(constant, self.scale).to(self.source.device)
         self.source.note(encoded)
-        return Masked(self.source, moved.public + _on(encoded, moved.public), moved.mask, self.scale, limit, self.epoch)
+        return Masked(self.source, moved.public + encoded, moved.mask, self.scale, limit, self.epoch)
 
     def shown(self, seen: Known, instead: float) -> "Masked":
         """Replaces numbers where the public `seen`, 0 or 1, is 0.
@@ -219,6 +221,12 @@ def cat(values: Sequence[Any], dim: int) -> Any:
         epoch = min((v.epoch for v in values if v.public.numel()), default=Masked.CONSTANT)
         return Masked(source, public, mask, scale, limit, epoch)
     return Additive(source, torch.cat([v.share for v in values], dim), scale, limit)
+
+
+def largest(constant: Tensor) -> float:
+    """Returns the largest absolute value of a public constant, which is the same for each token."""
+    with untraced():
+        return float(constant.abs().max()) if constant.numel() else 0.0
 
 
 def _on(number: int | Tensor, like: Tensor) -> int | Tensor:

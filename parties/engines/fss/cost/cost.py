@@ -38,8 +38,6 @@ from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
 from parties.transport.frame import HEADER_BYTES
 
-BLOCK_BYTES = 16
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -130,8 +128,16 @@ def predict(
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
-    weights = 8 * new_tokens * sum(math.prod(s) for name, s in folded_shapes(spec).items() if is_matrix(name, s))
-    return Prediction(prompt if sizes else None, decode, replace(work, weight_bytes=weights))
+    return Prediction(
+        prompt if sizes else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
+    )
+
+
+def _weights(spec: ModelSpec, policy: Policy) -> int:
+    """Elements of the matrices that a token is multiplied by; those that guess a query are read once more."""
+    matrices = sum(math.prod(shape) for name, shape in folded_shapes(spec).items() if is_matrix(name, shape))
+    guesses = sum(policy.selects_ahead(layer) for layer in range(spec.n_layers))
+    return matrices + guesses * spec.hidden * spec.n_heads * spec.head_dim
 
 
 class _Ledger:
@@ -194,7 +200,7 @@ class _DryRun:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
-        drawn, broadcast, shared = source.drawn.size, source.broadcast_bytes, source.dealt_bytes
+        drawn, levels, shared = source.drawn.size, source.comparison_levels, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             run(segment(), self._exchange)
@@ -203,7 +209,7 @@ class _DryRun:
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,
-            comparison_levels=(source.broadcast_bytes - broadcast) // BLOCK_BYTES,
+            comparison_levels=source.comparison_levels - levels,
             look_up_bytes=source.dealt_bytes - shared,
             rounds=int(traffic.total("client", "online").rounds),
         )

@@ -32,15 +32,10 @@ class CountingStream(Keystream):
         self.size += count
         return memoryview(bytearray(count))
 
-    def words(self, shape: Shape) -> Tensor:
+    def draw(self, shape: Shape, dtype: torch.dtype = torch.int64) -> Tensor:
         """A meta tensor."""
-        self.size += 8 * math.prod(shape)
-        return meta_tensor(shape)
-
-    def bytes(self, shape: Shape) -> Tensor:
-        """A meta tensor."""
-        self.size += in_words(math.prod(shape))
-        return meta_tensor(shape, torch.uint8)
+        self.size += in_words(math.prod(shape) * dtype.itemsize)
+        return meta_tensor(shape, dtype)
 
 
 class CountingWriter(FrameWriter):
@@ -75,18 +70,22 @@ class CountingSource(DealerSource):
 
     Attributes:
         drawn: The client's keystream; the client draws more than the server.
-        broadcast_bytes: Bytes sent to both parties: comparison keys.
+        comparison_levels: Levels of comparison trees that each computing party evaluates.
         dealt_bytes: Bytes dealt as XOR shares: one-hot vectors of look-ups, and bits.
     """
 
     def __init__(self, meter: StageMeter, to_client: Callable[[int], None], to_server: Callable[[int], None]) -> None:
         self.drawn = CountingStream()
         super().__init__(meter, self.drawn, CountingStream(), CountingWriter(to_client), CountingWriter(to_server))
-        self.broadcast_bytes = self.dealt_bytes = 0
+        self.comparison_levels = self.dealt_bytes = 0
 
     def placeholder(self, shape: Shape) -> Tensor:
         """See `Source`."""
         return meta_tensor(shape)
+
+    def evaluated(self, levels: int) -> None:
+        """See `Source`."""
+        self.comparison_levels += levels
 
     def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - never evaluated
         """See `Source`."""
@@ -104,5 +103,4 @@ class CountingSource(DealerSource):
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002
         """See `Source`."""
-        self.broadcast_bytes += math.prod(shape)
         return super().broadcast(shape, lambda: meta_tensor(shape, torch.uint8))

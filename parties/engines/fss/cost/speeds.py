@@ -87,9 +87,9 @@ def _cipher() -> float:
 
 def _comparisons() -> float:
     count, width = 20_000, 30
-    x, seeds = np.zeros(count, dtype=np.uint64), np.zeros((count, 16), dtype=np.uint8)
+    x, seeds = torch.zeros(count, 1, dtype=torch.int64), torch.zeros(count, 16, dtype=torch.uint8)
     permutation = dcf.Permutation(bytes(dcf.PERMUTATION_KEY_BYTES))
-    key = dcf.generate(permutation, x, width, seeds, seeds)
+    key = dcf.generate(permutation, x[:, 0], width, seeds, seeds)
     return _rate(count * dcf.key_blocks(width), lambda: dcf.evaluate(permutation, 0, x, width, seeds, key))
 
 

@@ -19,6 +19,8 @@ from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutatio
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
+from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.replay.recorder import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -40,6 +42,8 @@ class Dealer:
     def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
         self.links, self.meter = {"client": client, "server": server}, meter
         permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
+        with meter.stage("setup.compile"):
+            compile_all()
         with meter.stage("setup.seeds"):
             tosses = {role: DealerCoinToss(link) for role, link in self.links.items()}
             seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}
@@ -48,6 +52,7 @@ class Dealer:
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
         self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
+        self._inputs = Inputs()
         self._installed: Shapes = {}
         self._dry_run: DryRun | None = None
         self._senders: dict[str, Sender] = {}
@@ -146,7 +151,7 @@ class Dealer:
         if options.offline == "stored":
             for sender in self._senders.values():
                 sender.credit(WITHOUT_LIMIT)
-        self._dry_run = DryRun(self.engine, self._source, plan, self._senders)
+        self._dry_run = DryRun(self.engine, self._source, plan, self._senders, self._inputs)
         self._dry_run.begin(attempt)
 
     def _deliver(self, role: str, frame: bytes) -> None:

@@ -2,16 +2,20 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; the dry run would take seconds for it
 
-from parties.decoding.program import run
+from parties.decoding.decoder import name_of
+from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 
 
 class DryRun:
@@ -27,11 +31,17 @@ class DryRun:
         source: The engine's randomness.
         plan: The programs to run.
         senders: The senders, by role.
+        inputs: The dealer's memory for recorded segments.
     """
 
-    def __init__(self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender]) -> None:
+    def __init__(
+        self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender], inputs: Inputs
+    ) -> None:
         self._source, self._plan, self._senders = source, plan, senders
         self._cache = plan.cache(engine)
+        self._replays = plan.workload.steps >= LEAST_STEPS
+        self._inputs = inputs
+        self._recordings = Recordings(source, inputs)
         before, steps = plan.programs(engine, self._cache)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
         self._restores: dict[int, Callable[[], None]] = {plan.first: self._cache.snapshot()}
@@ -130,11 +140,24 @@ class DryRun:
             if index - first >= self._prompt_segments:
                 self._await_prompt()
             self._source.begin(epoch(self._attempts[index], index))
-            run(program(), dealer_openings)
+            self._deal(program)
             self._source.flush()
         if self._offline == "stored":
             for sender in self._senders.values():
                 sender.put(END, self._stop)
+
+    def _deal(self, segment: Callable[[], Program[Any]]) -> None:
+        name = name_of(segment)
+        known = self._recordings.find(name, segment, self._cache) if name is not None and self._replays else None
+        if known is None:
+            run(segment(), dealer_openings)
+            return
+        for stream, place, size in zip(
+            (self._source.client, self._source.server), self._inputs.streams, known.recorder.drawn, strict=True
+        ):
+            stream.fill(place[:size])
+        known.replay(self._cache, self._source, self._inputs, lambda _: None)
+        self._source.forward(known.recorder.sent)
 
     def _await_prompt(self) -> None:
         self._through.set()

@@ -9,26 +9,28 @@ import torch
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import open_, truncate
-from parties.engines.fss.arithmetic.multiplication import sum_of_products
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.bounds import ACTIVATION_CELL
-from parties.engines.fss.functions.tables import Tables, digit, look_up
+from parties.engines.fss.functions.first_order import FirstOrder
+from parties.engines.fss.functions.tables import Tables
 from parties.engines.plain import ACTIVATIONS
 
 _CELL_BITS = round(-math.log2(ACTIVATION_CELL))
-_SCALE, _SLOPE_SCALE = 30, 14
+_SCALE = 30
+# A product of 32 fraction bits, as of two plain numbers, is truncated as rarely: 20 of the function, 12 of the factor.
+_GATE_SCALE, _GATE_REST, _FACTOR_SCALE = 20, 13, 12
 
 
 @cache
-def _tables(kind: str, limit: float) -> Tables:
+def _function(kind: str, rest_scale: int, scale: int, limit: float) -> FirstOrder:
     """Tabulates the function and its slope at the cells' left ends; the upper half of the table is negative numbers."""
     places = np.arange(round(2 * limit / ACTIVATION_CELL))
     signed = np.where(places < places.size // 2, places, places - places.size) / 2.0**_CELL_BITS
     cells = torch.tensor(signed, requires_grad=True)
     function = ACTIVATIONS[kind](cells)
     (slope,) = torch.autograd.grad(function.sum(), cells)
-    rows = [ring.encode(function.detach(), _SCALE), ring.encode(slope, _SLOPE_SCALE)]
-    return Tables(torch.stack(rows).unsqueeze(1).numpy())
+    rows = [ring.encode(function.detach(), scale), ring.encode(slope, scale - rest_scale)]
+    return FirstOrder(Tables(torch.stack(rows).unsqueeze(1).numpy()), _CELL_BITS, rest_scale, scale)
 
 
 def activation(x: Masked, kind: str) -> Program[Masked]:
@@ -41,10 +43,22 @@ def activation(x: Masked, kind: str) -> Program[Masked]:
     Raises:
         TruncationFailure: See `truncate`.
     """
-    x, limit = truncate(x), x.source.bounds["activation"].limit
-    start = ring.FRACTION_BITS - _CELL_BITS
-    found = look_up(x.source, x.public, x.mask, start, _tables(kind, limit))
-    rest = digit(x, 0, start)
-    opened = yield from open_(found.signed)
-    value = sum_of_products([[opened[0]], [opened[1], rest.rescaled(0)]], found.sign).rescaled(_SCALE)
-    return truncate((yield from open_(value.bounded(limit))))
+    limit = x.source.bounds["activation"].limit
+    found = yield from _function(kind, ring.FRACTION_BITS, _SCALE, limit).look_up(truncate(x))
+    return truncate((yield from open_(found.times().bounded(limit))))
+
+
+def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
+    """Computes `silu`, `gelu` or `gelu_tanh` of a gate, times x, elementwise. 2 rounds.
+
+    Range: the bounds of `activation` for the gate, of `product` for the result. Error: |x| times that of `activation`,
+    and |activation| 2^-12. Per element 24 online bytes each way and 360 offline bytes, to the server, 8 more if the
+    gate has more than 16 fraction bits.
+
+    Raises:
+        TruncationFailure: See `truncate`.
+    """
+    bounds = x.source.bounds
+    found = yield from _function(kind, _GATE_REST, _GATE_SCALE, bounds["activation"].limit).look_up(truncate(gate))
+    product = found.times(truncate(x, _FACTOR_SCALE))
+    return truncate((yield from open_(product.bounded(bounds["product"].limit))))

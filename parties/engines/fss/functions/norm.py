@@ -1,4 +1,9 @@
-"""Root mean square and layer norms over seven orders of magnitude. Four rounds."""
+"""Root mean square and layer norms over seven orders of magnitude. Four rounds.
+
+With a matrix product that follows they take as many: the product of the rows as they are is opened together with their
+sums of squares, and divided in the end (`scaled_after`). That needs no opened row, but the product twice, so it is for
+a few rows.
+"""
 
 import math
 from functools import cache
@@ -7,17 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from parties.decoding.program import Program, parallel
+from parties.engines.bounds import Bound
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import multiply_bilinear, open_, truncate
 from parties.engines.fss.arithmetic.multiplication import multiply
-from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.arithmetic.values import Additive, Masked
+from parties.engines.fss.bounds import FIRST_LAYER_LIMIT
 from parties.engines.fss.functions.tables import digit
-from parties.engines.fss.functions.windowed import HIGHEST, Reals, WindowedFunction
+from parties.engines.fss.functions.windowed import HIGHEST, LOWEST, Reals, WindowedFunction
 from parties.engines.limits import WIDEST_CENTRED
 
 _LEAST = 2.0**-10  # the least mean square for which the stated error holds
 _ROOT_SCALE = 36  # fraction bits of the inverse root as it is opened
 _HIGH_SCALE, _LOW_SCALE = 18, 26
+_SCALED_BITS = 34  # fraction bits of an inverse root times a product
 _MEAN_BITS = 24
 
 
@@ -49,22 +57,33 @@ def inverse_root(x: Masked) -> Program[Masked]:
 
 
 class NormInput(NamedTuple):
-    """The input of `normalise`.
+    """The input of a norm.
 
     Attributes:
         x: Rows [n, d], centred for a layer norm, 16 fraction bits.
-        narrow: The same rows with so few fraction bits that the sum of a row's squares fits the ring.
+        narrow: The same rows with so few fraction bits that the sum of a row's squares fits the ring, and that its
+            products with a matrix rarely fail to be truncated: 13, up to 16 in the first layer.
     """
 
     x: Masked
     narrow: Masked
+
+    @property
+    def unscaled(self) -> Bound:
+        """Bound of the products of `narrow` with a matrix."""
+        return unscaled_of(self.x)
+
+
+def unscaled_of(x: Masked) -> Bound:
+    """Returns the bound of products of rows with a matrix, by the rows' own."""
+    return x.source.bounds["first unscaled" if x.limit < FIRST_LAYER_LIMIT else "unscaled"]
 
 
 def to_norm(x: Masked, *, centre: bool) -> NormInput:
     """Prepares rows [n, d] for `normalise`; subtracts their mean if `centre`.
 
     Local, but it truncates the rows, so it belongs in the segment that opens them. 8 offline bytes, to the server, per
-    mean, and per number that has more than 16 fraction bits or is in a row of more than 512.
+    number, per mean, and per number that has more than 16 fraction bits.
 
     Raises:
         TruncationFailure: See `truncate`.
@@ -79,30 +98,70 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
         mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, bounds["mean"].limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
-    over = 2 * ring.FRACTION_BITS + math.ceil(math.log2(d * bounds["mean square"].high)) - HIGHEST
-    return NormInput(x, truncate(x, ring.FRACTION_BITS - (over + 1) // 2) if over > 0 else x)
+    wanted = unscaled_of(x).fraction_bits - ring.FRACTION_BITS
+    return NormInput(x, truncate(x, _narrow_scale(d, wanted, bounds["mean square"].high)))
+
+
+def _narrow_scale(d: int, wanted: int, largest: float) -> int:
+    """The wanted fraction bits, or those next to them with which squares of d numbers fit `WindowedFunction`."""
+    least = math.ceil((LOWEST - math.floor(math.log2(d * _LEAST))) / 2)
+    most = (HIGHEST - math.ceil(math.log2(d * largest))) // 2
+    return min(max(wanted, least), most)
+
+
+def row_roots(rows: NormInput, eps: float) -> Program[Masked]:
+    """Computes 1 / sqrt(mean square + eps) of each row of [n, d], [n], 36 fraction bits. 3 rounds.
+
+    Range: the bound of `mean square`. Error: relative 2^-12 where the mean square is above 2^-10. A row costs what
+    `WindowedFunction.apply` does with w = 16 windows, and 16 online and 8 offline bytes, to the server. A wider range
+    has a window more for each factor of four. The numbers that are squared then have a fraction bit less, so rows of a
+    small mean square lose precision.
+    """
+    narrow, d = rows.narrow, rows.x.shape[1]
+    largest = narrow.source.bounds["mean square"].high
+    squares = yield from open_(
+        multiply_bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
+    )
+    return (yield from open_((yield from _inverse_root(d, squares.scale, eps, largest).apply(squares))))
 
 
 def normalise(rows: NormInput, eps: float) -> Program[Masked]:
-    """Divides each row of [n, d] by sqrt(mean square + eps).
+    """Divides each row of [n, d] by sqrt(mean square + eps). 4 rounds.
 
-    Range: the bound of `mean square`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction
-    bits of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation
-    failures of both products rare. 4 rounds. A row costs what `WindowedFunction.apply` does with w = 16 windows, and
-    16 d + 16 online and 32 d + 24 offline bytes, to the server. A wider range has a window more for each factor of
-    four. The numbers that are squared then have a fraction bit less, so rows of a small mean square lose precision.
+    Range: that of `row_roots`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
+    of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation failures
+    of both products rare. A row costs what `row_roots` does, and 16 d online and 32 d + 16 offline bytes, to the
+    server.
 
     Raises:
         TruncationFailure: See `truncate`.
     """
-    (x, narrow), d, largest_square = rows, rows.x.shape[1], rows.x.source.bounds["mean square"].high
-    squares = yield from open_(
-        multiply_bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
-    )
-    root = yield from open_((yield from _inverse_root(d, squares.scale, eps, largest_square).apply(squares)))
+    x, root = rows.x, (yield from row_roots(rows, eps))
     high = truncate(root, _HIGH_SCALE)
     low = digit(root, _ROOT_SCALE - _LOW_SCALE, _LOW_SCALE - _HIGH_SCALE)
-    largest = math.sqrt(d) * 1.01
+    largest = math.sqrt(x.shape[1]) * 1.01
     parts = (multiply([x, high.reshape(-1, 1)], limit=largest + 1), multiply([x, low.reshape(-1, 1)]))
     opened = yield from parallel(*(open_(part) for part in parts))
     return (truncate(opened[0]) + truncate(opened[1])).bounded(largest)
+
+
+def scaled_after(product: Masked, root: Masked, limit: float) -> Additive:
+    """Multiplies rows [n, m], the product of narrow rows with a matrix, by their inverse roots: (s x) W = s (x W).
+
+    The product is cut to the rows' own fraction bits, 13 or up to 16, and the inverse root, which is small where the
+    product is large, to what makes 34 in all: their product fails to be truncated as rarely as that of two plain
+    numbers.
+
+    Error: that of a norm of rows that were cut to so many fraction bits, s times as much, and relative 2^-21 / s.
+    8 (2 n m + n) offline bytes, to the server.
+
+    Args:
+        product: x W, of numbers within `NormInput.unscaled`.
+        root: What `row_roots` computed.
+        limit: Bound of the result.
+
+    Raises:
+        TruncationFailure: See `truncate`.
+    """
+    cut = truncate(product, product.scale - ring.FRACTION_BITS)
+    return multiply([cut, truncate(root, _SCALED_BITS - cut.scale).reshape(-1, 1)], limit=limit)

@@ -2,8 +2,9 @@
 
 The shift need not be the largest score; it must only keep the exponentials within fixed point. The coarse pass looks up
 exp(x) rounded to an integer exponent, at a few scales that together cover all scores, sums each scale over the row and
-compares the sums with powers of two. The shift is then within 2.5 of log sum exp(x), after four rounds and with some
-forty comparisons per row; a tournament takes one comparison per score and two rounds per level. Our own construction.
+compares the sums with powers of two, all powers with one key for each sum. The shift is then within 2.5 of log sum
+exp(x), after three rounds and with some forty comparisons per row; a tournament takes one comparison per score and two
+rounds per level. Our own construction.
 
 The number of scales, the distance of the powers and the precision of the tables follow from the row's length: see
 `Ladder`.
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
-from parties.engines.fss.arithmetic.gates import arithmetic, open_, truncate, xor_bits
+from parties.engines.fss.arithmetic.gates import open_, truncate
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.bounds import PEAK, SCORE, SCORE_LIMIT, WEIGHT_LIMIT
-from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.compare.signs import count_below
+from parties.engines.fss.functions.first_order import Expansion, FirstOrder
 from parties.engines.fss.functions.tables import Tables, digit, look_up
-from parties.engines.fss.functions.windowed import HIGHEST, WindowedFunction
+from parties.engines.fss.functions.windowed import HIGHEST
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.limits import LONGEST_ROW
 
@@ -33,6 +35,7 @@ WEIGHT_SCALE = 18
 _SHIFT = -0.3  # rows then sum to between 0.03 and 3.7, places one off included, but for the coarse tables' rounding
 MASKED_SCORE = -60.0
 _CELL_BITS = 4
+_SUM_WIDTH, _SUM_CELL_BITS = 14, 11  # cells of 2^-11 up to 8
 _LOWEST = -251  # the lowest cell of score - shift: scores from -200, shifts to 49.5, indices one off
 
 
@@ -131,9 +134,11 @@ def _fine(width: int, low: int, cell: float, scale: int) -> Tables:
 
 
 @cache
-def _reciprocal() -> WindowedFunction:
-    """Tabulates 1 / x for x from 2^-6 to 2^4."""
-    return WindowedFunction(lambda x: 1 / x, WEIGHT_SCALE + 5, WEIGHT_SCALE + 15, WEIGHT_SCALE + 11, 28, 64.0)
+def _reciprocal(scale: int) -> FirstOrder:
+    """Tabulates 1 / x for x below 8, in cells of 2^-11; the first ones, below 2^-6, as at 2^-6."""
+    x = np.maximum(np.arange(1 << _SUM_WIDTH) * 2.0**-_SUM_CELL_BITS, 2.0**-6)
+    rows = np.stack([1 / x * 2.0**scale, -1 / x**2 * 2.0 ** (scale - WEIGHT_SCALE)])
+    return FirstOrder(Tables(np.rint(rows).astype(np.int64)[:, None]), _SUM_CELL_BITS, WEIGHT_SCALE, scale)
 
 
 def seen_by(mask: Tensor | Known) -> Known:
@@ -147,19 +152,16 @@ def hidden_scores(scores: Masked, seen: Known) -> Masked:
 
 
 def _shift(scores: Masked, ladder: Ladder) -> Program[Masked]:
-    """Computes a number per row within about 2.5 of log sum exp, [..., 1], 16 fraction bits. 4 rounds."""
-    source, steps = scores.source, ladder.steps
+    """Computes a number per row within about 2.5 of log sum exp, [..., 1]. 3 rounds and those of `count_below`."""
+    source = scores.source
     found = look_up(source, scores.public, scores.mask, scores.scale, _coarse(ladder))
     opened = yield from open_(found.signed)
     shape, sign = found.sign
     terms = multiply([opened], (torch.Size((1, *shape)), lambda: sign().unsqueeze(0)), limit=2.0**HIGHEST)
     sums = yield from open_(terms.sum(-1).bounded(2.0**HIGHEST))  # [floors, ...]
-    spread = sums.reshape(*sums.shape, 1).expand(*sums.shape, steps)
-    below = yield from negative(spread.plus(-ladder.edges).bounded(2.0**HIGHEST))
-    bits = arithmetic(source, (yield from xor_bits(source, below)))
-    count = bits.sum(-1).sum(0)
+    count = (yield from count_below(sums, ladder.edges.long())).sum(0)
     step = round(ladder.step_bits * math.log(2) * ring.SCALE)
-    down = Additive(source, count.share * -step, ring.FRACTION_BITS, 128.0)
+    down = Additive(source, count.share * -step, count.scale + ring.FRACTION_BITS, 128.0)
     opened_down = yield from open_(down.reshape(*down.shape, 1))
     return opened_down.plus(PEAK.low + ladder.span * ladder.floors + _SHIFT).bounded(128.0)
 
@@ -171,9 +173,10 @@ def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[
     of more than 1,024 relative 0.01 and absolute 2^-17, of more than 32,768 relative 0.02. With the worst-case rounding
     described in `Ladder` rows sum to between 0.015 and 7.4.
 
-    6 rounds and those of a sign. With f scales and s steps 24 + 8 f online and 160 + 8 f offline bytes, to the server,
-    per score; per row 8 f + 8 + f s / 8 online bytes, 8 f s offline bytes, to the server, and f s signs of 62 bits.
-    f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096, 4 x 17 up to 32,768 and 5 x 15 beyond.
+    5 rounds and those of `count_below` (none with `dcf`). With f scales and s steps 24 + 8 f online and 160 + 8 f
+    offline bytes, to the server, per score; per row 8 f + 8 online bytes and what `count_below` takes for f numbers of
+    62 bits and s edges. f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096, 4 x 17 up to 32,768 and
+    5 x 15 beyond.
 
     Args:
         scores: [..., n].
@@ -188,13 +191,14 @@ def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[
     seen = None if mask is None else seen_by(mask)
     if seen is not None:
         scores = hidden_scores(scores, seen)
-    source, start = scores.source, scores.scale
-    x = scores - (yield from _shift(scores, ladder)).upscaled(scores.scale).expand(*scores.shape)
+    source = scores.source
+    x = scores - (yield from _shift(scores, ladder)).expand(*scores.shape)
+    start = x.scale
     high = look_up(source, x.public, x.mask, start, _fine(8, _LOWEST, 1.0, ladder.high_scale))
     rest = [ring.low_bits(part, 0, start) for part in (x.public, x.mask)]
-    low_start = scores.scale - _CELL_BITS
+    low_start = start - _CELL_BITS
     low = look_up(source, rest[0], rest[1], low_start, _fine(6, -32, 2.0**-_CELL_BITS, ladder.low_scale))
-    low_start_bits = scores.scale - ladder.rest_scale
+    low_start_bits = start - ladder.rest_scale
     end = digit(x, low_start_bits, low_start - low_start_bits).plus(1.0)
     both = yield from open_(_stack(high.signed, low.signed))
     sign = (torch.Size(x.shape), lambda: high.sign[1]() * low.sign[1]())
@@ -208,11 +212,36 @@ def _stack(first: Additive, second: Additive) -> Additive:
     return Additive(first.source, torch.cat([first.share, second.share]), 0, max(first.limit, second.limit))
 
 
-def reciprocal(total: Masked) -> Program[Masked]:
-    """Computes 1 / total for sums of `exponentials`, from 2^-6 to 2^4, 18 fraction bits. 2 rounds.
+def inverse(total: Masked, scale: int = 21) -> Program[Expansion]:
+    """Looks up 1 / total for sums of `exponentials`, [...], as a factor of `divide`. 1 round.
 
-    Error: relative 2^-13. Costs what `WindowedFunction.apply` does with 5 windows, and 8 online and 8 offline bytes, to
-    the server.
+    Range: from 2^-6 to `bounds.TOTAL_LIMIT`. Error: relative (2^-11 / total)^2 + 2^-13, which is below 2^-11 for sums
+    above 0.03. A sum costs 16 online bytes each way and 2,096 offline bytes, to the server.
     """
-    opened = yield from open_((yield from _reciprocal().apply(total.upscaled(WEIGHT_SCALE + 11))))
-    return truncate(opened, WEIGHT_SCALE)
+    return _reciprocal(scale).look_up(total.reshape(*total.shape, 1))
+
+
+def divide(x: Masked, inverse: Expansion, limit: float) -> Program[Masked]:
+    """Multiplies x [..., d] by an `inverse` [...], 16 fraction bits. 1 round.
+
+    8 online bytes each way and 48 offline bytes, to the server, per element.
+
+    Args:
+        x: Numerators.
+        inverse: What `inverse` found.
+        limit: Bound of the quotients.
+
+    Raises:
+        TruncationFailure: See `truncate`.
+    """
+    return truncate((yield from open_(inverse.times(x).bounded(limit))))
+
+
+def reciprocal(total: Masked) -> Program[Masked]:
+    """Computes 1 / total, 18 fraction bits, for more numerators than `divide` pays for. 2 rounds.
+
+    Range and error: see `inverse`. 8 online and 8 offline bytes, to the server, more than that.
+    """
+    found = yield from inverse(total, scale=28)
+    opened = yield from open_(found.times().bounded(64.0))
+    return truncate(opened, WEIGHT_SCALE).reshape(*total.shape)

@@ -1,4 +1,4 @@
-"""Windowed look-ups: functions of a positive number over many orders of magnitude, for norms and reciprocals.
+"""Windowed look-ups: functions of a positive number over many orders of magnitude, for norms.
 
 One round. The range is cut into windows of a factor of four. Each window has its own table, indexed by the eleven
 leading bits of the window's numbers, with a first-order correction; comparisons with public powers of four determine
@@ -19,7 +19,7 @@ from parties.decoding.program import Program, parallel
 from parties.engines.fss.arithmetic.gates import open_, xor_bits
 from parties.engines.fss.arithmetic.multiplication import Secret, select, sum_of_products
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.compare.signs import negative
+from parties.engines.fss.compare.signs import below_edges
 from parties.engines.fss.functions.tables import Tables, digit, look_up
 from parties.engines.fss.randomness.source import Bits
 
@@ -85,17 +85,16 @@ class WindowedFunction:
     def apply(self, x: Masked) -> Program[Additive]:
         """Applies the function to x [...], whose integers are below 2^62.
 
-        With w windows 1 round after those of w - 1 signs of 62 bits; per element 16 w + (w - 1) / 8 online bytes each
-        way and, in addition to the signs, 304 w + 80 (w - 1) offline bytes, to the server.
+        With w windows 1 round after those of `below_edges` for w - 1 edges, of 62 bits; per element 16 w + (w - 1) / 8
+        online bytes each way and, in addition to the comparisons, 304 w + 80 (w - 1) offline bytes, to the server.
         """
-        source, windows = x.source, len(self.starts)
+        source = x.source
         shifts = torch.tensor(self.starts, device=source.device) - _REST_BITS
         public, mask = (part.unsqueeze(-1) >> shifts for part in (x.public, x.mask))
         shifted = Masked(source, public, mask, 0, 1.0, x.epoch)
         found = look_up(source, public, mask, _REST_BITS, self.tables)
         rest = digit(shifted, 0, _REST_BITS)
-        spread = x.reshape(*x.shape, 1).expand(*x.shape, windows - 1)
-        below = yield from negative(_above(spread, self.edges))
+        below = yield from below_edges(x.rescaled(0).bounded(2.0**HIGHEST), self.edges)
         opened, bits = yield from parallel(open_(found.signed), xor_bits(source, below))
         total = self._select_window(opened, rest, found.sign, bits)
         return Additive(source, total.share, self.out_scale, self.limit)
@@ -115,9 +114,3 @@ class WindowedFunction:
         secret = ((*shape[:-1], *pairs.shape), lambda: whole()[..., pairs])
         steps = select((masked, beta), terms, secret, values[..., pairs])
         return values[..., last] + (steps[..., 0, :] - steps[..., 1, :]).sum(-1)
-
-
-def _above(x: Masked, edges: Tensor) -> Masked:
-    """Subtracts the edges, as integers."""
-    moved = x.rescaled(0).plus(-edges.double())
-    return moved.bounded(2.0**HIGHEST)

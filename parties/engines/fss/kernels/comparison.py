@@ -1,71 +1,47 @@
-"""`dcf.evaluate` on a GPU: one thread evaluates the whole tree of a key, with table-based AES-128.
+"""`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point.
 
 The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device.
-Table look-ups at secret indices leave traces in a cache, as in every table-based AES; the hashed blocks are seeds of
-one-time keys.
+Table look-ups at secret indices (`table_aes`) are at seeds of one-time keys.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from parties.engines.fss.kernels import table_aes
+from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
+from parties.engines.fss.kernels.payload_trees import MOST_LANES
+from parties.engines.fss.kernels.table_aes import hashed
+
 ROUNDS = 10
 _LANES = 128
 
 
-@triton.jit
-def _mixed(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """Returns a column after SubBytes, ShiftRows and MixColumns: byte 0 of a, 1 of b, 2 of c, 3 of d."""
-    first = tl.load(table + (a & 255)).to(tl.uint32, bitcast=True)
-    second = tl.load(table + ((b >> 8) & 255)).to(tl.uint32, bitcast=True)
-    third = tl.load(table + ((c >> 16) & 255)).to(tl.uint32, bitcast=True)
-    fourth = tl.load(table + (d >> 24)).to(tl.uint32, bitcast=True)
-    turned = (second << 8) | (second >> 24)
-    return first ^ turned ^ ((third << 16) | (third >> 16)) ^ ((fourth << 24) | (fourth >> 8))
-
-
-@triton.jit
-def _substituted(table, a, b, c, d):  # type: ignore[no-untyped-def]
-    """Returns a column after SubBytes and ShiftRows; the S-box is in the second byte of the table."""
-    first = (tl.load(table + (a & 255)) >> 8) & 255
-    second = (tl.load(table + ((b >> 8) & 255)) >> 8) & 255
-    third = (tl.load(table + ((c >> 16) & 255)) >> 8) & 255
-    fourth = (tl.load(table + (d >> 24)) >> 8) & 255
-    return (first | (second << 8) | (third << 16) | (fourth << 24)).to(tl.uint32, bitcast=True)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Computes AES(block) ^ block for blocks of two words, int64; columns of the state are little-endian words."""
-    a = (low & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys).to(tl.uint32, bitcast=True)
-    b = ((low >> 32) & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 1).to(tl.uint32, bitcast=True)
-    c = (high & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 2).to(tl.uint32, bitcast=True)
-    d = ((high >> 32) & 0xFFFFFFFF).to(tl.uint32) ^ tl.load(keys + 3).to(tl.uint32, bitcast=True)
-    for i in range(1, ROUNDS):
-        e = _mixed(table, a, b, c, d) ^ tl.load(keys + 4 * i).to(tl.uint32, bitcast=True)
-        f = _mixed(table, b, c, d, a) ^ tl.load(keys + 4 * i + 1).to(tl.uint32, bitcast=True)
-        g = _mixed(table, c, d, a, b) ^ tl.load(keys + 4 * i + 2).to(tl.uint32, bitcast=True)
-        d = _mixed(table, d, a, b, c) ^ tl.load(keys + 4 * i + 3).to(tl.uint32, bitcast=True)
-        a, b, c = e, f, g
-    e = _substituted(table, a, b, c, d) ^ tl.load(keys + 4 * ROUNDS).to(tl.uint32, bitcast=True)
-    f = _substituted(table, b, c, d, a) ^ tl.load(keys + 4 * ROUNDS + 1).to(tl.uint32, bitcast=True)
-    g = _substituted(table, c, d, a, b) ^ tl.load(keys + 4 * ROUNDS + 2).to(tl.uint32, bitcast=True)
-    h = _substituted(table, d, a, b, c) ^ tl.load(keys + 4 * ROUNDS + 3).to(tl.uint32, bitcast=True)
-    return low ^ (e.to(tl.int64) | (f.to(tl.int64) << 32)), high ^ (g.to(tl.int64) | (h.to(tl.int64) << 32))
-
-
 @triton.jit  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
-    x, seeds, words, out, table, keys, n, party, width, LEAF: tl.constexpr, ROUNDS: tl.constexpr, LANES: tl.constexpr
+    x,
+    seeds,
+    words,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    inner,
+    LEAF: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """Evaluates LANES keys; names are those of `dcf.evaluate`."""
-    key = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    inside = key < n
-    number = tl.load(x + key, mask=inside, other=0)
+    """Evaluates LANES points; names are those of `dcf.evaluate`."""
+    point = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
     low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
     high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
     on = tl.zeros((LANES,), dtype=tl.int64) + party
@@ -73,84 +49,163 @@ def _evaluated(  # type: ignore[no-untyped-def]
     at = words + 2 * key.to(tl.int64)
     for level in range(width - LEAF):
         bit = (number >> (width - 1 - level)) & 1
-        low, high = _hashed(low ^ bit, high, table, keys, ROUNDS)
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
         word = tl.load(at, mask=inside, other=0) * on
         other = tl.load(at + 1, mask=inside, other=0) * on
         value ^= (low >> 1) ^ (word >> 2)
         on = (low ^ (word >> bit)) & 1
         low, high = (low ^ word) & ~7, high ^ other
         at += 2 * n
-    low, high = _hashed(low ^ 2, high, table, keys, ROUNDS)
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
     low ^= tl.load(at, mask=inside, other=0) * on
     high ^= tl.load(at + 1, mask=inside, other=0) * on
-    place = number & ((1 << LEAF) - 1)
+    place = number & inner
     half = tl.where(place >= 64, high, low)
-    tl.store(out + key, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
+    tl.store(out + point, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
 
 
-def evaluate(
-    party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes, leaf_levels: int
-) -> Tensor:
-    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1; see `dcf.evaluate`.
+def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes) -> Tensor:
+    """Evaluates this party's XOR shares of [x < alpha]: uint8, [n, points], 0 or 1; see `dcf.evaluate`.
 
     Args:
         party: 0 or 1.
-        x: Public numbers below 2^width, int64, [n], on the GPU.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, int64, [n, 2].
         key: Correction words, int64, [key_blocks, n, 2].
         permutation_key: The session's key, 16 bytes.
-        leaf_levels: Levels of the tree that a leaf replaces.
     """
-    n = x.shape[0]
-    out = torch.empty(n, dtype=torch.uint8, device=x.device)
-    table, keys = _constants(permutation_key, str(x.device))
-    if n:
-        _evaluated[(triton.cdiv(n, _LANES),)](
-            x, seed, key, out, table, keys, n, party, width, leaf_levels, ROUNDS, _LANES
+    n, points = x.shape
+    out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
+    table, keys = _constants(permutation_key, x.device)
+    if x.numel():
+        inner = (1 << min(width, LEAF_LEVELS)) - 1
+        _evaluated[(triton.cdiv(x.numel(), _LANES),)](
+            x, seed, key, out, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, _LANES
+        )
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lane(low, high, LANE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one of the four elements of a block."""
+    half = low if LANE < 2 else high
+    return (half >> (32 * (LANE % 2))) & 0xFFFFFFFF
+
+
+@triton.jit
+def _corrected(block, at, on, inside):  # type: ignore[no-untyped-def]
+    """Adds the correction at an address where the control bit is one."""
+    return block + on * tl.load(at, mask=inside, other=0).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _leaf(low, high, place, LANE: tl.constexpr, LANES: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one element of the cell of a leaf at a public place."""
+    leaf = _lane(low, high, LANE)
+    for cell in tl.static_range(1, CELLS):
+        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
+    return leaf
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _evaluated_payload(  # type: ignore[no-untyped-def]
+    x,
+    seeds,
+    words,
+    values,
+    leaves,
+    out,
+    table,
+    keys,
+    n,
+    points,
+    party,
+    width,
+    rest,
+    LANES: tl.constexpr,
+    CELLS: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    POINTS: tl.constexpr,
+):
+    """Evaluates POINTS points; names are those of `payload_dcf.evaluate`; `first` to `fourth` are the lanes' sums."""
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    inside = point < n * points
+    number = tl.load(x + point, mask=inside, other=0)
+    key = point // points
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((POINTS,), dtype=tl.int64) + party
+    first = tl.zeros((POINTS,), dtype=tl.int64)
+    second, third, fourth = first, first, first
+    at = words + 2 * key.to(tl.int64)
+    value_at = values + LANES * key.to(tl.int64)
+    for level in range(width - rest):
+        bit = (number >> (width - 1 - level)) & 1
+        value_low, value_high = hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
+        first += _corrected(_lane(value_low, value_high, 0), value_at, on, inside)
+        if LANES > 1:
+            second += _corrected(_lane(value_low, value_high, 1), value_at + 1, on, inside)
+        if LANES > 2:
+            third += _corrected(_lane(value_low, value_high, 2), value_at + 2, on, inside)
+        if LANES > 3:
+            fourth += _corrected(_lane(value_low, value_high, 3), value_at + 3, on, inside)
+        word = tl.load(at, mask=inside, other=0) * on
+        other = tl.load(at + 1, mask=inside, other=0) * on
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        at += 2 * n
+        value_at += LANES * n
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
+    place = number & ((1 << rest) - 1)
+    leaf_at = leaves + (key.to(tl.int64) * CELLS + place) * LANES
+    sign = 1 - 2 * party
+    out_at = out + LANES * point.to(tl.int64)
+    first += _corrected(_leaf(low, high, place, 0, LANES, CELLS), leaf_at, on, inside)
+    tl.store(out_at, (first * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 1:
+        second += _corrected(_leaf(low, high, place, 1, LANES, CELLS), leaf_at + 1, on, inside)
+        tl.store(out_at + 1, (second * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 2:
+        third += _corrected(_leaf(low, high, place, 2, LANES, CELLS), leaf_at + 2, on, inside)
+        tl.store(out_at + 2, (third * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 3:
+        fourth += _corrected(_leaf(low, high, place, 3, LANES, CELLS), leaf_at + 3, on, inside)
+        tl.store(out_at + 3, (fourth * sign) & 0xFFFFFFFF, mask=inside)
+
+
+def evaluate_payload(
+    party: int, x: Tensor, width: int, levels: int, lanes: int, seed: Tensor, key: Tensor, permutation_key: bytes
+) -> Tensor:
+    """Evaluates this party's shares of beta [x < alpha]: int64, [n, points, lanes]; see `payload_dcf.evaluate`.
+
+    Args:
+        party: 0 or 1.
+        x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
+        width: Number of bits compared.
+        levels: Levels above the leaves.
+        lanes: Number of elements of a payload.
+        seed: This party's seeds, int64, [n, 2].
+        key: The keys, uint8; see `payload_trees.parts`.
+        permutation_key: The session's key, 16 bytes.
+    """
+    n, points = x.shape
+    sizes = [levels * n * 16, levels * n * 4 * lanes]
+    words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
+    words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
+    out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
+    table, keys = _constants(permutation_key, x.device)
+    cells, rest = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels
+    if x.numel():
+        pointers = (x, seed, words, values, leaves, out, table, keys)
+        _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
+            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, _LANES
         )
     return out
 
 
 @lru_cache(maxsize=8)
-def _constants(permutation_key: bytes, device: str) -> tuple[Tensor, Tensor]:
-    """Returns the column table, [256], and the round keys, [44], int32, on a device; cached for recent sessions."""
-    return torch.from_numpy(column_table()).to(device), torch.from_numpy(round_keys(permutation_key)).to(device)
-
-
-def column_table() -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Tabulates the column (2 s, s, s, 3 s) of each byte's S-box value s, little-endian (FIPS 197, section 5)."""
-    box = _box().astype(np.uint32)
-    double = ((box << 1) ^ np.where(box & 128, np.uint32(0x11B), np.uint32(0))) & 0xFF
-    return (double | box << 8 | box << 16 | (double ^ box) << 24).astype(np.uint32).view(np.int32)
-
-
-def round_keys(key: bytes) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-    """Returns the 44 words of AES-128's key schedule, little-endian (FIPS 197, section 5.2)."""
-    box, words, constant = _box(), [list(key[i : i + 4]) for i in range(0, 16, 4)], 1
-    while len(words) < 4 * (ROUNDS + 1):
-        word = words[-1]
-        if len(words) % 4 == 0:
-            word = [int(box[byte]) for byte in word[1:] + word[:1]]
-            word[0] ^= constant
-            constant = constant << 1 ^ (0x11B if constant & 128 else 0)
-        words.append([a ^ b for a, b in zip(words[-4], word, strict=True)])
-    return np.array(words, dtype=np.uint8).reshape(-1).view(np.int32)
-
-
-@cache
-def _box() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """Returns the S-box: the inverse in GF(2^8), then an affine map (FIPS 197, section 5.1.1)."""
-    power, exponents, logarithms = 1, [], {}
-    for exponent in range(255):
-        exponents.append(power)
-        logarithms[power] = exponent
-        power ^= power << 1 ^ (0x11B if power & 128 else 0)  # times 3, a generator
-    box = []
-    for byte in range(256):
-        inverse = exponents[-logarithms[byte] % 255] if byte else 0
-        turned = inverse
-        for shift in range(1, 5):
-            turned ^= (inverse << shift | inverse >> (8 - shift)) & 0xFF
-        box.append(turned ^ 0x63)
-    return np.array(box, dtype=np.uint8)
+def _constants(permutation_key: bytes, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the table and the round keys on a device; cached for recent sessions, whose keys are public."""
+    return table_aes.columns(device), table_aes.schedule(permutation_key, device)

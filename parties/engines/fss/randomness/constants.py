@@ -52,6 +52,13 @@ class ConstantsDiffer(PartyError):  # noqa: N818 - named for what happened
         )
 
 
+def encoded(constant: Constant) -> bytes:
+    """Returns what the digest takes of a constant."""
+    if isinstance(constant, Tensor):
+        return bytes(constant.cpu().numpy().tobytes())
+    return b"%d;" % constant if isinstance(constant, int) else constant
+
+
 class Constants:
     """The constants used so far, in order."""
 
@@ -60,11 +67,7 @@ class Constants:
 
     def note(self, constant: Constant) -> None:
         """Adds an encoded constant; of a tensor the elements, not the shape."""
-        if isinstance(constant, Tensor):
-            constant = constant.cpu().numpy().tobytes()
-        elif isinstance(constant, int):
-            constant = b"%d;" % constant
-        self._state.update(constant)
+        self._state.update(encoded(constant))
 
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""

@@ -3,7 +3,11 @@
 Boyle, Chandran, Gilboa, Gupta, Ishai, Kumar, Rathee, "Function secret sharing for mixed-mode and fixed-point secure
 computation" (EUROCRYPT 2021), figure 1, for a payload of one bit, with the tree cut 7 levels early (Boyle, Gilboa,
 Ishai, CCS 2016): a leaf of 128 bits holds the last 7 levels. The generator is fixed-key AES in Matyas-Meyer-Oseas mode
-(Guo, Katz, Wang, Yu, IEEE S&P 2020), vectorised over all keys.
+(Guo, Katz, Wang, Yu, IEEE S&P 2020). One key may be evaluated at any number of public points: a key hides alpha however
+often it is evaluated, and the points are public.
+
+Whole trees are computed by compiled loops with the processor's AES instructions; where it has none, level by level
+through the library `cryptography`, with the same results.
 
 A block is two 64-bit words; the three low bits of the first word carry control bits and are zero in seeds, so a hidden
 seed has 125 bits. All N hidden seeds under one permutation can be attacked together: T calls of AES find one of them
@@ -12,24 +16,21 @@ draws its own permutation: N is the number of tree levels in one session's compa
 nothing before the session begins.
 """
 
-from functools import cache
+from functools import partial
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
+from torch import Tensor
 
-from parties.engines.fss.kernels import loops
+from parties.engines.fss.kernels import aes, aes_instructions, bit_trees
+from parties.engines.fss.kernels.bit_trees import LEAF, LEAF_LEVELS
+from parties.engines.fss.kernels.call import call
+from parties.engines.fss.kernels.loops import Integers, Octets
 
 Blocks = NDArray[np.uint64]
-Words = NDArray[np.uint64]
-Bits = NDArray[np.uint8]
-LEAF_LEVELS = 7
 PERMUTATION_KEY_BYTES = 16
-_CONTROL = np.uint64(7)
-_ONE = np.uint64(1)
-_LEAF = np.uint64(2)  # tweak of a leaf's hash; an inner node's tweak is the bit of its child
-_NONE = np.uint64(0)
 
 
 class Permutation:
@@ -37,10 +38,15 @@ class Permutation:
 
     Args:
         key: 16 bytes, fresh for each session, the same at all three parties.
+        instructions: Whether compiled loops may use the processor's AES instructions; results do not depend on it.
+
+    Attributes:
+        round_keys: The key schedule, int64, [11, 2].
     """
 
-    def __init__(self, key: bytes) -> None:
-        self.key = key
+    def __init__(self, key: bytes, instructions: bool = aes_instructions.AVAILABLE) -> None:
+        self.key, self.instructions = key, instructions
+        self.round_keys = torch.from_numpy(aes.round_keys(key).view(np.int64).reshape(-1, 2))
         self._cipher = Cipher(algorithms.AES128(key), modes.ECB()).encryptor()  # noqa: S305 - a permutation of one block
 
     def into(self, blocks: memoryview | bytes, buffer: bytearray) -> None:
@@ -53,83 +59,86 @@ def key_blocks(width: int) -> int:
     return max(0, width - LEAF_LEVELS) + 1
 
 
-def generate(permutation: Permutation, alpha: Words, width: int, first: Bits, second: Bits) -> Bits:
+def generate(permutation: Permutation, alpha: Tensor, width: int, first: Tensor, second: Tensor) -> Tensor:
     """Generates the correction words, the same for both parties: uint8, [key_blocks, n, 16].
 
     Args:
         permutation: The session's permutation.
-        alpha: Thresholds, uint64, [n], below 2^width.
+        alpha: Thresholds, int64, [n]; bits from `width` on are ignored.
         width: Number of bits compared, 1 to 63.
         first: The client's seeds, uint8, [n, 16].
         second: The server's seeds, uint8, [n, 16].
     """
-    n = len(alpha)
-    words = np.empty((key_blocks(width), n, 2), dtype=np.uint64)
-    both = np.empty((2, 2, n, 2), dtype=np.uint64)  # [side, party, n, 2]
-    both[:] = np.stack([_clean(_blocks(first)), _clean(_blocks(second))])
-    both[1, ..., 0] ^= _ONE
-    permuted = _Permuted(permutation, both)
-    on, value = np.stack([np.zeros_like(alpha), np.ones_like(alpha)]), np.zeros_like(alpha)
-    for level, word in zip(_levels(width), words, strict=False):
-        loops.generate_level(alpha, level, permuted.now(), both, word, on, value)
-    both[0, ..., 0] ^= _LEAF
-    leaves = permuted.now()[0] ^ both[0]
-    below = _below()[(alpha & np.uint64(2**LEAF_LEVELS - 1)).astype(np.int64)]
-    words[-1] = leaves[0] ^ leaves[1] ^ below ^ (np.uint64(0) - value)[:, None]
-    return words.view(np.uint8)
+    alpha, key = alpha.contiguous(), torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
+    if permutation.instructions:
+        call(bit_trees.generate_trees, alpha, first, second, permutation.round_keys, key, width)
+    else:
+        call(partial(_generate_by_library, permutation), alpha, first, second, key, width)
+    return key
 
 
-def evaluate(permutation: Permutation, party: int, x: Words, width: int, seed: Bits, key: Bits) -> Bits:
-    """Evaluates this party's XOR share of [x < alpha]: uint8, [n], 0 or 1.
+def evaluate(permutation: Permutation, party: int, x: Tensor, width: int, seed: Tensor, key: Tensor) -> Tensor:
+    """Evaluates this party's XOR shares of [x < alpha], each key at all of its points: uint8, [n, points], 0 or 1.
 
     Args:
         permutation: The permutation that the key was generated with.
         party: 0 for the client, 1 for the server.
-        x: Public numbers, uint64, [n], below 2^width.
+        x: Public numbers, int64, [n, points], on the CPU or a GPU; bits from `width` on are ignored.
         width: Number of bits compared.
         seed: This party's seeds, uint8, [n, 16].
         key: The correction words of `generate`.
     """
-    words, levels = key.view(np.uint64), _levels(width)
-    state = _clean(_blocks(seed))
-    state[:, 0] ^= (x >> levels[0]) & _ONE if len(levels) else _LEAF
-    permuted = _Permuted(permutation, state)
-    on, value = np.full_like(x, party), np.zeros_like(x)
-    for level, word in zip(levels, words, strict=False):
-        loops.evaluate_level(x, level, _LEAF if level == LEAF_LEVELS else _NONE, permuted.now(), state, word, on, value)
-    leaf = permuted.now() ^ state ^ words[-1] * on[:, None]
-    rest = x & np.uint64(2**LEAF_LEVELS - 1)
-    half = np.where(rest >= 64, leaf[:, 1], leaf[:, 0])
-    bits: Bits = ((value ^ (half >> (rest & np.uint64(63)))) & _ONE).astype(np.uint8)
-    return bits
+    x = x.contiguous()
+    if x.is_cuda:
+        from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
+
+        seeds, words = seed.view(torch.int64), key.view(torch.int64)
+        return comparison.evaluate(party, x, width, seeds, words, permutation.key)
+    shares = torch.empty(x.shape, dtype=torch.uint8)
+    if permutation.instructions:
+        call(bit_trees.evaluate_trees, x, seed, key, permutation.round_keys, shares, party, width)
+    else:
+        call(partial(_evaluate_by_library, permutation), x, seed, key, shares, party, width)
+    return shares
 
 
-def evaluate_on(
-    permutation: Permutation, party: int, x: torch.Tensor, width: int, seed: torch.Tensor, key: torch.Tensor
-) -> torch.Tensor:
-    """Does the same as `evaluate` on the GPU of x, int64, [n], with bit-identical results."""
-    from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
-
-    seeds, words = seed.view(torch.int64), key.view(torch.int64)
-    return comparison.evaluate(party, x.contiguous(), width, seeds, words, permutation.key, LEAF_LEVELS)
+def seeds_of(octets: Octets) -> Blocks:
+    """Returns random bytes [n, 16] as seeds, uint64, [n, 2]: their control bits are cleared."""
+    blocks = octets.view(np.uint64).copy()
+    blocks[:, 0] &= ~np.uint64(7)
+    return blocks
 
 
-def _blocks(octets: Bits) -> Blocks:
-    return octets.reshape(-1).view(np.uint64).reshape(-1, 2)
+def _generate_by_library(
+    permutation: Permutation, alpha: Integers, first: Octets, second: Octets, key: Octets, width: int
+) -> None:
+    thresholds, words = alpha.view(np.uint64), key.view(np.uint64)
+    both = np.stack([np.stack([seeds_of(first), seeds_of(second)])] * 2)  # [side, party, n, 2]
+    both[1, ..., 0] ^= np.uint64(1)
+    permuted = Permuted(permutation, both)
+    on, value = np.stack([np.zeros_like(thresholds), np.ones_like(thresholds)]), np.zeros_like(thresholds)
+    for level, word in zip(range(width - 1, LEAF_LEVELS - 1, -1), words, strict=False):
+        bit_trees.generate_level(thresholds, level, permuted.now(), both, word, on, value)
+    both[0, ..., 0] ^= np.uint64(LEAF)
+    bit_trees.generate_leaf(thresholds, width, permuted.now(), both, words[-1], value)
 
 
-def _clean(blocks: Blocks) -> Blocks:
-    cleaned = blocks.copy()
-    cleaned[..., 0] &= ~_CONTROL
-    return cleaned
+def _evaluate_by_library(
+    permutation: Permutation, x: Integers, seed: Octets, key: Octets, shares: Octets, party: int, width: int
+) -> None:
+    (n, points), numbers, words = x.shape, x.reshape(-1).view(np.uint64), key.view(np.uint64)
+    owner = np.repeat(np.arange(n), points)
+    state = seeds_of(seed)[owner]
+    state[:, 0] ^= (numbers >> np.uint64(width - 1)) & np.uint64(1) if width > LEAF_LEVELS else np.uint64(LEAF)
+    permuted = Permuted(permutation, state)
+    on, value = np.full_like(numbers, party), np.zeros_like(numbers)
+    for level, word in zip(range(width - 1, LEAF_LEVELS - 1, -1), words, strict=False):
+        bit_trees.evaluate_level(numbers, owner, level, permuted.now(), state, word, on, value)
+    bits = shares.reshape(-1)
+    bit_trees.evaluate_leaf(numbers, owner, width, permuted.now(), state, words[-1], on, value, bits)
 
 
-def _levels(width: int) -> Words:
-    """Returns the bit positions of the tree's levels, from the highest."""
-    return np.arange(width - 1, LEAF_LEVELS - 1, -1, dtype=np.int64).astype(np.uint64)
-
-
-class _Permuted:
+class Permuted:
     """Contiguous blocks and a buffer for their permutation; the XOR of both is the hash of the blocks."""
 
     def __init__(self, permutation: Permutation, blocks: Blocks) -> None:
@@ -142,10 +151,3 @@ class _Permuted:
         """Permutes the current content of the blocks."""
         self._permutation.into(self._from, self._buffer)
         return self._to
-
-
-@cache
-def _below() -> Blocks:
-    """Returns, for each position p below 128, the 128 bits [j < p]."""
-    rows = [(1 << place) - 1 for place in range(128)]
-    return np.array([[row & (2**64 - 1), row >> 64] for row in rows], dtype=np.uint64)

@@ -1,14 +1,15 @@
 """The dealer's side of `Source`: it expands both seeds and sends corrections."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from parties.engines.fss.kernels import bit_packing
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.constants import Constant
 from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter, RandomnessReused
-from parties.engines.fss.randomness.source import DEALER, Bits, Dealt, Shape, Source
+from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Bits, Dealt, Shape, Source
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
@@ -67,14 +68,21 @@ class DealerSource(Source):
             else:
                 frames.flush()
 
+    def forward(self, tensors: Sequence[tuple[Tensor, tuple[int, ...]]]) -> None:
+        """Sends what a recorded segment has dealt, in order, each tensor to its receivers."""
+        for tensor, receivers in tensors:
+            if CLIENT in receivers:
+                self.to_client.put(tensor)
+            self._correct(tensor)
+
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""
-        client_share = self.client.words(shape)
-        return Dealt(client_share + self.server.words(shape), client_share)
+        client_share = self._drawn(CLIENT, shape)
+        return Dealt(client_share + self._drawn(SERVER, shape), client_share)
 
     def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:
         """See `Source`."""
-        client_share, whole = self.client.words(shape), secret()
+        client_share, whole = self._drawn(CLIENT, shape), secret()
         if tuple(whole.shape) != tuple(shape):
             raise ValueError(f"a correlation of shape {tuple(shape)} was announced, {tuple(whole.shape)} was dealt")
         self._correct(whole - client_share)
@@ -83,28 +91,41 @@ class DealerSource(Source):
     def random_bits(self, shape: Shape) -> Bits:
         """See `Source`."""
         packed = (-(-math.prod(shape) // 8),)
-        return bit_packing.unpack(self.client.bytes(packed) ^ self.server.bytes(packed), shape)
+        return bit_packing.unpack(
+            self._drawn(CLIENT, packed, torch.uint8) ^ self._drawn(SERVER, packed, torch.uint8), shape
+        )
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:
         """See `Source`."""
-        client_share, whole = self.client.bytes(shape), secret()
+        client_share, whole = self._drawn(CLIENT, shape, torch.uint8), secret()
         self._correct(whole ^ client_share)
         return whole, client_share
 
     def seeds(self, count: int) -> tuple[Bits, Bits]:
         """See `Source`."""
-        return self.client.bytes((count, 16)), self.server.bytes((count, 16))
+        return self._drawn(CLIENT, (count, 16), torch.uint8), self._drawn(SERVER, (count, 16), torch.uint8)
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:
         """See `Source`."""
         whole = secret()
         if tuple(whole.shape) != tuple(shape):
             raise ValueError(f"bytes of shape {tuple(shape)} were announced, {tuple(whole.shape)} were dealt")
+        if self.recorder is not None:
+            self.recorder.send(whole, CLIENT, SERVER)
+            return whole
         self.to_client.put(whole)
         self._correct(whole)
         return whole
 
+    def _drawn(self, rank: int, shape: Shape, dtype: torch.dtype = torch.int64) -> Tensor:
+        if self.recorder is not None:
+            return self.recorder.own(shape, dtype, rank)
+        return (self.client if rank == CLIENT else self.server).draw(shape, dtype)
+
     def _correct(self, tensor: Tensor) -> None:
+        if self.recorder is not None:
+            self.recorder.send(tensor, SERVER)
+            return
         self.to_server.put(tensor)
         if max(self.to_server.size, self.to_client.size) >= FRAME_BYTES:
             self.flush()

@@ -103,7 +103,15 @@ class FrameReader:
             RandomnessOutOfStep: The epoch has no more elements, or a frame is malformed.
         """
         array = np.empty(tuple(shape), dtype=dtype)
-        octets = array.reshape(-1).view(np.uint8)
+        self.fill(array.reshape(-1).view(np.uint8))
+        return array
+
+    def fill(self, octets: NDArray[np.uint8]) -> None:
+        """Fills an array with the next bytes; waits for them.
+
+        Raises:
+            RandomnessOutOfStep: See `take`.
+        """
         filled = 0
         while filled < octets.size:
             if not self._left:
@@ -113,7 +121,6 @@ class FrameReader:
             octets[filled : filled + count] = np.frombuffer(self._left[:count], np.uint8)
             self._left, filled = self._left[count:], filled + count
         self._left = self._left[-octets.size % WORD_BYTES :]
-        return array
 
     def _next_frame(self) -> None:
         frame = memoryview(self._receive())

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parties.engines.fss.kernels import bit_packing
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.constants import Constant, Constants
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Bits, Dealt, Shape, Source
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
+
+_NUMPY: dict[torch.dtype, type[np.generic]] = {torch.int64: np.int64, torch.uint8: np.uint8}
 
 
 class ComputingSource(Source):
@@ -20,50 +22,54 @@ class ComputingSource(Source):
 
     Args:
         meter: Provides the current stage of a program.
-        own: The keystream whose seed this party shares with the dealer.
+        keystream: The keystream whose seed this party shares with the dealer.
         frames: The dealer's stream to this party.
 
     Attributes:
         constants: The public constants that this party has used.
     """
 
-    def __init__(self, meter: StageMeter, own: Keystream, frames: FrameReader) -> None:
+    def __init__(self, meter: StageMeter, keystream: Keystream, frames: FrameReader) -> None:
         super().__init__(meter)
-        self.own, self.frames, self.constants = own, frames, Constants()
+        self.keystream, self.frames, self.constants = keystream, frames, Constants()
 
     def note(self, constant: Constant) -> None:
         """See `Source`."""
-        self.constants.note(constant)
+        (self.constants if self.recorder is None else self.recorder).note(constant)
 
     def begin(self, epoch: int) -> None:
         """See `Source`."""
         self.epoch = epoch
         self.frames.begin(epoch)
-        self.own.begin(epoch)
+        self.keystream.begin(epoch)
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""
-        words = self.own.words(shape).to(self.device)
+        words = self._own(shape, torch.int64)
         return Dealt(words, words)
 
     def random_bits(self, shape: Shape) -> Bits:
         """See `Source`."""
-        return bit_packing.unpack(self._own_bytes((-(-math.prod(shape) // 8),)), shape)
+        return bit_packing.unpack(self._own((-(-math.prod(shape) // 8),), torch.uint8), shape)
 
     def seeds(self, count: int) -> tuple[Bits, Bits]:
         """See `Source`."""
-        own = self._own_bytes((count, 16))
+        own = self._own((count, 16), torch.uint8)
         return own, own
 
     def broadcast(self, shape: Shape, secret: Callable[[], Bits]) -> Bits:  # noqa: ARG002 - only the dealer knows it
         """See `Source`."""
-        return self._dealt_bytes(shape)
+        return self._dealt(shape, torch.uint8)
 
-    def _own_bytes(self, shape: Shape) -> Tensor:
-        return self.own.bytes(shape).to(self.device)
+    def _own(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        if self.recorder is not None:
+            return self.recorder.own(shape, dtype)
+        return self.keystream.draw(shape, dtype).to(self.device)
 
-    def _dealt_bytes(self, shape: Shape) -> Tensor:
-        return torch.from_numpy(self.frames.take(shape, np.uint8)).to(self.device)
+    def _dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        if self.recorder is not None:
+            return self.recorder.dealt(shape, dtype)
+        return torch.from_numpy(self.frames.take(shape, _NUMPY[dtype])).to(self.device)
 
 
 class ClientSource(ComputingSource):
@@ -77,7 +83,7 @@ class ClientSource(ComputingSource):
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
-        own = self._own_bytes(shape)
+        own = self._own(shape, torch.uint8)
         return own, own
 
 
@@ -88,10 +94,10 @@ class ServerSource(ComputingSource):
 
     def deal(self, shape: Shape, secret: Callable[[], Tensor]) -> Dealt:  # noqa: ARG002 - only the dealer knows it
         """See `Source`."""
-        words = torch.from_numpy(self.frames.take(shape, np.int64)).to(self.device)
+        words = self._dealt(shape, torch.int64)
         return Dealt(words, words)
 
     def deal_bytes(self, shape: Shape, secret: Callable[[], Bits]) -> tuple[Bits, Bits]:  # noqa: ARG002
         """See `Source`."""
-        own = self._dealt_bytes(shape)
+        own = self._dealt(shape, torch.uint8)
         return own, own

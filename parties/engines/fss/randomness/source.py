@@ -16,7 +16,7 @@ from torch import Tensor
 
 from parties.engines.bounds import Bound
 from parties.engines.fss.bounds import BOUNDS
-from parties.engines.fss.kernels import bit_packing
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.constants import Constant, Known
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.retries import Retries
@@ -24,6 +24,7 @@ from parties.metering.meter import StageMeter
 from parties.options import Comparison
 
 Shape = Sequence[int]
+Condition = Callable[[], Exception]
 Bits = Tensor
 """Bits or bytes, uint8; XOR-shared bits are stored one per byte."""
 CLIENT, SERVER, DEALER = 0, 1, 2
@@ -41,6 +42,34 @@ class Dealt(NamedTuple):
     client_share: Tensor
 
 
+class Recorder(ABC):
+    """Stands for the sources and the checks of a party while a program is recorded."""
+
+    @abstractmethod
+    def own(self, shape: Shape, dtype: torch.dtype, stream: int = 0) -> Tensor:
+        """The place of the next elements of a keystream of this party's: the dealer's are those of both parties."""
+
+    @abstractmethod
+    def dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """The place of the next elements that the dealer sends."""
+
+    @abstractmethod
+    def send(self, tensor: Tensor, *receivers: int) -> None:
+        """Notes a tensor that the dealer sends."""
+
+    @abstractmethod
+    def note(self, constant: Constant) -> None:
+        """Notes a public constant."""
+
+    @abstractmethod
+    def varying(self, numbers: Callable[[int], Tensor]) -> Tensor:
+        """The place of public numbers that change from token to token."""
+
+    @abstractmethod
+    def refuse(self, failed: Tensor, failure: Condition) -> None:
+        """Notes a check."""
+
+
 class Source(ABC):
     """A party's source of correlated randomness.
 
@@ -53,6 +82,7 @@ class Source(ABC):
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
         device: Where a computing party keeps its ring elements. Results do not depend on it.
+        recorder: Takes what a program draws, notes and checks while it is recorded (`parties.engines.fss.replay`).
         declared: Called with each value of which a bound is declared; a simulation, which has both parties' shares,
             checks the bound.
         epoch: The current epoch.
@@ -68,6 +98,7 @@ class Source(ABC):
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
         self.retries = Retries()
+        self.recorder: Recorder | None = None
         self.epoch = 0
 
     @abstractmethod
@@ -90,25 +121,34 @@ class Source(ABC):
             scale: Fraction bits.
             limit: All |numbers| are at most so large.
         """
-        return Known(integers(0), scale, limit)
+        made = integers(0) if self.recorder is None else self.recorder.varying(integers)
+        return Known(made.to(self.device), scale, limit)
 
     def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
-        """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place."""
-        return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
+        """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
+        if self.recorder is None:
+            return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
+        where = self.recorder.varying(lambda later: torch.tensor([place + later], device=rows.device))
+        return rows.index_copy_(1, where, row)
 
-    def refuse(self, failed: Tensor, failure: Callable[[], Exception]) -> None:
+    def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.
 
         Args:
             failed: A boolean of what both parties see, [].
             failure: Makes the exception.
         """
-        if failed:
+        if self.recorder is not None:
+            self.recorder.refuse(failed, failure)
+        elif failed:
             raise failure()
 
     def placeholder(self, shape: Shape) -> Tensor:
         """The dealer's placeholder for an additive share, which it does not have: zeros that take no memory."""
         return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
+
+    def evaluated(self, levels: int) -> None:  # noqa: B027 - nothing to do but in a dry run
+        """Called with the levels of comparison trees that a computing party evaluates; a dry run counts them."""
 
     @abstractmethod
     def mask(self, shape: Shape) -> Dealt:

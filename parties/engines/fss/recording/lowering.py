@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.engines.fss.kernels import loops
 from parties.engines.fss.recording.memory import View
 from parties.engines.fss.recording.notes import Notebook, Unsupported
 from parties.engines.fss.recording.opcodes import Op
 
 Lowering = Callable[..., None]
 LOWERINGS: dict[str, Lowering] = {}
+KERNELS: dict[Callable[..., None], Lowering] = {}
+"""Instructions for kernels, by the function that `kernels.call` gets."""
 WIDE, OCTET, BOOL = torch.int64, torch.uint8, torch.bool
 _MODULAR = {"ADD", "SUB", "MUL", "AND", "OR", "XOR"}  # the low bits of the result depend on low bits alone
 LEAST, GREATEST = -(2**63), 2**63 - 1
@@ -481,3 +484,14 @@ def _indexed_shape(shape: Sequence[int], indices: Sequence[Tensor | None]) -> tu
 def _common(indices: Sequence[Tensor]) -> tuple[int, ...]:
     """Returns the shape that indices are broadcast to."""
     return tuple(torch.broadcast_shapes(*(index.shape for index in indices)))  # type: ignore[no-untyped-call]
+
+
+def _pack(book: Notebook, bits: View, packed: View) -> None:
+    book.emit(Op.PACK, _as(packed, bits.shape, (0,)), bits)
+
+
+def _unpack(book: Notebook, packed: View, bits: View) -> None:
+    book.emit(Op.UNPACK, bits, _as(packed, bits.shape, (0,)))
+
+
+KERNELS.update({loops.pack_bits: _pack, loops.unpack_bits: _unpack})

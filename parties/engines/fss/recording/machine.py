@@ -6,20 +6,21 @@ memory. No address depends on anything but the program and the index operands, w
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from parties.engines.fss.kernels.compiled import F, compiled
+from parties.engines.fss.kernels.loops import pack_bits, unpack_bits
 from parties.engines.fss.recording.opcodes import HEADER, MAX_RANK, Op
 
 DONE = 0
 OUT_OF_RANGE = 1
 
 Rows = Callable[..., Any]
-F = TypeVar("F", bound=Rows)
 
 
 def _inner(function: F) -> F:
@@ -57,8 +58,18 @@ _load, _store = _accessors(64, types.int64)
 _load8, _store8 = _accessors(8, types.uint8)
 
 
-def _elementwise(load: Any, store: Any, function: Rows) -> Rows:
-    """Returns the innermost loop of an operation on two operands."""
+@intrinsic  # type: ignore[untyped-decorator]
+def _octets(_context: Any, _address: Any) -> Any:
+    """Returns the address as a pointer to uint8."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.CPointer(types.uint8)(types.int64), generate
+
+
+def _elementwise(load: Any, store: Any, function: Rows, *, commutes: bool) -> Rows:
+    """Returns the innermost loop of an operation on two operands; a broadcast one is on the right if it commutes."""
     function = _inner(function)
 
     @_inner
@@ -70,7 +81,7 @@ def _elementwise(load: Any, store: Any, function: Rows) -> Rows:
             right = load(b, 0)
             for i in range(n):
                 store(o, i, function(load(a, i), right))
-        elif so == 1 and sa == 0 and sb == 1:
+        elif not commutes and so == 1 and sa == 0 and sb == 1:
             left = load(a, 0)
             for i in range(n):
                 store(o, i, function(left, load(b, i)))
@@ -220,12 +231,16 @@ def _shifted_right(a: int, b: int) -> int:
     return a >> (b if 0 <= b < 64 else 63)
 
 
-def _wide(function: Rows) -> Rows:
-    return _elementwise(_load, _store, function)
+def _wide(function: Rows, *, commutes: bool = False) -> Rows:
+    return _elementwise(_load, _store, function, commutes=commutes)
 
 
-def _narrow(function: Rows) -> Rows:
-    return _elementwise(_load8, _store8, function)
+def _compared(function: Rows, *, commutes: bool = False) -> Rows:
+    return _elementwise(_load, _store8, function, commutes=commutes)
+
+
+def _narrow(function: Rows, *, commutes: bool = False) -> Rows:
+    return _elementwise(_load8, _store8, function, commutes=commutes)
 
 
 _copy_64 = _converted(_load, _store, lambda a: a)
@@ -233,32 +248,27 @@ _copy_8 = _converted(_load8, _store8, lambda a: a)
 _widen = _converted(_load8, _store, lambda a: np.int64(a))
 _narrowed = _converted(_load, _store8, lambda a: np.uint8(a))
 _abs = _converted(_load, _store, lambda a: -a if a < 0 else a)
-_add = _wide(lambda a, b: a + b)
+_add = _wide(lambda a, b: a + b, commutes=True)
 _sub = _wide(lambda a, b: a - b)
-_mul = _wide(lambda a, b: a * b)
-_and = _wide(lambda a, b: a & b)
-_or = _wide(lambda a, b: a | b)
-_xor = _wide(lambda a, b: a ^ b)
+_mul = _wide(lambda a, b: a * b, commutes=True)
+_and = _wide(lambda a, b: a & b, commutes=True)
+_or = _wide(lambda a, b: a | b, commutes=True)
+_xor = _wide(lambda a, b: a ^ b, commutes=True)
 _shl = _wide(_shifted_left)
 _shr = _wide(_shifted_right)
-_max = _wide(lambda a, b: a if a > b else b)
-_min = _wide(lambda a, b: a if a < b else b)
-_eq = _elementwise(_load, _store8, lambda a, b: np.uint8(a == b))
-_ne = _elementwise(_load, _store8, lambda a, b: np.uint8(a != b))
-_lt = _elementwise(_load, _store8, lambda a, b: np.uint8(a < b))
-_le = _elementwise(_load, _store8, lambda a, b: np.uint8(a <= b))
-_add_8 = _narrow(lambda a, b: np.uint8(a + b))
+_max = _wide(lambda a, b: a if a > b else b, commutes=True)
+_min = _wide(lambda a, b: a if a < b else b, commutes=True)
+_eq = _compared(lambda a, b: np.uint8(a == b), commutes=True)
+_ne = _compared(lambda a, b: np.uint8(a != b), commutes=True)
+_lt = _compared(lambda a, b: np.uint8(a < b))
+_le = _compared(lambda a, b: np.uint8(a <= b))
+_add_8 = _narrow(lambda a, b: np.uint8(a + b), commutes=True)
 _sub_8 = _narrow(lambda a, b: np.uint8(a - b))
-_mul_8 = _narrow(lambda a, b: np.uint8(a * b))
-_and_8 = _narrow(lambda a, b: np.uint8(a & b))
-_or_8 = _narrow(lambda a, b: np.uint8(a | b))
-_xor_8 = _narrow(lambda a, b: np.uint8(a ^ b))
-_shl_8 = _narrow(lambda a, b: np.uint8(a << b if b < 8 else 0))
-_shr_8 = _narrow(lambda a, b: np.uint8(a >> b if b < 8 else 0))
-_eq_8 = _narrow(lambda a, b: np.uint8(a == b))
-_ne_8 = _narrow(lambda a, b: np.uint8(a != b))
-_lt_8 = _narrow(lambda a, b: np.uint8(a < b))
-_le_8 = _narrow(lambda a, b: np.uint8(a <= b))
+_mul_8 = _narrow(lambda a, b: np.uint8(a * b), commutes=True)
+_and_8 = _narrow(lambda a, b: np.uint8(a & b), commutes=True)
+_or_8 = _narrow(lambda a, b: np.uint8(a | b), commutes=True)
+_xor_8 = _narrow(lambda a, b: np.uint8(a ^ b), commutes=True)
+_ne_8 = _narrow(lambda a, b: np.uint8(a != b), commutes=True)
 _where = _chosen(_load, _store)
 _where_8 = _chosen(_load8, _store8)
 _total = _reduced(_load, _load, _store, lambda total, a: total + a)
@@ -348,18 +358,8 @@ def _row(
         _or_8(n, o, so, a, sa, b, sb)
     elif op == Op.XOR_8:
         _xor_8(n, o, so, a, sa, b, sb)
-    elif op == Op.SHL_8:
-        _shl_8(n, o, so, a, sa, b, sb)
-    elif op == Op.SHR_8:
-        _shr_8(n, o, so, a, sa, b, sb)
-    elif op == Op.EQ_8:
-        _eq_8(n, o, so, a, sa, b, sb)
     elif op == Op.NE_8:
         _ne_8(n, o, so, a, sa, b, sb)
-    elif op == Op.LT_8:
-        _lt_8(n, o, so, a, sa, b, sb)
-    elif op == Op.LE_8:
-        _le_8(n, o, so, a, sa, b, sb)
     elif op == Op.WHERE_64:
         _where(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.WHERE_8:
@@ -376,10 +376,15 @@ def _row(
         failed = _scatter_8(n, o, so, a, sa, b, sb, stride, size)
     elif op == Op.SCATTER_ADD_64:
         failed = _scatter_add(n, o, so, a, sa, b, sb, stride, size)
+    elif op == Op.PACK:
+        pack_bits(carray(_octets(a), n), carray(_octets(o), (n + 7) // 8))
+    elif op == Op.UNPACK:
+        unpack_bits(carray(_octets(a), (n + 7) // 8), carray(_octets(o), n))
     return failed
 
 
-def _execute(program: Any, start: int, stop: int) -> Any:
+@compiled("int64(int64[::1], int64, int64)")
+def execute(program: Any, start: int, stop: int) -> Any:
     """Runs the instructions from word `start` up to word `stop`; returns `DONE`, or why the last one failed."""
     place = np.empty(MAX_RANK, np.int64)
     at = start
@@ -420,8 +425,3 @@ def _execute(program: Any, start: int, stop: int) -> Any:
                 place[d] = 0
         at += program[at]
     return DONE
-
-
-execute: Callable[[Any, int, int], int] = njit(
-    "int64(int64[::1], int64, int64)", cache=True, nogil=True, boundscheck=False
-)(_execute)

@@ -105,8 +105,13 @@ class Storages:
         return buffer
 
     def view(self, tensor: Tensor) -> View:
-        """Returns the tensor as a view of its buffer; an unknown storage is an external."""
-        buffer = self._buffer(tensor) or self.enter(tensor, Kind.EXTERNAL)
+        """Returns the tensor as a view of its buffer.
+
+        An unknown storage is an external. One of floating-point numbers is a constant: what a program computes on is
+        integers, and real numbers are its public parameters.
+        """
+        outside = Kind.CONSTANT if tensor.is_floating_point() else Kind.EXTERNAL
+        buffer = self._buffer(tensor) or self.enter(tensor, outside)
         if buffer.kind is Kind.CONSTANT and buffer.storage is None:
             buffer.storage = tensor.untyped_storage()
         offset = int(tensor.storage_offset()) * tensor.dtype.itemsize

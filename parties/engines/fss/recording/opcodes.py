@@ -43,28 +43,25 @@ class Op(IntEnum):
     AND_8 = 22
     OR_8 = 23
     XOR_8 = 24
-    SHL_8 = 25
-    SHR_8 = 26
-    EQ_8 = 27
-    NE_8 = 28
-    LT_8 = 29
-    LE_8 = 30
-    WHERE_64 = 31  # output, condition, where it is true, where it is false
-    WHERE_8 = 32
-    TOTAL_64 = 33  # adds to the output, whose stride is 0 along the summed dimensions
-    TOTAL_8 = 34  # uint8 to int64
-    LARGEST_64 = 35
-    SMALLEST_64 = 36
-    ANY_8 = 37
-    ALL_8 = 38
-    CUMSUM_64 = 39  # along the innermost dimension
-    CUMSUM_8 = 40  # uint8 to int64
-    PLACE = 41  # output = second + index * first extra; the index is checked against the second extra
-    GATHER_64 = 42  # output = third[second * first extra]; the index is checked against the second extra
-    GATHER_8 = 43
-    SCATTER_64 = 44  # output[second * first extra] = third
-    SCATTER_8 = 45
-    SCATTER_ADD_64 = 46
+    NE_8 = 25
+    WHERE_64 = 26  # output, condition, where it is true, where it is false
+    WHERE_8 = 27
+    TOTAL_64 = 28  # adds to the output, whose stride is 0 along the summed dimensions
+    TOTAL_8 = 29  # uint8 to int64
+    LARGEST_64 = 30
+    SMALLEST_64 = 31
+    ANY_8 = 32
+    ALL_8 = 33
+    CUMSUM_64 = 34  # along the innermost dimension
+    CUMSUM_8 = 35  # uint8 to int64
+    PLACE = 36  # output = second + index * first extra; the index is checked against the second extra
+    GATHER_64 = 37  # output = third[second * first extra]; the index is checked against the second extra
+    GATHER_8 = 38
+    SCATTER_64 = 39  # output[second * first extra] = third
+    SCATTER_8 = 40
+    SCATTER_ADD_64 = 41
+    PACK = 42  # `loops.pack_bits`; the shape is that of the bits
+    UNPACK = 43  # `loops.unpack_bits`
 
 
 ORDERED = frozenset({Op.CUMSUM_64, Op.CUMSUM_8})
@@ -74,6 +71,6 @@ SWAPPED = {
     Op.ADD_64: Op.ADD_64, Op.MUL_64: Op.MUL_64, Op.AND_64: Op.AND_64, Op.OR_64: Op.OR_64, Op.XOR_64: Op.XOR_64,
     Op.MAX_64: Op.MAX_64, Op.MIN_64: Op.MIN_64, Op.EQ_64: Op.EQ_64, Op.NE_64: Op.NE_64,
     Op.ADD_8: Op.ADD_8, Op.MUL_8: Op.MUL_8, Op.AND_8: Op.AND_8, Op.OR_8: Op.OR_8, Op.XOR_8: Op.XOR_8,
-    Op.EQ_8: Op.EQ_8, Op.NE_8: Op.NE_8,
+    Op.NE_8: Op.NE_8,
 }  # fmt: skip
 """Opcodes of operations that commute."""

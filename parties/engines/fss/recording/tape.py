@@ -11,7 +11,6 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.recording import machine
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, aligned, mapped, plan
 from parties.engines.fss.recording.notes import Call, Instruction, Note
 from parties.engines.fss.recording.opcodes import HEADER
@@ -134,6 +133,8 @@ class Tape:
         return self.difference(other) is None
 
     def _bind(self) -> None:
+        from parties.engines.fss.recording import machine  # importing compiles; see `warm_up`
+
         self._bound = self._arena.memory
         self._program.bind(self._words, self._bound.data_ptr())
         self._steps = [

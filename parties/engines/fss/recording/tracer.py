@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parties.engines.fss.recording.lowering import LOWERINGS
+from parties.engines.fss.kernels.call import call_untraced, traced_by
+from parties.engines.fss.recording.lowering import KERNELS, LOWERINGS
 from parties.engines.fss.recording.memory import Arena, Kind, Storages, View, mapped, tensors_in
 from parties.engines.fss.recording.notes import Call, Note, Notebook, Unsupported
 from parties.engines.fss.recording.tape import Recording
@@ -21,8 +21,6 @@ _EMPTY = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_stride
 _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 _TO_PYTHON = {"numpy", "tolist", "__array__", "__dlpack__"}
 _SEVERAL_OUTPUTS = {"aminmax"}
-
-_active = threading.local()
 
 
 class NotRecordable(Exception):  # noqa: N818 - named for what it says
@@ -37,12 +35,19 @@ class NotRecordable(Exception):  # noqa: N818 - named for what it says
         self.operation = operation
 
 
+class _Active(threading.local):
+    tracers: "tuple[Tracer, ...]" = ()
+
+
+_active = _Active()
+
+
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs torch operations as usual and notes them, as tapes that do the same without the program.
 
     Tensors that existed before, and those made while `paused`, are read and written where they are. Tensors made from
-    Python data, and what is computed from nothing else, are constants. All other tensors get a place in the memory of
-    the recording. Only CPU tensors are noted.
+    Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All
+    other tensors get a place in the memory of the recording. Only CPU tensors are noted.
 
     Not thread-safe: a tracer notes the operations of the thread that entered it.
     """
@@ -58,13 +63,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __enter__(self) -> "Tracer":
         super().__enter__()  # type: ignore[no-untyped-call]
         self._functions.__enter__()  # type: ignore[no-untyped-call]
-        _active.tracers = [*getattr(_active, "tracers", []), self]
+        _active.tracers = (*_active.tracers, self)
+        self._calls = traced_by(self)
+        self._calls.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _active.tracers = _active.tracers[:-1]
+        self._calls.__exit__(kind, error, trace)
         self._functions.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
@@ -76,6 +84,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
         finally:
             self.is_paused = before
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether anything was noted since the last cut."""
+        return bool(self._book.notes)
 
     def cut(self) -> int:
         """Ends a tape, of all that was noted since the last cut; returns its number."""
@@ -107,17 +120,23 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def constant(self, tensor: Tensor) -> bool:
         """Tells whether the content of a tensor is the same in each replay."""
+        self._storages.view(tensor)
         return self._storages.constant([tensor])
 
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        """Calls a kernel, and notes the call; see `kernel_call`."""
+    def call(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """Calls a kernel, and notes the call; see `kernels.call`. All of its tensors may be written."""
+        if self.is_paused:
+            call_untraced(function, arguments)
+            return
         with self.paused():
-            tensors = tensors_in(args)
-            for tensor in tensors:
+            for tensor in tensors_in(arguments):
                 self._writable(tensor)
-            noted = mapped(args, Tensor, self._storages.view)
-            _call(function, args)
-            self._book.notes.append(Call(function, noted, {}, kernel=True))
+            noted = mapped(arguments, Tensor, self._storages.view)
+            call_untraced(function, arguments)
+            if function in KERNELS:
+                KERNELS[function](self._book, *noted)
+            else:
+                self._book.notes.append(Call(function, noted, {}, kernel=True))
 
     def _traced(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, tensors = _packet(func), tensors_in([args, kwargs])
@@ -210,38 +229,21 @@ class _ToPython(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name in _TO_PYTHON and not self._tracer.is_paused and not self._tracer.constant(args[0]):
-            raise NotRecordable(f"Tensor.{name}", "it hands the content of a tensor to Python; see kernel_call")
+            raise NotRecordable(f"Tensor.{name}", "it hands the content of a tensor to Python; see kernels.call")
         return func(*args, **(kwargs or {}))
 
 
-def kernel_call(function: Callable[..., Any], *args: Any) -> None:
-    """Calls a function on numpy views of its tensor arguments, and notes the call if a tracer is active.
-
-    The function writes its results to its arguments and returns nothing. A replay calls it with arrays over the
-    memory of the recording and the same other arguments.
-
-    Args:
-        function: A compiled kernel, or a Python function on arrays of public numbers.
-        args: CPU tensors, and what is passed on as it is.
-
-    Raises:
-        NotRecordable: The function returned something, which a replay would drop.
-    """
-    tracers = getattr(_active, "tracers", [])
-    if tracers and not tracers[-1].is_paused:
-        tracers[-1].call(function, args)
-    else:
-        _call(function, args)
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if function(*mapped(args, Tensor, _array)) is not None:
-        raise NotRecordable(str(function), "it returned something; a kernel writes to its arguments")
-
-
-def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = tensor.numpy()
-    return array
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Lets no tracer of this thread note what happens meanwhile: for public constants, which each replay uses again."""
+    tracers = [tracer for tracer in _active.tracers if not tracer.is_paused]
+    for tracer in tracers:
+        tracer.is_paused = True
+    try:
+        yield
+    finally:
+        for tracer in tracers:
+            tracer.is_paused = False
 
 
 _LAYOUT = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "out"}

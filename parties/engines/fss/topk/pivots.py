@@ -1,13 +1,16 @@
-"""Top-k of many shuffled values by a sample and two pivots: five rounds and few comparisons.
+"""Top-k of shuffled values by a sample and a few pivots: five rounds and few comparisons.
 
-A public sample is ranked. Two of its values, the pivots, enclose the k-th highest value with overwhelming probability;
-they are compared with all others, and the values between them are ranked. This is Floyd and Rivest's selection (CACM
-1975) with public sizes (`sample_sizes`): the dealer knows the number of comparisons but not their operands. So values
-that are compared a second time are first opened under fresh masks, which the dealer knows.
+A public sample of each row is ranked. Some of its values, the pivots, are compared with all others of the row. If the
+k-th and the next value lie between the same two pivots, the values there are ranked, too. This is Floyd and Rivest's
+selection (CACM 1975) with public sizes (`sample_sizes`): the dealer knows the number of comparisons but not their
+operands. So pivots are first opened under fresh masks, which the dealer knows, and of values that are compared at the
+end their difference is. All rows together have a public number of such pairs, since a sum over rows varies less.
 
 Every opened bit compares two values of a uniformly random ranking, and the opened bits determine what is compared next:
-a simulator draws a ranking and does the same.
+a simulator draws rankings and does the same.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -22,79 +25,98 @@ from parties.engines.fss.topk.sample_sizes import ROW_MISS_BITS, SampleSizes
 
 ROUNDS = 5
 
+Pairs = tuple[Tensor, Tensor, Tensor]
+"""Rows and two places in each, [pairs]."""
+
 
 class PivotsMissed(TruncationFailure):
-    """The pivots of this sample do not enclose the k-th value; the segment is run again, with a fresh shuffle."""
+    """More values lie between the pivots than the sizes allow; the segment is run again, with a fresh shuffle."""
 
 
 def top_k_by_pivots(x: Masked, sizes: SampleSizes) -> Program[Places]:
-    """Finds the `sizes.count` highest of shuffled distinct keys x [heads, n]: public places, ascending, [heads, count].
+    """Finds the `sizes.count` highest of shuffled distinct keys x [rows, n]: public places, ascending, [rows, count].
 
-    5 rounds; 1 online bit for each of `sizes.comparisons`, and 8 online bytes per pivot and per value of
-    `sizes.between`.
+    5 rounds; 1 online bit for each of `sizes.comparisons`, and 8 online bytes per pivot and per pair of `sizes.pairs`.
 
     Raises:
-        PivotsMissed: With probability below 2^-30 per row, whatever the keys are.
+        PivotsMissed: With probability below rows 2^-30, whatever the keys are.
     """
+    source, rows = x.source, x.shape[0]
     order = yield from open_ranking(x[:, : sizes.sample])
-    pivots = yield from open_(_at(x, order[:, sizes.pivots]))
+    pivots = yield from open_(_at(x, order[:, list(sizes.pivots)]))
     below = yield from _below(x[:, sizes.sample :], pivots)
-    if x.source.rank == DEALER:
-        classes = torch.zeros(x.shape, dtype=torch.int64)
-    else:
-        x.source.retries.risk(x.shape[0], 2.0**-ROW_MISS_BITS)
-        classes = _classes(order, below, sizes)
-        where = x.source.meter.current
-        x.source.refuse(
-            _missed(classes, sizes), lambda: PivotsMissed(f"stage {where}, where the top k are found by pivots")
-        )
-    candidates = classes.ne(0).long().argsort(dim=1, stable=True)[:, : sizes.between]
-    ranking = yield from open_ranking((yield from open_(_at(x, candidates))))
-    if x.source.rank == DEALER:
-        return torch.arange(sizes.count).repeat(x.shape[0], 1)
-    return _chosen(classes, candidates, ranking, sizes.count)
+    if source.rank == DEALER:
+        nothing = torch.zeros(sizes.pairs, dtype=torch.int64)
+        yield from _compare(x, (nothing, nothing, nothing))
+        return torch.arange(sizes.count).repeat(rows, 1)
+    source.retries.risk(rows, 2.0**-ROW_MISS_BITS)
+    gaps = _gaps(order, below, sizes)
+    pairs, found = _contested(gaps, sizes)
+    where = source.meter.current
+    source.refuse(found > sizes.pairs, lambda: PivotsMissed(f"stage {where}, where the top k are found by pivots"))
+    loses = yield from _compare(x, pairs)
+    return _chosen(gaps, pairs, loses, found, sizes.count)
 
 
 def _below(x: Masked, pivots: Masked) -> Program[Bits]:
-    """Opens [x < pivot]: [heads, m] and [heads, pivots] give [heads, m, pivots]. 1 round."""
-    (heads, m), p = x.shape, pivots.shape[1]
-    wide = (heads, m, p)
-    gap = x.reshape(heads, m, 1).expand(*wide) - pivots.reshape(heads, 1, p).expand(*wide)
+    """Opens [x < pivot]: [rows, m] and [rows, pivots] give [rows, m, pivots]. 1 round."""
+    (rows, m), p = x.shape, pivots.shape[1]
+    wide = (rows, m, p)
+    gap = x.reshape(rows, m, 1).expand(*wide) - pivots.reshape(rows, 1, p).expand(*wide)
     return (yield from reveal_bits(x.source, (yield from negative(gap))))
 
 
-def _classes(order: Places, below: Bits, sizes: SampleSizes) -> Places:
-    """Classifies values [heads, n]: 1 above the pivots, 0 between them, -1 below."""
-    of_sample = torch.zeros_like(order)
-    of_sample[:, : sizes.high] = 1
-    of_sample[:, max(0, sizes.low - 1) :] = -1
-    classes = order.new_zeros(order.shape[0], sizes.n).scatter(1, order, of_sample)
-    if sizes.high:
-        classes[:, sizes.sample :] += 1 - below[:, :, 0].long()
-    if sizes.low <= sizes.sample:
-        classes[:, sizes.sample :] -= below[:, :, -1].long()
-    return classes
+def _gaps(order: Places, below: Bits, sizes: SampleSizes) -> Places:
+    """Numbers the gaps between pivots from the top, and puts each value [rows, n] into one.
 
-
-def _missed(classes: Places, sizes: SampleSizes) -> Tensor:
-    above, between = (classes == 1).sum(1), (classes == 0).sum(1)
-    return ((above > sizes.count) | (above + between < sizes.count) | (between > sizes.between)).any()
-
-
-def _chosen(classes: Places, candidates: Places, ranking: Places, count: int) -> Places:
-    """Returns the places of each row's top `count`; candidates that are not between the pivots are padding.
-
-    The values above the pivots come first, then those between them by rank, then everything else.
+    A value below j pivots is in gap 2 j; the j-th pivot itself is alone in gap 2 j + 1, counted from 0.
     """
-    ordered = candidates.gather(1, ranking)
-    last = classes.shape[1]
-    order = torch.full_like(classes, last).masked_fill(classes == 1, -1)
-    between = classes.gather(1, ordered) == 0
-    ranks = torch.arange(ordered.shape[1], device=order.device).expand(ordered.shape)
-    order = order.scatter(1, ordered, torch.where(between, ranks, order.gather(1, ordered)))
-    return order.argsort(dim=1, stable=True)[:, :count].sort(1).values
+    place, pivots = (torch.as_tensor(ranks, device=order.device) for ranks in (range(sizes.sample), sizes.pivots))
+    of_sample = 2 * (place.unsqueeze(1) > pivots).sum(1) + (place.unsqueeze(1) == pivots).sum(1)
+    gaps = torch.zeros(order.shape[0], sizes.sample, dtype=torch.int64, device=order.device)
+    return torch.cat([gaps.scatter(1, order, of_sample.expand_as(order)), 2 * below.long().sum(2)], dim=1)
+
+
+def _contested(gaps: Places, sizes: SampleSizes) -> tuple[Pairs, Tensor]:
+    """Returns the pairs in the gaps that hold the k-th and the next value, row by row, and their number.
+
+    There are always `sizes.pairs` of them: the rest repeats one of the sample, whose outcome is known.
+    """
+    ordered = gaps.sort(dim=1).values
+    last, following = ordered[:, sizes.count - 1 : sizes.count], ordered[:, sizes.count : sizes.count + 1]
+    inside = (gaps == last) & (last == following)
+    places, size = (~inside).long().argsort(dim=1, stable=True), inside.sum(1)
+    ends = (size * (size - 1) // 2).cumsum(0)
+    slot = torch.arange(sizes.pairs, device=gaps.device)
+    row = torch.searchsorted(ends, slot, right=True).clamp(max=len(ends) - 1)
+    within = slot - torch.cat([ends.new_zeros(1), ends])[row]
+    used = slot < ends[-1]
+    within = torch.where(used, within, 0)
+    side = math.isqrt(2 * sizes.pairs) + 2
+    high, low = torch.tril_indices(side, side, offset=-1, device=gaps.device)  # pairs in the order of the higher place
+    first, second = (places[row, of_pair[within]] for of_pair in (low, high))
+    return (torch.where(used, row, 0), torch.where(used, first, 0), torch.where(used, second, 1)), ends[-1]
+
+
+def _compare(x: Masked, pairs: Pairs) -> Program[Bits]:
+    """Opens [x_i < x_j] for each of `pairs`. 2 rounds."""
+    row, first, second = pairs
+    keys = x.additive()
+    gap = yield from open_(keys[row, first] - keys[row, second])
+    return (yield from reveal_bits(x.source, (yield from negative(gap))))
+
+
+def _chosen(gaps: Places, pairs: Pairs, loses: Bits, found: Tensor, count: int) -> Places:
+    """Returns the places of each row's top `count`: by gap, then by the comparisons that a value lost."""
+    row, first, second = pairs
+    used = (torch.arange(len(row), device=row.device) < found).long()
+    n = gaps.shape[1]
+    losers = row * n + torch.where(loses.bool(), first, second)
+    losses = torch.zeros(gaps.numel(), dtype=torch.int64, device=gaps.device).scatter_add(0, losers, used)
+    keys = gaps * n + losses.reshape(gaps.shape)
+    return keys.argsort(dim=1, stable=True)[:, :count].sort(1).values
 
 
 def _at(x: Masked, places: Places) -> Additive:
-    """Returns the values of x [heads, n] at public places [heads, m], as additive shares, for a fresh mask."""
+    """Returns the values of x [rows, n] at public places [rows, m], as additive shares, for a fresh mask."""
     return x.additive()[torch.arange(places.shape[0]).unsqueeze(1), places]

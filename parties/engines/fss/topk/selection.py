@@ -22,18 +22,21 @@ from parties.engines.fss.arithmetic.gates import matmul, open_
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.opening import Opening
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
+from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness.source import DEALER, Source
 from parties.engines.fss.topk.pivots import top_k_by_pivots
 from parties.engines.fss.topk.ranking import Places, open_ranking
 from parties.engines.fss.topk.sample_sizes import SampleSizes, sample_sizes
 from parties.options import Comparison
-from parties.randomness import uniform
+from parties.randomness import fill_uniform
 
 # From these sizes on, pivots save more than their rounds cost, on a link of 100 Mbit/s and 40 ms one way, with two
-# fifths selected (`benchmarks/fss_pivots.py`). `dcf`: 4 more rounds, 0.16 s; at 512 they save 59 MB offline, 4.7 s.
+# fifths selected (`benchmarks/fss_pivots.py`). `dcf`: 4 more rounds, 0.16 s; at 512 they save 83 MB offline, 6.7 s.
 # They would pay off below, too, but rounds are online and keys are sent ahead. `prefix`: 14 more rounds, as each batch
-# of signs takes its own, 0.56 s; at 1,024 they save 8.6 MB online and offline, 0.69 s, at 512 no more than 1.6 MB.
+# of signs takes its own, 0.56 s; at 1,024 they save 10.5 MB online and offline, 0.84 s, at 512 no more than 2.3 MB.
 PIVOTS_FROM = {"dcf": 512, "prefix": 1024}
+SPARE_PIVOTS_FROM = 24
+"""The same for `dcf` where rounds do not count, since a longer program runs in parallel."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def draw(source: Source, heads: int, n: int) -> Shuffle:
 
 def _permutations(heads: int, n: int) -> Tensor:
     """Sorts uniform keys that only the dealer knows; two keys are equal with probability n^2 / 2^65."""
-    order = uniform(heads, n).argsort(dim=1)
+    keys = torch.empty(heads, n, dtype=torch.int64)
+    call(fill_uniform, keys)  # a call, so that a replay draws afresh
+    order = keys.argsort(dim=1)
     return torch.eye(n, dtype=torch.int64)[order]
 
 
@@ -106,33 +111,34 @@ def distinct(x: Masked) -> Masked:
     return keys.plus(torch.arange(n - 1, -1, -1).double())
 
 
-def top_k_places(x: Masked, count: int) -> Program[Places]:
+def top_k_places(x: Masked, count: int, *, spare_rounds: bool = False) -> Program[Places]:
     """Finds the `count` highest of shuffled distinct keys x [heads, n]: public places, ascending, [heads, count].
 
-    By all pairs: 1 round after those of a sign (`dcf` has none), 1 online bit per pair. From `PIVOTS_FROM` on by
-    pivots, see `pivots.top_k_by_pivots`.
+    By all pairs: 1 round after those of a sign (`dcf` has none), 1 online bit per pair. From `PIVOTS_FROM` or
+    `SPARE_PIVOTS_FROM` on by pivots, see `pivots.top_k_by_pivots`.
 
     Raises:
-        PivotsMissed: The pivots do not enclose the k-th value, with probability below 2^-30 per row.
+        PivotsMissed: Too many values lie between the pivots, with probability below 2^-30 per row.
     """
     heads, n = x.shape
     if n == 1:
         return torch.zeros(heads, count, dtype=torch.int64, device=x.source.device)
-    if (sizes := pivot_sizes(n, count, x.source.comparison)) is not None:
+    if (sizes := pivot_sizes(heads, n, count, x.source.comparison, spare_rounds=spare_rounds)) is not None:
         return (yield from top_k_by_pivots(x, sizes))
     places = yield from open_ranking(x)
     return places[:, :count].sort(1).values
 
 
-def pivot_sizes(n: int, count: int, comparison: Comparison) -> SampleSizes | None:
-    """Returns the sizes of a top-k by pivots, or None if all pairs are compared."""
-    if n < PIVOTS_FROM[comparison] or count in (0, n):
+def pivot_sizes(rows: int, n: int, count: int, how: Comparison, *, spare_rounds: bool) -> SampleSizes | None:
+    """Returns the sizes of a top-k by pivots in each of `rows` rows, or None if all pairs are compared."""
+    least = SPARE_PIVOTS_FROM if spare_rounds and how == "dcf" else PIVOTS_FROM[how]
+    if n < least or count in (0, n):
         return None
-    sizes = sample_sizes(n, count)
-    return sizes if 2 * sizes.comparisons < n * (n - 1) // 2 else None
+    sizes = sample_sizes(n, count, rows)
+    return sizes if sizes.comparisons < rows * n * (n - 1) // 2 else None
 
 
-def shuffled_top_k(keys: Masked, count: int) -> Program[tuple[Shuffle, Places]]:
+def shuffled_top_k(keys: Masked, count: int, *, spare_rounds: bool = False) -> Program[tuple[Shuffle, Places]]:
     """Shuffles distinct keys [heads, n] and finds the `count` highest: public places in shuffled order.
 
     2 rounds and those of a sign; per head 8 n and n (n - 1) / 16 online bytes, n (n - 1) / 2 signs, and 8 n^2 + 8 n
@@ -142,15 +148,15 @@ def shuffled_top_k(keys: Masked, count: int) -> Program[tuple[Shuffle, Places]]:
     heads, n = keys.shape
     shuffle = draw(keys.source, heads, n)
     shuffled = yield from open_(shuffle.apply(keys.reshape(heads, n, 1)))
-    return shuffle, (yield from top_k_places(shuffled.reshape(heads, n), count))
+    return shuffle, (yield from top_k_places(shuffled.reshape(heads, n), count, spare_rounds=spare_rounds))
 
 
-def top(keys: Masked, count: int) -> Program[OneHot]:
+def top(keys: Masked, count: int, *, spare_rounds: bool = False) -> Program[OneHot]:
     """Selects the `count` highest of distinct keys [heads, n] as one-hot rows, in random order. Exact.
 
     Costs what `shuffled_top_k` does, 1 round more, and 8 count n online bytes more per head.
     """
-    shuffle, places = yield from shuffled_top_k(keys, count)
+    shuffle, places = yield from shuffled_top_k(keys, count, spare_rounds=spare_rounds)
     return OneHot((yield from open_(_rows(shuffle.matrices, places))))
 
 
@@ -160,13 +166,20 @@ def _rows(x: Additive, places: Places) -> Additive:
 
 
 def top_two_levels(
-    coarse: Masked, fine: Masked, parents: Sequence[int | None], k_coarse: int, k_fine: int
+    coarse: Masked,
+    fine: Masked,
+    parents: Sequence[int | None],
+    k_coarse: int,
+    k_fine: int,
+    *,
+    spare_rounds: bool = False,
 ) -> Program[OneHot]:
     """Selects the top fine candidates among the children of the top coarse ones and those without a parent.
 
-    6 rounds; 3 if no coarse candidate competes. The children of each coarse candidate form a group, which is shuffled
-    with it, and the one-hot index of each fine candidate is shuffled with its key: the selected places are known in
-    shuffled order, so the groups and indices there can be opened under a fresh mask at once.
+    6 rounds, 3 if no coarse candidate competes; 4 more for each ranking by pivots. The children of each coarse
+    candidate form a group, which is shuffled with it, and the one-hot index of each fine candidate is shuffled with its
+    key: the selected places are known in shuffled order, so the groups and indices there can be opened under a fresh
+    mask at once.
 
     Args: See `Engine.top_clusters`.
     """
@@ -175,16 +188,16 @@ def top_two_levels(
     orphans = [i for i, parent in enumerate(parents) if parent is None]
     if not k_coarse or k_coarse == coarse.shape[1]:
         alive = list(range(n)) if k_coarse else orphans
-        chosen = yield from top(keys[:, alive], k_fine)
+        chosen = yield from top(keys[:, alive], k_fine, spare_rounds=spare_rounds)
         return OneHot(_spread(chosen.rows, alive, n))
     children = [[i for i, parent in enumerate(parents) if parent == c] for c in range(coarse.shape[1])]
     groups = keys[:, [i for group in children for i in group]].reshape(heads, len(children), -1)
-    shuffle, places = yield from shuffled_top_k(distinct(coarse), k_coarse)
+    shuffle, places = yield from shuffled_top_k(distinct(coarse), k_coarse, spare_rounds=spare_rounds)
     survivors, adopted = yield from parallel(
         open_(_rows(shuffle.matrices, places)), open_(_rows(shuffle.apply(groups), places))
     )
     candidates = cat([keys[:, orphans], adopted.reshape(heads, -1)], 1)
-    shuffle, places = yield from shuffled_top_k(candidates, k_fine)
+    shuffle, places = yield from shuffled_top_k(candidates, k_fine, spare_rounds=spare_rounds)
     return OneHot((yield from open_(_rows(shuffle.apply(_one_hot_indices(survivors, children, orphans, n)), places))))
 
 

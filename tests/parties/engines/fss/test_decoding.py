@@ -29,6 +29,7 @@ STEPS = 3
 POLICIES: dict[str, Policy] = {
     "full": Full(),
     "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8),
+    "mpcache_ahead": MPCache(static_keep=1, select=0.3, fine_size=1, coarse_size=1, ahead=True),  # ranks by pivots
     "mpcache_tiny_select": MPCache(static_keep=0.2, select=0.0, share_from=0, share_layers=1),
 }
 

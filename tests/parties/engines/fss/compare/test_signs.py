@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,31 +13,29 @@ from hypothesis import strategies as st
 
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.compare.signs import negative
-from parties.engines.fss.cost.simulation import Simulation, share
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.compare.signs import below_edges, count_below, negative
+from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
+from tests.helpers.comparisons import seeds
 
 PERMUTATION = dcf.Permutation(b"a session's key!")
 
 How = Literal["dcf", "prefix"]
 
 
-def seeds(count: int) -> list[Any]:
-    generator = np.random.default_rng(count)
-    return [generator.integers(0, 256, (count, 16), dtype=np.uint8) for _ in range(2)]
-
-
 @pytest.mark.parametrize("width", range(1, 10))
 def test_every_pair_of_small_numbers(width: int) -> None:
     size = 2**width
-    alpha = np.repeat(np.arange(size, dtype=np.uint64), size)
-    x = np.tile(np.arange(size, dtype=np.uint64), size)
+    alpha, x = torch.arange(size).repeat_interleave(size), torch.arange(size).repeat(size)
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
-    assert key.shape == (dcf.key_blocks(width), len(x), 16)
-    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
-    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+    assert tuple(key.shape) == (dcf.key_blocks(width), len(x), 16)
+    shares = [
+        dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
+    ]
+    assert torch.equal((shares[0] ^ shares[1])[:, 0], (x < alpha).to(torch.uint8))
 
 
 @settings(max_examples=40, deadline=None)
@@ -47,24 +46,34 @@ def test_large_numbers_and_their_neighbours(width: int, data: st.DataObject) -> 
     pairs = [(a, min(top, max(0, a + d))) for a in alphas for d in (-1, 0, 1)] + [
         (a, data.draw(st.integers(0, top))) for a in alphas
     ]
-    alpha, x = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
+    alpha, x = (torch.tensor(side) for side in zip(*pairs, strict=True))
     first, second = seeds(len(x))
     key = dcf.generate(PERMUTATION, alpha, width, first, second)
-    shares = [dcf.evaluate(PERMUTATION, party, x, width, seed, key) for party, seed in enumerate((first, second))]
-    assert np.array_equal(shares[0] ^ shares[1], (x < alpha).astype(np.uint8))
+    shares = [
+        dcf.evaluate(PERMUTATION, party, x[:, None], width, seed, key) for party, seed in enumerate((first, second))
+    ]
+    assert torch.equal((shares[0] ^ shares[1])[:, 0], (x < alpha).to(torch.uint8))
 
 
 def test_a_share_of_the_result_and_the_key_look_random() -> None:
     count = 40_000
-    alpha = np.full(count, 5, dtype=np.uint64)
+    alpha = torch.full((count,), 5)
     first, second = seeds(count)
     key = dcf.generate(PERMUTATION, alpha, 20, first, second)
-    share_of_one = dcf.evaluate(PERMUTATION, 0, np.full(count, 3, dtype=np.uint64), 20, first, key)
-    for bits in (share_of_one, np.unpackbits(key[0].reshape(-1)), np.unpackbits(key[-1].reshape(-1))):
+    share_of_one = dcf.evaluate(PERMUTATION, 0, torch.full((count, 1), 3), 20, first, key)
+    for bits in (share_of_one.numpy(), *(np.unpackbits(key[level].numpy()) for level in (0, -1))):
         assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 
 
 def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[list[int], Simulation]:
+    (first, second), simulation = compared(negative, integers, limit_bits, how, seed)
+    return (first ^ second).tolist(), simulation
+
+
+def compared(
+    function: Callable[[Masked], Program[Any]], integers: list[int], limit_bits: int, how: How, seed: int
+) -> tuple[tuple[Any, Any], Simulation]:
+    """Both parties' results of a comparison, on integers that are below 2^limit_bits."""
     simulation = Simulation(seed)
     for source in simulation.sources:
         source.comparison = how
@@ -75,10 +84,9 @@ def signs(integers: list[int], limit_bits: int, how: How, seed: int) -> tuple[li
         if source.rank == 0:
             additive.share = additive.share + numbers
         x = yield from gates.open_(additive)
-        return (yield from negative(x))
+        return (yield from function(x))
 
-    first, second = simulation.run(program)
-    return (first ^ second).tolist(), simulation
+    return simulation.run(program), simulation
 
 
 @pytest.mark.parametrize("how", ["dcf", "prefix"])
@@ -105,6 +113,33 @@ def test_signs_of_large_numbers(how: How, bits: int, seed: int, data: st.DataObj
     edge = 2**bits - 1
     integers = [0, -1, 1, edge, -edge, *data.draw(st.lists(st.integers(-edge, edge), max_size=10))]
     assert signs(integers, bits, how, seed)[0] == [int(x < 0) for x in integers]
+
+
+@pytest.mark.parametrize("how", ["dcf", "prefix"])
+@pytest.mark.parametrize("bits", [3, 9, 40, 62])
+def test_one_mask_serves_all_public_edges(how: How, bits: int) -> None:
+    top, dice = 2**bits - 1, random.Random(bits)
+    edges = sorted({1, 2, top, *(dice.randint(1, top) for _ in range(9))})
+    integers = [0, top, *edges, *(edge - 1 for edge in edges), *(dice.randint(0, top) for _ in range(20))]
+    expected = [[int(x < edge) for edge in edges] for x in integers]
+    public = torch.tensor(edges, dtype=torch.int64)
+    for seed in range(3):
+        (first, second), _ = compared(lambda x: below_edges(x, public), integers, bits, how, seed)
+        assert (first ^ second).tolist() == expected
+        (first, second), simulation = compared(lambda x: count_below(x, public), integers, bits, how, seed)
+        assert value_of(first, second).tolist() == [sum(row) for row in expected]
+        if how == "dcf":
+            assert simulation.cost.rounds == 1
+
+
+def test_nothing_but_the_input_is_opened_to_count_edges_and_it_looks_random() -> None:
+    opened = []
+    for seed in range(200):
+        _, simulation = compared(lambda x: count_below(x, torch.arange(1, 8)), [0, 7] * 40, 3, "dcf", seed)
+        (round_,) = simulation.opened
+        opened.append(round_[0])
+    bits = np.unpackbits(torch.stack(opened).numpy().view(np.uint8))
+    assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
 
 
 @pytest.mark.parametrize("bits", [4, 20, 45, 62])

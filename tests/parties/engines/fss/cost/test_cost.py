@@ -29,6 +29,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "prefix and gpt2": {"options": PREFIX, "model": "random:tiny-gpt2"},
     "stored": {"options": {"offline": "stored"}},
     "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
+    "mpcache ahead": {"policy": {"name": "mpcache", "ahead": True, "static_keep": 1.0, **SMALL}, "seq_len": 133},
     "h2o": {"policy": {"name": "h2o"}},
     "quest": {"policy": {"name": "quest"}},
     "prompt inside": {"options": INSIDE, "seq_len": 14},
@@ -54,6 +55,25 @@ def predicted(cell: dict[str, Any]) -> Prediction:
 def parties() -> Iterator[Four]:
     with Four() as four:
         yield four
+
+
+@pytest.mark.parametrize(("policy", "changes"), [("mpcache", {"static_keep": 1.0}), ("quest", {"dense_layers": 0})])
+def test_a_selection_made_ahead_takes_no_round_of_its_own(policy: str, changes: dict[str, Any]) -> None:
+    """What is left: a round that fetches scores and one that puts weights back, in each layer that selects."""
+    spec = load_spec("random:tiny-llama")
+    policies = make("full"), make(policy, ahead=True, **changes)
+    full, ahead = (rounds_of(predict(spec, made, seq_len=700, new_tokens=1)) for made in policies)
+    assert ahead.pop("gather") == 2 * (spec.n_layers - 1)
+    assert full.pop("softmax") >= ahead.pop("softmax"), "shorter rows take fewer rounds"
+    assert ahead == full
+
+
+def rounds_of(prediction: Prediction) -> dict[str, float]:
+    return {
+        stage: counts.rounds
+        for (role, stage), counts in prediction.decode.counts.items()
+        if role == "client" and counts.rounds and not stage.startswith(("offline.", "bench."))
+    }
 
 
 def online(stages: list[dict[str, Any]]) -> dict[str, tuple[float, int, int]]:

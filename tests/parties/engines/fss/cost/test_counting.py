@@ -32,9 +32,9 @@ def test_its_randomness_costs_what_the_dealers_costs() -> None:
     source.deal_bits((17,), secret)
     source.broadcast((5, 16), secret)
     source.flush()
-    assert frames == {"client": [8 + 5 * 16], "server": [8 + 8 * 300 + 3 + 5 * 16]}
+    assert frames == {"client": [8 + 5 * 16], "server": [8 + 8 * 300 + 8 + 5 * 16]}
     assert not secrets
-    assert source.drawn.size == 8 * 1300 + 3
+    assert source.drawn.size == 8 * 1300 + 8
     assert isinstance(source, DealerSource)
 
 

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
-from parties.engines.fss.randomness import dcf
+from parties.engines.fss.randomness import dcf, payload_dcf
+from parties.engines.keystream import SEED_BYTES, Keystream
+from tests.helpers.comparisons import numbers as numbers_below
+from tests.helpers.comparisons import seeds
 from tests.helpers.needs import needs
 from tests.helpers.paths import HELPERS
 
@@ -57,25 +59,43 @@ def test_products_wrap_around_like_those_of_the_cpu(shape: tuple[int, int], n: i
 @pytest.mark.gpu
 @pytest.mark.parametrize("width", range(1, 64))
 def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
-    dice = np.random.default_rng(width)
-    alpha, x = (dice.integers(0, 2**width, 1000, dtype=np.uint64) for _ in range(2))
-    x[:200] = alpha[:200]
+    alpha, x = numbers_below(width, 1000), numbers_below(width, 1000, 3, seed=1)
+    x[:200, 1] = alpha[:200]
     x[200:204], alpha[204:208] = 0, 2**width - 1
-    seeds = [dice.integers(0, 256, (1000, 16), dtype=np.uint8) for _ in range(2)]
-    key = dcf.generate(PERMUTATION, alpha, width, *seeds)
-    shares = [
-        dcf.evaluate_on(PERMUTATION, party, on_gpu(x.view(np.int64)), width, on_gpu(seeds[party]), on_gpu(key))
-        .cpu()
-        .numpy()
-        for party in (0, 1)
-    ]
-    for party, share in enumerate(shares):
-        assert np.array_equal(share, dcf.evaluate(PERMUTATION, party, x, width, seeds[party], key))
-    assert np.array_equal(shares[0] ^ shares[1], x < alpha)
+    own = seeds(1000)
+    key = dcf.generate(PERMUTATION, alpha, width, *own)
+    for party, seed in enumerate(own):
+        share = dcf.evaluate(PERMUTATION, party, x.cuda(), width, seed.cuda(), key.cuda()).cpu()
+        assert torch.equal(share, dcf.evaluate(PERMUTATION, party, x, width, seed, key))
 
 
-def on_gpu(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.int64]]") -> torch.Tensor:
-    return torch.from_numpy(array).cuda()
+@pytest.mark.gpu
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [1, 2, 3, 24, 62])
+def test_payloads_are_those_of_the_cpu(width: int, lanes: int) -> None:
+    alpha, x, beta = numbers_below(width, 1000), numbers_below(width, 1000, 5, seed=1), numbers_below(32, 1000, lanes)
+    x[:200, 1] = alpha[:200]
+    own = seeds(1000)
+    key = payload_dcf.generate(PERMUTATION, alpha, beta, width, *own)
+    for party, seed in enumerate(own):
+        share = payload_dcf.evaluate(PERMUTATION, party, x.cuda(), width, lanes, seed.cuda(), key.cuda()).cpu()
+        assert torch.equal(share, payload_dcf.evaluate(PERMUTATION, party, x, width, lanes, seed, key))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("epoch", [0, 1, 2**32 + 7, 2**63 - 1])
+def test_the_stream_of_a_seed_is_that_of_the_cpu_from_every_word(epoch: int) -> None:
+    from parties.engines.fss.kernels.keystream import DeviceKeystream
+
+    seed = bytes(range(SEED_BYTES))
+    stream, device = Keystream(seed), DeviceKeystream(seed, torch.device("cuda", 0))
+    stream.begin(epoch)
+    expected = stream.words((3000,))
+    for first, count in ((0, 3000), (1, 1), (1, 511), (2, 256), (257, 2000), (5, 0)):
+        words = torch.zeros(count + 1, dtype=torch.int64, device="cuda")
+        device.fill(torch.tensor([epoch, first], device="cuda"), words[:count])
+        assert torch.equal(words[:count].cpu(), expected[first : first + count])
+        assert words[count] == 0
 
 
 @needs("no-gpu", "triton")  # Triton's interpreter instead of a GPU; the tests above run the kernels on one

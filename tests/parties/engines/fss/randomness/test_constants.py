@@ -38,7 +38,7 @@ def other_cosine() -> None:
 
 
 def other_table() -> None:
-    tables = activation._tables("silu", 64.0)
+    tables = activation._function("silu", activation._GATE_REST, activation._GATE_SCALE, 64.0).tables
     tables.values[0, 0, 700] += 1
 
 

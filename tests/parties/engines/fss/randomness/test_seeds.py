@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.randomness import seeds
@@ -14,6 +14,8 @@ from parties.engines.keystream import SEED_BYTES
 from parties.errors import OutOfStep, PeerLost
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
+from tests.helpers import comparisons
+from tests.helpers.comparisons import numbers
 from tests.helpers.wires import DEADLINE_S, later, tcp_pair
 
 
@@ -47,17 +49,16 @@ def test_dealer_and_party_have_one_seed_and_all_three_one_permutation_fresh_for_
 
 
 def test_a_session_of_another_permutation_has_other_keys_and_the_same_results() -> None:
-    dice, width = np.random.default_rng(1), 20
-    alpha, x = (dice.integers(0, 2**width, 500, dtype=np.uint64) for _ in range(2))
-    own = [dice.integers(0, 256, (500, 16), dtype=np.uint8) for _ in range(2)]
+    width = 20
+    alpha, x, own = numbers(width, 500), numbers(width, 500, 1, seed=1), comparisons.seeds(500)
     words = []
     for _ in range(2):
         permutation = Permutation(os.urandom(PERMUTATION_KEY_BYTES))
         key = generate(permutation, alpha, width, *own)
         shares = [evaluate(permutation, party, x, width, own[party], key) for party in range(2)]
-        assert np.array_equal(shares[0] ^ shares[1], x < alpha)
+        assert torch.equal(shares[0] ^ shares[1], (x < alpha[:, None]).to(torch.uint8))
         words.append(key)
-    assert not np.array_equal(words[0], words[1])
+    assert not torch.equal(words[0], words[1])
 
 
 def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:

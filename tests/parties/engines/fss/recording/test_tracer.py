@@ -10,29 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from parties.engines.fss.kernels.call import call
+from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.recording.tape import Recording
-from parties.engines.fss.recording.tracer import NotRecordable, Tracer, kernel_call
+from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 SCALARS = st.one_of(st.integers(-3, 70), INT64)
 SHAPES = st.sampled_from([(), (1,), (7,), (3, 5), (4, 1, 6), (2, 3, 4), (0, 3)])
 BINARY: list[Callable[[Any, Any], Tensor]] = [
     torch.add, torch.sub, torch.mul, torch.bitwise_and, torch.bitwise_or, torch.bitwise_xor, torch.maximum,
-    torch.minimum, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge,
-    lambda a, b: a << (b & 63), lambda a, b: a >> b, lambda a, b: torch.sub(a, b, alpha=3),
-    lambda a, b: torch.where(a > b, a, b), lambda a, b: torch.cat([a, b.expand_as(a)], -1) if a.dim() else a + b,
-    lambda a, b: torch.stack([a, b.expand_as(a)], 0),
-    lambda a, b: a.masked_fill(b > 0, 5), lambda a, b: torch.floor_divide(a, 1 + (b & 7)), lambda a, b: a % (1 + (b & 7)),
+    torch.minimum, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge, lambda a, b: a << (b & 63),
+    lambda a, b: a >> b, lambda a, b: torch.sub(a, b, alpha=3), lambda a, b: torch.where(a > b, a, b),
+    lambda a, b: torch.cat([a, b.expand_as(a)], -1) if a.dim() else a + b,
+    lambda a, b: torch.stack([a, b.expand_as(a)], 0), lambda a, b: a.masked_fill(b > 0, 5),
+    lambda a, b: torch.floor_divide(a, 1 + (b & 7)), lambda a, b: a % (1 + (b & 7)),
 ]  # fmt: skip
 UNARY: list[Callable[[Tensor], Tensor]] = [
-    torch.neg, torch.abs, torch.bitwise_not, torch.clone, lambda a: a.to(torch.uint8).long(), lambda a: a.bool().long(),
-    lambda a: a.sum(), lambda a: a.sum(0, keepdim=True), lambda a: a.sum(-1), lambda a: a.cumsum(-1),
-    lambda a: a.amax() if a.numel() else a, lambda a: a.amin(-1) if a.numel() else a, lambda a: a.flip(0) if a.dim() else a,
-    lambda a: torch.stack(a.aminmax()) if a.numel() else a, lambda a: (a > 3).any(-1).long(), lambda a: (a > 3).all().long(),
-    lambda a: (a > 3).cumsum(-1), lambda a: (a > 3).sum(), lambda a: (~(a > 3) & (a < 9)).long(), lambda a: a.clamp(-4, 9),
-    lambda a: a.reshape(-1), lambda a: a.transpose(0, -1) if a.dim() else a, lambda a: a[..., None].expand(*a.shape, 3),
-    lambda a: a[..., 1:] if a.dim() else a, lambda a: a.reshape(-1)[::2], lambda a: a.t().contiguous() if a.dim() == 2 else a,
-    lambda a: a.repeat(2, *[1] * a.dim()), lambda a: torch.nn.functional.pad(a, (1, 2)) if a.dim() else a,
+    torch.neg, torch.abs, torch.bitwise_not, torch.clone, lambda a: a.to(torch.uint8).long(),
+    lambda a: a.bool().long(), lambda a: a.sum(), lambda a: a.sum(0, keepdim=True), lambda a: a.sum(-1),
+    lambda a: a.cumsum(-1), lambda a: a.amax() if a.numel() else a, lambda a: a.amin(-1) if a.numel() else a,
+    lambda a: a.flip(0) if a.dim() else a, lambda a: torch.stack(a.aminmax()) if a.numel() else a,
+    lambda a: (a > 3).any(-1).long(), lambda a: (a > 3).all().long(), lambda a: (a > 3).cumsum(-1),
+    lambda a: (a > 3).sum(), lambda a: (~(a > 3) & (a < 9)).long(), lambda a: a.clamp(-4, 9), lambda a: a.reshape(-1),
+    lambda a: a.transpose(0, -1) if a.dim() else a, lambda a: a[..., None].expand(*a.shape, 3),
+    lambda a: a[..., 1:] if a.dim() else a, lambda a: a.reshape(-1)[::2],
+    lambda a: a.t().contiguous() if a.dim() == 2 else a, lambda a: a.repeat(2, *[1] * a.dim()),
+    lambda a: torch.nn.functional.pad(a, (1, 2)) if a.dim() else a,
     lambda a: a.gather(-1, a.abs() % a.shape[-1]) if a.dim() and a.numel() else a,
     lambda a: a.sort(-1).values if a.dim() else a, lambda a: 7 - a, lambda a: a.unsqueeze(-1) * torch.tensor([2, 5]),
     lambda a: a.to(torch.uint8).__xor__(255).__rshift__(3).long(), lambda a: torch.arange(a.numel()) + a.reshape(-1),
@@ -146,15 +150,26 @@ def test_a_kernel_gets_arrays_over_the_same_places() -> None:
 
     def program() -> list[Tensor]:
         twice = torch.zeros(3, 4, dtype=torch.int64)
-        kernel_call(doubled, (x + 1).t(), twice, 2)
+        call(doubled, (x + 1).t(), twice, 2)
         return [twice + 1]
 
     assert check(program, [x]).tapes[0].calls == 3  # the machine, the kernel, the machine
 
 
+@given(st.integers(0, 40))
+def test_bits_are_packed_and_unpacked_without_a_call(count: int) -> None:
+    x = torch.zeros(count, dtype=torch.int64)
+
+    def program() -> list[Tensor]:
+        packed = bit_packing.pack((x & 1).to(torch.uint8))
+        return [packed, bit_packing.unpack(packed ^ 77, (count,))]
+
+    assert sum(tape.calls for tape in check(program, [x]).tapes) <= 1
+
+
 def test_a_kernel_that_returns_something_is_refused() -> None:
-    with pytest.raises(NotRecordable, match="returned"):
-        kernel_call(np.sum, torch.ones(2))
+    with pytest.raises(TypeError, match="returned"):
+        call(np.sum, torch.ones(2))
 
 
 @pytest.mark.parametrize(

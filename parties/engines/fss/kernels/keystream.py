@@ -1,0 +1,57 @@
+"""The stream of `parties.engines.keystream.Keystream` on a GPU: AES-256 in counter mode, bit for bit the same."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from parties.engines.fss.kernels import table_aes
+from parties.engines.fss.kernels.table_aes import hashed
+
+ROUNDS = 14
+_BLOCKS = 128
+
+
+@triton.jit
+def _reversed(word):  # type: ignore[no-untyped-def]
+    """Reverses the bytes of a word: counters are big-endian."""
+    word = ((word >> 8) & 0x00FF00FF00FF00FF) | ((word & 0x00FF00FF00FF00FF) << 8)
+    word = ((word >> 16) & 0x0000FFFF0000FFFF) | ((word & 0x0000FFFF0000FFFF) << 16)
+    return ((word >> 32) & 0xFFFFFFFF) | (word << 32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _expanded(place, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Encrypts BLOCKS counters, each of which gives two words."""
+    epoch, start = tl.load(place), tl.load(place + 1)
+    block = start // 2 + tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    low = tl.zeros((BLOCKS,), dtype=tl.int64) + _reversed(epoch)
+    high = _reversed(block)
+    low_hash, high_hash = hashed(low, high, table, keys, ROUNDS)
+    at = 2 * block - start
+    tl.store(out + at, low_hash ^ low, mask=(at >= 0) & (at < count))
+    tl.store(out + at + 1, high_hash ^ high, mask=at + 1 < count)
+
+
+class DeviceKeystream:
+    """The expansion of one seed on a device. It keeps the key schedule there, which is as secret as the seed.
+
+    Args:
+        seed: 32 bytes that only its owners know.
+        device: A GPU.
+    """
+
+    def __init__(self, seed: bytes, device: torch.device) -> None:
+        self._table, self._keys = table_aes.columns(device), table_aes.schedule(seed, device)
+
+    def fill(self, place: Tensor, words: Tensor) -> None:
+        """Fills a tensor with consecutive words of an epoch's stream. The place is read on the device.
+
+        Args:
+            place: Int64, [2]: the epoch, and the index of the first word, whose byte is at 8 times that.
+            words: Output, int64, [count], contiguous.
+        """
+        count = words.numel()
+        if count:
+            grid = (triton.cdiv(count + 1, 2 * _BLOCKS),)  # one more word, if the first is the second of a block
+            _expanded[grid](place, words, self._table, self._keys, count, ROUNDS, _BLOCKS)

@@ -1,0 +1,57 @@
+"""The recordings of a party: which segments are replayed, and which are interpreted and why."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from parties.decoding.cache import Cache
+from parties.decoding.program import Program
+from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.recording.tracer import NotRecordable
+from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.segment import RecordedSegment
+
+RECORDING = "setup.recording"
+LEAST_STEPS = 4
+"""Tokens of a cell from which on recording them costs less than interpreting them."""
+
+
+class Recordings:
+    """Records segments when they are first met in a shape, and keeps the recordings.
+
+    Args:
+        source: The party's randomness.
+        inputs: The party's memory for recorded segments.
+
+    Attributes:
+        refused: Why segments are interpreted, by key.
+        replayed: Number of segments that were replayed.
+        interpreted: Number of segments that could have been.
+    """
+
+    def __init__(self, source: Source, inputs: Inputs) -> None:
+        self._source, self.inputs = source, inputs
+        self._known: dict[Hashable, RecordedSegment] = {}
+        self.refused: dict[Hashable, str] = {}
+        self.replayed = self.interpreted = 0
+
+    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+        """Returns the recording of a segment, made now if there is none that fits; None if it has to be interpreted."""
+        known = self._known.get(key)
+        if known is None or not known.fits(cache):
+            known = self._record(key, program, cache)
+        if known is None:
+            self.interpreted += 1
+        else:
+            self.replayed += 1
+        return known
+
+    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+        self._known.pop(key, None)
+        if key in self.refused:
+            return None
+        with self._source.meter.stage(RECORDING):
+            try:
+                self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
+            except NotRecordable as refusal:
+                self.refused[key] = str(refusal)
+        return self._known.get(key)
