@@ -15,6 +15,7 @@ LONGEST_S = 300
 pytestmark = pytest.mark.slow
 TOYS = {
     "crypten_draws": ["--numbers", "1000"],
+    "families": ["--families", "gemma2", "--engines", "fss", "--new-tokens", "1"],
     "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2"],
     "fss_retries": ["--tokens", "64", "--prompt", "16"],
     "exporter": ["--pairs", "2"],
@@ -44,7 +45,9 @@ def names() -> list[str]:
     return sorted(set(found) - {"__init__"})
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.ray if n == "soak" else ()) for n in names()])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.ray if n in ("families", "soak") else ()) for n in names()]
+)
 def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     if name in ELSEWHERE:
         pytest.skip(ELSEWHERE[name])

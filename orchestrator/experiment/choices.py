@@ -21,11 +21,12 @@ from pydantic import (
 
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
+from parties.messages import read_messages
 from parties.policies import POLICIES, UnknownPolicy, policy_class
 from parties.policies.checks import OutOfRange
 from parties.policies.choice import PolicyChoice
 from parties.roles.job import Prompt
-from parties.text_file import LFS_POINTER, is_lfs_pointer, looks_like_path
+from parties.text_file import LFS_POINTER, Unreadable, is_lfs_pointer, looks_like_path
 
 Shaping = Literal["auto", "tc", "relay", "proxy"]
 RoleName = Literal["client", "server", "dealer", "referee"]
@@ -38,7 +39,7 @@ _FIX = "correct the value, or take it out for the default"
 def folders(info: ValidationInfo) -> list[Path]:
     """The folders that relative paths start from: that of the experiment file, then the working directory."""
     own = (info.context or {}).get("folder")
-    return [Path(own).resolve(), Path.cwd()] if own else [Path.cwd()]
+    return list(dict.fromkeys([Path(own).resolve(), Path.cwd()])) if own else [Path.cwd()]
 
 
 def located(path: str, info: ValidationInfo) -> Path | None:
@@ -91,21 +92,48 @@ def readable_file(path: str, info: ValidationInfo) -> str:
     raise Rejected(Problem("", path, allowed, "correct the path"))
 
 
+def _written_out(given: object, info: ValidationInfo) -> object:
+    """A prompt whose messages are in the experiment file itself names that file: a job and a record never hold them."""
+    if not isinstance(given, dict) or not isinstance(given.get("messages"), list):
+        return given
+    file = (info.context or {}).get("file")
+    if file is None:
+        fix = "write them to a file, and name that"
+        raise Rejected(Problem("messages", NotShown(), "the path of a file, outside of an experiment file", fix))
+    return {**given, "messages": str(Path(file).resolve())}
+
+
 def _found(prompt: Prompt, info: ValidationInfo) -> Prompt:
     """A prompt with exactly one source; in an experiment, its file exists and can be read."""
-    if (prompt.text_file is None) == (not prompt.random_tokens):
-        given = "both" if prompt.random_tokens else "neither"
-        fix = "write {text_file: PATH} or {random_tokens: true}"
-        raise Rejected(Problem("", given, "exactly one of text_file and random_tokens", fix))
-    if prompt.text_file is None or not info.context:  # a record outlives its prompt and is read on other machines
+    sources = [prompt.text_file is not None, prompt.messages is not None, prompt.random_tokens]
+    if sum(sources) != 1:
+        given = "several" if any(sources) else "none"
+        fix = "write {text_file: PATH}, {messages: [...]} or {random_tokens: true}"
+        raise Rejected(Problem("", given, "exactly one of text_file, messages and random_tokens", fix))
+    if prompt.random_tokens and prompt.special_tokens:
+        fix = "take it out: random tokens are not read from a text"
+        raise Rejected(Problem("special_tokens", True, "false with random_tokens", fix))
+    if prompt.file is None or not info.context:  # a record outlives its prompt and is read on other machines
         return prompt
+    key, path = prompt.file
     try:
-        return prompt.model_copy(update={"text_file": readable_file(prompt.text_file, info)})
+        found = readable_file(path, info)
+        if key == "messages":
+            _require_messages(path, found)
+        return prompt.model_copy(update={key: found})
     except Rejected as error:
-        raise Rejected(*(replace(problem, path="text_file") for problem in error.problems)) from None
+        raise Rejected(*(replace(problem, path=key) for problem in error.problems)) from None
 
 
-ChosenPrompt = Annotated[Prompt, AfterValidator(_found)]
+def _require_messages(path: str, found: str) -> None:
+    try:
+        read_messages(Path(found))
+    except Unreadable as error:
+        allowed, fix = "a list of messages, each with role and content", "correct the list; role and content are texts"
+        raise Rejected(Problem("", path, allowed, fix, str(error))) from None
+
+
+ChosenPrompt = Annotated[Prompt, BeforeValidator(_written_out), AfterValidator(_found)]
 """The client's prompt as an experiment file gives it."""
 
 

@@ -65,8 +65,8 @@ class Sweep(BaseModel):
     )
     model: str = Field(
         min_length=1,
-        description="`smollm2-135m`, a folder or hub id of a Llama- or GPT-2-type model, or `random:<config>` for runs "
-        "where only shapes matter.",
+        description="`smollm2-135m`, a folder, a hub id or a GGUF file of a model of a known family, or "
+        "`random:<shape>` for runs where only shapes matter.",
         examples=["smollm2-135m"],
     )
     prompt: ChosenPrompt = Field(
@@ -199,8 +199,12 @@ class Experiment(RunOptions, Sweep):
         return self
 
     def _beyond_engines(self) -> list[Problem]:
-        """Lengths and models beyond the limits of an engine of the sweep."""
+        """Lengths and models beyond the limits of an engine of the sweep, and policies beyond a window of the model."""
         found, spec = {}, model_spec(self.model)
+        for point in points(self) if spec.windows else ():
+            if problem := point.policy.build().window_problem(spec, point.seq_len + self.new_tokens):
+                path, allowed = f"policies[{self.policies.index(point.policy)}]", "full, or another one that does"
+                found[path] = Problem(path, str(point.policy), allowed, "shorten the sequence, or take full", problem)
         for engine, seq_len in sorted({(point.engine.name, point.seq_len) for point in points(self)}):
             over = beyond(engine, spec, seq_len + self.new_tokens)
             if over is None:
@@ -254,6 +258,6 @@ def load_experiment(path: Path) -> Experiment:
     """
     data = read_mapping(path, Experiment.model_fields, "docs/experiments.md")
     try:
-        return Experiment.model_validate(data, context={"folder": path.parent})
+        return Experiment.model_validate(data, context={"folder": path.parent, "file": path})
     except ValidationError as error:
         raise ConfigError(str(path), problems_of(error, Experiment)) from None

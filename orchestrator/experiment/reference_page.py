@@ -138,6 +138,8 @@ def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"list of {_words(schema['items'], definitions)}{least}"
     if kind == "object" and "additionalProperties" in schema:
         return f"mapping from role to {_words(schema['additionalProperties'], definitions)}"
+    if isinstance(kind, list):
+        return " or ".join(_words({"type": one, "items": {}}, definitions) for one in kind)
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
     bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**53]

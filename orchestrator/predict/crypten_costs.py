@@ -80,10 +80,16 @@ def divide(rows: int, width: int, bound: int) -> Cost:
     return one_of_powers(rows, bound.bit_length()) + product(rows, rows, rows) * 6 + scalings
 
 
-def normalise(width: int) -> Cost:
-    """One row over its root mean square: leading power of four of 19, four Newton steps, two scalings."""
-    newton = (square(1) + product(1, 1, 1) * 2) * 4
-    return square(width) + one_of_powers(1, 19) + newton + product(width, 1, width) * 2
+def normalise(width: int, rows: int = 1) -> Cost:
+    """Rows over their root mean square: leading power of four of 19, four Newton steps, two scalings."""
+    newton = (square(rows) + product(rows, rows, rows) * 2) * 4
+    scalings = product(rows * width, rows, rows * width) * 2
+    return square(rows * width) + one_of_powers(rows, 19) + newton + scalings
+
+
+def with_gain(width: int, rows: int = 1) -> Cost:
+    """A norm whose gain is not folded into a matrix."""
+    return normalise(width, rows) + product(rows * width, rows * width, rows * width)
 
 
 def activation(n: int) -> Cost:
@@ -95,6 +101,8 @@ def attention(spec: ModelSpec, tokens: int) -> Cost:
     """One query against `tokens` keys and values: scores, exponentials, weighted sum, division."""
     h, g, d = spec.n_heads, spec.n_kv_heads, spec.head_dim
     scores = product(h * d, g * tokens * d, h * tokens)
+    if spec.score_cap:
+        scores += activation(h * tokens)
     softmax = largest(h, tokens) + square(h * tokens) * 8
     return scores + softmax + product(h * tokens, g * tokens * d, h * d) + divide(h, d, tokens)
 
@@ -136,10 +144,15 @@ def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
     """All layers with their attention over a cache of `tokens`."""
     hidden, inner = spec.hidden, spec.intermediate
     heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
-    first = 2 * inner if spec.family == "llama" else inner
+    kind = spec.architecture
+    first = 2 * inner if kind.gated else inner
     cost = normalise(hidden) * 2 + activation(inner)
-    if spec.family == "llama":
+    if kind.gated:
         cost += product(inner, inner, inner)
+    if kind.query_key_norm:
+        cost += with_gain(spec.head_dim, spec.n_heads + spec.n_kv_heads)
+    if kind.post_norms:
+        cost += with_gain(hidden) * 2
     for width, out in ((hidden, heads), (spec.n_heads * spec.head_dim, hidden), (hidden, first), (inner, hidden)):
         cost += product(width, width * out, out)
     chosen = attention(spec, policy.attended(tokens))

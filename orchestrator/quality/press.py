@@ -36,6 +36,11 @@ class PressedModel:
         spec, weights = load_spec(model), load_weights(model)
         if spec.family != "llama":
             raise ModelError(f"presses: {model} is of the type {spec.family}; presses run on Llama-type models")
+        rope = spec.rope(0)
+        if rope is None or rope.depends_on_length:
+            raise ModelError(
+                f"presses: the rotary frequencies of {model} depend on the length; presses need fixed ones"
+            )
         config = LlamaConfig(
             vocab_size=spec.vocab,
             hidden_size=spec.hidden,
@@ -49,6 +54,7 @@ class PressedModel:
             hidden_act=_ACTIVATIONS[spec.activation],
             rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
             attention_bias=spec.qkv_bias,
+            mlp_bias=spec.mlp_bias,
             tie_word_embeddings=spec.tied,
         )
         self._model: Any = LlamaForCausalLM(config).eval()
@@ -58,7 +64,8 @@ class PressedModel:
             for name, tensor in weights.items()
         }
         self._model.load_state_dict(state, strict=False)
-        self._model.model.rotary_emb.inv_freq.copy_(spec.rope_frequencies())
+        self._model.model.rotary_emb.inv_freq.copy_(rope.frequencies())
+        self._model.model.rotary_emb.attention_scaling = rope.scale
         self._model.to(device)
         self._device = device
 

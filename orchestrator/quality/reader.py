@@ -35,6 +35,7 @@ class _Recorder(Policy):
     name: ClassVar[str] = "recorder"
     keeps: ClassVar[str] = "every token"
     source: ClassVar[str] = "-"
+    in_order: ClassVar[bool] = True
 
     normal: dict[int, list[Tensor]] = field(default_factory=dict)
     qkv: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -160,10 +161,12 @@ class Reader:
         held = [LayerCache(here.k, here.v) for here in prefix.cache.layers]
         cache = Cache(held, position=prefix.cache.position, prompt=prefix.cache.prompt)
         decoder = self.decoder(Full())
-        return run(decoder.follow(run(decoder.embed(tokens, len(tokens), cache.position)), cache)).double()  # type: ignore[no-any-return]
+        logits: Tensor = run(decoder.follow(run(decoder.embed(tokens, len(tokens), cache.position)), cache))
+        return self.spec.capped(logits.double())
 
     @torch.no_grad()
     def step(self, policy: Policy, cache: Cache, token: int) -> Tensor:
         """Decodes one token through a cache; returns the logits of the next, [vocab]."""
         decoder = self.decoder(policy)
-        return run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))[0].double()  # type: ignore[no-any-return]
+        logits: Tensor = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
+        return self.spec.capped(logits[0].double())

@@ -165,6 +165,15 @@ class Study(BaseModel):
             raise Rejected(*bad)
         return lengths
 
+    @model_validator(mode="after")
+    def _windows_apply(self) -> Self:
+        spec, longest = model_spec(self.model), max(self.lengths)
+        for choice in self.choices():
+            if problem := choice.build().window_problem(spec, longest):
+                allowed = "full, or another one that does"
+                raise Rejected(Problem("policies", str(choice), allowed, "shorten the contexts, or take full", problem))
+        return self
+
     def choices(self) -> list[PolicyChoice]:
         """Every policy with its parameters, each once, the full cache first."""
         found = [chosen_policy("full")]

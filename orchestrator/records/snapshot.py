@@ -15,6 +15,9 @@ from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.yaml_files import DocumentError, parse
 from orchestrator.records.store import RecordStore, StoreError
+from parties.messages import read_messages
+from parties.roles.job import Prompt
+from parties.text_file import Unreadable
 
 EXPERIMENT = "experiment.yaml"
 CELLS = "cells.json"
@@ -47,7 +50,7 @@ class Snapshot:
         store.write(CELLS, json.dumps([{"id": cell.id, **cell.model_dump(mode="json")} for cell in cells], indent=1))
         if update or not (store.folder / PROMPT).exists():
             salt = secrets.token_hex(16)
-            fingerprint = _fingerprint(experiment.prompt.text_file, salt)
+            fingerprint = _fingerprint(experiment.prompt, salt)
             store.write(PROMPT, json.dumps({"salt": salt, "fingerprint": fingerprint}))
         self.check_prompt()
 
@@ -95,22 +98,27 @@ def require_prompt(store: RecordStore, experiment: Experiment) -> None:
     Raises:
         StoreError: The prompt has changed or cannot be read.
     """
-    prompt, path = experiment.prompt.text_file, store.folder / PROMPT
-    noted = _read(path) if path.exists() else {"salt": ""}
-    fingerprint = _fingerprint(prompt, noted["salt"])
+    noted = _read(store.folder / PROMPT) if (store.folder / PROMPT).exists() else {"salt": ""}
+    fingerprint = _fingerprint(experiment.prompt, noted["salt"])
     if not hmac.compare_digest(noted.get("fingerprint", fingerprint), fingerprint):
+        _, path = experiment.prompt.file or ("", None)
         raise StoreError(
-            f"{prompt} is not the prompt that {store.folder} was started with; put it back, choose another folder, or "
+            f"{path} is not the prompt that {store.folder} was started with; put it back, choose another folder, or "
             f"go on with --update (cells that are recorded are not run again)"
         )
 
 
-def _fingerprint(prompt: str | None, salt: str) -> str:
-    """A salted hash of the prompt file; that of nothing where the prompt is drawn from the seed."""
+def _fingerprint(prompt: Prompt, salt: str) -> str:
+    """A salted hash of the prompt: of its text, its messages, or nothing where it is drawn from the seed."""
+    key, path = prompt.file or ("", "")
     try:
-        text = Path(prompt).read_bytes() if prompt else b""
-    except OSError as error:
-        raise StoreError(f"cannot read the prompt {prompt}: {error.strerror}; put it back") from error
+        if key == "messages":  # not of the file, which may be the experiment itself
+            text = json.dumps(read_messages(Path(path))).encode()
+        else:
+            text = Path(path).read_bytes() if path else b""
+    except (OSError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"cannot read the prompt {path}: {reason}; put it back") from error
     return hashlib.sha256(bytes.fromhex(salt) + text).hexdigest()
 
 

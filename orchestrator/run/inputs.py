@@ -14,7 +14,7 @@ from parties.roles.job import Job
 _MODEL = "a model whose files are whole"
 _HEAD = "heads that were trained for this policy and model"
 _MODEL_FIX = "fetch the model again, or name another one"
-_PROMPT_FIX = "shorten seq_lens, or name another text"
+_PROMPT_FIX = "change seq_lens, or name another prompt"
 _HEAD_FIX = "name heads that fit, or leave the policy out"
 
 
@@ -46,21 +46,25 @@ def _weights(cell: Cell) -> Iterator[Problem]:
 
 
 def _tokens(cells: Sequence[Cell], *, elsewhere: bool) -> Iterator[Problem]:
-    """A tokenizer that cannot be used, or a prompt with too few tokens for the longest of the cells."""
+    """A tokenizer that cannot be used, or a prompt that does not fit the longest or the shortest of the cells."""
     from parties.models import load_spec, load_tokenizer
     from parties.roles.prompt import prompt_tokens
 
     longest = max(cells, key=lambda cell: cell.seq_len + cell.new_tokens)
+    shortest = min(cells, key=lambda cell: cell.seq_len)  # too short for the marks of a chat
     try:
-        prompt_tokens(_job(longest), load_tokenizer(longest.model), load_spec(longest.model))
+        tokenizer, spec = load_tokenizer(longest.model), load_spec(longest.model)
+        for cell in [longest, shortest] if longest.prompt.messages else [longest]:
+            prompt_tokens(_job(cell), tokenizer, spec)
     except ModelError as error:
         if not elsewhere:
             yield Problem("model", longest.model, _MODEL, _MODEL_FIX, str(error))
     except PromptError as error:
-        path = "prompt.text_file"
-        allowed = f"a UTF-8 text of at least {longest.seq_len} tokens"
-        reason = str(error).removeprefix(f"{path}: ")
-        yield Problem(path, longest.prompt.text_file, allowed, _PROMPT_FIX, reason)
+        key, file = longest.prompt.file or ("random_tokens", True)
+        text = f"a UTF-8 text of at least {longest.seq_len} tokens"
+        allowed = "a chat that fits the longest and the shortest of seq_lens" if key == "messages" else text
+        reason = str(error).removeprefix(f"prompt.{key}: ")
+        yield Problem(f"prompt.{key}", file, allowed, _PROMPT_FIX, reason)
 
 
 def _heads(cells: Sequence[Cell]) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from orchestrator.submit.follow import JobError
 EXPERIMENT = "submitted/experiment.yaml"
 """Path of the experiment file in the shipped folder; prompt files keep their places relative to it."""
 
+_PROMPT_KEYS = ("text_file", "messages")
 _PACKAGES = ("orchestrator", "parties", "netem", "dashboards")
 _NOT_CODE = {"__pycache__", "node_modules"}  # what an installation or a clone adds to the code
 LIMIT_BYTES = 100 * 2**20
@@ -41,12 +42,12 @@ def ship(file: Path, folder: Path) -> None:
     given = yaml.safe_load(file.read_text(encoding="utf-8"))
     for source in map(_source_of, _modules(given)):
         _copy_tree(source, folder / source.name)
-    for name in _text_files(given):
+    for key, name in sorted(_prompt_files(given)):
         source = file.parent / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not source.is_file():
             allowed = "a file in the folder of the experiment file, or below"
             fix = "copy it there and name it relative to that folder"
-            raise ConfigError(str(file), [Problem("prompt.text_file", name, allowed, fix)])
+            raise ConfigError(str(file), [Problem(f"prompt.{key}", name, allowed, fix)])
         _copy(source, target.parent / name)
     _require_size(folder)
 
@@ -117,9 +118,9 @@ def _copy_tree(source: Path, target: Path) -> None:
             _copy(path, target / path.relative_to(source))
 
 
-def _text_files(given: Any) -> set[str]:
-    """Every `text_file` of an experiment, at any place."""
+def _prompt_files(given: Any) -> set[tuple[str, str]]:
+    """Every `text_file` and file of `messages` of an experiment, at any place."""
     if isinstance(given, dict):
-        own = {value for key, value in given.items() if key == "text_file" and isinstance(value, str)}
-        return own.union(*(_text_files(value) for value in given.values()))
-    return set().union(*map(_text_files, given)) if isinstance(given, list) else set()
+        own = {(key, value) for key, value in given.items() if key in _PROMPT_KEYS and isinstance(value, str)}
+        return own.union(*(_prompt_files(value) for value in given.values()))
+    return set().union(*map(_prompt_files, given)) if isinstance(given, list) else set()

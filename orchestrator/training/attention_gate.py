@@ -66,7 +66,7 @@ class AttentionGateTask(Task):
         decoder = Decoder(backbone.engine, backbone.spec, Full())
         tokens = answer[:-1].tolist()
         logits = run(decoder.follow(run(decoder.embed(tokens, len(tokens), cache.position)), cache))
-        return functional.cross_entropy(logits, answer[1:].to(logits.device))
+        return functional.cross_entropy(backbone.spec.capped(logits), answer[1:].to(logits.device))
 
 
 def gate_logits(parameters: Mapping[str, Tensor], normal: Tensor) -> Tensor:

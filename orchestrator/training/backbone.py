@@ -15,7 +15,7 @@ from parties.heads.folding import fold_head
 from parties.heads.format import Head, fingerprint
 from parties.metering.meter import StageMeter
 from parties.models import load_spec, load_tokenizer, load_weights
-from parties.models.folding import fold
+from parties.models.folding import fold, query_factor
 from parties.policies.base import Policy
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class _Recorder(Policy):
     name: ClassVar[str] = "recorder"
     keeps: ClassVar[str] = "every token"
     source: ClassVar[str] = "-"
+    in_order: ClassVar[bool] = True
 
     inputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     queries: list[Tensor] = field(default_factory=list)
@@ -122,5 +123,5 @@ class Backbone:
         shift = self._norms.get(f"layers.{layer}.attn_norm.bias")
         moved = normal * gain if shift is None else normal * gain + shift.to(normal.device)
         queries = self.spec.n_heads * self.spec.head_dim
-        scaled = torch.cat([qkv[:, :queries] * self.spec.head_dim**0.5, qkv[:, queries:]], dim=1)
+        scaled = torch.cat([qkv[:, :queries] / query_factor(self.spec), qkv[:, queries:]], dim=1)
         return moved, scaled

@@ -18,12 +18,12 @@ class GatedEngine(PlainEngine):
     example if the first token of a text is closed, and a few such gates would dominate all others.
     """
 
-    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
         """Attention over everything cached, [heads, n, d] -> [heads, n, d]."""
         if (gates := layer.state.get("gates")) is None:
-            mixed: Tensor = yield from super().attend(q, layer, mask)
+            mixed: Tensor = yield from super().attend(q, layer, mask, window=window)
             return mixed
-        scores = yield from self.scores(q, layer.k)
+        scores = yield from self.attention_scores(q, layer.k)
         if mask is not None:
             scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
         heads, n, t = scores.shape

@@ -59,6 +59,7 @@ class LayerCache:
         state: The policy's secret values by name.
         kept: At prefill, the engine's handle on which prompt tokens stayed.
         block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
+        newest: The key that was appended last, [kv_heads, 1, head_dim].
         selection: The tokens that the current step attends to.
         rows: The next input of the layer, for each chunk of a prompt, or for a token.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
@@ -70,6 +71,7 @@ class LayerCache:
     state: dict[str, Any] = field(default_factory=dict)
     kept: Any = None
     block: Block | None = None
+    newest: Any = None
     selection: Selection | None = None
     rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
@@ -81,6 +83,7 @@ class LayerCache:
 
     def append(self, engine: Operations, k: Any, v: Any) -> None:
         """Appends keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
+        self.newest = k[:, -1:]
         if self.k is None:
             self.k, self.v = k, v
             return

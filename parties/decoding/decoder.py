@@ -1,7 +1,8 @@
 """A decoder-only transformer, written once for all engines and policies.
 
-Llama type: RMSNorm, rotary positions, grouped-query attention, SwiGLU. GPT-2 type: layer norm, learned positions, GELU.
-Parameters are those of `parties.models.folding`.
+A layer is x + O attention(norm x), then x + D mlp(norm x). Which norm, which positions, which activation and what else
+a family of models has follows from `ModelSpec`; no family has code of its own. Parameters are those of
+`parties.models.folding`.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -10,12 +11,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
+from parties.errors import Unsupported
+from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
@@ -26,6 +30,7 @@ class Decoder:
 
     def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
         self.engine, self.spec, self.policy = engine, spec, policy
+        engine.score_cap = spec.score_cap
 
     def workload(
         self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
@@ -83,11 +88,11 @@ class Decoder:
         normal = yield from self._normalise(rows)
         qkv = yield from staged(engine.meter, "qkv", engine.linear(normal, f"layers.{layer}.qkv"))
         yield from policy.on_projection(engine, cache, layer, normal, qkv)
-        q = self._take_in(qkv, here, position)
+        q = yield from self._take_in(layer, qkv, here, position, sum(rows.shape[0] for rows in here.rows))
         here.queries += (q,)
         if layer + 1 < self.spec.n_layers and len(cache.layers[layer + 1].rows) == chunk:
-            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens))
-            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows.x, mixed)),)
+            mixed = yield from engine.attend(q, here, engine.causal_mask(held, here.tokens, self.spec.window(layer)))
+            cache.layers[layer + 1].rows += ((yield from self._finish(layer, rows, mixed)),)
         yield from policy.after_chunk(engine, cache, layer, position + rows.shape[0])
 
     def settle(self, cache: Cache, layer: int) -> Program[None]:
@@ -112,9 +117,10 @@ class Decoder:
         for layer, here in enumerate(cache.layers):
             held = here.tokens
             (qkv,) = yield from self._project(rows, MatrixProduct(f"layers.{layer}.qkv", "qkv"))
-            q = self._take_in(qkv, here, cache.position)
-            mixed = yield from self.engine.attend(q, here, self.engine.causal_mask(held, here.tokens))
-            rows = yield from self._finish(layer, rows.x, mixed)
+            q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + x.shape[0])
+            mask = self.engine.causal_mask(held, here.tokens, self.spec.window(layer))
+            mixed = yield from self.engine.attend(q, here, mask)
+            rows = yield from self._finish(layer, rows, mixed)
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
@@ -139,11 +145,9 @@ class Decoder:
         (rows,), here.rows = here.rows, ()
         here.make_room(self.engine)
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q = self._take_in(qkv, here, cache.position)
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows.x)]
-        for guess in guessed:
-            ahead = self.policy.select_ahead(self.engine, cache, layer + 1, self._guessed(guess, cache.position))
-            programs.append(ahead)
+        q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
+        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
+        programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
 
@@ -158,14 +162,14 @@ class Decoder:
             products.append(MatrixProduct(f"layers.{layer + 1}.qkv", "similarity", columns))
         return products
 
-    def _guessed(self, q: Any, position: int) -> Any:
-        """A guessed query as the policy takes it, [heads, 1, head_dim]."""
-        q = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
-        with self.engine.meter.stage("similarity"):
-            return self.engine.to_cache(self._rotate(q, position) if self.spec.family == "llama" else q)
+    def _select_ahead(self, cache: Cache, layer: int, q: Any) -> Program[None]:
+        """Lets the policy select for a later layer with a guess of its query, [1, heads * head_dim]."""
+        heads = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+        turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
+        yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, x: Any) -> Program[Rows]:
-        """The rest of a layer from its query on, for a token's row x [1, hidden]."""
+    def _attend(self, cache: Cache, layer: int, q: Any, rows: Rows) -> Program[Rows]:
+        """The rest of a layer from its query on, for a token's row, [1, hidden]."""
         here, weights = cache.layers[layer], None
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -173,10 +177,10 @@ class Decoder:
         elif self.policy.observes:
             mixed, weights = yield from self.engine.attend_observed(q, here)
         else:
-            mixed = yield from self.engine.attend(q, here)
+            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
         row: Rows
         row, _ = yield from parallel(
-            self._finish(layer, x, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
         )
         return row
 
@@ -189,12 +193,12 @@ class Decoder:
     def rows(self, x: Any) -> Rows:
         """Rows [n, hidden] as they enter a layer; in the program that makes them (`Engine.to_norm`)."""
         with self.engine.meter.stage("norm"):
-            return Rows(x, self.engine.to_norm(x, centre=self.spec.family == "gpt2"))
+            return Rows(x, self.engine.to_norm(x, centre=self.spec.architecture.norm == "layer"))
 
     def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
         x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
-        if self.spec.family == "gpt2":
+        if self.spec.architecture.learned_positions:
             x = x + self.engine.parameter("positions")[position : position + count]
         return x
 
@@ -202,44 +206,88 @@ class Decoder:
         """The normalised rows times matrices; for `qkv` queries, keys and values, concatenated, before positions."""
         return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
-    def _take_in(self, qkv: Any, here: LayerCache, position: int) -> Any:
-        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache."""
+    def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
+        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
+
+        Args:
+            layer: Index of the layer.
+            qkv: Queries, keys and values of n tokens, concatenated, before positions.
+            here: The cache of the layer.
+            position: Position of the first token.
+            length: Tokens of the sequence up to the last one that is computed at the same time.
+
+        Raises:
+            Unsupported: The model has windows that the policy's cache cannot have.
+        """
         spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        if problem := self.policy.window_problem(spec, length):
+            raise Unsupported(problem)
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]
-        if spec.family == "llama":
-            with engine.meter.stage("rope"):
-                qk = self._rotate(qk, position)
+        qk = yield from self._positioned(layer, qk, position, length, "rope")
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
         here.append(engine, qk[spec.n_heads :], v)
         return qk[: spec.n_heads]
 
-    def _rotate(self, x: Any, position: int) -> Any:
+    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str) -> Program[Any]:
+        """Queries and keys, or queries alone, [heads, n, head_dim], with their norms and their positions, if any."""
+        spec, (heads, n, d) = self.spec, x.shape
+        if spec.architecture.query_key_norm:
+            normal = yield from self._normalise(self.rows(x.reshape(heads * n, d)))
+            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[:heads]
+            x = yield from staged(self.engine.meter, "norm", self.engine.mul(normal.reshape(heads, n, d), gain))
+        if (rope := spec.rope(layer)) is not None:
+            with self.engine.meter.stage(stage):
+                x = self._rotate(x, rope, position, length)
+        return x
+
+    def _rotate(self, x: Any, rope: Rope, position: int, length: int) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
-        half = self.spec.head_dim // 2
-        positions = torch.arange(position, position + x.shape[1], dtype=torch.float64)
-        frequencies = self.spec.rope_frequencies()
+        half, positions = rope.dims // 2, torch.arange(position, position + x.shape[1], dtype=torch.float64)
 
-        def angle(later: int) -> torch.Tensor:
-            return ((positions + later).unsqueeze(1) * frequencies).repeat(1, 2)
+        def angles(later: int) -> Tensor:
+            return rope.angles(positions + later, length + later)
 
-        cos = self.engine.varying(lambda later: angle(later).cos(), 1.0)
-        sin = self.engine.varying(lambda later: angle(later).sin(), 1.0)
-        swapped = self.engine.cat([-x[:, :, half:], x[:, :, :half]], dim=2)
-        return x * cos + swapped * sin
+        cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
+        sin = self.engine.varying(lambda later: angles(later).sin() * rope.scale, rope.scale)
+        turned = x[:, :, : rope.dims]
+        swapped = self.engine.cat([-turned[:, :, half:], turned[:, :, :half]], dim=2)
+        turned = turned * cos + swapped * sin
+        whole = rope.dims == self.spec.head_dim
+        return turned if whole else self.engine.cat([turned, x[:, :, rope.dims :]], dim=2)
 
-    def _finish(self, layer: int, x: Any, mixed: Any) -> Program[Rows]:
-        """Output projection and feed-forward part of a layer, with both residuals."""
+    def _finish(self, layer: int, rows: Rows, mixed: Any) -> Program[Rows]:
+        """Output projection and feed-forward part of a layer, with both residuals.
+
+        Args:
+            layer: Index of the layer.
+            rows: The rows that entered the layer, [n, hidden]; a parallel MLP reads them, too.
+            mixed: The output of attention, [heads, n, head_dim].
+        """
         engine, at = self.engine, f"layers.{layer}"
-        joined = mixed.transpose(0, 1).reshape(x.shape[0], self.spec.n_heads * self.spec.head_dim)
-        x = x + (yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o")))
-        rows = self.rows(x)
-        inner = yield from (self._swiglu(at, rows) if self.spec.family == "llama" else self._mlp(at, rows))
-        return self.rows(x + (yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))))
+        joined = mixed.transpose(0, 1).reshape(rows.shape[0], self.spec.n_heads * self.spec.head_dim)
+        out = yield from staged(engine.meter, "out_proj", engine.linear(joined, f"{at}.o"))
+        x = rows.x + (yield from self._after(f"{at}.attn_gain", out))
+        if not self.spec.parallel:
+            rows = self.rows(x)
+        inner = yield from (self._gated(at, rows) if self.spec.architecture.gated else self._mlp(at, rows))
+        down = yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))
+        return self.rows(x + (yield from self._after(f"{at}.mlp_gain", down)))
 
-    def _swiglu(self, at: str, rows: Rows) -> Program[Any]:
+    def _after(self, gain: str, x: Any) -> Program[Any]:
+        """The output of attention or MLP as it is added to the residual: normalised in families with post-norms."""
+        if not self.spec.architecture.post_norms:
+            return x
+        return (yield from self._gain(gain, (yield from self._normalise(self.rows(x)))))
+
+    def _gain(self, name: str, normal: Any) -> Program[Any]:
+        """Normalised rows times the gain of their norm, where no matrix follows that could hold it."""
+        return staged(self.engine.meter, "norm", self.engine.mul(normal, self.engine.parameter(name)))
+
+    def _gated(self, at: str, rows: Rows) -> Program[Any]:
+        """f(gate(x)) * up(x) (arXiv 2002.05202)."""
         engine, inner = self.engine, self.spec.intermediate
         (both,) = yield from self._project(rows, MatrixProduct(f"{at}.gate_up", "gate_up"))
         gated = engine.gated_activation(both[:, :inner], both[:, inner:], self.spec.activation)

@@ -39,6 +39,7 @@ class Engine(Operations):
             on shapes alone.
         meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
+        score_cap: Cap of attention scores in the model that is decoded; 0: none.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class Engine(Operations):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
+        self.score_cap = 0.0
 
     @classmethod
     def declared(cls, options: RunOptions) -> Mapping[str, Bound]:  # noqa: ARG003 - for engines whose bounds may change
@@ -140,9 +142,17 @@ class Engine(Operations):
     # -- compositions that an engine may replace by something faster ------------------------------------------
 
     @staticmethod
-    def causal_mask(first: int, n: int) -> torch.Tensor:
-        """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n]."""
-        return torch.arange(n) <= torch.arange(first, n).unsqueeze(1)
+    def causal_mask(first: int, n: int, window: int = 0) -> torch.Tensor:
+        """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n].
+
+        Args:
+            first: Position of the first query.
+            n: Number of tokens.
+            window: Latest tokens that a query attends to, its own included; 0: all.
+        """
+        queries, keys = torch.arange(first, n).unsqueeze(1), torch.arange(n)
+        seen = keys <= queries  # a byte per pair, and no difference of 8
+        return seen & (keys > queries - window) if window else seen
 
     def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
         """Each `linear` of `normalise`; an engine may divide after the products.
@@ -163,6 +173,11 @@ class Engine(Operations):
         product = yield from self.matmul(grouped, k.transpose(1, 2))
         return product.reshape(heads, n, k.shape[1])
 
+    def attention_scores(self, q: Any, k: Any) -> Program[Any]:
+        """The result of `scores`, capped if the model caps it."""
+        scores = yield from self.scores(q, k)
+        return (yield from self.soft_cap(scores, self.score_cap)) if self.score_cap else scores
+
     def weigh(self, weights: Any, v: Any) -> Program[Any]:
         """Weighted sum of values for grouped heads: [heads, n, t], [kv_heads, t, d] -> [heads, n, d]."""
         heads, n, t = weights.shape
@@ -177,8 +192,17 @@ class Engine(Operations):
         weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         return (yield from staged(self.meter, "attend", combine(weights)))
 
-    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[Any]:
-        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d]."""
+    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None, *, window: int = 0) -> Program[Any]:
+        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d].
+
+        Args:
+            q: Queries.
+            layer: Keys and values.
+            mask: True where a query may attend, [n, tokens]; None: it is one query, of the latest token.
+            window: Without a mask, latest tokens that the query attends to, its own included; 0: all.
+        """
+        if mask is None and 0 < window < layer.tokens:
+            mask = self.causal_mask(layer.tokens - 1, layer.tokens, window)
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
@@ -191,7 +215,7 @@ class Engine(Operations):
 
     def _alive_scores(self, q: Any, layer: LayerCache) -> Program[Any]:
         """Scores of a layer's keys; those of evicted rows that are still there count for nothing."""
-        scores = yield from staged(self.meter, "scores", self.scores(q, layer.k))
+        scores = yield from staged(self.meter, "scores", self.attention_scores(q, layer.k))
         if layer.alive is None:
             return scores
         heads, n, t = scores.shape
@@ -213,7 +237,7 @@ class Engine(Operations):
             rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
             parts.append((rows[:, :, :d], rows[:, :, d:]))
 
-        scores = yield from staged(self.meter, "scores", parallel(*(self.scores(q, k) for k, _ in parts)))
+        scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
         cut = scores[0].shape[2]
 
         def combine(weights: Any) -> Program[Any]:

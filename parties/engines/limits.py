@@ -14,6 +14,10 @@ WIDEST_CENTRED = {"fss": 1 << 14}
 """Largest hidden size of a model with layer norms: `fss` multiplies sums by 1/d with 24 fraction bits
 (`norm.to_norm`)."""
 
+LEAST_CAP = {"fss": 4.0, "crypten": 4.0}
+"""Smallest cap of attention scores: their tanh is tabulated in cells of 1/4 (`fss`), or its approximation has a range
+of 250 times the cap (`crypten`)."""
+
 FEW_ROWS = 8
 """Most rows whose norm `fss` applies after a matrix product (`Engine.normalised_linear`): a round less, more bytes."""
 
@@ -23,17 +27,19 @@ class Beyond:
     """A size beyond an engine's limit.
 
     Attributes:
-        parameter: `tokens` or `hidden`.
+        parameter: `tokens`, `hidden` or `score_cap`.
         value: The size.
-        most: The limit.
+        most: The limit; for a cap the least one.
     """
 
     parameter: str
-    value: int
-    most: int
+    value: float
+    most: float
 
     def __str__(self) -> str:
         """Size and limit, in words."""
+        if self.parameter == "score_cap":
+            return f"the model caps attention scores at {self.value:g}, and it takes caps of {self.most:g} or more"
         if self.parameter == "tokens":
             return f"seq_len and new_tokens are {self.value:,} together, and it takes at most {self.most:,}"
         return f"the model has layer norms and a hidden size of {self.value:,}, and it takes at most {self.most:,}"
@@ -49,6 +55,8 @@ def beyond(engine: str, spec: "ModelSpec", tokens: int) -> Beyond | None:
     """
     if tokens > (most := LONGEST_ROW.get(engine, tokens)):
         return Beyond("tokens", tokens, most)
-    if spec.family == "gpt2" and spec.hidden > (most := WIDEST_CENTRED.get(engine, spec.hidden)):
+    if spec.architecture.norm == "layer" and spec.hidden > (most := WIDEST_CENTRED.get(engine, spec.hidden)):
         return Beyond("hidden", spec.hidden, most)
+    if 0 < spec.score_cap < (least := LEAST_CAP.get(engine, 0.0)):
+        return Beyond("score_cap", spec.score_cap, least)
     return None

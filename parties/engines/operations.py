@@ -116,6 +116,10 @@ class Operations(ABC):
         return (yield from self.mul((yield from self.activation(gate, kind)), x))
 
     @abstractmethod
+    def soft_cap(self, x: Any, cap: float) -> Program[Any]:
+        """Computes cap tanh(x / cap), elementwise, for a public cap (Gemma 2, arXiv 2408.00118)."""
+
+    @abstractmethod
     def softmax(self, scores: Any, mask: torch.Tensor | None = None) -> Program[Any]:
         """Softmax over the last axis; `mask` is public, broadcasts, and is True where a score counts."""
 

@@ -124,17 +124,22 @@ class PlainEngine(Engine):
         return ACTIVATIONS[kind](x)
 
     @eager
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        """The tanh."""
+        return cap * torch.tanh(x / cap)
+
+    @eager
     def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softmax over the last axis."""
         if mask is not None:
             scores = scores.masked_fill(~mask.to(scores.device), -torch.inf)
         return scores.softmax(-1)
 
-    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
         """Attention in blocks of queries; keys that no query of a block may see are not scored."""
         n = q.shape[1]
         if mask is None or n <= QUERIES:
-            whole: Tensor = yield from super().attend(q, layer, mask)
+            whole: Tensor = yield from super().attend(q, layer, mask, window=window)
             return whole
         mixed = []
         for rows in torch.arange(n).tensor_split(-(-n // QUERIES)):

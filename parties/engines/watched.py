@@ -31,10 +31,12 @@ class WatchedEngine(PlainEngine):
         super().__init__(meter, dtype, device)
         self.watch = Watch({})
         self._layer: int | None = None
-        self._rows: dict[str, Tensor] = {}  # of the last norm; the name of the next matrix gives their layer
+        self._blind = False
+        self._rows: list[tuple[str, Tensor]] = []  # of the latest norms; the name of the next matrix gives their layer
 
     def _see(self, key: str, values: Tensor, limit: float | None = None) -> None:
-        self.watch.see(key, values, self._layer, limit)
+        if not self._blind or key == "capped":
+            self.watch.see(key, values, self._layer, limit)
 
     def linear(self, x: Tensor, name: str, columns: int | None = None) -> Program[Tensor]:
         """The matrix's name, and the keys of the norm before: `layers.<layer>.<matrix>` gives their layer.
@@ -44,9 +46,9 @@ class WatchedEngine(PlainEngine):
         *place, matrix = name.split(".")
         if columns is None:
             self._layer = int(place[1]) if place else None
-        for key, values in self._rows.items():
+        for key, values in self._rows:
             self._see(key, values)
-        self._rows = {}
+        self._rows = []
         y = yield from super().linear(x, name, columns)
         self._see(matrix, y)
         return y
@@ -54,13 +56,13 @@ class WatchedEngine(PlainEngine):
     def to_norm(self, x: Tensor, *, centre: bool) -> Tensor:
         """`mean` of each row, if it is subtracted."""
         if "mean" in self.watch.bounds and centre:
-            self._rows["mean"] = x.mean(-1, keepdim=True)
+            self._rows.append(("mean", x.mean(-1, keepdim=True)))
         return super().to_norm(x, centre=centre)
 
     def normalise(self, rows: Tensor, eps: float) -> Program[Tensor]:
         """`mean square` of each row."""
         if "mean square" in self.watch.bounds:
-            self._rows["mean square"] = rows.square().mean(-1)
+            self._rows.append(("mean square", rows.square().mean(-1)))
         return (yield from super().normalise(rows, eps))
 
     def normalised_linear(self, rows: Tensor, eps: float, *products: MatrixProduct) -> Program[list[Tensor]]:
@@ -105,11 +107,16 @@ class WatchedEngine(PlainEngine):
 
     def _unseen(self, program: Program[Any]) -> Program[Any]:
         """Runs a program without the watch; no other program runs meanwhile, since `plain` opens nothing."""
-        watch, self.watch = self.watch, Watch({})
+        blind, self._blind = self._blind, True
         try:
             return (yield from program)
         finally:
-            self.watch = watch
+            self._blind = blind
+
+    def soft_cap(self, x: Tensor, cap: float) -> Program[Tensor]:
+        """`capped`: its input, also where other numbers are not seen."""
+        self._see("capped", x)
+        return (yield from super().soft_cap(x, cap))
 
     def softmax(self, scores: Tensor, mask: Tensor | None = None) -> Program[Tensor]:
         """`score`, `peak` (log sum exp of a row), `depth` (below the row's largest), `masked row` (its largest)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from parties.heads.format import Head, fingerprint, load_head
+from parties.models.folding import query_factor
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
 
@@ -32,7 +33,7 @@ def head_of(policy: Policy, spec: ModelSpec, weights: Mapping[str, Tensor]) -> d
 def fold_head(head: Head, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns `layers.<l>.head_in` and `.head_out`, and their biases if there are any, float32.
 
-    The queries that an engine passes to a policy are scaled by 1/sqrt(head_dim), and its normalised rows lack the
+    The queries that an engine passes to a policy have a factor (`query_factor`), and its normalised rows lack the
     norm's gain and bias. Both are folded into the heads, as `parties.models.folding` does for the model's matrices. A
     gate's queries are scaled by 1/sqrt(width).
 
@@ -46,7 +47,7 @@ def fold_head(head: Head, spec: ModelSpec, weights: Mapping[str, Tensor]) -> dic
         inner, at = head.tensors[f"layers.{layer}.in"], f"layers.{layer}"
         if head.kind == "locret":
             rows = torch.ones(inner.shape[0], 1)
-            rows[: spec.n_heads * spec.head_dim] = spec.head_dim**0.5
+            rows[: spec.n_heads * spec.head_dim] = 1 / query_factor(spec)
             folded[f"{at}.head_in"] = inner * rows
         else:
             columns = torch.ones(inner.shape[1])

@@ -2,36 +2,25 @@
 
 from collections.abc import Sequence
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-# Pre-tokenizers, which split a text into words before the merges; names as in GGUF's `tokenizer.ggml.pre`.
-WORDS = {
-    "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    "smollm": pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    ),
-}
+from parties.models.words import COMPOSED, WHOLE_WORDS, word_rule
 
 
-def byte_bpe(
-    vocab: Sequence[str], merges: Sequence[tuple[str, str]], words: str, special: Sequence[str] = ()
-) -> Tokenizer:
+def byte_bpe(vocab: Sequence[str], merges: Sequence[tuple[str, str]], words: str) -> Tokenizer:
     """A byte-level BPE tokenizer.
 
     Args:
         vocab: Tokens in the order of their ids, bytes written in GPT-2's printable alphabet.
         merges: Pairs of tokens, highest priority first.
-        words: Key in `WORDS`.
-        special: Tokens that are matched before a text is split into words, and omitted from decoded texts.
+        words: Rule that splits a text into words, one of `parties.models.words.RULES`.
     """
-    model = models.BPE(vocab={token: index for index, token in enumerate(vocab)}, merges=list(merges))
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = WORDS[words]
+    ids = {token: index for index, token in enumerate(vocab)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=list(merges), ignore_merges=words in WHOLE_WORDS))
+    tokenizer.pre_tokenizer = word_rule(words)
+    if words in COMPOSED:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return tokenizer
 
 

@@ -5,56 +5,83 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from parties.errors import ModelError
+from parties.models.chat import ChatTemplate, optional_json, read_chat
 from parties.models.config import read_config, read_json
 from parties.models.layout import Layout
+from parties.models.safetensors_file import read_shapes, read_tensor
 from parties.models.spec import ModelSpec
+from parties.models.spm import read_tokenizer_model
 from parties.text_file import LFS_POINTER, Unreadable, is_lfs_pointer, read_text
 
+_LLAMA = {
+    "embed": "model.embed_tokens",
+    "attn_norm": "input_layernorm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "o": "self_attn.o_proj",
+    "mlp_norm": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "final_norm": "model.norm",
+    "lm_head": "lm_head",
+}
+_PHI3 = dict.fromkeys("qkv", "self_attn.qkv_proj") | dict.fromkeys(("gate", "up"), "mlp.gate_up_proj")
+_GEMMA = {
+    "attn_post_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_post_norm": "post_feedforward_layernorm",
+}
+_GPT2 = {
+    "embed": "transformer.wte",
+    "positions": "transformer.wpe",
+    "attn_norm": "ln_1",
+    "q": "attn.c_attn",
+    "k": "attn.c_attn",
+    "v": "attn.c_attn",
+    "o": "attn.c_proj",
+    "mlp_norm": "ln_2",
+    "up": "mlp.c_fc",
+    "down": "mlp.c_proj",
+    "final_norm": "transformer.ln_f",
+    "lm_head": "lm_head",
+}
+_GPT_NEOX = {
+    "embed": "gpt_neox.embed_in",
+    "attn_norm": "input_layernorm",
+    "q": "attention.query_key_value",
+    "k": "attention.query_key_value",
+    "v": "attention.query_key_value",
+    "o": "attention.dense",
+    "mlp_norm": "post_attention_layernorm",
+    "up": "mlp.dense_h_to_4h",
+    "down": "mlp.dense_4h_to_h",
+    "final_norm": "gpt_neox.final_layer_norm",
+    "lm_head": "embed_out",
+}
+_BLOCK = "model.layers.{}"
 LAYOUTS = {
-    "llama": Layout(
-        block="model.layers.{}",
-        modules={
-            "embed": "model.embed_tokens",
-            "attn_norm": "input_layernorm",
-            "q": "self_attn.q_proj",
-            "k": "self_attn.k_proj",
-            "v": "self_attn.v_proj",
-            "o": "self_attn.o_proj",
-            "mlp_norm": "post_attention_layernorm",
-            "gate": "mlp.gate_proj",
-            "up": "mlp.up_proj",
-            "down": "mlp.down_proj",
-            "final_norm": "model.norm",
-            "lm_head": "lm_head",
-        },
-        transposed=True,
-    ),
-    "gpt2": Layout(
-        block="transformer.h.{}",
-        modules={
-            "embed": "transformer.wte",
-            "positions": "transformer.wpe",
-            "attn_norm": "ln_1",
-            "q": "attn.c_attn",
-            "k": "attn.c_attn",
-            "v": "attn.c_attn",
-            "o": "attn.c_proj",
-            "mlp_norm": "ln_2",
-            "up": "mlp.c_fc",
-            "down": "mlp.c_proj",
-            "final_norm": "transformer.ln_f",
-            "lm_head": "lm_head",
-        },
-        transposed=False,
-    ),
+    **{
+        family: Layout(block=_BLOCK, modules=_LLAMA, transposed=True)
+        for family in ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+    },
+    "phi3": Layout(block=_BLOCK, modules=_LLAMA | _PHI3, transposed=True),
+    **{
+        family: Layout(block=_BLOCK, modules=_LLAMA | _GEMMA, transposed=True, norms_less_one=True)
+        for family in ("gemma2", "gemma3_text")
+    },
+    "gpt2": Layout(block="transformer.h.{}", modules=_GPT2, transposed=False),
+    "gpt_neox": Layout(block="gpt_neox.layers.{}", modules=_GPT_NEOX, transposed=True, by_head=True),
 }
 # Tables that follow from the configuration, and an output matrix that is stored although it is tied.
-_WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(bias|masked_bias)|lm_head\.weight)")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_WITHOUT_EFFECT = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|(attn|attention)\.(bias|masked_bias)|lm_head\.weight)")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # of the library; of SentencePiece
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,8 @@ class Folder:
         Raises:
             ModelError: A file of the model is a Git LFS pointer, or the configuration is not supported.
         """
-        for path in (self.path / "config.json", self.path / "tokenizer.json", *self.path.glob("*.safetensors*")):
+        small = [self.path / name for name in ("config.json", *_TOKENIZERS)]
+        for path in (*small, *self.path.glob("*.safetensors*")):
             _refuse_pointer(path)
         return read_config(self.path)
 
@@ -84,17 +112,28 @@ class Folder:
         return LAYOUTS[spec.family].canonical(spec, lambda name: self._read(files, name), self.path)
 
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer in `tokenizer.json`."""
-        path = self.path / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"{path} is missing; save the model's fast tokenizer there (tokenizer.save_pretrained)")
+        """The tokenizer in `tokenizer.json` or, failing that, in `tokenizer.model`."""
+        path = next((path for name in _TOKENIZERS if (path := self.path / name).exists()), None)
+        if path is None:
+            raise ModelError(
+                f"{self.path} has neither {' nor '.join(_TOKENIZERS)}; save the model's fast tokenizer there "
+                f"(AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER))"
+            )
         _refuse_pointer(path)
         try:
-            return tokenizers.Tokenizer.from_str(read_text(path))
-        except Unreadable as error:
+            if path.name == "tokenizer.json":
+                return tokenizers.Tokenizer.from_str(read_text(path))
+            return read_tokenizer_model(path, optional_json(self.path / "tokenizer_config.json"))
+        except (Unreadable, OSError) as error:
             raise ModelError(f"cannot read {path}: {error}; fetch the model again") from None
+        except ModelError:
+            raise
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} is not a tokenizer: {error}; fetch the model again") from error
+
+    def chat(self) -> ChatTemplate | None:
+        """The chat template of the tokenizer."""
+        return read_chat(self.path)
 
     def check(self) -> None:
         """Checks that the weights are complete and belong to this model, from the headers of their files.
@@ -106,12 +145,7 @@ class Folder:
         self._refuse_unused(spec, files)
         shapes: dict[str, list[int]] = {}
         for path in sorted(set(files.values())):
-            try:
-                with safe_open(path, framework="pt") as tensors:
-                    names: list[str] = tensors.keys()
-                    shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
-            except (SafetensorError, OSError) as error:
-                raise _unreadable(path, error) from error
+            shapes |= read_shapes(path)
         LAYOUTS[spec.family].check(spec, shapes, self.path)
 
     def _files(self) -> dict[str, Path]:
@@ -123,17 +157,23 @@ class Folder:
                 raise ModelError(f"{index} has no weight_map; fetch the model again")
             return {name: self.path / Path(str(file)).name for name, file in placed.items()}
         single = self.path / "model.safetensors"
-        if not single.is_file():
-            raise ModelError(
-                f"{self.path} has neither model.safetensors nor model.safetensors.index.json; "
-                f"save the model there with save_pretrained, or, in the hub cache, download all of it"
+        if not single.exists() and not single.is_symlink():
+            raise ModelError(self._without_weights())
+        return dict.fromkeys(read_shapes(single), single)
+
+    def _without_weights(self) -> str:
+        """The reason why a folder without safetensors under their usual names cannot be used, and the fix."""
+        nothing = f"{self.path} has neither model.safetensors nor model.safetensors.index.json"
+        others = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth") for path in self.path.glob(kind))
+        if others:
+            return (
+                f"{nothing}, but {others[0]}, which is a pickle: loading it may run any code, so it is not read; save "
+                f"the model as safetensors (AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER))"
             )
-        _refuse_pointer(single)
-        try:
-            with safe_open(single, framework="pt") as tensors:
-                return dict.fromkeys(tensors.keys(), single)
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(single, error) from error
+        named = sorted(path.name for path in self.path.glob("*.safetensors"))
+        if named:
+            return f"{nothing}, but {named[0]}; rename it, or fetch the files of the index that belongs to it"
+        return f"{nothing}; save the model there with save_pretrained, or, in the hub cache, download all of it"
 
     def _refuse_unused(self, spec: ModelSpec, files: dict[str, Path]) -> None:
         """Refuses tensors that would not be used, since they belong to a different model."""
@@ -153,24 +193,9 @@ class Folder:
             raise ModelError(
                 f"{self.path}: tensor {name} is missing; the checkpoint is incomplete or belongs to another model"
             )
-        _refuse_pointer(files[stored])
-        try:
-            with safe_open(files[stored], framework="pt") as tensors:
-                kind = tensors.get_slice(stored).get_dtype()
-                if kind not in _FLOATS:
-                    raise ModelError(f"{files[stored]}: tensor {stored} is {kind}; supported: {', '.join(_FLOATS)}")
-                tensor: Tensor = tensors.get_tensor(stored)
-                return tensor
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(files[stored], error) from error
+        return read_tensor(files[stored], stored)
 
 
 def _refuse_pointer(path: Path) -> None:
     if is_lfs_pointer(path):
         raise ModelError(f"{path}: {LFS_POINTER}")
-
-
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} cannot be read as safetensors ({error}); it is missing, truncated or corrupt: fetch it again"
-    )

@@ -1,8 +1,9 @@
 """Folds the parameters of a model into the few matrices that a private decoder multiplies by.
 
 The owner of the weights does this before anything is shared. The gain and bias of a norm go into the matrices that
-follow it, the 1/sqrt(head_dim) of attention into the query projection, and matrices with the same input are
-concatenated, so that they cost one product instead of several.
+follow it, the 1/sqrt(head_dim) of attention into the query projection, the scale of the embedding into the embedding,
+and matrices with the same input are concatenated, so that they cost one product instead of several. Where no matrix
+follows a norm, its gain remains: of queries and keys before they are rotated, and of a norm before a residual.
 """
 
 from collections.abc import Mapping
@@ -18,42 +19,68 @@ Weights = Mapping[str, Tensor]
 def folded_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the folded parameters. Public."""
     hidden, inner = spec.hidden, spec.intermediate
-    qkv = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
-    first = "gate_up" if spec.family == "llama" else "up"
-    width = 2 * inner if spec.family == "llama" else inner
+    turned = spec.n_heads + spec.n_kv_heads
     shapes: dict[str, tuple[int, ...]] = {"embed": (spec.vocab, hidden), "lm_head": (hidden, spec.vocab)}
     matrices = {
-        "qkv": (hidden, qkv),
+        "qkv": (hidden, (turned + spec.n_kv_heads) * spec.head_dim),
         "o": (spec.n_heads * spec.head_dim, hidden),
-        first: (hidden, width),
+        _first(spec): (hidden, inner * len(_inner(spec))),
         "down": (inner, hidden),
     }
+    gains = _gain_shapes(spec)
     for layer in range(spec.n_layers):
+        at = f"layers.{layer}"
         for name, shape in matrices.items():
-            shapes[f"layers.{layer}.{name}"] = shape
+            shapes[f"{at}.{name}"] = shape
             if has_bias(spec, name):
-                shapes[f"layers.{layer}.{name}.bias"] = shape[1:]
-    if spec.family == "gpt2":
+                shapes[f"{at}.{name}.bias"] = shape[1:]
+        shapes |= {f"{at}.{name}": shape for name, shape in gains.items()}
+    if spec.architecture.learned_positions:
         shapes["positions"] = (spec.max_positions, hidden)
+    if spec.architecture.norm == "layer":
         shapes["lm_head.bias"] = (spec.vocab,)
     return shapes
 
 
 def has_bias(spec: ModelSpec, name: str) -> bool:
-    """Whether a folded matrix of a layer has a bias."""
-    return spec.family == "gpt2" or (name == "qkv" and spec.qkv_bias)
+    """Whether a folded matrix of a layer has a bias: its own, or that of the norm before it."""
+    shifted = spec.architecture.norm == "layer" and name in ("qkv", "up", "gate_up")
+    return shifted or spec.has_bias({"qkv": "q", "gate_up": "up"}.get(name, name))
+
+
+def query_factor(spec: ModelSpec) -> float:
+    """The factor in the query projection; with norms of queries it is in their gain instead."""
+    return 1.0 if spec.architecture.query_key_norm else spec.score_factor
 
 
 def fold(spec: ModelSpec, weights: Weights) -> dict[str, Tensor]:
     """The folded parameters, float32, with the names and shapes of `folded_shapes`."""
-    folded = {"embed": weights["embed"]}
+    folded = {"embed": weights["embed"] * spec.embed_scale if spec.embed_scale != 1 else weights["embed"]}
     head = weights["embed"].T if spec.tied else weights["lm_head.weight"]
-    folded |= _after_norm("lm_head", [(head, None)], weights, "final_norm", bias=spec.family == "gpt2")
-    if spec.family == "gpt2":
+    folded |= _after_norm("lm_head", [(head, None)], weights, "final_norm", bias=spec.architecture.norm == "layer")
+    if spec.architecture.learned_positions:
         folded["positions"] = weights["positions"]
     for layer in range(spec.n_layers):
         folded |= _fold_layer(spec, weights, f"layers.{layer}")
     return {name: tensor.contiguous() for name, tensor in folded.items()}
+
+
+def _inner(spec: ModelSpec) -> tuple[str, ...]:
+    """The matrices from the residual stream to the width of the MLP."""
+    return ("gate", "up") if spec.architecture.gated else ("up",)
+
+
+def _first(spec: ModelSpec) -> str:
+    return "_".join(_inner(spec))
+
+
+def _gain_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if spec.architecture.query_key_norm:
+        shapes["qk_gain"] = (spec.n_heads + spec.n_kv_heads, 1, spec.head_dim)
+    if spec.architecture.post_norms:
+        shapes |= {"attn_gain": (spec.hidden,), "mlp_gain": (spec.hidden,)}
+    return shapes
 
 
 def _fold_layer(spec: ModelSpec, weights: Weights, at: str) -> dict[str, Tensor]:
@@ -61,16 +88,20 @@ def _fold_layer(spec: ModelSpec, weights: Weights, at: str) -> dict[str, Tensor]
         bias = weights.get(f"{at}.{name}.bias")
         return weights[f"{at}.{name}.weight"] * factor, None if bias is None else bias * factor
 
-    qkv = [matrix("q", spec.head_dim**-0.5), matrix("k"), matrix("v")]
-    first, inner = ("gate_up", ["gate", "up"]) if spec.family == "llama" else ("up", ["up"])
+    qkv = [matrix("q", query_factor(spec)), matrix("k"), matrix("v")]
+    first, inner = _first(spec), [matrix(name) for name in _inner(spec)]
     folded = _after_norm(f"{at}.qkv", qkv, weights, f"{at}.attn_norm", bias=has_bias(spec, "qkv"))
-    folded |= _after_norm(
-        f"{at}.{first}", [matrix(name) for name in inner], weights, f"{at}.mlp_norm", bias=has_bias(spec, first)
-    )
+    folded |= _after_norm(f"{at}.{first}", inner, weights, f"{at}.mlp_norm", bias=has_bias(spec, first))
     for name in ("o", "down"):
         folded[f"{at}.{name}"], bias = matrix(name)
-        if has_bias(spec, name) and bias is not None:
+        if bias is not None:
             folded[f"{at}.{name}.bias"] = bias
+    if spec.architecture.query_key_norm:
+        gains = [weights[f"{at}.q_norm.weight"] * spec.score_factor] * spec.n_heads
+        gains += [weights[f"{at}.k_norm.weight"]] * spec.n_kv_heads
+        folded[f"{at}.qk_gain"] = torch.stack(gains).unsqueeze(1)
+    if spec.architecture.post_norms:
+        folded |= {f"{at}.{part}_gain": weights[f"{at}.{part}_post_norm.weight"] for part in ("attn", "mlp")}
     return folded
 
 

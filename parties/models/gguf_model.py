@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from parties.errors import ModelError
-from parties.models.byte_bpe import WORDS, byte_bpe
+from parties.models.chat import ChatTemplate
 from parties.models.gguf_file import GgufFile, read_header
+from parties.models.gguf_tokenizer import read_chat, read_tokenizer
 from parties.models.layout import Layout
 from parties.models.rope import linear
 from parties.models.spec import ModelSpec
@@ -55,7 +55,6 @@ _UNDERSTOOD = {
 }  # fmt: skip
 _FREQUENCIES = "rope_freqs.weight"
 """Name of the tensor with one divisor per rotary frequency, which scales Llama 3.1."""
-_CONTROL = 3  # type of control tokens in `tokenizer.ggml.token_type`
 
 
 @dataclass(frozen=True)
@@ -106,21 +105,11 @@ class GgufModel:
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer in the metadata."""
-        facts = self._file.facts
-        kind, words = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre")
-        if kind != "gpt2" or words not in list(WORDS):  # in a damaged file it may be a list, which is not hashable
-            raise ModelError(
-                f"{self.path}: tokenizer.ggml.model is {kind!r} and tokenizer.ggml.pre is {words!r}; supported: 'gpt2' "
-                f"with {', '.join(WORDS)}; use the model's safetensors folder with its tokenizer.json instead"
-            )
-        if facts.get("tokenizer.ggml.add_eos_token", False):
-            raise ModelError(f"{self.path}: tokenizer.ggml.add_eos_token is true; supported: false")
-        try:
-            return _tokenizer(facts, words)
-        except KeyError as error:
-            raise ModelError(f"{self.path}: {error.args[0]} is missing; the file has no complete tokenizer") from error
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"{self.path}: its tokenizer is inconsistent: {error}; fetch the file again") from error
+        return read_tokenizer(self._file.facts, self.path)
+
+    def chat(self) -> ChatTemplate | None:
+        """The chat template in the metadata."""
+        return read_chat(self._file.facts)
 
 
 def _spec(file: GgufFile) -> ModelSpec:
@@ -138,7 +127,6 @@ def _spec(file: GgufFile) -> ModelSpec:
     _same(facts, f"{family}.attention.value_length", head_dim)
     if "token_embd.weight" not in file.tensors:
         raise ModelError("tensor token_embd.weight is missing; the file is not a complete model")
-    scaled = {"rope_divisors": _divisors(file, head_dim)} if family == "llama" else {}
     kind = "attention.layer_norm_rms_epsilon" if family == "llama" else "attention.layer_norm_epsilon"
     ends = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
     spec = ModelSpec(
@@ -157,7 +145,7 @@ def _spec(file: GgufFile) -> ModelSpec:
         tied="output.weight" not in file.tensors,
         qkv_bias=family == "llama" and "blk.0.attn_q.bias" in file.tensors,
         eos_ids=tuple(sorted({facts[name] for name in ends if name in facts})),
-        **scaled,
+        rope_divisors=_divisors(file, head_dim) if family == "llama" else (),
     )
     layout = LAYOUTS[family]
     known = {layout.stored(name) for name in spec.shapes()} | ({_FREQUENCIES} if family == "llama" else set())
@@ -214,16 +202,3 @@ def _half_split(tensor: Tensor, head_dim: int) -> Tensor:
         return tensor  # does not match the metadata; the check of all shapes reports it
     pairs = tensor.reshape(-1, head_dim // 2, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).reshape(tensor.shape)
-
-
-def _tokenizer(facts: Mapping[str, Any], words: str) -> tokenizers.Tokenizer:
-    tokens, kinds = facts["tokenizer.ggml.tokens"], facts["tokenizer.ggml.token_type"]
-    pairs = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
-    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
-    tokenizer = byte_bpe(tokens, pairs, words, special)
-    if facts.get("tokenizer.ggml.add_bos_token", False):
-        first = facts["tokenizer.ggml.bos_token_id"]
-        tokenizer.post_processor = TemplateProcessing(
-            single=f"{tokens[first]} $A", special_tokens=[(tokens[first], first)]
-        )
-    return tokenizer

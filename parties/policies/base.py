@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from parties.decoding.cache import Cache
     from parties.decoding.clusters import Selection
     from parties.engines.base import Engine
+    from parties.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Policy(ABC):
         trained: The kind of trained heads that rate tokens; the parameter `head` names their file. None if untrained.
         source: Paper, released code, and differences from them.
         experimental: Why its use is not recommended yet; empty if it is.
+        in_order: Whether a layer always holds all tokens in order, so that a window of the latest ones is known.
     """
 
     name: ClassVar[str]
@@ -46,6 +48,7 @@ class Policy(ABC):
     trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
     source: ClassVar[str] = "not stated"
     experimental: ClassVar[str] = ""
+    in_order: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Names a policy from outside this package by its import path."""
@@ -158,6 +161,19 @@ class Policy(ABC):
         attention once for all such policies.
         """
         return None
+
+    def window_problem(self, spec: "ModelSpec", tokens: int) -> str:
+        """Why the windows of a model cannot be applied to this cache in a sequence of `tokens`; empty if they can.
+
+        A window of the latest tokens is public. After an eviction, which cached tokens are inside of it is not.
+        """
+        passed = [window for window in spec.windows if 0 < window < tokens]
+        if self.in_order or not passed:
+            return ""
+        return (
+            f"layers of the model attend to the latest {min(passed)} tokens, and policy {self.name} does not keep all "
+            f"tokens in order, as a longer sequence, of {tokens}, needs"
+        )
 
     # -- public counts -------------------------------------------------------------------------------------------------
 

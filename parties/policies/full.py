@@ -14,3 +14,4 @@ class Full(Policy):
     keeps: ClassVar[str] = "every token; a step attends to all"
     step_cost: ClassVar[str] = "attention alone: H T exponentials"
     source: ClassVar[str] = "-"
+    in_order: ClassVar[bool] = True

@@ -33,6 +33,7 @@ class KIVI(Policy):
         "2^b + 1 comparisons per quantised number: G d values at each step, and G d keys on average"
     )
     source: ClassVar[str] = "Liu et al., arXiv 2402.02750; defaults of jy-yuan/KIVI"
+    in_order: ClassVar[bool] = True
 
     nbits: int = 2
     group_size: int = 32

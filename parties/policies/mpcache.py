@@ -1,6 +1,7 @@
 """MPCache (arXiv 2501.06807, NeurIPS 2025): look-once static eviction, then query-aware selection of clusters."""
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.clusters import Clustering, Selection
@@ -130,7 +131,15 @@ class MPCache(Policy):
         source = self.source_layer(layer)
         if self.chooses(layer) and not self.ahead:
             yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens, q)
-        return cache.layers[source].selection
+        selection = cache.layers[source].selection
+        return selection and replace(selection, always=self._clusters(cache.layers[layer].tokens).always)
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """The geometry of the clusters, and which of them the new token joins."""
+        tokens = cache.layers[layer].tokens + 1
+        clusters = self._clusters(tokens)
+        begun = tuple((tokens - 1) % size == 0 for size in self._levels().values())
+        return (layer, clusters.n_fine, clusters.n_coarse, begun)
 
     def selects_ahead(self, layer: int) -> bool:
         """For each layer with a selection of its own but the first."""

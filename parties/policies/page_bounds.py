@@ -44,7 +44,7 @@ def _largest_by_cluster(engine: "Engine", rows: Any, size: int) -> Program[Any]:
 
 def update_bounds(engine: "Engine", here: "LayerCache", levels: Levels) -> Program[None]:
     """Adds the newest token to the last cluster of each level: 2 G d comparisons per level, all in parallel."""
-    key, heads = engine.bounded(here.k[:, -1:], KEY_LIMIT), here.k.shape[0]
+    key, heads = engine.bounded(here.newest, KEY_LIMIT), here.k.shape[0]
     joined = [level for level, size in levels.items() if (here.tokens - 1) % size]
     if joined:
         ends = [

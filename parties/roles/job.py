@@ -1,6 +1,8 @@
 """The job of a cell, the same for every party: public values and paths, never a secret."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, WithJsonSchema, model_serializer
 
 from parties.engines import Randomness
 from parties.options import DEFAULTS, RunOptions
@@ -8,7 +10,7 @@ from parties.policies.choice import PolicyChoice
 
 
 class Prompt(BaseModel):
-    """Where the client finds its prompt: exactly one of the two."""
+    """Where the client finds its prompt: exactly one of text, messages and random tokens; never the prompt itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,6 +26,33 @@ class Prompt(BaseModel):
     random_tokens: bool = Field(
         default=False, strict=True, description="Tokens drawn from the seed instead of a text.", examples=["true"]
     )
+    messages: Annotated[str, Field(min_length=1), WithJsonSchema({"type": ["array", "string"]})] | None = Field(
+        default=None,
+        repr=False,
+        description="A chat: a list of `{role: ROLE, content: TEXT}`, or the path of a YAML or JSON file with one. The "
+        "model's own chat template makes a text of it, up to where its answer begins. A chat that is longer than a "
+        "cell's length loses the end of its last message.",
+        examples=['[{role: user, content: "Who wrote it?"}]'],
+    )
+    special_tokens: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether the letters of a special token in the text or in a message, such as `</s>`, are that "
+        "token; by default they are a text like any other.",
+        examples=["true"],
+    )
+
+    @property
+    def file(self) -> tuple[str, str] | None:
+        """Key and path of the prompt's file; None for random tokens."""
+        given = {"text_file": self.text_file, "messages": self.messages}
+        return next(((key, path) for key, path in given.items() if path is not None), None)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out later fields at their defaults, so that ids and records of earlier versions stay the same."""
+        later = {"messages", "special_tokens"}
+        return {key: value for key, value in dump(self).items() if key not in later or value}
 
 
 class Job(BaseModel):

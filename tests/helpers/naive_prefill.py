@@ -13,8 +13,8 @@ from parties.engines.watched import WatchedEngine
 class NaiveEngine(WatchedEngine):
     """The plain engine with whole score matrices."""
 
-    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
-        return Engine.attend(self, q, layer, mask)
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
+        return Engine.attend(self, q, layer, mask, window=window)
 
 
 def prefilled(decoder: Decoder, prompt: list[int], inputs: list[Tensor] | None = None) -> Cache:

@@ -32,17 +32,17 @@ def tiny_llama(*, tied: bool) -> PreTrainedModel:
         tie_word_embeddings=tied,
         eos_token_id=[2, 5],
     )
-    return _stirred(LlamaForCausalLM(config))
+    return stirred(LlamaForCausalLM(config))
 
 
 def tiny_gpt2(activation: str = "gelu_new") -> PreTrainedModel:
     config = GPT2Config(
         vocab_size=96, n_embd=40, n_layer=3, n_head=4, n_positions=64, n_inner=72, activation_function=activation
     )
-    return _stirred(GPT2LMHeadModel(config))
+    return stirred(GPT2LMHeadModel(config))
 
 
-def _stirred(model: PreTrainedModel) -> PreTrainedModel:
+def stirred(model: PreTrainedModel) -> PreTrainedModel:
     """Perturbs every parameter, since zeros and ones would hide a mistake in biases and norms."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

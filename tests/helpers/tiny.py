@@ -18,7 +18,12 @@ GPT2 = ModelSpec(
     family="gpt2", n_layers=3, hidden=48, n_heads=4, n_kv_heads=4, head_dim=12, intermediate=96, vocab=128,
     max_positions=512, norm_eps=1e-5, activation="gelu_tanh", tied=True,
 )  # fmt: skip
-SPECS = {"llama": LLAMA, "gpt2": GPT2}
+GEMMA = ModelSpec(
+    family="gemma3_text", n_layers=2, hidden=48, n_heads=4, n_kv_heads=2, head_dim=12, intermediate=96, vocab=128,
+    max_positions=512, norm_eps=1e-5, activation="gelu_tanh", tied=True, windows=(6, 0), local_rope_theta=1000.0,
+    score_cap=20.0,
+)  # fmt: skip
+SPECS = {"llama": LLAMA, "gpt2": GPT2, "gemma3_text": GEMMA}
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, torch.Tensor]:

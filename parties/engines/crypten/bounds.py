@@ -23,6 +23,7 @@ BOUNDS: Mapping[str, Bound] = {
     "depth": certain("attention score less the largest of its row", -500.0, 0.0),
     "masked row": certain("largest score of a masked row", MASKED_SCORE + 15, 2.0**15),
     "activation": certain("input of the activation", -500.0, 500.0),  # the sigmoid's exponential
+    "capped": certain("attention score before its cap", -1000.0, 1000.0),  # the sigmoid's, for caps of 4 or more
     "mean square": certain("mean square", 0.0, 2.0**21),  # 19 powers of four of up to twice it
     "square root": certain("input of the inverse square root", 2.0**-10, 2.0**14),
 }

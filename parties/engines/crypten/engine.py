@@ -77,6 +77,7 @@ class CrypTenEngine(Engine):
     @eager
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
         """Shares the weights; nothing is sent, since the client's share is pseudorandom."""
+        self._parameters = {}
         for name, shape in shapes.items():
             self._parameters[name] = self._share(None if weights is None else weights[name], shape, SERVER)
 
@@ -174,6 +175,11 @@ class CrypTenEngine(Engine):
     def activation(self, x: MPCTensor, kind: str) -> MPCTensor:
         """SiLU, or the tanh form of GELU for both of its kinds."""
         return f.silu(x) if kind == "silu" else f.gelu(x)
+
+    @eager
+    def soft_cap(self, x: MPCTensor, cap: float) -> MPCTensor:
+        """A tanh from CrypTen's sigmoid."""
+        return f.soft_cap(x, cap)
 
     def softmax(self, scores: MPCTensor, mask: Tensor | None = None) -> Program[MPCTensor]:
         """Exponentials of the scores minus their maximum, divided by their sum."""

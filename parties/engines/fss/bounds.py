@@ -31,7 +31,7 @@ LINEAR: Mapping[str, Bound] = {
     "head_in": rare("output of head_in", 2.0**6, _PRODUCT_BITS),
     "head_out": rare("output of head_out", 2.0**6, _PRODUCT_BITS),
 }
-PARAMETER_LIMIT = 2.0**6  # embedding, positions and biases; never truncated by themselves
+PARAMETER_LIMIT = 2.0**6  # embedding, positions, biases and gains; never truncated by themselves
 PRODUCT = rare("product", 2.0**10, _PRODUCT_BITS)
 MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divided by the sum of weights, 8 at most
 # Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
@@ -42,6 +42,7 @@ MEAN = rare("mean of a row", 2.0**8, 40)
 
 ACTIVATION_CELL = 2.0**-4  # of the table; its length follows from the bound
 ACTIVATION = certain("input of the activation", -(2.0**6) + ACTIVATION_CELL, 2.0**6 - ACTIVATION_CELL)
+CAPPED = certain("attention score before its cap", -256.0 * (1 - 2 / _CELLS), 256.0 * (1 - 2 / _CELLS))
 # The softmax looks scores up modulo 256. The range is asymmetric, since scores lie far below their row's log sum exp
 # rather than above it.
 SCORE = certain("attention score", -200.0, 54.0)
@@ -65,6 +66,7 @@ BOUNDS: Mapping[str, Bound] = {
     "first unscaled": FIRST_UNSCALED,
     "mean": MEAN,
     "activation": ACTIVATION,
+    "capped": CAPPED,
     "score": SCORE,
     "peak": PEAK,
     "mean square": MEAN_SQUARE,

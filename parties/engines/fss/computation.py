@@ -15,12 +15,12 @@ from parties.engines.bounds import Bound
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
 from parties.engines.fss.arithmetic.inputs import private_input
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked, cat
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import masked_cache, norm, softmax
-from parties.engines.fss.functions.activation import activation, gated_activation
+from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
@@ -91,14 +91,14 @@ class Computation(Engine):
         return self._limit(name.rsplit(".", 1)[-1])
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
-        """Takes the biases, which the server adds on its side, and opens the positions under a fixed mask."""
+        """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
         for name, shape in shapes.items():
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
                 self.biases[name] = private_input(
                     self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
                 )
-            elif name == "positions":
+            elif not is_matrix(name, shape):
                 self.parameters[name] = yield from gates.open_(
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
@@ -234,6 +234,10 @@ class Computation(Engine):
         """SiLU or GELU, times a number. 2 rounds."""
         return gated_activation(gate, x, kind)
 
+    def soft_cap(self, x: Masked, cap: float) -> Program[Masked]:
+        """Tanh over a declared range. 2 rounds."""
+        return soft_cap(x, cap)
+
     def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
         """Softmax over the last axis. 8 rounds for one query, 9 rounds and fewer bytes for several."""
         weights = yield from softmax.exponentials(scores, mask)
@@ -256,10 +260,10 @@ class Computation(Engine):
         )
         return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, self._limit("mixed"))))
 
-    def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None) -> Program[Masked]:
+    def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
-        visible, seen = (layer, None) if mask is not None else self._with_spare(layer)
-        return super().attend(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
+        return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
@@ -309,13 +313,21 @@ class Computation(Engine):
             min(rows.epoch, row.epoch),
         )
 
-    def _with_spare(self, layer: LayerCache) -> tuple[LayerCache, Known | None]:
-        """The layer with its spare rows, whose scores the mask hides, while shapes shall last."""
+    def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
+        """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
+
+        The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
+        """
         block, tokens = layer.spare(), layer.tokens
         if block is None or layer.alive is not None:
             return layer, None
         places = torch.arange(block.capacity)
-        return LayerCache(block.k, block.v), self.source.varying(lambda later: (places < tokens + later).long(), 0, 1.0)
+
+        def seen(later: int) -> Tensor:
+            behind = tokens + later - 1 - places
+            return ((behind >= 0) & (behind < (window or block.capacity))).long()
+
+        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
@@ -365,7 +377,7 @@ class Computation(Engine):
         """
         meter, heads, tokens = self.meter, q.shape[0], layer.tokens
         layer, seen = self._with_spare(layer)
-        scores = yield from staged(meter, "scores", self.scores(q, layer.k))
+        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         a, b = selection.candidates
         always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
         if seen is not None:

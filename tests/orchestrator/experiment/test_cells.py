@@ -50,6 +50,9 @@ def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
         {"argmax": "client"},
         {"gpu": True},
         {"seed": 1},
+        {"prompt": {"text_file": "a.txt"}},
+        {"prompt": {"messages": "a.txt"}},
+        {"prompt": {"text_file": "a.txt", "special_tokens": True}},
     ],
 )
 def test_every_option_that_changes_a_measurement_changes_the_id(changes: dict[str, Any]) -> None:
@@ -70,6 +73,13 @@ def test_ids_stay_the_same_between_versions() -> None:
     assert samples.cell(engines=[STOCK]).id == "62607db61fddb590"
     assert samples.cell(engines=["fss"]).id == "78777350bd8e09d9"
     assert samples.cell().id == "8220b9017754664c"
+
+
+def test_a_prompt_is_written_as_before_there_were_messages() -> None:
+    written = samples.cell(prompt={"text_file": "a.txt"}).model_dump(mode="json")["prompt"]
+    assert written == {"text_file": "a.txt", "random_tokens": False}
+    chat = samples.cell(prompt={"messages": "a.yaml", "special_tokens": True})
+    assert Cell.model_validate_json(chat.model_dump_json()) == chat
 
 
 def test_crypten_is_private_in_an_experiment_unless_stock_is_chosen() -> None:

@@ -13,6 +13,8 @@ from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment, load_experiment
 from orchestrator.experiment.problems import ConfigError, Problem, problems_of
 from orchestrator.quality.study import load_study
+from orchestrator.run.runner import job_of
+from parties.messages import read_messages
 from tests.helpers import samples
 from tests.helpers.paths import ROOT
 
@@ -175,6 +177,13 @@ def test_bad_values_are_refused_where_they_stand(tmp_path: Path, changes: dict[s
     assert found[path].fix
 
 
+def test_a_policy_that_cannot_apply_the_windows_of_a_model_is_refused(tmp_path: Path) -> None:
+    windowed: dict[str, Any] = {"model": "random:tiny-mistral", "seq_lens": [20], "policies": ["full", "h2o"]}
+    found = problems(tmp_path, **windowed)["policies[1]"]
+    assert "the latest 8 tokens, and policy h2o does not keep all tokens in order" in found.reason
+    assert load(tmp_path, **windowed | {"seq_lens": [6], "new_tokens": 2}).seq_lens == (6,)
+
+
 def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
     found = problems(tmp_path, seq_lens=[128, 2047], new_tokens=2)["seq_lens[1]"]
     assert found.allowed == "at most 2046"
@@ -267,6 +276,54 @@ def test_a_prompt_in_place_of_a_path_is_never_shown(tmp_path: Path, prompt: obje
     for part in ("diary", "417", "日记"):
         assert part not in str(caught.value)
         assert part not in repr(caught.value.problems)
+
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": DIARY}]
+
+
+def test_messages_stay_in_the_file_that_they_are_written_in(tmp_path: Path) -> None:
+    experiment = load(tmp_path, prompt={"messages": CHAT})
+    assert experiment.prompt.messages == str(tmp_path / "experiment.yaml")
+    assert [message.content for message in read_messages(tmp_path / "experiment.yaml")] == ["Be brief.", DIARY]
+    for cell in expand(experiment):
+        assert DIARY not in experiment.model_dump_json() + cell.model_dump_json() + str(job_of(cell, show_text=False))
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate(GOOD | {"prompt": {"messages": CHAT}})
+    (problem,) = problems_of(caught.value, Experiment)
+    assert problem.path == "prompt.messages"
+    assert "write them to a file" in problem.fix
+    assert DIARY not in str(problem)
+
+
+def test_messages_in_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "chat.yaml").write_text(yaml.safe_dump(CHAT))
+    assert load(tmp_path, prompt={"messages": "chat.yaml"}).prompt.messages == str(tmp_path / "chat.yaml")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "path", "expected"),
+    [
+        ({"messages": []}, "prompt.messages", "does not hold a list of messages"),
+        ({"messages": [{"role": "user"}]}, "prompt.messages", "message 1 is not a mapping of role and content"),
+        (
+            {"messages": [{"role": "user", "content": 417}]},
+            "prompt.messages",
+            "content of message 1 is not a text",
+        ),
+        ({"messages": "absent.yaml"}, "prompt.messages", "a file that exists"),
+        ({"messages": DIARY}, "prompt.messages", "a path is expected"),
+        ({"messages": {"role": DIARY}}, "prompt.messages", "not shown"),
+        ({"messages": CHAT, "random_tokens": True}, "prompt", "exactly one of text_file, messages and random_tokens"),
+        ({"special_tokens": True, "random_tokens": True}, "prompt.special_tokens", "false with random_tokens"),
+    ],
+)
+def test_messages_that_cannot_be_used_are_never_shown(
+    tmp_path: Path, prompt: dict[str, Any], path: str, expected: str
+) -> None:
+    found = problems(tmp_path, prompt=prompt)
+    assert list(found) == [path]
+    assert expected in str(found[path])
+    assert "diary" not in str(found)
 
 
 def test_a_prompt_where_a_path_belongs_is_distinguished_from_a_wrong_path(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 from typing import Any
 
+import pytest
+
+from orchestrator.experiment.experiment import model_spec
 from orchestrator.experiment.link_time import PARTIES
 from orchestrator.predict.forecast import forecast
+from parties.models.random_model import SHAPES
 from tests.helpers import samples
 
 
@@ -47,3 +51,22 @@ def test_the_comparison_protocol_changes_rounds_and_randomness() -> None:
     dcf, carry = (forecast(fss(comparison=comparison)).decode for comparison in ("dcf", "prefix"))
     assert dcf.rounds < carry.rounds
     assert dcf.dealt["client"] > carry.dealt["client"] == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [name for name in SHAPES if not name.startswith("tiny-")])
+def test_published_models_have_a_cost_without_weights(model: str) -> None:
+    for engine in ("fss", "crypten"):
+        cost = forecast(samples.cell(model=f"random:{model}", engines=[engine], seq_lens=[1000], new_tokens=1)).decode
+        spec = model_spec(f"random:{model}")
+        assert cost.rounds > 4 * spec.n_layers
+        assert cost.sent["client"] > 8 * spec.n_layers * spec.hidden
+
+
+def test_more_norms_and_caps_cost_more_in_both_engines() -> None:
+    for engine in ("fss", "crypten"):
+        plain, norms, caps = (
+            forecast(fss(model=f"random:tiny-{family}", engines=[engine], policies=["full"])).decode
+            for family in ("qwen2", "qwen3", "gemma2")
+        )
+        assert plain.rounds < norms.rounds < caps.rounds

@@ -20,7 +20,7 @@ BOS, EOS = 254, 255
 
 def marked(single: str) -> Tokenizer:
     """The bytes, and a template that puts tokens around a text."""
-    inner = tokenizers.Tokenizer.from_str(BYTES.to_json())
+    inner = tokenizers.Tokenizer.from_str(BYTES.to_json()["tokenizer"])
     inner.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", BOS), ("</s>", EOS)])
     return Tokenizer(inner, inner.get_vocab_size())
 
@@ -54,7 +54,7 @@ def test_no_space_is_added_before_a_question() -> None:
 def test_a_token_that_reaches_into_the_question_is_not_compressed() -> None:
     inner = tokenizers.Tokenizer.from_str(
         json.dumps(
-            json.loads(BYTES.to_json())
+            json.loads(BYTES.to_json()["tokenizer"])
             | {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}
         )
     )

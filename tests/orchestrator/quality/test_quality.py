@@ -142,7 +142,7 @@ def test_longbench_is_cut_to_the_length_in_the_middle(tmp_path: Path, prompts: l
 def test_prompts_begin_with_the_leading_token_and_have_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompts: list[list[int]]
 ) -> None:
-    inner = tokenizers.Tokenizer.from_str(load_tokenizer(MODEL).to_json())
+    inner = tokenizers.Tokenizer.from_str(load_tokenizer(MODEL).to_json()["tokenizer"])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 255)])
     monkeypatch.setattr(
         "orchestrator.quality.reader.load_tokenizer", lambda _: Tokenizer(inner, inner.get_vocab_size())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import Experiment, load_experiment
@@ -84,6 +85,21 @@ def test_a_prompt_edited_during_a_run_is_detected_and_never_copied(tmp_path: Pat
         with pytest.raises(StoreError, match=r"prompt\.txt is not the prompt.*--update"):
             check()
     freeze(out, experiment, update=True).check_prompt()
+
+
+def test_messages_in_the_experiment_file_may_not_change_but_the_rest_of_it_may(tmp_path: Path) -> None:
+    def loaded(content: str, **changes: int) -> Experiment:
+        prompt = {"messages": [{"role": "user", "content": content}]}
+        values = samples.experiment().model_dump(mode="json") | {"prompt": prompt, **changes}
+        (tmp_path / "chat.yaml").write_text(yaml.safe_dump(values))
+        return load_experiment(tmp_path / "chat.yaml")
+
+    out = tmp_path / "out"
+    freeze(out, loaded("a secret plan"))
+    freeze(out, loaded("a secret plan", timeout_s=7)).check_prompt()
+    with pytest.raises(StoreError, match=r"chat\.yaml is not the prompt.*--update"):
+        freeze(out, loaded("another plan"))
+    assert all("secret plan" not in path.read_text() for path in out.rglob("*") if path.is_file())
 
 
 def test_a_prompt_that_is_gone_is_named(tmp_path: Path) -> None:

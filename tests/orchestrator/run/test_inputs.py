@@ -68,7 +68,7 @@ def test_a_prompt_that_is_too_short_for_the_longest_cell_is_refused_before_any_r
     path = write(tmp_path, prompt={"text_file": "short.txt"})
     done = CliRunner().invoke(main.app, ["run", str(path), "--out", str(tmp_path / "out"), *arguments])
     assert done.exit_code == 2
-    assert "short.txt has 22 tokens, seq_len asks for 32" in done.output
+    assert "short.txt: the text has 22 tokens, seq_len asks for 32" in done.output
     assert "orange-otter" not in done.output
     assert not (tmp_path / "out").exists()
 
@@ -76,6 +76,17 @@ def test_a_prompt_that_is_too_short_for_the_longest_cell_is_refused_before_any_r
 def test_a_prompt_that_is_long_enough_for_the_longest_cell_passes(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("x" * 32, encoding="utf-8")
     assert problems(write(tmp_path, prompt={"text_file": "long.txt"})) == {}
+
+
+def test_a_chat_must_fit_the_longest_and_the_shortest_cell(tmp_path: Path, model: Path) -> None:
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}|the answer is:")
+    prompt = {"messages": [{"role": "user", "content": "x" * 20}]}
+    assert problems(write(tmp_path, model=str(model), prompt=prompt)) == {}
+    for seq_lens in ([16, 36], [15, 32]):  # of 1 to 20 letters and 15 of the template
+        found = problems(write(tmp_path, model=str(model), prompt=prompt, seq_lens=seq_lens))
+        assert list(found) == ["prompt.messages"]
+    (model / "chat_template.jinja").unlink()
+    assert list(problems(write(tmp_path, model=str(model), prompt=prompt))) == ["prompt.messages"]
 
 
 def test_a_whole_model_passes(tmp_path: Path, model: Path) -> None:

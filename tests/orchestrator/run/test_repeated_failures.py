@@ -8,7 +8,7 @@ from orchestrator.records.record import Record, Status
 from orchestrator.run.repeated_failures import RepeatedFailures
 from tests.helpers import samples
 
-MESSAGE = "prompt.text_file: short.txt has 3 tokens, seq_len asks for 128; give a longer text"
+MESSAGE = "prompt.text_file: short.txt: the text has 3 tokens, seq_len asks for 128; give a longer text"
 
 
 def failed(cell: Cell, status: Status = Status.CONFIG_ERROR, role: str = "referee") -> Record:

@@ -107,11 +107,12 @@ def test_a_log_read_in_any_chunks_and_any_number_of_times_is_written_once(log: s
     assert "".join(written) == log
 
 
-def test_the_code_and_the_prompts_are_shipped_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["text_file", "messages"])
+def test_the_code_and_the_prompts_are_shipped_and_nothing_else(tmp_path: Path, key: str) -> None:
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "a.txt").write_text("text")
     (tmp_path / "unrelated.txt").write_text("stays here")
-    (tmp_path / "mine.yaml").write_text("prompt: {text_file: prompts/a.txt}\n")
+    (tmp_path / "mine.yaml").write_text(f"prompt: {{{key}: prompts/a.txt}}\n")
     ship(tmp_path / "mine.yaml", tmp_path / "shipped")
     shipped = {path.relative_to(tmp_path / "shipped").as_posix() for path in (tmp_path / "shipped").rglob("*.*")}
     assert {EXPERIMENT, "submitted/prompts/a.txt", "orchestrator/cli/main.py", "parties/py.typed"} <= shipped

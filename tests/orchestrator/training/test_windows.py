@@ -69,7 +69,7 @@ def test_a_text_is_read_with_its_hash(tmp_path: Path) -> None:
 
 
 def test_the_leading_token_is_read_apart_from_the_text(tmp_path: Path) -> None:
-    inner = tokenizers.Tokenizer.from_str(TOKENIZER.to_json())
+    inner = tokenizers.Tokenizer.from_str(TOKENIZER.to_json()["tokenizer"])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 5)])
     path = write_text(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark is not part of the text

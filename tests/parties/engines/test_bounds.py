@@ -24,7 +24,7 @@ from parties.roles import referee as refereeing
 from parties.roles.job import Job
 from parties.roles.referee import Referee
 from tests.helpers.policy_cases import SPEC, VARIANTS, case, decode, plain, tokens
-from tests.helpers.tiny import GPT2
+from tests.helpers.tiny import GEMMA, GPT2
 
 ENGINES: dict[str, Any] = {"fss": Computation, "crypten": CrypTenEngine}
 
@@ -45,7 +45,7 @@ def test_no_policy_leaves_a_range_on_a_tiny_model_and_watching_changes_nothing(n
 
 def test_every_declared_number_is_seen() -> None:
     seen = {"compared logit"}  # by the choice of a token, which `decode` leaves out
-    for spec, cases in ((SPEC, list(VARIANTS)), (GPT2, ["full"])):
+    for spec, cases in ((SPEC, list(VARIANTS)), (GPT2, ["full"]), (GEMMA, ["full"])):
         seen |= {key for name in cases for key in watched(name, spec)[0].seen}
     for engine in ENGINES.values():
         assert set(engine.bounds) <= seen

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from parties.errors import ModelError
-from parties.models import load_spec, load_tokenizer, load_weights
+from parties.models import check_weights, load_spec, load_tokenizer, load_weights
 from tests.helpers.naive_decoder import forward
 from tests.helpers.saved_models import TOKENS, logits, save, tiny_gpt2, tiny_llama
 
@@ -50,8 +50,9 @@ def test_a_model_saved_without_its_head(name: str, tmp_path: Path) -> None:
     assert difference(model, str(tmp_path)) < 1e-4
 
 
-def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
-    model = tiny_llama(tied=True).to(torch.bfloat16)
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_floats_load_as_float32(kind: torch.dtype, tmp_path: Path) -> None:
+    model = tiny_llama(tied=True).to(kind)
     save(model, tmp_path)
     weights = load_weights(str(tmp_path))
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
@@ -103,7 +104,7 @@ def edit(folder: Path, **changes: Any) -> None:
     [
         ("llama", "model_type", "mixtral"),
         ("llama", "model_type", ["llama"]),
-        ("llama", "rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
+        ("llama", "rope_parameters", {"rope_type": "proportional", "rope_theta": 1e4}),
         ("llama", "rope_interleaved", True),
         ("llama", "layer_types", ["full_attention", "sliding_attention"]),
         ("llama", "attention_multiplier", 0.5),
@@ -111,8 +112,6 @@ def edit(folder: Path, **changes: Any) -> None:
         ("gpt2", "position_embedding_type", "rotary"),
         ("llama", "sliding_window", 4096),
         ("llama", "num_local_experts", 8),
-        ("llama", "attention_bias", True),
-        ("llama", "mlp_bias", True),
         ("llama", "hidden_act", "relu"),
         ("llama", "quantization_config", {"quant_method": "gptq"}),
         ("gpt2", "scale_attn_by_inverse_layer_idx", True),
@@ -180,8 +179,42 @@ def test_configuration_that_is_not_a_json_object(llama: Path, content: str) -> N
 def test_truncated_safetensors(llama: Path, kept: int) -> None:
     path = llama / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"model\.safetensors .*fetch it again"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is truncated: it has [\d,]+ of .*fetch it again"):
         load_weights(str(llama))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><title>Log in</title>", "is a web page"),
+        (b"\x10\0\0\0\0\0\0\0[1]             ", "cannot be read as safetensors .* corrupt"),
+        (b"PK\x03\x04" + b"\xff" * 99, "cannot be read as safetensors .* corrupt"),
+    ],
+)
+def test_something_else_in_place_of_safetensors(llama: Path, content: bytes, message: str) -> None:
+    (llama / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"model\.safetensors {message}.*fetch it again"):
+        check_weights(str(llama))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pytorch_model.bin", "pytorch_model.bin, which is a pickle.*save_pretrained"),
+        ("model.fp16.safetensors", "model.fp16.safetensors; rename it"),
+    ],
+)
+def test_weights_under_another_name(llama: Path, name: str, message: str) -> None:
+    (llama / "model.safetensors").rename(llama / name)
+    with pytest.raises(ModelError, match=rf"has neither model\.safetensors nor .*, but {message}"):
+        check_weights(str(llama))
+
+
+def test_a_link_to_nothing_as_in_a_hub_cache_that_was_cut_short(llama: Path) -> None:
+    (llama / "model.safetensors").unlink()
+    (llama / "model.safetensors").symlink_to("../../blobs/absent")
+    with pytest.raises(ModelError, match=r"model\.safetensors is a link to a file that is not there; .*not complete"):
+        check_weights(str(llama))
 
 
 def test_one_of_several_files_is_missing_or_truncated(tmp_path: Path) -> None:

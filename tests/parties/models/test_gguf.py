@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -90,13 +91,53 @@ def test_refuses_tensors_that_it_would_have_to_ignore(tmp_path: Path, name: str)
         load_spec(str(tmp_path / "model.gguf"))
 
 
-def test_a_part_of_a_split_model_is_refused_with_the_fix(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "model-00001-of-00002.gguf", "llama")
-    writer.add_uint16("split.no", 0)
-    writer.add_uint16("split.count", 2)
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    """The model of `llama` in three parts; the first one has no tensors, as `llama-gguf-split` may write it."""
+    whole = gguf.GGUFReader(written("llama", tmp_path / "whole.gguf"))
+    thirds = [[], whole.tensors[::2], whole.tensors[1::2]]
+    return [write_part(tmp_path, whole, index, tensors) for index, tensors in enumerate(thirds)]
+
+
+def write_part(folder: Path, whole: gguf.GGUFReader, index: int, tensors: list[Any]) -> Path:
+    path = folder / f"model-{index + 1:05}-of-00003.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    for field in whole.fields.values() if index == 0 else ():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            writer.add_key_value(field.name, field.contents(), field.types[0])
+    writer.add_uint16("split.no", index)
+    writer.add_uint16("split.count", 3)
+    writer.add_int32("split.tensors.count", len(whole.tensors))
+    for tensor in tensors:
+        writer.add_tensor(tensor.name, tensor.data)
     written_out(writer)
-    with pytest.raises(ModelError, match=r"is part 1 of 2 of a split model; merge .*llama-gguf-split --merge"):
-        load_spec(str(tmp_path / "model-00001-of-00002.gguf"))
+    return path
+
+
+def test_a_split_model_is_read_from_its_first_part(parts: list[Path], tmp_path: Path) -> None:
+    assert load_spec(str(parts[0])) == load_spec(str(tmp_path / "whole.gguf"))
+    weights, expected = load_weights(str(parts[0])), load_weights(str(tmp_path / "whole.gguf"))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_split_model_that_is_not_whole_is_named(parts: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is part 2 of 3 of a split model; name its first part"):
+        load_spec(str(parts[1]))
+    renamed = parts[0].rename(tmp_path / "first.gguf")
+    with pytest.raises(ModelError, match=r"rename the parts to first-00001-of-00003\.gguf"):
+        load_spec(str(renamed))
+    renamed.rename(parts[0])
+    content = parts[2].read_bytes()
+    parts[2].write_bytes(parts[1].read_bytes())
+    with pytest.raises(ModelError, match=r"model-00003-of-00003\.gguf is not part 3 of 3"):
+        load_spec(str(parts[0]))
+    parts[2].write_bytes(content[:-40])
+    with pytest.raises(ModelError, match=r"model-00003-of-00003\.gguf as GGUF: .* truncated"):
+        load_spec(str(parts[0]))
+    parts[2].unlink()
+    with pytest.raises(ModelError, match=r"model-00003-of-00003\.gguf is missing, part 3 of 3"):
+        load_spec(str(parts[0]))
 
 
 def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
@@ -173,6 +214,33 @@ def test_unpacks_the_quantisations_of_llama_cpp(tmp_path: Path, kind: str, error
     unpacked = read_header(tmp_path / "model.gguf").read("numbers")
     assert unpacked.dtype == torch.float32
     assert float((unpacked - numbers).abs().max()) <= error
+
+
+def unpackable() -> list[gguf.GGMLQuantizationType]:
+    """Every quantisation that the package `gguf` can unpack."""
+
+    def unpacks(kind: gguf.GGMLQuantizationType) -> bool:
+        _, size = gguf.GGML_QUANT_SIZES[kind]
+        try:
+            gguf.dequantize(np.zeros((1, size), dtype=np.uint8), kind)
+        except NotImplementedError:
+            return False
+        return True
+
+    return [kind for kind in gguf.GGMLQuantizationType if unpacks(kind)]
+
+
+@pytest.mark.parametrize("kind", unpackable(), ids=lambda kind: kind.name)
+def test_unpacks_what_the_package_gguf_unpacks(tmp_path: Path, kind: gguf.GGMLQuantizationType) -> None:
+    numbers, size = gguf.GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(1).integers(0, 60, (6, 2 * size), dtype=np.uint8)  # small bytes: no NaN in any float
+    packed = random.view({"F32": np.float32, "F16": np.float16}.get(kind.name, np.uint8))
+    write_tensor(tmp_path / "model.gguf", packed, kind)
+    unpacked = read_header(tmp_path / "model.gguf").read("numbers")
+    expected = gguf.dequantize(random, kind).astype(np.float32)
+    assert unpacked.shape == (6, 2 * numbers)
+    assert unpacked.unique().numel() > 1
+    assert torch.equal(unpacked, torch.from_numpy(expected))
 
 
 def test_a_file_that_vanishes_or_shrinks_after_its_header_was_read(tmp_path: Path) -> None:

@@ -73,3 +73,10 @@ def test_options_change_the_shape() -> None:
 def test_refuses_by_name(source: str, named: str) -> None:
     with pytest.raises(ModelError, match=named):
         load_spec(source)
+
+
+def test_layers_of_a_model_with_windows_keep_their_pattern() -> None:
+    assert load_spec("random:gemma-2-2b?layers=3").windows == (4096, 0, 4096)
+    assert load_spec("random:tiny-smollm3?layers=1").unrotated == ()
+    assert load_spec("random:gemma-2-2b?hidden=64&heads=4").embed_scale == 8.0
+    assert len(load_spec("random:llama-3.1-8b?hidden=64&heads=4&kv_heads=2").rope_divisors) == 8

@@ -39,12 +39,41 @@ SCALINGS = {
     "dynamic-1": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 1.0},
     "linear-1": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 1.0},
     "yarn-1": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 1.0},
+    "yarn": {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64},
+    "yarn-with-all-keys": {
+        "rope_type": "yarn",
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+        "mscale": 1.2,
+        "mscale_all_dim": 0.8,
+        "truncate": False,
+    },
+    "longrope": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+        "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+        "original_max_position_embeddings": 64,
+    },
+    "longrope-with-a-factor": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.5] * 8,
+        "long_factor": [2.5] * 8,
+        "original_max_position_embeddings": 300,
+        "factor": 3.0,
+        "attention_factor": 1.1,
+    },
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0},
 }
+OWN_POSITIONS = {"dynamic": 100}
 POSITIONS = 256
 TOKENS = torch.randint(96, (POSITIONS,), generator=torch.Generator().manual_seed(3)).tolist()
 
 
-def scaled_llama(rope: dict[str, Any]) -> PreTrainedModel:
+def scaled_llama(rope: dict[str, Any], positions: int = POSITIONS) -> PreTrainedModel:
     torch.manual_seed(5)
     config = LlamaConfig(
         vocab_size=96,
@@ -54,7 +83,7 @@ def scaled_llama(rope: dict[str, Any]) -> PreTrainedModel:
         num_attention_heads=3,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=POSITIONS,
+        max_position_embeddings=positions,
         rope_parameters=dict(rope),
         initializer_range=0.2,
     )
@@ -74,7 +103,7 @@ def decoded(source: str) -> Tensor:
 
 @pytest.mark.parametrize("name", SCALINGS)
 def test_every_position_has_the_logits_of_transformers(name: str, tmp_path: Path) -> None:
-    model = scaled_llama(SCALINGS[name])
+    model = scaled_llama(SCALINGS[name], OWN_POSITIONS.get(name, POSITIONS))
     theirs = logits(model, TOKENS)
     assert float((decoded(str(save(model, tmp_path))) - theirs).abs().max()) < 1e-4
     assert float((theirs - logits(scaled_llama(LLAMA3 | {"factor": 3.0}), TOKENS)).abs().max()) > 1e-2  # it matters
@@ -130,8 +159,11 @@ def test_facts_of_a_gguf_that_scale_nothing(tmp_path: Path, facts: dict[str, Any
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_type": "yarn"}, r"rope_type is 'yarn'; supported: default, linear, llama3"),
-        ({"rope_type": "dynamic", "factor": 2.0}, "rope_type is 'dynamic'"),
+        ({"rope_type": "su"}, r"rope_type is 'su'; supported: default, dynamic, linear, llama3, longrope, yarn"),
+        ({"rope_type": "yarn"}, "factor is None; it must be a positive number"),
+        ({"rope_type": "dynamic", "alpha": 2.0}, "alpha is not supported"),
+        ({"rope_type": "longrope", "long_factor": [1.0] * 8}, "short_factor is None; it must be a list of 8"),
+        ({"rope_type": "longrope", "short_factor": [1.0] * 7 + [0]}, "short_factor is 0; it must be a positive number"),
         ({"rope_type": "default", "factor": 2.0}, r"rope_parameters\.factor"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"attention_factor": 1.2}, "attention_factor is not supported"),

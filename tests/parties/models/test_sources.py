@@ -37,6 +37,47 @@ def test_a_cached_hub_model(hub: Path) -> None:
     assert load_tokenizer("someone/tiny").encode("a b")
 
 
+@pytest.fixture
+def revisions(hub: Path) -> Path:
+    """A cached model with a branch, a tag and a commit without a name, distinguished by their norms' epsilon."""
+    repository = hub / "models--someone--tiny"
+    model = tiny_llama(tied=True)
+    for commit, ref in (("aaa1", "main"), ("bbb2", "refs/pr/1"), ("ccc3", None)):
+        model.config.rms_norm_eps = {"aaa1": 0.5, "bbb2": 0.25, "ccc3": 0.125}[commit]
+        save(model, repository / "snapshots" / commit)
+        if ref is not None:
+            (repository / "refs" / ref).parent.mkdir(parents=True, exist_ok=True)
+            (repository / "refs" / ref).write_text(commit)
+    return repository
+
+
+def test_a_cached_hub_model_by_revision(revisions: Path) -> None:
+    named = ("someone/tiny", "someone/tiny@main", "someone/tiny@refs/pr/1", "someone/tiny@ccc3", str(revisions))
+    assert [load_spec(name).norm_eps for name in named] == [0.5, 0.5, 0.25, 0.125, 0.5]
+
+
+def test_a_revision_that_is_not_cached(revisions: Path) -> None:
+    wanted = r"revision 'v2' of someone/tiny is not in the hub cache, which has .*tiny@ccc3, .*tiny@main, .*@refs/pr/1"
+    with pytest.raises(ModelError, match=rf"{wanted}; run: hf download someone/tiny --revision v2"):
+        load_spec("someone/tiny@v2")
+    (revisions / "refs" / "main").unlink()
+    with pytest.raises(ModelError, match="revision 'main' of someone/tiny is not in the hub cache"):
+        load_spec("someone/tiny")
+
+
+@pytest.mark.parametrize("source", ["someone/tiny-GGUF", "folder"])
+def test_a_folder_of_gguf_files(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    repository = hub / "models--someone--tiny-GGUF"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc123")
+    monkeypatch.chdir(tmp_path)
+    for folder in (repository / "snapshots" / "abc123", tmp_path / "folder"):
+        folder.mkdir(parents=True)
+        (folder / "tiny.Q8_0.gguf").touch()
+    with pytest.raises(ModelError, match=r"no config\.json, but 1 GGUF files; name one .*tiny\.Q8_0\.gguf"):
+        load_spec(source)
+
+
 @pytest.mark.parametrize("load", LOADERS)
 def test_a_hub_model_that_is_not_cached(hub: Path, load: Callable[[str], object]) -> None:
     with pytest.raises(ModelError, match="hf download someone/absent"):

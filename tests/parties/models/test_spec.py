@@ -43,8 +43,18 @@ def test_survives_json(spec: ModelSpec) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "parameters"),
-    # As published on the models' pages; GPT-2 and SmolLM2 count their tied matrix once.
-    [("smollm2-135m", 134_515_008), ("gpt2", 124_439_808), ("llama-7b", 6_738_415_616)],
+    # As published on the models' pages; a tied matrix counts once.
+    [
+        ("smollm2-135m", 134_515_008),
+        ("gpt2", 124_439_808),
+        ("llama-7b", 6_738_415_616),
+        ("llama-3.1-8b", 8_030_261_248),
+        ("mistral-7b", 7_248_023_552),
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen2.5-1.5b", 1_543_714_304),
+        ("qwen2.5-7b", 7_615_616_512),
+        ("gemma-2-2b", 2_614_341_888),
+    ],
 )
 def test_counts_the_parameters_of_known_models(shape: str, parameters: int) -> None:
     assert load_spec(f"random:{shape}").parameters == parameters
@@ -97,6 +107,15 @@ def test_gpt2_has_biases_and_positions_and_no_gate() -> None:
         ("rope_theta", float("inf")),
         ("tied", "yes"),
         ("n_kv_heads", 3),
+        ("windows", [4, 4, 4]),
+        ("windows", [4, 4, 4, -1]),
+        ("unrotated", [4]),
+        ("rope_dims", 18),
+        ("rope_dims", 3),
+        ("rope_growth", -1.0),
+        ("rope_original", 64),
+        ("score_cap", float("inf")),
+        ("parallel", 1),
         ("head_dim", 15),
         ("eos_ids", [256]),
     ],
@@ -105,6 +124,12 @@ def test_refuses_an_impossible_value_by_name(field: str, value: object) -> None:
     facts = load_spec("random:tiny-llama").to_json()
     with pytest.raises(ModelError, match=f"{field} is .* must be"):
         ModelSpec.from_json(facts | {field: value})
+
+
+def test_fields_at_their_default_are_left_out_so_that_earlier_records_keep_their_ids() -> None:
+    names = {"family", "n_layers", "hidden", "n_heads", "n_kv_heads", "head_dim", "intermediate", "vocab"}
+    names |= {"max_positions", "norm_eps", "activation", "tied", "rope_theta", "qkv_bias", "eos_ids"}
+    assert load_spec("random:tiny-llama").to_json().keys() == load_spec("random:tiny-gpt2").to_json().keys() == names
 
 
 def test_refuses_missing_and_unknown_fields() -> None:

@@ -2,18 +2,20 @@
 
 import io
 import itertools
-import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Inner
-from tokenizers import models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from parties.errors import ModelError, PromptError
+from parties.messages import Message
 from parties.models import Tokenizer, load_spec, load_tokenizer
 from parties.models.byte_bpe import byte_bpe
 from tests.helpers.needs import needs
@@ -59,8 +61,9 @@ def test_survives_json(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": {"type": "BPE"}}', "\x00"])
 def test_refuses_json_that_is_not_a_tokenizer(text: str) -> None:
-    with pytest.raises(ModelError, match="not a tokenizer"):
-        Tokenizer.from_json(text, 256)
+    for card in ({"tokenizer": text, "chat": None}, {"tokenizer": text}, {}):
+        with pytest.raises(ModelError, match="not a tokenizer"):
+            Tokenizer.from_json(card, 256)
 
 
 @pytest.fixture
@@ -122,6 +125,35 @@ def test_a_byte_order_mark_before_the_tokenizer(folder: Path) -> None:
     path, before = folder / "tokenizer.json", load_tokenizer(str(folder)).encode("a b")
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
     assert load_tokenizer(str(folder)).encode("a b") == before
+
+
+def of_kind(kind: str) -> Inner:
+    """A tokenizer of every model that the library has, with tokens that were added later."""
+    words = ["[UNK]", "the", "##re", "re", "t", "h", "##h", "##e", "e", "n", "<0x2E>", "th", "the<", "<0xC3>", "<0xA9>"]
+    ids = {word: place for place, word in enumerate(words)}
+    unknown: dict[str, Any] = {"unk_token": "[UNK]"}
+    model = {
+        "BPE": lambda: models.BPE(ids, [("t", "h")], byte_fallback=True, **unknown),
+        "Unigram": lambda: models.Unigram([(word, -float(ids[word])) for word in words], 0, True),
+        "WordPiece": lambda: models.WordPiece(ids, **unknown),
+        "WordLevel": lambda: models.WordLevel(ids, **unknown),
+    }[kind]()
+    inner = Inner(model)
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens([AddedToken("<|end|>", normalized=False)])
+    inner.add_tokens([AddedToken("<tool>", normalized=False), AddedToken(" user", lstrip=True)])
+    return inner
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram", "WordPiece", "WordLevel"])
+def test_every_kind_of_tokenizer_json_gives_the_tokens_of_transformers(folder: Path, kind: str) -> None:
+    of_kind(kind).save(str(folder / "tokenizer.json"))
+    ours = load_tokenizer(str(folder))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    for text in ("the there, then.", "\u00e9 the<tool>there user", "t<|end|>h"):
+        assert ours.encode(text, parse_special=True) == theirs(text).input_ids
+        if kind != "Unigram" or "<|" not in text:
+            assert ours.encode(text) == theirs(text, split_special_tokens=True).input_ids
 
 
 def sentencepiece(kind: str) -> Tokenizer:
@@ -216,8 +248,16 @@ def test_smollm2_cuts_at_a_line(smollm2: Tokenizer, context: str, question: str)
 def test_smollm2_reads_numbers_digit_by_digit_and_knows_its_marks(smollm2: Tokenizer) -> None:
     single = [smollm2.encode(digit)[0] for digit in "2024"]
     assert smollm2.encode("2024") == single
-    assert smollm2.encode("<|im_end|>") == list(load_spec("smollm2-135m").eos_ids)
-    assert smollm2.decode(smollm2.encode("done<|im_end|>")) == "done"
+    assert smollm2.encode("<|im_end|>", parse_special=True) == list(load_spec("smollm2-135m").eos_ids)
+    assert smollm2.decode(smollm2.encode("done<|im_end|>", parse_special=True)) == "done"
+    assert smollm2.decode(smollm2.encode("done<|im_end|>")) == "done<|im_end|>"
+
+
+@needs_smollm2
+def test_smollm2_answers_as_an_assistant(smollm2: Tokenizer) -> None:
+    chat = smollm2.encode_chat([Message("user", "Hi")]).tokens
+    assert [token for token in chat if token in (1, 2)] == [1, 2, 1, 2, 1]  # <|im_start|> and <|im_end|>
+    assert smollm2.decode(chat).endswith("SmolLM, trained by Hugging Face\nuser\nHi\nassistant\n")
 
 
 @needs_smollm2
@@ -227,4 +267,3 @@ def test_smollm2_survives_json_and_the_article_is_long_enough(smollm2: Tokenizer
     assert len(ids) >= 1700
     assert max(ids) < load_spec("smollm2-135m").vocab
     assert Tokenizer.from_json(smollm2.to_json(), 49_152).encode(text) == ids
-    assert json.loads(smollm2.to_json())["model"]["type"] == "BPE"

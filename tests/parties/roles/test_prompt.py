@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from parties.errors import PromptError
 from parties.models import load_spec, load_tokenizer
 from parties.roles.job import Job
 from parties.roles.prompt import prompt_tokens
+from tests.helpers.saved_models import save, tiny_llama
 
 MODEL = "random:tiny-llama"
 
@@ -89,8 +91,107 @@ def test_of_a_huge_prompt_only_the_beginning_is_read(tmp_path: Path) -> None:
 def test_a_huge_prompt_that_cannot_be_cut_is_named(tmp_path: Path) -> None:
     path = tmp_path / "line.txt"
     path.write_text("secret" * 2_000_000)
-    with pytest.raises(PromptError, match=r"line\.txt: the text is too long: .* no white space") as caught:
+    with pytest.raises(PromptError, match=r"line\.txt: the text is too long: .* neither white space nor") as caught:
         tokens_of(job(text_file=str(path)))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+def test_an_empty_text(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "empty.txt").write_bytes(content)
+    with pytest.raises(PromptError, match="the text has 0 tokens, seq_len asks for 8; give a longer text"):
+        tokens_of(job(text_file=str(tmp_path / "empty.txt")))
+
+
+def test_line_ends_of_windows_are_those_of_the_model(tmp_path: Path) -> None:
+    for name, end in (("unix", b"\n"), ("windows", b"\r\n")):
+        (tmp_path / name).write_bytes(end.join([b"one", b"two", b"three"]))
+    unix, windows = (tokens_of(job(text_file=str(tmp_path / name))) for name in ("unix", "windows"))
+    assert unix == windows == load_tokenizer(MODEL).encode("one\ntwo\n")
+
+
+@pytest.mark.parametrize("sentence", ["我每天都写日记。", "ฉันเขียนบันทึก…"])
+def test_one_huge_line_in_a_script_without_spaces(tmp_path: Path, sentence: str) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text(sentence * 600_000, encoding="utf-8")
+    tokenizer = load_tokenizer(MODEL)
+    assert tokens_of(job(seq_len=500, text_file=str(path))) == tokenizer.encode(sentence * 100)[:500]
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a model that a client needs: none with weights."""
+    folder = save(tiny_llama(tied=True), tmp_path_factory.mktemp("chatty"))
+    (folder / "model.safetensors").unlink()
+    inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inner.add_special_tokens(["<unk>"])
+    inner.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<unk>{{ m.role }}:{{ m.content }}\n{% endfor %}"
+        "{{ '<unk>bot:' if add_generation_prompt }}"
+    )
+    return folder
+
+
+def client_tokens(folder: Path, wanted: Job) -> list[int]:
+    return prompt_tokens(wanted, load_tokenizer(str(folder)), load_spec(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        ("- {role: user, content: hi}", 14),
+        ('[{"role": "user", "content": "hi \\ud83d\\ude00"}]', 19),  # as YAML, these were two halves of a letter
+        ('{"messages": [{"role": "user", "content": "hi"}]}', 14),
+    ],
+)
+def test_a_chat_is_tokenised_with_files_that_hold_no_weights(
+    tmp_path: Path, chatty: Path, content: str, count: int
+) -> None:
+    path = tmp_path / "chat.yaml"
+    path.write_text(content)
+    tokenizer = load_tokenizer(str(chatty))
+    ids = client_tokens(chatty, job(seq_len=count, messages=str(path)))
+    assert tokenizer.decode(ids).startswith("user:hi")
+    assert tokenizer.decode(ids[-5:]) == "bot:"
+
+
+def test_special_tokens_of_a_text_are_letters_unless_asked_for(tmp_path: Path, chatty: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("a<unk>b<unk>c d e f g")
+    tokenizer = load_tokenizer(str(chatty))
+    (mark,) = tokenizer.encode("<unk>", parse_special=True)
+    text, asked = (client_tokens(chatty, job(text_file=str(path), special_tokens=asked)) for asked in (False, True))
+    assert tokenizer.decode(text) == "a<unk>b<"
+    assert tokenizer.decode(asked) == "abc d "
+    assert [place for place, token in enumerate(asked) if token == mark] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "does not hold a list of messages"),
+        ("[]", "does not hold a list of messages"),
+        ("{prompt: {text_file: secret.txt}}", "does not hold a list of messages"),
+        ("- secret", "message 1 is not a mapping of role and content"),
+        ("- {role: user, content: a}\n- {role: user, secret: a}", "message 2 is not a mapping of role and content"),
+        ("- {role: user, content: [secret]}", "content of message 1 is not a text"),
+        ("- {role: user, content: 2024-99-99}", "it is not YAML"),
+        ("- {role: '', content: secret}", "role of message 1 is empty"),
+        ("- {role: user, content: *secret}", "line 1 is not YAML"),
+        ("!!python/object:secret.Secret {}", "line 1 is not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("- {role: user, content: secret}", "the chat has 18 tokens, seq_len asks for 8, .* set seq_lens to 13 to 18"),
+        ('[{"role": "user", "content": "%s"}]' % ("secret" * 800_000), "4,800,000 characters; give at most"),
+    ],
+)
+def test_messages_that_cannot_be_used_are_named_and_not_quoted(
+    tmp_path: Path, chatty: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "chat.yaml"
+    path.write_text(content)
+    with pytest.raises(PromptError, match=rf"prompt\.messages: .*chat\.yaml: .*{message}") as caught:
+        client_tokens(chatty, job(messages=str(path)))
     assert "secret" not in str(caught.value)
 
 

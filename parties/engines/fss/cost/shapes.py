@@ -25,13 +25,13 @@ class _ShapesEngine(PlainEngine):
     number_bytes = 0
 
     @staticmethod
-    def causal_mask(first: int, n: int) -> Tensor:
+    def causal_mask(first: int, n: int, window: int = 0) -> Tensor:  # noqa: ARG004 - the shape is the same
         """The mask's shape."""
         return meta_tensor((n - first, n), torch.bool)
 
-    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None) -> Program[Tensor]:
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
         """Attention of all queries at once."""
-        return Engine.attend(self, q, layer, mask)
+        return Engine.attend(self, q, layer, mask, window=window)
 
 
 def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ...]]:

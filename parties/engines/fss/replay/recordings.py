@@ -16,7 +16,7 @@ LEAST_STEPS = 4
 
 
 class Recordings:
-    """Records segments when they are first met in a shape, and keeps the recordings.
+    """Records segments when they are met for the second time, and keeps the recordings while they fit.
 
     Args:
         source: The party's randomness.
@@ -31,14 +31,18 @@ class Recordings:
     def __init__(self, source: Source, inputs: Inputs) -> None:
         self._source, self.inputs = source, inputs
         self._known: dict[Hashable, RecordedSegment] = {}
+        self._met: set[Hashable] = set()
         self.refused: dict[Hashable, str] = {}
         self.replayed = self.interpreted = 0
 
     def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
-        """Returns the recording of a segment, made now if there is none that fits; None if it has to be interpreted."""
+        """Returns the recording of a segment, made now if need be; None if it has to be interpreted."""
         known = self._known.get(key)
-        if known is None or not known.fits(cache):
+        if known is not None and not known.fits(cache):
+            known = self._known.pop(key) and None
+        if known is None and key in self._met:
             known = self._record(key, program, cache)
+        self._met.add(key)
         if known is None:
             self.interpreted += 1
         else:
@@ -46,7 +50,6 @@ class Recordings:
         return known
 
     def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
-        self._known.pop(key, None)
         if key in self.refused:
             return None
         with self._source.meter.stage(RECORDING):

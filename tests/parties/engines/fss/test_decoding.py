@@ -115,8 +115,10 @@ def test_a_client_on_a_gpu_and_a_server_on_a_cpu_decode_like_the_plain_engine(po
     check(together(client_on_gpu, POLICIES[policy], parts, token), decoder, cache, token)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("family", "policy"),
+    [*((family, policy) for family in ("llama", "gpt2") for policy in POLICIES), ("gemma3_text", "full")],
+)
 def test_a_whole_model_decodes_like_the_plain_engine(family: str, policy: str) -> None:
     decoder, cache, parts, token = prefilled(family, POLICIES[policy])
     results = together(party, family, POLICIES[policy], parts, token)

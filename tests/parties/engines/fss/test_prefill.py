@@ -117,6 +117,7 @@ def prompted(
     [
         ("llama", "full", 21, 8, 0),
         ("gpt2", "full", 21, 21, 0),
+        ("gemma3_text", "full", 21, 8, 0),
         ("llama", "mpcache", 21, 5, 0),
         ("gpt2", "mpcache", 21, 8, 0),
         ("llama", "full", 1, 1, 0),

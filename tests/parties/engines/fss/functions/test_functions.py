@@ -17,7 +17,7 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.functions import softmax
-from parties.engines.fss.functions.activation import activation, gated_activation
+from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.functions.windowed import WindowedFunction
 from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
@@ -64,6 +64,15 @@ def test_activations(kind: str) -> None:
     assert error[3000:].square().mean().sqrt() <= 4e-4
     n = len(x)
     assert costs(simulation, n) == (2, 24 * n, (0, 312 * n))
+
+
+@pytest.mark.parametrize("cap", [4.0, 50.0, 1000.0])
+def test_soft_caps(cap: float) -> None:
+    x = torch.linspace(bounds.CAPPED.low, bounds.CAPPED.high - 1e-3, 3000).double()
+    first, second, simulation = computed(lambda v: soft_cap(v, cap), x, 256.0)
+    error = value_of(first, second) - cap * torch.tanh(x / cap)
+    assert error.abs().max() <= 0.025 / cap + 1e-3
+    assert costs(simulation, len(x)) == (2, 24 * len(x), (0, 312 * len(x)))
 
 
 def test_gated_activations() -> None:

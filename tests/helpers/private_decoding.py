@@ -1,0 +1,84 @@
+"""A model in the private engines: the logits of each step, given a prompt and the tokens after it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
+from parties.decoding.program import Program, run
+from parties.engines.base import Engine
+from parties.engines.fss.arithmetic.gates import TruncationFailure
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.cost.simulation import Simulation, value_of
+from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
+from parties.metering.meter import StageMeter
+from parties.models.spec import ModelSpec
+from parties.policies.base import Policy
+from parties.transport.mesh import Mesh
+from tests.parties.engines.fss.arithmetic.test_embedding import table_of
+
+Decoded = tuple[list[Any], list[int]]
+"""Logits of each step, as the engine holds them, and cached tokens of each layer in the end."""
+Installed = Mapping[str, Tensor]
+
+
+def decoding(decoder: Decoder, prompt: list[int], text: list[int], *, owns: bool) -> Program[Decoded]:
+    """Prefill and decoding; `owns`: whether this party has the tokens."""
+    cache, logits = Cache.empty(decoder.spec.n_layers), []
+    for start, part in enumerate([prompt, *([token] for token in text)]):
+        x = yield from decoder.embed(part if owns else None, len(part), cache.position)
+        logits.append((yield from decoder.step(x, cache) if start else decoder.prefill(x, cache)))
+    return logits[1:], list(cache.tokens)
+
+
+def at_source(
+    spec: ModelSpec, policy: Policy, installed: Installed, prompt: list[int], text: list[int]
+) -> Callable[[Source], Program[Decoded]]:
+    """`decoding` as a program of the engine `fss` at a source of randomness."""
+    shapes = {name: tuple(w.shape) for name, w in installed.items()}
+
+    def program(source: Source) -> Program[Decoded]:
+        engine = Computation(source)
+        engine.matrices = {name: table_of(source, w) for name, w in installed.items() if w.dim() == 2}
+        yield from engine.install(shapes, installed if source.rank == SERVER else None)
+        return (yield from decoding(Decoder(engine, spec, policy), prompt, text, owns=source.rank == CLIENT))
+
+    return program
+
+
+def on_fss(spec: ModelSpec, policy: Policy, installed: Installed, prompt: list[int], text: list[int]) -> Tensor:
+    """Logits of each step, [steps, vocab], in a simulation that checks every declared bound."""
+    for seed in range(20):
+        try:
+            first, second = Simulation(seed).run(at_source(spec, policy, installed, prompt, text))
+        except TruncationFailure:
+            continue
+        return torch.cat([value_of(a, b) for a, b in zip(first[0], second[0], strict=True)])
+    raise AssertionError("truncation cannot fail twenty times in a row")
+
+
+def on_plain(engine: Engine, spec: ModelSpec, policy: Policy, prompt: list[int], text: list[int]) -> Tensor:
+    """Logits of each step, [steps, vocab], on a plain engine with the model installed."""
+    return torch.cat(run(decoding(Decoder(engine, spec, policy), prompt, text, owns=True))[0])
+
+
+def crypten_party(
+    role: str, mesh: Mesh, meter: StageMeter, cases: Mapping[str, tuple[ModelSpec, Policy, Installed, Any]]
+) -> Any:
+    """A party of `together`: shares of the logits of each step, for each case."""
+    from parties.engines.crypten.engine import CrypTenEngine
+    from parties.engines.crypten.provider import Dealer
+
+    if role == "dealer":
+        return Dealer(mesh["client"], mesh["server"], meter).serve()
+    engine, found = CrypTenEngine(role, mesh, meter), {}
+    for name, (spec, policy, installed, (prompt, text)) in cases.items():
+        shapes = {key: tuple(w.shape) for key, w in installed.items()}
+        run(engine.install(shapes, installed if role == "server" else None))
+        logits, _ = run(decoding(Decoder(engine, spec, policy), prompt, text, owns=role == "client"))
+        found[name] = torch.cat([engine.export(value) for value in logits])
+    engine.finish()
+    return found
