@@ -195,7 +195,7 @@ class OutOfRange(PartyError):
         return (
             f"{self.left}, where {self.engine} would certainly compute wrong results, so nothing private was run; "
             f"use the engine plain, another engine, or a model whose values stay within the range "
-            f"(python benchmarks/ranges.py MODEL lists them)"
+            f"(mpcache-bench calibrate MODEL lists them, and writes wider bounds)"
         )
 
 

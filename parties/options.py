@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 Comparison = Literal["dcf", "prefix"]
+Bounds = tuple[tuple[str, int], ...]
+"""Numbers and their bounds on |x|, sorted; a mapping in files."""
 
 
 class SpuOptions(BaseModel):
@@ -35,8 +37,8 @@ class SpuOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class OnlyHow:
-    """Marks an option that changes how one engine computes but not its results; other engines ignore it.
+class ReadBy:
+    """Marks an option that one engine reads; other engines ignore it.
 
     Attributes:
         engine: The engine that reads the option.
@@ -45,11 +47,29 @@ class OnlyHow:
     engine: str
 
 
+class OnlyHow(ReadBy):
+    """Marks an option that changes how one engine computes but not its results."""
+
+
 CARRY_IN_FILES = (
     BeforeValidator(lambda value: "prefix" if value == "carry" else value),
     PlainSerializer(lambda value: "carry" if value == "prefix" else value, when_used="json"),
 )
 """`carry` is the earlier name of `prefix`. Both are read; files keep `carry`, so that ids and records do not change."""
+
+
+def _pairs(value: object) -> object:
+    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+
+
+MAPPING_IN_FILES = (
+    BeforeValidator(_pairs),
+    PlainSerializer(dict, return_type=dict[str, int]),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "integer"}}]},
+        mode="validation",
+    ),
+)
 
 
 class RunOptions(BaseModel):
@@ -89,6 +109,13 @@ class RunOptions(BaseModel):
         examples=["{protocol: semi2k}"],
     )
 
+    bounds: Annotated[Bounds, *MAPPING_IN_FILES, ReadBy("fss")] = Field(
+        default=(),
+        description="Wider bounds on numbers of the model for the engine `fss`: a file that `mpcache-bench calibrate` "
+        "wrote, or its mapping from number to bound. All parties and the report see them.",
+        examples=["bounds.yaml"],
+    )
+
     @property
     def options(self) -> "RunOptions":
         """The options alone, without the fields of a subclass."""
@@ -96,16 +123,17 @@ class RunOptions(BaseModel):
 
     def read_by(self, engine: str) -> Self:
         """A copy for one engine: options that only other engines read are at their defaults."""
-        others = {name: RunOptions.model_fields[name].default for name, reader in HOW.items() if reader != engine}
+        others = {name: RunOptions.model_fields[name].default for name, reader in READERS.items() if reader != engine}
         return self.model_copy(update=others)
 
 
 DEFAULTS = RunOptions()
 
-HOW: Mapping[str, str] = {
-    name: mark.engine
-    for name, field in RunOptions.model_fields.items()
-    for mark in field.metadata
-    if isinstance(mark, OnlyHow)
+_MARKS = {
+    name: mark for name, field in RunOptions.model_fields.items() for mark in field.metadata if isinstance(mark, ReadBy)
 }
-"""Options that change no result, and the one engine that reads each."""
+READERS: Mapping[str, str] = {name: mark.engine for name, mark in _MARKS.items()}
+"""Options that a single engine reads, and that engine."""
+
+HOW = frozenset(name for name, mark in _MARKS.items() if isinstance(mark, OnlyHow))
+"""Those of them that change no result."""

@@ -28,7 +28,6 @@ TOYS = {
     "soak": ["--seconds", "1", "--seed", "3", "--out", "NEW"],
     "results": ["--check"],
     "referee_prefill": ["random:tiny-llama", "--tokens", "70", "--threads", "1"],
-    "ranges": ["random:tiny-llama", "--tokens", "16", "--policy", "quest"],
     "targets": ["--tokens", "64", "--longer", "128"],
     "transport": ["--rounds", "2"],
 }

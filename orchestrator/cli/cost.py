@@ -21,9 +21,10 @@ def cost(
         bool, typer.Option("--calibrate", help="Measure this machine first, and keep the result for later.")
     ] = False,
 ) -> None:
-    """Predict rounds, bytes and seconds of every cell in FILE, without running it."""
+    """Predict rounds, bytes, seconds and memory of every cell in FILE, without running it."""
     from orchestrator.cli.cost_tables import costs
     from orchestrator.cli.cost_tables import stages as by_stage
+    from orchestrator.cli.memory_table import memory_table
     from orchestrator.experiment.cells import expand
     from orchestrator.experiment.experiment import load_experiment
     from orchestrator.predict.calibration import (  # heavier imports wait until needed
@@ -45,5 +46,6 @@ def cost(
         cells = [cell for cell in expand(load_experiment(file)) if not cell.repeat and not cell.warmup]
         past = [record for folder in records or () for record in RecordStore(folder).read()]
         show(costs(cells, past, known))
+        show(memory_table(cells))
         for table in by_stage(cells) if stages else ():
             show(table)

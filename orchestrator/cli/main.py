@@ -2,6 +2,7 @@
 
 import typer
 
+from orchestrator.cli.calibrate import calibrate
 from orchestrator.cli.clean import clean
 from orchestrator.cli.common import EXIT_CODES
 from orchestrator.cli.compare import compare
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(networks_app, name="networks")
 app.add_typer(lab_app, name="lab")
 app.add_typer(observe_app, name="observe")
+app.command()(calibrate)
 app.command()(clean)
 app.command()(policies)
 app.command()(cost)

@@ -82,7 +82,8 @@ def run(
     with refusing(ConfigError):
         require_inputs(cells, file, elsewhere=bool(address or os.environ.get("RAY_ADDRESS")))
     if dry_run:
-        _print_plan(experiment, cells, out, past, calibration, resume=resume, retry=retry)
+        elsewhere = bool(address or os.environ.get("RAY_ADDRESS"))
+        _print_plan(experiment, cells, out, past, calibration, resume=resume, retry=retry, elsewhere=elsewhere)
         return
     page = _page(live_host, live_port) if live else None
     if lab:
@@ -159,12 +160,18 @@ def _print_plan(
     *,
     resume: bool,
     retry: Retry,
+    elsewhere: bool,
 ) -> None:
+    from orchestrator.cli.memory_table import memory_table, shortfalls
     from orchestrator.cli.tables import plan
     from orchestrator.records.store import RecordStore, StoreError
     from orchestrator.run.pending import unfinished
+    from orchestrator.run.preflight import FIX
 
     with refusing(StoreError):
         latest = RecordStore(out).latest()
     pending = unfinished(cells, latest, retry) if resume else cells
     show(plan(experiment.name, cells, pending, [*past, *latest.values()], calibration))
+    show(memory_table(pending))
+    for missing in () if elsewhere else shortfalls(pending):
+        note(f"will not run: {missing}; {FIX}")

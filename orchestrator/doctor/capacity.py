@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,25 @@ from orchestrator.doctor.finding import Finding, fine, note, wrong
 from orchestrator.doctor.hosts import Host
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import Experiment
+from orchestrator.predict.memory import memory_needs, together
 from orchestrator.records.record import Record
 from orchestrator.records.snapshot import require_prompt, require_same
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.run.placement import Placement
-from orchestrator.run.preflight import needed_bytes, usable_memory
+from orchestrator.run.preflight import FIX, usable_memory
 
 _ASK_S = 60.0
 RECORD_BYTES = 50_000  # three times what a record of a two-token cell of SmolLM2-135M takes
 _SPARE_BYTES = 100_000_000  # the report, its figures, and stacks of parties that hang
 
 
-def memory(
-    hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], weights: Mapping[str, int], past: list[Record]
-) -> Iterator[Finding]:
+def memory(hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], past: list[Record]) -> Iterator[Finding]:
     """A row for each host with a party: free memory, and what the most demanding cell needs there.
 
     Args:
         hosts: All hosts.
         placement: The slots reserved for the parties.
         cells: All cells; without any, only free memory is reported.
-        weights: Number of parameters by model.
         past: Records whose peaks are what cells really took.
     """
     for host in hosts:
@@ -45,22 +43,22 @@ def memory(
         if not cells or not roles:
             yield note("memory", host.name, str(usable))
             continue
-        needed, source = max(need(cell, weights[cell.model], roles, past) for cell in cells)
+        needed, source = max(need(cell, roles, past) for cell in cells)
         text = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
         if usable.available < needed:
-            fix = "free some memory or raise that limit, use a smaller model, or give each party a node of its own"
-            yield wrong("memory", host.name, text, fix)
+            yield wrong("memory", host.name, text, FIX)
         else:
             yield fine("memory", host.name, text)
 
 
-def need(cell: Cell, weights: int, roles: Sequence[str], past: Iterable[Record]) -> tuple[int, str]:
+def need(cell: Cell, roles: Sequence[str], past: Iterable[Record]) -> tuple[int, str]:
     """Bytes that some parties on one host need for a cell, and where the figure is from.
 
     The peaks of past records of the same engine, model and policy at this length or a shorter one, where they are more
-    than the bound that `run` itself demands: shares of all weights. Longer prompts may take more than either.
+    than what `run` itself demands.
     """
-    found = [(needed_bytes(weights, len(roles)), "a bound from the weights, not measured")]
+    needs = memory_needs(cell)
+    found = [(together(needs[role] for role in roles), f"computed for {cell.seq_len} tokens, not measured")]
     for record in past:
         like = record.cell
         same = (like.engine, like.model, like.policy, like.gpu) == (cell.engine, cell.model, cell.policy, cell.gpu)

@@ -18,7 +18,7 @@ from orchestrator.experiment.experiment import Experiment
 from orchestrator.records.record import Record
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement, PlacementError, place
-from orchestrator.run.runner import gpu_roles, weights_of
+from orchestrator.run.runner import gpu_roles, require_model
 
 _SLOTS_S = 15.0
 
@@ -90,8 +90,9 @@ def _memory(
     hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], past: Sequence[Record]
 ) -> Iterator[Finding]:
     try:
-        weights = {model: weights_of(model) for model in dict.fromkeys(cell.model for cell in cells)}
+        for model in dict.fromkeys(cell.model for cell in cells):
+            require_model(model)
     except CellFailure as error:
         yield wrong("model", "this machine", error.message, "correct model in the file")
         return
-    yield from memory(hosts, placement, cells, weights, list(past))
+    yield from memory(hosts, placement, cells, list(past))

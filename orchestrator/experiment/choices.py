@@ -1,6 +1,6 @@
 """The prompt, engines and policies of an experiment, as files name them."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -24,7 +24,7 @@ from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
 from parties.messages import read_messages
 from parties.policies import POLICIES, UnknownPolicy, policy_class
 from parties.policies.checks import OutOfRange
-from parties.policies.choice import PolicyChoice
+from parties.policies.choice import PolicyChoice, parameters_of
 from parties.roles.job import Prompt
 from parties.text_file import LFS_POINTER, Unreadable, is_lfs_pointer, looks_like_path
 
@@ -242,7 +242,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
             break
     if problems:
         raise Rejected(*problems)
-    return {"name": name, **asdict(policy)}
+    return {"name": name, **parameters_of(policy)}
 
 
 def named(value: object) -> object:

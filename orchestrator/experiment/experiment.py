@@ -19,13 +19,14 @@ from pydantic import (
 )
 
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, points
+from orchestrator.experiment.bounds import read_bounds
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import beyond
 from parties.errors import ModelError
-from parties.options import CARRY_IN_FILES, RunOptions
+from parties.options import CARRY_IN_FILES, MAPPING_IN_FILES, Bounds, RunOptions
 
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
@@ -163,6 +164,11 @@ class Experiment(RunOptions, Sweep):
         description=f"{RunOptions.model_fields['comparison'].description} `auto`: whichever takes less time on the "
         "cell's links.",
         examples=["auto"],
+    )
+    bounds: Annotated[Bounds, *MAPPING_IN_FILES, BeforeValidator(read_bounds)] = Field(
+        default=(),
+        description=RunOptions.model_fields["bounds"].description,
+        examples=["bounds.yaml"],
     )
     gpu: bool = Field(default=False, strict=True, description="Whether each party needs a GPU.", examples=["false"])
     timeout_s: Seconds = Field(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.experiment.cells import Cell
 from orchestrator.records.record import Record
 from parties.engines import STOCK_IS_INSECURE
 
@@ -37,12 +38,13 @@ def summarise(records: Sequence[Record]) -> Summary:
         "Repeats": str(repeats),
         "Networks": _all(cell.network.name for cell in cells),
         "Next token": _all(_ARGMAX[cell.argmax] for cell in cells),
+        "Bounds": _all(_bounds(cell) for cell in cells),
         "Machine": _all(_machine(record) for record in records),
         "When": _when(records),
     }
     return Summary(
         title=_all(record.experiment for record in records) or "unnamed experiment",
-        facts=tuple(facts.items()),
+        facts=tuple((name, value) for name, value in facts.items() if value or name != "Bounds"),
         statuses=tuple(sorted(statuses.items(), key=lambda item: (item[0] != "ok", item[0]))),
         trust=_unique(pair for record in records for pair in _trust(record)),
         prefill=tuple(dict.fromkeys(record.prefill for record in records)),
@@ -61,6 +63,10 @@ def _trust(record: Record) -> tuple[tuple[str, str], ...]:
     engine, recorded = record.cell.engine, record.trust_model
     missing = engine.randomness == "stock" and STOCK_IS_INSECURE not in recorded
     return ((str(engine), recorded), *([(str(engine), f"insecure: {STOCK_IS_INSECURE}")] if missing else []))
+
+
+def _bounds(cell: Cell) -> str:
+    return ", ".join(f"{number} up to {limit:,}" for number, limit in cell.bounds)
 
 
 def _all(values: Iterable[str]) -> str:

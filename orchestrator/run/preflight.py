@@ -1,47 +1,59 @@
-"""Is there memory enough for a cell? Asked before a model is loaded."""
+"""Is there memory enough for a cell? Asked before a model is loaded, on the nodes where the parties will run."""
 
-from collections import Counter
+from collections.abc import Mapping
 
+from orchestrator.experiment.cells import Cell
+from orchestrator.predict.memory import Need, memory_needs, together
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import Placement
 from parties.metering.cgroup import Memory, memory
 
-BYTES_A_WEIGHT = 8  # a share of a weight is a 64-bit integer
-SLACK_BYTES = 1_000_000_000  # four processes with torch in them, and the activations of a token
 _ASK_S = 60.0
+FIX = (
+    "free some memory or raise that limit, shorten seq_lens, use a smaller model, or give each party a node of its own"
+)
+_FIX = FIX[0].upper() + FIX[1:]
 
 
-def require_memory(weights: int, placement: Placement, deadline: Deadline) -> None:
-    """Refuse a cell whose shares cannot fit into the free memory of the nodes.
-
-    A rough need: `weights` x 8 bytes for each party on a node, and some slack.
+def require_memory(
+    cell: Cell, placement: Placement, deadline: Deadline, held: Mapping[str, int] | None = None
+) -> Mapping[str, int]:
+    """Refuse a cell that does not fit into the free memory of the nodes.
 
     Args:
-        weights: Number of the model's parameters.
+        cell: The cell.
         placement: The placement of the parties.
         deadline: Asked before each node.
+        held: Bytes by node that parties of an earlier cell were admitted with, and hold still.
+
+    Returns:
+        Bytes by node that the parties are admitted with.
 
     Raises:
-        CellFailure: With status `oom`, and what is needed and free.
+        CellFailure: With status `oom`, and what is needed, free and missing.
     """
-    for node, parties in Counter(placement.nodes.values()).items():
+    needs, admitted = memory_needs(cell), dict(held or {})
+    for node in dict.fromkeys(placement.nodes.values()):
         deadline.check()
-        usable, needed = usable_memory(node), needed_bytes(weights, parties)
-        if usable.available < needed:
-            host = next(placement.hosts[role] for role, at in placement.nodes.items() if at == node)
+        there = {role: needs[role] for role, at in placement.nodes.items() if at == node}
+        needed = together(there.values()) - admitted.get(node, 0)
+        if needed > 0 and (usable := usable_memory(node)).available < needed:
+            host = next(placement.hosts[role] for role in there)
             raise CellFailure(
                 status="oom",
-                message=f"{host} has {usable}, and {parties} parties with {weights:,} weights "
-                f"need about {needed / 1e9:.1f} GB; nothing was started. Free some memory or raise that limit, use a "
-                f"smaller model, or give each party a node of its own",
+                message=f"{host} has {usable}, and the cell needs about {needed / 1e9:.1f} GB there, "
+                f"{(needed - usable.available) / 1e9:.1f} GB more ({described(there)}); nothing was started. {_FIX}",
             )
+        admitted[node] = admitted.get(node, 0) + max(0, needed)
+    return admitted
 
 
-def needed_bytes(weights: int, parties: int) -> int:
-    """The least memory of several parties on one node, each with a share of every weight, in bytes."""
-    return weights * BYTES_A_WEIGHT * parties + SLACK_BYTES
+def described(needs: Mapping[str, Need]) -> str:
+    """The memory of some roles in words, in GB, the largest first."""
+    order = sorted(needs, key=lambda role: -needs[role].peak)
+    return "; ".join(f"{role} {needs[role].peak / 1e9:.1f}: {needs[role]}" for role in order)
 
 
 def usable_memory(node: str) -> Memory:

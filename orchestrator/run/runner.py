@@ -1,7 +1,7 @@
 """The life of a cell: place, connect, run, watch, collect; or fail all parties at once and record why."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +72,7 @@ class Runner:
         self._links_seen = links_seen
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
+        self._admitted: Mapping[str, int] = {}
         self._measurements = LinkMeasurements()
         self._refused: dict[str, CellFailure] = {}
 
@@ -146,14 +147,15 @@ class Runner:
     def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
         key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
         if self._group is not None and key == self._group_key:
+            self._admitted = require_memory(cell, self._group.placement, deadline, self._admitted)
             return self._group
         if self._group is not None:
             self._group.close()
             self._group = None
-        weights = weights_of(cell.model)
+        require_model(cell.model)
         placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=deadline.check)
         try:
-            require_memory(weights, placement, deadline)
+            self._admitted = require_memory(cell, placement, deadline)
         except BaseException:
             placement.release()
             raise
@@ -241,8 +243,8 @@ def numbers_of(cell: Cell) -> str:
     return job.model_dump_json(exclude={"gpu": True, "show_text": True, "options": set(HOW)})
 
 
-def weights_of(model: str) -> int:
-    """Number of parameters of a model.
+def require_model(model: str) -> None:
+    """Refuses a model that cannot be found here.
 
     Raises:
         CellFailure: If the model cannot be found or is of an unknown kind.
@@ -250,7 +252,7 @@ def weights_of(model: str) -> int:
     from parties.models import load_spec  # reads files of the model; not needed to import this module
 
     try:
-        return load_spec(model).parameters
+        load_spec(model)
     except ModelError as error:
         raise CellFailure(Status.CONFIG_ERROR, str(error)) from error
 

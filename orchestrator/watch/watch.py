@@ -133,8 +133,13 @@ def info(cell: Cell) -> dict[str, str]:
         "policy": cell.policy.name,
         "parameters": parameters,
         "network": cell.network.name,
-        **{name: str(getattr(cell, name)) for name in plain},
+        **{name: _text(getattr(cell, name)) for name in plain},
     }
+
+
+def _text(value: object) -> str:
+    """A value, or pairs of names and values, as a label."""
+    return ", ".join(f"{name}={each}" for name, each in value) if isinstance(value, tuple) else str(value)
 
 
 def used(pair: str, samples: Sequence[Sample], bytes_per_second: float) -> float:

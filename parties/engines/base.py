@@ -20,6 +20,7 @@ from parties.decoding.workload import Workload
 from parties.engines.bounds import Bound
 from parties.engines.operations import MatrixProduct, Operations
 from parties.metering.meter import StageMeter
+from parties.options import RunOptions
 
 T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,7 +35,8 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt.
+        number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
+            on shapes alone.
         meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
         score_cap: Cap of attention scores in the model that is decoded; 0: none.
@@ -59,6 +61,11 @@ class Engine(Operations):
         Raises:
             Unsupported: This host lacks a part of the engine.
         """
+
+    @classmethod
+    def declared(cls, options: RunOptions) -> Mapping[str, Bound]:  # noqa: ARG003 - for engines whose bounds may change
+        """The bounds that hold in a cell with these options."""
+        return cls.bounds
 
     def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
         """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
@@ -151,8 +158,9 @@ class Engine(Operations):
             n: Number of tokens.
             window: Latest tokens that a query attends to, its own included; 0: all.
         """
-        behind = torch.arange(first, n).unsqueeze(1) - torch.arange(n)
-        return (behind >= 0) & (behind < window) if window else behind >= 0
+        queries, keys = torch.arange(first, n).unsqueeze(1), torch.arange(n)
+        seen = keys <= queries  # a byte per pair, and no difference of 8
+        return seen & (keys > queries - window) if window else seen
 
     def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
         """Each `linear` of `normalise`; an engine may divide after the products.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
 
-LONGEST_ROW = {"fss": 1 << 15}
+LONGEST_ROW = {"fss": 1 << 17}
 """Most attention scores in a row, that is, tokens of prompt and answer together; other engines have no limit. In `fss`
 the sums and the resolution of the softmax set it (`softmax.LADDERS`)."""
 

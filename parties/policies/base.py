@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
 
 
+LATER = {"since": "later"}
+"""Metadata of a parameter that a policy did not have at first: at its default it is in no id, so that ids stay."""
+
+
 @dataclass(frozen=True)
 class Policy(ABC):
     """Decides which tokens the cache keeps and which a step attends to.

@@ -1,12 +1,21 @@
 """A policy by name, as experiments, records and jobs hold it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from parties.policies import POLICIES, make
-from parties.policies.base import Policy
+from parties.policies.base import LATER, Policy
+
+
+def parameters_of(policy: Policy) -> dict[str, Any]:
+    """Returns a policy's parameters by name; one that came later (`base.LATER`) only if it is not at its default."""
+    return {
+        field.name: value
+        for field in fields(policy)
+        if (value := getattr(policy, field.name)) != field.default or field.metadata != LATER
+    }
 
 
 class PolicyChoice(BaseModel):

@@ -1,11 +1,11 @@
 """InfLLM (arXiv 2402.04617, NeurIPS 2024): blocks of the past, each represented by a few of its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
-from parties.policies.base import Policy, kept_share
+from parties.policies.base import LATER, Policy, kept_share
 from parties.policies.checks import OutOfRange, one_of, share, whole
 from parties.policies.clusters import best_of, select
 
@@ -54,7 +54,7 @@ class InfLLM(Policy):
     n_local: int = 64
     block_size: int = 32
     repr_topk: int = 4
-    ahead: bool = False
+    ahead: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.

@@ -1,12 +1,12 @@
 """MPCache (arXiv 2501.06807, NeurIPS 2025): look-once static eviction, then query-aware selection of clusters."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
-from parties.policies.base import Policy
+from parties.policies.base import LATER, Policy
 from parties.policies.checks import OutOfRange, one_of, share, whole
 from parties.policies.clusters import SIMILARITY_BITS
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds
@@ -73,7 +73,7 @@ class MPCache(Policy):
     coarse_size: int = 32
     share_from: int = 2
     share_layers: int = 2
-    ahead: bool = False
+    ahead: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.

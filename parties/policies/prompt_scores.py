@@ -26,10 +26,10 @@ def attention_of(
         k: Keys of the prompt, [kv_heads, n, head_dim].
         first: Index of the first query that counts.
         reduce: Linear function of weights [heads, queries, n] whose result has the same shape for every block.
-        rows: Number of queries in a block; fewer if they have more than `SCORES` scores.
+        rows: Number of queries in a block; fewer if they have more than `SCORES` scores, all on shapes alone.
     """
     n, total = k.shape[1], None
-    rows = max(1, min(rows, SCORES // (q.shape[0] * n)))
+    rows = max(1, min(rows, SCORES // (q.shape[0] * n))) if engine.number_bytes else n
     for start in range(first, n, rows):
         stop = min(start + rows, n)
         scores = yield from engine.attention_scores(q[:, start:stop], k)

@@ -1,12 +1,12 @@
 # ruff: noqa: ARG002 - hooks have their arguments, needed or not
 """Quest (arXiv 2406.10774, ICML 2024): attends to the pages with the largest upper bounds of a score."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
-from parties.policies.base import Policy, kept_share
+from parties.policies.base import LATER, Policy, kept_share
 from parties.policies.checks import one_of, share, whole
 from parties.policies.clusters import select
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds, upper_bounds
@@ -47,7 +47,7 @@ class Quest(Policy):
     compression_ratio: float = 0.5
     page_size: int = 16
     dense_layers: int = 2
-    ahead: bool = False
+    ahead: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.

@@ -77,7 +77,7 @@ class Referee:
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
-        bounds = _engine(job).bounds
+        bounds = _engine(job).declared(job.options)
         # a shared prompt runs in the clear: only values that policies keep for later comparisons are checked
         kept = {key: bound for key, bound in bounds.items() if key == "declared"}
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)

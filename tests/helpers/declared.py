@@ -269,7 +269,7 @@ def normalised_product(x: Masked, width: int) -> Program[Any]:
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
-    floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17)
+    floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17) if n <= 32_768 else (5, 15)
     n, sums = n * rows, floors * rows
     shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * sums) + opened(sums)
     passed = counted_edges(sums, steps, 62, how) + opened(rows)

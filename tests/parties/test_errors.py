@@ -34,7 +34,7 @@ EXAMPLES = [
     (
         errors.OutOfRange("fss", "attention score of layer 1 is 981.7, outside -200 to 54", {"layer": 1}),
         "out_of_range",
-        ["layer 1", "981.7", "fss", "benchmarks/ranges.py"],
+        ["layer 1", "981.7", "fss", "mpcache-bench calibrate MODEL"],
     ),
     (errors.NotEnoughMemory("needs 10 GiB"), "oom", ["10 GiB"]),
 ]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.experiment.cells import Cell, expand
 from parties.engines import ENGINES
-from parties.options import HOW, RunOptions
+from parties.options import READERS, RunOptions
 from tests.helpers import samples
 from tests.helpers.paths import ROOT
 
@@ -101,10 +101,10 @@ def test_prefix_was_once_carry_and_both_are_read() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_keeps_the_options_that_it_reads(engine: str) -> None:
-    asked = RunOptions(prefill="mpc", argmax="client", offline="stored", comparison="prefix")
+    asked = RunOptions(prefill="mpc", argmax="client", offline="stored", comparison="prefix", bounds=(("down", 4096),))
     kept = asked.read_by(engine)
     assert (kept.prefill, kept.argmax) == ("mpc", "client")
-    for name, reader in HOW.items():
+    for name, reader in READERS.items():
         default = RunOptions.model_fields[name].default
         assert getattr(kept, name) == (getattr(asked, name) if reader == engine else default)
 

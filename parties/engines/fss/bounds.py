@@ -1,18 +1,22 @@
-"""All declared bounds of the `fss` engine; its programs take their constants from here.
+"""All declared bounds of the `fss` engine; its programs take them from here, by way of `Source.bounds`.
 
 A bound is of one of two kinds (`parties.engines.bounds.Kind`). Beyond a `rare` bound 2^k, the truncation of a number x
 is wrong, undetected, with probability (|x| - 2^k) / 2^64 in integers; within it, never. Beyond a `certain` bound,
 signs, look-ups and everything computed from them are wrong, and an opened ranking is not uniformly random. The bound of
 a truncated number also determines how often a segment is run again: with probability 2^(k - 63) per number.
 
-To compare the numbers of a model with these bounds, run `benchmarks/ranges.py MODEL`; for SmolLM2-135M see
-docs/design/0011-ranges.md.
+Bounds are those of the engine unless a model has wider ones of its own: `declared`. To compare the numbers of a model
+with these bounds, run `mpcache-bench calibrate MODEL`; for SmolLM2-135M see docs/design/0011-ranges.md.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from types import MappingProxyType
 
-from parties.engines.bounds import Bound, certain, rare
+from parties.engines.bounds import Bound, Kind, certain, rare
+from parties.options import Bounds
 
 _PRODUCT_BITS = 32  # fraction bits of a product of two numbers
 _CELLS = 1 << 11  # of a look-up over a range; an index one off turns the last cell into the first, a whole range away
@@ -36,7 +40,8 @@ FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 3
 FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 
-ACTIVATION = certain("input of the activation", -64.0 * (1 - 2 / _CELLS), 64.0 * (1 - 2 / _CELLS))
+ACTIVATION_CELL = 2.0**-4  # of the table; its length follows from the bound
+ACTIVATION = certain("input of the activation", -(2.0**6) + ACTIVATION_CELL, 2.0**6 - ACTIVATION_CELL)
 CAPPED = certain("attention score before its cap", -256.0 * (1 - 2 / _CELLS), 256.0 * (1 - 2 / _CELLS))
 # The softmax looks scores up modulo 256. The range is asymmetric, since scores lie far below their row's log sum exp
 # rather than above it.
@@ -49,7 +54,6 @@ COMPARED_LOGIT = certain("logit that is compared", -(2.0**10), 2.0**10)
 DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # the policy declares the range
 
 SCORE_LIMIT = SCORE.limit
-CACHE_LIMIT = 2.0**6  # keys and values; policies that compare keys declare it themselves
 STATE_LIMIT = 2.0**16  # a policy's state; the policy declares the bound of each value (`bounded`)
 WEIGHT_LIMIT = 4.0  # of exponentials; follows from the bounds of scores
 TOTAL_LIMIT = 8.0  # of their sum, in the worst case of rounding in long rows (`softmax.Ladder`)
@@ -71,4 +75,59 @@ BOUNDS: Mapping[str, Bound] = {
     "compared logit": COMPARED_LOGIT,
     "declared": DECLARED,
 }
-"""By the keys of `parties.engines.watched`."""
+"""By the keys of `parties.engines.watched`. Keys and values have the bound of `qkv`; policies that compare keys declare
+theirs themselves."""
+
+WIDEST: Mapping[str, float] = {
+    **dict.fromkeys(("qkv", "gate_up", "up", "head_in", "head_out", "lm_head"), 2.0**12),
+    "o": 2.0**14,
+    "down": 2.0**17,
+    "product": 2.0**14,
+    "mixed": 2.0**8,
+    "unscaled": 2.0**16,
+    "first unscaled": 2.0**12,
+    "mean": 2.0**12,
+    "activation": 2.0**9,
+    "mean square": 2.0**31,
+    "similarity": 2.0**16,
+    "compared logit": 2.0**16,
+}
+"""The widest bounds that a model may have of its own.
+
+Beyond those of truncated numbers, retries would take over. A table of activations grows with its range: a kilobyte per
+element at 2^9. Rows of a larger mean square would be squared with fewer than 10 fraction bits, and rankings leave no
+room for more. The tables of the softmax, and with them `score` and `peak`, have one range."""
+
+
+class BoundRefused(ValueError):  # noqa: N818 - named for what happened
+    """A model's own bound that the engine does not take: `number`, `value`, and what is `allowed`."""
+
+    def __init__(self, number: str, value: object, allowed: str) -> None:
+        super().__init__(f"the bound of {number!r} is {value!r}; it must be {allowed}")
+        self.number, self.value, self.allowed = number, value, allowed
+
+
+@cache
+def declared(wider: Bounds) -> Mapping[str, Bound]:
+    """The engine's bounds, some of them replaced by a model's own.
+
+    Args:
+        wider: Numbers with powers of two, from the engine's own bound to `WIDEST`.
+
+    Raises:
+        BoundRefused: A number's bound cannot be declared, or is not allowed.
+    """
+    return MappingProxyType({**BOUNDS, **{number: _widened(number, limit) for number, limit in wider}})
+
+
+def _widened(number: str, limit: int) -> Bound:
+    if number not in WIDEST:
+        raise BoundRefused(number, limit, f"of one of {', '.join(WIDEST)}")
+    own, most = BOUNDS[number], WIDEST[number]
+    if not own.limit <= limit <= most or limit & (limit - 1):
+        raise BoundRefused(number, limit, f"a power of two from {own.limit:.0f} to {most:.0f}")
+    if own.kind is Kind.RARE or own.high == own.limit:
+        return replace(own, low=-float(limit), high=float(limit))
+    if number == "activation":
+        return replace(own, low=ACTIVATION_CELL - limit, high=limit - ACTIVATION_CELL)
+    return replace(own, high=limit * (1 - 1 / _CELLS))

@@ -11,6 +11,7 @@ from parties.decoding.cache import Cache, LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
+from parties.engines.bounds import Bound
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import embedding, gates, ring
 from parties.engines.fss.arithmetic.inputs import private_input
@@ -28,16 +29,13 @@ from parties.engines.fss.topk.kept_rows import Kept
 from parties.engines.fss.topk.selection import OneHot
 from parties.engines.limits import FEW_ROWS
 from parties.engines.operations import MatrixProduct
+from parties.errors import Unsupported
+from parties.options import RunOptions
 from parties.randomness import uniform
 
 T = TypeVar("T")
 
 _LOGIT_BITS = 12  # fraction bits of compared logits; fewer bits leave room for their range
-
-
-def _limit_of(name: str) -> float:
-    """Declared bound of a matrix product."""
-    return bounds.LINEAR[name.rsplit(".", 1)[-1]].limit
 
 
 class Computation(Engine):
@@ -68,6 +66,29 @@ class Computation(Engine):
         self.biases: dict[str, Additive] = {}
 
     # -- values in and out ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def declared(cls, options: RunOptions) -> Mapping[str, Bound]:
+        """The engine's bounds, or the model's where it has wider ones.
+
+        Raises:
+            Unsupported: The engine does not take such a bound.
+        """
+        try:
+            return bounds.declared(options.bounds)
+        except bounds.BoundRefused as error:
+            raise Unsupported(f"engine {cls.name}: bounds: {error}") from None
+
+    def configure(self, options: RunOptions) -> None:
+        """Takes over a cell's options; the same at all three parties, before its first program."""
+        self.source.comparison, self.source.bounds = options.comparison, self.declared(options)
+
+    def _limit(self, number: str) -> float:
+        return self.source.bounds[number].limit
+
+    def _limit_of(self, name: str) -> float:
+        """The bound of products with a matrix."""
+        return self._limit(name.rsplit(".", 1)[-1])
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
@@ -102,7 +123,7 @@ class Computation(Engine):
 
     def adopt(self, share: Tensor) -> Additive:
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
-        return Additive(self.source, share, ring.FRACTION_BITS, bounds.CACHE_LIMIT)
+        return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
     def mask_cache(self, cache: Cache) -> Program[None]:
         """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
@@ -129,7 +150,7 @@ class Computation(Engine):
 
     def argmax(self, logits: Masked) -> Program[int | None]:
         """A tournament; the index is opened to the client alone."""
-        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(bounds.COMPARED_LOGIT.limit)
+        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
         winner = yield from maximum.argmax(candidates.reshape(-1))
         index = self.open_to_client(winner)
         return None if index is None else int(index) >> winner.scale
@@ -148,7 +169,7 @@ class Computation(Engine):
 
     def linear(self, x: Masked, name: str, columns: int | None = None) -> Program[Masked]:
         """Product with the server's matrix. 1 round."""
-        y = self.matrices[name].apply(gates.truncate(x), _limit_of(name), columns)
+        y = self.matrices[name].apply(gates.truncate(x), self._limit_of(name), columns)
         return (yield from self._with_bias(y, name))
 
     def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
@@ -167,7 +188,7 @@ class Computation(Engine):
         return (yield from parallel(*scaled))
 
     def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
-        return (yield from self._with_bias(norm.scaled_after(product, root, _limit_of(name)), name))
+        return (yield from self._with_bias(norm.scaled_after(product, root, self._limit_of(name)), name))
 
     def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
         """Opens a product, after its bias is added, if it has one."""
@@ -181,12 +202,12 @@ class Computation(Engine):
 
     def mul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Elementwise product. 1 round."""
-        limit = min(x.limit * y.limit, bounds.PRODUCT.limit)
+        limit = min(x.limit * y.limit, self._limit("product"))
         return gates.truncate((yield from gates.open_(multiply(self._cut(x, y), limit=limit))))
 
     def matmul(self, x: Masked, y: Masked) -> Program[Masked]:
         """Batched matrix product. 1 round."""
-        return gates.truncate((yield from self._matmul(x, y, bounds.PRODUCT.limit)))
+        return gates.truncate((yield from self._matmul(x, y, self._limit("product"))))
 
     def _matmul(self, x: Masked, y: Masked, limit: float) -> Program[Masked]:
         x, y = self._cut(x, y)
@@ -237,7 +258,7 @@ class Computation(Engine):
             staged(self.meter, "attend", combine(weights)),
             staged(self.meter, "softmax", softmax.inverse(total)),
         )
-        return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, bounds.MIXED.limit)))
+        return (yield from staged(self.meter, "attend", softmax.divide(mixed, inverse, self._limit("mixed"))))
 
     def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
@@ -255,7 +276,7 @@ class Computation(Engine):
         """Weighted sum of values for grouped heads. 1 round."""
         heads, n, t = weights.shape
         grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
-        mixed = yield from self._matmul(grouped, v, bounds.MIXED.limit * bounds.TOTAL_LIMIT)
+        mixed = yield from self._matmul(grouped, v, self._limit("mixed") * bounds.TOTAL_LIMIT)
         return gates.truncate(mixed).reshape(heads, n, v.shape[2])
 
     def maximum(self, x: Masked, y: Masked) -> Program[Masked]:
@@ -273,7 +294,7 @@ class Computation(Engine):
 
     def to_cache(self, value: Masked) -> Masked:
         """Truncates to 16 fraction bits, once for all products of a cached value."""
-        return gates.truncate(value).bounded(min(value.limit, bounds.CACHE_LIMIT))
+        return gates.truncate(value).bounded(min(value.limit, self._limit("qkv")))
 
     def cat(self, values: Sequence[Masked], dim: int) -> Masked:
         """Concatenation; parts with more fraction bits than the first are truncated to those of the first."""
@@ -339,7 +360,7 @@ class Computation(Engine):
     ) -> Program[OneHot]:
         """Masked one-hot rows of the selected clusters. 6 rounds, or 14 by pivots."""
         coarse, fine = (
-            gates.truncate(level, fraction_bits).bounded(bounds.SIMILARITY.limit) for level in (coarse, fine)
+            gates.truncate(level, fraction_bits).bounded(self._limit("similarity")) for level in (coarse, fine)
         )
         program = selection.top_two_levels(coarse, fine, parents, k_coarse, k_fine, spare_rounds=spare_rounds)
         return (yield from program)

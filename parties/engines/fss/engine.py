@@ -128,7 +128,7 @@ class FssEngine(Computation):
     def prepare(self, workload: Workload, cache: Cache) -> Cache:
         """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
-        self.source.comparison = workload.options.comparison
+        self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
         self.replays = workload.steps >= LEAST_STEPS and self.source.device.type == "cpu"
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})

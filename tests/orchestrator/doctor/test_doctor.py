@@ -18,10 +18,10 @@ from orchestrator.doctor.hosts import Unanswered
 from orchestrator.doctor.reach import Endpoint, reach
 from orchestrator.doctor.software import software
 from orchestrator.experiment.cells import expand
+from orchestrator.predict.memory import memory_needs, together
 from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore
 from orchestrator.run.placement import ROLES, Placement
-from orchestrator.run.preflight import needed_bytes
 from parties.metering.cgroup import Memory
 from tests.helpers import samples
 
@@ -159,18 +159,19 @@ def test_a_host_that_does_not_answer_is_reported_and_ends_nothing(pair: Any) -> 
 
 def test_a_cell_needs_the_memory_of_a_similar_one_if_that_exceeds_its_weights() -> None:
     cell = samples.cell()
-    bound, source = need(cell, 10**6, ["client", "server"], [])
-    assert bound == needed_bytes(10**6, 2)
+    needs = memory_needs(cell)
+    bound, source = need(cell, ["client", "server"], [])
+    assert bound == together([needs["client"], needs["server"]])
     assert "not measured" in source
     record = samples.record(cell)
     took = {role: party.model_copy(update={"peak_rss_bytes": 3 * 10**9}) for role, party in record.parties.items()}
     past = [record.model_copy(update={"parties": took})]
-    assert need(cell, 10**6, ["client", "server"], past) == (
+    assert need(cell, ["client", "server"], past) == (
         6 * 10**9,
         f"measured at {cell.seq_len} tokens, record {record.id}",
     )
     other = samples.cell(policies=["mpcache"])
-    assert need(other, 10**6, ["client"], past)[0] == needed_bytes(10**6, 1)
+    assert need(other, ["client"], past)[0] == memory_needs(other)["client"].peak
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(10**12, Verdict.OK), (10**8, Verdict.FIX)])
@@ -181,10 +182,10 @@ def test_memory_is_held_against_the_most_demanding_cell(
     cell = samples.cell()
     slots = Placement("PACK", dict.fromkeys(ROLES, "n1"), dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     near: Any = NearHost()
-    (found,) = memory([near], slots, [cell], {cell.model: 10**9}, [])
+    (found,) = memory([near], slots, [cell], [])
     assert found.verdict is verdict
-    assert "33.0 GB" in found.found
-    (bare,) = memory([near], slots, [], {}, [])
+    assert "client, server, dealer, referee need about 2.0 GB (computed for 128 tokens" in found.found
+    (bare,) = memory([near], slots, [], [])
     assert bare.verdict is Verdict.NOTE
 
 

@@ -193,14 +193,14 @@ def test_a_length_beyond_the_model_names_both(tmp_path: Path) -> None:
 
 
 def test_a_length_or_a_width_beyond_an_engine_names_it_unless_it_is_left_out(tmp_path: Path) -> None:
-    long = {"model": "random:llama?positions=65536", "engines": ["plain", "fss"], "seq_lens": [30_000, 32_767]}
+    long = {"model": "random:llama?positions=262144", "engines": ["plain", "fss"], "seq_lens": [30_000, 131_071]}
     found = problems(tmp_path, **long, new_tokens=2)["seq_lens[1]"]
-    assert found.allowed == "at most 32766"
-    assert "with engine fss, seq_len and new_tokens are 32,769 together" in found.reason
+    assert found.allowed == "at most 131070"
+    assert "with engine fss, seq_len and new_tokens are 131,073 together" in found.reason
     assert "exclude engine fss" in found.fix
-    assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 32_767)
-    left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 32_767}])
-    assert left_out.seq_lens == (30_000, 32_767)
+    assert load(tmp_path, **long, new_tokens=1).seq_lens == (30_000, 131_071)
+    left_out = load(tmp_path, **long, new_tokens=2, exclude=[{"engine": "fss", "seq_len": 131_071}])
+    assert left_out.seq_lens == (30_000, 131_071)
     wide = {"model": "random:gpt2?hidden=20480&heads=64&intermediate=64&vocab=64"}
     assert (
         "hidden size of 20,480, and it takes at most 16,384"
@@ -452,3 +452,24 @@ def test_the_examples_are_experiments() -> None:
     names = {load_experiment(path).name for path in folder.glob("*.yaml") if path.name != "quality.yaml"}
     assert {"quickstart", "lengths"} <= names
     assert load_study(folder / "quality.yaml").name == "quality"
+
+
+def test_bounds_are_read_from_a_file_and_are_part_of_the_ids_of_the_engine_that_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "bounds.yaml").write_text("# of a model\ndown: 4096\nmean square: 4194304\n")
+    both = {"engines": ["fss", "crypten"], "policies": ["full"], "seq_lens": [128]}
+    plain, wide = (expand(load(tmp_path, **both, **more)) for more in ({}, {"bounds": "bounds.yaml"}))
+    assert wide[0].bounds == (("down", 4096), ("mean square", 4194304))
+    assert wide[0].id != plain[0].id
+    assert wide[1] == plain[1]
+    assert load(tmp_path, **both, bounds={"mean square": 4194304, "down": 4096}).bounds == wide[0].bounds
+    assert Experiment.model_validate(load(tmp_path, **both, bounds="bounds.yaml").model_dump(mode="json")).bounds
+
+
+def test_bounds_that_the_engine_does_not_take_are_refused_by_number(tmp_path: Path) -> None:
+    found = problems(tmp_path, bounds={"down": 4095, "activaton": 128, "product": "large"})
+    assert found["bounds.down"].allowed == "a power of two from 2048 to 131072"
+    assert found["bounds.activaton"].fix == "write activation"
+    assert found["bounds.product"].allowed == "a power of two"
+    (tmp_path / "prompt.txt").write_text("a secret\n")
+    assert "a secret" not in str(problems(tmp_path, bounds="prompt.txt")["bounds"])
+    assert "bounds" in problems(tmp_path, bounds=7)

@@ -320,3 +320,10 @@ def test_numbers_have_three_digits_and_no_exponent() -> None:
 
 def test_markdown_text_is_escaped() -> None:
     assert markdown("a|b\n<i>*c*</i>") == r"a\|b &lt;i&gt;\*c\*&lt;/i&gt;"
+
+
+def test_the_bounds_of_a_model_are_named(tmp_path: Path) -> None:
+    cell = samples.cell(engines=["fss"], bounds={"activation": 128, "down": 1 << 16})
+    _, text = report(tmp_path / "wide", samples.record(cell))
+    assert "activation up to 128, down up to 65,536" in text
+    assert "Bounds" not in report(tmp_path / "own", samples.record(samples.cell(engines=["fss"])))[1]

@@ -20,6 +20,7 @@ from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, lost
 from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import Memory
+from tests.helpers import samples
 from tests.helpers.paths import HELPERS, ROOT
 
 MEMORY = Path("/sys/fs/cgroup/memory")
@@ -39,14 +40,22 @@ def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "usable_memory", lambda _: Memory(3 * 10**9, 2 * 10**9, "the cgroup /a/b"))
+    free = Memory(3 * 10**9, 2 * 10**9 + 3 * 10**7, "the cgroup /a/b")
+    monkeypatch.setattr(preflight, "usable_memory", lambda _: free)
     nowhere = dict.fromkeys(ROLES, "n1")
     placement = Placement("PACK", nowhere, dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     asked: Any = Deadline(60, threading.Event())
+    large = samples.cell(model="random:smollm2-135m", engines=["fss"])
     with pytest.raises(CellFailure, match=r"2\.0 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
-        preflight.require_memory(135 * 10**6, placement, asked)
+        preflight.require_memory(large, placement, asked)
     assert refused.value.status == "oom"
-    preflight.require_memory(10**6, placement, asked)
+    assert "GB more (server" in refused.value.message
+    assert "weights 1.3" in refused.value.message
+    assert "nothing was started" in refused.value.message
+    held = preflight.require_memory(samples.cell(engines=["plain"]), placement, asked)
+    assert preflight.require_memory(samples.cell(engines=["plain"]), placement, asked, held) == held
+    with pytest.raises(CellFailure, match="nothing was started"):
+        preflight.require_memory(large, placement, asked, held)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.bounds import CACHE_LIMIT
+from parties.engines.fss.bounds import LINEAR
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
@@ -44,7 +44,7 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
         engine, logits = Computation(source), []
         engine.matrices = {name: table_of(source, w) for name, w in installed.items() if w.dim() == 2}
         yield from engine.install(shapes, installed if source.rank == SERVER else None)
-        shared = {name: share(source, value, CACHE_LIMIT) for name, value in named.items()}
+        shared = {name: share(source, value, LINEAR["qkv"].limit) for name, value in named.items()}
         held = Cache.from_values(SPEC.n_layers, cache.position, shared)
         yield from engine.mask_cache(held)
         decoder = Decoder(engine, SPEC, policy)

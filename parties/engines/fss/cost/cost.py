@@ -179,8 +179,8 @@ class _DryRun:
         self._ledger = _Ledger()
         to_client, to_server = (partial(self._ledger.send, "dealer", role, MATERIAL) for role in ("client", "server"))
         self._source = CountingSource(self.meter, to_client, to_server)
-        self._source.comparison = options.comparison
         self.engine = _Counted(self._source, self._ledger)
+        self.engine.configure(options)
         matrices = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache
+from parties.decoding.cache import Cache, LayerCache
 from parties.decoding.decoder import Decoder
-from parties.decoding.program import run
-from parties.engines.base import Shapes
+from parties.decoding.program import Program, run
+from parties.engines.base import Engine, Shapes
 from parties.engines.fss.cost.meta_tensors import MetaTensors, meta_tensor
 from parties.engines.plain import PlainEngine
 from parties.heads.folding import fold_head, shapes_of
@@ -17,6 +17,21 @@ from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies.base import Policy
+
+
+class _ShapesEngine(PlainEngine):
+    """The plain engine on meta tensors: nothing takes memory, so attention is one step for the whole prompt."""
+
+    number_bytes = 0
+
+    @staticmethod
+    def causal_mask(first: int, n: int, window: int = 0) -> Tensor:  # noqa: ARG004 - the shape is the same
+        """The mask's shape."""
+        return meta_tensor((n - first, n), torch.bool)
+
+    def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
+        """Attention of all queries at once."""
+        return Engine.attend(self, q, layer, mask, window=window)
 
 
 def installed_shapes(spec: ModelSpec, policy: Policy) -> dict[str, tuple[int, ...]]:
@@ -41,7 +56,7 @@ def prefilled(spec: ModelSpec, policy: Policy, tokens: int) -> Cache:
         HeadError: As `installed_shapes`.
     """
     weights = _meta(installed_shapes(spec, policy))
-    engine, cache = PlainEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)
+    engine, cache = _ShapesEngine(StageMeter(), device="meta"), Cache.empty(spec.n_layers)
     with MetaTensors():
         run(engine.install({}, weights))
         decoder = Decoder(engine, spec, policy)

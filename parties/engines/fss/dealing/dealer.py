@@ -147,7 +147,7 @@ class Dealer:
             raise BadRequest(
                 "client", "plan's spec", spec.to_json(), f"the installed model, which has another {missing[0]}"
             )
-        self._source.comparison = options.comparison
+        self.engine.configure(options)
         if options.offline == "stored":
             for sender in self._senders.values():
                 sender.credit(WITHOUT_LIMIT)

@@ -10,12 +10,13 @@ from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
 from parties.decoding.workload import Prefill, Workload
+from parties.engines.fss.bounds import BoundRefused, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_object, check_keys, one_of, shapes, whole
 from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
-from parties.options import HOW, RunOptions
+from parties.options import READERS, RunOptions
 from parties.policies import POLICIES
 from parties.policies.choice import PolicyChoice
 
@@ -31,6 +32,16 @@ def _sizes(value: Any) -> str:
     return "" if value is None or fits else "null, or tokens and chunk"
 
 
+def _bounds(value: Any) -> str:
+    if not isinstance(value, dict) or any(map(whole(1, 1 << 31), value.values())):
+        return "an object of whole numbers"
+    try:
+        declared(tuple(sorted(value.items())))
+    except BoundRefused as error:
+        return error.allowed
+    return ""
+
+
 _CHECKS = {
     "spec": an_object, "parameters": an_object, "shapes": shapes,
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
@@ -39,8 +50,8 @@ _CHECKS = {
 _OPTIONS = {
     name: one_of(*get_args(field.annotation))
     for name, field in RunOptions.model_fields.items()
-    if HOW.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
-}
+    if READERS.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
+} | {"bounds": _bounds}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ def mask(cache: Cache) -> Program[None]:
     masked: dict[str, Masked] = {}
     for names in _batches({name: value.shape.numel() for name, value in named.items()}):
         opened = yield from parallel(*(gates.open_(named[name].bounded(bounds.STATE_LIMIT)) for name in names))
-        masked |= {name: value.bounded(bounds.CACHE_LIMIT) for name, value in zip(names, opened, strict=True)}
+        masked |= {
+            name: value.bounded(value.source.bounds["qkv"].limit) for name, value in zip(names, opened, strict=True)
+        }
     cache.layers = Cache.from_values(len(cache.layers), cache.position, masked).layers
 
 

@@ -17,7 +17,7 @@ from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import multiply_bilinear, open_, truncate
 from parties.engines.fss.arithmetic.multiplication import multiply
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.bounds import FIRST_LAYER_LIMIT, FIRST_UNSCALED, MEAN, MEAN_SQUARE, UNSCALED
+from parties.engines.fss.bounds import FIRST_LAYER_LIMIT
 from parties.engines.fss.functions.tables import digit
 from parties.engines.fss.functions.windowed import HIGHEST, LOWEST, Reals, WindowedFunction
 from parties.engines.limits import WIDEST_CENTRED
@@ -30,14 +30,14 @@ _MEAN_BITS = 24
 
 
 @cache
-def _inverse_root(d: int, scale: int, eps: float) -> WindowedFunction:
-    """Tabulates 1 / sqrt(S / d + eps) for sums of squares S."""
+def _inverse_root(d: int, scale: int, eps: float, largest: float) -> WindowedFunction:
+    """Tabulates 1 / sqrt(S / d + eps) for sums of squares S, up to a mean square of `largest`."""
 
     def function(s: Reals) -> Reals:
         return 1 / np.sqrt(s / d + eps)
 
     low = scale + math.floor(math.log2(d * _LEAST))
-    high = scale + math.ceil(math.log2(d * MEAN_SQUARE.high))
+    high = scale + math.ceil(math.log2(d * largest))
     return WindowedFunction(function, low, high, scale, _ROOT_SCALE, 2.0 ** math.ceil(math.log2(min(eps, 1.0) ** -0.5)))
 
 
@@ -76,7 +76,7 @@ class NormInput(NamedTuple):
 
 def unscaled_of(x: Masked) -> Bound:
     """Returns the bound of products of rows with a matrix, by the rows' own."""
-    return FIRST_UNSCALED if x.limit < FIRST_LAYER_LIMIT else UNSCALED
+    return x.source.bounds["first unscaled" if x.limit < FIRST_LAYER_LIMIT else "unscaled"]
 
 
 def to_norm(x: Masked, *, centre: bool) -> NormInput:
@@ -90,41 +90,45 @@ def to_norm(x: Masked, *, centre: bool) -> NormInput:
         StaleMask: The rows come from an earlier segment.
         ValueError: The rows are to be centred and so wide that 1/d is rounded too coarsely.
     """
-    d = x.shape[1]
+    d, bounds = x.shape[1], x.source.bounds
     if centre and d > (most := WIDEST_CENTRED["fss"]):
         raise ValueError(f"rows of {d:,} numbers to be centred; at most {most:,}")
     if centre:
         total = x.sum(1, keepdim=True).times(round(2**_MEAN_BITS / d))
-        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, MEAN.limit)), x.scale)
+        mean = truncate(total.rescaled(x.scale + _MEAN_BITS).bounded(min(x.limit, bounds["mean"].limit)), x.scale)
         x = x - mean.expand(*x.shape)
     x = truncate(x)
-    return NormInput(x, truncate(x, _narrow_scale(d, unscaled_of(x).fraction_bits - ring.FRACTION_BITS)))
+    wanted = unscaled_of(x).fraction_bits - ring.FRACTION_BITS
+    return NormInput(x, truncate(x, _narrow_scale(d, wanted, bounds["mean square"].high)))
 
 
-def _narrow_scale(d: int, wanted: int) -> int:
+def _narrow_scale(d: int, wanted: int, largest: float) -> int:
     """The wanted fraction bits, or those next to them with which squares of d numbers fit `WindowedFunction`."""
     least = math.ceil((LOWEST - math.floor(math.log2(d * _LEAST))) / 2)
-    most = (HIGHEST - math.ceil(math.log2(d * MEAN_SQUARE.high))) // 2
+    most = (HIGHEST - math.ceil(math.log2(d * largest))) // 2
     return min(max(wanted, least), most)
 
 
 def row_roots(rows: NormInput, eps: float) -> Program[Masked]:
     """Computes 1 / sqrt(mean square + eps) of each row of [n, d], [n], 36 fraction bits. 3 rounds.
 
-    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-12 where the mean square is above 2^-10. A row costs what
-    `WindowedFunction.apply` does with w = 16 windows, and 16 online and 8 offline bytes, to the server.
+    Range: the bound of `mean square`. Error: relative 2^-12 where the mean square is above 2^-10. A row costs what
+    `WindowedFunction.apply` does with w = 16 windows, and 16 online and 8 offline bytes, to the server. A wider range
+    has a window more for each factor of four. The numbers that are squared then have a fraction bit less, so rows of a
+    small mean square lose precision.
     """
     narrow, d = rows.narrow, rows.x.shape[1]
+    largest = narrow.source.bounds["mean square"].high
     squares = yield from open_(
         multiply_bilinear(narrow, narrow, lambda a, b: (a * b).sum(1), 2.0 ** (HIGHEST - 2 * narrow.scale))
     )
-    return (yield from open_((yield from _inverse_root(d, squares.scale, eps).apply(squares))))
+    return (yield from open_((yield from _inverse_root(d, squares.scale, eps, largest).apply(squares))))
 
 
 def normalise(rows: NormInput, eps: float) -> Program[Masked]:
     """Divides each row of [n, d] by sqrt(mean square + eps). 4 rounds.
 
-    Range: `bounds.MEAN_SQUARE`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
+    Range: that of `row_roots`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
     of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation failures
     of both products rare. A row costs what `row_roots` does, and 16 d online and 32 d + 16 offline bytes, to the
     server.

@@ -45,7 +45,7 @@ class Ladder:
 
     With c coarse bits a score adds at most 2^(c + step_bits (steps - 1)) to the sum of a scale, the highest power that
     the sum is compared with, and its rounding at most 1/2. So sums stay below 2^62, and the rounding of a whole row is
-    at most longest / 2^(c + 1) of the lowest power: 1/4, 1, 1/64 and 1 for the four ladders. It widens the range of
+    at most longest / 2^(c + 1) of the lowest power: 1/4, 1, 1/64, 1 and 1 for the five ladders. It widens the range of
     the rows' sums as much, and leaves each exponential below 4. Long rows therefore have more scales. They also have
     smaller steps and finer factors, so that many small exponentials are not rounded to a few multiples of the smallest.
 
@@ -94,7 +94,8 @@ LADDERS = (
     Ladder(1 << 10, 3, 11, 4, coarse_bits=11, high_scale=18, low_scale=9, rest_scale=9),
     Ladder(1 << 11, 3, 11, 4, coarse_bits=10, high_scale=20, low_scale=8, rest_scale=8),
     Ladder(1 << 12, 4, 9, 4, coarse_bits=17, high_scale=20, low_scale=8, rest_scale=8),
-    Ladder(LONGEST_ROW["fss"], 4, 17, 2, coarse_bits=14, high_scale=20, low_scale=8, rest_scale=8),
+    Ladder(1 << 15, 4, 17, 2, coarse_bits=14, high_scale=20, low_scale=8, rest_scale=8),
+    Ladder(LONGEST_ROW["fss"], 5, 15, 2, coarse_bits=16, high_scale=22, low_scale=7, rest_scale=7),
 )
 
 
@@ -166,13 +167,14 @@ def _shift(scores: Masked, ladder: Ladder) -> Program[Masked]:
 def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
     """Computes exp(score - shift) with one shift per row, 18 fraction bits: rows sum to between 0.03 and 3.7.
 
-    Range: `bounds.SCORE` and `bounds.PEAK`, rows of at most 32,768. Error: relative 2^-7 and absolute 2^-15; for rows
-    of more than 1,024 relative 0.01 and absolute 2^-17. With the worst-case rounding described in `Ladder` rows sum to
-    between 0.015 and 7.4.
+    Range: `bounds.SCORE` and `bounds.PEAK`, rows of at most 131,072. Error: relative 2^-7 and absolute 2^-15; for rows
+    of more than 1,024 relative 0.01 and absolute 2^-17, of more than 32,768 relative 0.02. With the worst-case rounding
+    described in `Ladder` rows sum to between 0.015 and 7.4.
 
     5 rounds and those of `count_below` (none with `dcf`). With f scales and s steps 24 + 8 f online and 160 offline
     bytes, to the server, per score; per row 8 f + 8 online and 8 f offline bytes, to the server, and what `count_below`
-    takes for f numbers of 62 bits and s edges. f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096 and 4 x 17 beyond.
+    takes for f numbers of 62 bits and s edges. f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096, 4 x 17 up to
+    32,768 and 5 x 15 beyond.
 
     Args:
         scores: [..., n].

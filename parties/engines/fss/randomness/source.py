@@ -8,12 +8,14 @@ call.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from parties.engines.bounds import Bound
+from parties.engines.fss.bounds import BOUNDS
 from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.constants import Constant, Known
 from parties.engines.fss.randomness.dcf import Permutation
@@ -75,6 +77,7 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: Provides the current stage of a program.
         comparison: The comparison protocol, `dcf` or `prefix`; the same at all three parties.
+        bounds: The declared bounds, those of the engine or of the model; the same at all three parties.
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
@@ -91,6 +94,7 @@ class Source(ABC):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.comparison: Comparison = "dcf"
+        self.bounds: Mapping[str, Bound] = BOUNDS
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None
         self.retries = Retries()

@@ -85,7 +85,7 @@ def test_declarations_hold_at_every_size(n: int, d: int, count: int, how: How) -
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("n", [2048, 2049, 4096, 4097, 32_768])
+@pytest.mark.parametrize("n", [2048, 2049, 4096, 4097, 32_768, 131_072])
 def test_exponentials_cost_what_they_declare_for_rows_of_any_length(n: int, how: How) -> None:
     (protocol,) = [p for p in of_sizes(n, 1, 2) if p.name == "exponentials"]
     assert dry_run(protocol, how) == protocol.cost(how)

@@ -27,7 +27,7 @@ from parties.engines.plain import PlainEngine
 from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
 from parties.options import RunOptions
-from parties.policies import Full, prompt_scores
+from parties.policies import Full, make, prompt_scores
 from tests.helpers.tiny import GPT2, LLAMA
 from tests.parties.engines.fss.functions.test_functions import computed
 
@@ -74,16 +74,16 @@ def test_a_plan_is_refused_if_its_sequence_or_its_model_is_beyond_the_engine() -
     longest = LONGEST_ROW["fss"]
     assert planned(longest - 2, 2).workload.steps == 2
     with pytest.raises(
-        Unsupported, match="engine fss: seq_len and new_tokens are 32,769 together, and it takes at most"
+        Unsupported, match="engine fss: seq_len and new_tokens are 131,073 together, and it takes at most"
     ):
         planned(longest - 2, 3)
     with pytest.raises(Unsupported, match=r"layer norms and a hidden size of 20,480, and it takes at most 16,384"):
         planned(8, 2, replace(GPT2, hidden=20_480))
-    with pytest.raises(Unsupported, match="32,800 together"):
+    with pytest.raises(Unsupported, match="131,104 together"):
         predict(
-            replace(LLAMA, max_positions=1 << 16),
+            replace(LLAMA, max_positions=1 << 18),
             Full(),
-            seq_len=32_799,
+            seq_len=131_103,
             new_tokens=2,
             options=RunOptions(prefill="mpc"),
         )
@@ -125,3 +125,11 @@ def test_a_prompt_is_rated_in_blocks_of_a_bounded_size(monkeypatch: pytest.Monke
     assert engine.sizes == (10 * 240, *[720] * 3, 240, *[240] * 10)
     for part in sums[1:]:
         torch.testing.assert_close(part, sums[0])
+
+
+@pytest.mark.parametrize("name", ["full", "mpcache", "h2o", "snapkv", "streaming_llm"])
+def test_the_longest_prompt_is_counted_from_shapes_alone(name: str) -> None:
+    """A real mask of the prompt would take 17 GB, its scores more."""
+    spec, longest = replace(LLAMA, n_layers=1, n_heads=2, n_kv_heads=1, max_positions=1 << 18), LONGEST_ROW["fss"]
+    long, short = (predict(spec, make(name), seq_len=n - 1, new_tokens=1) for n in (longest, longest // 4))
+    assert long.decode.total("client", "online").sent_bytes > 2 * short.decode.total("client", "online").sent_bytes

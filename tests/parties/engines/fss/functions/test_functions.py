@@ -193,7 +193,7 @@ def test_softmax(name: str) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
-@pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768])
+@pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768, 131_072])
 @pytest.mark.slow
 def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
     peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
@@ -205,7 +205,7 @@ def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> N
     assert weights.max() < bounds.WEIGHT_LIMIT
     assert ((total * inverse - 1).abs() <= (2.0**-11 / total) ** 2 + 2.0**-13).all()
     expected = x.softmax(1)
-    relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01, 2.0**-17)
+    relative, absolute = (2.0**-7, 2.0**-15) if n <= 1024 else (0.01 if n <= 32_768 else 0.02, 2.0**-17)
     scaled = expected * total.unsqueeze(1)
     assert ((weights - scaled).abs() <= relative * scaled + absolute).all()
     off = weights * inverse.unsqueeze(1) - expected
@@ -218,8 +218,8 @@ def cells_of(x: Tensor) -> Tensor:
 
 
 def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="a row of 32,769 attention scores: fss takes at most 32,768 tokens"):
-        softmax.ladder_of(32_769)
+    with pytest.raises(ValueError, match="a row of 131,073 attention scores: fss takes at most 131,072 tokens"):
+        softmax.ladder_of(131_073)
     with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
         replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
     with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):

@@ -38,12 +38,13 @@ def other_cosine() -> None:
 
 
 def other_table() -> None:
-    tables = activation._function("silu", activation._GATE_REST, activation._GATE_SCALE).tables
+    tables = activation._function("silu", activation._GATE_REST, activation._GATE_SCALE, 64.0).tables
     tables.values[0, 0, 700] += 1
 
 
 def other_bound() -> None:
-    bounds.LINEAR = {**bounds.LINEAR, "o": rare("output of o", 2.0**10, 32)}
+    bounds.BOUNDS = {**bounds.BOUNDS, "o": rare("output of o", 2.0**10, 32)}
+    bounds.declared.cache_clear()
 
 
 def other_permutation() -> None:

@@ -1,0 +1,189 @@
+"""Memory that each role of a cell takes: declared formulas of public sizes.
+
+With W folded parameters and P parameters of the model, L the numbers of its largest matrix, C those of the cache that
+is held at the end, and 8 bytes per number of the ring or of float64:
+
+| role | weights | cache | randomness | while loading |
+| --- | --- | --- | --- | --- |
+| client, `fss` | 8 W | 16 C: X and the mask | what the dealer may send ahead | none |
+| server, `fss` | 8 W | 16 C | the same | 4 P + 4 W + 16 L: float32, read and folded |
+| dealer, `fss` | 8 W: masks | 16 C | what it queues for both | none |
+| client, server, `crypten` | 8 W: shares | 8 C | none | at the server as above |
+| dealer, `crypten` | none | none | 20 L while it makes the largest triple | none |
+| referee | 8 W | 16 C | none | 4 P + 4 W |
+
+The work of a step comes on top (`_Sizes.step`, `_Sizes.prompt`). Loading and decoding do not overlap, so the larger of
+the two counts. The logits of all tokens are kept for the check, and count as cache.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.experiment import model_spec
+from orchestrator.predict.forecast import Forecast, known_forecast
+from orchestrator.predict.prediction import COUNTED_TOKENS
+from parties.policies.base import Policy
+
+ROLES = ("client", "server", "dealer", "referee")
+PROCESS_BYTES = 500_000_000
+"""A process with torch and transformers in it."""
+
+_QUERIES = 64  # of the plain engine's blocks
+_SCORES = 1 << 23  # of a prompt that a policy rates at once
+_CHUNK_BYTES = 1 << 28
+_AHEAD_BYTES, _QUEUED_BYTES = 256 << 20, 64 << 20  # of a receiver's credit, and of a sender beyond it
+_PER_NUMBER = {"fss": 512, "crypten": 256}  # bytes while a function of one number is computed
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory of one role, in bytes.
+
+    Attributes:
+        weights: The role's part of the model.
+        cache: Keys, values, and the logits of all tokens.
+        randomness: Correlated randomness in flight.
+        work: Values of the largest step.
+        loading: On top of the weights while they are read and shared.
+        disk: Correlated randomness stored on disk, not part of the total.
+    """
+
+    weights: int = 0
+    cache: int = 0
+    randomness: int = 0
+    work: int = 0
+    loading: int = 0
+    disk: int = 0
+
+    @property
+    def steady(self) -> int:
+        """Memory between two steps, with that of the process."""
+        return PROCESS_BYTES + self.weights + self.cache + self.randomness
+
+    @property
+    def peak(self) -> int:
+        """Memory at its peak."""
+        return max(PROCESS_BYTES + self.weights + self.loading, self.steady + self.work)
+
+    def __str__(self) -> str:
+        parts = {"process": PROCESS_BYTES, "weights": self.weights}
+        if self.loading > self.cache + self.randomness + self.work:
+            parts |= {"loading them": self.loading}
+        else:
+            parts |= {"cache": self.cache, "randomness": self.randomness, "a step": self.work}
+        return ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items() if size > 5e7)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of values, from public sizes."""
+
+    parameters: int
+    folded: int
+    largest: int
+    cached: int
+    logits: int
+    step: int
+    prompt: int
+    plain_prompt: int
+
+
+def together(needs: Iterable[Need]) -> int:
+    """Memory of several roles on one host, in bytes: their peaks do not coincide, so the highest above all counts."""
+    every = list(needs)
+    return sum(need.steady for need in every) + max((need.peak - need.steady for need in every), default=0)
+
+
+def memory_needs(cell: Cell) -> dict[str, Need]:
+    """The memory of each role of a cell."""
+    sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.prefill == "mpc")
+    return {role: _ENGINES[cell.engine.name](role, sizes, cell) for role in ROLES}
+
+
+@lru_cache(maxsize=512)
+def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, inside: bool) -> _Sizes:
+    from parties.models.folding import folded_shapes  # torch comes with it, and most commands do without
+
+    spec, prompt = model_spec(model), seq_len - 1
+    shapes = [prod(shape) for shape in folded_shapes(spec).values()]
+    held = policy.held(prompt, new_tokens)
+    rows = 2 * spec.intermediate + 4 * spec.hidden + spec.n_heads * spec.head_dim + spec.cached_numbers
+    evicting = policy.cached(prompt) < prompt
+    rated = 4 * min(_SCORES, 256 * spec.n_heads * prompt) if evicting else 0
+    moved = spec.n_kv_heads * policy.cached(prompt) * prompt if evicting else 0
+    scores = 3 * min(_QUERIES, prompt) * spec.n_heads * prompt
+    return _Sizes(
+        parameters=spec.parameters,
+        folded=sum(shapes),
+        largest=max(shapes),
+        cached=spec.n_layers * spec.cached_numbers * held,
+        logits=new_tokens * spec.vocab,
+        step=max(spec.intermediate, spec.n_heads * policy.attended(held)),
+        prompt=prompt * rows * 2 + moved if inside else 0,
+        plain_prompt=prompt * rows + max(scores, rated) + prompt * prompt // 8,
+    )
+
+
+def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
+    if role == "referee":
+        return _referee(sizes)
+    chunk = _CHUNK_BYTES if sizes.prompt else 0
+    need = Need(
+        weights=8 * sizes.folded,
+        cache=16 * (sizes.cached + sizes.logits),
+        work=_PER_NUMBER["fss"] * sizes.step + 8 * sizes.prompt + chunk,
+        loading=_loading(sizes) if role == "server" else 0,
+    )
+    dealt = _dealt(cell)
+    if role == "dealer":
+        ahead = _AHEAD_BYTES if cell.offline == "stored" else _QUEUED_BYTES
+        return replace(need, randomness=sum(min(ahead, size) for size in dealt.values()))
+    if cell.offline == "stored":
+        return replace(need, disk=dealt[role])
+    return replace(need, randomness=min(_AHEAD_BYTES, dealt[role]))
+
+
+def _loading(sizes: _Sizes) -> int:
+    return 16 * sizes.largest + 4 * (sizes.parameters + sizes.folded)
+
+
+def _dealt(cell: Cell) -> dict[str, int]:
+    """Bytes that the dealer sends to each party in the cell; as much as may be ahead where they are not known here."""
+    found: Forecast | None = known_forecast(cell, COUNTED_TOKENS)
+    if found is None:
+        return {"client": _AHEAD_BYTES, "server": _AHEAD_BYTES}
+    phases = [found.decode, *([found.prefill] if found.prefill else [])]
+    return {role: round(sum(phase.dealt[role] for phase in phases)) for role in ("client", "server")}
+
+
+def _crypten(role: str, sizes: _Sizes, cell: Cell) -> Need:
+    if role == "referee":
+        return _referee(sizes)
+    widest = max(sizes.largest, sizes.cached // model_spec(cell.model).n_layers)
+    if role == "dealer":
+        return Need(work=20 * widest)
+    return Need(
+        weights=8 * sizes.folded,
+        cache=8 * (sizes.cached + sizes.logits),
+        work=40 * widest + _PER_NUMBER["crypten"] * sizes.step + 8 * sizes.prompt,
+        loading=_loading(sizes) if role == "server" else 0,
+    )
+
+
+def _plain(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the other engines
+    return _referee(sizes) if role == "referee" else Need()
+
+
+def _referee(sizes: _Sizes) -> Need:
+    return Need(
+        weights=8 * sizes.folded,
+        cache=16 * sizes.cached + 8 * sizes.logits,
+        work=8 * sizes.plain_prompt,
+        loading=4 * (sizes.parameters + sizes.folded),
+    )
+
+
+_ENGINES: dict[str, Callable[[str, _Sizes, Cell], Need]] = {"fss": _fss, "crypten": _crypten, "plain": _plain}

@@ -1,0 +1,73 @@
+"""Memory of each role: the formula against what real runs took, and what it says of sizes nobody has run."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.experiment.cells import Cell
+from orchestrator.predict.memory import ROLES, Need, memory_needs, together
+from orchestrator.records.record import Record
+from orchestrator.records.store import RecordStore
+from tests.helpers import samples
+from tests.helpers.four import Four
+from tests.helpers.paths import ROOT
+
+FACTOR = 1.4
+"""Between the formula and a process's peak."""
+
+MODEL = "random:llama?layers=2&hidden=512&intermediate=1024&heads=8&kv_heads=2&vocab=16384&positions=131072"
+
+
+def cell(**changes: Any) -> Cell:
+    values: dict[str, Any] = {"model": MODEL, "engines": ["fss"], "policies": ["full"], "seq_lens": [64]}
+    return samples.cell(**{**values, **changes})
+
+
+def peaks(**changes: Any) -> dict[str, int]:
+    return {role: need.peak for role, need in memory_needs(cell(**changes)).items()}
+
+
+@pytest.mark.parametrize("folder", ["networks", "speedup"])
+def test_committed_runs_took_what_the_formula_says(folder: str) -> None:
+    first: dict[tuple[str, str], Record] = {}  # later cells of the same processes show the peaks of earlier ones
+    for record in RecordStore(ROOT / "docs/results" / folder).read():
+        first.setdefault((str(record.cell.engine), str(record.cell.policy)), record)
+    for record in first.values():
+        needs = memory_needs(record.cell)
+        for role, reading in record.parties.items():
+            assert 1 / FACTOR < needs[role].peak / reading.peak_rss_bytes < FACTOR, (str(record.cell), role)
+
+
+@pytest.mark.slow
+def test_a_small_run_takes_what_the_formula_says() -> None:
+    of = cell(new_tokens=1)
+    job = {"model": MODEL, "engine": "fss", "policy": {"name": "full"}, "prompt": {"random_tokens": True}}
+    with Four() as four:
+        results = four.run(job | {"seq_len": of.seq_len, "new_tokens": 1})
+    for role, need in memory_needs(of).items():
+        result, _ = results[role]
+        assert 1 / FACTOR < need.peak / result["peak_rss_bytes"] < FACTOR, role
+
+
+def test_a_longer_prompt_takes_more_where_its_cache_is_kept() -> None:
+    short, long = (peaks(seq_lens=[n]) for n in (1024, 131_000))
+    assert all(long[role] > short[role] + 1e8 for role in ROLES)
+    streamed = peaks(seq_lens=[131_000], policies=["streaming_llm"])
+    assert streamed["client"] < long["client"]
+
+
+def test_stored_randomness_is_on_disk_and_not_in_memory() -> None:
+    stored, streamed = (memory_needs(cell(offline=how)) for how in ("stored", "streamed"))
+    assert stored["server"].disk > 0 == streamed["server"].disk
+    assert stored["server"].randomness == 0 < streamed["server"].randomness
+
+
+def test_parties_of_the_plain_engine_are_bare_processes() -> None:
+    needs = memory_needs(cell(engines=["plain"]))
+    assert needs["client"] == needs["dealer"] == Need()
+    assert needs["referee"].peak > needs["client"].peak
+
+
+def test_peaks_of_roles_on_one_host_do_not_coincide() -> None:
+    needs = [Need(weights=10, work=5), Need(weights=20, loading=7), Need()]
+    assert together(needs) == sum(need.steady for need in needs) + 7
