@@ -15,6 +15,27 @@ Bounds = tuple[tuple[str, int], ...]
 """Numbers and their bounds on |x|, sorted; a mapping in files."""
 
 
+class SpuOptions(BaseModel):
+    """How the engine `spu` computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal["aby3", "semi2k", "cheetah"] = Field(
+        default="aby3",
+        description="The protocol of SPU. `aby3`: client, server and the dealer's host are its three parties. `semi2k` "
+        "and `cheetah`: client and server alone. Whom each has to trust: docs/protocols.md.",
+        examples=["aby3"],
+    )
+    field: Literal[64] = Field(default=64, description="Bits of a share.", examples=["64"])
+    fxp: int = Field(default=18, strict=True, ge=8, le=24, description="Fraction bits.", examples=["18"])
+    gather: Literal["rows", "scores"] = Field(
+        default="rows",
+        description="How a step attends to clusters that were selected in secret. `rows`: it fetches their keys and "
+        "values, as MPCache's paper does. `scores`: it scores all candidates and fetches scores.",
+        examples=["rows"],
+    )
+
+
 @dataclass(frozen=True)
 class ReadBy:
     """Marks an option that one engine reads; other engines ignore it.
@@ -81,6 +102,11 @@ class RunOptions(BaseModel):
         description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: very "
         "little correlated randomness, one round for each doubling of the width.",
         examples=["dcf"],
+    )
+    spu: Annotated[SpuOptions, OnlyHow("spu")] = Field(
+        default=SpuOptions(),
+        description="How the engine `spu` computes: a mapping of `protocol`, `field`, `fxp` and `gather`.",
+        examples=["{protocol: semi2k}"],
     )
 
     bounds: Annotated[Bounds, *MAPPING_IN_FILES, ReadBy("fss")] = Field(

@@ -59,6 +59,14 @@ class Engine(Operations):
         """The bounds that hold in a cell with these options."""
         return cls.bounds
 
+    @classmethod
+    def require(cls) -> None:
+        """Called before a cell's model is loaded, where the party runs.
+
+        Raises:
+            Unsupported: This host lacks a part of the engine.
+        """
+
     def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
         """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
 

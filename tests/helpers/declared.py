@@ -199,7 +199,7 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     """Non-linear functions; `count` rows of n scores, n rows of d columns."""
     scores = ((count, n), 32, 64.0)
     return [
-        Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
+        Protocol("SiLU, GELU, cap", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
         Protocol(
             "SiLU, GELU times a number",
             [((n,), 16, 64.0), ((n,), 16, 8.0)],
@@ -271,7 +271,7 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
     """For rows of n scores: coarse look-ups at a few scales and their sums, comparisons of these, the fine pass."""
     floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17) if n <= 32_768 else (5, 15)
     n, sums = n * rows, floors * rows
-    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * floors * n) + opened(sums)
+    shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * sums) + opened(sums)
     passed = counted_edges(sums, steps, 62, how) + opened(rows)
     fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
     return shift + passed + fine

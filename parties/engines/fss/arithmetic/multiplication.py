@@ -51,6 +51,22 @@ def sum_of_products(terms: Sequence[Term], secret: Secret | None = None, limit: 
     return _products(terms, [secret], limit)[0]
 
 
+def signed_sum(x: Masked, sign: Secret, limit: float) -> Additive:
+    """Adds s x over the last axis, s being the dealer's, of absolute value 1: sum X [s] - [sum s r].
+
+    8 offline bytes per sign and per sum, to the server.
+
+    Args:
+        x: [..., n].
+        sign: The factors s, in a shape that broadcasts to that of x.
+        limit: Bound of the sums.
+    """
+    source, shape = x.source, x.shape[:-1]
+    signs, masks = source.deal_each([sign[0], shape], [sign[1], lambda: (sign[1]() * x.mask).sum(-1)])
+    share = source.placeholder(shape) if source.rank == DEALER else (x.public * signs).sum(-1) - masks
+    return Additive(source, share, x.scale, limit)
+
+
 def select(
     bit: tuple[Bits, Bits], terms: Sequence[Term], secret: Secret | None = None, plain: Additive | None = None
 ) -> Additive:

@@ -16,7 +16,7 @@ from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_obj
 from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
-from parties.options import RunOptions
+from parties.options import READERS, RunOptions
 from parties.policies import POLICIES
 from parties.policies.choice import PolicyChoice
 
@@ -47,9 +47,11 @@ _CHECKS = {
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
     "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
-_OPTIONS = {name: one_of(*get_args(field.annotation)) for name, field in RunOptions.model_fields.items()} | {
-    "bounds": _bounds
-}
+_OPTIONS = {
+    name: one_of(*get_args(field.annotation))
+    for name, field in RunOptions.model_fields.items()
+    if READERS.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
+} | {"bounds": _bounds}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Plan:
             "position": work.position,
             "steps": work.steps,
             "prefill": list(astuple(work.prefill)) if work.prefill else None,
-            "options": work.options.model_dump(),
+            "options": work.options.model_dump(include=set(_OPTIONS)),
             "first": self.first,
         }
 

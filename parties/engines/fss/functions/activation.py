@@ -59,7 +59,7 @@ def activation(x: Masked, kind: str) -> Program[Masked]:
     """
     limit = x.source.bounds["activation"].limit
     found = yield from _function(kind, ring.FRACTION_BITS, _SCALE, limit).look_up(truncate(x))
-    return truncate((yield from open_(found.times().bounded(limit))))
+    return truncate((yield from open_(found.times(limit=limit))))
 
 
 def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
@@ -74,8 +74,8 @@ def gated_activation(gate: Masked, x: Masked, kind: str) -> Program[Masked]:
     """
     bounds = x.source.bounds
     found = yield from _function(kind, _GATE_REST, _GATE_SCALE, bounds["activation"].limit).look_up(truncate(gate))
-    product = found.times(truncate(x, _FACTOR_SCALE))
-    return truncate((yield from open_(product.bounded(bounds["product"].limit))))
+    product = found.times(truncate(x, _FACTOR_SCALE), limit=bounds["product"].limit)
+    return truncate((yield from open_(product)))
 
 
 def soft_cap(x: Masked, cap: float) -> Program[Masked]:
@@ -89,4 +89,4 @@ def soft_cap(x: Masked, cap: float) -> Program[Masked]:
     """
     found = yield from _cap(cap).look_up(truncate(x))
     limit = min(CAPPED.limit, 2.0 ** (math.floor(math.log2(cap)) + 1))
-    return truncate((yield from open_(found.times().bounded(limit))))
+    return truncate((yield from open_(found.times(limit=limit))))

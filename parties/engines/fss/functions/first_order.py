@@ -22,9 +22,14 @@ class Expansion:
     rest: Masked
     sign: Secret
 
-    def times(self, *factors: Masked) -> Additive:
-        """Computes f(x), or f(x) times a factor that x broadcasts to: no round; see `FirstOrder.look_up` for bytes."""
-        return sum_of_products([[self.value, *factors], [self.slope, self.rest, *factors]], self.sign)
+    def times(self, *factors: Masked, limit: float) -> Additive:
+        """Computes f(x), or f(x) times a factor that x broadcasts to: no round; see `FirstOrder.look_up` for bytes.
+
+        Args:
+            factors: Masked numbers, at most one.
+            limit: Bound of the result.
+        """
+        return sum_of_products([[self.value, *factors], [self.slope, self.rest, *factors]], self.sign, limit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from torch import Tensor
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import open_, truncate
-from parties.engines.fss.arithmetic.multiplication import multiply
+from parties.engines.fss.arithmetic.multiplication import multiply, signed_sum
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.bounds import PEAK, SCORE, SCORE_LIMIT, WEIGHT_LIMIT
 from parties.engines.fss.compare.signs import count_below
@@ -156,9 +156,7 @@ def _shift(scores: Masked, ladder: Ladder) -> Program[Masked]:
     source = scores.source
     found = look_up(source, scores.public, scores.mask, scores.scale, _coarse(ladder))
     opened = yield from open_(found.signed)
-    shape, sign = found.sign
-    terms = multiply([opened], (torch.Size((1, *shape)), lambda: sign().unsqueeze(0)), limit=2.0**HIGHEST)
-    sums = yield from open_(terms.sum(-1).bounded(2.0**HIGHEST))  # [floors, ...]
+    sums = yield from open_(signed_sum(opened, found.sign, 2.0**HIGHEST))  # [floors, ...]
     count = (yield from count_below(sums, ladder.edges.long())).sum(0)
     step = round(ladder.step_bits * math.log(2) * ring.SCALE)
     down = Additive(source, count.share * -step, count.scale + ring.FRACTION_BITS, 128.0)
@@ -173,10 +171,10 @@ def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[
     of more than 1,024 relative 0.01 and absolute 2^-17, of more than 32,768 relative 0.02. With the worst-case rounding
     described in `Ladder` rows sum to between 0.015 and 7.4.
 
-    5 rounds and those of `count_below` (none with `dcf`). With f scales and s steps 24 + 8 f online and 160 + 8 f
-    offline bytes, to the server, per score; per row 8 f + 8 online bytes and what `count_below` takes for f numbers of
-    62 bits and s edges. f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096, 4 x 17 up to 32,768 and
-    5 x 15 beyond.
+    5 rounds and those of `count_below` (none with `dcf`). With f scales and s steps 24 + 8 f online and 160 offline
+    bytes, to the server, per score; per row 8 f + 8 online and 8 f offline bytes, to the server, and what `count_below`
+    takes for f numbers of 62 bits and s edges. f x s is 3 x 11 up to 2,048 scores, 4 x 9 up to 4,096, 4 x 17 up
+    to 32,768 and 5 x 15 beyond.
 
     Args:
         scores: [..., n].
@@ -234,7 +232,7 @@ def divide(x: Masked, inverse: Expansion, limit: float) -> Program[Masked]:
     Raises:
         TruncationFailure: See `truncate`.
     """
-    return truncate((yield from open_(inverse.times(x).bounded(limit))))
+    return truncate((yield from open_(inverse.times(x, limit=limit))))
 
 
 def reciprocal(total: Masked) -> Program[Masked]:
@@ -243,5 +241,5 @@ def reciprocal(total: Masked) -> Program[Masked]:
     Range and error: see `inverse`. 8 online and 8 offline bytes, to the server, more than that.
     """
     found = yield from inverse(total, scale=28)
-    opened = yield from open_(found.times().bounded(64.0))
+    opened = yield from open_(found.times(limit=64.0))
     return truncate(opened, WEIGHT_SCALE).reshape(*total.shape)
