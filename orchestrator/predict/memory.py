@@ -177,6 +177,14 @@ def _plain(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as t
     return _referee(sizes) if role == "referee" else Need()
 
 
+def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the other engines
+    """Two shares of every number at each of the three parties; no record has confirmed it yet."""
+    if role == "referee":
+        return _referee(sizes)
+    loading = _loading(sizes) if role == "server" else 0
+    return Need(weights=16 * sizes.folded, cache=16 * (sizes.cached + sizes.logits), loading=loading)
+
+
 def _referee(sizes: _Sizes) -> Need:
     return Need(
         weights=8 * sizes.folded,
@@ -186,4 +194,9 @@ def _referee(sizes: _Sizes) -> Need:
     )
 
 
-_ENGINES: dict[str, Callable[[str, _Sizes, Cell], Need]] = {"fss": _fss, "crypten": _crypten, "plain": _plain}
+_ENGINES: dict[str, Callable[[str, _Sizes, Cell], Need]] = {
+    "fss": _fss,
+    "crypten": _crypten,
+    "plain": _plain,
+    "spu": _spu,
+}
