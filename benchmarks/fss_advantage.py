@@ -54,9 +54,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     check()
-    vars(simulation)["_require"] = lambda *_: (
-        None
-    )  # the first token exceeds bounds, which does not matter here
+    vars(simulation)["_require"] = lambda *_: None  # the first token exceeds bounds, which does not matter here
     tokens = load_tokenizer(MODEL).encode(given.text.read_text())[: given.tokens + 1]
     parts: dict[int, list[tuple[torch.Tensor, str]]] = {CLIENT: [], SERVER: []}
     honest = gates.truncate
