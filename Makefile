@@ -7,8 +7,10 @@ SITE   ?= build/site-venv
 JOBS   ?= 2
 HOSTS  := ray or netns or links
 FUZZ_SECONDS ?= 600
+MPCBENCH_SPU ?= .spu
+SPU_PYTHON ?= python3.11
 
-.PHONY: install demo test test-hosts quick fuzz check format site drawing clean
+.PHONY: install spu demo test test-hosts quick fuzz check format site drawing clean
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-dev-nodeps.txt
@@ -18,6 +20,16 @@ $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-de
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-nodeps.txt --requirement requirements-dev-nodeps.txt
+	touch $@
+
+spu: $(MPCBENCH_SPU)/.ready  # SecretFlow-SPU, for the engine spu; in an environment of its own: it needs an old numpy
+
+$(MPCBENCH_SPU)/.ready: requirements-spu.txt
+	@$(SPU_PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' \
+		|| { echo "SPU 0.9.5 needs Python 3.10 or 3.11: make spu SPU_PYTHON=python3.11"; exit 1; }
+	test -x $(MPCBENCH_SPU)/bin/python || $(SPU_PYTHON) -m venv $(MPCBENCH_SPU)
+	$(MPCBENCH_SPU)/bin/pip install --quiet --only-binary :all: --no-deps --requirement requirements-spu.txt
+	$(MPCBENCH_SPU)/bin/python -c 'import spu'
 	touch $@
 
 demo: install

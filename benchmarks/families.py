@@ -31,7 +31,7 @@ def main() -> None:
         for family in given.families.split(","):
             records = measured(family, engines, given, Path(folder) / family)
             found = {str(record.cell.engine): shown(record) for record in records}
-            print(f"| {family} | {' | '.join(found[engine] for engine in engines)} |", flush=True)
+            print(f"| {family} | {' | '.join(found.get(engine, '-') for engine in engines)} |", flush=True)
 
 
 def parse() -> argparse.Namespace:

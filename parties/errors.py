@@ -199,6 +199,20 @@ class OutOfRange(PartyError):
         )
 
 
+class WorkerFailed(PartyError):
+    """The worker process of an engine failed in a command."""
+
+    status = "party_died"
+
+    def __init__(self, command: str, reason: str) -> None:
+        super().__init__(command, reason)
+        self.command = command
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"SPU failed in {self.command}: {self.reason}"
+
+
 class NotEnoughMemory(PartyError):
     """The cell does not fit in the memory of the host or of the GPU."""
 

@@ -13,6 +13,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 Comparison = Literal["dcf", "prefix"]
 
 
+class SpuOptions(BaseModel):
+    """How the engine `spu` computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal["aby3", "semi2k", "cheetah"] = Field(
+        default="aby3",
+        description="The protocol of SPU. `aby3`: client, server and the dealer's host are its three parties. `semi2k` "
+        "and `cheetah`: client and server alone. Whom each has to trust: docs/protocols.md.",
+        examples=["aby3"],
+    )
+    field: Literal[64] = Field(default=64, description="Bits of a share.", examples=["64"])
+    fxp: int = Field(default=18, strict=True, ge=8, le=24, description="Fraction bits.", examples=["18"])
+    gather: Literal["rows", "scores"] = Field(
+        default="rows",
+        description="How a step attends to clusters that were selected in secret. `rows`: it fetches their keys and "
+        "values, as MPCache's paper does. `scores`: it scores all candidates and fetches scores.",
+        examples=["rows"],
+    )
+
+
 @dataclass(frozen=True)
 class OnlyHow:
     """Marks an option that changes how one engine computes but not its results; other engines ignore it.
@@ -61,6 +82,11 @@ class RunOptions(BaseModel):
         description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: very "
         "little correlated randomness, one round for each doubling of the width.",
         examples=["dcf"],
+    )
+    spu: Annotated[SpuOptions, OnlyHow("spu")] = Field(
+        default=SpuOptions(),
+        description="How the engine `spu` computes: a mapping of `protocol`, `field`, `fxp` and `gather`.",
+        examples=["{protocol: semi2k}"],
     )
 
     @property

@@ -11,12 +11,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+from parties.engines.fss.kernels.compiled import VARIABLE, code_folder
 from tests.helpers.needs import REQUIRE, needs, unmet
 
 # No test depends on speed, and the same tests draw the same examples on every machine. `make fuzz` draws others.
 settings.register_profile("same everywhere", deadline=None, derandomize=True, database=None)
 settings.register_profile("fuzz", deadline=None, database=None, print_blob=True)
 settings.load_profile("same everywhere")
+
+# Parties of tests with a home of their own load what is compiled already.
+os.environ.setdefault(VARIABLE, str(code_folder() or ""))
 
 
 def pytest_sessionstart() -> None:

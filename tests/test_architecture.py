@@ -73,7 +73,8 @@ INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
         "engines.watched": ("engines.plain",),
         "engines.crypten": (*CONTRACT, "transport"),
         "engines.fss": ("engines.plain", "policies", "heads", "transport"),
-        "engines.factory": ("engines.plain", "engines.crypten", "engines.fss"),
+        "engines.spu": (*CONTRACT, "transport"),
+        "engines.factory": ("engines.plain", "engines.crypten", "engines.fss", "engines.spu"),
         "roles": ("engines.factory", "engines.watched"),
     },
     "parties.engines.fss": {

@@ -9,7 +9,7 @@ from rich.text import Text
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.link_time import PARTIES, PhaseCost, StageCost, link_seconds
 from orchestrator.predict.calibration import Calibration
-from orchestrator.predict.forecast import Forecast, forecast
+from orchestrator.predict.forecast import Forecast, forecast, has_model
 from orchestrator.predict.local_work import RULE_OF_THUMB
 from orchestrator.predict.prediction import Prediction, predict
 from orchestrator.records.record import Record
@@ -22,6 +22,7 @@ _NOTES = """Exact counts are those of a run, framing included. They leave out wh
 Seconds are compute + rounds x delay + bytes / rate, or what a streaming dealer's links take if that is more."""
 _CALIBRATE = f"""
 Compute by a {RULE_OF_THUMB}: measure this machine by `mpcache-bench cost --calibrate`, or name runs by --records."""
+_UNMODELLED = ("no cost model", "n/a")
 _TEXT = ("engine", "policy", "network", "of", "stage", "counts", "compute from")
 
 
@@ -34,7 +35,8 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
     past, rough = list(past), False
     result = _table("", (*_CELL, *_COUNTS, *_SECONDS))
     for cell in cells:
-        counts, expected = forecast(cell), predict(cell, past, calibration, most=None)
+        counts = forecast(cell) if has_model(cell) else None
+        expected = predict(cell, past, calibration, most=None)
         if cell.prefill == "mpc" and cell.engine.name != "plain":
             result.add_row(*_words(cell, "the prompt"), *_prompt(cell, counts, expected))
         result.add_row(*_words(cell, "a token"), *_token(counts, expected))
@@ -47,8 +49,8 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
     different = {(cell.engine.name, str(cell.policy), cell.seq_len, cell.comparison): cell for cell in cells}
     for cell in different.values():
-        found = forecast(cell)
-        if found.decode.stages:
+        found = forecast(cell) if has_model(cell) else None
+        if found is not None and found.decode.stages:
             yield _stages(cell, found)
 
 
@@ -65,14 +67,22 @@ def _stages(cell: Cell, found: Forecast) -> Table:
     return result
 
 
-def _token(counts: Forecast, expected: Prediction) -> list[str]:
-    """Amounts per token."""
+def _token(counts: Forecast | None, expected: Prediction) -> list[str]:
+    """Amounts per token; without a cost model only the seconds of a record."""
     n = expected.tokens
+    if counts is None:
+        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", _recorded(expected, expected.decode_seconds / n), *_UNMODELLED]
     times = [expected.link_seconds, expected.local_seconds, expected.decode_seconds]
     return [*_counts(counts.decode, n), *(duration(each / n) for each in times), _sort(counts), expected.source]
 
 
-def _prompt(cell: Cell, counts: Forecast, expected: Prediction) -> list[str]:
+def _recorded(expected: Prediction, seconds: float) -> str:
+    return duration(seconds) if expected.measured else "n/a"
+
+
+def _prompt(cell: Cell, counts: Forecast | None, expected: Prediction) -> list[str]:
+    if counts is None:
+        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", _recorded(expected, expected.prompt_seconds), *_UNMODELLED]
     seconds = duration(expected.prompt_seconds)
     if counts.prefill is None:
         return [*["n/a"] * len(_COUNTS), "n/a", "n/a", seconds, "n/a", expected.source]

@@ -13,6 +13,7 @@ from netem import presets
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.experiment import Experiment
 from parties.engines import ENGINES
+from parties.options import SpuOptions
 from parties.policies import POLICIES
 from parties.roles.job import Prompt
 
@@ -64,6 +65,8 @@ def page(example: str) -> str:
         *(f"| `{name}` | {text} |\n" for name, text in ENGINES.items()),
         _ENGINES,
         _model(EngineChoice),
+        "\n## `spu`\n",
+        _model(SpuOptions),
         "\n## `policies`\n",
         *(_policy(name) for name in POLICIES),
         "\n## `networks`\n",
@@ -114,6 +117,8 @@ def _default(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, BaseModel):
+        return ", ".join(f"{name}: {each}" for name, each in value)
     if isinstance(value, tuple):
         return f"[{', '.join(item.name for item in value)}]"
     return str(value)
@@ -127,7 +132,7 @@ def _allowed(model: type[BaseModel], name: str) -> str:
 
 def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return "mapping" if schema["$ref"].endswith(("/Prompt", "/Condition")) else "name or mapping"
+        return "mapping" if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions")) else "name or mapping"
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:

@@ -2,7 +2,7 @@
 
 Counts of `fss` are exact, from a dry run of its programs on shapes (`parties.engines.fss.cost.cost`): all that a run
 counts but for segments that are repeated by chance. Counts of `crypten` are estimates, from the formulas of
-`orchestrator.predict.crypten_costs`.
+`orchestrator.predict.crypten_costs`. `spu` has no cost model: SPU's compiler decides what its programs send.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.experiment import model_spec
 from orchestrator.experiment.link_time import PARTIES, PhaseCost, StageCost
 from orchestrator.predict.crypten_costs import WORD, Cost, crypten_token
-from parties.errors import PartyError
+from parties.errors import PartyError, Unsupported
 from parties.options import RunOptions
 from parties.policies.base import Policy
 
@@ -49,15 +49,22 @@ def forecast(cell: Cell, most: int | None = None) -> Forecast:
         most: Tokens that are counted one by one; a cell of more is scaled from these, and not exact. All if left out.
 
     Raises:
-        PartyError: The policy's trained heads cannot be read here.
+        PartyError: The engine has no cost model, or the policy's trained heads cannot be read here.
     """
+    if not has_model(cell):
+        raise Unsupported(f"engine {cell.engine.name!r} has no cost model; only records of runs predict its cells")
     counted = min(cell.new_tokens, most or cell.new_tokens)
     found = _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, counted, cell.options)
     return found if counted == cell.new_tokens else _scaled(found, cell.new_tokens / counted)
 
 
+def has_model(cell: Cell) -> bool:
+    """Whether the counts of a cell's engine can be known without a run."""
+    return cell.engine.name in _ENGINES
+
+
 def known_forecast(cell: Cell, most: int | None = None) -> Forecast | None:
-    """As `forecast`; None where the policy's trained heads cannot be read here."""
+    """As `forecast`; None where the engine has no cost model or the policy's trained heads cannot be read here."""
     try:
         return forecast(cell, most)
     except PartyError:

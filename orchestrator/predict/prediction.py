@@ -80,8 +80,8 @@ def predict(
 ) -> Prediction:
     """Predicts one cell: its counts, seconds on its links, and local seconds from the best source there is.
 
-    A policy's trained heads may be readable for the server alone. Then only a record of the same measurement predicts
-    anything, and without one the seconds are a placeholder.
+    An engine may have no cost model, and a policy's trained heads may be readable for the server alone. Then only a
+    record of the same measurement predicts anything, and without one the seconds are a placeholder.
 
     Args:
         cell: The cell.

@@ -8,7 +8,7 @@ from orchestrator.experiment.link_time import delay_seconds, link_seconds, store
 from orchestrator.predict.forecast import Forecast, known_forecast
 from orchestrator.records.record import Record
 
-_SETTING = ("engine", "model", "argmax", "gpu", "comparison")
+_SETTING = ("engine", "model", "argmax", "gpu", "comparison", "spu")
 _MEASUREMENT = (*_SETTING, "policy", "seq_len", "network", "offline")
 
 

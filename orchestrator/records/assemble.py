@@ -22,6 +22,7 @@ from orchestrator.records.record import (
 )
 from orchestrator.records.versions import host_versions
 from parties.metering.readings import StageReading
+from parties.options import DEFAULTS, RunOptions
 from parties.roles.reports import PartyResult
 
 Results = Mapping[str, PartyResult]
@@ -141,7 +142,7 @@ def _common(
         "cell": cell,
         "started": started,
         "finished": finished,
-        "trust_model": trust_model(cell.engine),
+        "trust_model": trust_model(cell.engine, cell.options),
         "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
         "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
         "shaping": shaping[0],
@@ -151,11 +152,11 @@ def _common(
     }
 
 
-def trust_model(engine: EngineChoice) -> str:
+def trust_model(engine: EngineChoice, options: RunOptions = DEFAULTS) -> str:
     """Who must not collude with whom, as the engine states it."""
     from parties.engines.factory import engine_class  # torch comes with it, and most commands do without
 
-    return engine_class(engine.name, engine.randomness or "private").trust_model
+    return engine_class(engine.name, engine.randomness or "private", options).trust_model
 
 
 def _clock(results: Results) -> str:

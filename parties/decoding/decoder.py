@@ -42,10 +42,19 @@ class Decoder:
             steps: Tokens to decode.
             options: The cell's engine options.
             prefill: Sizes of the prompt, if it is run.
+
+        Raises:
+            Unsupported: The model has windows that the policy's cache cannot have.
         """
         shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
         policy, parameters = self.policy.name, asdict(self.policy)
-        return Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+        self._check_windows(work.tokens)
+        return work
+
+    def _check_windows(self, tokens: int) -> None:
+        if problem := self.policy.window_problem(self.spec, tokens):
+            raise Unsupported(problem)
 
     def prefill(self, x: Any, cache: Cache, inputs: list[Any] | None = None) -> Program[None]:
         """Runs the prompt's n tokens into an empty cache, whole or in the policy's chunks, which it then compresses.
@@ -220,8 +229,7 @@ class Decoder:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
         spec, engine, n = self.spec, self.engine, qkv.shape[0]
-        if problem := self.policy.window_problem(spec, length):
-            raise Unsupported(problem)
+        self._check_windows(length)
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]

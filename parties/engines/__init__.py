@@ -6,6 +6,7 @@ ENGINES: dict[str, str] = {
     "plain": "float tensors in one process, no security: the reference that private runs are checked against",
     "crypten": "CrypTen 0.4.1, stock two-party protocols with a trusted third party as the dealer, our randomness",
     "fss": "publicly masked values, function secret sharing, a dealer that streams correlated randomness",
+    "spu": "SecretFlow-SPU 0.9.5 with its own protocols (ABY3, SEMI2K or CHEETAH) and links, in a worker process",
 }
 """Name of each engine and what it is, in one line."""
 

@@ -52,6 +52,14 @@ class Engine(Operations):
         self.exchange: Callable[[Openings], Openings] | None = None
         self.score_cap = 0.0
 
+    @classmethod
+    def require(cls) -> None:
+        """Called before a cell's model is loaded, where the party runs.
+
+        Raises:
+            Unsupported: This host lacks a part of the engine.
+        """
+
     def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
         """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
 

@@ -7,6 +7,7 @@ from parties.engines import ENGINES, Randomness
 from parties.engines.base import Engine
 from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
+from parties.options import DEFAULTS, RunOptions
 from parties.transport.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -25,12 +26,20 @@ class Dealer(Protocol):
         """
 
 
-def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
+class NoDealer:
+    """The dealer of an engine whose computing parties need none."""
+
+    def serve(self, prefilled: Callable[[], None], policy: str) -> None:
+        """Returns at once."""
+
+
+def engine_class(name: str, randomness: Randomness = "private", options: RunOptions = DEFAULTS) -> type[Engine]:
     """The class behind a name of `ENGINES`.
 
     Args:
         name: The engine.
         randomness: Generator of `crypten`; the other engines have no choice.
+        options: The cell's engine options, of which `spu` determines the class of that engine.
 
     Raises:
         Unsupported: There is no such engine.
@@ -45,6 +54,10 @@ def engine_class(name: str, randomness: Randomness = "private") -> type[Engine]:
         from parties.engines.fss.engine import FssEngine
 
         return FssEngine
+    if name == "spu":
+        from parties.engines.spu.engine import SpuEngine
+
+        return SpuEngine.of(options.spu)
     raise Unsupported(f"engine {name!r} does not exist; there are {', '.join(sorted(ENGINES))}")
 
 
@@ -55,7 +68,13 @@ def _crypten(randomness: Randomness) -> "type[CrypTenEngine]":
 
 
 def make_engine(
-    name: str, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu", randomness: Randomness = "private"
+    name: str,
+    role: str,
+    mesh: Mesh,
+    meter: StageMeter,
+    device: str = "cpu",
+    randomness: Randomness = "private",
+    options: RunOptions = DEFAULTS,
 ) -> Engine:
     """One computing party's engine, connected to its peers, on one of its class's `devices`."""
     if name == "crypten":
@@ -64,6 +83,10 @@ def make_engine(
         from parties.engines.fss.engine import FssEngine
 
         return FssEngine(role, mesh, meter, device)
+    if name == "spu":
+        from parties.engines.spu.engine import SpuEngine
+
+        return SpuEngine.of(options.spu)(role, mesh, meter)
     raise Unsupported(f"engine {name!r} does not run between parties")
 
 
@@ -77,4 +100,6 @@ def make_dealer(name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness
         from parties.engines.fss.dealing.dealer import Dealer as FssDealer
 
         return FssDealer(mesh["client"], mesh["server"], meter)
+    if name == "spu":
+        return NoDealer()
     raise Unsupported(f"engine {name!r} has no dealer")

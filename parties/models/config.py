@@ -37,6 +37,9 @@ _ROTARY: _Only = _ALL | {
     "num_local_experts": (None, 0, 1),
     "rope_interleaved": (False,),
     "rope_percentage": (None, 1.0),
+    "use_mrope": (False,),
+    "lm_head_bias": (False,),
+    "full_attn_mod": (1,),
 }
 _WHOLE_HEADS: _Only = _ROTARY | {"partial_rotary_factor": (None, 1.0)}
 _NO_WINDOW: _Only = {"sliding_window": (None,), "use_sliding_window": (False, None)}
@@ -57,9 +60,9 @@ _GEMMA = _SIZES | _ROPE | _WINDOWED | {
     "final_logit_softcapping",
 }  # fmt: skip
 _WITHOUT_EFFECT = {
-    "attention_dropout", "attn_pdrop", "embd_pdrop", "hidden_dropout", "resid_pdrop", "output_attentions",
-    "output_hidden_states", "attn_implementation", "_attn_implementation", "_attn_implementation_autoset",
-    "tie_encoder_decoder", "reorder_and_upcast_attn",
+    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "hidden_dropout",
+    "hidden_dropout_prob", "resid_pdrop", "output_attentions", "output_hidden_states", "attn_implementation",
+    "_attn_implementation", "_attn_implementation_autoset", "tie_encoder_decoder", "reorder_and_upcast_attn",
 }  # fmt: skip
 # A key whose name matches belongs to the architecture; such a key that is not listed above is refused.
 _ARCHITECTURE = re.compile(

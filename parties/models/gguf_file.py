@@ -240,7 +240,7 @@ def _sibling(first: Path, index: int, count: int) -> Path:
     name = first.name.removesuffix(end.format(1, count))
     if name == first.name:
         fix = f"rename the parts to {first.stem}{end.format(1, count)} and so on"
-        raise ModelError(f"{first} is the first of {count} parts of a split model, but its name does not say so; {fix}")
+        raise ModelError(f"{first} is the first of {count} parts of a split model, but is not named as one; {fix}")
     path = first.with_name(name + end.format(index + 1, count))
     if not path.exists():
         raise ModelError(f"{path} is missing, part {index + 1} of {count} of a split model; fetch it as well")

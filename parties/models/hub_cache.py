@@ -31,7 +31,7 @@ def is_repository(folder: Path) -> bool:
     return folder.name.startswith("models--") and (folder / "snapshots").is_dir()
 
 
-def newest(folder: Path) -> Path:
+def main_branch(folder: Path) -> Path:
     """The folder of a cached model, given that of its repository: its branch main.
 
     Raises:

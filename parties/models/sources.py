@@ -12,7 +12,7 @@ from parties.errors import ModelError
 from parties.models.chat import ChatTemplate
 from parties.models.folder import Folder
 from parties.models.gguf_model import GgufModel
-from parties.models.hub_cache import is_repository, newest, snapshot
+from parties.models.hub_cache import is_repository, main_branch, snapshot
 from parties.models.random_model import parse_random
 from parties.models.spec import ModelSpec
 
@@ -71,7 +71,7 @@ def open_source(source: str) -> Source:
     try:
         path = Path(source).expanduser()
         if path.is_dir():
-            return _folder(newest(path) if is_repository(path) else path)
+            return _folder(main_branch(path) if is_repository(path) else path)
         if path.is_file():
             return _file(path)
     except RuntimeError:  # of `expanduser`

@@ -31,7 +31,7 @@ def _cased(suffix: str, digits: str, but: str = "") -> str:
     """The rule of GPT-4o: a word is upper case, then lower case.
 
     Args:
-        suffix: What may follow a word.
+        suffix: Endings of words, such as `'s`, or nothing.
         digits: A group of digits.
         but: Letters that are not part of these words.
     """

@@ -1,4 +1,7 @@
-"""The two computing parties: the client, who owns the prompt, and the server, who owns the weights."""
+"""The computing parties: the client, who owns the prompt, and the server, who owns the weights.
+
+With a protocol of three parties the dealer's is the third; it owns nothing.
+"""
 
 import time
 from dataclasses import dataclass
@@ -28,18 +31,23 @@ from parties.transport.mesh import Mesh
 class Session:
     """A model on an engine, kept from cell to cell."""
 
-    key: tuple[str, str, str, bool, str]
+    key: tuple[Any, ...]
     engine: Engine
     spec: ModelSpec
     tokenizer: Tokenizer
 
 
 class ComputingParty:
-    """Client or server of any private engine."""
+    """Client or server of any private engine, or the third party of one that has three."""
 
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.role, self.mesh, self.meter, self.state = role, mesh, meter, state
         self._session: Session | None = None
+
+    @property
+    def _has_summand(self) -> bool:
+        """Whether values that the bench splits and combines have a part of this party's: a third party has none."""
+        return self.role in ("client", "server")
 
     def run(self, job: Job) -> RoleResult:
         """Decodes one cell; returns this party's part of the result."""
@@ -69,28 +77,32 @@ class ComputingParty:
 
     def _open(self, job: Job) -> Session:
         """The model on the engine, kept from an earlier cell, or loaded by the server and shared."""
-        if job.gpu and "cuda" not in engine_class(job.engine).devices:
+        engine_type = engine_class(job.engine)
+        if job.gpu and "cuda" not in engine_type.devices:
             raise Unsupported(f"engine {job.engine!r} computes on the CPU only; run it with gpu: false")
-        wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
+        engine_type.require()
+        wanted = job.session
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
             with self.meter.stage("bench.load"):
                 spec, tokenizer, shapes, weights = self._model(job)
             device = "cuda" if job.gpu else "cpu"
-            engine = make_engine(job.engine, self.role, self.mesh, self.meter, device, job.randomness)
+            engine = make_engine(job.engine, self.role, self.mesh, self.meter, device, job.randomness, job.options)
             installing = engine.install(folded_shapes(spec) | shapes, weights)
             run(staged(self.meter, "setup.weights", installing), engine.exchange)
             self._session = Session(wanted, engine, spec, tokenizer)
         return self._session
 
     def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
-        """The server loads model and heads and sends the client their public facts; the client never opens them."""
+        """The server loads model and heads and sends the others their public facts; they never open them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
             heads = head_of(job.policy.build(), spec, weights) if job.head else {}
             shapes = shapes_of(heads)
             card = {"spec": spec.to_json(), "tokenizer": tokenizer.to_json(), "heads": shapes}
-            self.mesh["client"].send_json(card)
+            for peer in job.computing:
+                if peer != self.role:
+                    self.mesh[peer].send_json(card)
             return spec, tokenizer, shapes, fold(spec, weights) | heads
         self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
@@ -105,7 +117,8 @@ class ComputingParty:
             referee.await_peer()
             card = referee.receive_json()
             for name, shape in card["shapes"].items():
-                named[name] = session.engine.adopt(referee.receive_tensor(tuple(shape), torch.int64))
+                share = referee.receive_tensor(tuple(shape), torch.int64) if self._has_summand else torch.zeros(*shape)
+                named[name] = session.engine.adopt(share.long())
         return Cache.from_values(session.spec.n_layers, card["position"], named)
 
     def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptReport]:
@@ -144,6 +157,8 @@ class ComputingParty:
         referee = self.mesh["referee"]
         with self.meter.stage("bench.check"):
             for value in logits:
-                referee.send_tensor(engine.export(value))
+                summand = engine.export(value)
+                if self._has_summand:
+                    referee.send_tensor(summand)
             if self.role == "client":
                 referee.send_json({"tokens": generated})

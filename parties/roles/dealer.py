@@ -1,25 +1,31 @@
 """The dealer's part of a cell: correlated randomness for the two computing parties, from public numbers."""
 
+from typing import Any
+
 from parties.decoding.prefill import protocol
 from parties.engines.factory import Dealer, make_dealer
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
+from parties.roles.client_and_server import ComputingParty
 from parties.roles.job import Job
 from parties.roles.reports import PromptReport, RoleResult
 from parties.transport.mesh import Mesh
 
 
 class DealingParty:
-    """Serves an engine's dealer until the client needs nothing more."""
+    """Serves an engine's dealer until the client needs nothing more, or computes as a protocol's third party."""
 
     def __init__(self, mesh: Mesh, meter: StageMeter, state: Progress) -> None:
         self.mesh, self.meter, self.state = mesh, meter, state
-        self._dealer: tuple[tuple[str, str, str, bool, str], Dealer] | None = None
+        self._dealer: tuple[tuple[Any, ...], Dealer] | None = None
+        self._third = ComputingParty("dealer", mesh, meter, state)
 
     def run(self, job: Job) -> RoleResult:
         """One cell."""
+        if "dealer" in job.computing:
+            return self._third.run(job)
         self.state.enter("loading")
-        wanted = (job.model, job.engine, job.randomness, job.gpu, job.head)
+        wanted = job.session
         if self._dealer is None or self._dealer[0] != wanted:
             self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness))
         prompt: PromptReport | None = None

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, WithJsonSchema, model_serializer
 
 from parties.engines import Randomness
-from parties.options import DEFAULTS, RunOptions
+from parties.engines.spu.protocols import PROTOCOLS
+from parties.options import DEFAULTS, RunOptions, SpuOptions
 from parties.policies.choice import PolicyChoice
 
 
@@ -73,6 +74,16 @@ class Job(BaseModel):
     gpu: bool = Field(default=False, description="Compute on the GPU of the party's slot.")
     seed: int = 0
     show_text: bool = Field(default=False, description="The client's result contains the decoded text.")
+
+    @property
+    def computing(self) -> tuple[str, ...]:
+        """The computing parties: client, server, and with a protocol of three also the dealer's."""
+        return PROTOCOLS[self.options.spu.protocol].roles if self.engine == "spu" else ("client", "server")
+
+    @property
+    def session(self) -> tuple[str, str, str, bool, str, SpuOptions]:
+        """The part of a job by which parties know whether they may keep the model and the engine of the last cell."""
+        return self.model, self.engine, self.randomness, self.gpu, self.head, self.options.spu
 
     @property
     def head(self) -> str:

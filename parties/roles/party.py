@@ -54,6 +54,7 @@ class Party:
         self._started = time.perf_counter()
         self.meter = StageMeter()
         self._listener = Listener(host, port)
+        self._address = self._listener.address
         self._exporter = Exporter(role, self.meter, host, metrics_port)
         self.state = Progress(self.meter)
         self._exporter.observe(self.state)
@@ -63,7 +64,7 @@ class Party:
     @property
     def address(self) -> Address:
         """Where peers dial: (host, port)."""
-        return self._listener.address
+        return self._address
 
     @property
     def metrics_address(self) -> Address:

@@ -16,6 +16,7 @@ import torch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token
 from parties.decoding.program import run
+from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class
 from parties.engines.plain import PlainEngine
@@ -76,7 +77,7 @@ class Referee:
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
-        bounds = engine_class(job.engine).bounds
+        bounds = _engine(job).bounds
         # a shared prompt runs in the clear: only values that policies keep for later comparisons are checked
         kept = {key: bound for key, bound in bounds.items() if key == "declared"}
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
@@ -97,7 +98,7 @@ class Referee:
         if job.options.prefill == "shared":
             self._share(job, prefilled, position)
         else:
-            self._start()
+            self._start(job)
         self.state.enter("check")
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
@@ -136,24 +137,24 @@ class Referee:
 
     def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
         """Cuts the prefilled cache into uniformly random shares, one for each computing party."""
-        split = engine_class(job.engine).split
+        split = _engine(job).split
         card = {"position": position, "shapes": {name: list(value.shape) for name, value in values.items()}}
         with self.meter.stage("bench.prefill"):
-            for role in ("client", "server"):
+            for role in job.computing:
                 self.mesh[role].send_json(card)
             for value in values.values():
                 for role, share in zip(("client", "server"), split(value), strict=True):
                     self.mesh[role].send_tensor(share)
 
-    def _start(self) -> None:
+    def _start(self, job: Job) -> None:
         """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
         with self.meter.stage("bench.prefill"):
-            for role in ("client", "server"):
+            for role in job.computing:
                 self.mesh[role].send_json({"start": True})
 
     def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> CheckReport:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
-        engine = engine_class(job.engine)
+        engine = _engine(job)
         with self.meter.stage("bench.check"):
             for role in ("client", "server"):
                 self.mesh[role].await_peer()
@@ -175,6 +176,10 @@ class Referee:
             tokens_compared=len(errors),
             tolerance=engine.tolerance,
         )
+
+
+def _engine(job: Job) -> type[Engine]:
+    return engine_class(job.engine, options=job.options)
 
 
 def _prefill(job: Job, session: Session, decoder: Decoder, tokens: list[int]) -> Cache:

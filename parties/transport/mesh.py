@@ -40,10 +40,30 @@ class Listener:
 
 
 class Mesh(Mapping[str, Link]):
-    """The links of one party, by the role of the peer; a context manager that closes them."""
+    """The links of one party, by the role of the peer; a context manager that closes them.
 
-    def __init__(self, links: dict[str, Link]) -> None:
-        self._links = links
+    Args:
+        links: The links.
+        listener: The party's own, which the peers have dialled.
+        dialled: Address at which this party reaches each peer.
+        secured: Whether the links have TLS.
+    """
+
+    def __init__(
+        self, links: dict[str, Link], listener: Listener, dialled: Mapping[str, Address], *, secured: bool
+    ) -> None:
+        self._links, self._listener, self._dialled = links, listener, dialled
+        self._address = listener.address
+        self.secured = secured
+
+    def hand_over_port(self) -> tuple[Address, Mapping[str, Address]]:
+        """Frees the data port for a process of this party with links of its own, which are then shaped like these.
+
+        Returns:
+            The address to bind, and the address at which to dial each peer.
+        """
+        self._listener.close()
+        return self._address, self._dialled
 
     def __getitem__(self, role: str) -> Link:
         return self._links[role]
@@ -107,7 +127,8 @@ def connect(
     higher = [peer for peer in peers if peer not in lower]
     sockets = asyncio.run(Rendezvous(role, session, listener.socket, dial=lower, expect=higher).meet(timeout_s))
     if identity is None:
-        return Mesh({peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers})
+        links = {peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers}
+        return Mesh(links, listener, addresses, secured=False)
     secured: dict[str, TlsSocket] = {}
     try:
         for peer in peers:  # in the order of ranks, so that there is no deadlock
@@ -116,4 +137,5 @@ def connect(
         for session_or_socket in (sockets | secured).values():
             session_or_socket.close()
         raise
-    return Mesh({peer: Link(sock, peer, meter, timeout_s) for peer, sock in secured.items()})
+    links = {peer: Link(sock, peer, meter, timeout_s) for peer, sock in secured.items()}
+    return Mesh(links, listener, addresses, secured=True)

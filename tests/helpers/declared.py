@@ -199,7 +199,7 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
     """Non-linear functions; `count` rows of n scores, n rows of d columns."""
     scores = ((count, n), 32, 64.0)
     return [
-        Protocol("SiLU, GELU", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
+        Protocol("SiLU, GELU, cap", [((n,), 16, 64.0)], lambda x: activation(x, "silu"), lambda _: activation_cost(n)),
         Protocol(
             "SiLU, GELU times a number",
             [((n,), 16, 64.0), ((n,), 16, 8.0)],

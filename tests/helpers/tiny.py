@@ -23,7 +23,9 @@ GEMMA = ModelSpec(
     max_positions=512, norm_eps=1e-5, activation="gelu_tanh", tied=True, windows=(6, 0), local_rope_theta=1000.0,
     score_cap=20.0,
 )  # fmt: skip
-SPECS = {"llama": LLAMA, "gpt2": GPT2, "gemma3_text": GEMMA}
+SPECS = {"llama": LLAMA, "gpt2": GPT2}
+FAMILIES = SPECS | {"gemma3_text": GEMMA}
+"""With one whose windows most policies cannot apply."""
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -28,6 +28,7 @@ PRELOAD = [
     "parties.roles.party",
     "parties.engines.crypten.engine",
     "parties.engines.fss.dealing.dealer",
+    "parties.engines.fss.recording.machine",
 ]
 
 

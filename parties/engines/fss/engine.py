@@ -173,13 +173,14 @@ class FssEngine(Computation):
         known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
         if known is None:
             return run(program(), self.exchange)
-        self._fill(known)
-        known.replay(cache, self.source, self.recordings.inputs, self._open_round)
+        with self.meter.stage(known.stage):
+            self._fill(known)
+            known.replay(cache, self.source, self._inputs, self._open_round)
         return None  # type: ignore[return-value] # a recorded segment leaves its result in the cache
 
     def _fill(self, known: RecordedSegment) -> None:
         """Expands and receives the segment's randomness."""
-        inputs, recorder = self.recordings.inputs, known.recorder
+        inputs, recorder = self._inputs, known.recorder
         self.stream.fill(inputs.streams[0, : recorder.drawn[0]])
         self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
 

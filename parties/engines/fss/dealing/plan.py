@@ -15,7 +15,7 @@ from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_obj
 from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
-from parties.options import RunOptions
+from parties.options import HOW, RunOptions
 from parties.policies import POLICIES
 from parties.policies.choice import PolicyChoice
 
@@ -36,7 +36,11 @@ _CHECKS = {
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
     "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
-_OPTIONS = {name: one_of(*get_args(field.annotation)) for name, field in RunOptions.model_fields.items()}
+_OPTIONS = {
+    name: one_of(*get_args(field.annotation))
+    for name, field in RunOptions.model_fields.items()
+    if HOW.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Plan:
             "position": work.position,
             "steps": work.steps,
             "prefill": list(astuple(work.prefill)) if work.prefill else None,
-            "options": work.options.model_dump(),
+            "options": work.options.model_dump(include=set(_OPTIONS)),
             "first": self.first,
         }
 

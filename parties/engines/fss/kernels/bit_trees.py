@@ -42,9 +42,9 @@ def evaluate_level(
     last = level == LEAF_LEVELS
     below = here - one
     for i in range(x.shape[0]):
+        key, taken = np.uint64(owner[i]), np.uint64(0) - on[i]  # unsigned: Numba does not test for an index below 0
         first, second = permuted[i, 0] ^ state[i, 0], permuted[i, 1] ^ state[i, 1]
-        taken = np.uint64(0) - on[i]
-        low, high = word[owner[i], 0] & taken, word[owner[i], 1] & taken
+        low, high = word[key, 0] & taken, word[key, 1] & taken
         bits = first & control
         value[i] ^= (bits >> one) ^ (low >> np.uint64(2))
         on[i] = (bits ^ (low >> ((x[i] >> here) & one))) & one

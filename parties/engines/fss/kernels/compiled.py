@@ -5,6 +5,7 @@ one in the folder for temporary files. Python runs the code that it finds there,
 be writable by anyone else.
 """
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -30,7 +31,8 @@ def compiled(signature: str) -> Callable[[F], F]:
     """Compiles a function, or loads its code from `code_folder`; without a folder, each process compiles it."""
 
     def decorate(function: F) -> F:
-        with _cached_in(code_folder()) as cached:
+        folder = code_folder()
+        with _cached_in(folder and folder / _sources()) as cached:
             return cast("F", numba.njit(signature, nogil=True, cache=cached)(function))
 
     return decorate
@@ -52,6 +54,15 @@ def code_folder() -> Path | None:
         return Path(given).absolute()
     temporary = Path(tempfile.gettempdir()) / f"mpcache-bench-{os.geteuid()}"
     return next((folder for folder in (*_user_folders(), temporary) if not _problem(folder)), None)
+
+
+@cache
+def _sources() -> str:
+    """Returns a digest of all sources of compiled code; Numba itself sees changes of the file with the loop alone."""
+    here = Path(__file__).parent
+    machine = [here.parent / "recording" / name for name in ("machine.py", "opcodes.py")]
+    contents = b"".join(path.read_bytes() for path in [*sorted(here.glob("*.py")), *machine])
+    return hashlib.blake2b(contents, digest_size=8).hexdigest()
 
 
 def _user_folders() -> Iterator[Path]:

@@ -81,16 +81,17 @@ def evaluate_level(
     last = level == leaf_levels
     below = here - one
     for i in range(x.shape[0]):
+        key = np.uint64(owner[i])  # unsigned: Numba does not test for an index below 0
         low, high = permuted[0, i, 0] ^ state[0, i, 0], permuted[0, i, 1] ^ state[0, i, 1]
         first, second = permuted[1, i, 0] ^ state[1, i, 0], permuted[1, i, 1] ^ state[1, i, 1]
         for lane in range(values.shape[1]):
-            total[i, lane] += _lane(first, second, lane) + np.int64(on[i]) * np.int64(values[owner[i], lane])
+            total[i, lane] += _lane(first, second, lane) + np.int64(on[i]) * np.int64(values[key, lane])
         taken = np.uint64(0) - on[i]
-        corrected = word[owner[i], 0] & taken
+        corrected = word[key, 0] & taken
         on[i] = (low ^ (corrected >> ((x[i] >> here) & one))) & one
         added = np.uint64(LEAF) if last else (x[i] >> below) & one
         state[0, i, 0] = ((low ^ corrected) & ~control) ^ added
-        state[0, i, 1] = high ^ (word[owner[i], 1] & taken)
+        state[0, i, 1] = high ^ (word[key, 1] & taken)
         state[1, i, 0], state[1, i, 1] = state[0, i, 0] ^ np.uint64(PAYLOAD), state[0, i, 1]
 
 

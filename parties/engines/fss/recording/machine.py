@@ -5,12 +5,14 @@ are one, or zero for an operand that is broadcast. Indices are checked, because 
 memory. No address depends on anything but the program and the index operands, which are public.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from parties.engines.fss.kernels.compiled import F, compiled
@@ -21,6 +23,7 @@ DONE = 0
 OUT_OF_RANGE = 1
 
 Rows = Callable[..., Any]
+_INT64 = ir.IntType(64)
 
 
 def _inner(function: F) -> F:
@@ -68,65 +71,58 @@ def _octets(_context: Any, _address: Any) -> Any:
     return types.CPointer(types.uint8)(types.int64), generate
 
 
-def _elementwise(load: Any, store: Any, function: Rows, *, commutes: bool) -> Rows:
-    """Returns the innermost loop of an operation on two operands; a broadcast one is on the right if it commutes."""
-    function = _inner(function)
-
-    @_inner
-    def row(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int) -> None:
-        if so == 1 and sa == 1 and sb == 1:
-            for i in range(n):
-                store(o, i, function(load(a, i), load(b, i)))
-        elif so == 1 and sa == 1 and sb == 0:
-            right = load(b, 0)
-            for i in range(n):
-                store(o, i, function(load(a, i), right))
-        elif not commutes and so == 1 and sa == 0 and sb == 1:
-            left = load(a, 0)
-            for i in range(n):
-                store(o, i, function(left, load(b, i)))
-        else:
-            for i in range(n):
-                store(o, i * so, function(load(a, i * sa), load(b, i * sb)))
-
-    return row
+_CONTIGUOUS, _RIGHT_BROADCAST, _LEFT_BROADCAST = (1, 1, 1, 1), (1, 1, 0, 1), (1, 0, 1, 1)
 
 
-def _converted(load: Any, store: Any, function: Rows) -> Rows:
-    """Returns the innermost loop of an operation on one operand."""
-    function = _inner(function)
+def _elementwise(widths: Sequence[int], build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
+    """Returns the innermost loop of an operation on each element, as code for LLVM: typing it would take minutes.
 
-    @_inner
-    def row(n: int, o: int, so: int, a: int, sa: int) -> None:
-        if so == 1 and sa == 1:
-            for i in range(n):
-                store(o, i, function(load(a, i)))
-        elif so == 1 and sa == 0:
-            value = function(load(a, 0))
-            for i in range(n):
-                store(o, i, value)
-        else:
-            for i in range(n):
-                store(o, i * so, function(load(a, i * sa)))
+    Args:
+        widths: Bits of the output and of the operands.
+        build: Builds the operation on one element.
+        cases: Strides that get a loop of their own, which LLVM can vectorise; one more loop takes all others.
+    """
+    typed: Callable[[F], F] = intrinsic
 
-    return row
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        operands = [
+            (builder.inttoptr(args[1 + 2 * k], ir.IntType(width).as_pointer()), args[2 + 2 * k], width // 8)
+            for k, width in enumerate(widths)
+        ]
 
+        def load(k: int, index: Any) -> Any:
+            pointer, _, align = operands[k]
+            return builder.load(builder.gep(pointer, [index]), align=align)
 
-def _chosen(load: Any, store: Any) -> Rows:
-    """Returns the innermost loop of `where`."""
+        def loop(case: Sequence[int] | None) -> None:
+            first = {k: load(k, _INT64(0)) for k in range(1, len(operands)) if case and case[k] == 0}
+            with cgutils.for_range(builder, args[0], intp=_INT64) as element:
+                places = [element.index if case else builder.mul(element.index, stride) for _, stride, _ in operands]
+                values = [first[k] if k in first else load(k, places[k]) for k in range(1, len(operands))]
+                builder.store(build(builder, *values), builder.gep(operands[0][0], [places[0]]), align=operands[0][2])
 
-    @_inner
-    def row(n: int, o: int, so: int, c: int, sc: int, a: int, sa: int, b: int, sb: int) -> None:
-        if so == 1 and sc == 1 and sa == 1 and sb == 1:
-            for i in range(n):
-                yes, no = load(a, i), load(b, i)
-                store(o, i, yes if _load8(c, i) else no)
-        else:
-            for i in range(n):
-                yes, no = load(a, i * sa), load(b, i * sb)
-                store(o, i * so, yes if _load8(c, i * sc) else no)
+        def choose(cases: Sequence[Sequence[int]]) -> None:
+            if not cases:
+                loop(None)
+                return
+            fits = [
+                builder.icmp_signed("==", stride, _INT64(want))
+                for (_, stride, _), want in zip(operands, cases[0], strict=False)
+            ]
+            with builder.if_else(reduce(builder.and_, fits)) as (then, otherwise):
+                with then:
+                    loop(cases[0])
+                with otherwise:
+                    choose(cases[1:])
 
-    return row
+        choose(cases)
+        return _context.get_dummy_value()
+
+    @typed
+    def row(_context: Any, _n: Any, _o: Any, _so: Any, _a: Any, _sa: Any, _b: Any, _sb: Any, _c: Any, _sc: Any) -> Any:
+        return types.void(*[types.int64] * 9), generate
+
+    return cast("Rows", row)
 
 
 def _reduced(load: Any, read: Any, store: Any, function: Rows) -> Rows:
@@ -223,54 +219,71 @@ def _scattered(load: Any, store: Any, *, add: bool) -> Rows:
     return row
 
 
-def _shifted_left(a: int, b: int) -> int:
-    return a << b if 0 <= b < 64 else 0
+def _binary(build: Callable[..., Any], *, width: int = 64, commutes: bool = True) -> Rows:
+    """A broadcast operand of an operation that commutes is on the right."""
+    cases = (_CONTIGUOUS, _RIGHT_BROADCAST, *(() if commutes else (_LEFT_BROADCAST,)))
+    return _elementwise((width, width, width), build, *cases)
 
 
-def _shifted_right(a: int, b: int) -> int:
-    return a >> (b if 0 <= b < 64 else 63)
+def _comparison(operator: str, *, width: int = 64) -> Rows:
+    def build(builder: Any, a: Any, b: Any) -> Any:
+        return builder.zext(builder.icmp_signed(operator, a, b), ir.IntType(8))
+
+    cases = _CONTIGUOUS, _RIGHT_BROADCAST, *(() if operator in ("==", "!=") else (_LEFT_BROADCAST,))
+    return _elementwise((8, width, width), build, *cases)
 
 
-def _wide(function: Rows, *, commutes: bool = False) -> Rows:
-    return _elementwise(_load, _store, function, commutes=commutes)
+def _converted(out: int, width: int, build: Callable[..., Any]) -> Rows:
+    return _elementwise((out, width), build, _CONTIGUOUS[:2], _RIGHT_BROADCAST[1:3])
 
 
-def _compared(function: Rows, *, commutes: bool = False) -> Rows:
-    return _elementwise(_load, _store8, function, commutes=commutes)
+def _shifted_left(builder: Any, a: Any, b: Any) -> Any:
+    """Shifts of 64 bits and more, which LLVM leaves undefined, give 0."""
+    shifted = builder.shl(a, builder.and_(b, _INT64(63)))
+    return builder.select(builder.icmp_unsigned("<", b, _INT64(64)), shifted, _INT64(0))
 
 
-def _narrow(function: Rows, *, commutes: bool = False) -> Rows:
-    return _elementwise(_load8, _store8, function, commutes=commutes)
+def _shifted_right(builder: Any, a: Any, b: Any) -> Any:
+    return builder.ashr(a, builder.select(builder.icmp_unsigned("<", b, _INT64(64)), b, _INT64(63)))
 
 
-_copy_64 = _converted(_load, _store, lambda a: a)
-_copy_8 = _converted(_load8, _store8, lambda a: a)
-_widen = _converted(_load8, _store, lambda a: np.int64(a))
-_narrowed = _converted(_load, _store8, lambda a: np.uint8(a))
-_abs = _converted(_load, _store, lambda a: -a if a < 0 else a)
-_add = _wide(lambda a, b: a + b, commutes=True)
-_sub = _wide(lambda a, b: a - b)
-_mul = _wide(lambda a, b: a * b, commutes=True)
-_and = _wide(lambda a, b: a & b, commutes=True)
-_or = _wide(lambda a, b: a | b, commutes=True)
-_xor = _wide(lambda a, b: a ^ b, commutes=True)
-_shl = _wide(_shifted_left)
-_shr = _wide(_shifted_right)
-_max = _wide(lambda a, b: a if a > b else b, commutes=True)
-_min = _wide(lambda a, b: a if a < b else b, commutes=True)
-_eq = _compared(lambda a, b: np.uint8(a == b), commutes=True)
-_ne = _compared(lambda a, b: np.uint8(a != b), commutes=True)
-_lt = _compared(lambda a, b: np.uint8(a < b))
-_le = _compared(lambda a, b: np.uint8(a <= b))
-_add_8 = _narrow(lambda a, b: np.uint8(a + b), commutes=True)
-_sub_8 = _narrow(lambda a, b: np.uint8(a - b))
-_mul_8 = _narrow(lambda a, b: np.uint8(a * b), commutes=True)
-_and_8 = _narrow(lambda a, b: np.uint8(a & b), commutes=True)
-_or_8 = _narrow(lambda a, b: np.uint8(a | b), commutes=True)
-_xor_8 = _narrow(lambda a, b: np.uint8(a ^ b), commutes=True)
-_ne_8 = _narrow(lambda a, b: np.uint8(a != b), commutes=True)
-_where = _chosen(_load, _store)
-_where_8 = _chosen(_load8, _store8)
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+def _smaller(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _if(builder: Any, condition: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned("!=", condition, ir.IntType(8)(0)), a, b)
+
+
+_copy_64 = _converted(64, 64, lambda _, a: a)
+_copy_8 = _converted(8, 8, lambda _, a: a)
+_widen = _converted(64, 8, lambda builder, a: builder.zext(a, _INT64))
+_narrowed = _converted(8, 64, lambda builder, a: builder.trunc(a, ir.IntType(8)))
+_abs = _converted(64, 64, lambda builder, a: _larger(builder, a, builder.neg(a)))
+_add = _binary(lambda builder, a, b: builder.add(a, b))
+_sub = _binary(lambda builder, a, b: builder.sub(a, b), commutes=False)
+_mul = _binary(lambda builder, a, b: builder.mul(a, b))
+_and = _binary(lambda builder, a, b: builder.and_(a, b))
+_or = _binary(lambda builder, a, b: builder.or_(a, b))
+_xor = _binary(lambda builder, a, b: builder.xor(a, b))
+_shl = _binary(_shifted_left, commutes=False)
+_shr = _binary(_shifted_right, commutes=False)
+_max = _binary(_larger)
+_min = _binary(_smaller)
+_eq, _ne, _lt, _le = _comparison("=="), _comparison("!="), _comparison("<"), _comparison("<=")
+_add_8 = _binary(lambda builder, a, b: builder.add(a, b), width=8)
+_sub_8 = _binary(lambda builder, a, b: builder.sub(a, b), width=8, commutes=False)
+_mul_8 = _binary(lambda builder, a, b: builder.mul(a, b), width=8)
+_and_8 = _binary(lambda builder, a, b: builder.and_(a, b), width=8)
+_or_8 = _binary(lambda builder, a, b: builder.or_(a, b), width=8)
+_xor_8 = _binary(lambda builder, a, b: builder.xor(a, b), width=8)
+_ne_8 = _comparison("!=", width=8)
+_where = _elementwise((64, 8, 64, 64), _if, _CONTIGUOUS)
+_where_8 = _elementwise((8, 8, 8, 8), _if, _CONTIGUOUS)
 _total = _reduced(_load, _load, _store, lambda total, a: total + a)
 _total_8 = _reduced(_load8, _load, _store, lambda total, a: total + np.int64(a))
 _largest = _reduced(_load, _load, _store, lambda total, a: a if a > total else total)
@@ -293,15 +306,15 @@ def _row(
     """Runs the innermost loop of an instruction. Constants of an enumeration are plain numbers to the compiler."""
     failed = DONE
     if op == Op.COPY_64:
-        _copy_64(n, o, so, a, sa)
+        _copy_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.COPY_8:
-        _copy_8(n, o, so, a, sa)
+        _copy_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.WIDEN:
-        _widen(n, o, so, a, sa)
+        _widen(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.NARROW:
-        _narrowed(n, o, so, a, sa)
+        _narrowed(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.ABS_64:
-        _abs(n, o, so, a, sa)
+        _abs(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.TOTAL_64:
         _total(n, o, so, a, sa)
     elif op == Op.TOTAL_8:
@@ -319,47 +332,47 @@ def _row(
     elif op == Op.CUMSUM_8:
         _cumsum_8(n, o, so, a, sa)
     elif op == Op.ADD_64:
-        _add(n, o, so, a, sa, b, sb)
+        _add(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SUB_64:
-        _sub(n, o, so, a, sa, b, sb)
+        _sub(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MUL_64:
-        _mul(n, o, so, a, sa, b, sb)
+        _mul(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.AND_64:
-        _and(n, o, so, a, sa, b, sb)
+        _and(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.OR_64:
-        _or(n, o, so, a, sa, b, sb)
+        _or(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.XOR_64:
-        _xor(n, o, so, a, sa, b, sb)
+        _xor(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SHL_64:
-        _shl(n, o, so, a, sa, b, sb)
+        _shl(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SHR_64:
-        _shr(n, o, so, a, sa, b, sb)
+        _shr(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MAX_64:
-        _max(n, o, so, a, sa, b, sb)
+        _max(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MIN_64:
-        _min(n, o, so, a, sa, b, sb)
+        _min(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.EQ_64:
-        _eq(n, o, so, a, sa, b, sb)
+        _eq(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.NE_64:
-        _ne(n, o, so, a, sa, b, sb)
+        _ne(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.LT_64:
-        _lt(n, o, so, a, sa, b, sb)
+        _lt(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.LE_64:
-        _le(n, o, so, a, sa, b, sb)
+        _le(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.ADD_8:
-        _add_8(n, o, so, a, sa, b, sb)
+        _add_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SUB_8:
-        _sub_8(n, o, so, a, sa, b, sb)
+        _sub_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MUL_8:
-        _mul_8(n, o, so, a, sa, b, sb)
+        _mul_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.AND_8:
-        _and_8(n, o, so, a, sa, b, sb)
+        _and_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.OR_8:
-        _or_8(n, o, so, a, sa, b, sb)
+        _or_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.XOR_8:
-        _xor_8(n, o, so, a, sa, b, sb)
+        _xor_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.NE_8:
-        _ne_8(n, o, so, a, sa, b, sb)
+        _ne_8(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.WHERE_64:
         _where(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.WHERE_8:

@@ -80,6 +80,7 @@ class SegmentRecorder(Recorder):
         self.varied: list[tuple[Callable[[int], Tensor], Tensor]] = []
         self.failures: list[Condition] = []
         self.sent: list[tuple[Tensor, tuple[int, ...]]] = []
+        self.noted: list[tuple[list[bytes | Tensor], int, Tensor]] = []
         self.rounds = [Round()]
         self.risk = 0.0
         self._stage = source.meter.current
@@ -101,19 +102,20 @@ class SegmentRecorder(Recorder):
                 return stop.value
 
     def finish(self, keep: Sequence[Tensor]) -> Recording:
-        """Plans the memory of the tapes; what is opened and sent is kept, too."""
+        """Plans the memory of the tapes; what is opened, noted and sent is kept, too."""
         hidden = [opening.hidden for made in self.rounds for opening in made.openings]
-        return self.tracer.finish([*hidden, *(tensor for tensor, _ in self.sent), *keep], self._inputs.arena)
+        others = [tensor for _, _, tensor in self.noted] + [tensor for tensor, _ in self.sent]
+        return self.tracer.finish([*hidden, *others, *keep], self._inputs.arena)
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
-        place = 0
+        left = iter(tensors)
         for made in self.rounds:
-            made.hidden = list(tensors[place : place + len(made.openings)])
-            place += len(made.openings)
-        after = place + len(self.sent)
-        self.sent = [(new, to) for new, (_, to) in zip(tensors[place:after], self.sent, strict=True)]
-        return tensors[after:]
+            made.hidden = [next(left) for _ in made.openings]
+        for notes, place, _ in self.noted:
+            notes[place] = next(left)
+        self.sent = [(next(left), to) for _, to in self.sent]
+        return list(left)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -171,6 +173,7 @@ class SegmentRecorder(Recorder):
         """See `Recorder`."""
         notes = self.rounds[-1].notes
         if isinstance(constant, Tensor) and not self.tracer.constant(constant):
+            self.noted.append((notes, len(notes), constant))
             notes.append(constant)
             return
         with self.tracer.paused():

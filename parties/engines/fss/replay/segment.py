@@ -94,6 +94,11 @@ class RecordedSegment:
             recording.memory_bytes,
         )
 
+    @property
+    def stage(self) -> str:
+        """The stage of the segment's first tape, to which what belongs to none is accounted."""
+        return self.recorder.rounds[0].tapes[0][0]
+
     def fits(self, cache: Cache) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
         for index, block in self.blocks.items():

@@ -21,7 +21,7 @@ from parties.models.folding import folded_shapes
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
-from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.helpers.tiny import FAMILIES, folded, plain_decoder, random_tokens
 from tests.helpers.together import together
 
 SCALE = 2.0**16
@@ -47,7 +47,7 @@ def decode(
     """Decodes from a prefilled cache that the test has split."""
     if role == "dealer":
         return Dealer(mesh["client"], mesh["server"], meter).serve()
-    spec, owns = SPECS[family], role == "client"
+    spec, owns = FAMILIES[family], role == "client"
     engine = FssEngine(role, mesh, meter, device)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     position = named.pop("position").item()
@@ -192,7 +192,7 @@ def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_not
 
 def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
     """Returns a plain decoder with a cache, the cache in two shares, and the next token."""
-    spec = SPECS[family]
+    spec = FAMILIES[family]
     prompt = random_tokens(spec, 40, seed=5)
     decoder, cache = plain_decoder(spec, policy), Cache.empty(spec.n_layers)
     run(decoder.prefill(run(decoder.embed(prompt[:-1], len(prompt) - 1, 0)), cache))

@@ -25,7 +25,7 @@ from parties.models.spec import ModelSpec
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
-from tests.helpers.tiny import SPECS, folded, plain_decoder, random_tokens
+from tests.helpers.tiny import FAMILIES, folded, plain_decoder, random_tokens
 from tests.helpers.together import together
 from tests.parties.engines.fss.arithmetic.test_embedding import table_of
 from tests.parties.engines.fss.test_decoding import fail_truncation
@@ -65,9 +65,9 @@ def simulated(
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.sampled_from(sorted(SPECS)), st.data())
+@given(st.sampled_from(sorted(FAMILIES)), st.data())
 def test_the_cache_is_that_of_the_plain_engine_for_all_chunks(family: str, data: st.DataObject) -> None:
-    spec, tokens = SPECS[family], data.draw(st.integers(1, 9), label="tokens")
+    spec, tokens = FAMILIES[family], data.draw(st.integers(1, 9), label="tokens")
     sizes = Prefill(tokens, data.draw(st.integers(1, tokens), label="chunk"))
     prompt, expected = random_tokens(spec, tokens, seed=2), Cache.empty(spec.n_layers)
     decoder = plain_decoder(spec, Full())
@@ -78,7 +78,7 @@ def test_the_cache_is_that_of_the_plain_engine_for_all_chunks(family: str, data:
 
 
 def test_messages_do_not_depend_on_the_prompt() -> None:
-    spec, traces = SPECS["llama"], []
+    spec, traces = FAMILIES["llama"], []
     for prompt in ([3] * 9, random_tokens(spec, 9, seed=8)):
         _, simulation = simulated(spec, POLICIES["mpcache"], Prefill(9, 4), prompt)
         traces.append([[tuple(part.shape) for part in opened] for opened in simulation.opened])
@@ -93,7 +93,7 @@ def prompted(
         return Dealer(mesh["client"], mesh["server"], meter).serve()
     if at:
         fail_truncation(at)
-    spec, own = SPECS[family], prompt if role == "client" else None
+    spec, own = FAMILIES[family], prompt if role == "client" else None
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     decoder = Decoder(engine, spec, policy)
@@ -130,7 +130,7 @@ def prompted(
 def test_a_prompt_between_processes_is_that_of_the_plain_engine(
     family: str, policy: str, tokens: int, chunk: int, at: int
 ) -> None:
-    spec, prompt = SPECS[family], random_tokens(SPECS[family], tokens + 1, seed=5)
+    spec, prompt = FAMILIES[family], random_tokens(FAMILIES[family], tokens + 1, seed=5)
     results = together(prompted, family, POLICIES[policy], Prefill(tokens, chunk), prompt, at)
     (mine, found, repeats, kept), (theirs, hidden, others, _) = results["client"], results["server"]
     decoder, cache = plain_decoder(spec, POLICIES[policy]), Cache.empty(spec.n_layers)

@@ -1,5 +1,6 @@
 """Comparisons: exhaustive at small widths, random and at the edges of large ones, with both protocols."""
 
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.values import Masked
-from parties.engines.fss.compare.signs import below_edges, count_below, negative
+from parties.engines.fss.compare.signs import LANE_BITS, below_edges, count_below, negative, where_negative
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
+from parties.engines.fss.topk import maximum
 from tests.helpers.comparisons import seeds
 
 PERMUTATION = dcf.Permutation(b"a session's key!")
@@ -140,6 +142,43 @@ def test_nothing_but_the_input_is_opened_to_count_edges_and_it_looks_random() ->
         opened.append(round_[0])
     bits = np.unpackbits(torch.stack(opened).numpy().view(np.uint8))
     assert abs(float(bits.mean()) - 0.5) * 2 * math.sqrt(bits.size) < 6
+
+
+@pytest.mark.parametrize("bits", [1, 2, 23, 29])
+def test_numbers_are_chosen_where_another_is_negative(bits: int) -> None:
+    edge, dice = 2**bits - 1, random.Random(bits)
+    integers = [0, 1, -1, edge, -edge, *(dice.randint(-edge, edge) for _ in range(20))]
+    chosen = torch.tensor(integers).flip(0)
+
+    def negative_parts(x: Masked) -> Program[Any]:
+        """Chooses x itself and its mirror image."""
+        upper = x.upscaled(LANE_BITS)
+        both = Masked(
+            x.source, torch.stack([upper.public, upper.public.flip(0)]), torch.stack([upper.mask, upper.mask.flip(0)]),
+            LANE_BITS, upper.limit, x.epoch,
+        )  # fmt: skip
+        return where_negative(upper, both)
+        yield
+
+    for seed in range(3):
+        (first, second), simulation = compared(negative_parts, integers, bits, "dcf", seed)
+        signs_of = torch.tensor([int(x < 0) for x in integers])
+        assert value_of(first, second).long().tolist() == [
+            (signs_of * torch.tensor(integers)).tolist(), (signs_of * chosen).tolist()
+        ]  # fmt: skip
+        assert simulation.cost.rounds == 1, "the input's"
+
+
+@pytest.mark.parametrize("winner", [0, 6])
+def test_what_an_argmax_opens_looks_random_wherever_the_largest_is(winner: int) -> None:
+    integers, opened = [0] * 7, []
+    integers[winner] = 1000
+    for seed in range(80):
+        _, simulation = compared(maximum.argmax, integers, 11, "dcf", seed)
+        opened.append(torch.cat([part.reshape(-1) for part in itertools.chain(*simulation.opened[1:])]))
+    octets = torch.stack(opened).numpy().view(np.uint8)
+    for column in np.unpackbits(octets, axis=1).T:
+        assert abs(float(column.mean()) - 0.5) * 2 * math.sqrt(len(column)) < 6
 
 
 @pytest.mark.parametrize("bits", [4, 20, 45, 62])

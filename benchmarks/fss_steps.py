@@ -1,0 +1,198 @@
+"""Local work per token with `fss`, recorded steps against interpreted ones, compared with reading the weights once.
+
+    python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--calls]
+
+Client, server and dealer are processes that are connected over loopback; the dealer's randomness is stored before the
+tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
+party's local work is the time of its online stages less the time in calls of links; the dealer's is the processor time
+of its thread. The first tokens of a shape are interpreted, so the median over the tokens is taken. With `--calls` the
+Python calls of the client are counted, too, in a run of their own.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from fss_gates import SMOLLM2
+
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.program import run
+from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.dealing.dry_run import DryRun
+from parties.engines.fss.engine import FssEngine
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
+from parties.options import RunOptions
+from parties.policies import MPCache, make
+from parties.policies.base import Policy
+from parties.transport.mesh import Listener, Mesh, connect
+
+ROLES = ("client", "server", "dealer")
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "full": lambda: make("full"),
+    "mpcache": lambda: make("mpcache"),
+    "mpcache-ahead": lambda: make("mpcache", ahead=True),
+}
+
+
+def main() -> None:
+    given = parse()
+    print(f"{given.layers} layers, token after {given.tokens} tokens, {given.policy}, median of {given.steps} tokens\n")
+    print(
+        "| role | steps | ms per token | times reading the matrices | Python calls per token |\n|---|---|---|---|---|"
+    )
+    for recorded in (False, True):
+        results = together(given, recorded, calls=False)
+        counted = together(given, recorded, calls=True)["client"][0] if given.calls else []
+        for role in ROLES:
+            seconds, bound = results[role]
+            typical = statistics.median(seconds)
+            calls = f"{statistics.median(counted):,.0f}" if counted and role == "client" else ""
+            ratio = f"{typical / bound:.1f}" if bound else ""
+            name = "recorded" if recorded else "interpreted"
+            print(f"| {role} | {name} | {typical * 1000:.0f} | {ratio} | {calls} |", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Local work of recorded and of interpreted steps.")
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--policy", choices=tuple(POLICIES), default="full")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--calls", action="store_true")
+    return parser.parse_args()
+
+
+def together(given: argparse.Namespace, recorded: bool, *, calls: bool) -> dict[str, Any]:
+    """Runs the three parties; returns what each measured."""
+    context = multiprocessing.get_context("spawn")
+    listeners = {role: Listener("127.0.0.1") for role in ROLES}
+    addresses = {role: listener.address for role, listener in listeners.items()}
+    pipes, processes = {}, []
+    for role in ROLES:
+        pipes[role], theirs = context.Pipe()
+        arguments = (role, listeners[role].socket, addresses, theirs, given, recorded, calls)
+        processes.append(context.Process(target=party, args=arguments))
+        processes[-1].start()
+        listeners[role].close()
+        theirs.close()
+    results = {role: pipe.recv() for role, pipe in pipes.items()}
+    for process in processes:
+        process.join()
+    return results
+
+
+def party(
+    role: str, sock: Any, addresses: Any, pipe: Connection, given: argparse.Namespace, recorded: bool, calls: bool
+) -> None:
+    torch.set_num_threads(1)
+    listener, meter = Listener.__new__(Listener), StageMeter()
+    listener.socket = sock
+    with connect(role, listener, addresses, "steps", meter, 60.0) as mesh:
+        if role == "dealer":
+            pipe.send((dealt(mesh, meter, given, recorded), 0.0))
+        else:
+            pipe.send(decoded(role, mesh, meter, given, recorded, calls))
+
+
+def dealt(mesh: Mesh, meter: StageMeter, given: argparse.Namespace, recorded: bool) -> list[float]:
+    """Processor seconds of each token's segments."""
+    segments: list[float] = []
+    deal, begin = DryRun._deal, DryRun.begin  # noqa: SLF001
+
+    def clocked(self: DryRun, segment: Any) -> None:
+        start = time.thread_time()
+        deal(self, segment)
+        segments.append(time.thread_time() - start)
+
+    def chosen(self: DryRun, attempt: int) -> None:
+        self._replays = recorded
+        begin(self, attempt)
+
+    DryRun._deal, DryRun.begin = clocked, chosen  # type: ignore[method-assign] # noqa: SLF001
+    Dealer(mesh["client"], mesh["server"], meter).serve()
+    size = given.layers + 2
+    return [sum(segments[start : start + size]) for start in range(1, len(segments) - size + 1, size)]
+
+
+def decoded(
+    role: str, mesh: Mesh, meter: StageMeter, given: argparse.Namespace, recorded: bool, calls: bool
+) -> tuple[list[float], float]:
+    """Local seconds of each token, or Python calls; and the seconds of reading the matrices."""
+    spec, policy = replace(SMOLLM2, n_layers=given.layers, vocab=49_152), POLICIES[given.policy]()
+    engine = FssEngine(role, mesh, meter)
+    run(engine.install(folded_shapes(spec), weights(spec) if role == "server" else None), engine.exchange)
+    tokens = policy.cached(given.tokens)
+    named = {
+        name: engine.adopt(torch.zeros(shape, dtype=torch.int64))
+        for name, shape in cached(policy, tokens, given.layers).items()
+    }
+    cache, decoder = Cache.from_values(given.layers, tokens, named), Decoder(engine, spec, policy)
+    cache = engine.prepare(decoder.workload(cache, given.steps, RunOptions(offline="stored")), cache)
+    engine.replays = recorded
+    measured, own = [], [1] if role == "client" else None
+    for _ in range(given.steps):
+        meter.reset()
+        if calls:
+            sys.setprofile(count := Count())
+        decode_in_segments(decoder, cache, own, "private")
+        sys.setprofile(None)
+        online = [stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"]
+        measured.append(float(count.calls) if calls else sum(online))
+    engine.finish()
+    return measured, reading(engine)
+
+
+class Count:
+    """Counts calls of Python functions and of functions that Python calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, _: Any, event: str, __: Any) -> None:
+        """A profile function of `sys.setprofile`."""
+        self.calls += event in ("call", "c_call")
+
+
+def weights(spec: Any) -> dict[str, torch.Tensor]:
+    """Random weights that keep activations as large as their inputs."""
+    drawn = torch.Generator().manual_seed(1)
+    made = {}
+    for name, shape in folded_shapes(spec).items():
+        size = (shape[0] * (spec.head_dim if name.endswith("qkv") else 1)) ** -0.5
+        made[name] = torch.randn(shape, generator=drawn) * size
+    return made
+
+
+def cached(policy: Policy, tokens: int, layers: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a prefilled cache."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        shapes |= {f"{layer}.{part}": (3, tokens, 64) for part in ("k", "v")}
+        if isinstance(policy, MPCache) and policy.chooses(layer):
+            for level, size in (("coarse", policy.coarse_size), ("fine", policy.fine_size)):
+                shapes |= {f"{layer}.{end}_{level}": (3, -(-tokens // size), 64) for end in ("high", "low")}
+    return shapes
+
+
+def reading(engine: FssEngine) -> float:
+    """Seconds of reading all matrices once, the fastest of five."""
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for matrix in engine.matrices.values():
+            matrix.transposed.sum()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()

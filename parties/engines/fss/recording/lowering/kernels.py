@@ -1,0 +1,18 @@
+"""Kernels that the machine runs itself."""
+
+from parties.engines.fss.kernels import loops
+from parties.engines.fss.recording.lowering.registry import KERNELS, reshaped
+from parties.engines.fss.recording.memory import View
+from parties.engines.fss.recording.notes import Notebook
+from parties.engines.fss.recording.opcodes import Op
+
+
+def _pack(book: Notebook, bits: View, packed: View) -> None:
+    book.emit(Op.PACK, reshaped(packed, bits.shape, (0,)), bits)
+
+
+def _unpack(book: Notebook, packed: View, bits: View) -> None:
+    book.emit(Op.UNPACK, bits, reshaped(packed, bits.shape, (0,)))
+
+
+KERNELS.update({loops.pack_bits: _pack, loops.unpack_bits: _unpack})
