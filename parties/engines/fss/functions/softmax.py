@@ -219,24 +219,29 @@ def inverse(total: Masked, scale: int = 21) -> Program[Expansion]:
     return _reciprocal(scale).look_up(total.reshape(*total.shape, 1))
 
 
-def divide(x: Masked, inverse: Expansion, limit: float) -> Program[Masked]:
-    """Multiplies x [..., d] by an `inverse` [...], 16 fraction bits. 1 round.
+def divide(x: Masked, inverse: Expansion | Masked, limit: float) -> Program[Masked]:
+    """Multiplies x [..., d] by an `inverse` or a `reciprocal` [...], 16 fraction bits. 1 round.
 
-    8 online bytes each way and 48 offline bytes, to the server, per element.
+    8 online bytes each way and 48 offline bytes, to the server, per element; with a `reciprocal` 16 offline bytes, and
+    2 to 3 fraction bits less to be truncated.
 
     Args:
         x: Numerators.
-        inverse: What `inverse` found.
+        inverse: What `inverse` found, or `reciprocal` computed.
         limit: Bound of the quotients.
 
     Raises:
         TruncationFailure: See `truncate`.
     """
-    return truncate((yield from open_(inverse.times(x, limit=limit))))
+    if isinstance(inverse, Expansion):
+        quotient = inverse.times(x, limit=limit)
+    else:
+        quotient = multiply([x, inverse.reshape(*inverse.shape, 1)], limit=limit)
+    return truncate((yield from open_(quotient)))
 
 
 def reciprocal(total: Masked) -> Program[Masked]:
-    """Computes 1 / total, 18 fraction bits, for more numerators than `divide` pays for. 2 rounds.
+    """Computes 1 / total, 18 fraction bits, for so many numerators that bytes count more than a round. 2 rounds.
 
     Range and error: see `inverse`. 8 online and 8 offline bytes, to the server, more than that.
     """
