@@ -36,6 +36,7 @@ EXAMPLES = [
         "out_of_range",
         ["layer 1", "981.7", "fss", "mpcache-bench calibrate MODEL"],
     ),
+    (errors.WorkerFailed("run", "no such variable"), "party_died", ["run", "no such variable"]),
     (errors.NotEnoughMemory("needs 10 GiB"), "oom", ["10 GiB"]),
 ]
 

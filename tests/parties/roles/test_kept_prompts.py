@@ -49,9 +49,9 @@ def attended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     attend: Any = PlainEngine.attend
 
-    def counted(self: PlainEngine, q: Tensor, layer: Any, mask: Any = None) -> Any:
+    def counted(self: PlainEngine, q: Tensor, layer: Any, mask: Any = None, *, window: int = 0) -> Any:
         calls.extend([q.shape[1]] if q.shape[1] > 1 else [])
-        return attend(self, q, layer, mask)
+        return attend(self, q, layer, mask, window=window)
 
     monkeypatch.setattr(PlainEngine, "attend", counted)
     return calls
