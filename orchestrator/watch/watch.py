@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from netem import LinkReading
 from orchestrator.experiment.cells import Cell
 from orchestrator.records.record import Record
@@ -139,7 +141,7 @@ def info(cell: Cell) -> dict[str, str]:
 
 def _text(value: object) -> str:
     """A value, or pairs of names and values, as a label."""
-    return ", ".join(f"{name}={each}" for name, each in value) if isinstance(value, tuple) else str(value)
+    return ", ".join(f"{name}={each}" for name, each in value) if isinstance(value, tuple | BaseModel) else str(value)
 
 
 def used(pair: str, samples: Sequence[Sample], bytes_per_second: float) -> float:

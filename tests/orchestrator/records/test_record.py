@@ -15,7 +15,7 @@ LATER = NOW + timedelta(seconds=30)
 
 @pytest.fixture(autouse=True)
 def _quick_trust_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.records.assemble.trust_model", lambda engine, options: f"what {engine} says")
+    monkeypatch.setattr("orchestrator.records.assemble.trust_model", lambda engine, _: f"what {engine} says")
 
 
 def build(**check: Any) -> Record:
