@@ -33,6 +33,9 @@ VARIANTS: dict[str, Policy] = {
     **{name: make(name, dense_layers=0) for name in ("quest", "mpcache+")},
     "mpcache, all kept": make("mpcache", static_keep=1.0, select=0.1),
 }
+# Seeds of the text after the prompt. With the others' seed, three clusters at the edge of this selection are within the
+# 2^-9 by which similarities are ranked, so the lowest indices win. With this one, the edges differ by more than 2^-8.
+SEEDS = {("mpcache, all kept", 8192): 11}
 
 
 def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
@@ -66,7 +69,7 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.slow
 def test_long_caches_decode_like_the_plain_engine(name: str, tokens: int) -> None:
-    policy, text = VARIANTS[name], random_tokens(SPEC, STEPS, seed=7)
+    policy, text = VARIANTS[name], random_tokens(SPEC, STEPS, seed=SEEDS.get((name, tokens), 7))
     decoder, cache = plain(policy, SPEC), Cache.empty(SPEC.n_layers)
     sizes = Prefill(tokens, policy.chunk or CHUNK)
     for segment in prompt_segments(decoder, cache, random_tokens(SPEC, tokens, seed=3), sizes):
