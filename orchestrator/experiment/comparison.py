@@ -13,8 +13,8 @@ from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import Comparison
 
 COSTS: dict[Comparison, PhaseCost] = {
-    "dcf": PhaseCost(932.5, {"client": 8_575_367, "server": 8_575_399}, {"client": 35_776_328, "server": 67_189_007}),
-    "prefix": PhaseCost(1930.5, {"client": 9_609_519, "server": 9_609_551}, {"client": 24, "server": 32_426_060}),
+    "dcf": PhaseCost(796.5, {"client": 8_680_938, "server": 8_680_970}, {"client": 43_564_904, "server": 77_419_552}),
+    "prefix": PhaseCost(1628.5, {"client": 9_637_265, "server": 9_637_297}, {"client": 24, "server": 34_797_352}),
 }
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from parties.metering.background import BackgroundAccount
@@ -48,12 +49,13 @@ class _Stack:
         self.calling = ""
         self.called_seconds = 0.0
         self.changed: Callable[[], None] = _nothing
+        self.held: _Stage | None = None
 
     def settle(self) -> None:
         """Adds the time since the last call to the innermost stage; the caller holds the lock."""
         now = self.clock()
         passed, self.mark = now - self.mark, now
-        stage = self.stages[-1]
+        stage = self.held or self.stages[-1]
         stage.seconds += passed
         if self.calling:
             self.called_seconds += passed
@@ -65,7 +67,7 @@ class _Stack:
         with self.lock:
             self.settle()
             self.stages.append(stage)
-            stage.used = True
+            stage.used = stage.used or self.held is None
         self.changed()
 
     def leave(self, stage: "_Stage", *, unwinding: bool) -> None:
@@ -154,9 +156,22 @@ class StageMeter:
         with self._stack.lock:
             return self._stages.setdefault(name, _Stage(name, self._stack))
 
-    def on_change(self, function: Callable[[], None] | None) -> None:
-        """Calls a function after each change of the innermost stage; None ends it."""
-        self._stack.changed = function or _nothing
+    @contextmanager
+    def rehearsal(self, stage: str, changed: Callable[[], None]) -> Iterator[None]:
+        """Stages are entered and left as usual meanwhile, but all time belongs to one stage.
+
+        Args:
+            stage: That stage.
+            changed: Called after each change of the innermost stage.
+        """
+        with self.stage(stage):
+            self._stack.settle()
+            self._stack.held, self._stack.changed = self.stage(stage), changed
+            try:
+                yield
+            finally:
+                self._stack.settle()
+                self._stack.held, self._stack.changed = None, _nothing
 
     def begin_call(self, peer: str) -> None:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""

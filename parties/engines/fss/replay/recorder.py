@@ -21,6 +21,7 @@ from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 
 MOST_BYTES = 1 << 28
 """Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
+RECORDING = "setup.recording"
 _MOST_CHECKS = 256
 
 
@@ -121,11 +122,11 @@ class SegmentRecorder(Recorder):
     def _listening(self) -> Iterator[None]:
         source, retries = self._source, self._source.retries
         source.recorder, source.retries = self, Retries()
-        source.meter.on_change(self._cut)
         try:
-            yield
+            with source.meter.rehearsal(RECORDING, self._cut):
+                self._stage = source.meter.current
+                yield
         finally:
-            source.meter.on_change(None)
             self.risk = source.retries.expected
             source.recorder, source.retries = None, retries
 

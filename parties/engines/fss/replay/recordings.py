@@ -7,10 +7,9 @@ from parties.decoding.cache import Cache
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.recorder import RECORDING, Inputs
 from parties.engines.fss.replay.segment import RecordedSegment
 
-RECORDING = "setup.recording"
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
 
@@ -52,9 +51,9 @@ class Recordings:
     def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
         if key in self.refused:
             return None
-        with self._source.meter.stage(RECORDING):
-            try:
+        try:
+            with self._source.meter.stage(RECORDING):
                 self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
-            except NotRecordable as refusal:
-                self.refused[key] = str(refusal)
+        except NotRecordable as refusal:
+            self.refused[key] = str(refusal)
         return self._known.get(key)

@@ -1,0 +1,150 @@
+"""Recorded segments of a token in real processes: in step with parties that interpret, and repeated after failures."""
+
+import sys
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+from parties.decoding.cache import Cache
+from parties.engines.fss.arithmetic.gates import TruncationFailure
+from parties.engines.fss.dealing.dry_run import DryRun
+from parties.engines.fss.engine import FssEngine
+from parties.engines.fss.randomness import retries
+from parties.engines.fss.recording.tracer import Tracer
+from parties.engines.fss.replay.recordings import Recordings
+from parties.engines.fss.replay.segment import RecordedSegment
+from parties.engines.fss.topk.selection import _permutations
+from parties.metering.meter import StageMeter
+from parties.policies import Full, MPCache
+from parties.policies.base import Policy
+from parties.transport.mesh import Mesh
+from tests.helpers.together import together
+from tests.parties.engines.fss import test_decoding as decoding
+
+STEPS = 9
+POLICIES: dict[str, Policy] = {
+    "full": Full(),
+    "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8),
+    "mpcache ahead": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8, ahead=True),
+}
+
+
+def party(
+    role: str, mesh: Mesh, meter: StageMeter, who: tuple[str, ...], fail_at: int, family: str, policy: Policy,
+    parts: Any, token: int,
+) -> Any:  # fmt: skip
+    """Decodes; the parties in `who` replay, and one replay fails before it has opened anything."""
+    vars(decoding)["STEPS"] = STEPS
+    retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
+    made: list[Recordings] = []
+    begin, prepare, replay = DryRun.begin, FssEngine.prepare, RecordedSegment.replay
+    calls = 0
+
+    def dealing(self: DryRun, attempt: int) -> None:
+        self._replays = role in who
+        made.append(self._recordings)
+        begin(self, attempt)
+
+    def prepared(self: FssEngine, workload: Any, cache: Cache) -> Cache:
+        ready = prepare(self, workload, cache)
+        self.replays = role in who
+        made.append(self.recordings)
+        return ready
+
+    def replayed(self: RecordedSegment, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == fail_at and role != "dealer":
+            raise TruncationFailure("a truncation that a test chose")
+        replay(self, *arguments)
+
+    for kind, name, function in (
+        (DryRun, "begin", dealing), (FssEngine, "prepare", prepared), (RecordedSegment, "replay", replayed),
+    ):  # fmt: skip
+        setattr(kind, name, function)
+    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
+    (recordings,) = made
+    return (*(result or ()), (recordings.replayed, recordings.interpreted, recordings.refused))
+
+
+def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0) -> dict[str, Any]:
+    """Checks logits and tokens; returns, for each party, what was replayed, interpreted and refused."""
+    decoder, cache, parts, token = decoding.prefilled(family, policy)
+    results = together(party, who, fail_at, family, policy, parts, token)
+    vars(decoding)["STEPS"] = STEPS
+    try:
+        decoding.check({role: result[:4] for role, result in results.items()}, decoder, cache, token)
+    finally:
+        vars(decoding)["STEPS"] = 3
+    return {role: result[-1] for role, result in results.items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+)
+def test_recorded_parties_are_in_step_with_interpreted_ones(family: str, policy: str) -> None:
+    """The server interprets: every number that the client opens, and every key and mask of the dealer's, are alike."""
+    counts = decoded(("client", "dealer"), family, POLICIES[policy])
+    assert counts["client"] == counts["dealer"]
+    replayed, interpreted, refused = counts["client"]
+    assert replayed >= interpreted / 2 > 0
+    assert not refused
+    assert counts["server"] == (0, 0, {})
+
+
+def test_a_recorded_segment_is_replayed_again_after_a_truncation_failure() -> None:
+    counts = decoded(("client", "server", "dealer"), "llama", POLICIES["full"], fail_at=7)
+    assert counts["client"][0] == counts["server"][0] > 20
+
+
+def test_a_replay_draws_new_permutations() -> None:
+    with Tracer() as tracer:
+        made = _permutations(2, 16)
+    recording = tracer.finish([made])
+    drawn = [made.clone()]
+    for _ in range(2):
+        for tape in recording.tapes:
+            tape.run()
+        drawn.append(recording.tensors[0].clone())
+    assert all((p.sum(1) == 1).all() and (p.sum(2) == 1).all() for p in drawn)
+    assert not any(torch.equal(one, other) for one, other in pairwise(drawn))
+
+
+def counting(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Counts the calls of Python in the replays of the client."""
+    counts: list[int] = []
+    attempt = FssEngine._attempt
+
+    def counted(self: FssEngine, *given: Any) -> Any:
+        before, calls = self.recordings.replayed, 0
+
+        def count(_: FrameType, event: str, __: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        known = len(self.recordings._known)
+        sys.setprofile(count)
+        try:
+            return attempt(self, *given)
+        finally:
+            sys.setprofile(None)
+            if self.recordings.replayed > before and len(self.recordings._known) == known:
+                counts.append(calls)
+
+    if role == "client":
+        setattr(FssEngine, "_attempt", counted)  # noqa: B010
+    result = party(role, mesh, meter, *arguments)
+    return (*result, counts)
+
+
+def test_a_layer_is_replayed_with_few_calls_of_python() -> None:
+    """Python and C functions together; most are of the link and of the stage meter, 20 rounds of them."""
+    _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
+    who = ("client", "server", "dealer")
+    results = together(counting, who, 0, "llama", POLICIES["full"], parts, token)
+    counts = results["client"][-1]
+    assert counts
+    assert max(counts) < 4000, counts
