@@ -15,11 +15,13 @@ from orchestrator.experiment.experiment import load_experiment
 from orchestrator.records.store import RecordStore
 from orchestrator.run.ray_session import ray_session
 from tests.helpers.commands import quoted, refusal
+from tests.helpers.needs import needs
 from tests.helpers.paths import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 STUDIES = [path for path in EXAMPLES if "tasks" in yaml.safe_load(path.read_text())]
 EXPERIMENTS = [path for path in EXAMPLES if path not in STUDIES]
+WITH_SPU = [path for path in EXPERIMENTS if "spu" in yaml.safe_load(path.read_text())["engines"][-1:]]
 TOY = {"model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1}
 TOY_STUDY = {
     "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048",
@@ -50,9 +52,12 @@ def ray() -> Iterator[None]:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[needs("spu")] * (path in WITH_SPU)) for path in EXPERIMENTS], ids=name
+)
 def test_an_experiment_runs(path: Path, tmp_path: Path) -> None:
-    file, out = toy(path, tmp_path, TOY), tmp_path / "out"
+    fewer = {"policies": ["full"], "warmup": 0} if path in WITH_SPU else {}  # each program of SPU's is compiled
+    file, out = toy(path, tmp_path, TOY | fewer), tmp_path / "out"
     engines = [str(engine) for engine in load_experiment(file).engines]
     wanted = engines if path.stem == "quickstart" else engines[-1:]  # an engine's parties take seconds to start
     done = CliRunner().invoke(app, ["run", str(file), "--out", str(out), "--only", f"engine={','.join(wanted)}"])

@@ -240,7 +240,7 @@ def test_a_model_that_cannot_fit_is_refused_before_anything_starts(runner: Runne
     assert record.status is Status.OOM
     assert record.error is not None
     assert "GB free" in record.error.message
-    assert "need about" in record.error.message
+    assert "needs about" in record.error.message
     assert not party_processes()
 
 
