@@ -38,7 +38,8 @@ class Recordings:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted."""
         known = self._known.get(key)
         if known is not None and not known.fits(cache):
-            known = self._known.pop(key) and None
+            del self._known[key]
+            known = None
         if known is None and key in self._met:
             known = self._record(key, program, cache)
         self._met.add(key)
@@ -51,6 +52,7 @@ class Recordings:
     def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
         if key in self.refused:
             return None
+        self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}
         try:
             with self._source.meter.stage(RECORDING):
                 self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)

@@ -101,17 +101,20 @@ class RecordedSegment:
 
     def fits(self, cache: Cache) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
-        for index, block in self.blocks.items():
-            layer = cache.layers[index]
-            now = layer.spare()
-            if now is None or now.k.public is not block.k.public or now.v.public is not block.v.public:
-                return False
-            if index in self.grown and layer.tokens == now.capacity:
-                return False
+        if self.stale(cache) or any(cache.layers[i].tokens == block.capacity for i, block in self.grown.items()):
+            return False
         present = _held(cache)
         return all(
             _shapes(list(values_in(present[key])), values) == [v.shape for v in values.values()]
             for key, values in self.reads.items()
+        )
+
+    def stale(self, cache: Cache) -> bool:
+        """Whether the cache has other blocks by now, so that the recording will never fit again."""
+        now = {index: cache.layers[index].spare() for index in self.blocks}
+        return any(
+            found is None or found.k.public is not block.k.public or found.v.public is not block.v.public
+            for found, block in zip(now.values(), self.blocks.values(), strict=True)
         )
 
     def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> None:
