@@ -190,10 +190,13 @@ def test_more_retries_than_chance_explains_end_the_cell_before_the_dealer_is_not
     assert results["dealer"] == int(found[1]) - 1 <= 2
 
 
-def prefilled(family: str, policy: Policy) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
-    """Returns a plain decoder with a cache, the cache in two shares, and the next token."""
+def prefilled(family: str, policy: Policy, seed: int = 29) -> tuple[Decoder, Cache, dict[str, dict[str, Tensor]], int]:
+    """Returns a plain decoder with a cache, the cache in two shares, and the next token.
+
+    With the default seed no selection of the policies above is a near tie.
+    """
     spec = FAMILIES[family]
-    prompt = random_tokens(spec, 40, seed=5)
+    prompt = random_tokens(spec, 40, seed=seed)
     decoder, cache = plain_decoder(spec, policy), Cache.empty(spec.n_layers)
     run(decoder.prefill(run(decoder.embed(prompt[:-1], len(prompt) - 1, 0)), cache))
     split = {name: FssEngine.split(value) for name, value in cache.values().items()}
