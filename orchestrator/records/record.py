@@ -125,6 +125,12 @@ class PartyReading(_Part):
     interface_received_bytes: int | None = Field(
         default=None, description="Bytes received by the host, from the kernel."
     )
+    replayed_segments: int = Field(
+        default=0, ge=0, description="Segments of the tokens that the engine replayed from a recording."
+    )
+    interpreted_segments: int = Field(
+        default=0, ge=0, description="Segments of the tokens that it interpreted, if it records any."
+    )
     versions: dict[str, str] = Field(default={}, description="What the party's host runs.")
 
 

@@ -35,6 +35,8 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
+        replayed_segments: Segments of this cell's tokens that were replayed from a recording.
+        interpreted_segments: The others.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
         meter: The party's stage meter.
@@ -52,6 +54,7 @@ class Engine(Operations):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
+        self.replayed_segments = self.interpreted_segments = 0
         self.score_cap = 0.0
 
     @classmethod

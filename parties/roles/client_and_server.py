@@ -73,7 +73,14 @@ class ComputingParty:
         text = None
         if job.show_text and self.role == "client":
             text = session.tokenizer.decode([token for token in generated if token is not None])
-        return RoleResult(tokens=job.new_tokens, decode_seconds=decode_seconds, prefill=prompt, text=text)
+        return RoleResult(
+            tokens=job.new_tokens,
+            decode_seconds=decode_seconds,
+            prefill=prompt,
+            replayed_segments=session.engine.replayed_segments,
+            interpreted_segments=session.engine.interpreted_segments,
+            text=text,
+        )
 
     def _open(self, job: Job) -> Session:
         """The model on the engine, kept from an earlier cell, or loaded by the server and shared."""

@@ -79,6 +79,8 @@ class RoleResult(_Report):
         prefill: Cost of a prompt that client and server ran themselves.
         stages: The stages, if they are not those of the party's own meter.
         check: The referee's check.
+        replayed_segments: Segments of the tokens that were replayed from a recording; see `Engine`.
+        interpreted_segments: The others, of an engine that records.
         text: The decoded text, the client's secret, if the job requests it.
         warnings: Warnings for the reader of the record.
     """
@@ -88,6 +90,8 @@ class RoleResult(_Report):
     prefill: PromptReport | None = None
     stages: tuple[StageReading, ...] = ()
     check: CheckReport | None = None
+    replayed_segments: int = 0
+    interpreted_segments: int = 0
     text: str | None = Field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 

@@ -139,6 +139,7 @@ class FssEngine(Computation):
             self._supply = Receiver(self.dealer, self.meter)
         if workload.prefill is None:
             self.run_segment(partial(self.mask_cache, cache), cache)
+        self.replayed_segments = self.interpreted_segments = 0
         return cache
 
     def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
@@ -172,7 +173,9 @@ class FssEngine(Computation):
     def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
         known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
         if known is None:
+            self.interpreted_segments += 1
             return run(program(), self.exchange)
+        self.replayed_segments += 1
         with self.meter.stage(known.stage):
             self._fill(known)
             known.replay(cache, self.source, self._inputs, self._open_round)
@@ -214,6 +217,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
+        self.replayed_segments = self.interpreted_segments = 0
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 

@@ -21,6 +21,7 @@ from parties.metering.meter import StageMeter
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
+from tests.helpers.tiny import SPECS
 from tests.helpers.together import together
 from tests.parties.engines.fss import test_decoding as decoding
 
@@ -40,6 +41,7 @@ def party(
     vars(decoding)["STEPS"] = STEPS
     retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
     made: list[Recordings] = []
+    engines: list[FssEngine] = []
     begin, prepare, replay = DryRun.begin, FssEngine.prepare, RecordedSegment.replay
     calls = 0
 
@@ -52,6 +54,7 @@ def party(
         ready = prepare(self, workload, cache)
         self.replays = role in who
         made.append(self.recordings)
+        engines.append(self)
         return ready
 
     def replayed(self: RecordedSegment, *arguments: Any) -> None:
@@ -67,6 +70,11 @@ def party(
         setattr(kind, name, function)
     result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
     (recordings,) = made
+    for engine in engines:
+        assert engine.replayed_segments + engine.interpreted_segments >= STEPS * (
+            decoding.FAMILIES[family].n_layers + 2
+        )
+        assert engine.replayed_segments == recordings.replayed
     return (*(result or ()), (recordings.replayed, recordings.interpreted, recordings.refused))
 
 
