@@ -71,9 +71,8 @@ def party(
     result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
     (recordings,) = made
     for engine in engines:
-        assert engine.replayed_segments + engine.interpreted_segments >= STEPS * (
-            decoding.FAMILIES[family].n_layers + 2
-        )
+        segments = engine.replayed_segments + engine.interpreted_segments
+        assert segments >= STEPS * (SPECS[family].n_layers + 2)
         assert engine.replayed_segments == recordings.replayed
     return (*(result or ()), (recordings.replayed, recordings.interpreted, recordings.refused))
 
