@@ -18,15 +18,13 @@ long, as it does for `cat`."""
 
 
 class MetaTensors(TorchFunctionMode):
-    """While active, public tensors may meet meta tensors, and meta tensors may pass through NumPy."""
+    """While active, public tensors may meet meta tensors."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by PyTorch in place of each function: public operands become meta tensors where another one is."""
         kwargs = kwargs or {}
         if not _is_meta(args) or function in (Tensor.to, Tensor.__getitem__):
             return function(*args, **kwargs)
-        if function is Tensor.numpy:
-            return np.broadcast_to(np.int64(0), args[0].shape)
         if function.__name__.strip("_") in _ELEMENTWISE:
             operands = [argument for argument in args if isinstance(argument, Tensor)]
             return operands[0].new_empty(np.broadcast_shapes(*(o.shape for o in operands)), device="meta")

@@ -35,7 +35,6 @@ class RecordedSegment:
         grown: Keys and values that grow by a token, by layer.
         position: Position of the recorded token.
         epoch: Epoch of the recorded masks.
-        memory_bytes: Memory that exists for this recording alone.
     """
 
     recorder: SegmentRecorder
@@ -46,7 +45,6 @@ class RecordedSegment:
     grown: Mapping[int, Block]
     position: int
     epoch: int
-    memory_bytes: int
 
     @classmethod
     def record(
@@ -91,7 +89,6 @@ class RecordedSegment:
             grown,
             position,
             source.epoch,
-            recording.memory_bytes,
         )
 
     @property
