@@ -123,11 +123,19 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """All layers, the public position of the next token, and the public length of the prompt."""
+    """All layers, and where the sequence is.
+
+    Attributes:
+        layers: The layers.
+        position: Position of the next token. Public.
+        prompt: Length of the prompt. Public.
+        token: The token that is decoded, at its owner, a secret; empty elsewhere. The list stays the same object.
+    """
 
     layers: list[LayerCache]
     position: int = 0
     prompt: int = 0
+    token: list[int] = field(default_factory=list)
 
     @classmethod
     def empty(cls, n_layers: int) -> "Cache":

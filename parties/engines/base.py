@@ -140,11 +140,20 @@ class Engine(Operations):
 
     @abstractmethod
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Any]:
-        """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
+        """Rows of the parameter `embed`, [count, hidden].
+
+        Args:
+            tokens: The client's tokens; None elsewhere. A recorded step reads the sequence again at each token.
+            count: Their number, public.
+        """
 
     @abstractmethod
-    def argmax(self, logits: Any) -> Program[int | None]:
-        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+    def argmax(self, logits: Any) -> Program[Any]:
+        """Index of the largest of `logits` [1, vocab], for `open_index`."""
+
+    def open_index(self, index: Any) -> int | None:
+        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+        return index  # type: ignore[no-any-return]
 
     @abstractmethod
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:

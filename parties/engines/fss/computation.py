@@ -149,12 +149,15 @@ class Computation(Engine):
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the index is opened to the client alone."""
+    def argmax(self, logits: Masked) -> Program[Additive]:
+        """A tournament."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        winner = yield from maximum.argmax(candidates.reshape(-1))
-        index = self.open_to_client(winner)
-        return None if index is None else int(index) >> winner.scale
+        return maximum.argmax(candidates.reshape(-1))
+
+    def open_index(self, index: Additive) -> int | None:
+        """The index, opened to the client alone."""
+        opened = self.open_to_client(index)
+        return None if opened is None else int(opened) >> index.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -315,6 +318,10 @@ class Computation(Engine):
             max(rows.limit, row.limit),
             min(rows.epoch, row.epoch),
         )
+
+    def rows_from(self, rows: Masked, first: int, count: int) -> Masked:
+        """See `Operations.rows_from`."""
+        return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
 
     def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.

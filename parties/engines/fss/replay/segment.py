@@ -34,6 +34,8 @@ class RecordedSegment:
         blocks: Keys and values that it reads, by layer.
         grown: Keys and values that grow by a token, by layer.
         position: Position of the recorded token.
+        steps: Positions by which it moves the sequence.
+        result: What the program returns.
         epoch: Epoch of the recorded masks.
     """
 
@@ -44,16 +46,18 @@ class RecordedSegment:
     blocks: Mapping[int, Block]
     grown: Mapping[int, Block]
     position: int
+    steps: int
+    result: Any
     epoch: int
 
     @classmethod
     def record(
         cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
-        """Records a segment whose result is in the cache; the cache is left as it was, but for spare rows.
+        """Records a segment; the cache is left as it was, but for spare rows.
 
         Raises:
-            NotRecordable: The segment depends on data, returns a result, or changes more than a recording can.
+            NotRecordable: The segment depends on data, or changes more of the cache than a recording can.
         """
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
@@ -63,17 +67,19 @@ class RecordedSegment:
             fixed = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             result = recorder.record(program())
             kept = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
-            if result is not None or cache.position != position or any(map(operator.is_not, kept, fixed)):
-                raise NotRecordable(
-                    "a segment", "it returns a result, or changes more of the cache than can be replayed"
-                )
+            if any(map(operator.is_not, kept, fixed)):
+                raise NotRecordable("a segment", "it changes more of the cache than can be replayed")
+            steps = cache.position - position
             grown = {i: _written(cache, i, blocks) for i, n in enumerate(cache.tokens) if n != tokens[i]}
             leaves = {key: tree for key, tree in _held(cache).items() if not _same(tree, static[key])}
-            recording = recorder.finish([t for value in values_in(leaves) for t in tensors_of(value)])
+            left_values = (leaves, result)
+            recording = recorder.finish([t for value in values_in(left_values) for t in tensors_of(value)])
         finally:
             restore()
         left = iter(recorder.rebind(recording.tensors))
-        leaves = mapped(leaves, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value)))
+        leaves, result = mapped(
+            left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value))
+        )
         addresses = {buffer.fixed for tape in recording.tapes for buffer in tape.externals}
 
         def read(value: Number) -> bool:
@@ -88,6 +94,8 @@ class RecordedSegment:
             {i: block for i, block in blocks.items() if read(block.k) or read(block.v)},
             grown,
             position,
+            steps,
+            result,
             source.epoch,
         )
 
@@ -114,8 +122,8 @@ class RecordedSegment:
             for found, block in zip(now.values(), self.blocks.values(), strict=True)
         )
 
-    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> None:
-        """Runs the segment.
+    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+        """Runs the segment; returns its result.
 
         Args:
             cache: The cache, which `fits`.
@@ -146,9 +154,10 @@ class RecordedSegment:
                 raise self.recorder.failures[checked + first]()
             checked = made.checks
             exchange(made)
-        self._leave(cache, source.epoch)
+        return self._leave(cache, source.epoch)
 
-    def _leave(self, cache: Cache, epoch: int) -> None:
+    def _leave(self, cache: Cache, epoch: int) -> Any:
+        cache.position += self.steps
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + 1)
 
@@ -158,6 +167,7 @@ class RecordedSegment:
 
         for (index, name), tree in self.leaves.items():
             setattr(cache.layers[index], name, mapped(tree, fresh))
+        return mapped(self.result, fresh)
 
 
 def _epoch(value: Number) -> int:
