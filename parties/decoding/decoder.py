@@ -152,7 +152,7 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine)
+        here.make_room(self.engine, self.policy.begin_tokens)
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
         q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
         programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
@@ -162,7 +162,7 @@ class Decoder:
 
     def step_name(self, cache: Cache, layer: int) -> Hashable | None:
         """See `Policy.step_name`; the layer has room for the token afterwards."""
-        cache.layers[layer].make_room(self.engine)
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens)
         return self.policy.step_name(cache, layer)
 
     def _products(self, layer: int) -> list[MatrixProduct]:
@@ -326,7 +326,7 @@ Chosen = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
-class Segment:
+class NamedSegment:
     """A part of a token's step that is run, and run again, on its own.
 
     Attributes:
@@ -344,10 +344,10 @@ class Segment:
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
-    return segment.name() if isinstance(segment, Segment) else None
+    return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[Segment]:
+def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
@@ -361,9 +361,9 @@ def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, 
     cache.token[:] = token or ()
     layers = range(decoder.spec.n_layers)
     return [
-        Segment(partial(_enter, decoder, cache), lambda: "embed"),
-        *(Segment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
-        Segment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
+        NamedSegment(partial(_enter, decoder, cache), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
     ]
 
 

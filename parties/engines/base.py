@@ -226,10 +226,10 @@ class Engine(Operations):
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
-    def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
+    def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
+        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens and the layer's room]."""
         scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores))
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 

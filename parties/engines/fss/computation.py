@@ -271,6 +271,13 @@ class Computation(Engine):
         visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
+    def attend_observed(
+        self, q: Masked, layer: LayerCache, mask: Tensor | None = None
+    ) -> Program[tuple[Masked, Masked]]:
+        """See `Engine.attend_observed`; the spare rows have weights that count for nothing."""
+        visible, seen = self._with_spare(layer)
+        return super().attend_observed(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
@@ -329,7 +336,7 @@ class Computation(Engine):
         The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
-        if block is None or layer.alive is not None:
+        if block is None:
             return layer, None
         places = torch.arange(block.capacity)
 
@@ -337,7 +344,7 @@ class Computation(Engine):
             behind = tokens + later - 1 - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
