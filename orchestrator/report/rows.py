@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.records.record import PartyStage, Record, Totals
+from orchestrator.records.record import PartyStage, Record, Totals, batch_of
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -66,6 +66,16 @@ class Row:
         return self.first.cell.network.name
 
     @property
+    def batch(self) -> int:
+        """Sequences that decode side by side."""
+        return batch_of(self.first.cell)
+
+    @property
+    def series_of_any_batch(self) -> str:
+        """Engine and policy alone."""
+        return self.series.removesuffix(_batch(self.batch))
+
+    @property
     def online_bytes(self) -> float:
         """Online bytes, both ways."""
         return self.client_bytes + self.server_bytes
@@ -105,7 +115,7 @@ def _row(records: Sequence[Record], *, name_model: bool) -> Row:
     checks = [record.check for record in records if record.check is not None]
     errors = [check.max_abs_logit_error for check in checks]
     return Row(
-        series=", ".join(words),
+        series=", ".join(words) + _batch(batch_of(cell)),
         records=tuple(records),
         seconds=median(seconds),
         low=min(seconds),
@@ -119,6 +129,11 @@ def _row(records: Sequence[Record], *, name_model: bool) -> Row:
         error=max((error for error in errors if error is not None), default=None) if None not in errors else None,
         match=all(check.tokens_match for check in checks) if checks else None,
     )
+
+
+def _batch(sequences: int) -> str:
+    """The last words of a series that is not of single sequences."""
+    return f", batch {sequences}" if sequences > 1 else ""
 
 
 def _offline(total: Totals) -> int:

@@ -90,7 +90,8 @@ class Referee:
             watch.bounds = bounds
             reference = self._decode(job, decoder, cache, tokens[-1], watch)
         _refuse(job.engine, watch)
-        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
+        passes = tuple(self.state.pass_seconds)
+        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds, pass_seconds=passes)
         if job.engine == "plain":
             text = session.tokenizer.decode(reference.tokens) if job.show_text else None
             stages = session.engine.meter.snapshot()
