@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from parties.metering.background import BackgroundAccount
-from parties.metering.readings import Counts, Histogram, StageReading
+from parties.metering.readings import Counts, Histogram, StageReading, Tally
 from parties.metering.registry import BY_NAME
 
 __all__ = ["Counts", "Histogram", "StageMeter", "StageReading", "phase_of"]
@@ -60,7 +60,7 @@ class _Stack:
         stage.seconds += passed
         if self.calling:
             self.called_seconds += passed
-            stage.add(self.calling, Counts(blocked_seconds=passed))
+            stage.tally(self.calling).blocked_seconds += passed
         else:
             stage.compute_seconds += passed
 
@@ -70,6 +70,16 @@ class _Stack:
             self.stages.append(stage)
             stage.used = stage.used or self.held is None
         self.changed()
+
+    def move(self, stage: "_Stage") -> None:
+        """Leaves the innermost stage and enters another, with one look at the clock."""
+        with self.lock:
+            now, last = self.clock(), self.stages[-1]
+            passed, self.mark = now - self.mark, now
+            last.seconds += passed
+            last.compute_seconds += passed
+            self.stages[-1] = stage
+            stage.used = True
 
     def leave(self, stage: "_Stage", *, unwinding: bool) -> None:
         with self.lock:
@@ -97,11 +107,13 @@ class _Stage:
 
     def clear(self) -> None:
         self.seconds = self.compute_seconds = self.step_mark = 0.0
-        self.peers: dict[str, Counts] = {}
+        self.peers: dict[str, Tally] = {}
         self.used = False
 
-    def add(self, peer: str, counts: Counts) -> None:
-        self.peers[peer] = self.peers[peer] + counts if peer in self.peers else counts
+    def tally(self, peer: str) -> Tally:
+        if peer not in self.peers:
+            self.peers[peer] = Tally()
+        return self.peers[peer]
 
     def __enter__(self) -> None:
         self.stack.enter(self)
@@ -112,7 +124,8 @@ class _Stage:
         self.stack.leave(self, unwinding=kind is not None)
 
     def reading(self) -> StageReading:
-        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, self.peers)
+        peers = {peer: tally.reading() for peer, tally in self.peers.items()}
+        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, peers)
 
     def lifetime(self) -> StageReading:
         """The reading since the stage was created, over all resets."""
@@ -177,9 +190,10 @@ class StageMeter:
 
     def begin_call(self, peer: str) -> None:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""
-        with self._stack.lock:
-            self._stack.settle()
-            self._stack.calling, self._stack.called_seconds = peer, 0.0
+        stack = self._stack
+        with stack.lock:
+            stack.settle()
+            stack.calling, stack.called_seconds = peer, 0.0
 
     def count(
         self,
@@ -209,9 +223,43 @@ class StageMeter:
                 self._stack.settle()
                 blocked += self._stack.called_seconds
                 self._stack.calling, self._stack.called_seconds = "", 0.0
-            self._stack.stages[-1].add(peer, counts)
+            self._stack.stages[-1].tally(peer).add(counts)
             if rounds >= 1:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
+
+    def count_exchange(self, peer: str, size: int) -> None:
+        """Ends the call that `begin_call` began, an exchange of `size` bytes each way, with framing; as `count` does."""
+        stack = self._stack
+        with stack.lock:
+            now, stage = stack.clock(), stack.stages[-1]
+            passed, stack.mark = now - stack.mark, now
+            stage.seconds += passed
+            blocked = stack.called_seconds + passed
+            stack.calling, stack.called_seconds = "", 0.0
+            tally = stage.tally(peer)
+            tally.sent_bytes += size
+            tally.received_bytes += size
+            tally.messages += 2
+            tally.rounds += 1.0
+            tally.blocked_seconds += passed
+            if peer not in self._exchanges:
+                self._exchanges[peer] = Histogram(EXCHANGE_BUCKETS)
+            self._exchanges[peer].observe(blocked)
+
+    @contextmanager
+    def moving(self) -> Iterator[Callable[[_Stage], None]]:
+        """Yields a function that leaves the innermost stage for another; in the end the first one is the innermost.
+
+        A recorded segment changes stages so often that entering and leaving each would be much of its time.
+        """
+        stack = self._stack
+        depth, outer = len(stack.stages), stack.stages[-1]
+        try:
+            yield stack.move
+        finally:
+            with stack.lock:
+                stack.settle()
+                stack.stages[depth - 1 :] = [outer]
 
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""
@@ -220,7 +268,7 @@ class StageMeter:
     def count_background(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds a link call of a background thread to a stage, independent of the current one."""
         with self._stack.lock:
-            self.stage(stage).add(peer, counts)
+            self.stage(stage).tally(peer).add(counts)
             self.stage(stage).used = True
 
     def add(self, name: str, count: float = 1) -> None:

@@ -154,7 +154,6 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = cache.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
@@ -166,7 +165,6 @@ class FssEngine(Computation):
                 return self._attempt(program, cache, name)
             except TruncationFailure as zone:
                 where = str(zone)
-                restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
@@ -174,7 +172,12 @@ class FssEngine(Computation):
         known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
         if known is None:
             self.interpreted_segments += 1
-            return run(program(), self.exchange)
+            restore = cache.snapshot()
+            try:
+                return run(program(), self.exchange)
+            except TruncationFailure:
+                restore()
+                raise
         self.replayed_segments += 1
         with self.meter.stage(known.stage):
             self._fill(known)
@@ -187,10 +190,11 @@ class FssEngine(Computation):
         self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
 
     def _open_round(self, made: Round) -> None:
-        note(self._draws.constants, made.notes)
         if made.openings:
             made.bound = made.bound or BoundRound.of(made)
             made.bound.exchange(self.exchange)
+        else:
+            note(self._draws.constants, made.notes)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")

@@ -69,6 +69,10 @@ class Constants:
         """Adds an encoded constant; of a tensor the elements, not the shape."""
         self._state.update(encoded(constant))
 
+    def update(self, octets: bytes) -> None:
+        """Adds what `encoded` returned."""
+        self._state.update(octets)
+
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""
         return self._state.digest()[:DIGEST_BYTES]
