@@ -2,6 +2,7 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -70,16 +71,6 @@ class _Stack:
             self.stages.append(stage)
             stage.used = stage.used or self.held is None
         self.changed()
-
-    def move(self, stage: "_Stage") -> None:
-        """Leaves the innermost stage and enters another, with one look at the clock."""
-        with self.lock:
-            now, last = self.clock(), self.stages[-1]
-            passed, self.mark = now - self.mark, now
-            last.seconds += passed
-            last.compute_seconds += passed
-            self.stages[-1] = stage
-            stage.used = True
 
     def leave(self, stage: "_Stage", *, unwinding: bool) -> None:
         with self.lock:
@@ -192,7 +183,10 @@ class StageMeter:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""
         stack = self._stack
         with stack.lock:
-            stack.settle()
+            now, stage = stack.clock(), stack.stages[-1]
+            passed, stack.mark = now - stack.mark, now
+            stage.seconds += passed
+            stage.compute_seconds += passed
             stack.calling, stack.called_seconds = peer, 0.0
 
     def count(
@@ -228,7 +222,7 @@ class StageMeter:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
 
     def count_exchange(self, peer: str, size: int) -> None:
-        """Ends the call that `begin_call` began, an exchange of `size` bytes each way, with framing; as `count` does."""
+        """Ends a call that `begin_call` began, an exchange of `size` bytes each way, with framing; see `count`."""
         stack = self._stack
         with stack.lock:
             now, stage = stack.clock(), stack.stages[-1]
@@ -236,7 +230,7 @@ class StageMeter:
             stage.seconds += passed
             blocked = stack.called_seconds + passed
             stack.calling, stack.called_seconds = "", 0.0
-            tally = stage.tally(peer)
+            tally = stage.peers[peer] if peer in stage.peers else stage.tally(peer)
             tally.sent_bytes += size
             tally.received_bytes += size
             tally.messages += 2
@@ -244,18 +238,30 @@ class StageMeter:
             tally.blocked_seconds += passed
             if peer not in self._exchanges:
                 self._exchanges[peer] = Histogram(EXCHANGE_BUCKETS)
-            self._exchanges[peer].observe(blocked)
+            times = self._exchanges[peer]
+            times.buckets[bisect_left(EXCHANGE_BUCKETS, blocked)] += 1
+            times.seconds += blocked
 
     @contextmanager
-    def moving(self) -> Iterator[Callable[[_Stage], None]]:
+    def moving(self) -> Iterator[Callable[[str], None]]:
         """Yields a function that leaves the innermost stage for another; in the end the first one is the innermost.
 
-        A recorded segment changes stages so often that entering and leaving each would be much of its time.
+        A recorded segment changes stages so often that entering and leaving each would be much of its time. The stages
+        have been entered before.
         """
-        stack = self._stack
+        stack, stages = self._stack, self._stages
+
+        def move(name: str) -> None:
+            with stack.lock:
+                now, last, stage = stack.clock(), stack.stages[-1], stages[name]
+                passed, stack.mark = now - stack.mark, now
+                last.seconds += passed
+                last.compute_seconds += passed
+                stack.stages[-1], stage.used = stage, True
+
         depth, outer = len(stack.stages), stack.stages[-1]
         try:
-            yield stack.move
+            yield move
         finally:
             with stack.lock:
                 stack.settle()

@@ -140,8 +140,7 @@ class Opener:
 
     def _place(self, program: bytes, constants: bytes) -> bytes:
         self._program.update(program)
-        self.constants.update(constants)
-        return self._program.digest() + self.constants.digest()
+        return self._program.digest() + self.constants.extended(constants)
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current

@@ -69,9 +69,10 @@ class Constants:
         """Adds an encoded constant; of a tensor the elements, not the shape."""
         self._state.update(encoded(constant))
 
-    def update(self, octets: bytes) -> None:
-        """Adds what `encoded` returned."""
+    def extended(self, octets: bytes) -> bytes:
+        """Adds what `encoded` returned; returns the digest, 4 bytes."""
         self._state.update(octets)
+        return self._state.digest()[:DIGEST_BYTES]
 
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""

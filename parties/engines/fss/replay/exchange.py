@@ -39,9 +39,9 @@ class BoundRound:
     def of(cls, made: Round) -> "BoundRound":
         """Binds a recorded round."""
         program, constants = announced(made.openings)
-        notes = list(made.notes)
-        if notes and isinstance(notes[-1], bytes):
-            constants = notes.pop() + constants
+        notes, last = list(made.notes), made.notes[-1] if made.notes else None
+        if isinstance(last, bytes):
+            notes, constants = notes[:-1], last + constants
         hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
         frames, start = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden)), PLACE_BYTES
         mine, theirs = [], []
@@ -58,7 +58,8 @@ class BoundRound:
         """Opens the round over the link; the stage is the caller's."""
         for sent, array in self.mine:
             sent[:] = array
-        note(opener.constants, self.notes)
+        if self.notes:
+            note(opener.constants, self.notes)
         opener.swap_fixed(self.program, self.constants, self.frames)
         for combine, array, received, opened in self.theirs:
             combine(array, received, out=opened)

@@ -20,6 +20,7 @@ Key = tuple[int, str]
 """A layer, and the name of what it holds."""
 _READ = ("rows", "selection", "state", "alive")
 _UNCHANGED = ("kept", "queries")
+FAILED = b"\1"
 
 
 class Replaced(NotRecordable):
@@ -137,7 +138,7 @@ class RecordedSegment:
         if not all(cache.layers[index].room for index in self.grown):
             return False
         return all(
-            _shapes(list(values_in(getattr(cache.layers[layer], name))), values) == [v.shape for v in values.values()]
+            _shapes(values_in(getattr(cache.layers[layer], name)), values) == [v.shape for v in values.values()]
             for (layer, name), values in self.reads.items()
         )
 
@@ -165,7 +166,7 @@ class RecordedSegment:
             TruncationFailure: A check failed; the cache is as it was.
         """
         for (layer, name), values in self.reads.items():
-            found = list(values_in(getattr(cache.layers[layer], name)))
+            found = values_in(getattr(cache.layers[layer], name))
             for index, static in values.items():
                 for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
                     here.copy_(there)
@@ -173,21 +174,19 @@ class RecordedSegment:
             self._take_blocks(cache)
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        checked, current = 0, None
+        checked, stage = 0, None
         with source.meter.moving() as move:
             for made in self.recorder.rounds:
-                for stage, number in made.tapes:
-                    if stage != current:
-                        move(source.meter.stage(stage))
-                        current = stage
+                for name, number in made.tapes:
+                    if name != stage:
+                        move(stage := name)
                     self.tapes[number].run()
-                if made.checks > checked and inputs.failed_array[checked : made.checks].any():
+                if made.checks > checked and FAILED in inputs.failed_array[checked : made.checks].tobytes():
                     first = int(inputs.failed_array[checked : made.checks].argmax())
                     raise self.recorder.failures[checked + first]()
                 checked = made.checks
-                if made.openings and made.openings[0].stage != current:
-                    current = made.openings[0].stage
-                    move(source.meter.stage(current))
+                if made.openings and made.openings[0].stage != stage:
+                    move(stage := made.openings[0].stage)
                 exchange(made)
         return self._leave(cache, source.epoch)
 
