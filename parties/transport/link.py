@@ -153,7 +153,8 @@ class Link:
         Raises:
             PeerLost, PeerTimeout, OutOfStep, CorruptFrame: As in `exchange`.
         """
-        meter, done = self._meter, False
+        meter, connection, done = self._meter, self._connection, False
+        sent, received = connection.sent_bytes, connection.received_bytes
         frames.seal(self._sent_frames)
 
         def begun() -> None:
@@ -164,7 +165,7 @@ class Link:
         meter.begin_call(self.peer)
         try:
             self._sent_frames += 1
-            self._connection.swap(frames, begun)
+            connection.swap(frames, begun)
             frames.check()
             self._received_frames += 1
             done = True
@@ -173,7 +174,8 @@ class Link:
         finally:
             if not done:
                 self.close()
-                meter.count(self.peer)
+                sent, received = connection.sent_bytes - sent, connection.received_bytes - received
+                meter.count(self.peer, sent=sent, received=received)
         meter.count_exchange(self.peer, frames.size)
 
     def send_tensor(self, tensor: Tensor) -> None:
