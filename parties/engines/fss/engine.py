@@ -88,6 +88,16 @@ class FssEngine(Computation):
         """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
+    @property
+    def replayed_segments(self) -> int:
+        """See `Engine`."""
+        return self.recordings.replayed
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """See `Engine`."""
+        return self.recordings.interpreted
+
     def _dealt_frame(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
@@ -139,7 +149,7 @@ class FssEngine(Computation):
             self._supply = Receiver(self.dealer, self.meter)
         if workload.prefill is None:
             self.run_segment(partial(self.mask_cache, cache), cache)
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         return cache
 
     def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
@@ -169,16 +179,14 @@ class FssEngine(Computation):
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
-        known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
+        known = self.recordings.find(name if self.replays else None, program, cache)
         if known is None:
-            self.interpreted_segments += 1
             restore = cache.snapshot()
             try:
                 return run(program(), self.exchange)
             except TruncationFailure:
                 restore()
                 raise
-        self.replayed_segments += 1
         with self.meter.stage(known.stage):
             self._fill(known)
             return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
@@ -220,7 +228,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 
