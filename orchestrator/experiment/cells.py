@@ -38,6 +38,7 @@ class _Point(BaseModel):
     network: ResolvedNetwork = Field(description="Links between the parties.")
     shaping: Shaping = Field(default="auto", description="The back end that shapes the links.")
     prompt: ChosenPrompt = Field(description="Source of the client's prompt.")
+    batch: int = Field(default=1, description="Prompts of the client that decode side by side.")
 
 
 class Cell(RunOptions, _Point):
@@ -61,10 +62,12 @@ class Cell(RunOptions, _Point):
 
     def __str__(self) -> str:
         """A short description."""
-        words = f"{self.engine} {self.policy} {self.seq_len} tokens, network {self.network.name}"
-        return ", ".join(
-            [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
-        )
+        words = [f"{self.engine} {self.policy} {self.seq_len} tokens"]
+        words += [f"batch {self.batch}"] if self.batch > 1 else []
+        words += [f"network {self.network.name}"]
+        words += ["warm-up"] if self.warmup else []
+        words += [f"repeat {self.repeat}"] if self.repeat else []
+        return ", ".join(words)
 
 
 def expand(experiment: Experiment) -> tuple[Cell, ...]:

@@ -61,7 +61,8 @@ class LayerCache:
         block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         newest: The key that was appended last, [kv_heads, 1, head_dim].
         selection: The tokens that the current step attends to.
-        rows: The next input of the layer, for each chunk of a prompt, or for a token.
+        rows: The next input of the layer, for each chunk of a prompt, or for a token. In a batch, the layers of the
+            first sequence hold the tokens' rows of all.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 
@@ -101,11 +102,30 @@ class LayerCache:
             return None
         return block
 
-    def make_room(self, engine: Operations) -> None:
-        """Adds spare rows if there are none and the engine's shapes shall last. Local."""
+    def values(self) -> dict[str, Any]:
+        """Every secret value that is handed over with the layer, by its public name."""
+        named = {"k": self.k, "v": self.v, "alive": self.alive, **self.state}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def put(self, name: str, value: Any) -> None:
+        """Replaces one of `values`."""
+        if name in ("k", "v", "alive"):
+            setattr(self, name, value)
+        else:
+            self.state[name] = value
+
+    def make_room(self, engine: Operations, tokens: int | None = None) -> None:
+        """Adds spare rows if there are none and the engine's shapes shall last. Local.
+
+        Args:
+            engine: The engine.
+            tokens: Cached tokens by which the number of spare rows is chosen; those of the layer if left out. In a
+                batch they are those of the first sequence, so that the rows of all sequences are used up together.
+        """
         block, place = self.spare(), self.tokens
         if engine.block > 1 and self.k is not None and (block is None or block.capacity == place):
-            k, v = (engine.lengthened(rows, engine.block - place % engine.block) for rows in (self.k, self.v))
+            count = engine.block - (place if tokens is None else tokens) % engine.block
+            k, v = (engine.lengthened(rows, count) for rows in (self.k, self.v))
             self.show(Block(k, v), place)
 
     def show(self, block: Block, tokens: int) -> None:
@@ -135,18 +155,19 @@ class Cache:
         return cls([LayerCache() for _ in range(n_layers)])
 
     @property
+    def sequences(self) -> "tuple[Cache, ...]":
+        """The cache itself: it is a batch of one."""
+        return (self,)
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Cached tokens of each layer. Public."""
         return tuple(layer.tokens for layer in self.layers)
 
     def values(self) -> dict[str, Any]:
         """Every secret value by a public name, as it is shared when a cache is handed over."""
-        named = {}
-        for index, layer in enumerate(self.layers):
-            for name, value in {"k": layer.k, "v": layer.v, "alive": layer.alive, **layer.state}.items():
-                if value is not None:
-                    named[f"{index}.{name}"] = value
-        return named
+        layers = enumerate(self.layers)
+        return {f"{index}.{name}": value for index, layer in layers for name, value in layer.values().items()}
 
     @classmethod
     def from_values(cls, n_layers: int, position: int, named: dict[str, Any]) -> "Cache":
@@ -155,11 +176,7 @@ class Cache:
         cache.position = cache.prompt = position
         for path, value in named.items():
             index, name = path.split(".", 1)
-            layer = cache.layers[int(index)]
-            if name in ("k", "v", "alive"):
-                setattr(layer, name, value)
-            else:
-                layer.state[name] = value
+            cache.layers[int(index)].put(name, value)
         return cache
 
     def snapshot(self) -> Callable[[], None]:

@@ -5,7 +5,7 @@ a family of models has follows from `ModelSpec`; no family has code of its own. 
 `parties.models.folding`.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
 from parties.decoding.program import Program, parallel, staged
-from parties.decoding.workload import Prefill, Workload
+from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
@@ -33,22 +34,25 @@ class Decoder:
         engine.score_cap = spec.score_cap
 
     def workload(
-        self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
+        self, caches: Caches, steps: int, options: RunOptions = DEFAULTS, prefill: Sequence[Prefill] = ()
     ) -> Workload:
-        """The workload of this decoder: the prompt, if there is a `prefill`, then `steps` tokens.
+        """The workload of this decoder: the prompts, if there is a `prefill`, then `steps` tokens.
 
         Args:
-            cache: The prefilled cache, or an empty one and a `prefill`.
-            steps: Tokens to decode.
+            caches: The prefilled caches, or empty ones and a `prefill`.
+            steps: Tokens to decode, of each sequence.
             options: The cell's engine options.
-            prefill: Sizes of the prompt, if it is run.
+            prefill: Sizes of each prompt, if they are run.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
-        shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
+        starts = [Start(prefill=sizes) for sizes in prefill] or [
+            Start(cache.position, {name: tuple(value.shape) for name, value in cache.values().items()})
+            for cache in caches.sequences
+        ]
         policy, parameters = self.policy.name, asdict(self.policy)
-        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+        work = Workload(self.spec, policy, parameters, steps, options, tuple(starts))
         self._check_windows(work.tokens)
         return work
 
@@ -133,32 +137,49 @@ class Decoder:
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
-    def step(self, x: Any, cache: Cache) -> Program[Any]:
-        """Decodes one token.
+    def step(self, x: Any, caches: Caches) -> Program[Any]:
+        """Decodes one token of each sequence.
 
         Args:
-            x: The embedded token, [1, hidden].
-            cache: Grows by the token.
+            x: The embedded tokens, one of each sequence, [sequences, hidden].
+            caches: Each grows by its token.
 
         Returns:
-            Logits of the next token, [1, vocab].
+            Logits of the next tokens, [sequences, vocab].
         """
-        cache.layers[0].rows = (self.rows(x),)
+        caches.layers[0].rows = (self.rows(x),)
         for layer in range(self.spec.n_layers):
-            yield from self.step_layer(cache, layer)
-        return (yield from self.predict(cache))
+            yield from self.step_layer(caches, layer)
+        return (yield from self.predict(caches))
 
-    def step_layer(self, cache: Cache, layer: int) -> Program[None]:
-        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
-        here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
+    def step_layer(self, caches: Caches, layer: int) -> Program[None]:
+        """Takes a token of each sequence through a layer, from its `rows` to those of the next, of the last the first.
+
+        The matrices are multiplied with the rows of all sequences. Each sequence attends to its own cache, and the
+        programs of all share their rounds. The layers of the first sequence hold the rows of all.
+        """
+        here, after = caches.layers[layer], caches.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine)
+        self.make_room(caches, layer)
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
-        programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
+        queries = yield from parallel(
+            *(
+                self._take_in(layer, row, cache.layers[layer], cache.position, cache.position + 1)
+                for cache, row in _by_sequence(caches, qkv)
+            )
+        )
+        programs: list[Program[Any]] = [self._attend(caches, layer, queries, rows)]
+        programs += [
+            self._select_ahead(cache, layer + 1, row) for guess in guessed for cache, row in _by_sequence(caches, guess)
+        ]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
+
+    def make_room(self, caches: Caches, layer: int) -> None:
+        """Adds spare rows to a layer of each sequence that has none; see `LayerCache.make_room`."""
+        tokens = caches.layers[layer].tokens
+        for cache in caches.sequences:
+            cache.layers[layer].make_room(self.engine, tokens)
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -177,26 +198,38 @@ class Decoder:
         turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its query on, for a token's row, [1, hidden]."""
-        here, weights = cache.layers[layer], None
-        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
-        if selection is not None:
-            mixed = yield from self.engine.attend_selected(q, here, selection)
-        elif self.policy.observes:
-            mixed, weights = yield from self.engine.attend_observed(q, here)
-        else:
-            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
+    def _attend(self, caches: Caches, layer: int, queries: Sequence[Any], rows: Rows) -> Program[Rows]:
+        """The rest of a layer from the queries on, for a token's row of each sequence, [sequences, hidden]."""
+        sequences = caches.sequences
+        attended = yield from parallel(
+            *(self._mix(cache, layer, q) for cache, q in zip(sequences, queries, strict=True))
+        )
+        mixed = [mixed for mixed, _ in attended]
         row: Rows
-        row, _ = yield from parallel(
-            self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+        row, *_ = yield from parallel(
+            self._finish(layer, rows, mixed[0] if len(mixed) == 1 else self.engine.cat(mixed, dim=1)),
+            *(
+                self.policy.after_attention(self.engine, cache, layer, weights)
+                for cache, (_, weights) in zip(sequences, attended, strict=True)
+            ),
         )
         return row
 
-    def predict(self, cache: Cache) -> Program[Any]:
-        """Logits of the next token from the output of the last layer, [1, vocab]."""
-        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
-        cache.position += 1
+    def _mix(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
+        """The attention of one sequence, [heads, 1, head_dim], and its weights if the policy observes them."""
+        here = cache.layers[layer]
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+        if selection is not None:
+            return (yield from self.engine.attend_selected(q, here, selection)), None
+        if self.policy.observes:
+            return (yield from self.engine.attend_observed(q, here))
+        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
+
+    def predict(self, caches: Caches) -> Program[Any]:
+        """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
+        (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
+        for cache in caches.sequences:
+            cache.position += 1
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -206,9 +239,17 @@ class Decoder:
 
     def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
+        return (yield from self._embedded(tokens, slice(position, position + count), count))
+
+    def embed_next(self, tokens: Sequence[int] | None, caches: Caches) -> Program[Any]:
+        """Embeds the next token of each sequence, [sequences, hidden]. Only their owner passes them."""
+        positions = [cache.position for cache in caches.sequences]
+        return (yield from self._embedded(tokens, positions, len(positions)))
+
+    def _embedded(self, tokens: Sequence[int] | None, positions: slice | list[int], count: int) -> Program[Any]:
         x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
         if self.spec.architecture.learned_positions:
-            x = x + self.engine.parameter("positions")[position : position + count]
+            x = x + self.engine.parameter("positions")[positions]
         return x
 
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
@@ -313,26 +354,33 @@ class Decoder:
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
-Step = tuple[Any, int | None]
-"""Logits of a token, [1, vocab], and, at the client, the next token."""
+def _by_sequence(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
+    """Each sequence's cache, and its row, [1, n], of [sequences, n]."""
+    for index, cache in enumerate(caches.sequences):
+        yield cache, rows[index : index + 1]
+
+
+Step = tuple[Any, list[int] | None]
+"""Logits of a token of each sequence, [sequences, vocab], and, at the client, the next tokens."""
 
 
 @dataclass(frozen=True)
 class LayerStep:
-    """The segment that takes a token through a layer."""
+    """The segment that takes a token of each sequence through a layer."""
 
     decoder: Decoder
-    cache: Cache
+    caches: Caches
     layer: int
 
     def __call__(self) -> Program[None]:
         """Makes the program."""
-        return self.decoder.step_layer(self.cache, self.layer)
+        return self.decoder.step_layer(self.caches, self.layer)
 
     def name(self) -> Hashable:
-        """See `Policy.step_name`; the layer has room for the token afterwards."""
-        self.cache.layers[self.layer].make_room(self.decoder.engine)
-        return self.decoder.policy.step_name(self.cache, self.layer)
+        """See `Policy.step_name`, one of each sequence; the layer has room for the tokens afterwards."""
+        self.decoder.make_room(self.caches, self.layer)
+        names = tuple(self.decoder.policy.step_name(cache, self.layer) for cache in self.caches.sequences)
+        return None if None in names else names
 
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
@@ -341,7 +389,7 @@ def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
 
 
 def token_segments(
-    decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
+    decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str
 ) -> list[Callable[[], Program[Step | None]]]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
 
@@ -349,37 +397,37 @@ def token_segments(
 
     Args:
         decoder: The model.
-        cache: Grows by the token.
-        token: The token to decode, at its owner, in a list; None elsewhere.
+        caches: Each grows by its token.
+        tokens: The token to decode of each sequence, at their owner; None elsewhere.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
-    return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
+    layers = [LayerStep(decoder, caches, layer) for layer in range(decoder.spec.n_layers)]
+    return [partial(_enter, decoder, caches, tokens), *layers, partial(_choose, decoder, caches, argmax)]
 
 
-def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
+def decode_token(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Program[Step]:
     """All of `token_segments` as one program."""
     step: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
+    for segment in token_segments(decoder, caches, tokens, argmax):
         step = yield from segment()
     return step  # type: ignore[no-any-return]
 
 
-def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+def decode_in_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     step: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache, name_of(segment))
+    for segment in token_segments(decoder, caches, tokens, argmax):
+        step = decoder.engine.run_segment(segment, caches, name_of(segment))
     return step  # type: ignore[no-any-return]
 
 
-def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(token, 1, cache.position))),)
+def _enter(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None) -> Program[None]:
+    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(tokens, caches))),)
 
 
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:
-    engine, logits = decoder.engine, (yield from decoder.predict(cache))
+def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Step]:
+    engine, logits = decoder.engine, (yield from decoder.predict(caches))
     if argmax == "client":
         opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-        return logits, None if opened is None else int(opened.argmax())
+        return logits, None if opened is None else opened.argmax(1).tolist()
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import AnyCaches, Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
@@ -70,24 +71,24 @@ class Engine(Operations):
         """The bounds that hold in a cell with these options."""
         return cls.bounds
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
-        """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:  # noqa: ARG002
+        """Called before a cell's first program: the adopted caches in the form that the engine decodes from.
 
         Args:
             workload: The programs that will be run, by their public values, and how.
-            cache: The prefilled cache, of adopted values; empty if the prompt is run.
+            caches: The prefilled caches, of adopted values; empty if prompts are run.
 
         Raises:
             Unsupported: The engine does not take a sequence so long, or a model so wide.
         """
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the caches as they were before.
 
         Args:
             program: The segment.
-            cache: What it reads and changes.
+            caches: What it reads and changes.
             name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
         """
         return run(program(), self.exchange)
@@ -143,8 +144,8 @@ class Engine(Operations):
         """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
 
     @abstractmethod
-    def argmax(self, logits: Any) -> Program[int | None]:
-        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+    def argmax(self, logits: Any) -> Program[list[int] | None]:
+        """Index of the largest of each row of `logits` [n, vocab], for the client; None at the server."""
 
     @abstractmethod
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:

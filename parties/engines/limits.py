@@ -18,6 +18,9 @@ LEAST_CAP = {"fss": 4.0, "crypten": 4.0}
 """Smallest cap of attention scores: their tanh is tabulated in cells of 1/4 (`fss`), or its approximation has a range
 of 250 times the cap (`crypten`)."""
 
+MOST_SEQUENCES = 1024
+"""Most sequences that decode side by side; engines are slower per sequence long before that."""
+
 FEW_ROWS = 8
 """Most rows whose norm `fss` applies after a matrix product (`Engine.normalised_linear`): a round less, more bytes."""
 

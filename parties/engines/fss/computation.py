@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
@@ -126,9 +127,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, cache: Cache) -> Program[None]:
-        """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(cache)
+    def mask_cache(self, caches: Caches) -> Program[None]:
+        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
+        return masked_cache.mask(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -149,12 +150,12 @@ class Computation(Engine):
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the index is opened to the client alone."""
+    def argmax(self, logits: Masked) -> Program[list[int] | None]:
+        """A tournament in each row; the indices are opened to the client alone."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        winner = yield from maximum.argmax(candidates.reshape(-1))
-        index = self.open_to_client(winner)
-        return None if index is None else int(index) >> winner.scale
+        winners = yield from maximum.argmax(candidates)
+        opened = self.open_to_client(winners)
+        return None if opened is None else (opened >> winners.scale).tolist()
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""

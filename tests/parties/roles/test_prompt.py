@@ -8,7 +8,7 @@ import tokenizers
 from parties.errors import PromptError
 from parties.models import load_spec, load_tokenizer
 from parties.roles.job import Job
-from parties.roles.prompt import prompt_tokens
+from parties.roles.prompt import prompts
 from tests.helpers.saved_models import save, tiny_llama
 
 MODEL = "random:tiny-llama"
@@ -28,7 +28,7 @@ def job(seq_len: int = 8, new_tokens: int = 2, **prompt: object) -> Job:
 
 
 def tokens_of(wanted: Job) -> list[int]:
-    return prompt_tokens(wanted, load_tokenizer(MODEL), load_spec(MODEL))
+    return prompts(wanted, load_tokenizer(MODEL), load_spec(MODEL))[0]
 
 
 def test_takes_the_first_tokens_of_a_text(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def client_tokens(folder: Path, wanted: Job) -> list[int]:
-    return prompt_tokens(wanted, load_tokenizer(str(folder)), load_spec(str(folder)))
+    return prompts(wanted, load_tokenizer(str(folder)), load_spec(str(folder)))[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from parties.decoding.cache import Block, Cache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import Block
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
@@ -48,7 +49,7 @@ class RecordedSegment:
 
     @classmethod
     def record(
-        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs
+        cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
         """Records a segment whose result is in the cache; the cache is left as it was, but for spare rows.
 
@@ -96,7 +97,7 @@ class RecordedSegment:
         """The stage of the segment's first tape, to which what belongs to none is accounted."""
         return self.recorder.rounds[0].tapes[0][0]
 
-    def fits(self, cache: Cache) -> bool:
+    def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
         if self.stale(cache) or any(cache.layers[i].tokens == block.capacity for i, block in self.grown.items()):
             return False
@@ -106,7 +107,7 @@ class RecordedSegment:
             for key, values in self.reads.items()
         )
 
-    def stale(self, cache: Cache) -> bool:
+    def stale(self, cache: Caches) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
         now = {index: cache.layers[index].spare() for index in self.blocks}
         return any(
@@ -114,7 +115,7 @@ class RecordedSegment:
             for found, block in zip(now.values(), self.blocks.values(), strict=True)
         )
 
-    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> None:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> None:
         """Runs the segment.
 
         Args:
@@ -148,7 +149,7 @@ class RecordedSegment:
             exchange(made)
         self._leave(cache, source.epoch)
 
-    def _leave(self, cache: Cache, epoch: int) -> None:
+    def _leave(self, cache: Caches, epoch: int) -> None:
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + 1)
 
@@ -164,11 +165,11 @@ def _epoch(value: Number) -> int:
     return value.epoch if isinstance(value, Masked) else Masked.CONSTANT
 
 
-def _held(cache: Cache) -> dict[Key, Any]:
+def _held(cache: Caches) -> dict[Key, Any]:
     return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
 
 
-def _own_inputs(cache: Cache) -> dict[Key, Any]:
+def _own_inputs(cache: Caches) -> dict[Key, Any]:
     """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one."""
     copies: dict[int, Number] = {}
 
@@ -184,7 +185,7 @@ def _own_inputs(cache: Cache) -> dict[Key, Any]:
     return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}
 
 
-def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
+def _written(cache: Caches, index: int, blocks: Mapping[int, Block]) -> Block:
     """Returns the block of a layer that has grown by a token, if it was written in place."""
     before, after = blocks.get(index), cache.layers[index].block
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
