@@ -16,7 +16,6 @@ from typing import Any
 
 import fss_repeats
 
-from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
@@ -76,7 +75,7 @@ class DryRun:
         self.engine.matrices = {name: ServerMatrix(meta_tensor((out, rows))) for name, (rows, out) in matrices.items()}
         run(self.engine.install(shapes, None), dealer_openings)
 
-    def segment(self, program: Callable[[], Program[Any]], cache: Caches) -> Segment:
+    def segment(self, program: Callable[[], Program[Any]], cache: Cache) -> Segment:
         """Counts a segment."""
         self._now, self._epoch = Segment(), self._epoch + 1
         before = sum(value.shape.numel() for value in cache.values().values())
@@ -115,7 +114,8 @@ def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
         decoder = Decoder(dry_run.engine, SMOLLM2, policy)
         sizes = [chunked(decoder, tokens)] if prompt else []
         begun = Cache.empty(SMOLLM2.n_layers) if prompt else prefilled(SMOLLM2, policy, tokens - 1)
-        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).caches(dry_run.engine)
+        plan = Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)
+        (cache,) = plan.caches(dry_run.engine).sequences
         before, steps = plan.programs(dry_run.engine, cache)
         with fss_repeats.replaced(dry_run.truncate):
             found = [dry_run.segment(program, cache) for program in before]

@@ -27,7 +27,7 @@ ROUNDING = 0.06
 
 
 def decoding(decoder: Decoder, texts: list[Text], *, owns: bool) -> Program[tuple[list[Any], list[int], Any]]:
-    """Prefill of each sequence, then decoding of all: logits of each step, cached tokens, and the choices at the end."""
+    """Prefill of each sequence, then decoding of all: logits of each step, cached tokens, and the last choices."""
     batch = Batch([Cache.empty(decoder.spec.n_layers) for _ in texts])
     for cache, (prompt, _) in zip(batch.sequences, texts, strict=True):
         x = yield from decoder.embed(prompt if owns else None, len(prompt), 0)
