@@ -33,6 +33,24 @@ def test_rounds_do_not_depend_on_the_length_but_bytes_do() -> None:
     assert short.dealt["server"] < long.dealt["server"]
 
 
+@pytest.mark.parametrize("engine", ["fss", "crypten"])
+@pytest.mark.parametrize("policy", ["full", "mpcache"])
+def test_a_batch_reads_matrices_once_and_has_attention_of_its_own_for_each_sequence(engine: str, policy: str) -> None:
+    one, four = (forecast(fss(engines=[engine], policies=[policy], batch=batch)).decode for batch in (1, 4))
+    if engine == "fss":
+        assert one.rounds == four.rounds
+        assert 3.5 * one.dealt["server"] < four.dealt["server"] < 4 * one.dealt["server"]
+    else:
+        assert one.rounds < four.rounds < 4 * one.rounds
+    assert one.sent["client"] < four.sent["client"] < 4 * one.sent["client"]
+
+
+def test_the_cost_of_lines_is_that_of_the_longest_that_they_may_be() -> None:
+    lines = {"text_file": "a.txt", "lines": True}
+    assert forecast(fss(prompt=lines)).decode == forecast(fss()).decode
+    assert not forecast(fss(prompt=lines)).exact
+
+
 def test_logits_to_the_client_cost_the_server_one_message_instead_of_a_tournament() -> None:
     private, client = (forecast(fss(argmax=argmax)).decode for argmax in ("private", "client"))
     assert client.rounds < private.rounds

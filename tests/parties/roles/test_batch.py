@@ -52,9 +52,10 @@ def test_each_sequence_is_checked(cells: Any, name: str) -> None:
     assert check["max_abs_logit_error"] == max(sequence["max_abs_logit_error"] for sequence in check["sequences"])
 
 
-def test_layers_of_a_batch_are_recorded_and_replayed(cells: Any) -> None:
+def test_layers_of_a_batch_are_recorded_and_replayed_also_where_lengths_differ(cells: Any) -> None:
     for role in ("client", "server"):
-        assert cells["mpcache"][role]["replayed_segments"] > cells["mpcache"][role]["interpreted_segments"] / 2
+        assert cells["mpcache"][role]["replayed_segments"] > 0
+        assert cells["full of lines"][role]["replayed_segments"] > cells["full of lines"][role]["interpreted_segments"]
 
 
 def test_each_sequence_has_a_text_of_its_own(cells: Any) -> None:
