@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import groupby
+from typing import Any, TypeVar
 
 from parties.decoding.cache import Cache, LayerCache
+from parties.engines.operations import Operations
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """The caches of sequences that take their tokens together.
 
@@ -15,7 +17,7 @@ class Batch:
     reads of a `Cache`, a batch has for all of its sequences.
 
     Attributes:
-        sequences: The caches, at least one.
+        sequences: The caches, at least one; after `fold` one for neighbours of equal shapes.
     """
 
     sequences: Sequence[Cache]
@@ -35,11 +37,26 @@ class Batch:
         """Position of the first sequence's next token; those of the others advance with it."""
         return self.sequences[0].position
 
+    @property
+    def cached(self) -> tuple[int, ...]:
+        """Cached tokens of each layer of each sequence. Public."""
+        return tuple(layer.tokens for cache in self.sequences for layer in cache.layers for _ in range(cache.lanes))
+
+    def fold(self, engine: Operations) -> None:
+        """Puts neighbours of equal shapes into one cache, as further heads. Local.
+
+        Their programs are then one program of more numbers, with as many operations as that of one sequence.
+        """
+        groups = [list(group) for _, group in groupby(self.sequences, key=_shape)]
+        self.sequences = [group[0] if len(group) == 1 else _folded(engine, group) for group in groups]
+
     def snapshot(self) -> Callable[[], None]:
         """See `Cache.snapshot`."""
-        restores = [cache.snapshot() for cache in self.sequences]
+        sequences = self.sequences
+        restores = [cache.snapshot() for cache in sequences]
 
         def restore() -> None:
+            self.sequences = sequences
             for each in restores:
                 each()
 
@@ -50,6 +67,19 @@ Caches = Cache | Batch
 """The cache of one sequence, or those of several."""
 
 AnyCaches = TypeVar("AnyCaches", bound=Caches)
+
+
+def _shape(cache: Cache) -> tuple[Any, ...]:
+    """What caches must have in common to be one."""
+    return (cache.position, cache.prompt, *((name, tuple(value.shape)) for name, value in cache.values().items()))
+
+
+def _folded(engine: Operations, caches: Sequence[Cache]) -> Cache:
+    held = [cache.values() for cache in caches]
+    named = {name: engine.cat([values[name] for values in held], dim=0) for name in held[0]}
+    folded = Cache.from_values(len(caches[0].layers), caches[0].position, named)
+    folded.prompt, folded.lanes = caches[0].prompt, len(caches)
+    return folded
 
 
 def by_sequence(steps: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -143,11 +143,20 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """All layers, the public position of the next token, and the public length of the prompt."""
+    """All layers, the public position of the next token, and the public length of the prompt.
+
+    Attributes:
+        layers: The layers.
+        position: Position of the next token.
+        prompt: Tokens of the prompt.
+        lanes: Sequences of equal length that the cache holds: axis 0 of all values is that of the first sequence, then
+            that of the second, and so on.
+    """
 
     layers: list[LayerCache]
     position: int = 0
     prompt: int = 0
+    lanes: int = 1
 
     @classmethod
     def empty(cls, n_layers: int) -> "Cache":

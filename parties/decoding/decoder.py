@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, parallel, staged
+from parties.decoding.program import Program, eager, parallel, staged
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
@@ -164,13 +164,13 @@ class Decoder:
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
         queries = yield from parallel(
             *(
-                self._take_in(layer, row, cache.layers[layer], cache.position, cache.position + 1)
-                for cache, row in _by_sequence(caches, qkv)
+                self._take_in(layer, own, cache.layers[layer], cache.position, cache.position + 1, cache.lanes)
+                for cache, own in _by_sequence(caches, qkv)
             )
         )
         programs: list[Program[Any]] = [self._attend(caches, layer, queries, rows)]
         programs += [
-            self._select_ahead(cache, layer + 1, row) for guess in guessed for cache, row in _by_sequence(caches, guess)
+            self._select_ahead(cache, layer + 1, own) for guess in guessed for cache, own in _by_sequence(caches, guess)
         ]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
@@ -193,9 +193,11 @@ class Decoder:
         return products
 
     def _select_ahead(self, cache: Cache, layer: int, q: Any) -> Program[None]:
-        """Lets the policy select for a later layer with a guess of its query, [1, heads * head_dim]."""
-        heads = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
-        turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
+        """Lets the policy select for a later layer with a guess of its query, [lanes, heads * head_dim]."""
+        heads = q.reshape(cache.lanes * self.spec.n_heads, 1, self.spec.head_dim)
+        turned = yield from self._positioned(
+            layer, heads, cache.position, cache.position + 1, "similarity", cache.lanes
+        )
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
     def _attend(self, caches: Caches, layer: int, queries: Sequence[Any], rows: Rows) -> Program[Rows]:
@@ -204,7 +206,7 @@ class Decoder:
         attended = yield from parallel(
             *(self._mix(cache, layer, q) for cache, q in zip(sequences, queries, strict=True))
         )
-        mixed = [mixed for mixed, _ in attended]
+        mixed = [self._by_token(cache, mixed) for cache, (mixed, _) in zip(sequences, attended, strict=True)]
         row: Rows
         row, *_ = yield from parallel(
             self._finish(layer, rows, mixed[0] if len(mixed) == 1 else self.engine.cat(mixed, dim=1)),
@@ -215,8 +217,14 @@ class Decoder:
         )
         return row
 
+    def _by_token(self, cache: Cache, mixed: Any) -> Any:
+        """Outputs of attention, [lanes * heads, 1, head_dim], as those of `lanes` tokens, [heads, lanes, head_dim]."""
+        if cache.lanes == 1:
+            return mixed
+        return mixed.reshape(cache.lanes, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+
     def _mix(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
-        """The attention of one sequence, [heads, 1, head_dim], and its weights if the policy observes them."""
+        """The attention of a cache, [lanes * heads, 1, head_dim], and its weights if the policy observes them."""
         here = cache.layers[layer]
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -243,7 +251,7 @@ class Decoder:
 
     def embed_next(self, tokens: Sequence[int] | None, caches: Caches) -> Program[Any]:
         """Embeds the next token of each sequence, [sequences, hidden]. Only their owner passes them."""
-        positions = [cache.position for cache in caches.sequences]
+        positions = [cache.position for cache in caches.sequences for _ in range(cache.lanes)]
         return (yield from self._embedded(tokens, positions, len(positions)))
 
     def _embedded(self, tokens: Sequence[int] | None, positions: slice | list[int], count: int) -> Program[Any]:
@@ -256,37 +264,45 @@ class Decoder:
         """The normalised rows times matrices; for `qkv` queries, keys and values, concatenated, before positions."""
         return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
-    def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
-        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
+    def _take_in(
+        self, layer: int, qkv: Any, here: LayerCache, position: int, length: int, lanes: int = 1
+    ) -> Program[Any]:
+        """Queries with positions from `position` on, [lanes * heads, n, head_dim]; keys and values go into the cache.
 
         Args:
             layer: Index of the layer.
-            qkv: Queries, keys and values of n tokens, concatenated, before positions.
+            qkv: Queries, keys and values of n tokens of each sequence, concatenated, before positions.
             here: The cache of the layer.
             position: Position of the first token.
             length: Tokens of the sequence up to the last one that is computed at the same time.
+            lanes: Sequences that the cache holds.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
-        spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        spec, engine, n = self.spec, self.engine, qkv.shape[0] // lanes
         self._check_windows(length)
-        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
-        turned = spec.n_heads + spec.n_kv_heads
-        qk, v = heads[:turned], heads[turned:]
-        qk = yield from self._positioned(layer, qk, position, length, "rope")
+        d, turned = spec.head_dim, spec.n_heads + spec.n_kv_heads
+        heads = qkv.reshape(lanes, n, turned + spec.n_kv_heads, d).transpose(1, 2)
+        qk, v = heads[:, :turned].reshape(lanes * turned, n, d), heads[:, turned:].reshape(-1, n, d)
+        qk = yield from self._positioned(layer, qk, position, length, "rope", lanes)
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
-        here.append(engine, qk[spec.n_heads :], v)
-        return qk[: spec.n_heads]
+        by_lane = qk.reshape(lanes, turned, n, d)
+        here.append(engine, by_lane[:, spec.n_heads :].reshape(-1, n, d), v)
+        return by_lane[:, : spec.n_heads].reshape(-1, n, d)
 
-    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str) -> Program[Any]:
-        """Queries and keys, or queries alone, [heads, n, head_dim], with their norms and their positions, if any."""
+    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str, lanes: int = 1) -> Program[Any]:
+        """Queries and keys, or queries alone, of each lane, with their norms and their positions, if any.
+
+        [lanes * heads, n, head_dim], the heads of the first lane first.
+        """
         spec, (heads, n, d) = self.spec, x.shape
         if spec.architecture.query_key_norm:
             normal = yield from self._normalise(self.rows(x.reshape(heads * n, d)))
-            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[:heads]
-            x = yield from staged(self.engine.meter, "norm", self.engine.mul(normal.reshape(heads, n, d), gain))
+            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[: heads // lanes]
+            by_lane = normal.reshape(lanes, heads // lanes, n, d)
+            x = (yield from staged(self.engine.meter, "norm", self.engine.mul(by_lane, gain))).reshape(heads, n, d)
         if (rope := spec.rope(layer)) is not None:
             with self.engine.meter.stage(stage):
                 x = self._rotate(x, rope, position, length)
@@ -355,9 +371,11 @@ class Decoder:
 
 
 def _by_sequence(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
-    """Each sequence's cache, and its row, [1, n], of [sequences, n]."""
-    for index, cache in enumerate(caches.sequences):
-        yield cache, rows[index : index + 1]
+    """Each cache, and the rows, [lanes, n], of its sequences, of [sequences, n]."""
+    start = 0
+    for cache in caches.sequences:
+        yield cache, rows[start : start + cache.lanes]
+        start += cache.lanes
 
 
 Step = tuple[Any, list[int] | None]
@@ -386,6 +404,13 @@ class LayerStep:
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
     return segment.name() if isinstance(segment, LayerStep) else None
+
+
+def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program[None]]]:
+    """What follows the prompts of a batch: sequences of equal shapes become one cache, if the policy folds."""
+    if isinstance(caches, Cache) or len(caches.sequences) == 1 or not decoder.policy.folds:
+        return []
+    return [partial(eager(caches.fold), decoder.engine)]
 
 
 def token_segments(

@@ -12,7 +12,7 @@ import torch
 
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -65,6 +65,7 @@ class ComputingParty:
             batch = self._receive_caches(session)
             with self.meter.stage("bench.prefill"):
                 session.engine.prepare(decoder.workload(batch, job.new_tokens, job.options), batch)
+                self._fold(decoder, batch)
         self.state.enter("decode")
         start = time.perf_counter()
         logits, generated = self._decode(job, decoder, batch, None if own is None else [tokens[-1] for tokens in own])
@@ -147,10 +148,16 @@ class ComputingParty:
         engine.prepare(decoder.workload(batch, job.new_tokens, job.options, sizes), batch)
         for segment in prompts_segments(decoder, batch, own, sizes):
             engine.run_segment(segment, batch)
+        self._fold(decoder, batch)
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         return batch, took
+
+    @staticmethod
+    def _fold(decoder: Decoder, batch: Batch) -> None:
+        for segment in fold_segments(decoder, batch):
+            decoder.engine.run_segment(segment, batch)
 
     def _decode(
         self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int] | None
@@ -162,12 +169,12 @@ class ComputingParty:
         """
         kept: list[Any] = []
         generated: list[list[int]] = []
-        self.state.prefilled(batch.tokens)
+        self.state.prefilled(batch.cached)
         for _ in range(job.new_tokens):
             logits, tokens = decode_in_segments(decoder, batch, tokens, job.options.argmax)
             kept.append(logits)
             generated.append(tokens or [])
-            self.state.token(batch.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+            self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[list[int]]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder, decode_token, fold_segments
 from parties.decoding.program import run
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
@@ -124,9 +124,11 @@ class Referee:
         return self._session
 
     def _decode(self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int], watch: Watch) -> Reference:
+        for segment in fold_segments(decoder, batch):
+            run(segment())
         start, kept, generated = time.perf_counter(), [], []
         if job.engine == "plain":
-            self.state.prefilled(batch.tokens)
+            self.state.prefilled(batch.cached)
         for index in range(job.new_tokens):
             watch.token = index + 1
             logits, chosen = run(decode_token(decoder, batch, tokens, job.options.argmax))
@@ -134,7 +136,7 @@ class Referee:
             kept.append(logits)
             generated.append(tokens)
             if job.engine == "plain":
-                self.state.token(batch.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+                self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
         return Reference(kept, generated, time.perf_counter() - start)
 
     def _share(self, job: Job, prefilled: list[tuple[int, dict[str, torch.Tensor]]]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder
+from parties.decoding.decoder import Decoder, fold_segments
 from parties.decoding.program import Program, run
 from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
@@ -32,20 +32,24 @@ def decoding(decoder: Decoder, texts: list[Text], *, owns: bool) -> Program[tupl
     for cache, (prompt, _) in zip(batch.sequences, texts, strict=True):
         x = yield from decoder.embed(prompt if owns else None, len(prompt), 0)
         yield from decoder.prefill(x, cache)
+    for segment in fold_segments(decoder, batch):
+        yield from segment()
     logits = []
     for together in zip(*(text for _, text in texts), strict=True):
         x = yield from decoder.embed_next(list(together) if owns else None, batch)
         logits.append((yield from decoder.step(x, batch)))
-    return logits, list(batch.tokens), (yield from decoder.engine.argmax(logits[-1]))
+    held = [layer.tokens for cache in batch.sequences for _ in range(cache.lanes) for layer in cache.layers]
+    return logits, held, (yield from decoder.engine.argmax(logits[-1]))
 
 
 def of_lengths(*lengths: int) -> list[Text]:
-    return [tokens(prompt=length, seed=length) for length in lengths]
+    return [tokens(prompt=length, seed=seed) for seed, length in enumerate(lengths)]
 
 
+@pytest.mark.parametrize("lengths", [(17, 14, 21), (19, 17, 17)], ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_each_sequence_decodes_as_it_does_alone(name: str) -> None:
-    decoder, texts = plain(case(name)), of_lengths(17, 14, 21)
+def test_each_sequence_decodes_as_it_does_alone(name: str, lengths: tuple[int, ...]) -> None:
+    decoder, texts = plain(case(name)), of_lengths(*lengths)
     logits, held, _ = run(decoding(decoder, texts, owns=True))
     alone = [decode(decoder, *text) for text in texts]
     for index, expected in enumerate(alone):

@@ -7,7 +7,7 @@ from typing import Any, Self, get_args
 
 from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.decoder import Decoder, fold_segments, token_segments
 from parties.decoding.prefill import prompts_segments
 from parties.decoding.program import Program
 from parties.decoding.workload import Prefill, Start, Workload
@@ -139,10 +139,11 @@ class Plan:
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
         step = token_segments(decoder, caches, None, work.options.argmax)
+        before: list[Segment] = [partial(engine.mask_cache, caches)]
         if work.runs_prompts:
             sizes = [start.prefill for start in work.sequences if start.prefill]
-            return list(prompts_segments(decoder, caches, None, sizes)), step * work.steps
-        return [partial(engine.mask_cache, caches)], step * work.steps
+            before = [*prompts_segments(decoder, caches, None, sizes)]
+        return [*before, *fold_segments(decoder, caches)], step * work.steps
 
     def caches(self, engine: Computation) -> Batch:
         """The dealer's placeholders for the initial caches."""
