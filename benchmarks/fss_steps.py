@@ -1,6 +1,6 @@
 """Local work per token with `fss`, recorded steps against interpreted ones, compared with reading the weights once.
 
-    python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--calls]
+    python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--batch 1] [--calls]
 
 Client, server and dealer are processes that are connected over loopback; the dealer's randomness is stored before the
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
@@ -24,7 +24,7 @@ from fss_gates import SMOLLM2
 
 from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
 from parties.decoding.program import run
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -136,6 +136,8 @@ def decoded(
     decoder = Decoder(engine, spec, policy)
     batch = Batch([filled(engine, policy, tokens, given.layers) for _ in range(given.batch)])
     engine.prepare(decoder.workload(batch, given.steps, RunOptions(offline="stored")), batch)
+    for segment in fold_segments(decoder, batch):
+        engine.run_segment(segment, batch)
     engine.replays = recorded
     measured, own = [], [1] * given.batch if role == "client" else None
     for _ in range(given.steps):

@@ -6,7 +6,8 @@ correction from the dealer (`crypten/mpc/primitives/beaver.py`); a comparison is
 again for every token: that, not the cache, is most of a short prompt's bytes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from parties.decoding.clusters import Clustering
 from parties.models.spec import ModelSpec
@@ -35,6 +36,10 @@ class Cost:
 
     def __mul__(self, times: float) -> "Cost":
         return Cost(*(getattr(self, field.name) * times for field in fields(self)))
+
+    def of_each(self, batch: int, *, folded: bool) -> "Cost":
+        """The cost for each sequence of a batch: in the same rounds if `folded`, else one after the other."""
+        return replace(self * batch, rounds=self.rounds) if folded else self * batch
 
 
 def product(x: float, y: float, out: float) -> Cost:
@@ -141,21 +146,22 @@ def gather(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
 
 
 def layers(spec: ModelSpec, policy: Policy, tokens: int, batch: int = 1) -> Cost:
-    """All layers, with the attention of each sequence of a batch, one after the other, over a cache of `tokens`."""
+    """All layers, with the attention of each sequence of a batch over a cache of `tokens`."""
     hidden, inner = spec.hidden, spec.intermediate
     heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
     kind = spec.architecture
     first = 2 * inner if kind.gated else inner
+    each = partial(Cost.of_each, batch=batch, folded=policy.folds)
     cost = normalise(hidden, batch) * 2 + activation(batch * inner)
     if kind.gated:
         cost += product(batch * inner, batch * inner, batch * inner)
     if kind.query_key_norm:
-        cost += with_gain(spec.head_dim, spec.n_heads + spec.n_kv_heads) * batch
+        cost += each(with_gain(spec.head_dim, spec.n_heads + spec.n_kv_heads))
     if kind.post_norms:
         cost += with_gain(hidden, batch) * 2
     for width, out in ((hidden, heads), (spec.n_heads * spec.head_dim, hidden), (hidden, first), (inner, hidden)):
         cost += product(batch * width, width * out, batch * out)
-    chosen = attention(spec, policy.attended(tokens)) * batch
+    chosen = each(attention(spec, policy.attended(tokens)))
     if not isinstance(policy, MPCache):
         return (cost + chosen) * spec.n_layers
     deciding = [layer for layer in range(spec.n_layers) if policy.chooses(layer)]
@@ -164,9 +170,9 @@ def layers(spec: ModelSpec, policy: Policy, tokens: int, batch: int = 1) -> Cost
     guess = product(batch * hidden, hidden * queries, batch * queries) if policy.ahead else Cost()
     return (
         cost * spec.n_layers
-        + attention(spec, tokens) * (batch * dense)
-        + (chosen + gather(spec, policy, tokens) * batch) * (spec.n_layers - dense)
-        + (selection(spec, policy, tokens) * batch + guess) * len(deciding)
+        + each(attention(spec, tokens)) * dense
+        + (chosen + each(gather(spec, policy, tokens))) * (spec.n_layers - dense)
+        + (each(selection(spec, policy, tokens)) + guess) * len(deciding)
     )
 
 
