@@ -177,7 +177,7 @@ class Computation(Engine):
         return (yield from self._with_bias(y, name))
 
     def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
-        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
+        """Products of normalised rows with the server's matrices. 3 rounds for a few rows with `dcf`, else 4 or 5."""
         if rows.x.shape[0] > FEW_ROWS:
             return (yield from super().normalised_linear(rows, eps, *products))
         unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
@@ -227,7 +227,7 @@ class Computation(Engine):
         return to_norm(x, centre=centre)
 
     def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
-        """RMS norm. 4 rounds."""
+        """RMS norm. 3 rounds for a few rows with `dcf`, else 4."""
         return normalise(rows, eps)
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
@@ -302,7 +302,7 @@ class Computation(Engine):
         return (yield from gates.open_(gates.arithmetic(self.source, bits)))
 
     def inverse_root(self, x: Masked) -> Program[Masked]:
-        """1 / sqrt(x). 2 rounds."""
+        """1 / sqrt(x). 1 round for a few numbers with `dcf`, else 2."""
         return inverse_root(x)
 
     def to_cache(self, value: Masked) -> Masked:
