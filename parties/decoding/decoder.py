@@ -169,6 +169,7 @@ class Decoder:
         """See `Policy.step_name`; the layer has room for the token afterwards."""
         cache.layers[layer].make_room(self.engine, self.policy.begin_tokens)
         return self.policy.step_name(cache, layer)
+
     def _scores_early(self, cache: Cache, layer: int) -> bool:
         """Whether a token's scores may be computed with its projection. Public."""
         spec, here = self.spec, cache.layers[layer]
