@@ -1,7 +1,7 @@
 """Sequences that decode side by side: a cache for each, one program for all."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -18,9 +18,11 @@ class Batch:
 
     Attributes:
         sequences: The caches, at least one; after `fold` one for neighbours of equal shapes.
+        token: The tokens that are decoded, one of each sequence, at their owner; see `Cache`.
     """
 
     sequences: Sequence[Cache]
+    token: list[int] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerCache]:
@@ -36,6 +38,12 @@ class Batch:
     def position(self) -> int:
         """Position of the first sequence's next token; those of the others advance with it."""
         return self.sequences[0].position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        steps = position - self.position
+        for cache in self.sequences:
+            cache.position += steps
 
     @property
     def cached(self) -> tuple[int, ...]:

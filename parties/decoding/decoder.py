@@ -15,11 +15,12 @@ from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, eager, parallel, staged
+from parties.decoding.program import Program, eager, parallel, run, staged
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
+from parties.models.folding import has_bias
 from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
@@ -155,31 +156,78 @@ class Decoder:
     def step_layer(self, caches: Caches, layer: int) -> Program[None]:
         """Takes a token of each sequence through a layer, from its `rows` to those of the next, of the last the first.
 
-        The matrices are multiplied with the rows of all sequences. Each sequence attends to its own cache, and the
-        programs of all share their rounds. The layers of the first sequence hold the rows of all.
+        The matrices are multiplied with the rows of all sequences. Each cache is attended to by its own sequences, and
+        the programs of all share their rounds. The layers of the first cache hold the rows of all.
         """
         here, after = caches.layers[layer], caches.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
         self.make_room(caches, layer)
-        qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        queries = yield from parallel(
-            *(
-                self._take_in(layer, own, cache.layers[layer], cache.position, cache.position + 1, cache.lanes)
-                for cache, own in _by_sequence(caches, qkv)
-            )
-        )
-        programs: list[Program[Any]] = [self._attend(caches, layer, queries, rows)]
+        attended, *guessed = yield from self._projected(caches, layer, rows)
+        programs: list[Program[Any]] = [self._attend(caches, layer, attended, rows)]
         programs += [
-            self._select_ahead(cache, layer + 1, own) for guess in guessed for cache, own in _by_sequence(caches, guess)
+            self._select_ahead(cache, layer + 1, own) for guess in guessed for cache, own in _by_cache(caches, guess)
         ]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
 
     def make_room(self, caches: Caches, layer: int) -> None:
-        """Adds spare rows to a layer of each sequence that has none; see `LayerCache.make_room`."""
+        """Makes room for the next token in a layer of each cache; see `LayerCache.make_room`."""
         tokens = caches.layers[layer].tokens
         for cache in caches.sequences:
-            cache.layers[layer].make_room(self.engine, tokens)
+            cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
+
+    def step_name(self, caches: Caches, layer: int) -> Hashable | None:
+        """See `Policy.step_name`, one of each cache; the layer has room for the tokens afterwards."""
+        self.make_room(caches, layer)
+        names = tuple(self.policy.step_name(cache, layer) for cache in caches.sequences)
+        return None if None in names else names
+
+    def _projected(self, caches: Caches, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of attention for each cache, in a list, and the guessed queries, one of each sequence."""
+        first, *others = caches.sequences
+        if not others and self._scores_early(first, layer):
+            attended, *guessed = yield from self._project_scored(first, layer, rows)
+            return [[attended], *guessed]
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        queries = yield from parallel(
+            *(
+                self._take_in(layer, own, cache.layers[layer], cache.position, cache.position + 1, cache.lanes)
+                for cache, own in _by_cache(caches, qkv)
+            )
+        )
+        each = zip(caches.sequences, queries, strict=True)
+        return [[self._attended(cache, layer, q) for cache, q in each], *guessed]
+
+    def _scores_early(self, cache: Cache, layer: int) -> bool:
+        """Whether a token's scores may be computed with its projection. Public."""
+        spec, here = self.spec, cache.layers[layer]
+        plain = not (has_bias(spec, "qkv") or spec.architecture.query_key_norm or spec.score_cap)
+        return (
+            self.engine.scores_early
+            and plain
+            and here.k is not None
+            and here.alive is None
+            and not self.policy.needs_query(layer)
+        )
+
+    def _project_scored(self, cache: Cache, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of the attention of a token whose key and value join the layer here, and the guessed queries."""
+        spec, engine, here, position = self.spec, self.engine, cache.layers[layer], cache.position
+        rope, selection = spec.rope(layer), self.policy.known_selection(cache, layer)
+        self._check_windows(position + 1)
+
+        def turn(x: Any) -> Any:
+            return x if rope is None else self._rotate(x, rope, position, position + 1)
+
+        k, v, scores, guessed = yield from engine.scored_projection(
+            rows.for_norm, spec.norm_eps, self._products(layer), turn, here, selection
+        )
+        here.append(engine, k, v)
+
+        def attended() -> Program[tuple[Any, Any]]:
+            return (yield from engine.attend_scored(scores, here, selection, window=spec.window(layer))), None
+
+        return [attended(), *guessed]
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -200,20 +248,27 @@ class Decoder:
         )
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, caches: Caches, layer: int, queries: Sequence[Any], rows: Rows) -> Program[Rows]:
-        """The rest of a layer from the queries on, for a token's row of each sequence, [sequences, hidden]."""
-        sequences = caches.sequences
-        attended = yield from parallel(
-            *(self._mix(cache, layer, q) for cache, q in zip(sequences, queries, strict=True))
-        )
-        mixed = [self._by_token(cache, mixed) for cache, (mixed, _) in zip(sequences, attended, strict=True)]
+    def _attended(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
+        """The output of attention, [lanes * heads, 1, head_dim], and its weights if the policy observes them."""
+        here = cache.layers[layer]
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+        if selection is not None:
+            return (yield from self.engine.attend_selected(q, here, selection)), None
+        if self.policy.observes:
+            return (yield from self.engine.attend_observed(q, here))
+        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
+
+    def _attend(
+        self, caches: Caches, layer: int, programs: Sequence[Program[tuple[Any, Any]]], rows: Rows
+    ) -> Program[Rows]:
+        """The rest of a layer from the attention of each cache on, for a row of each sequence, [sequences, hidden]."""
+        attended = yield from parallel(*programs)
+        each = list(zip(caches.sequences, attended, strict=True))
+        mixed = [self._by_token(cache, mixed) for cache, (mixed, _) in each]
         row: Rows
         row, *_ = yield from parallel(
             self._finish(layer, rows, mixed[0] if len(mixed) == 1 else self.engine.cat(mixed, dim=1)),
-            *(
-                self.policy.after_attention(self.engine, cache, layer, weights)
-                for cache, (_, weights) in zip(sequences, attended, strict=True)
-            ),
+            *(self.policy.after_attention(self.engine, cache, layer, weights) for cache, (_, weights) in each),
         )
         return row
 
@@ -223,21 +278,10 @@ class Decoder:
             return mixed
         return mixed.reshape(cache.lanes, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
 
-    def _mix(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
-        """The attention of a cache, [lanes * heads, 1, head_dim], and its weights if the policy observes them."""
-        here = cache.layers[layer]
-        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
-        if selection is not None:
-            return (yield from self.engine.attend_selected(q, here, selection)), None
-        if self.policy.observes:
-            return (yield from self.engine.attend_observed(q, here))
-        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
-
     def predict(self, caches: Caches) -> Program[Any]:
         """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
         (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
-        for cache in caches.sequences:
-            cache.position += 1
+        caches.position += 1
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -247,17 +291,19 @@ class Decoder:
 
     def embed(self, tokens: Sequence[int] | None, count: int, position: int) -> Program[Any]:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
-        return (yield from self._embedded(tokens, slice(position, position + count), count))
+        x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
+        if self.spec.architecture.learned_positions:
+            x = x + self.engine.rows_from(self.engine.parameter("positions"), position, count)
+        return x
 
     def embed_next(self, tokens: Sequence[int] | None, caches: Caches) -> Program[Any]:
         """Embeds the next token of each sequence, [sequences, hidden]. Only their owner passes them."""
+        engine = self.engine
         positions = [cache.position for cache in caches.sequences for _ in range(cache.lanes)]
-        return (yield from self._embedded(tokens, positions, len(positions)))
-
-    def _embedded(self, tokens: Sequence[int] | None, positions: slice | list[int], count: int) -> Program[Any]:
-        x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
+        x = yield from staged(engine.meter, "embed", engine.embed(tokens, len(positions)))
         if self.spec.architecture.learned_positions:
-            x = x + self.engine.parameter("positions")[positions]
+            table = engine.parameter("positions")
+            x = x + engine.cat([engine.rows_from(table, position, 1) for position in positions], dim=0)
         return x
 
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
@@ -370,7 +416,7 @@ class Decoder:
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
-def _by_sequence(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
+def _by_cache(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
     """Each cache, and the rows, [lanes, n], of its sequences, of [sequences, n]."""
     start = 0
     for cache in caches.sequences:
@@ -381,29 +427,30 @@ def _by_sequence(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
 Step = tuple[Any, list[int] | None]
 """Logits of a token of each sequence, [sequences, vocab], and, at the client, the next tokens."""
 
+Chosen = tuple[Any, Any]
+"""Logits, [sequences, vocab], and indices of the largest, not opened yet; None if the logits are opened."""
+
 
 @dataclass(frozen=True)
-class LayerStep:
-    """The segment that takes a token of each sequence through a layer."""
+class NamedSegment:
+    """A part of a token's step that is run, and run again, on its own.
 
-    decoder: Decoder
-    caches: Caches
-    layer: int
+    Attributes:
+        program: Makes the program.
+        name: See `Engine.run_segment`; called when everything before the segment has run.
+    """
 
-    def __call__(self) -> Program[None]:
+    program: Callable[[], Program[Chosen | None]]
+    name: Callable[[], Hashable]
+
+    def __call__(self) -> Program[Chosen | None]:
         """Makes the program."""
-        return self.decoder.step_layer(self.caches, self.layer)
-
-    def name(self) -> Hashable:
-        """See `Policy.step_name`, one of each sequence; the layer has room for the tokens afterwards."""
-        self.decoder.make_room(self.caches, self.layer)
-        names = tuple(self.decoder.policy.step_name(cache, self.layer) for cache in self.caches.sequences)
-        return None if None in names else names
+        return self.program()
 
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
-    return segment.name() if isinstance(segment, LayerStep) else None
+    return segment.name() if isinstance(segment, NamedSegment) else None
 
 
 def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program[None]]]:
@@ -413,46 +460,59 @@ def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program
     return [partial(eager(caches.fold), decoder.engine)]
 
 
-def token_segments(
-    decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str
-) -> list[Callable[[], Program[Step | None]]]:
-    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
+def token_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
+    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: The model.
         caches: Each grows by its token.
-        tokens: The token to decode of each sequence, at their owner; None elsewhere.
+        tokens: The token to decode of each sequence, at their owner; None elsewhere. They are put into the cache.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [LayerStep(decoder, caches, layer) for layer in range(decoder.spec.n_layers)]
-    return [partial(_enter, decoder, caches, tokens), *layers, partial(_choose, decoder, caches, argmax)]
+    caches.token[:] = tokens or ()
+    layers = range(decoder.spec.n_layers)
+    return [
+        NamedSegment(partial(_enter, decoder, caches), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, caches, n), partial(decoder.step_name, caches, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, caches, argmax), lambda: "choose"),
+    ]
 
 
 def decode_token(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_segments` as one program."""
-    step: Any = None
+    """All of `token_segments` as one program, and the opening of the tokens."""
+    chosen: Any = None
     for segment in token_segments(decoder, caches, tokens, argmax):
-        step = yield from segment()
-    return step  # type: ignore[no-any-return]
+        chosen = yield from segment()
+    return (yield from open_token(decoder, chosen))
 
 
 def decode_in_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
-    step: Any = None
+    engine, chosen = decoder.engine, None
     for segment in token_segments(decoder, caches, tokens, argmax):
-        step = decoder.engine.run_segment(segment, caches, name_of(segment))
-    return step  # type: ignore[no-any-return]
+        chosen = engine.run_segment(segment, caches, name_of(segment))
+    assert chosen is not None  # noqa: S101 - the last segment returns it
+    return run(open_token(decoder, chosen), engine.exchange)
 
 
-def _enter(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None) -> Program[None]:
-    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(tokens, caches))),)
+def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
+    """Opens what the last segment has chosen to the client: one message, after everything that can be repeated."""
+    engine, (logits, index) = decoder.engine, chosen
+    if index is not None:
+        with engine.meter.stage("argmax"):
+            return logits, engine.open_index(index)
+    opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
+    return logits, None if opened is None else opened.argmax(1).tolist()
 
 
-def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Step]:
+def _enter(decoder: Decoder, caches: Caches) -> Program[None]:
+    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(caches.token or None, caches))),)
+
+
+def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
     engine, logits = decoder.engine, (yield from decoder.predict(caches))
     if argmax == "client":
-        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-        return logits, None if opened is None else opened.argmax(1).tolist()
+        return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

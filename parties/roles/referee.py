@@ -85,13 +85,16 @@ class Referee:
         with self.meter.stage("bench.prefill"), _all_cores():
             batch = Batch([_prefill(job, session, decoder, tokens[:-1]) for tokens in own])
         _refuse(job.engine, watch)
-        prefilled = [(cache.position, cache.values()) for cache in batch.sequences]
+        prefilled = [
+            (cache.position, {name: value.cpu() for name, value in cache.values().items()}) for cache in batch.sequences
+        ]
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
             reference = self._decode(job, decoder, batch, [tokens[-1] for tokens in own], watch)
         _refuse(job.engine, watch)
-        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
+        passes = tuple(self.state.pass_seconds)
+        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds, pass_seconds=passes)
         if job.engine == "plain":
             texts = (session.tokenizer.decode(tokens) for tokens in by_sequence(reference.tokens))
             text = "\n".join(texts) if job.show_text else None
@@ -112,7 +115,7 @@ class Referee:
         )
 
     def _open(self, job: Job) -> Session:
-        device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
+        device = _device(job)
         wanted = (job.model, device, job.policy.parameters.get("head"))
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
@@ -133,7 +136,7 @@ class Referee:
             watch.token = index + 1
             logits, chosen = run(decode_token(decoder, batch, tokens, job.options.argmax))
             tokens = chosen or []
-            kept.append(logits)
+            kept.append(logits.cpu())
             generated.append(tokens)
             if job.engine == "plain":
                 self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
@@ -214,6 +217,13 @@ def _compared(
         tolerance=tolerance,
         sequences=tuple(sequences) if len(sequences) > 1 else (),
     )
+
+
+def _device(job: Job) -> str:
+    """A GPU if the slot has one, in float64 as on the CPU; a cell of the engine `plain` needs it."""
+    if not job.gpu or (job.engine != PlainEngine.name and not torch.cuda.is_available()):
+        return "cpu"
+    return "cuda"
 
 
 def _engine(job: Job) -> type[Engine]:

@@ -138,7 +138,7 @@ class Plan:
         """The segments of the cell in order: those of prompts or of masking the caches, and those of the steps."""
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
-        step = token_segments(decoder, caches, None, work.options.argmax)
+        step: list[Segment] = list(token_segments(decoder, caches, None, work.options.argmax))
         before: list[Segment] = [partial(engine.mask_cache, caches)]
         if work.runs_prompts:
             sizes = [start.prefill for start in work.sequences if start.prefill]
