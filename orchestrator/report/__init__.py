@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from orchestrator.records.pays import Curve, load_curves
 from orchestrator.records.record import Record
 from orchestrator.records.store import RECORDS, RecordStore, StoreError
 from orchestrator.report import words
@@ -20,6 +21,7 @@ from orchestrator.report.export import csv_of, latex_of, parquet_of
 from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_batch, by_length, by_link
 from orchestrator.report.fit import Link, fits, link_of
 from orchestrator.report.links import link_rows
+from orchestrator.report.pays import draw_pays
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
 from orchestrator.report.serving import NUMBERS, batch_rows, serving_rows, ttft_words
@@ -37,6 +39,10 @@ _ONLINE = Panel("Online bytes, both ways", "MB per token", lambda row: row.onlin
 _OFFLINE = Panel("Offline bytes", "MB per token", lambda row: row.offline_bytes / 1e6)
 _THROUGHPUT = Panel("Throughput", "tokens per second, all sequences", lambda row: row.batch / row.seconds)
 _LATENCY = Panel("Latency", "seconds from token to token (TPOT)", lambda row: row.seconds)
+_PAYS = (
+    "Each policy's time per token over that of the full cache, for each network: below 1 it is faster. Filled points "
+    "are medians of cells; hollow ones are predictions of the cost model, which start from the records."
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX.
 
     Args:
-        run_dir: A folder with `records.jsonl`.
+        run_dir: A folder with `records.jsonl`, and `pays.json` if the run wrote one.
         known: The latest record of each cell; read from the folder if left out.
 
     Returns:
@@ -65,11 +71,11 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     records = list(store.latest().values() if known is None else known)
     if not records:
         raise StoreError(f"{run_dir / RECORDS} holds no records; run an experiment with --out {run_dir} first")
-    content = _content(records, store.warnings)
+    content = _content(records, store.warnings, load_curves(run_dir))
     html, text, figures = run_dir / "report.html", run_dir / "report.md", run_dir / "figures"
     try:
         figures.mkdir(exist_ok=True)
-        for picture in content["pictures"]:
+        for picture in (*content["pictures"], *content["pays_pictures"]):
             (figures / f"{picture.name}.png").write_bytes(as_png(picture.figure))
         content["timelines"] = [
             (record, Picture(f"series-{record.id}", str(record.cell), figure))
@@ -87,7 +93,7 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     return html, text
 
 
-def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any]:
+def _content(records: Sequence[Record], corrupt: Sequence[str], curves: Sequence[Curve]) -> dict[str, Any]:
     measured = rows(records)
     ratios = against_full(measured)
     shown = longest([row for row in measured if row.private]) or longest(measured)
@@ -104,6 +110,8 @@ def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any
         "ttft": ttft_words(serving),
         "serving_numbers": list(NUMBERS),
         "bench_work": bench_work(records),
+        "pays": curves,
+        "pays_pictures": [Picture("pays", _PAYS, draw_pays(curves))] if curves else [],
         "failures": [record for record in records if not record.status.measured],
         "links": link_rows(records),
         "pictures": _pictures(measured, shown) if measured else [],

@@ -35,7 +35,7 @@ STYLE: Any = {
 }
 # Okabe and Ito's colours, ordered so that neighbours also differ in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 _MOST_STAGE_PANELS = 4
 _WIDE = 10.0  # from here on a linear axis hides what differs among the small amounts
@@ -153,7 +153,7 @@ def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel, 
         x, y = [place(row) for row in own], [panel.amount(row) for row in own]
         style: dict[str, Any] = {
             "color": COLOURS[index % len(COLOURS)],
-            "marker": _MARKERS[index % len(_MARKERS)],
+            "marker": MARKERS[index % len(MARKERS)],
             "linestyle": LINES[index % len(LINES)],
         }
         if panel.ends is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from orchestrator.records.record import PartyStage, Record, Totals, batch_of
+from orchestrator.records.series import batch_words, series_name
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -73,7 +74,7 @@ class Row:
     @property
     def series_of_any_batch(self) -> str:
         """Engine and policy alone."""
-        return self.series.removesuffix(_batch(self.batch))
+        return self.series.removesuffix(batch_words(self.first.cell))
 
     @property
     def online_bytes(self) -> float:
@@ -105,17 +106,13 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 def _row(records: Sequence[Record], *, name_model: bool) -> Row:
     cell = records[0].cell
-    words = [str(cell.engine), str(cell.policy)]
-    words += [cell.model] if name_model else []
-    words += ["client argmax"] if cell.argmax == "client" else []
-    words += ["prefill mpc"] if records[0].prefill_totals is not None else []
     each = [(record.tokens, record.totals, record.seconds_per_token) for record in records]
     totals = [(tokens, total) for tokens, total, _ in each if total is not None]
     seconds = [value for _, _, value in each if value is not None]
     checks = [record.check for record in records if record.check is not None]
     errors = [check.max_abs_logit_error for check in checks]
     return Row(
-        series=", ".join(words) + _batch(batch_of(cell)),
+        series=series_name(cell, name_model=name_model),
         records=tuple(records),
         seconds=median(seconds),
         low=min(seconds),
@@ -129,11 +126,6 @@ def _row(records: Sequence[Record], *, name_model: bool) -> Row:
         error=max((error for error in errors if error is not None), default=None) if None not in errors else None,
         match=all(check.tokens_match for check in checks) if checks else None,
     )
-
-
-def _batch(sequences: int) -> str:
-    """The last words of a series that is not of single sequences."""
-    return f", batch {sequences}" if sequences > 1 else ""
 
 
 def _offline(total: Totals) -> int:

@@ -19,6 +19,7 @@ from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
+from parties.models.folding import has_bias
 from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
@@ -153,9 +154,13 @@ class Decoder:
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
         here.make_room(self.engine, self.policy.begin_tokens)
-        qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
+        if self._scores_early(cache, layer):
+            attended, *guessed = yield from self._project_scored(cache, layer, rows)
+        else:
+            qkv, *guessed = yield from self._project(rows, *self._products(layer))
+            q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
+            attended = self._attended(cache, layer, q)
+        programs: list[Program[Any]] = [self._attend(cache, layer, attended, rows)]
         programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
@@ -164,6 +169,37 @@ class Decoder:
         """See `Policy.step_name`; the layer has room for the token afterwards."""
         cache.layers[layer].make_room(self.engine, self.policy.begin_tokens)
         return self.policy.step_name(cache, layer)
+
+    def _scores_early(self, cache: Cache, layer: int) -> bool:
+        """Whether a token's scores may be computed with its projection. Public."""
+        spec, here = self.spec, cache.layers[layer]
+        plain = not (has_bias(spec, "qkv") or spec.architecture.query_key_norm or spec.score_cap)
+        return (
+            self.engine.scores_early
+            and plain
+            and here.k is not None
+            and here.alive is None
+            and not self.policy.needs_query(layer)
+        )
+
+    def _project_scored(self, cache: Cache, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of the attention of a token whose key and value join the layer here, and the guessed queries."""
+        spec, engine, here, position = self.spec, self.engine, cache.layers[layer], cache.position
+        rope, selection = spec.rope(layer), self.policy.known_selection(cache, layer)
+        self._check_windows(position + 1)
+
+        def turn(x: Any) -> Any:
+            return x if rope is None else self._rotate(x, rope, position, position + 1)
+
+        k, v, scores, guessed = yield from engine.scored_projection(
+            rows.for_norm, spec.norm_eps, self._products(layer), turn, here, selection
+        )
+        here.append(engine, k, v)
+
+        def attended() -> Program[tuple[Any, Any]]:
+            return (yield from engine.attend_scored(scores, here, selection, window=spec.window(layer))), None
+
+        return [attended(), *guessed]
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -182,16 +218,19 @@ class Decoder:
         turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its query on, for a token's row, [1, hidden]."""
-        here, weights = cache.layers[layer], None
+    def _attended(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
+        """The output of attention, and its weights if the policy observes them."""
+        here = cache.layers[layer]
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
-            mixed = yield from self.engine.attend_selected(q, here, selection)
-        elif self.policy.observes:
-            mixed, weights = yield from self.engine.attend_observed(q, here)
-        else:
-            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
+            return (yield from self.engine.attend_selected(q, here, selection)), None
+        if self.policy.observes:
+            return (yield from self.engine.attend_observed(q, here))
+        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
+
+    def _attend(self, cache: Cache, layer: int, attended: Program[tuple[Any, Any]], rows: Rows) -> Program[Rows]:
+        """The rest of a layer from its attention on, for a token's row, [1, hidden]."""
+        mixed, weights = yield from attended
         row: Rows
         row, _ = yield from parallel(
             self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)

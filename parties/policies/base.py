@@ -112,6 +112,17 @@ class Policy(ABC):
         return None
         yield
 
+    def needs_query(self, layer: int) -> bool:
+        """Whether a step needs the layer's query, or its attention weights. Public.
+
+        If not, `before_attention` is not called: the step attends to `known_selection`.
+        """
+        return self.observes or type(self).before_attention is not Policy.before_attention
+
+    def known_selection(self, cache: "Cache", layer: int) -> "Selection | None":
+        """What a step that needs no query attends to, before the new token's key and value have joined the layer."""
+        return None
+
     def selects_ahead(self, layer: int) -> bool:
         """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
         return False

@@ -83,6 +83,14 @@ class Quest(Policy):
             return here.selection and replace(here.selection, always=(self._newest(here.tokens),))
         return (yield from self._choose(engine, here, here.tokens, q))
 
+    def needs_query(self, layer: int) -> bool:
+        """Only a layer that selects, and not ahead."""
+        return self._selects(layer) and not self.ahead
+
+    def known_selection(self, cache: "Cache", layer: int) -> Selection | None:
+        """The selection made ahead; None for a dense layer."""
+        return cache.layers[layer].selection
+
     def selects_ahead(self, layer: int) -> bool:
         """For each layer that is not dense, but the first."""
         return self.ahead and self._selects(layer)

@@ -54,8 +54,8 @@ def test_the_report_names_the_numbers_and_says_what_the_first_token_covers(tmp_p
     expected = {"TTFT": "4 s", "TPOT": "3 s", "ITL p50": "2 s", "tokens per second": "0.333", "batch": "1"}
     assert {name: found[name] for name in expected} == expected
     assert re.search(r"<th>ITL p90</th>", page)
-    (line, *_) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
-    assert (float(line["ttft_seconds"]), line["batch"], line["acceptance"]) == (4.0, "1", "")
+    (exported, *_) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
+    assert (float(exported["ttft_seconds"]), exported["batch"], exported["acceptance"]) == (4.0, "1", "")
     table = parquet.read_table(tmp_path / "report.parquet")
     assert table["itl_p99_seconds"].to_pylist() == [pytest.approx(2.98)]
 
