@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 TOYS = {
     "crypten_draws": ["--numbers", "1000"],
     "families": ["--families", "gemma2", "--engines", "fss", "--new-tokens", "1"],
-    "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2"],
+    "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2", "--model", "random:tiny-llama"],
     "fss_retries": ["--tokens", "64", "--prompt", "16"],
     "exporter": ["--pairs", "2"],
     "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
