@@ -20,7 +20,7 @@ TOYS = {
     "fss_retries": ["--tokens", "64", "--prompt", "16"],
     "exporter": ["--pairs", "2"],
     "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
-    "fss_comparisons": [],
+    "fss_comparisons": ["--seconds", "0.01"],
     "fss_gates": ["--tokens", "64"],
     "fss_steps": ["--layers", "1", "--tokens", "16", "--steps", "4"],
     "fss_pivots": [],
