@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import AnyCaches, Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
@@ -35,6 +36,7 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
+        scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
         meter: The party's stage meter.
@@ -48,6 +50,7 @@ class Engine(Operations):
     tolerance: ClassVar[float]
     bounds: ClassVar[Mapping[str, Bound]] = {}
     number_bytes: ClassVar[int] = 512
+    scores_early: ClassVar[bool] = False
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
@@ -67,24 +70,24 @@ class Engine(Operations):
         """The bounds that hold in a cell with these options."""
         return cls.bounds
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
-        """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:  # noqa: ARG002
+        """Called before a cell's first program: the adopted caches in the form that the engine decodes from.
 
         Args:
             workload: The programs that will be run, by their public values, and how.
-            cache: The prefilled cache, of adopted values; empty if the prompt is run.
+            caches: The prefilled caches, of adopted values; empty if prompts are run.
 
         Raises:
             Unsupported: The engine does not take a sequence so long, or a model so wide.
         """
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the caches as they were before.
 
         Args:
             program: The segment.
-            cache: What it reads and changes.
+            caches: What it reads and changes.
             name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
         """
         return run(program(), self.exchange)
@@ -156,9 +159,9 @@ class Engine(Operations):
 
     @abstractmethod
     def argmax(self, logits: Any) -> Program[Any]:
-        """Index of the largest of `logits` [1, vocab], for `open_index`."""
+        """Index of the largest of each row of `logits` [n, vocab], for `open_index`."""
 
-    def open_index(self, index: Any) -> int | None:
+    def open_index(self, index: Any) -> list[int] | None:
         """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
         return index  # type: ignore[no-any-return]
 
@@ -250,6 +253,38 @@ class Engine(Operations):
         lifted = scores.reshape(groups, heads // groups * n, t) - low
         kept = yield from staged(self.meter, "scores", self.mul(lifted, layer.alive.reshape(groups, 1, t)))
         return (kept + low).reshape(heads, n, t)
+
+    def scored_projection(
+        self,
+        rows: Any,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Any], Any],
+        layer: LayerCache,
+        selection: Selection | None = None,
+    ) -> Program[tuple[Any, Any, Any, list[Any]]]:
+        """`normalised_linear` of a row of each lane and their attention scores, before keys and values join the layer.
+
+        Only for engines that score early, and models whose queries and keys are products, without bias and norms.
+
+        Args:
+            rows: See `normalise`; one row of each sequence that the layer holds.
+            eps: See `normalise`.
+            products: Queries, keys and values of this layer; and others.
+            turn: Gives queries and keys, [lanes * (heads + kv_heads), 1, head_dim], their positions; local.
+            layer: The layer, with room for the token.
+            selection: What the token will attend to; None: to all tokens.
+
+        Returns:
+            Keys, values, [lanes * kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
+        """
+        raise NotImplementedError
+
+    def attend_scored(
+        self, scores: Any, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Any]:
+        """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
+        raise NotImplementedError
 
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""

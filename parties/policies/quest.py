@@ -44,6 +44,7 @@ class Quest(Policy):
         "Tang et al., arXiv 2406.10774; first two layers dense and page size 16 as in mit-han-lab/Quest, whose budget "
         "is a number of tokens instead of a share"
     )
+    by_head: ClassVar[bool] = True
 
     compression_ratio: float = 0.5
     page_size: int = 16
@@ -82,6 +83,14 @@ class Quest(Policy):
         if self.ahead or not self._selects(layer):
             return here.selection and replace(here.selection, always=(self._newest(here.tokens),))
         return (yield from self._choose(engine, here, here.tokens, q))
+
+    def needs_query(self, layer: int) -> bool:
+        """Only a layer that selects, and not ahead."""
+        return self._selects(layer) and not self.ahead
+
+    def known_selection(self, cache: "Cache", layer: int) -> Selection | None:
+        """The selection made ahead; None for a dense layer."""
+        return cache.layers[layer].selection
 
     def selects_ahead(self, layer: int) -> bool:
         """For each layer that is not dense, but the first."""

@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
@@ -23,6 +24,7 @@ from parties.engines.fss.functions import masked_cache, norm, softmax
 from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.first_order import Expansion
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.functions.raw_scores import RawScores, raw_scores
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -57,6 +59,7 @@ class Computation(Engine):
     tolerance = 0.5
     bounds = bounds.BOUNDS
     block = 16
+    scores_early = True
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
@@ -126,9 +129,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, cache: Cache) -> Program[None]:
-        """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(cache)
+    def mask_cache(self, caches: Caches) -> Program[None]:
+        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
+        return masked_cache.mask(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -150,14 +153,13 @@ class Computation(Engine):
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
     def argmax(self, logits: Masked) -> Program[Additive]:
-        """A tournament."""
-        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        return maximum.argmax(candidates.reshape(-1))
+        """A tournament in each row."""
+        return maximum.argmax(gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit")))
 
-    def open_index(self, index: Additive) -> int | None:
-        """The index, opened to the client alone."""
+    def open_index(self, index: Additive) -> list[int] | None:
+        """The indices, opened to the client alone."""
         opened = self.open_to_client(index)
-        return None if opened is None else int(opened) >> index.scale
+        return None if opened is None else (opened >> index.scale).tolist()
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -193,6 +195,41 @@ class Computation(Engine):
 
     def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
         return (yield from self._with_bias(norm.scaled_after(product, root, self._limit_of(name)), name))
+
+    def scored_projection(
+        self,
+        rows: NormInput,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Masked], Masked],
+        layer: LayerCache,
+        selection: Selection | None = None,  # noqa: ARG002 - scores of all keys are gathered
+    ) -> Program[tuple[Masked, Masked, Masked, list[Masked]]]:
+        """See `Engine.scored_projection`. 3 rounds, scores included; with `prefix` as many as `normalised_linear`."""
+        qkv, *others = ((p, self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns)) for p in products)
+        kv_heads, _, head_dim = layer.k.shape
+        keys, tokens = self._with_spare(layer)[0].k, layer.tokens
+
+        def scored() -> Program[RawScores]:
+            opened = yield from staged(self.meter, qkv[0].stage, gates.open_(qkv[1]))
+            raw = raw_scores(opened, kv_heads // rows.x.shape[0], head_dim, turn, [keys])
+            return (yield from staged(self.meter, "scores", raw))
+
+        root, raw, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            scored(),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in others),
+        )
+        places = torch.arange(keys.shape[1])
+        own = self.source.varying(lambda later: (places == tokens + later).long(), 0, 1.0)
+        (row, scores), *scaled = yield from parallel(
+            staged(self.meter, qkv[0].stage, raw.scaled(root, own, self._limit_of(qkv[0].name))),
+            *(
+                staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+                for (p, _), y in zip(others, opened, strict=True)
+            ),
+        )
+        return row[:kv_heads], row[kv_heads:], scores, scaled
 
     def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
         """Opens a product, after its bias is added, if it has one."""
@@ -392,9 +429,22 @@ class Computation(Engine):
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, heads, tokens = self.meter, q.shape[0], layer.tokens
+        visible, _ = self._with_spare(layer)
+        scores = yield from staged(self.meter, "scores", self.attention_scores(q, visible.k))
+        return (yield from self.attend_scored(scores, layer, selection))
+
+    def attend_scored(
+        self, scores: Masked, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Masked]:
+        """See `Engine.attend_scored`."""
+        if selection is not None:
+            return self._attend_gathered(scores, layer, selection)
+        visible, seen = self._with_spare(layer, window)
+        return self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+
+    def _attend_gathered(self, scores: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
+        meter, heads, tokens = self.meter, scores.shape[0], layer.tokens
         layer, seen = self._with_spare(layer)
-        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         a, b = selection.candidates
         always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
         if seen is not None:
