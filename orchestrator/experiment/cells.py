@@ -38,6 +38,7 @@ class _Point(BaseModel):
     network: ResolvedNetwork = Field(description="Links between the parties.")
     shaping: Shaping = Field(default="auto", description="The back end that shapes the links.")
     prompt: ChosenPrompt = Field(description="Source of the client's prompt.")
+    batch: int = Field(default=1, description="Prompts of the client that decode side by side.")
 
 
 class Cell(RunOptions, _Point):
@@ -59,12 +60,17 @@ class Cell(RunOptions, _Point):
         canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @property
+    def prompt_tokens(self) -> str:
+        """Tokens of the prompt, or number and tokens of the prompts of a batch: `512`, `16 x 512`."""
+        return str(self.seq_len) if self.batch == 1 else f"{self.batch} x {self.seq_len}"
+
     def __str__(self) -> str:
         """A short description."""
-        words = f"{self.engine} {self.policy} {self.seq_len} tokens, network {self.network.name}"
-        return ", ".join(
-            [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
-        )
+        words = [f"{self.engine} {self.policy} {self.prompt_tokens} tokens", f"network {self.network.name}"]
+        words += ["warm-up"] if self.warmup else []
+        words += [f"repeat {self.repeat}"] if self.repeat else []
+        return ", ".join(words)
 
 
 def expand(experiment: Experiment) -> tuple[Cell, ...]:

@@ -63,6 +63,6 @@ def _amount(counts: Forecast, calibration: Calibration | None) -> float:
 def rough_seconds(cell: Cell, cost: PhaseCost) -> float:
     """Local work in proportion to bytes and rounds or, of the plain engine, to the model's parameters and tokens."""
     if cell.engine.name == "plain":
-        return model_spec(cell.model).parameters / _PLAIN_PARAMETERS_PER_SECOND * cell.new_tokens
+        return model_spec(cell.model).parameters / _PLAIN_PARAMETERS_PER_SECOND * cell.new_tokens * cell.batch
     rate, per_round = _ROUGH[cell.engine.name]
     return cost.handled / rate + cost.rounds * per_round

@@ -51,6 +51,7 @@ class InfLLM(Policy):
         "Xiao et al., arXiv 2402.04617; thunlp/InfLLM has n_init 128, n_local 4096, block_size 128, repr_topk 4 and 16 "
         "blocks, for prompts of 100,000 tokens: defaults here are scaled to a few thousand"
     )
+    by_head: ClassVar[bool] = True
 
     compression_ratio: float = 0.5
     n_init: int = 16

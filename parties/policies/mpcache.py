@@ -63,6 +63,7 @@ class MPCache(Policy):
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2501.06807; released code zwxandy/MPCache. Fixed counts where the code has thresholds"
     )
+    by_head: ClassVar[bool] = True
 
     static_keep: float = 0.4
     select: float = 0.2

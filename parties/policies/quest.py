@@ -44,6 +44,7 @@ class Quest(Policy):
         "Tang et al., arXiv 2406.10774; first two layers dense and page size 16 as in mit-han-lab/Quest, whose budget "
         "is a number of tokens instead of a share"
     )
+    by_head: ClassVar[bool] = True
 
     compression_ratio: float = 0.5
     page_size: int = 16

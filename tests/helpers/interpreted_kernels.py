@@ -38,7 +38,7 @@ def main() -> None:
         for party, seed in enumerate(own):
             share = prefixes.evaluate(party, x, 20, levels, seed.view(torch.int64), key, permutation.key)
             assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
-    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
+    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17), (16, 130, 65), (70, 40, 3)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(matrix_products.vector_matrix(left, right), left @ right.T)
     for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):

@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
@@ -128,9 +129,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, cache: Cache) -> Program[None]:
-        """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(cache)
+    def mask_cache(self, caches: Caches) -> Program[None]:
+        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
+        return masked_cache.mask(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -152,14 +153,13 @@ class Computation(Engine):
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
     def argmax(self, logits: Masked) -> Program[Additive]:
-        """A tournament."""
-        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        return maximum.argmax(candidates.reshape(-1))
+        """A tournament in each row."""
+        return maximum.argmax(gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit")))
 
-    def open_index(self, index: Additive) -> int | None:
-        """The index, opened to the client alone."""
+    def open_index(self, index: Additive) -> list[int] | None:
+        """The indices, opened to the client alone."""
         opened = self.open_to_client(index)
-        return None if opened is None else int(opened) >> index.scale
+        return None if opened is None else (opened >> index.scale).tolist()
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -212,7 +212,8 @@ class Computation(Engine):
 
         def scored() -> Program[RawScores]:
             opened = yield from staged(self.meter, qkv[0].stage, gates.open_(qkv[1]))
-            return (yield from staged(self.meter, "scores", raw_scores(opened, kv_heads, head_dim, turn, [keys])))
+            raw = raw_scores(opened, kv_heads // rows.x.shape[0], head_dim, turn, [keys])
+            return (yield from staged(self.meter, "scores", raw))
 
         root, raw, *opened = yield from parallel(
             staged(self.meter, "norm", norm.row_roots(rows, eps)),

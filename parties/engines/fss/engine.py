@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
@@ -125,8 +125,8 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain.to(self.source.device)
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:
-        """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
+        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
@@ -137,12 +137,12 @@ class FssEngine(Computation):
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)
-        if workload.prefill is None:
-            self.run_segment(partial(self.mask_cache, cache), cache)
+        if not workload.runs_prompts:
+            self.run_segment(partial(self.mask_cache, caches), caches)
         self.replayed_segments = self.interpreted_segments = 0
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
@@ -154,7 +154,7 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = cache.snapshot()
+        restore = caches.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
@@ -163,15 +163,15 @@ class FssEngine(Computation):
             if attempt:
                 self._again(index)
             try:
-                return self._attempt(program, cache, name)
+                return self._attempt(program, caches, name)
             except TruncationFailure as zone:
                 where = str(zone)
                 restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
-    def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
-        known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
+    def _attempt(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable) -> T:
+        known = None if name is None or not self.replays else self.recordings.find(name, program, caches)
         if known is None:
             self.interpreted_segments += 1
             self.meter.add("mpcbench_interpreted_segments_total")
@@ -180,7 +180,7 @@ class FssEngine(Computation):
         self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
             self._fill(known)
-            return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
+            return known.replay(caches, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _fill(self, known: RecordedSegment) -> None:
         """Expands and receives the segment's randomness."""

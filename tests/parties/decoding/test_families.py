@@ -145,4 +145,4 @@ def test_a_window_that_a_policy_cannot_apply_is_refused(saved: Any) -> None:
     with pytest.raises(Unsupported, match=r"the latest 5 tokens, and policy h2o does not keep all tokens in order"):
         run(decoder.prefill(run(decoder.embed(TOKENS, len(TOKENS), 0)), Cache.empty(2)))
     with pytest.raises(Unsupported, match="the latest 5 tokens"):  # before the first of the tokens is decoded
-        decoder.workload(Cache.empty(2), 4, prefill=Prefill(2, 2))
+        decoder.workload(Cache.empty(2), 4, prefill=[Prefill(2, 2)])

@@ -22,7 +22,7 @@ from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 MOST_BYTES = 1 << 28
 """Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
 RECORDING = "setup.recording"
-_MOST_CHECKS = 256
+_MOST_CHECKS = 1 << 13
 
 
 class Inputs:

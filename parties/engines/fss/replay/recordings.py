@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
@@ -34,7 +34,7 @@ class Recordings:
         self.refused: dict[Hashable, str] = {}
         self.replayed = self.interpreted = 0
 
-    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted."""
         known = self._known.get(key)
         if known is not None and not known.fits(cache):
@@ -49,7 +49,7 @@ class Recordings:
             self.replayed += 1
         return known
 
-    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         if key in self.refused:
             return None
         self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}

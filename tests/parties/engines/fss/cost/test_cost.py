@@ -32,6 +32,10 @@ CELLS: dict[str, dict[str, Any]] = {
     "mpcache ahead": {"policy": {"name": "mpcache", "ahead": True, "static_keep": 1.0, **SMALL}, "seq_len": 133},
     "h2o": {"policy": {"name": "h2o"}},
     "quest": {"policy": {"name": "quest"}},
+    "batch": {"batch": 3},
+    "batch of logits to client": {"batch": 2, "options": {"argmax": "client"}, "model": "random:tiny-gpt2"},
+    "batch with mpcache": {"batch": 3, "policy": {"name": "mpcache", **SMALL}, "new_tokens": 6},
+    "batch of prompts inside": {"batch": 2, "options": INSIDE, "seq_len": 14},
     "prompt inside": {"options": INSIDE, "seq_len": 14},
     "prompt inside, compressed": {"options": INSIDE, "policy": {"name": "mpcache", **SMALL}, "seq_len": 20},
 }
@@ -47,7 +51,7 @@ def job(changes: dict[str, Any]) -> dict[str, Any]:
 def predicted(cell: dict[str, Any]) -> Prediction:
     options = RunOptions(**cell.get("options", {}))
     policy = make(**cell["policy"])
-    sizes = {name: cell[name] for name in ("seq_len", "new_tokens")}
+    sizes = {name: cell[name] for name in ("seq_len", "new_tokens", "batch") if name in cell}
     return predict(load_spec(cell["model"]), policy, **sizes, options=options)
 
 
