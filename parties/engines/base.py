@@ -162,7 +162,7 @@ class Engine(Operations):
         """Index of the largest of each row of `logits` [n, vocab], for `open_index`."""
 
     def open_index(self, index: Any) -> list[int] | None:
-        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+        """Opens the result of `argmax` to the client; None elsewhere. By default, as in the clear, it is open."""
         return index  # type: ignore[no-any-return]
 
     @abstractmethod
