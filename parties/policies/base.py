@@ -204,6 +204,10 @@ class Policy(ABC):
         """Number of `tokens` cached tokens that a step attends to. Public."""
         return tokens
 
+    def selected(self, tokens: int) -> int:
+        """Number of those that are selected in secret, by query head. Public."""
+        return 0
+
 
 def kept_share(tokens: int, compression_ratio: float) -> int:
     """Returns how many of `tokens` are kept if a share is removed, at least one; kvpress' convention."""

@@ -8,7 +8,7 @@ from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import LATER, Policy
 from parties.policies.checks import OutOfRange, one_of, share, whole
-from parties.policies.clusters import SIMILARITY_BITS
+from parties.policies.clusters import SIMILARITY_BITS, USES, Use, prepared
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds
 from parties.policies.prompt_scores import attention_of
 
@@ -46,6 +46,9 @@ class MPCache(Policy):
         share_layers: Number of adjacent layers that use the same kept tokens and the same selection.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input
             (as in InfiniGen, OSDI 2024); the first layer then attends to all cached tokens. Not in the paper.
+        use: How `fss` attends to a selection. `scores`: it scores all keys, fetches the scores of the selected tokens
+            and puts their weights back, in two rounds with few bytes. `rows`: it fetches keys and values, with `ahead`
+            in parallel with the layer before. `auto`: whichever takes less time on the links. Others fetch rows.
     """
 
     name: ClassVar[str] = "mpcache"
@@ -74,6 +77,7 @@ class MPCache(Policy):
     share_from: int = 2
     share_layers: int = 2
     ahead: bool = field(default=False, metadata=LATER)
+    use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -88,6 +92,7 @@ class MPCache(Policy):
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
             whole(name, getattr(self, name), least)
         one_of("ahead", self.ahead, (False, True))
+        one_of("use", self.use, USES)
         if self.coarse_size % self.fine_size:
             raise OutOfRange("coarse_size", self.coarse_size, f"a multiple of fine_size {self.fine_size}")
 
@@ -110,9 +115,11 @@ class MPCache(Policy):
 
     def attended(self, tokens: int) -> int:
         """Tokens of the first, the last and the selected clusters; with `ahead` for all layers but the first."""
-        clusters = self._clusters(tokens)
-        _, k_fine = clusters.top_k(self.coarse, self.select)
-        return sum(stop - start for start, stop in clusters.always) + k_fine * self.fine_size
+        return sum(stop - start for start, stop in self._clusters(tokens).always) + self.selected(tokens)
+
+    def selected(self, tokens: int) -> int:
+        """Tokens of the selected clusters."""
+        return self._clusters(tokens).top_k(self.coarse, self.select)[1] * self.fine_size
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Keeps the tokens that the end of the prompt attends to, and computes the bounds of their keys."""
@@ -129,7 +136,7 @@ class MPCache(Policy):
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
         """Selects clusters by similarity, or uses the selection of the layer's source layer, or the one made ahead."""
         if self.needs_query(layer):
-            yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens, q)
+            yield from self._choose(engine, cache, layer, cache.layers[layer].tokens, q)
         return self._selection_of(cache, layer, cache.layers[layer].tokens)
 
     def needs_query(self, layer: int) -> bool:
@@ -141,7 +148,7 @@ class MPCache(Policy):
         return self._selection_of(cache, layer, cache.layers[layer].tokens + 1)
 
     def _selection_of(self, cache: "Cache", layer: int, tokens: int) -> Selection | None:
-        selection = cache.layers[self.source_layer(layer)].selection
+        selection = cache.layers[layer].selection
         return selection and replace(selection, always=self._clusters(tokens).always)
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
@@ -157,10 +164,11 @@ class MPCache(Policy):
 
     def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Selects among the clusters that are complete: the last one, which the new token joins, does not compete."""
-        yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens + 1, q)
+        yield from self._choose(engine, cache, layer, cache.layers[layer].tokens + 1, q)
 
-    def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[None]:
-        """Makes the layer's selection from `tokens` tokens, the new one included."""
+    def _choose(self, engine: "Engine", cache: "Cache", layer: int, tokens: int, q: Any) -> Program[None]:
+        """Makes the selection of a layer and of those that share it, from `tokens` tokens, the new one included."""
+        here = cache.layers[layer]
         clusters = self._clusters(tokens)
         k_coarse, k_fine = clusters.top_k(self.coarse, self.select)
         selected = None
@@ -178,7 +186,11 @@ class MPCache(Policy):
             selected = yield from staged(engine.meter, "topk", program)
         candidates = clusters.fine_candidates
         span = (candidates.start * self.fine_size, candidates.stop * self.fine_size)
-        here.selection = Selection(self.fine_size, clusters.always, span, k_fine, selected)
+        made = Selection(self.fine_size, clusters.always, span, k_fine, selected)
+        sharing = [other for i, other in enumerate(cache.layers) if self.source_layer(i) == layer]
+        selections = yield from prepared(engine, made, sharing, self.use)
+        for other, selection in zip(sharing, selections, strict=True):
+            other.selection = selection
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""

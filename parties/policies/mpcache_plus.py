@@ -97,7 +97,7 @@ class MPCachePlus(Policy):
         if count:
             bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", candidates, q))
         first = candidates.start * self.cluster_size
-        return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
+        return (yield from select(engine, here, bounds, count, first, self.cluster_size, clusters.always))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""

@@ -8,7 +8,7 @@ from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import LATER, Policy, kept_share
 from parties.policies.checks import one_of, share, whole
-from parties.policies.clusters import select
+from parties.policies.clusters import USES, Use, select
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds, upper_bounds
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Quest(Policy):
         dense_layers: Number of first layers that attend to every token.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
             the first layer then attends to every token. Not in the paper.
+        use: How `fss` attends to selected pages; see `mpcache`.
     """
 
     name: ClassVar[str] = "quest"
@@ -48,6 +49,7 @@ class Quest(Policy):
     page_size: int = 16
     dense_layers: int = 2
     ahead: bool = field(default=False, metadata=LATER)
+    use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -59,6 +61,7 @@ class Quest(Policy):
         whole("page_size", self.page_size, 1)
         whole("dense_layers", self.dense_layers, 0)
         one_of("ahead", self.ahead, (False, True))
+        one_of("use", self.use, USES)
 
     def _pages(self, tokens: int) -> tuple[int, int]:
         """Returns the number of candidate pages, all but the newest, and how many of them to select."""
@@ -69,6 +72,10 @@ class Quest(Policy):
         """Tokens of the newest page and the selected ones; for the layers that are not dense."""
         candidates, count = self._pages(tokens)
         return tokens - (candidates - count) * self.page_size
+
+    def selected(self, tokens: int) -> int:
+        """Tokens of the selected pages."""
+        return self._pages(tokens)[1] * self.page_size
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Computes the bounds of the prompt's pages."""
@@ -108,7 +115,10 @@ class Quest(Policy):
                 engine.meter, "similarity", upper_bounds(engine, here, "page", range(candidates), q)
             )
         newest = (candidates * self.page_size, tokens)
-        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,), spare_rounds=self.ahead))
+        program = select(
+            engine, here, bounds, count, 0, self.page_size, (newest,), use=self.use, spare_rounds=self.ahead
+        )
+        return (yield from program)
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the newest page's bounds with the new key; only complete pages compete."""

@@ -30,6 +30,7 @@ POLICIES: dict[str, Policy] = {
     "full": Full(),
     "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8),
     "mpcache ahead": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8, ahead=True),
+    "mpcache rows": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8, ahead=True, use="rows"),
 }
 
 
@@ -90,7 +91,8 @@ def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0)
 
 
 @pytest.mark.parametrize(
-    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+    ("family", "policy"),
+    [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("llama", "mpcache rows"), ("gpt2", "full")],
 )
 def test_recorded_parties_are_in_step_with_interpreted_ones(family: str, policy: str) -> None:
     """The server interprets: every number that the client opens, and every key and mask of the dealer's, are alike."""
