@@ -28,8 +28,8 @@ def choose_use(policy: "Policy", spec: "ModelSpec", tokens: int, network: Resolv
     chosen, attended = policy.selected(tokens), policy.attended(tokens)
     ahead = any(policy.selects_ahead(layer) for layer in range(spec.n_layers))
     openings = 2 if ahead else 1  # of scores: the raw ones are opened, too
-    rows = 2 * spec.head_dim * chosen
-    scores = openings * (tokens - attended) + chosen + (tokens - attended + chosen)
+    rows = policy.selecting_heads(spec) * 2 * spec.head_dim * chosen
+    scores = spec.n_heads * (openings * (tokens - attended) + chosen + (tokens - attended + chosen))
     rounds = 2 if ahead else 1  # without `ahead` fetching takes one itself
-    seconds = _WORD * spec.n_heads * (rows - scores) / slowest_rate(network)
+    seconds = _WORD * (rows - scores) / slowest_rate(network)
     return "rows" if seconds < rounds * delay_seconds(network, "fss") else "scores"

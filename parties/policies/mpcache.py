@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
@@ -15,6 +15,7 @@ from parties.policies.prompt_scores import attention_of
 if TYPE_CHECKING:
     from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
+    from parties.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class MPCache(Policy):
         share_layers: Number of adjacent layers that use the same kept tokens and the same selection.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input
             (as in InfiniGen, OSDI 2024); the first layer then attends to all cached tokens. Not in the paper.
+        by: Whether each query head selects for itself, or those that share a key head together, by the mean of their
+            queries: fewer rankings, and fewer rows to fetch. The paper has a selection for each head.
         use: How `fss` attends to a selection. `scores`: it scores all keys, fetches the scores of the selected tokens
             and puts their weights back, in two rounds with few bytes. `rows`: it fetches keys and values, with `ahead`
             in parallel with the layer before. `auto`: whichever takes less time on the links. Others fetch rows.
@@ -77,6 +80,7 @@ class MPCache(Policy):
     share_from: int = 2
     share_layers: int = 2
     ahead: bool = field(default=False, metadata=LATER)
+    by: Literal["query_head", "key_head"] = field(default="query_head", metadata=LATER)
     use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -92,6 +96,7 @@ class MPCache(Policy):
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
             whole(name, getattr(self, name), least)
         one_of("ahead", self.ahead, (False, True))
+        one_of("by", self.by, ("query_head", "key_head"))
         one_of("use", self.use, USES)
         if self.coarse_size % self.fine_size:
             raise OutOfRange("coarse_size", self.coarse_size, f"a multiple of fine_size {self.fine_size}")
@@ -120,6 +125,10 @@ class MPCache(Policy):
     def selected(self, tokens: int) -> int:
         """Tokens of the selected clusters."""
         return self._clusters(tokens).top_k(self.coarse, self.select)[1] * self.fine_size
+
+    def selecting_heads(self, spec: "ModelSpec") -> int:
+        """Query heads or key heads, as `by` says."""
+        return spec.n_heads if self.by == "query_head" else spec.n_kv_heads
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Keeps the tokens that the end of the prompt attends to, and computes the bounds of their keys."""
@@ -209,10 +218,13 @@ class MPCache(Policy):
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any
     ) -> Program[tuple[Any, Any]]:
-        """Similarities q . r of the coarse and of the fine candidates, in one product: [heads, candidates] each.
+        """Similarities q . r of the coarse and of the fine candidates, in one product: [selections, candidates] each.
 
         q . (alpha max + (1 - alpha) min) = q . min + alpha q . (max - min): only the query, which is short, is scaled.
         """
+        if self.by == "key_head":
+            (heads, n, d), kv_heads = q.shape, here.k.shape[0]
+            q = engine.to_cache(q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (kv_heads / heads))
         candidates = {"coarse": clusters.coarse_candidates, "fine": clusters.fine_candidates}
         ends = engine.cat([self._ends(engine, here, level, candidates[level]) for level in self._levels()], dim=1)
         similarity = yield from engine.scores(engine.cat([q, q * self.alpha], dim=2), ends)

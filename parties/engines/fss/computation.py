@@ -421,7 +421,8 @@ class Computation(Engine):
         """See `Engine.attend_scored`: over all tokens, by fetched rows, or by fetching scores."""
         if selection is None:
             visible, seen = self._with_spare(layer, window)
-            return self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+            mixed: Program[Masked] = self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+            return mixed
         if selection.rows is not None:
             return self._attend_rows(scores, layer, selection, selection.rows[1])
         return self._attend_gathered(scores, layer, selection)
@@ -462,9 +463,10 @@ class Computation(Engine):
         always = _with_room(selection, layer.tokens, visible.tokens)
         parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
-            blocks = scores[:, :, a:b].reshape(heads, -1, selection.size)
+            groups = selection.selected.rows.shape[0]
+            blocks = _grouped(scores[:, :, a:b].reshape(heads, -1, selection.size), groups)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
-            parts.append(fetched.reshape(heads, 1, -1))
+            parts.append(_ungrouped(fetched, heads).reshape(heads, 1, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
             lengths = [stop - start for start, stop in always]
@@ -472,14 +474,27 @@ class Computation(Engine):
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
             values = [visible.v[:, start:stop] for start, stop in always]
             if selection.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size)
-                back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
-                placed.append((yield from back).reshape(heads, 1, -1))
+                chosen = _grouped(weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size), groups)
+                back = yield from staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
+                placed.append(_ungrouped(back, heads).reshape(heads, 1, -1))
                 values.append(visible.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
         seen = _seen_spans(seen, always, selection.count * selection.size)
         return (yield from self.softmax_weigh(cat(parts, 2), combine, seen))
+
+
+def _grouped(blocks: Masked, groups: int) -> Masked:
+    """Blocks [heads, n, m] of the heads of a group next to each other: [groups, n, heads / groups * m]."""
+    heads, n, m = blocks.shape
+    return blocks.reshape(groups, heads // groups, n, m).transpose(1, 2).reshape(groups, n, heads // groups * m)
+
+
+def _ungrouped(blocks: Masked, heads: int) -> Masked:
+    """The inverse of `_grouped`."""
+    groups, n, m = blocks.shape
+    of_head = blocks.reshape(groups, n, heads // groups, m * groups // heads)
+    return of_head.transpose(1, 2).reshape(heads, n, m * groups // heads)
 
 
 def _with_room(selection: Selection, tokens: int, capacity: int) -> list[Span]:
