@@ -81,11 +81,13 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with each `auto` resolved, and with defaults for options that its engine does not read."""
+    """The cell with the options that its engine reads, each `auto` resolved."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
     if values["policy"].parameters.get("use") == "auto":
         values = values | {"policy": _policy_for(values)}
+    if protocol := values["engine"].protocol:
+        values = values | {"spu": values["spu"].model_copy(update={"protocol": protocol})}
     cell = Cell(**values)
     return cell.read_by(cell.engine.name)
 

@@ -142,11 +142,20 @@ class Engine(Operations):
 
     @abstractmethod
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Any]:
-        """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
+        """Rows of the parameter `embed`, [count, hidden].
+
+        Args:
+            tokens: The client's tokens; None elsewhere. A recorded step reads the sequence again at each token.
+            count: Their number, public.
+        """
 
     @abstractmethod
-    def argmax(self, logits: Any) -> Program[int | None]:
-        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+    def argmax(self, logits: Any) -> Program[Any]:
+        """Index of the largest of `logits` [1, vocab], for `open_index`."""
+
+    def open_index(self, index: Any) -> int | None:
+        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+        return index  # type: ignore[no-any-return]
 
     @abstractmethod
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
@@ -219,10 +228,10 @@ class Engine(Operations):
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
-    def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
+    def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
+        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens and the layer's room]."""
         scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores))
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 

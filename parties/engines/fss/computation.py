@@ -151,12 +151,15 @@ class Computation(Engine):
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the index is opened to the client alone."""
+    def argmax(self, logits: Masked) -> Program[Additive]:
+        """A tournament."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        winner = yield from maximum.argmax(candidates.reshape(-1))
-        index = self.open_to_client(winner)
-        return None if index is None else int(index) >> winner.scale
+        return maximum.argmax(candidates.reshape(-1))
+
+    def open_index(self, index: Additive) -> int | None:
+        """The index, opened to the client alone."""
+        opened = self.open_to_client(index)
+        return None if opened is None else int(opened) >> index.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -304,6 +307,13 @@ class Computation(Engine):
         visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
+    def attend_observed(
+        self, q: Masked, layer: LayerCache, mask: Tensor | None = None
+    ) -> Program[tuple[Masked, Masked]]:
+        """See `Engine.attend_observed`; the spare rows have weights that count for nothing."""
+        visible, seen = self._with_spare(layer)
+        return super().attend_observed(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
@@ -352,13 +362,17 @@ class Computation(Engine):
             min(rows.epoch, row.epoch),
         )
 
+    def rows_from(self, rows: Masked, first: int, count: int) -> Masked:
+        """See `Operations.rows_from`."""
+        return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
+
     def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
         The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
-        if block is None or layer.alive is not None:
+        if block is None:
             return layer, None
         places = torch.arange(block.capacity)
 
@@ -366,7 +380,7 @@ class Computation(Engine):
             behind = tokens + later - 1 - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 

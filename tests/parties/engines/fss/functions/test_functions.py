@@ -25,6 +25,7 @@ from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
 from parties.engines.operations import MatrixProduct
 from parties.engines.plain import ACTIVATIONS
+from parties.policies.full import Full
 
 Function = Callable[[Masked], Program[Any]]
 
@@ -153,7 +154,7 @@ def test_scores_of_a_query_before_its_norm(d: int, mean_square: float) -> None:
         engine.matrices = {"0.qkv": ServerMatrix(parts[v.source.rank])}
         opened = yield from gates.open_(share(v.source, cached, 64.0))
         layer, normal = LayerCache(opened, opened), engine.to_norm(v, centre=False)
-        layer.make_room(engine)
+        layer.make_room(engine, Full().begin_tokens)
 
         def turned(heads: Masked) -> Masked:
             return sum_of([heads[..., i : i + 1].expand(*heads.shape) * turn[i] for i in range(8)])
