@@ -20,7 +20,7 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
 from parties.engines.fss.recording.warm_up import compile_all
-from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter

@@ -128,8 +128,8 @@ class Source(ABC):
         """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
         if self.recorder is None:
             return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
-        where = self.recorder.varying(lambda later: torch.tensor([place + later], device=rows.device))
-        return rows.index_copy_(1, where, row)
+        where = self.recorder.varying(lambda later: torch.tensor([place + later]))
+        return rows.index_copy_(1, where.to(rows.device), row)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.

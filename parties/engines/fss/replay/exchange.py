@@ -22,7 +22,8 @@ class BoundRound:
         program: What it adds to the digest of the program.
         constants: What it adds to the digest of the constants.
         hidden: This party's arrays.
-        opened: Where the opened numbers go.
+        opened: Where the opened numbers go; if the round is `staged`, the peer's arrays.
+        staged: Whether the tapes add both.
     """
 
     stage: str
@@ -30,13 +31,14 @@ class BoundRound:
     constants: bytes
     hidden: Sequence[NDArray[Any]]
     opened: Sequence[NDArray[Any]]
+    staged: bool
 
     @classmethod
     def of(cls, made: Round) -> "BoundRound":
         """Binds a recorded round."""
         program, constants = announced(made.openings)
         hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
-        return cls(made.openings[0].stage, program, constants, hidden, opened)
+        return cls(made.openings[0].stage, program, constants, hidden, opened, made.staged)
 
     def exchange(self, opener: Opener) -> None:
         """Opens the round over the link."""
@@ -44,7 +46,10 @@ class BoundRound:
             theirs, start = opener.swap(self.program, self.constants, self.hidden), 0
             for mine, opened in zip(self.hidden, self.opened, strict=True):
                 other = np.frombuffer(theirs, mine.dtype, mine.size, start)
-                (np.bitwise_xor if mine.dtype == np.uint8 else np.add)(mine, other, out=opened)
+                if self.staged:
+                    opened[...] = other
+                else:
+                    (np.bitwise_xor if mine.dtype == np.uint8 else np.add)(mine, other, out=opened)
                 start += mine.nbytes
 
 

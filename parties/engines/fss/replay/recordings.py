@@ -7,7 +7,8 @@ from parties.decoding.cache import Cache
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.recorder import RECORDING, Inputs
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.recorder import RECORDING
 from parties.engines.fss.replay.segment import RecordedSegment
 
 LEAST_STEPS = 4

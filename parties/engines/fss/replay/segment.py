@@ -3,9 +3,11 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from parties.decoding.cache import Block, Cache
 from parties.decoding.program import Program
@@ -13,7 +15,8 @@ from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.recorder import Inputs, Round, SegmentRecorder
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.recorder import Round, SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
 
 Key = tuple[int, str]
@@ -57,7 +60,7 @@ class RecordedSegment:
         """
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
-            static = _own_inputs(cache)
+            static = _own_inputs(cache, inputs)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
             tokens, position = cache.tokens, cache.position
             fixed = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
@@ -126,12 +129,12 @@ class RecordedSegment:
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
         """
-        present = _held(cache)
+        present, moves = _held(cache), list[tuple[Tensor, Tensor]]()
         for key, values in self.reads.items():
             found = list(values_in(present[key]))
             for index, static in values.items():
-                for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
-                    here.copy_(there)
+                moves += zip(tensors_of(static), tensors_of(found[index]), strict=True)
+        inputs.take(moves)
         later = cache.position - self.position
         for numbers, place in self.recorder.varied:
             place.copy_(numbers(later))
@@ -146,15 +149,15 @@ class RecordedSegment:
                 raise self.recorder.failures[checked + first]()
             checked = made.checks
             exchange(made)
-        self._leave(cache, source.epoch)
+        self._leave(cache, source.epoch, inputs)
 
-    def _leave(self, cache: Cache, epoch: int) -> None:
+    def _leave(self, cache: Cache, epoch: int, inputs: Inputs) -> None:
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + 1)
 
         def fresh(value: Number) -> Number:
             began = _epoch(value)
-            return over(value, [t.clone() for t in tensors_of(value)], epoch if began == self.epoch else began)
+            return over(value, list(map(inputs.left, tensors_of(value))), epoch if began == self.epoch else began)
 
         for (index, name), tree in self.leaves.items():
             setattr(cache.layers[index], name, mapped(tree, fresh))
@@ -168,17 +171,26 @@ def _held(cache: Cache) -> dict[Key, Any]:
     return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
 
 
-def _own_inputs(cache: Cache) -> dict[Key, Any]:
-    """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one."""
+def _own_inputs(cache: Cache, inputs: Inputs) -> dict[Key, Any]:
+    """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one.
+
+    Rows, which only the next segment reads, need no copy where they stay at their place.
+    """
     copies: dict[int, Number] = {}
 
-    def copied(value: Number) -> Number:
+    def copied(value: Number, *, lasting: bool) -> Number:
         if id(value) not in copies:
-            tensors = [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors_of(value)]
+            tensors = [
+                tensor if lasting and inputs.lasts(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+                for tensor in tensors_of(value)
+            ]
             copies[id(value)] = over(value, tensors, _epoch(value))
         return copies[id(value)]
 
-    static = {key: mapped(tree, copied) for key, tree in _held(cache).items()}
+    static = {
+        (layer, name): mapped(tree, partial(copied, lasting=name == "rows"))
+        for (layer, name), tree in _held(cache).items()
+    }
     for (index, name), tree in static.items():
         setattr(cache.layers[index], name, tree)
     return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}

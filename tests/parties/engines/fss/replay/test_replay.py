@@ -35,7 +35,7 @@ POLICIES: dict[str, Policy] = {
 
 def party(
     role: str, mesh: Mesh, meter: StageMeter, who: tuple[str, ...], fail_at: int, family: str, policy: Policy,
-    parts: Any, token: int,
+    parts: Any, token: int, on_gpu: tuple[str, ...] = (),
 ) -> Any:  # fmt: skip
     """Decodes; the parties in `who` replay, and one replay fails before it has opened anything."""
     vars(decoding)["STEPS"] = STEPS
@@ -68,7 +68,8 @@ def party(
         (DryRun, "begin", dealing), (FssEngine, "prepare", prepared), (RecordedSegment, "replay", replayed),
     ):  # fmt: skip
         setattr(kind, name, function)
-    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
+    device = "cuda" if role in on_gpu else "cpu"
+    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device)
     (recordings,) = made
     for engine in engines:
         segments = engine.replayed_segments + engine.interpreted_segments
@@ -77,10 +78,12 @@ def party(
     return (*(result or ()), (recordings.replayed, recordings.interpreted, recordings.refused))
 
 
-def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0) -> dict[str, Any]:
+def decoded(
+    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Checks logits and tokens; returns, for each party, what was replayed, interpreted and refused."""
     decoder, cache, parts, token = decoding.prefilled(family, policy, seed=6)  # no near tie
-    results = together(party, who, fail_at, family, policy, parts, token)
+    results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
     vars(decoding)["STEPS"] = STEPS
     try:
         decoding.check({role: result[:4] for role, result in results.items()}, decoder, cache, token)
@@ -104,6 +107,31 @@ def test_recorded_parties_are_in_step_with_interpreted_ones(family: str, policy:
 
 def test_a_recorded_segment_is_replayed_again_after_a_truncation_failure() -> None:
     counts = decoded(("client", "server", "dealer"), "llama", POLICIES["full"], fail_at=7)
+    assert counts["client"][0] == counts["server"][0] > 20
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("who", "on_gpu"),
+    [(("client",), ("client",)), (("client", "server"), ("client",)), (("client", "server"), ("client", "server"))],
+)
+@pytest.mark.parametrize(
+    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+)
+def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
+    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str
+) -> None:
+    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
+    for role in who:
+        replayed, interpreted, refused = counts[role]
+        assert not refused
+        assert replayed >= interpreted / 2 > 0
+
+
+@pytest.mark.gpu
+def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
+    who = ("client", "server")
+    counts = decoded(who, "llama", POLICIES["full"], fail_at=7, on_gpu=who)
     assert counts["client"][0] == counts["server"][0] > 20
 
 
