@@ -26,7 +26,7 @@ from parties.engines.fss.randomness.party_sources import ClientSource, ServerSou
 from parties.engines.fss.randomness.seeds import drawn_seed
 from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.exchange import BoundRound, note
-from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.inputs import memory_on
 from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 from parties.engines.keystream import Keystream
@@ -35,15 +35,6 @@ from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
 
 T = TypeVar("T")
-
-
-def memory_on(device: torch.device, *seeds: bytes) -> Inputs:
-    """Returns memory for recorded segments on a device, with the seeds of what is expanded there."""
-    if device.type == "cpu":
-        return Inputs()
-    from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
-
-    return DeviceInputs(device, seeds, lasting=len(seeds) == 1)
 
 
 MOST_ATTEMPTS = 12

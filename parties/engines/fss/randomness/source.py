@@ -81,7 +81,7 @@ class Source(ABC):
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
-        device: Where a computing party keeps its ring elements. Results do not depend on it.
+        device: Where the party keeps its ring elements. Results do not depend on it.
         recorder: Takes what a program draws, notes and checks while it is recorded (`parties.engines.fss.replay`).
         declared: Called with each value of which a bound is declared; a simulation, which has both parties' shares,
             checks the bound.
@@ -145,7 +145,7 @@ class Source(ABC):
 
     def placeholder(self, shape: Shape) -> Tensor:
         """The dealer's placeholder for an additive share, which it does not have: zeros that take no memory."""
-        return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
+        return torch.zeros((), dtype=torch.int64, device=self.device).expand(tuple(shape))
 
     def evaluated(self, levels: int) -> None:  # noqa: B027 - nothing to do but in a dry run
         """Called with the levels of comparison trees that a computing party evaluates; a dry run counts them."""

@@ -86,3 +86,12 @@ class Inputs:
         """Copies what a segment reads to where its tapes read it: pairs of a place there and a tensor."""
         for here, there in moves:
             here.copy_(there)
+
+
+def memory_on(device: torch.device, *seeds: bytes) -> Inputs:
+    """Returns memory for recorded segments on a device, with the seeds of what is expanded there."""
+    if device.type == "cpu":
+        return Inputs()
+    from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
+
+    return DeviceInputs(device, seeds, lasting=len(seeds) == 1)

@@ -174,10 +174,13 @@ class SegmentRecorder(Recorder):
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""
         notes = self.rounds[-1].notes
-        if isinstance(constant, Tensor) and self._inputs.staged and self._changes(constant):
-            notes.append(constant if constant.is_pinned() else self._on_host(constant))
-            return
-        if isinstance(constant, Tensor) and not self._inputs.staged and not self.tracer.constant(constant):
+        if isinstance(constant, Tensor) and self._inputs.staged:
+            with self.tracer.paused():
+                on_host = constant.is_pinned()
+            if on_host or (constant.is_cuda and not self.tracer.constant(constant)):
+                notes.append(constant if on_host else self._on_host(constant))
+                return
+        elif isinstance(constant, Tensor) and not self.tracer.constant(constant):
             self.noted.append((notes, len(notes), constant))
             notes.append(constant)
             return
@@ -187,10 +190,6 @@ class SegmentRecorder(Recorder):
             notes[-1] += octets
         else:
             notes.append(octets)
-
-    def _changes(self, noted: Tensor) -> bool:
-        """Tells whether a replay on a GPU may note other numbers."""
-        return noted.is_pinned() or (noted.is_cuda and not self.tracer.constant(noted))
 
     def varying(self, numbers: Callable[[int], Tensor]) -> Tensor:
         """See `Recorder`."""

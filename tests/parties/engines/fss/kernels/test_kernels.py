@@ -64,6 +64,8 @@ def test_keys_evaluate_like_on_the_cpu_at_every_width(width: int) -> None:
     x[200:204], alpha[204:208] = 0, 2**width - 1
     own = seeds(1000)
     key = dcf.generate(PERMUTATION, alpha, width, *own)
+    made = dcf.generate(PERMUTATION, alpha.cuda(), width, *(seed.cuda() for seed in own))
+    assert torch.equal(made.cpu(), key)
     for party, seed in enumerate(own):
         share = dcf.evaluate(PERMUTATION, party, x.cuda(), width, seed.cuda(), key.cuda()).cpu()
         assert torch.equal(share, dcf.evaluate(PERMUTATION, party, x, width, seed, key))
@@ -77,6 +79,8 @@ def test_payloads_are_those_of_the_cpu(width: int, lanes: int) -> None:
     x[:200, 1] = alpha[:200]
     own = seeds(1000)
     key = payload_dcf.generate(PERMUTATION, alpha, beta, width, *own)
+    made = payload_dcf.generate(PERMUTATION, alpha.cuda(), beta.cuda(), width, *(seed.cuda() for seed in own))
+    assert torch.equal(made.cpu(), key)
     for party, seed in enumerate(own):
         share = payload_dcf.evaluate(PERMUTATION, party, x.cuda(), width, lanes, seed.cuda(), key.cuda()).cpu()
         assert torch.equal(share, payload_dcf.evaluate(PERMUTATION, party, x, width, lanes, seed, key))

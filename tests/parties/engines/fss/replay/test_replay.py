@@ -128,6 +128,38 @@ def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
         assert replayed >= interpreted / 2 > 0
 
 
+def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Counts the client's launches in replays of what was replayed before: those of graphs, and others."""
+    launched: list[tuple[int, int]] = []
+    attempt = FssEngine._attempt
+
+    def watched(self: FssEngine, *given: Any) -> Any:
+        replayed, known = self.recordings.replayed, len(self.recordings._known)
+        if len(launched) > 3 or not known:
+            return attempt(self, *given)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            result = attempt(self, *given)
+        names = [event.name for event in profile.events()]
+        if self.recordings.replayed > replayed and len(self.recordings._known) == known:
+            graphs = sum(name == "cudaGraphLaunch" for name in names)
+            launched.append((graphs, sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaMemcpy")) for name in names)))
+        return result
+
+    if role == "client":
+        setattr(FssEngine, "_attempt", watched)  # noqa: B010
+    result = party(role, mesh, meter, *arguments)
+    return (*result, launched)
+
+
+@pytest.mark.gpu
+def test_a_replay_launches_graphs_and_nothing_else() -> None:
+    _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
+    results = together(profiled, ("client",), 0, "llama", POLICIES["full"], parts, token, ("client",))
+    launched = results["client"][-1]
+    assert launched
+    assert all(graphs > 5 and others == 0 for graphs, others in launched), launched
+
+
 @pytest.mark.gpu
 def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
     who = ("client", "server")
