@@ -151,8 +151,8 @@ def _result(
     held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     used = (lambda free, whole: whole - free)(*torch.cuda.mem_get_info()) if device == "cuda" else 0
     return {
-        "seconds": seconds, "typical": statistics.median(seconds[len(seconds) // 2 :]), "reading": _reading(engine, device),
-        "allocated": held, "used": used, "replayed": recordings.replayed, "interpreted": recordings.interpreted,
+        "seconds": seconds, "typical": statistics.median(seconds[len(seconds) // 2 :]),
+        "reading": _reading(engine, device), "allocated": held, "used": used, "replayed": recordings.replayed, "interpreted": recordings.interpreted,
         "refused": sorted(set(recordings.refused.values())), "stages": stages,
     }  # fmt: skip
 

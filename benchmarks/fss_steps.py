@@ -23,8 +23,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
 import fss_alone
+import torch
 from fss_gates import SMOLLM2
 
 from parties.decoding.cache import Cache
@@ -96,9 +96,8 @@ def alone(given: argparse.Namespace) -> None:
     """Measures each role by itself on a GPU."""
     spec, context = replace(SHAPES[given.shape], n_layers=given.layers), multiprocessing.get_context("spawn")
     print(f"{given.shape}, {given.layers} layers, token after {given.tokens} tokens, {given.policy}\n")
-    print(
-        "| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used |\n|---|---|---|---|---|---|"
-    )
+    print("| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used |")
+    print("|---|---|---|---|---|---|")
     for role in given.role:
         for recorded in (True,) if given.recorded else (False, True):
             pipe, theirs = context.Pipe()

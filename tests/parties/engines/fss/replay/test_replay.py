@@ -137,7 +137,8 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
         replayed, known = self.recordings.replayed, len(self.recordings._known)
         if len(launched) > 3 or not known:
             return attempt(self, *given)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        kinds = torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
             result = attempt(self, *given)
         names = [event.name for event in profile.events()]
         if self.recordings.replayed > replayed and len(self.recordings._known) == known:
