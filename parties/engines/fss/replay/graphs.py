@@ -99,6 +99,7 @@ class Graph:
     def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None) -> None:
         buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
         self.externals = [buffer for buffer in buffers if buffer.kind is Kind.EXTERNAL]
+        self._alive = [buffer for buffer in buffers if buffer.kind is not Kind.PLANNED]
         self.launches = len(launched)
         self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
         rows = [memory.row(note) for launch in launched for note in launch.notes if isinstance(note, Instruction)]
@@ -180,7 +181,7 @@ class _Memory:
             return (self._kept if buffer.kept else self._arena).untyped_storage(), buffer.offset
         held = buffer.storage
         assert held is not None  # noqa: S101 - externals and constants have one
-        if held.device.type != "cpu" or held.is_pinned():
+        if held.device.type != "cpu" or octets_of(held).is_pinned():
             return held, 0
         if buffer not in self._copies:
             self._copies[buffer] = octets_of(held).to(self.device).untyped_storage()

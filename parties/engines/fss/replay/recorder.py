@@ -79,8 +79,17 @@ class SegmentRecorder(Recorder):
                     opened = None if wanted is None else self._opened(wanted)
                     wanted = next(program) if opened is None else program.send(opened)
             except StopIteration as stop:
-                self._cut()
+                if not self._inputs.staged:
+                    self._cut()
                 return stop.value
+
+    def leave(self, left: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Takes what the segment leaves. A graph copies it out of memory that is overwritten by the next segment."""
+        if self._inputs.staged:
+            with self.tracer:
+                left = [tensor.clone(memory_format=torch.contiguous_format) for tensor in left]
+            self._cut()
+        return left
 
     def finish(self, keep: Sequence[Tensor]) -> Any:
         """Plans the memory of the tapes; what is opened, noted and sent is kept, too. Returns the recording.
@@ -116,8 +125,13 @@ class SegmentRecorder(Recorder):
             source.recorder, source.retries = None, retries
 
     def _entered(self) -> None:
-        """Ends a tape where another stage begins; a graph is larger, and its time belongs to its first stage."""
-        if not self._inputs.staged or not self.tracer.has_notes:
+        """Ends a tape where another stage begins. What no stage did belongs to the next one, or to that of the round.
+
+        A graph ends with a round, to whose stage all of its time belongs.
+        """
+        if self._stage == RECORDING and not self._inputs.staged:
+            self._stage = self._source.meter.current
+        elif not self._inputs.staged:
             self._cut()
 
     def _cut(self) -> None:
@@ -130,8 +144,12 @@ class SegmentRecorder(Recorder):
             return [opening.hidden for opening in wanted]
         made, staged = self.rounds[-1], self._inputs.staged
         made.openings, made.staged = wanted, staged
+        if staged or self._stage == RECORDING:
+            self._stage = wanted[0].stage
         made.hidden = [self._on_host(opening.hidden) if staged else opening.hidden for opening in wanted]
         self._cut()
+        if staged:
+            self._stage = wanted[0].stage
         with self.tracer.paused():
             made.opened = [self._inputs.place(torch.zeros(mine.shape, dtype=mine.dtype)) for mine in made.hidden]
         self.rounds.append(Round(checks=len(self.failures)))

@@ -72,7 +72,7 @@ class RecordedSegment:
                 )
             grown = {i: _written(cache, i, blocks) for i, n in enumerate(cache.tokens) if n != tokens[i]}
             leaves = {key: tree for key, tree in _held(cache).items() if not _same(tree, static[key])}
-            recording = recorder.finish([t for value in values_in(leaves) for t in tensors_of(value)])
+            recording = recorder.finish(recorder.leave([t for value in values_in(leaves) for t in tensors_of(value)]))
         finally:
             restore()
         left = iter(recorder.rebind(recording.tensors))
