@@ -30,7 +30,7 @@ from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutatio
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter
 from parties.engines.fss.recording.warm_up import compile_all
-from parties.engines.fss.replay.inputs import memory_on
+from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import SEED_BYTES, Keystream
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
@@ -117,7 +117,7 @@ def dealt(
     """Deals."""
     compile_all()
     source = DealerSource(StageMeter(), *map(Keystream, SEEDS), *(FrameWriter(Echo().send) for _ in range(2)))
-    source.device, source.permutation = torch.device(given.device), Permutation(bytes(PERMUTATION_KEY_BYTES))
+    source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, sizes = Computation(source), folded_shapes(spec)
     for name, shape in sizes.items():
         if len(shape) == 2 and name != "positions":
@@ -128,7 +128,7 @@ def dealt(
     cache = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named)
     plan = Plan.of(Decoder(engine, spec, policy).workload(cache, given.steps, RunOptions()), 2)
     senders: Any = {"client": Echo(), "server": Echo()}
-    dry_run, segments = DryRun(engine, source, plan, senders, memory_on(source.device, *SEEDS)), list[float]()
+    dry_run, segments = DryRun(engine, source, plan, senders, Inputs()), list[float]()
     dry_run._replays, deal = recorded, dry_run._deal  # noqa: SLF001
 
     def clocked(segment: Callable[[], Program[Any]]) -> None:
@@ -151,10 +151,16 @@ def _result(
     held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     used = (lambda free, whole: whole - free)(*torch.cuda.mem_get_info()) if device == "cuda" else 0
     return {
-        "seconds": seconds, "typical": statistics.median(seconds[len(seconds) // 2 :]),
-        "reading": _reading(engine, device), "allocated": held, "used": used, "replayed": recordings.replayed, "interpreted": recordings.interpreted,
-        "refused": sorted(set(recordings.refused.values())), "stages": stages,
-    }  # fmt: skip
+        "seconds": seconds,
+        "typical": statistics.median(seconds[len(seconds) // 2 :]),
+        "reading": _reading(engine, device),
+        "allocated": held,
+        "used": used,
+        "replayed": recordings.replayed,
+        "interpreted": recordings.interpreted,
+        "refused": sorted(set(recordings.refused.values())),
+        "stages": stages,
+    }
 
 
 def _reading(engine: Computation, device: str) -> float:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, parallel, staged
+from parties.decoding.program import Program, parallel, run, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
+from parties.models.folding import has_bias
 from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
@@ -152,13 +153,53 @@ class Decoder:
         """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine)
-        qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
+        here.make_room(self.engine, self.policy.begin_tokens)
+        if self._scores_early(cache, layer):
+            attended, *guessed = yield from self._project_scored(cache, layer, rows)
+        else:
+            qkv, *guessed = yield from self._project(rows, *self._products(layer))
+            q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
+            attended = self._attended(cache, layer, q)
+        programs: list[Program[Any]] = [self._attend(cache, layer, attended, rows)]
         programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
+
+    def step_name(self, cache: Cache, layer: int) -> Hashable | None:
+        """See `Policy.step_name`; the layer has room for the token afterwards."""
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens)
+        return self.policy.step_name(cache, layer)
+
+    def _scores_early(self, cache: Cache, layer: int) -> bool:
+        """Whether a token's scores may be computed with its projection. Public."""
+        spec, here = self.spec, cache.layers[layer]
+        plain = not (has_bias(spec, "qkv") or spec.architecture.query_key_norm or spec.score_cap)
+        return (
+            self.engine.scores_early
+            and plain
+            and here.k is not None
+            and here.alive is None
+            and not self.policy.needs_query(layer)
+        )
+
+    def _project_scored(self, cache: Cache, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of the attention of a token whose key and value join the layer here, and the guessed queries."""
+        spec, engine, here, position = self.spec, self.engine, cache.layers[layer], cache.position
+        rope, selection = spec.rope(layer), self.policy.known_selection(cache, layer)
+        self._check_windows(position + 1)
+
+        def turn(x: Any) -> Any:
+            return x if rope is None else self._rotate(x, rope, position, position + 1)
+
+        k, v, scores, guessed = yield from engine.scored_projection(
+            rows.for_norm, spec.norm_eps, self._products(layer), turn, here, selection
+        )
+        here.append(engine, k, v)
+
+        def attended() -> Program[tuple[Any, Any]]:
+            return (yield from engine.attend_scored(scores, here, selection, window=spec.window(layer))), None
+
+        return [attended(), *guessed]
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -177,16 +218,19 @@ class Decoder:
         turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its query on, for a token's row, [1, hidden]."""
-        here, weights = cache.layers[layer], None
+    def _attended(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
+        """The output of attention, and its weights if the policy observes them."""
+        here = cache.layers[layer]
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
-            mixed = yield from self.engine.attend_selected(q, here, selection)
-        elif self.policy.observes:
-            mixed, weights = yield from self.engine.attend_observed(q, here)
-        else:
-            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
+            return (yield from self.engine.attend_selected(q, here, selection)), None
+        if self.policy.observes:
+            return (yield from self.engine.attend_observed(q, here))
+        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
+
+    def _attend(self, cache: Cache, layer: int, attended: Program[tuple[Any, Any]], rows: Rows) -> Program[Rows]:
+        """The rest of a layer from its attention on, for a token's row, [1, hidden]."""
+        mixed, weights = yield from attended
         row: Rows
         row, _ = yield from parallel(
             self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
@@ -208,7 +252,7 @@ class Decoder:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
         x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
         if self.spec.architecture.learned_positions:
-            x = x + self.engine.parameter("positions")[position : position + count]
+            x = x + self.engine.rows_from(self.engine.parameter("positions"), position, count)
         return x
 
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
@@ -316,70 +360,85 @@ class Decoder:
 Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
+Chosen = tuple[Any, Any]
+"""Logits of a token, and the index of the largest, not opened yet; None if the logits are opened."""
+
 
 @dataclass(frozen=True)
-class LayerStep:
-    """The segment that takes a token through a layer."""
+class NamedSegment:
+    """A part of a token's step that is run, and run again, on its own.
 
-    decoder: Decoder
-    cache: Cache
-    layer: int
+    Attributes:
+        program: Makes the program.
+        name: See `Engine.run_segment`; called when everything before the segment has run.
+    """
 
-    def __call__(self) -> Program[None]:
+    program: Callable[[], Program[Chosen | None]]
+    name: Callable[[], Hashable]
+
+    def __call__(self) -> Program[Chosen | None]:
         """Makes the program."""
-        return self.decoder.step_layer(self.cache, self.layer)
-
-    def name(self) -> Hashable:
-        """See `Policy.step_name`; the layer has room for the token afterwards."""
-        self.cache.layers[self.layer].make_room(self.decoder.engine)
-        return self.decoder.policy.step_name(self.cache, self.layer)
+        return self.program()
 
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
-    return segment.name() if isinstance(segment, LayerStep) else None
+    return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def token_segments(
-    decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
-) -> list[Callable[[], Program[Step | None]]]:
-    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
+def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
+    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: The model.
         cache: Grows by the token.
-        token: The token to decode, at its owner, in a list; None elsewhere.
+        token: The token to decode, at its owner, in a list; None elsewhere. It is put into the cache.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
-    return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
+    cache.token[:] = token or ()
+    layers = range(decoder.spec.n_layers)
+    return [
+        NamedSegment(partial(_enter, decoder, cache), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
+    ]
 
 
 def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_segments` as one program."""
-    step: Any = None
+    """All of `token_segments` as one program, and the opening of the token."""
+    chosen: Any = None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = yield from segment()
-    return step  # type: ignore[no-any-return]
+        chosen = yield from segment()
+    return (yield from open_token(decoder, chosen))
 
 
 def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
-    step: Any = None
+    engine, chosen = decoder.engine, None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache, name_of(segment))
-    return step  # type: ignore[no-any-return]
+        chosen = engine.run_segment(segment, cache, name_of(segment))
+    assert chosen is not None  # noqa: S101 - the last segment returns it
+    return run(open_token(decoder, chosen), engine.exchange)
 
 
-def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(token, 1, cache.position))),)
+def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
+    """Opens what the last segment has chosen to the client: one message, after everything that can be repeated."""
+    engine, (logits, index) = decoder.engine, chosen
+    if index is not None:
+        with engine.meter.stage("argmax"):
+            return logits, engine.open_index(index)
+    opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
+    return logits, None if opened is None else int(opened.argmax())
 
 
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:
+def _enter(decoder: Decoder, cache: Cache) -> Program[None]:
+    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, 1, cache.position))),)
+
+
+def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
     engine, logits = decoder.engine, (yield from decoder.predict(cache))
     if argmax == "client":
-        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-        return logits, None if opened is None else int(opened.argmax())
+        return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

@@ -37,6 +37,7 @@ class Engine(Operations):
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
         replayed_segments: Segments of this cell's tokens that were replayed from a recording.
         interpreted_segments: The others.
+        scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
         meter: The party's stage meter.
@@ -50,6 +51,7 @@ class Engine(Operations):
     tolerance: ClassVar[float]
     bounds: ClassVar[Mapping[str, Bound]] = {}
     number_bytes: ClassVar[int] = 512
+    scores_early: ClassVar[bool] = False
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
@@ -140,11 +142,20 @@ class Engine(Operations):
 
     @abstractmethod
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Any]:
-        """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
+        """Rows of the parameter `embed`, [count, hidden].
+
+        Args:
+            tokens: The client's tokens; None elsewhere. A recorded step reads the sequence again at each token.
+            count: Their number, public.
+        """
 
     @abstractmethod
-    def argmax(self, logits: Any) -> Program[int | None]:
-        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+    def argmax(self, logits: Any) -> Program[Any]:
+        """Index of the largest of `logits` [1, vocab], for `open_index`."""
+
+    def open_index(self, index: Any) -> int | None:
+        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+        return index  # type: ignore[no-any-return]
 
     @abstractmethod
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
@@ -217,10 +228,10 @@ class Engine(Operations):
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
-    def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
+    def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
+        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens and the layer's room]."""
         scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores))
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 
@@ -234,6 +245,38 @@ class Engine(Operations):
         lifted = scores.reshape(groups, heads // groups * n, t) - low
         kept = yield from staged(self.meter, "scores", self.mul(lifted, layer.alive.reshape(groups, 1, t)))
         return (kept + low).reshape(heads, n, t)
+
+    def scored_projection(
+        self,
+        rows: Any,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Any], Any],
+        layer: LayerCache,
+        selection: Selection | None = None,
+    ) -> Program[tuple[Any, Any, Any, list[Any]]]:
+        """`normalised_linear` of a token's row and its attention scores, before its key and value join the layer.
+
+        Only for engines that score early, and models whose queries and keys are products, without bias and norms.
+
+        Args:
+            rows: See `normalise`; one row.
+            eps: See `normalise`.
+            products: Queries, keys and values of this layer; and others.
+            turn: Gives queries and keys, [heads + kv_heads, 1, head_dim], their positions; local.
+            layer: The layer, with room for the token.
+            selection: What the token will attend to; None: to all tokens.
+
+        Returns:
+            Key, value, [kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
+        """
+        raise NotImplementedError
+
+    def attend_scored(
+        self, scores: Any, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Any]:
+        """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
+        raise NotImplementedError
 
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""

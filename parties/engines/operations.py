@@ -148,6 +148,10 @@ class Operations(ABC):
         """Rows [heads, n, d] with a row [heads, 1, d] at `place`; later tokens write to later places. Local."""
         return self.cat([rows[:, :place], row, rows[:, place + 1 :]], dim=1)
 
+    def rows_from(self, rows: Any, first: int, count: int) -> Any:
+        """Rows first .. first + count - 1 of [n, d]; later tokens take later rows. Local."""
+        return rows[first : first + count]
+
     def to_cache(self, value: Any) -> Any:
         """A value in the form that the engine caches, local."""
         return value

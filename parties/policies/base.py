@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
+
 from parties.decoding.program import Program
 
 if TYPE_CHECKING:
@@ -110,6 +112,17 @@ class Policy(ABC):
         return None
         yield
 
+    def needs_query(self, layer: int) -> bool:
+        """Whether a step needs the layer's query, or its attention weights. Public.
+
+        If not, `before_attention` is not called: the step attends to `known_selection`.
+        """
+        return self.observes or type(self).before_attention is not Policy.before_attention
+
+    def known_selection(self, cache: "Cache", layer: int) -> "Selection | None":
+        """What a step that needs no query attends to, before the new token's key and value have joined the layer."""
+        return None
+
     def selects_ahead(self, layer: int) -> bool:
         """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
         return False
@@ -136,10 +149,18 @@ class Policy(ABC):
             engine: The engine that holds the values.
             cache: The cache, including the new token.
             layer: Index of the layer.
-            weights: Attention weights, [heads, 1, tokens], if the policy `observes`; else None.
+            weights: Attention weights, [heads, 1, tokens and the layer's room], if the policy `observes`; else None.
         """
         return
         yield
+
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """The state per token of the next `count` tokens while tokens are decoded, by name: public numbers, [count].
+
+        The columns of such a state, [groups, tokens, ...], are made some steps ahead (`LayerCache.room`), so that its
+        shape lasts; the step of a token changes them as it changes those of the tokens before.
+        """
+        return {}
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
@@ -147,10 +168,9 @@ class Policy(ABC):
         None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
         has the same step in each layer.
         """
-        here = cache.layers[layer]
         hooks = (type(self).before_attention, type(self).after_attention)
         idle = hooks == (Policy.before_attention, Policy.after_attention)
-        return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
+        return (layer,) if idle and not self.observes else None
 
     @property
     def observes(self) -> bool:

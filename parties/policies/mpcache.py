@@ -128,11 +128,21 @@ class MPCache(Policy):
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
         """Selects clusters by similarity, or uses the selection of the layer's source layer, or the one made ahead."""
-        source = self.source_layer(layer)
-        if self.chooses(layer) and not self.ahead:
+        if self.needs_query(layer):
             yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens, q)
-        selection = cache.layers[source].selection
-        return selection and replace(selection, always=self._clusters(cache.layers[layer].tokens).always)
+        return self._selection_of(cache, layer, cache.layers[layer].tokens)
+
+    def needs_query(self, layer: int) -> bool:
+        """Only a layer that selects for itself, and not ahead."""
+        return self.chooses(layer) and not self.ahead
+
+    def known_selection(self, cache: "Cache", layer: int) -> Selection | None:
+        """The selection of the layer's source layer, or the one made ahead."""
+        return self._selection_of(cache, layer, cache.layers[layer].tokens + 1)
+
+    def _selection_of(self, cache: "Cache", layer: int, tokens: int) -> Selection | None:
+        selection = cache.layers[self.source_layer(layer)].selection
+        return selection and replace(selection, always=self._clusters(tokens).always)
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """The geometry of the clusters, and which of them the new token joins."""

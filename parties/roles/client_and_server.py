@@ -76,6 +76,7 @@ class ComputingParty:
         return RoleResult(
             tokens=job.new_tokens,
             decode_seconds=decode_seconds,
+            pass_seconds=tuple(self.state.pass_seconds),
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
             interpreted_segments=session.engine.interpreted_segments,
@@ -142,6 +143,7 @@ class ComputingParty:
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
+        self.state.prompt_seconds = took.seconds
         return cache, took
 
     def _decode(

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
-from parties.engines.fss.kernels import comparison, key_generation, keystream, look_ups, matrix_products
-from parties.engines.fss.randomness import dcf, payload_dcf
+from parties.engines.fss.kernels import comparison, keystream, look_ups, matrix_products, prefixes
+from parties.engines.fss.kernels.prefix_trees import ENTRIES
+from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers, seeds
 
@@ -19,9 +20,6 @@ def main() -> None:
         x[:5, 1] = alpha[:5]
         key = dcf.generate(permutation, alpha, width, *own)
         constants = comparison.constants(permutation.key, x.device)
-        made = torch.empty_like(key)
-        key_generation.generate(alpha, *own, *constants, made, width)
-        assert torch.equal(made, key)
         for party, seed in enumerate(own):
             share = torch.empty(x.shape, dtype=torch.uint8)
             comparison.evaluate(x, seed, key, *constants, share, party, width)
@@ -33,13 +31,19 @@ def main() -> None:
             payload_dcf.generate(permutation, alpha, beta, width, *own),
             comparison.constants(permutation.key, x.device),
         )
-        made = torch.empty_like(key)
-        key_generation.generate_payload(alpha, beta, *own, *constants, made, width, above)
-        assert torch.equal(made, key)
         for party, seed in enumerate(own):
             share = torch.empty(20, 3, lanes, dtype=torch.int64)
             comparison.evaluate_payload(x, seed, key, *constants, share, party, width, above)
             assert torch.equal(share, payload_dcf.evaluate(permutation, party, x, width, lanes, seed, key))
+    for levels in (1, 3):
+        mask, x, own = numbers(63, 5), numbers(63, 5, seed=1), seeds(5)
+        cells = torch.from_numpy(dice.integers(-(2**63), 2**63, (levels, ENTRIES, 2)))
+        key = prefix_dpf.generate(permutation, mask, cells, 20, *own)
+        for party, seed in enumerate(own):
+            share = torch.empty(5, 2 * levels, dtype=torch.int64)
+            prefixes.evaluate(x, seed, key, *comparison.constants(permutation.key, x.device), share, party, 20)
+            share = share.sum(1)
+            assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         product = torch.empty(n, rows, dtype=torch.int64)

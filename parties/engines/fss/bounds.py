@@ -37,6 +37,7 @@ MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divide
 # Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
 UNSCALED = rare("product of a row before its norm", 2.0**12, 29)
 FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 31)
+OWN_RAW_SCORE = rare("score of a token's own key before its norm", 2.0**20, 26)  # truncated, one per head
 FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 

@@ -23,6 +23,7 @@ from parties.engines.fss.functions import masked_cache, norm, softmax
 from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.first_order import Expansion
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.functions.raw_scores import RawScores, raw_scores
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -57,6 +58,7 @@ class Computation(Engine):
     tolerance = 0.5
     bounds = bounds.BOUNDS
     block = 16
+    scores_early = True
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
@@ -149,12 +151,15 @@ class Computation(Engine):
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the index is opened to the client alone."""
+    def argmax(self, logits: Masked) -> Program[Additive]:
+        """A tournament."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        winner = yield from maximum.argmax(candidates.reshape(-1))
-        index = self.open_to_client(winner)
-        return None if index is None else int(index) >> winner.scale
+        return maximum.argmax(candidates.reshape(-1))
+
+    def open_index(self, index: Additive) -> int | None:
+        """The index, opened to the client alone."""
+        opened = self.open_to_client(index)
+        return None if opened is None else int(opened) >> index.scale
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -174,7 +179,7 @@ class Computation(Engine):
         return (yield from self._with_bias(y, name))
 
     def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
-        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
+        """Products of normalised rows with the server's matrices. 3 rounds for a few rows with `dcf`, else 4 or 5."""
         if rows.x.shape[0] > FEW_ROWS:
             return (yield from super().normalised_linear(rows, eps, *products))
         unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
@@ -190,6 +195,40 @@ class Computation(Engine):
 
     def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
         return (yield from self._with_bias(norm.scaled_after(product, root, self._limit_of(name)), name))
+
+    def scored_projection(
+        self,
+        rows: NormInput,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Masked], Masked],
+        layer: LayerCache,
+        selection: Selection | None = None,  # noqa: ARG002 - scores of all keys are gathered
+    ) -> Program[tuple[Masked, Masked, Masked, list[Masked]]]:
+        """See `Engine.scored_projection`. 3 rounds, scores included; with `prefix` as many as `normalised_linear`."""
+        qkv, *others = ((p, self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns)) for p in products)
+        kv_heads, _, head_dim = layer.k.shape
+        keys, tokens = self._with_spare(layer)[0].k, layer.tokens
+
+        def scored() -> Program[RawScores]:
+            opened = yield from staged(self.meter, qkv[0].stage, gates.open_(qkv[1]))
+            return (yield from staged(self.meter, "scores", raw_scores(opened, kv_heads, head_dim, turn, [keys])))
+
+        root, raw, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            scored(),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in others),
+        )
+        places = torch.arange(keys.shape[1])
+        own = self.source.varying(lambda later: (places == tokens + later).long(), 0, 1.0)
+        (row, scores), *scaled = yield from parallel(
+            staged(self.meter, qkv[0].stage, raw.scaled(root, own, self._limit_of(qkv[0].name))),
+            *(
+                staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+                for (p, _), y in zip(others, opened, strict=True)
+            ),
+        )
+        return row[:kv_heads], row[kv_heads:], scores, scaled
 
     def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
         """Opens a product, after its bias is added, if it has one."""
@@ -224,7 +263,7 @@ class Computation(Engine):
         return to_norm(x, centre=centre)
 
     def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
-        """RMS norm. 4 rounds."""
+        """RMS norm. 3 rounds for a few rows with `dcf`, else 4."""
         return normalise(rows, eps)
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
@@ -268,6 +307,13 @@ class Computation(Engine):
         visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
+    def attend_observed(
+        self, q: Masked, layer: LayerCache, mask: Tensor | None = None
+    ) -> Program[tuple[Masked, Masked]]:
+        """See `Engine.attend_observed`; the spare rows have weights that count for nothing."""
+        visible, seen = self._with_spare(layer)
+        return super().attend_observed(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
@@ -292,7 +338,7 @@ class Computation(Engine):
         return (yield from gates.open_(gates.arithmetic(self.source, bits)))
 
     def inverse_root(self, x: Masked) -> Program[Masked]:
-        """1 / sqrt(x). 2 rounds."""
+        """1 / sqrt(x). 1 round for a few numbers with `dcf`, else 2."""
         return inverse_root(x)
 
     def to_cache(self, value: Masked) -> Masked:
@@ -316,13 +362,17 @@ class Computation(Engine):
             min(rows.epoch, row.epoch),
         )
 
+    def rows_from(self, rows: Masked, first: int, count: int) -> Masked:
+        """See `Operations.rows_from`."""
+        return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
+
     def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
         The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
-        if block is None or layer.alive is not None:
+        if block is None:
             return layer, None
         places = torch.arange(block.capacity)
 
@@ -330,7 +380,7 @@ class Computation(Engine):
             behind = tokens + later - 1 - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
@@ -378,9 +428,22 @@ class Computation(Engine):
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, heads, tokens = self.meter, q.shape[0], layer.tokens
+        visible, _ = self._with_spare(layer)
+        scores = yield from staged(self.meter, "scores", self.attention_scores(q, visible.k))
+        return (yield from self.attend_scored(scores, layer, selection))
+
+    def attend_scored(
+        self, scores: Masked, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Masked]:
+        """See `Engine.attend_scored`."""
+        if selection is not None:
+            return self._attend_gathered(scores, layer, selection)
+        visible, seen = self._with_spare(layer, window)
+        return self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+
+    def _attend_gathered(self, scores: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
+        meter, heads, tokens = self.meter, scores.shape[0], layer.tokens
         layer, seen = self._with_spare(layer)
-        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         a, b = selection.candidates
         always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
         if seen is not None:

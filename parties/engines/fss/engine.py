@@ -175,13 +175,14 @@ class FssEngine(Computation):
         known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
         if known is None:
             self.interpreted_segments += 1
+            self.meter.add("mpcbench_interpreted_segments_total")
             return run(program(), self.exchange)
         self.replayed_segments += 1
+        self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            known.replay(cache, self.source, self._inputs, self._open_round)
-        return None  # type: ignore[return-value] # a recorded segment leaves its result in the cache
+            return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _open_round(self, made: Round) -> None:
         note(self._draws.constants, made.notes)

@@ -83,13 +83,16 @@ def test_the_module_writes_the_document() -> None:
 def test_everything_served_is_in_the_registry_as_registered() -> None:
     meter = StageMeter()
     meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
-    meter.add("mpcbench_repeats_total")
+    for counter in ("repeats", "replayed_segments", "interpreted_segments"):
+        meter.add(f"mpcbench_{counter}_total")
     meter.put("mpcbench_dealer_backlog_bytes", 0)
     collector = PartyCollector("client", meter)
     collector.state = Progress(meter)
-    collector.state.enter("decode")
-    collector.state.prefilled([4])
-    collector.state.token([5], lambda tokens: tokens, numbers=2)
+    for _ in range(2):  # the first cell has ended, the second decodes
+        collector.state.enter("decode")
+        collector.state.prefilled([4])
+        for _ in range(2):
+            collector.state.token([5], lambda tokens: tokens, numbers=2, drafted=4, accepted=1)
     served = {}
     for family in collector.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

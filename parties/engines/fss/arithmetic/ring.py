@@ -53,10 +53,10 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     if transposed.is_cuda:
         from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
 
-        there = x.to(transposed.device).contiguous()
-        product = torch.empty(x.shape[0], transposed.shape[0], dtype=torch.int64, device=transposed.device)
-        call(matrix_products.vector_matrix, there, transposed, product)
-        return product.to(x.device)
+        product = torch.empty(x.shape[0], transposed.shape[0], dtype=torch.int64, device=x.device)
+        multiply = matrix_products.vector_matrix if x.is_cuda else matrix_products.vector_matrix_from_host
+        call(multiply, x.contiguous(), transposed, product)
+        return product
     from parties.engines.fss.kernels import threads  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder
+from parties.decoding.decoder import Decoder, open_token
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.base import Shapes
@@ -123,8 +123,8 @@ def predict(
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
         before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
-        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
-        decode, work = dry_run.count(steps)
+        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before), decoder)
+        decode, work = dry_run.count(steps, decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
@@ -196,14 +196,16 @@ class _DryRun:
             self._ledger.send("dealer", role, MATERIAL, len(END))
         return Traffic(dict(self._ledger.counts))
 
-    def count(self, segments: Iterable[Segment]) -> tuple[Traffic, Work]:
+    def count(self, segments: Iterable[Segment], decoder: Decoder) -> tuple[Traffic, Work]:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
         drawn, levels, shared = source.drawn.size, source.comparison_levels, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
-            run(segment(), self._exchange)
+            chosen = run(segment(), self._exchange)
+            if chosen is not None:
+                run(open_token(decoder, chosen), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))
         work = Work(

@@ -22,7 +22,7 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
 from parties.engines.fss.recording.warm_up import compile_all
-from parties.engines.fss.replay.inputs import memory_on
+from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -39,7 +39,7 @@ class Dealer:
         client: Link to the client.
         server: Link to the server.
         meter: The dealer's stage meter.
-        device: `cpu` or `cuda`: where the dealer computes.
+        device: `cpu` or `cuda`: where the masks of matrices are, and products with them are computed.
     """
 
     def __init__(self, client: Link, server: Link, meter: StageMeter, device: str = "cpu") -> None:
@@ -54,9 +54,8 @@ class Dealer:
         outboxes = [FrameWriter(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
         self._source.permutation = Permutation(permutation_key)
-        self._source.device = torch.device(device)
         self.engine = Computation(self._source)
-        self._inputs = memory_on(self._source.device, seeds["client"], seeds["server"])
+        self._inputs, self._device = Inputs(), torch.device(device)
         self._installed: Shapes = {}
         self._dry_run: DryRun | None = None
         self._senders: dict[str, Sender] = {}
@@ -177,7 +176,7 @@ class Dealer:
         for name, shape in self._installed.items():
             if is_matrix(name, shape):
                 mask = self._server_stream.words((shape[1], shape[0]))
-                self.engine.matrices[name] = ServerMatrix(mask.to(self._source.device))
+                self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
         self._source.begin(epoch(0, 1))
         run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()

@@ -134,7 +134,7 @@ class Plan:
         """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps."""
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
-        step = token_segments(decoder, cache, None, work.options.argmax)
+        step: list[Segment] = list(token_segments(decoder, cache, None, work.options.argmax))
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
         return [partial(engine.mask_cache, cache)], step * work.steps

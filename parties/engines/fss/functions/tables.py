@@ -125,7 +125,7 @@ def digit(x: Masked, start: int, width: int) -> Masked:
 
 
 def _one_hot(places: Tensor, length: int) -> Bits:
-    packed = torch.zeros(len(places), length // 8, dtype=torch.uint8, device=places.device)
+    packed = torch.zeros(len(places), length // 8, dtype=torch.uint8)
     return packed.scatter_(1, (places >> 3).unsqueeze(1), (128 >> (places & 7)).to(torch.uint8).unsqueeze(1))
 
 

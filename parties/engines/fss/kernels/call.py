@@ -43,12 +43,13 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
 
 def call_untraced(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Does what `call` does, out of sight of a tracer."""
-    returned: Any = function(*map(_handed_over, arguments))  # type: ignore[func-returns-value]
+    returned: Any = function(*map(handed_over, arguments))  # type: ignore[func-returns-value]
     if returned is not None:
         raise TypeError(f"{function} returned something; a kernel writes its results to its arguments")
 
 
-def _handed_over(argument: Any) -> Any:
+def handed_over(argument: Any) -> Any:
+    """Returns an argument as a kernel gets it."""
     return argument.numpy() if isinstance(argument, Tensor) and not argument.is_cuda else argument
 
 

@@ -82,7 +82,7 @@ def evaluate(
     """
     n, points = x.shape
     if x.numel():
-        inner, lanes = (1 << min(width, LEAF_LEVELS)) - 1, lanes_for(x.numel())
+        inner, lanes = (1 << min(width, LEAF_LEVELS)) - 1, _lanes(x.numel())
         words = (seed.view(torch.int64), key.view(torch.int64))
         _evaluated[(triton.cdiv(x.numel(), lanes),)](
             x, *words, shares, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, lanes,
@@ -198,21 +198,17 @@ def evaluate_payload(
     """
     (n, points), lanes = x.shape, shares.shape[2]
     if x.numel():
-        cells, rest, count = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels, lanes_for(x.numel())
-        pointers = (x, seed.view(torch.int64), *parts(key, n, levels, lanes), shares, table, keys)
+        cells, rest, count = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels, _lanes(x.numel())
+        sizes = [levels * n * 16, levels * n * 4 * lanes]
+        words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
+        keyed = (words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32))
+        pointers = (x, seed.view(torch.int64), *keyed, shares, table, keys)
         _evaluated_payload[(triton.cdiv(x.numel(), count),)](
             *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, count, num_warps=max(1, count // 32)
         )
 
 
-def parts(key: Tensor, n: int, levels: int, lanes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the parts of n keys; see `payload_trees.parts`. Correction words as int64, all others as int32."""
-    sizes = [levels * n * 16, levels * n * 4 * lanes]
-    words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
-    return words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
-
-
-def lanes_for(points: int) -> int:
+def _lanes(points: int) -> int:
     """Returns the points of a program: a lone one finds its words in AES's table without waiting for others."""
     return 1 if points <= _FEW else _MOST_LANES
 

@@ -4,9 +4,12 @@ A product with one row reads the matrix once and is limited by memory bandwidth;
 wrap around modulo 2^64 in any order, so the results equal those of the CPU.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from parties.engines.fss.kernels import loops
 
 _ROWS, _COLUMNS = 8, 128
 _TILE = 16
@@ -50,6 +53,14 @@ def vector_matrix(x: Tensor, transposed: Tensor, out: Tensor) -> None:
     elif n:
         grid = (triton.cdiv(n, _TILE), triton.cdiv(rows, _TILE))
         _matrix_rows[grid](x, transposed, out, n, rows, columns, _TILE)
+
+
+def vector_matrix_from_host(x: loops.Integers, transposed: Tensor, out: loops.Integers) -> None:
+    """Does the same for x and a result in memory of the host."""
+    there = torch.from_numpy(x).to(transposed.device)
+    product = torch.empty(out.shape, dtype=torch.int64, device=transposed.device)
+    vector_matrix(there, transposed, product)
+    torch.from_numpy(out).copy_(product)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -70,13 +70,8 @@ def generate(permutation: Permutation, alpha: Tensor, width: int, first: Tensor,
         second: The server's seeds, uint8, [n, 16].
     """
     alpha = alpha.contiguous()
-    key = torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8, device=alpha.device)
-    if alpha.is_cuda:
-        from parties.engines.fss.kernels import comparison, key_generation  # Triton, which only a GPU needs
-
-        constants = comparison.constants(permutation.key, alpha.device)
-        call(key_generation.generate, alpha, first, second, *constants, key, width)
-    elif permutation.instructions:
+    key = torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
+    if permutation.instructions:
         call(bit_trees.generate_trees, alpha, first, second, permutation.round_keys, key, width)
     else:
         call(partial(_generate_by_library, permutation), alpha, first, second, key, width)

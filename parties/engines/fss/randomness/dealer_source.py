@@ -120,7 +120,7 @@ class DealerSource(Source):
     def _drawn(self, rank: int, shape: Shape, dtype: torch.dtype = torch.int64) -> Tensor:
         if self.recorder is not None:
             return self.recorder.own(shape, dtype, rank)
-        return (self.client if rank == CLIENT else self.server).draw(shape, dtype).to(self.device)
+        return (self.client if rank == CLIENT else self.server).draw(shape, dtype)
 
     def _correct(self, tensor: Tensor) -> None:
         if self.recorder is not None:

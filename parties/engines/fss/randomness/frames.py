@@ -60,8 +60,8 @@ class FrameWriter:
         self._parts, self.size = [], 0
 
     def put(self, tensor: Tensor) -> None:
-        """Appends the bytes of a tensor."""
-        data = tensor.cpu().contiguous().numpy().tobytes()
+        """Appends the bytes of a tensor on the CPU."""
+        data = tensor.contiguous().numpy().tobytes()
         self._parts += [data, bytes(-len(data) % WORD_BYTES)]
         self.size += in_words(len(data))
 

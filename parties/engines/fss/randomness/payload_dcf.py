@@ -51,13 +51,8 @@ def generate(
     """
     n, lanes = beta.shape
     alpha, beta, leaf = alpha.contiguous(), beta.contiguous(), leaf_levels(lanes)
-    key = torch.empty(n * key_bytes(width, lanes), dtype=torch.uint8, device=alpha.device)
-    if alpha.is_cuda:
-        from parties.engines.fss.kernels import comparison, key_generation  # Triton, which only a GPU needs
-
-        constants = comparison.constants(permutation.key, alpha.device)
-        call(key_generation.generate_payload, alpha, beta, first, second, *constants, key, width, levels(width, lanes))
-    elif permutation.instructions:
+    key = torch.empty(n * key_bytes(width, lanes), dtype=torch.uint8)
+    if permutation.instructions:
         keys = permutation.round_keys
         call(payload_trees.generate_trees, alpha, beta, first, second, keys, key, width, leaf)
     else:

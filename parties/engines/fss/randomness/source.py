@@ -81,7 +81,7 @@ class Source(ABC):
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
         retries: Counts truncation failures and their public probabilities.
-        device: Where the party keeps its ring elements. Results do not depend on it.
+        device: Where a computing party keeps its ring elements. Results do not depend on it.
         recorder: Takes what a program draws, notes and checks while it is recorded (`parties.engines.fss.replay`).
         declared: Called with each value of which a bound is declared; a simulation, which has both parties' shares,
             checks the bound.
@@ -124,6 +124,17 @@ class Source(ABC):
         made = integers(0) if self.recorder is None else self.recorder.varying(integers)
         return Known(made.to(self.device), scale, limit)
 
+    def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
+        """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
+        return numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+
+    def read(self, rows: Tensor, first: int, count: int) -> Tensor:
+        """Returns rows first .. first + count - 1 of [n, d]; a recorded segment reads at the token's place."""
+        if self.recorder is None:
+            return rows[first : first + count]
+        places = torch.arange(first, first + count, device=rows.device)
+        return rows.index_select(0, self.recorder.varying(lambda later: places + later))
+
     def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
         """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
         if self.recorder is None:
@@ -145,7 +156,7 @@ class Source(ABC):
 
     def placeholder(self, shape: Shape) -> Tensor:
         """The dealer's placeholder for an additive share, which it does not have: zeros that take no memory."""
-        return torch.zeros((), dtype=torch.int64, device=self.device).expand(tuple(shape))
+        return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
 
     def evaluated(self, levels: int) -> None:  # noqa: B027 - nothing to do but in a dry run
         """Called with the levels of comparison trees that a computing party evaluates; a dry run counts them."""

@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parties.engines.fss.kernels.call import handed_over
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, aligned, mapped, plan
 from parties.engines.fss.recording.notes import Call, Instruction, Note
 from parties.engines.fss.recording.opcodes import HEADER
@@ -138,7 +139,7 @@ class Tape:
     def _call(self, call: Call) -> Callable[[], Any]:
         """Binds a call to tensors over the memory."""
         if call.kernel:
-            arrays = mapped(call.args, View, lambda view: self._tensor(view).numpy())
+            arrays = mapped(call.args, View, lambda view: handed_over(self._tensor(view)))
             return partial(call.function, *arrays)
         args, kwargs = mapped([call.args, call.kwargs], View, self._tensor)
         outputs = [self._tensor(view) for view in call.outputs]

@@ -75,11 +75,11 @@ class Inputs:
             frames.fill(self.dealt[: drawn.dealt].numpy())
 
     def lasts(self, tensor: Tensor) -> bool:  # noqa: ARG002
-        """Tells whether a tensor that was left in a cache stays where it is, so that others may read it there."""
+        """Tells whether rows that were left in a cache stay where they are, for the next segment to read them there."""
         return False
 
     def left(self, tensor: Tensor) -> Tensor:
-        """Returns what a cache gets of a tensor that a segment leaves."""
+        """Returns what a cache gets of rows that a segment leaves."""
         return tensor.clone()
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -88,10 +88,10 @@ class Inputs:
             here.copy_(there)
 
 
-def memory_on(device: torch.device, *seeds: bytes) -> Inputs:
-    """Returns memory for recorded segments on a device, with the seeds of what is expanded there."""
+def memory_on(device: torch.device, seed: bytes) -> Inputs:
+    """Returns a party's memory for recorded segments on a device, which expands the seed there."""
     if device.type == "cpu":
         return Inputs()
     from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
 
-    return DeviceInputs(device, seeds, lasting=len(seeds) == 1)
+    return DeviceInputs(device, seed)

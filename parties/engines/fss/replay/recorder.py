@@ -187,7 +187,7 @@ class SegmentRecorder(Recorder):
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
         """See `Recorder`."""
-        self.sent.append((self._on_host(tensor) if self._inputs.staged else tensor, receivers))
+        self.sent.append((tensor, receivers))
 
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""
