@@ -35,8 +35,6 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        replayed_segments: Segments of this cell's tokens that were replayed from a recording.
-        interpreted_segments: The others.
         scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
@@ -56,7 +54,6 @@ class Engine(Operations):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
-        self.replayed_segments = self.interpreted_segments = 0
         self.score_cap = 0.0
 
     @classmethod
@@ -99,6 +96,16 @@ class Engine(Operations):
 
         This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
         """
+
+    @property
+    def replayed_segments(self) -> int:
+        """Segments of this cell's tokens that were replayed from a recording."""
+        return 0
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """The other segments of an engine that records, by the reason."""
+        return {}
 
     def finish(self) -> None:
         """Called once a run needs no more correlated randomness."""

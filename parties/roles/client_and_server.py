@@ -79,7 +79,8 @@ class ComputingParty:
             pass_seconds=tuple(self.state.pass_seconds),
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
-            interpreted_segments=session.engine.interpreted_segments,
+            interpreted_segments=sum(session.engine.interpreted_segments.values()),
+            interpreted_because=dict(session.engine.interpreted_segments),
             text=text,
         )
 

@@ -376,11 +376,11 @@ class Computation(Engine):
             return layer, None
         places = torch.arange(block.capacity)
 
-        def seen(later: int) -> Tensor:
-            behind = tokens + later - 1 - places
+        def seen(more: int) -> Tensor:
+            behind = tokens + more - 1 - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0, by_row=True)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,16 @@ class FssEngine(Computation):
         """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
+    @property
+    def replayed_segments(self) -> int:
+        """See `Engine`."""
+        return self.recordings.replayed
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """See `Engine`."""
+        return self.recordings.interpreted
+
     def _dealt_frame(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
@@ -140,7 +150,7 @@ class FssEngine(Computation):
             self._supply = Receiver(self.dealer, self.meter)
         if workload.prefill is None:
             self.run_segment(partial(self.mask_cache, cache), cache)
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         return cache
 
     def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
@@ -155,7 +165,6 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = cache.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
@@ -167,28 +176,29 @@ class FssEngine(Computation):
                 return self._attempt(program, cache, name)
             except TruncationFailure as zone:
                 where = str(zone)
-                restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
-        known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
+        known = self.recordings.find(name if self.replays else None, program, cache)
         if known is None:
-            self.interpreted_segments += 1
-            self.meter.add("mpcbench_interpreted_segments_total")
-            return run(program(), self.exchange)
-        self.replayed_segments += 1
-        self.meter.add("mpcbench_replayed_segments_total")
+            restore = cache.snapshot()
+            try:
+                return run(program(), self.exchange)
+            except TruncationFailure:
+                restore()
+                raise
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
             return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _open_round(self, made: Round) -> None:
-        note(self._draws.constants, made.notes)
         if made.openings:
             made.bound = made.bound or BoundRound.of(made)
             made.bound.exchange(self.exchange)
+        else:
+            note(self._draws.constants, made.notes)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
@@ -214,7 +224,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 

@@ -14,7 +14,7 @@ from parties.engines.keystream import Keystream
 
 MOST_BYTES = 1 << 28
 """Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
-MOST_CHECKS = 256
+MOST_CHECKS = 1 << 13
 
 
 @dataclass
