@@ -49,6 +49,10 @@ class Echo:
         """Returns what is sent."""
         return bytes(buffer)
 
+    def swap(self, frames: Any) -> None:
+        """Returns what is sent, in the memory of the frames."""
+        frames.received[:] = frames.payload
+
     def receive_tensor(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         """Returns zeros."""
         return torch.zeros(tuple(shape), dtype=dtype)

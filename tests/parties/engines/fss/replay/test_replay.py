@@ -147,8 +147,8 @@ def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
     counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
     for role in who:
         replayed, interpreted, refused = counts[role]
-        assert not refused
-        assert replayed >= interpreted / 2 > 0
+        assert not refused, refused
+        assert replayed > sum(interpreted.values())
 
 
 def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
@@ -158,7 +158,8 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
 
     def watched(self: FssEngine, *given: Any) -> Any:
         replayed, known = self.recordings.replayed, len(self.recordings._known)
-        if len(launched) > 3 or not known:
+        layer = given[2][0] if isinstance(given[2], tuple) else 0
+        if len(launched) > 3 or not known or layer == 0:  # what enters the first layer may be copied
             return attempt(self, *given)
         kinds = torch.profiler.ProfilerActivity
         with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
