@@ -38,8 +38,11 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
         counts = forecast(cell) if has_model(cell) else None
         expected = predict(cell, past, calibration, most=None)
         if cell.prefill == "mpc" and cell.engine.name != "plain":
-            result.add_row(*_words(cell, "the prompt"), *_prompt(cell, counts, expected))
-        result.add_row(*_words(cell, "a token"), *_token(counts, expected))
+            result.add_row(
+                *_words(cell, "the prompt" if cell.batch == 1 else "the prompts"), *_prompt(cell, counts, expected)
+            )
+        a_token = "a token" if cell.batch == 1 else "a token of each"
+        result.add_row(*_words(cell, a_token), *_token(counts, expected))
         rough = rough or expected.source == RULE_OF_THUMB
     result.caption = Text(_NOTES + (_CALIBRATE if rough else ""))
     return result
@@ -47,7 +50,7 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
 
 def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
-    different = {(cell.engine.name, str(cell.policy), cell.seq_len, cell.comparison): cell for cell in cells}
+    different = {(cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison): cell for cell in cells}
     for cell in different.values():
         found = forecast(cell) if has_model(cell) else None
         if found is not None and found.decode.stages:
@@ -55,7 +58,7 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
 
 
 def _stages(cell: Cell, found: Forecast) -> Table:
-    title = f"{cell.engine.name} {cell.policy} {cell.seq_len} tokens, {cell.new_tokens} new, {cell.comparison}"
+    title = f"{cell.engine.name} {cell.policy} {cell.prompt_tokens} tokens, {cell.new_tokens} new, {cell.comparison}"
     result = _table(title, ("of", "stage", *_COUNTS[:3]))
     for name, cost in (("the prompt", found.prefill), ("all tokens", found.decode)):
         if cost is None:
@@ -100,7 +103,7 @@ def _sort(found: Forecast) -> str:
 
 
 def _words(cell: Cell, what: str) -> list[Text]:
-    return [Text(str(value)) for value in (cell.engine, cell.policy, cell.seq_len, cell.network.name, what)]
+    return [Text(str(value)) for value in (cell.engine, cell.policy, cell.prompt_tokens, cell.network.name, what)]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -120,7 +120,7 @@ def _default(value: Any) -> str:
     if isinstance(value, BaseModel):
         return ", ".join(f"{name}: {each}" for name, each in value)
     if isinstance(value, tuple):
-        return f"[{', '.join(item.name for item in value)}]"
+        return f"[{', '.join(str(getattr(item, 'name', item)) for item in value)}]"
     return str(value)
 
 

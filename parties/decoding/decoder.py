@@ -5,7 +5,7 @@ a family of models has follows from `ModelSpec`; no family has code of its own. 
 `parties.models.folding`.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, parallel, run, staged
-from parties.decoding.workload import Prefill, Workload
+from parties.decoding.program import Program, eager, parallel, run, staged
+from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
@@ -34,22 +35,25 @@ class Decoder:
         engine.score_cap = spec.score_cap
 
     def workload(
-        self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
+        self, caches: Caches, steps: int, options: RunOptions = DEFAULTS, prefill: Sequence[Prefill] = ()
     ) -> Workload:
-        """The workload of this decoder: the prompt, if there is a `prefill`, then `steps` tokens.
+        """The workload of this decoder: the prompts, if there is a `prefill`, then `steps` tokens.
 
         Args:
-            cache: The prefilled cache, or an empty one and a `prefill`.
-            steps: Tokens to decode.
+            caches: The prefilled caches, or empty ones and a `prefill`.
+            steps: Tokens to decode, of each sequence.
             options: The cell's engine options.
-            prefill: Sizes of the prompt, if it is run.
+            prefill: Sizes of each prompt, if they are run.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
-        shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
+        starts = [Start(prefill=sizes) for sizes in prefill] or [
+            Start(cache.position, {name: tuple(value.shape) for name, value in cache.values().items()})
+            for cache in caches.sequences
+        ]
         policy, parameters = self.policy.name, asdict(self.policy)
-        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+        work = Workload(self.spec, policy, parameters, steps, options, tuple(starts))
         self._check_windows(work.tokens)
         return work
 
@@ -134,41 +138,65 @@ class Decoder:
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
-    def step(self, x: Any, cache: Cache) -> Program[Any]:
-        """Decodes one token.
+    def step(self, x: Any, caches: Caches) -> Program[Any]:
+        """Decodes one token of each sequence.
 
         Args:
-            x: The embedded token, [1, hidden].
-            cache: Grows by the token.
+            x: The embedded tokens, one of each sequence, [sequences, hidden].
+            caches: Each grows by its token.
 
         Returns:
-            Logits of the next token, [1, vocab].
+            Logits of the next tokens, [sequences, vocab].
         """
-        cache.layers[0].rows = (self.rows(x),)
+        caches.layers[0].rows = (self.rows(x),)
         for layer in range(self.spec.n_layers):
-            yield from self.step_layer(cache, layer)
-        return (yield from self.predict(cache))
+            yield from self.step_layer(caches, layer)
+        return (yield from self.predict(caches))
 
-    def step_layer(self, cache: Cache, layer: int) -> Program[None]:
-        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
-        here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
+    def step_layer(self, caches: Caches, layer: int) -> Program[None]:
+        """Takes a token of each sequence through a layer, from its `rows` to those of the next, of the last the first.
+
+        The matrices are multiplied with the rows of all sequences. Each cache is attended to by its own sequences, and
+        the programs of all share their rounds. The layers of the first cache hold the rows of all.
+        """
+        here, after = caches.layers[layer], caches.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine, self.policy.begin_tokens)
-        if self._scores_early(cache, layer):
-            attended, *guessed = yield from self._project_scored(cache, layer, rows)
-        else:
-            qkv, *guessed = yield from self._project(rows, *self._products(layer))
-            q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
-            attended = self._attended(cache, layer, q)
-        programs: list[Program[Any]] = [self._attend(cache, layer, attended, rows)]
-        programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
+        self.make_room(caches, layer)
+        attended, *guessed = yield from self._projected(caches, layer, rows)
+        programs: list[Program[Any]] = [self._attend(caches, layer, attended, rows)]
+        programs += [
+            self._select_ahead(cache, layer + 1, own) for guess in guessed for cache, own in _by_cache(caches, guess)
+        ]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
 
-    def step_name(self, cache: Cache, layer: int) -> Hashable | None:
-        """See `Policy.step_name`; the layer has room for the token afterwards."""
-        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens)
-        return self.policy.step_name(cache, layer)
+    def make_room(self, caches: Caches, layer: int) -> None:
+        """Makes room for the next token in a layer of each cache; see `LayerCache.make_room`."""
+        tokens = caches.layers[layer].tokens
+        for cache in caches.sequences:
+            cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
+
+    def step_name(self, caches: Caches, layer: int) -> Hashable | None:
+        """See `Policy.step_name`, one of each cache; the layer has room for the tokens afterwards."""
+        self.make_room(caches, layer)
+        names = tuple(self.policy.step_name(cache, layer) for cache in caches.sequences)
+        return None if None in names else names
+
+    def _projected(self, caches: Caches, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of attention for each cache, in a list, and the guessed queries, one of each sequence."""
+        first, *others = caches.sequences
+        if not others and self._scores_early(first, layer):
+            attended, *guessed = yield from self._project_scored(first, layer, rows)
+            return [[attended], *guessed]
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        queries = yield from parallel(
+            *(
+                self._take_in(layer, own, cache.layers[layer], cache.position, cache.position + 1, cache.lanes)
+                for cache, own in _by_cache(caches, qkv)
+            )
+        )
+        each = zip(caches.sequences, queries, strict=True)
+        return [[self._attended(cache, layer, q) for cache, q in each], *guessed]
 
     def _scores_early(self, cache: Cache, layer: int) -> bool:
         """Whether a token's scores may be computed with its projection. Public."""
@@ -213,13 +241,15 @@ class Decoder:
         return products
 
     def _select_ahead(self, cache: Cache, layer: int, q: Any) -> Program[None]:
-        """Lets the policy select for a later layer with a guess of its query, [1, heads * head_dim]."""
-        heads = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
-        turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
+        """Lets the policy select for a later layer with a guess of its query, [lanes, heads * head_dim]."""
+        heads = q.reshape(cache.lanes * self.spec.n_heads, 1, self.spec.head_dim)
+        turned = yield from self._positioned(
+            layer, heads, cache.position, cache.position + 1, "similarity", cache.lanes
+        )
         yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
     def _attended(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
-        """The output of attention, and its weights if the policy observes them."""
+        """The output of attention, [lanes * heads, 1, head_dim], and its weights if the policy observes them."""
         here = cache.layers[layer]
         selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
         if selection is not None:
@@ -228,19 +258,30 @@ class Decoder:
             return (yield from self.engine.attend_observed(q, here))
         return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
 
-    def _attend(self, cache: Cache, layer: int, attended: Program[tuple[Any, Any]], rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its attention on, for a token's row, [1, hidden]."""
-        mixed, weights = yield from attended
+    def _attend(
+        self, caches: Caches, layer: int, programs: Sequence[Program[tuple[Any, Any]]], rows: Rows
+    ) -> Program[Rows]:
+        """The rest of a layer from the attention of each cache on, for a row of each sequence, [sequences, hidden]."""
+        attended = yield from parallel(*programs)
+        each = list(zip(caches.sequences, attended, strict=True))
+        mixed = [self._by_token(cache, mixed) for cache, (mixed, _) in each]
         row: Rows
-        row, _ = yield from parallel(
-            self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+        row, *_ = yield from parallel(
+            self._finish(layer, rows, mixed[0] if len(mixed) == 1 else self.engine.cat(mixed, dim=1)),
+            *(self.policy.after_attention(self.engine, cache, layer, weights) for cache, (_, weights) in each),
         )
         return row
 
-    def predict(self, cache: Cache) -> Program[Any]:
-        """Logits of the next token from the output of the last layer, [1, vocab]."""
-        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
-        cache.position += 1
+    def _by_token(self, cache: Cache, mixed: Any) -> Any:
+        """Outputs of attention, [lanes * heads, 1, head_dim], as those of `lanes` tokens, [heads, lanes, head_dim]."""
+        if cache.lanes == 1:
+            return mixed
+        return mixed.reshape(cache.lanes, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+
+    def predict(self, caches: Caches) -> Program[Any]:
+        """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
+        (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
+        caches.position += 1
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -255,41 +296,59 @@ class Decoder:
             x = x + self.engine.rows_from(self.engine.parameter("positions"), position, count)
         return x
 
+    def embed_next(self, tokens: Sequence[int] | None, caches: Caches) -> Program[Any]:
+        """Embeds the next token of each sequence, [sequences, hidden]. Only their owner passes them."""
+        engine = self.engine
+        positions = [cache.position for cache in caches.sequences for _ in range(cache.lanes)]
+        x = yield from staged(engine.meter, "embed", engine.embed(tokens, len(positions)))
+        if self.spec.architecture.learned_positions:
+            table = engine.parameter("positions")
+            x = x + engine.cat([engine.rows_from(table, position, 1) for position in positions], dim=0)
+        return x
+
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
         """The normalised rows times matrices; for `qkv` queries, keys and values, concatenated, before positions."""
         return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
-    def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
-        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
+    def _take_in(
+        self, layer: int, qkv: Any, here: LayerCache, position: int, length: int, lanes: int = 1
+    ) -> Program[Any]:
+        """Queries with positions from `position` on, [lanes * heads, n, head_dim]; keys and values go into the cache.
 
         Args:
             layer: Index of the layer.
-            qkv: Queries, keys and values of n tokens, concatenated, before positions.
+            qkv: Queries, keys and values of n tokens of each sequence, concatenated, before positions.
             here: The cache of the layer.
             position: Position of the first token.
             length: Tokens of the sequence up to the last one that is computed at the same time.
+            lanes: Sequences that the cache holds.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
-        spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        spec, engine, n = self.spec, self.engine, qkv.shape[0] // lanes
         self._check_windows(length)
-        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
-        turned = spec.n_heads + spec.n_kv_heads
-        qk, v = heads[:turned], heads[turned:]
-        qk = yield from self._positioned(layer, qk, position, length, "rope")
+        d, turned = spec.head_dim, spec.n_heads + spec.n_kv_heads
+        heads = qkv.reshape(lanes, n, turned + spec.n_kv_heads, d).transpose(1, 2)
+        qk, v = heads[:, :turned].reshape(lanes * turned, n, d), heads[:, turned:].reshape(-1, n, d)
+        qk = yield from self._positioned(layer, qk, position, length, "rope", lanes)
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
-        here.append(engine, qk[spec.n_heads :], v)
-        return qk[: spec.n_heads]
+        by_lane = qk.reshape(lanes, turned, n, d)
+        here.append(engine, by_lane[:, spec.n_heads :].reshape(-1, n, d), v)
+        return by_lane[:, : spec.n_heads].reshape(-1, n, d)
 
-    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str) -> Program[Any]:
-        """Queries and keys, or queries alone, [heads, n, head_dim], with their norms and their positions, if any."""
+    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str, lanes: int = 1) -> Program[Any]:
+        """Queries and keys, or queries alone, of each lane, with their norms and their positions, if any.
+
+        [lanes * heads, n, head_dim], the heads of the first lane first.
+        """
         spec, (heads, n, d) = self.spec, x.shape
         if spec.architecture.query_key_norm:
             normal = yield from self._normalise(self.rows(x.reshape(heads * n, d)))
-            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[:heads]
-            x = yield from staged(self.engine.meter, "norm", self.engine.mul(normal.reshape(heads, n, d), gain))
+            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[: heads // lanes]
+            by_lane = normal.reshape(lanes, heads // lanes, n, d)
+            x = (yield from staged(self.engine.meter, "norm", self.engine.mul(by_lane, gain))).reshape(heads, n, d)
         if (rope := spec.rope(layer)) is not None:
             with self.engine.meter.stage(stage):
                 x = self._rotate(x, rope, position, length)
@@ -357,11 +416,19 @@ class Decoder:
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
-Step = tuple[Any, int | None]
-"""Logits of a token, [1, vocab], and, at the client, the next token."""
+def _by_cache(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
+    """Each cache, and the rows, [lanes, n], of its sequences, of [sequences, n]."""
+    start = 0
+    for cache in caches.sequences:
+        yield cache, rows[start : start + cache.lanes]
+        start += cache.lanes
+
+
+Step = tuple[Any, list[int] | None]
+"""Logits of a token of each sequence, [sequences, vocab], and, at the client, the next tokens."""
 
 Chosen = tuple[Any, Any]
-"""Logits of a token, and the index of the largest, not opened yet; None if the logits are opened."""
+"""Logits, [sequences, vocab], and indices of the largest, not opened yet; None if the logits are opened."""
 
 
 @dataclass(frozen=True)
@@ -386,39 +453,46 @@ def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
+def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program[None]]]:
+    """What follows the prompts of a batch: sequences of equal shapes become one cache, if the policy folds."""
+    if isinstance(caches, Cache) or len(caches.sequences) == 1 or not decoder.policy.folds:
+        return []
+    return [partial(eager(caches.fold), decoder.engine)]
+
+
+def token_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: The model.
-        cache: Grows by the token.
-        token: The token to decode, at its owner, in a list; None elsewhere. It is put into the cache.
+        caches: Each grows by its token.
+        tokens: The token to decode of each sequence, at their owner; None elsewhere. They are put into the cache.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    cache.token[:] = token or ()
+    caches.token[:] = tokens or ()
     layers = range(decoder.spec.n_layers)
     return [
-        NamedSegment(partial(_enter, decoder, cache), lambda: "embed"),
-        *(NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
-        NamedSegment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
+        NamedSegment(partial(_enter, decoder, caches), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, caches, n), partial(decoder.step_name, caches, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, caches, argmax), lambda: "choose"),
     ]
 
 
-def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_segments` as one program, and the opening of the token."""
+def decode_token(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Program[Step]:
+    """All of `token_segments` as one program, and the opening of the tokens."""
     chosen: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
+    for segment in token_segments(decoder, caches, tokens, argmax):
         chosen = yield from segment()
     return (yield from open_token(decoder, chosen))
 
 
-def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+def decode_in_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     engine, chosen = decoder.engine, None
-    for segment in token_segments(decoder, cache, token, argmax):
-        chosen = engine.run_segment(segment, cache, name_of(segment))
+    for segment in token_segments(decoder, caches, tokens, argmax):
+        chosen = engine.run_segment(segment, caches, name_of(segment))
     assert chosen is not None  # noqa: S101 - the last segment returns it
     return run(open_token(decoder, chosen), engine.exchange)
 
@@ -430,15 +504,15 @@ def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
         with engine.meter.stage("argmax"):
             return logits, engine.open_index(index)
     opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-    return logits, None if opened is None else int(opened.argmax())
+    return logits, None if opened is None else opened.argmax(1).tolist()
 
 
-def _enter(decoder: Decoder, cache: Cache) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, 1, cache.position))),)
+def _enter(decoder: Decoder, caches: Caches) -> Program[None]:
+    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(caches.token or None, caches))),)
 
 
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
-    engine, logits = decoder.engine, (yield from decoder.predict(cache))
+def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
+    engine, logits = decoder.engine, (yield from decoder.predict(caches))
     if argmax == "client":
         return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

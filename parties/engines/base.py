@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import AnyCaches, Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
@@ -69,24 +70,24 @@ class Engine(Operations):
         """The bounds that hold in a cell with these options."""
         return cls.bounds
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
-        """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:  # noqa: ARG002
+        """Called before a cell's first program: the adopted caches in the form that the engine decodes from.
 
         Args:
             workload: The programs that will be run, by their public values, and how.
-            cache: The prefilled cache, of adopted values; empty if the prompt is run.
+            caches: The prefilled caches, of adopted values; empty if prompts are run.
 
         Raises:
             Unsupported: The engine does not take a sequence so long, or a model so wide.
         """
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the caches as they were before.
 
         Args:
             program: The segment.
-            cache: What it reads and changes.
+            caches: What it reads and changes.
             name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
         """
         return run(program(), self.exchange)
@@ -158,10 +159,10 @@ class Engine(Operations):
 
     @abstractmethod
     def argmax(self, logits: Any) -> Program[Any]:
-        """Index of the largest of `logits` [1, vocab], for `open_index`."""
+        """Index of the largest of each row of `logits` [n, vocab], for `open_index`."""
 
-    def open_index(self, index: Any) -> int | None:
-        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+    def open_index(self, index: Any) -> list[int] | None:
+        """Opens the result of `argmax` to the client; None elsewhere. By default, as in the clear, it is open."""
         return index  # type: ignore[no-any-return]
 
     @abstractmethod
@@ -262,20 +263,20 @@ class Engine(Operations):
         layer: LayerCache,
         selection: Selection | None = None,
     ) -> Program[tuple[Any, Any, Any, list[Any]]]:
-        """`normalised_linear` of a token's row and its attention scores, before its key and value join the layer.
+        """`normalised_linear` of a row of each lane and their attention scores, before keys and values join the layer.
 
         Only for engines that score early, and models whose queries and keys are products, without bias and norms.
 
         Args:
-            rows: See `normalise`; one row.
+            rows: See `normalise`; one row of each sequence that the layer holds.
             eps: See `normalise`.
             products: Queries, keys and values of this layer; and others.
-            turn: Gives queries and keys, [heads + kv_heads, 1, head_dim], their positions; local.
+            turn: Gives queries and keys, [lanes * (heads + kv_heads), 1, head_dim], their positions; local.
             layer: The layer, with room for the token.
             selection: What the token will attend to; None: to all tokens.
 
         Returns:
-            Key, value, [kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
+            Keys, values, [lanes * kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
         """
         raise NotImplementedError
 
@@ -285,18 +286,21 @@ class Engine(Operations):
         """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
         raise NotImplementedError
 
+    def fetch(self, selection: Selection, layer: LayerCache) -> Program[tuple[Any, Any]]:
+        """Keys and values of the selected clusters, at least one: [heads, count * size, d] each."""
+        (a, b), d = selection.candidates, layer.k.shape[2]
+        both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
+        blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
+        picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
+        rows = picked.reshape(picked.shape[0], selection.count * selection.size, 2 * d)
+        return rows[:, :, :d], rows[:, :, d:]
+
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
-        d = layer.k.shape[2]
         sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
         parts = [tuple(sources)]
         if selection.count:
-            a, b = selection.candidates
-            both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
-            blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-            picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-            rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
-            parts.append((rows[:, :, :d], rows[:, :, d:]))
+            parts.append(selection.rows or (yield from self.fetch(selection, layer)))
 
         scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
         cut = scores[0].shape[2]

@@ -61,6 +61,15 @@ class RangeReport(_Report):
     chance: float | None = None
 
 
+class SequenceReport(_Report):
+    """One sequence of a batch against the `plain` engine; see the record's `SequenceCheck`."""
+
+    max_abs_logit_error: float
+    median_abs_logit_error: float
+    tokens_match: bool
+    tokens_compared: int
+
+
 class CheckReport(_Report):
     """The private run against the `plain` engine; see the record's `Check`."""
 
@@ -70,6 +79,7 @@ class CheckReport(_Report):
     tokens_compared: int
     tolerance: float | None = None
     out_of_range: RangeReport | None = None
+    sequences: tuple[SequenceReport, ...] = ()
 
 
 class RoleResult(_Report):

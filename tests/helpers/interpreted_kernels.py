@@ -44,7 +44,7 @@ def main() -> None:
             prefixes.evaluate(x, seed, key, *comparison.constants(permutation.key, x.device), share, party, 20)
             share = share.sum(1)
             assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
-    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
+    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17), (16, 130, 65), (70, 40, 3)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         product = torch.empty(n, rows, dtype=torch.int64)
         matrix_products.vector_matrix(left, right, product)

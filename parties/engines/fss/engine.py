@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
@@ -136,8 +136,8 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain.to(self.source.device)
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:
-        """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
+        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
@@ -148,12 +148,12 @@ class FssEngine(Computation):
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)
-        if workload.prefill is None:
-            self.run_segment(partial(self.mask_cache, cache), cache)
+        if not workload.runs_prompts:
+            self.run_segment(partial(self.mask_cache, caches), caches)
         self.recordings.count_anew()
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
@@ -173,25 +173,27 @@ class FssEngine(Computation):
             if attempt:
                 self._again(index)
             try:
-                return self._attempt(program, cache, name)
+                return self._attempt(program, caches, name)
             except TruncationFailure as zone:
                 where = str(zone)
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
-    def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
-        known = self.recordings.find(name if self.replays else None, program, cache)
+    def _attempt(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable) -> T:
+        known = self.recordings.find(name if self.replays else None, program, caches)
         if known is None:
-            restore = cache.snapshot()
+            self.meter.add("mpcbench_interpreted_segments_total")
+            restore = caches.snapshot()
             try:
                 return run(program(), self.exchange)
             except TruncationFailure:
                 restore()
                 raise
+        self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
+            return known.replay(caches, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _open_round(self, made: Round) -> None:
         if made.openings:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, open_token
 from parties.decoding.prefill import chunked
@@ -102,6 +103,7 @@ def predict(
     seq_len: int,
     new_tokens: int,
     options: RunOptions = DEFAULTS,
+    batch: int = 1,
 ) -> Prediction:
     """Counts of a cell, exact except for the parts named in the module's docstring.
 
@@ -111,6 +113,7 @@ def predict(
         seq_len: Prompt tokens, the last of which is the first private step.
         new_tokens: Tokens to decode.
         options: The cell's engine options.
+        batch: Sequences that decode side by side, all of that length.
 
     Raises:
         HeadError: The policy rates tokens with trained heads whose file cannot be read.
@@ -119,17 +122,17 @@ def predict(
         inside = options.prefill == "mpc"
         dry_run = _DryRun(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
         decoder = Decoder(dry_run.engine, spec, policy)
-        sizes = chunked(decoder, seq_len - 1) if inside else None
-        begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
-        plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
-        before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
-        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before), decoder)
+        sizes = [chunked(decoder, seq_len - 1)] * batch if inside else []
+        begun = Cache.empty(spec.n_layers) if inside else prefilled(spec, policy, seq_len - 1)
+        plan = Plan.of(decoder.workload(Batch([begun] * batch), new_tokens, options, sizes), 1)
+        before, steps = plan.programs(dry_run.engine, plan.caches(dry_run.engine))
+        prompt, _ = dry_run.count(before if inside else map(dry_run.off_the_clock, before), decoder)
         decode, work = dry_run.count(steps, decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
-        if not sizes:
+        if not inside:
             decode += prompt
     return Prediction(
-        prompt if sizes else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
+        prompt if inside else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
     )
 
 

@@ -28,9 +28,9 @@ class RawScores:
     """Numbers of a row before its norm, as they were opened.
 
     Attributes:
-        cached: Scores of cached keys, [heads, 1, t].
-        own: The new token's own score, [heads, 1, 1].
-        rows: The new token's key and value, [2 kv_heads, 1, head_dim].
+        cached: Scores of cached keys, [lanes * heads, 1, t].
+        own: The new tokens' own scores, [lanes * heads, 1, 1].
+        rows: The new tokens' keys and values, [2 lanes * kv_heads, 1, head_dim].
     """
 
     cached: Masked
@@ -38,7 +38,7 @@ class RawScores:
     rows: Masked
 
     def scaled(self, root: Masked, place: Known, limit: float) -> Program[tuple[Masked, Masked]]:
-        """Multiplies by the inverse root s, [1]: the key and the value, 16 fraction bits, and the scores, 50. 1 round.
+        """Multiplies by inverse roots s, [lanes]: keys and values, 16 fraction bits, and scores, 50. 1 round.
 
         Error of a score: that of a query that was cut to 13 to 16 fraction bits b before it was multiplied by s, and
         relative 2^(b - 35) / s; of the new token's own 2^(2 b - 38) s^2, and relative 2^(b - 32) / s.
@@ -52,47 +52,53 @@ class RawScores:
             TruncationFailure: See `truncate`.
         """
         bits = SCALED_BITS - self.rows.scale
-        coarse, root = (truncate(root, b).reshape(1, 1, 1) for b in (bits - _COARSER, bits))
+        lanes = root.shape[0]
+        coarse, root = (truncate(root, b).reshape(1, lanes, 1) for b in (bits - _COARSER, bits))
+        roots = root.reshape(lanes, 1, 1), coarse.reshape(lanes, 1, 1)
         others = Known(1 - place.integers, 0, 1.0)
-        cached = multiply([self.cached, root], limit=SCORE_LIMIT) * others
-        own = multiply([self.own, root, coarse], limit=SCORE_LIMIT).expand(*cached.shape) * place
-        rows, scores = yield from parallel(
-            open_(multiply([self.rows, root], limit=limit)), open_((cached + own).bounded(SCORE_LIMIT))
+        cached, own = (scores.reshape(lanes, scores.shape[0] // lanes, -1) for scores in (self.cached, self.own))
+        scores = multiply([cached, roots[0]], limit=SCORE_LIMIT) * others
+        scores += multiply([own, *roots], limit=SCORE_LIMIT).expand(*cached.shape) * place
+        rows, opened = yield from parallel(
+            open_(multiply([self.rows.reshape(2, lanes, -1), root], limit=limit)),
+            open_(scores.bounded(SCORE_LIMIT)),
         )
-        return truncate(rows), scores
+        return truncate(rows).reshape(*self.rows.shape), opened.reshape(*self.cached.shape)
 
 
 def raw_scores(
     product: Masked, kv_heads: int, head_dim: int, turn: Callable[[Masked], Masked], keys: Sequence[Masked]
 ) -> Program[RawScores]:
-    """Scores a row of queries, keys and values [1, n] before its norm. 1 round.
+    """Scores a row of queries, keys and values of each lane, [lanes, n], before its norm. 1 round.
 
-    With H query heads, t keys of G heads and head dimension d, 8 H (t + 1) online bytes each way; offline, to the
-    server, as many, 8 (H + 2 G) d for the row, as much for its turned queries and keys if they have positions, and 8 H.
+    For each lane, with H query heads, t keys of G heads and head dimension d, 8 H (t + 1) online bytes each way;
+    offline, to the server, as many, 8 (H + 2 G) d for the row, as much for its turned queries and keys if they have
+    positions, and 8 H.
 
     Args:
         product: The row, within `NormInput.unscaled`, as it was opened.
-        kv_heads: Key heads.
+        kv_heads: Key heads of a lane.
         head_dim: Their dimension.
-        turn: Gives queries and keys, [heads + kv_heads, 1, head_dim], their positions: a rotation.
-        keys: Cached keys, each [kv_heads, t, head_dim] or [heads, t, head_dim], 16 fraction bits.
+        turn: Gives queries and keys, [lanes * (heads + kv_heads), 1, head_dim], their positions: a rotation.
+        keys: Cached keys, each [lanes * kv_heads, t, head_dim] or [lanes * heads, t, head_dim], 16 fraction bits.
 
     Raises:
         TruncationFailure: See `truncate`.
     """
     source, cut = product.source, truncate(product, product.scale - ring.FRACTION_BITS)
-    row = cut.reshape(cut.shape[1] // head_dim, 1, head_dim)
-    heads = row.shape[0] - 2 * kv_heads
-    turned = truncate(turn(row[: heads + kv_heads]), cut.scale).bounded(product.limit)
-    q, k = turned[:heads], turned[heads:]
+    lanes, all_heads = cut.shape[0], cut.shape[1] // head_dim
+    rows, heads = cut.reshape(lanes, all_heads, head_dim), all_heads - 2 * kv_heads
+    turned = truncate(turn(rows[:, : heads + kv_heads].reshape(-1, 1, head_dim)), cut.scale).bounded(product.limit)
+    by_lane = turned.reshape(lanes, heads + kv_heads, head_dim)
+    q, k, v = (
+        part.reshape(-1, 1, head_dim) for part in (by_lane[:, :heads], by_lane[:, heads:], rows[:, heads + kv_heads :])
+    )
     root = math.sqrt(source.bounds["mean square"].high)
     limits = (SCORE_LIMIT * root, OWN_RAW_SCORE.limit)
     groups = [(key, limits[0]) for key in keys] + [(k, limits[1])]
     *cached, own = yield from parallel(*(open_(_scores(q, key, limit)) for key, limit in groups))
     root_bits = SCALED_BITS - cut.scale
-    return RawScores(
-        cat(cached, 2), truncate(own, _SCALE - 2 * root_bits + _COARSER), cat([k, row[heads + kv_heads :]], 0)
-    )
+    return RawScores(cat(cached, 2), truncate(own, _SCALE - 2 * root_bits + _COARSER), cat([k, v], 0))
 
 
 def _scores(q: Masked, keys: Masked, limit: float) -> Additive:

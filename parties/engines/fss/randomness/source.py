@@ -127,14 +127,15 @@ class Source(ABC):
 
     def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
         """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
-        return numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        made = numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        return made.to(self.device)
 
     def read(self, rows: Tensor, first: int, count: int) -> Tensor:
         """Returns rows first .. first + count - 1 of [n, d]; a recorded segment reads at the token's place."""
         if self.recorder is None:
             return rows[first : first + count]
-        places = torch.arange(first, first + count, device=rows.device)
-        return rows.index_select(0, self.recorder.varying(lambda later: places + later))
+        places = torch.arange(first, first + count)
+        return rows.index_select(0, self.recorder.varying(lambda later: places + later).to(rows.device))
 
     def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
         """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""

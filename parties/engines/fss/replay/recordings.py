@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
@@ -44,7 +44,7 @@ class Recordings:
         """Forgets the counts, but not the recordings."""
         self.replayed, self.interpreted = 0, Counter[str]()
 
-    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted.
 
         Args:
@@ -61,7 +61,7 @@ class Recordings:
             self.interpreted[self.refused.get(key, FIRST)] += 1
         return known
 
-    def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)
         if known is not None and not known.fits(cache):
             del self._known[key]
@@ -73,7 +73,7 @@ class Recordings:
         self._met.add(key)
         return known
 
-    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         if key in self.refused:
             return None
         self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}

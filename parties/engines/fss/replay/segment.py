@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Block, Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import Block, LayerCache
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
@@ -64,7 +65,7 @@ class RecordedSegment:
 
     @classmethod
     def record(
-        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs
+        cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
         """Records a segment; the cache is left as it was, but for spare rows.
 
@@ -78,7 +79,7 @@ class RecordedSegment:
 
     @classmethod
     def _record(
-        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs, *, private: bool
+        cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs, *, private: bool
     ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
@@ -134,7 +135,7 @@ class RecordedSegment:
         """The stage of the segment's first tape, to which what belongs to none is accounted."""
         return self.recorder.rounds[0].tapes[0][0]
 
-    def fits(self, cache: Cache) -> bool:
+    def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
         if self.stale(cache) or not all(cache.layers[index].spare() for index in self.blocks):
             return False
@@ -145,7 +146,7 @@ class RecordedSegment:
             for (layer, name), values in self.reads.items()
         )
 
-    def stale(self, cache: Cache) -> bool:
+    def stale(self, cache: Caches) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
         now = {index: cache.layers[index].spare() for index in self.blocks}
         pairs = list(zip(now.values(), self.blocks.values(), strict=True))
@@ -156,7 +157,7 @@ class RecordedSegment:
             for found, block in pairs
         )
 
-    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
         """Runs the segment; returns its result.
 
         Args:
@@ -194,11 +195,11 @@ class RecordedSegment:
                 exchange(made)
         return self._leave(cache, source.epoch, inputs)
 
-    def _more_rows(self, cache: Cache) -> int:
+    def _more_rows(self, cache: Caches) -> int:
         """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
         return next((cache.layers[index].tokens - tokens for index, tokens in self.tokens.items()), 0)
 
-    def _leave(self, cache: Cache, epoch: int, inputs: Inputs) -> Any:
+    def _leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
         cache.position += self.steps
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + 1)
@@ -214,7 +215,7 @@ class RecordedSegment:
                 cache.layers[index].room = 0
         return mapped(self.result, fresh)
 
-    def _take_blocks(self, cache: Cache) -> None:
+    def _take_blocks(self, cache: Caches) -> None:
         """Copies keys and values to where the tapes read them."""
         for index, block in self.blocks.items():
             found = cache.layers[index].spare()
@@ -228,11 +229,11 @@ def _epoch(value: Number) -> int:
     return value.epoch if isinstance(value, Masked) else Masked.CONSTANT
 
 
-def _held(cache: Cache) -> dict[Key, Any]:
+def _held(cache: Caches) -> dict[Key, Any]:
     return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
 
 
-def _own_inputs(cache: Cache, inputs: Inputs) -> dict[Key, Any]:
+def _own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
     """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one.
 
     Rows, which only the next segment reads, need no copy where they stay at their place.
@@ -257,7 +258,7 @@ def _own_inputs(cache: Cache, inputs: Inputs) -> dict[Key, Any]:
     return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}
 
 
-def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
+def _written(cache: Caches, index: int, blocks: Mapping[int, Block]) -> Block:
     """Returns the block of a layer that has grown by a token, if it was written in place."""
     before, after = blocks.get(index), cache.layers[index].spare()
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
@@ -265,7 +266,7 @@ def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
     return after
 
 
-def _own_blocks(cache: Cache) -> None:
+def _own_blocks(cache: Caches) -> None:
     """Replaces the blocks of the layers by copies, which the tapes then read and write."""
     for layer in cache.layers:
         if (block := layer.spare()) is not None:

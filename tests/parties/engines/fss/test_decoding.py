@@ -60,8 +60,8 @@ def decode(
     for _ in range(STEPS):
         out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
-        tokens.append(found)
-        own = None if found is None else [found]
+        tokens.append(found and found[0])
+        own = found
     engine.finish()
     return logits, tokens, meter.snapshot(), engine.repeats
 
@@ -215,5 +215,5 @@ def check(results: Any, decoder: Decoder, cache: Cache, token: int) -> None:
         expected = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
         private = (mine[step] + theirs[step]).double() / SCALE
         assert (private - expected).abs().max() < 0.06
-        token = run(decoder.engine.argmax(expected))
+        (token,) = run(decoder.engine.argmax(expected))
         assert tokens[step] == token

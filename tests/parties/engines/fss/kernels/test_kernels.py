@@ -48,7 +48,7 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [*SHAPES, (576, 49_152)])
-@pytest.mark.parametrize("n", [1, 2, 17, 128])
+@pytest.mark.parametrize("n", [1, 2, 16, 17, 128])
 def test_products_wrap_around_like_those_of_the_cpu(shape: tuple[int, int], n: int) -> None:
     from parties.engines.fss.arithmetic import ring
 

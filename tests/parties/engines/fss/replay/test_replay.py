@@ -32,6 +32,7 @@ POLICIES: dict[str, Policy] = {
     "full": Full(),
     "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8),
     "mpcache ahead": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8, ahead=True),
+    "mpcache rows": MPCache(static_keep=0.6, select=0.3, fine_size=4, coarse_size=8, ahead=True, use="rows"),
     **{
         name: case(name)
         for name in VARIANTS
@@ -40,6 +41,7 @@ POLICIES: dict[str, Policy] = {
 }
 QUICK = [
     ("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full"), ("llama", "tova by step"),
+    ("llama", "mpcache rows"),
     ("gpt2", "h2o"),
 ]  # fmt: skip
 
