@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 TOYS = {
     "crypten_draws": ["--numbers", "1000"],
     "families": ["--families", "gemma2", "--engines", "fss", "--new-tokens", "1"],
-    "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2"],
+    "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2", "--model", "random:tiny-llama"],
     "fss_retries": ["--tokens", "64", "--prompt", "16"],
     "exporter": ["--pairs", "2"],
     "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
-    "fss_comparisons": [],
+    "fss_comparisons": ["--seconds", "0.01"],
     "fss_gates": ["--tokens", "64"],
     "fss_steps": ["--layers", "1", "--tokens", "16", "--steps", "4"],
     "fss_pivots": [],

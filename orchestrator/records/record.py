@@ -154,6 +154,7 @@ class PartyReading(_Part):
     interpreted_segments: int = Field(
         default=0, ge=0, description="Segments of the tokens that it interpreted, if it records any."
     )
+    interpreted_because: dict[str, int] = Field(default={}, description="Numbers of those by the reason.")
     versions: dict[str, str] = Field(default={}, description="What the party's host runs.")
 
 

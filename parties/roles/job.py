@@ -93,6 +93,13 @@ class Job(BaseModel):
         return PROTOCOLS[self.options.spu.protocol].roles if self.engine == "spu" else ("client", "server")
 
     @property
+    def device_if_any(self) -> str:
+        """Where a role computes that needs no GPU: on that of its slot if it has one. Ray hides all others."""
+        import torch  # a driver reads experiments without it
+
+        return "cuda" if self.gpu and torch.cuda.is_available() else "cpu"
+
+    @property
     def session(self) -> tuple[str, str, str, bool, str, SpuOptions]:
         """The part of a job by which parties know whether they may keep the model and the engine of the last cell."""
         return self.model, self.engine, self.randomness, self.gpu, self.head, self.options.spu

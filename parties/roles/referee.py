@@ -115,7 +115,8 @@ class Referee:
         )
 
     def _open(self, job: Job) -> Session:
-        device = _device(job)
+        plain = job.engine == PlainEngine.name  # of which this is the only party
+        device = ("cuda" if job.gpu else "cpu") if plain else job.device_if_any
         wanted = (job.model, device, job.policy.parameters.get("head"))
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
@@ -139,7 +140,8 @@ class Referee:
             kept.append(logits.cpu())
             generated.append(tokens)
             if job.engine == "plain":
-                self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
+                numbers = decoder.spec.cached_numbers
+                self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return Reference(kept, generated, time.perf_counter() - start)
 
     def _share(self, job: Job, prefilled: list[tuple[int, dict[str, torch.Tensor]]]) -> None:
@@ -217,13 +219,6 @@ def _compared(
         tolerance=tolerance,
         sequences=tuple(sequences) if len(sequences) > 1 else (),
     )
-
-
-def _device(job: Job) -> str:
-    """A GPU if the slot has one, in float64 as on the CPU; a cell of the engine `plain` needs it."""
-    if not job.gpu or (job.engine != PlainEngine.name and not torch.cuda.is_available()):
-        return "cpu"
-    return "cuda"
 
 
 def _engine(job: Job) -> type[Engine]:

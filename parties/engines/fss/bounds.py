@@ -97,7 +97,15 @@ WIDEST: Mapping[str, float] = {
 
 Beyond those of truncated numbers, retries would take over. A table of activations grows with its range: a kilobyte per
 element at 2^9. Rows of a larger mean square would be squared with fewer than 10 fraction bits, and rankings leave no
-room for more. The tables of the softmax, and with them `score` and `peak`, have one range."""
+room for more."""
+
+FIXED: Mapping[str, str] = {
+    **dict.fromkeys(("score", "peak"), "the tables of the softmax have one range"),
+    "capped": "the table of the cap has one range",
+    "square root": "the table of the inverse square root has one range",
+    "declared": "a policy declares the range of its own numbers, such as 64 for the keys that page bounds compare",
+}
+"""Why each of the other bounds cannot be a model's own."""
 
 
 class BoundRefused(ValueError):  # noqa: N818 - named for what happened
@@ -121,7 +129,14 @@ def declared(wider: Bounds) -> Mapping[str, Bound]:
     return MappingProxyType({**BOUNDS, **{number: _widened(number, limit) for number, limit in wider}})
 
 
+def own_only(number: str) -> str:
+    """What is allowed for one of `FIXED`, in words."""
+    return f"the engine's own: {FIXED[number]}"
+
+
 def _widened(number: str, limit: int) -> Bound:
+    if number in FIXED:
+        raise BoundRefused(number, limit, own_only(number))
     if number not in WIDEST:
         raise BoundRefused(number, limit, f"of one of {', '.join(WIDEST)}")
     own, most = BOUNDS[number], WIDEST[number]
