@@ -19,7 +19,6 @@ from tests.helpers.paths import ROOT
 
 pytestmark = [pytest.mark.netns, pytest.mark.ray]
 
-FAKE_NVML = ROOT / "tests" / "helpers" / "fake_nvml"
 WHERE = """
 import json, ray
 ray.init(log_to_driver=False, logging_level="ERROR")
@@ -64,8 +63,8 @@ def two_gpus() -> Iterator[None]:
     """Two GPUs, which Ray only counts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPCBENCH_FAKE_GPUS", "GPU-a,GPU-b")
-        patch.setenv("PYTHONPATH", str(FAKE_NVML), prepend=os.pathsep)
-        patch.syspath_prepend(str(FAKE_NVML))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        patch.syspath_prepend(str(tmp_path))
         patch.delitem(sys.modules, "pynvml", raising=False)
         nvml._started.cache_clear()
         yield
