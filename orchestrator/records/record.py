@@ -154,6 +154,7 @@ class PartyReading(_Part):
     interpreted_segments: int = Field(
         default=0, ge=0, description="Segments of the tokens that it interpreted, if it records any."
     )
+    interpreted_because: dict[str, int] = Field(default={}, description="Numbers of those by the reason.")
     versions: dict[str, str] = Field(default={}, description="What the party's host runs.")
 
 
@@ -169,12 +170,6 @@ class CellError(_Part):
     out_of_range: RangeReading | None = Field(
         default=None, description="With status `out_of_range`: the first number that left a `certain` range."
     )
-
-
-def batch_of(cell: Cell) -> int:
-    """Sequences that decode side by side."""
-    batch: int = getattr(cell, "batch", 1)
-    return batch
 
 
 def _in_utc(time: datetime) -> datetime:

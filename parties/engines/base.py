@@ -36,8 +36,6 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        replayed_segments: Segments of this cell's tokens that were replayed from a recording.
-        interpreted_segments: The others.
         scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
@@ -57,7 +55,6 @@ class Engine(Operations):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
-        self.replayed_segments = self.interpreted_segments = 0
         self.score_cap = 0.0
 
     @classmethod
@@ -100,6 +97,16 @@ class Engine(Operations):
 
         This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
         """
+
+    @property
+    def replayed_segments(self) -> int:
+        """Segments of this cell's tokens that were replayed from a recording."""
+        return 0
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """The other segments of an engine that records, by the reason."""
+        return {}
 
     def finish(self) -> None:
         """Called once a run needs no more correlated randomness."""
@@ -279,18 +286,21 @@ class Engine(Operations):
         """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
         raise NotImplementedError
 
+    def fetch(self, selection: Selection, layer: LayerCache) -> Program[tuple[Any, Any]]:
+        """Keys and values of the selected clusters, at least one: [heads, count * size, d] each."""
+        (a, b), d = selection.candidates, layer.k.shape[2]
+        both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
+        blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
+        picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
+        rows = picked.reshape(picked.shape[0], selection.count * selection.size, 2 * d)
+        return rows[:, :, :d], rows[:, :, d:]
+
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
-        d = layer.k.shape[2]
         sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
         parts = [tuple(sources)]
         if selection.count:
-            a, b = selection.candidates
-            both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
-            blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-            picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-            rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
-            parts.append((rows[:, :, :d], rows[:, :, d:]))
+            parts.append(selection.rows or (yield from self.fetch(selection, layer)))
 
         scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
         cut = scores[0].shape[2]

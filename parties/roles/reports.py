@@ -94,6 +94,7 @@ class RoleResult(_Report):
         check: The referee's check.
         replayed_segments: Segments of the tokens that were replayed from a recording; see `Engine`.
         interpreted_segments: The others, of an engine that records.
+        interpreted_because: Numbers of those by the reason.
         text: The decoded text, the client's secret, if the job requests it.
         warnings: Warnings for the reader of the record.
     """
@@ -106,6 +107,7 @@ class RoleResult(_Report):
     check: CheckReport | None = None
     replayed_segments: int = 0
     interpreted_segments: int = 0
+    interpreted_because: dict[str, int] = {}
     text: str | None = Field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 

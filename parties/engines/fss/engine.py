@@ -88,6 +88,16 @@ class FssEngine(Computation):
         """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
+    @property
+    def replayed_segments(self) -> int:
+        """See `Engine`."""
+        return self.recordings.replayed
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """See `Engine`."""
+        return self.recordings.interpreted
+
     def _dealt_frame(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
@@ -139,7 +149,7 @@ class FssEngine(Computation):
             self._supply = Receiver(self.dealer, self.meter)
         if not workload.runs_prompts:
             self.run_segment(partial(self.mask_cache, caches), caches)
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         return caches
 
     def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
@@ -154,7 +164,6 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = caches.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
@@ -166,17 +175,19 @@ class FssEngine(Computation):
                 return self._attempt(program, caches, name)
             except TruncationFailure as zone:
                 where = str(zone)
-                restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _attempt(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable) -> T:
-        known = None if name is None or not self.replays else self.recordings.find(name, program, caches)
+        known = self.recordings.find(name if self.replays else None, program, caches)
         if known is None:
-            self.interpreted_segments += 1
             self.meter.add("mpcbench_interpreted_segments_total")
-            return run(program(), self.exchange)
-        self.replayed_segments += 1
+            restore = caches.snapshot()
+            try:
+                return run(program(), self.exchange)
+            except TruncationFailure:
+                restore()
+                raise
         self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
             self._fill(known)
@@ -189,10 +200,11 @@ class FssEngine(Computation):
         self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
 
     def _open_round(self, made: Round) -> None:
-        note(self._draws.constants, made.notes)
         if made.openings:
             made.bound = made.bound or BoundRound.of(made)
             made.bound.exchange(self.exchange)
+        else:
+            note(self._draws.constants, made.notes)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
@@ -218,7 +230,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 

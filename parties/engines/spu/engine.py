@@ -286,7 +286,7 @@ class SpuEngine(Engine):
 
     def attend_selected(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """With `gather: rows` as the paper does it; with `gather: scores` no row of the cache is moved."""
-        by_scores = self.options.gather == "scores" and selection.count
+        by_scores = self.options.gather == "scores" and selection.count and selection.selected.shape[0] == q.shape[0]
         attend = self._attend_by_scores if by_scores else super().attend_selected
         mixed: SpuValue = yield from attend(q, layer, selection)
         return mixed

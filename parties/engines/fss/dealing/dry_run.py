@@ -148,7 +148,7 @@ class DryRun:
 
     def _deal(self, segment: Callable[[], Program[Any]]) -> None:
         name = name_of(segment)
-        known = self._recordings.find(name, segment, self._caches) if name is not None and self._replays else None
+        known = self._recordings.find(name if self._replays else None, segment, self._caches)
         if known is None:
             run(segment(), dealer_openings)
             return

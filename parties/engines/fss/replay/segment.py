@@ -21,6 +21,7 @@ Key = tuple[int, str]
 """A layer, and the name of what it holds."""
 _READ = ("rows", "selection", "state", "alive")
 _UNCHANGED = ("kept", "queries")
+FAILED = b"\1"
 
 
 class Replaced(NotRecordable):
@@ -39,6 +40,7 @@ class RecordedSegment:
         blocks: Keys and values that it reads, by layer.
         private: Whether the blocks are copies of the cache's, because the segment leaves other keys and values.
         grown: Keys and values that grow by a token, by layer.
+        tokens: Tokens of the layers of `blocks` at the recording.
         position: Position of the recorded token.
         steps: Positions by which it moves the sequence.
         result: What the program returns.
@@ -52,6 +54,7 @@ class RecordedSegment:
     blocks: Mapping[int, Block]
     private: bool
     grown: Mapping[int, Block]
+    tokens: Mapping[int, int]
     position: int
     steps: int
     result: Any
@@ -81,7 +84,7 @@ class RecordedSegment:
             if private:
                 _own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
-            position, grown = cache.position, dict[int, Block]()
+            position, tokens, grown = cache.position, cache.tokens, dict[int, Block]()
             shown = [(layer.k, layer.v) for layer in cache.layers]
             fixed = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             result = recorder.record(program())
@@ -114,9 +117,10 @@ class RecordedSegment:
             recording.tapes,
             {key: values for key, values in reads.items() if values},
             leaves,
-            {i: block for i, block in blocks.items() if read(block.k) or read(block.v)},
+            (used := {i: block for i, block in blocks.items() if read(block.k) or read(block.v)}),
             private,
             grown,
+            {i: tokens[i] for i in used},
             position,
             steps,
             result,
@@ -134,10 +138,9 @@ class RecordedSegment:
             return False
         if not all(cache.layers[index].room for index in self.grown):
             return False
-        present = _held(cache)
         return all(
-            _shapes(list(values_in(present[key])), values) == [v.shape for v in values.values()]
-            for key, values in self.reads.items()
+            _shapes(values_in(getattr(cache.layers[layer], name)), values) == [v.shape for v in values.values()]
+            for (layer, name), values in self.reads.items()
         )
 
     def stale(self, cache: Caches) -> bool:
@@ -163,29 +166,34 @@ class RecordedSegment:
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
         """
-        present = _held(cache)
-        for key, values in self.reads.items():
-            found = list(values_in(present[key]))
+        for (layer, name), values in self.reads.items():
+            found = values_in(getattr(cache.layers[layer], name))
             for index, static in values.items():
                 for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
                     here.copy_(there)
         if self.private:
             self._take_blocks(cache)
-        later = cache.position - self.position
-        for numbers, place in self.recorder.varied:
-            place.copy_(numbers(later))
+        self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        checked = 0
-        for made in self.recorder.rounds:
-            for stage, number in made.tapes:
-                with source.meter.stage(stage):
+        checked, stage = 0, None
+        with source.meter.moving() as move:
+            for made in self.recorder.rounds:
+                for name, number in made.tapes:
+                    if name != stage:
+                        move(stage := name)
                     self.tapes[number].run()
-            if made.checks > checked and inputs.failed_array[checked : made.checks].any():
-                first = int(inputs.failed_array[checked : made.checks].argmax())
-                raise self.recorder.failures[checked + first]()
-            checked = made.checks
-            exchange(made)
+                if made.checks > checked and FAILED in inputs.failed_array[checked : made.checks].tobytes():
+                    first = int(inputs.failed_array[checked : made.checks].argmax())
+                    raise self.recorder.failures[checked + first]()
+                checked = made.checks
+                if made.openings and made.openings[0].stage != stage:
+                    move(stage := made.openings[0].stage)
+                exchange(made)
         return self._leave(cache, source.epoch)
+
+    def _more_rows(self, cache: Caches) -> int:
+        """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
+        return next((cache.layers[index].tokens - tokens for index, tokens in self.tokens.items()), 0)
 
     def _leave(self, cache: Caches, epoch: int) -> Any:
         cache.position += self.steps
