@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_segments
 from parties.decoding.program import Program, run
@@ -91,18 +92,18 @@ def decoded(
     role: str, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool
 ) -> dict[str, Any]:
     """Decodes at a computing party."""
-    engines.drawn_seed = lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES))
+    vars(engines).update(drawn_seed=lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES)))
     meter, links = StageMeter(), {"client": Echo(), "server": Echo(), "dealer": Echo()}
     engine = FssEngine(role, links, meter, given.device)  # type: ignore[arg-type]
-    engine._masked_matrix = lambda shape, _: _drawn((shape[1], shape[0]), given.device)  # type: ignore[method-assign] # noqa: SLF001
+    engine._masked_matrix = lambda shape, weight: _drawn((shape[1], shape[0]), given.device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
     engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
     weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
     run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
     named = {name: engine.adopt(torch.zeros((), dtype=torch.int64).expand(shape)) for name, shape in shapes.items()}
     cache, decoder = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named), Decoder(engine, spec, policy)
-    engine.mask_cache = lambda cache: _masked(engine, cache)  # type: ignore[method-assign]
+    engine.mask_cache = lambda caches: _masked(engine, caches)  # type: ignore[method-assign]
     work = decoder.workload(cache, given.steps, RunOptions())
-    engines.Receiver = lambda *_: engine._supply  # type: ignore[misc,assignment] # noqa: SLF001
+    vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
     engine.prepare(work, cache)
     engine.replays = recorded
     seconds, stages = [], {}
@@ -120,7 +121,8 @@ def dealt(
 ) -> dict[str, Any]:
     """Deals."""
     compile_all()
-    source = DealerSource(StageMeter(), *map(Keystream, SEEDS), *(FrameWriter(Echo().send) for _ in range(2)))
+    (client, server), writer = map(Keystream, SEEDS), lambda: FrameWriter(Echo().send)
+    source = DealerSource(StageMeter(), client, server, writer(), writer())
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, sizes = Computation(source), folded_shapes(spec)
     for name, shape in sizes.items():
@@ -153,13 +155,13 @@ def _result(
     seconds: list[float], engine: Computation, device: str, recordings: Any, stages: dict[str, float]
 ) -> dict[str, Any]:
     held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    used = (lambda free, whole: whole - free)(*torch.cuda.mem_get_info()) if device == "cuda" else 0
+    free, whole = torch.cuda.mem_get_info() if device == "cuda" else (0, 0)
     return {
         "seconds": seconds,
         "typical": statistics.median(seconds[len(seconds) // 2 :]),
         "reading": _reading(engine, device),
         "allocated": held,
-        "used": used,
+        "used": whole - free,
         "replayed": recordings.replayed,
         "interpreted": recordings.interpreted,
         "refused": sorted(set(recordings.refused.values())),
@@ -189,15 +191,14 @@ def _drawn(shape: tuple[int, ...], device: str) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device=device).random_()
 
 
-def _masked(engine: FssEngine, cache: Cache) -> Program[None]:
+def _masked(engine: FssEngine, caches: Caches) -> Program[None]:
     """Puts random numbers into a cache, as if they had been opened."""
-    values = {
-        name: Masked(
-            engine.source, *(_drawn(tuple(value.shape), engine.source.device.type) for _ in range(2)), 16,
-            value.limit, engine.source.epoch,
-        )
-        for name, value in cache.values().items()
-    }  # fmt: skip
-    cache.layers = Cache.from_values(len(cache.layers), cache.position, values).layers
+    assert isinstance(caches, Cache)  # noqa: S101 - there is no batch here
+    source, device = engine.source, engine.source.device.type
+    values = {}
+    for name, value in caches.values().items():
+        public, mask = (_drawn(tuple(value.shape), device) for _ in range(2))
+        values[name] = Masked(source, public, mask, 16, value.limit, source.epoch)
+    caches.layers = Cache.from_values(len(caches.layers), caches.position, values).layers
     return
     yield
