@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,9 +12,11 @@ from pydantic import BaseModel, Field
 from orchestrator.experiment.axes import points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.experiment import Experiment, model_spec
 from orchestrator.experiment.networks import ResolvedNetwork
+from orchestrator.experiment.selection_use import choose_use
 from parties.options import RunOptions
+from parties.policies.choice import PolicyChoice, parameters_of
 
 SCHEMA = 1
 """Part of every id; increased when the same values change their meaning."""
@@ -84,13 +87,24 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with the options that its engine reads, all resolved."""
+    """The cell with the options that its engine reads, each `auto` resolved."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
+    if values["policy"].parameters.get("use") == "auto":
+        values = values | {"policy": _policy_for(values)}
     if protocol := values["engine"].protocol:
         values = values | {"spu": values["spu"].model_copy(update={"protocol": protocol})}
     cell = Cell(**values)
     return cell.read_by(cell.engine.name)
+
+
+def _policy_for(values: dict[str, Any]) -> PolicyChoice:
+    """The policy with `use: auto` resolved; engines but `fss` have one way."""
+    policy, use = values["policy"].build(), "scores"
+    if values["engine"].name == "fss":
+        tokens = policy.held(values["seq_len"] - 1, values["new_tokens"])
+        use = choose_use(policy, model_spec(values["model"]), tokens, values["network"])
+    return PolicyChoice(name=values["policy"].name, **parameters_of(replace(policy, use=use)))
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:

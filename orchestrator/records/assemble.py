@@ -20,7 +20,6 @@ from orchestrator.records.record import (
     Serving,
     Status,
     Totals,
-    batch_of,
 )
 from orchestrator.records.versions import host_versions
 from parties.metering.readings import StageReading
@@ -206,7 +205,7 @@ def _serving(cell: Cell, result: PartyResult) -> Serving | None:
     times = token_times(
         result.pass_seconds,
         tokens=result.tokens,
-        sequences=batch_of(cell),
+        sequences=cell.batch,
         prompt_seconds=0.0 if prompt is None else prompt.seconds,
         drafted=sum(getattr(result, "drafted", ())),
         accepted=sum(getattr(result, "accepted", ())),

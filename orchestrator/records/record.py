@@ -172,12 +172,6 @@ class CellError(_Part):
     )
 
 
-def batch_of(cell: Cell) -> int:
-    """Sequences that decode side by side."""
-    batch: int = getattr(cell, "batch", 1)
-    return batch
-
-
 def _in_utc(time: datetime) -> datetime:
     if time.utcoffset() != timedelta(0):
         raise ValueError("must be in UTC")

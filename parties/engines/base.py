@@ -162,7 +162,7 @@ class Engine(Operations):
         """Index of the largest of each row of `logits` [n, vocab], for `open_index`."""
 
     def open_index(self, index: Any) -> list[int] | None:
-        """Opens the result of `argmax` to the client; None elsewhere. By default `argmax` has done so."""
+        """Opens the result of `argmax` to the client; None elsewhere. By default, as in the clear, it is open."""
         return index  # type: ignore[no-any-return]
 
     @abstractmethod
@@ -286,18 +286,21 @@ class Engine(Operations):
         """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
         raise NotImplementedError
 
+    def fetch(self, selection: Selection, layer: LayerCache) -> Program[tuple[Any, Any]]:
+        """Keys and values of the selected clusters, at least one: [heads, count * size, d] each."""
+        (a, b), d = selection.candidates, layer.k.shape[2]
+        both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
+        blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
+        picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
+        rows = picked.reshape(picked.shape[0], selection.count * selection.size, 2 * d)
+        return rows[:, :, :d], rows[:, :, d:]
+
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
         """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
-        d = layer.k.shape[2]
         sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
         parts = [tuple(sources)]
         if selection.count:
-            a, b = selection.candidates
-            both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
-            blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-            picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-            rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
-            parts.append((rows[:, :, :d], rows[:, :, d:]))
+            parts.append(selection.rows or (yield from self.fetch(selection, layer)))
 
         scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
         cut = scores[0].shape[2]

@@ -221,9 +221,17 @@ class Policy(ABC):
         """Number of tokens that a layer holds while the `generated`-th token is decoded, including it. Public."""
         return self.cached(prompt) + generated
 
+    def selecting_heads(self, spec: "ModelSpec") -> int:
+        """Number of selections in a layer that selects. Public."""
+        return spec.n_heads
+
     def attended(self, tokens: int) -> int:
         """Number of `tokens` cached tokens that a step attends to. Public."""
         return tokens
+
+    def selected(self, tokens: int) -> int:
+        """Number of those that are selected in secret, by query head. Public."""
+        return 0
 
 
 def kept_share(tokens: int, compression_ratio: float) -> int:

@@ -99,7 +99,7 @@ class MPCachePlus(Policy):
         if count:
             bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", candidates, q))
         first = candidates.start * self.cluster_size
-        return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
+        return (yield from select(engine, here, bounds, count, first, self.cluster_size, clusters.always))
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """The numbers of clusters, and whether the new token begins one."""

@@ -177,7 +177,8 @@ class ComputingParty:
             logits, tokens = decode_in_segments(decoder, batch, tokens, job.options.argmax)
             kept.append(logits)
             generated.append(tokens or [])
-            self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
+            numbers = decoder.spec.cached_numbers
+            self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[list[int]]) -> None:

@@ -140,7 +140,8 @@ class Referee:
             kept.append(logits.cpu())
             generated.append(tokens)
             if job.engine == "plain":
-                self.state.token(batch.cached, decoder.policy.attended, decoder.spec.cached_numbers)
+                numbers = decoder.spec.cached_numbers
+                self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return Reference(kept, generated, time.perf_counter() - start)
 
     def _share(self, job: Job, prefilled: list[tuple[int, dict[str, torch.Tensor]]]) -> None:

@@ -128,9 +128,13 @@ class CrypTenEngine(Engine):
         return hot.matmul(table)  # exact: 0/1 integers, so nothing is truncated
 
     @eager
-    def argmax(self, logits: MPCTensor) -> list[int] | None:
-        """A tournament that carries the index, which is opened to the client alone."""
-        opened = self.communicator.reduce(tournament(logits), CLIENT)
+    def argmax(self, logits: MPCTensor) -> Tensor:
+        """A tournament that carries the index."""
+        return tournament(logits)
+
+    def open_index(self, index: Tensor) -> list[int] | None:
+        """The index, opened to the client alone."""
+        opened = self.communicator.reduce(index, CLIENT)
         return None if opened is None else opened.tolist()
 
     @eager

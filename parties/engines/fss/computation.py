@@ -9,7 +9,7 @@ from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import LayerCache
-from parties.decoding.clusters import Selection
+from parties.decoding.clusters import Selection, Span
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
 from parties.engines.bounds import Bound
@@ -203,16 +203,16 @@ class Computation(Engine):
         products: Sequence[MatrixProduct],
         turn: Callable[[Masked], Masked],
         layer: LayerCache,
-        selection: Selection | None = None,  # noqa: ARG002 - scores of all keys are gathered
+        selection: Selection | None = None,
     ) -> Program[tuple[Masked, Masked, Masked, list[Masked]]]:
         """See `Engine.scored_projection`. 3 rounds, scores included; with `prefix` as many as `normalised_linear`."""
         qkv, *others = ((p, self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns)) for p in products)
         kv_heads, _, head_dim = layer.k.shape
-        keys, tokens = self._with_spare(layer)[0].k, layer.tokens
+        keys, place = self._keys(layer, selection, layer.tokens + 1)
 
         def scored() -> Program[RawScores]:
             opened = yield from staged(self.meter, qkv[0].stage, gates.open_(qkv[1]))
-            raw = raw_scores(opened, kv_heads // rows.x.shape[0], head_dim, turn, [keys])
+            raw = raw_scores(opened, kv_heads // rows.x.shape[0], head_dim, turn, keys)
             return (yield from staged(self.meter, "scores", raw))
 
         root, raw, *opened = yield from parallel(
@@ -220,8 +220,8 @@ class Computation(Engine):
             scored(),
             *(staged(self.meter, p.stage, gates.open_(y)) for p, y in others),
         )
-        places = torch.arange(keys.shape[1])
-        own = self.source.varying(lambda later: (places == tokens + later).long(), 0, 1.0)
+        places = torch.arange(sum(part.shape[1] for part in keys))
+        own = self.source.varying(lambda later: (places == place + later).long(), 0, 1.0)
         (row, scores), *scaled = yield from parallel(
             staged(self.meter, qkv[0].stage, raw.scaled(root, own, self._limit_of(qkv[0].name))),
             *(
@@ -425,48 +425,101 @@ class Computation(Engine):
         return (yield from gates.open_(selected.fetch(blocks[group])))
 
     def attend_selected(self, q: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
-        """Attention over a selection by fetching selected *scores* and putting their weights back: [heads, 1, d].
-
-        Rows of keys and values are not moved: a score is one number, a row has head_dim.
-        """
-        visible, _ = self._with_spare(layer)
-        scores = yield from staged(self.meter, "scores", self.attention_scores(q, visible.k))
-        return (yield from self.attend_scored(scores, layer, selection))
+        """Attention over a selection, by rows that were fetched, or by scores: see `attend_scored`."""
+        keys, _ = self._keys(layer, selection, layer.tokens)
+        scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, part) for part in keys)))
+        return (yield from self.attend_scored(cat(scores, 2), layer, selection))
 
     def attend_scored(
         self, scores: Masked, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
     ) -> Program[Masked]:
-        """See `Engine.attend_scored`."""
-        if selection is not None:
-            return self._attend_gathered(scores, layer, selection)
-        visible, seen = self._with_spare(layer, window)
-        return self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+        """See `Engine.attend_scored`: over all tokens, by fetched rows, or by fetching scores."""
+        if selection is None:
+            visible, seen = self._with_spare(layer, window)
+            mixed: Program[Masked] = self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+            return mixed
+        if selection.rows is not None:
+            return self._attend_rows(scores, layer, selection, selection.rows[1])
+        return self._attend_gathered(scores, layer, selection)
+
+    def _keys(self, layer: LayerCache, selection: Selection | None, tokens: int) -> tuple[list[Masked], int]:
+        """The keys whose scores a step computes, with spare rows, and the place of the newest of `tokens` tokens."""
+        visible, _ = self._with_spare(layer)
+        if selection is None or selection.rows is None:
+            return [visible.k], tokens - 1
+        spans = _with_room(selection, tokens, visible.tokens)
+        *earlier, (newest, _) = spans
+        place = sum(stop - start for start, stop in earlier) + tokens - 1 - newest
+        return [cat([visible.k[:, start:stop] for start, stop in spans], 1), selection.rows[0]], place
+
+    def _attend_rows(self, scores: Masked, layer: LayerCache, selection: Selection, picked: Masked) -> Program[Masked]:
+        """Attention over the values that were fetched, and those that are always attended to."""
+        visible, seen = self._with_spare(layer)
+        spans = _with_room(selection, layer.tokens, visible.tokens)
+        values: Masked = cat([visible.v[:, start:stop] for start, stop in spans], 1)
+        cut = values.shape[1]
+
+        def combine(weights: Masked) -> Program[Masked]:
+            parts = [(weights[:, :, :cut], values), (weights[:, :, cut:], picked)]
+            first, second = yield from parallel(*(self.weigh(part, rows) for part, rows in parts))
+            mixed: Masked = first + second
+            return mixed
+
+        return self.softmax_weigh(scores, combine, _seen_spans(seen, spans, picked.shape[1]))
 
     def _attend_gathered(self, scores: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
-        meter, heads, tokens = self.meter, scores.shape[0], layer.tokens
-        layer, seen = self._with_spare(layer)
+        """Attention by fetching the selected *scores* of all and putting their weights back: [heads, 1, d].
+
+        Rows of keys and values are not moved: a score is one number, a row has head_dim.
+        """
+        meter, heads = self.meter, scores.shape[0]
+        visible, seen = self._with_spare(layer)
         a, b = selection.candidates
-        always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
-        if seen is not None:
-            within = [seen.integers[start:stop] for start, stop in always]
-            picked = [seen.integers.new_ones(selection.count * selection.size)]
-            seen = Known(torch.cat(within + picked), 0, 1.0)
+        always = _with_room(selection, layer.tokens, visible.tokens)
         parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
-            blocks = scores[:, :, a:b].reshape(heads, -1, selection.size)
+            groups = selection.selected.rows.shape[0]
+            blocks = _grouped(scores[:, :, a:b].reshape(heads, -1, selection.size), groups)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
-            parts.append(fetched.reshape(heads, 1, -1))
+            parts.append(_ungrouped(fetched, heads).reshape(heads, 1, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
             lengths = [stop - start for start, stop in always]
             cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
-            values = [layer.v[:, start:stop] for start, stop in always]
+            values = [visible.v[:, start:stop] for start, stop in always]
             if selection.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size)
-                back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
-                placed.append((yield from back).reshape(heads, 1, -1))
-                values.append(layer.v[:, a:b])
+                chosen = _grouped(weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size), groups)
+                back = yield from staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
+                placed.append(_ungrouped(back, heads).reshape(heads, 1, -1))
+                values.append(visible.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
+        seen = _seen_spans(seen, always, selection.count * selection.size)
         return (yield from self.softmax_weigh(cat(parts, 2), combine, seen))
+
+
+def _grouped(blocks: Masked, groups: int) -> Masked:
+    """Blocks [heads, n, m] of the heads of a group next to each other: [groups, n, heads / groups * m]."""
+    heads, n, m = blocks.shape
+    return blocks.reshape(groups, heads // groups, n, m).transpose(1, 2).reshape(groups, n, heads // groups * m)
+
+
+def _ungrouped(blocks: Masked, heads: int) -> Masked:
+    """The inverse of `_grouped`."""
+    groups, n, m = blocks.shape
+    of_head = blocks.reshape(groups, n, heads // groups, m * groups // heads)
+    return of_head.transpose(1, 2).reshape(heads, n, m * groups // heads)
+
+
+def _with_room(selection: Selection, tokens: int, capacity: int) -> list[Span]:
+    """The spans that are always attended to, the newest of `tokens` tokens followed by the spare rows."""
+    return [(start, capacity if stop == tokens else stop) for start, stop in selection.always]
+
+
+def _seen_spans(seen: Known | None, spans: Sequence[Span], picked: int) -> Known | None:
+    """The part of a mask in spans, followed by selected tokens, which all count."""
+    if seen is None:
+        return None
+    within = [seen.integers[start:stop] for start, stop in spans]
+    return Known(torch.cat([*within, seen.integers.new_ones(picked)]), 0, 1.0)

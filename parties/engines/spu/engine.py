@@ -135,11 +135,14 @@ class SpuEngine(Engine):
         return self._operation("matmul", (hot, table), product(hot, table))
 
     @eager
-    def argmax(self, logits: SpuValue) -> list[int] | None:
-        """SPU's argmax, opened to the client."""
-        index = self._operation("argmax", (logits,), logits.shape[:-1])
+    def argmax(self, logits: SpuValue) -> SpuValue:
+        """SPU's argmax."""
+        return self._operation("argmax", (logits,), logits.shape[:-1])
+
+    def open_index(self, index: SpuValue) -> list[int] | None:
+        """The index, opened to the client alone."""
         opened = self._sharing.open_to_client(self._worker.get(index))
-        return None if opened is None else [int(index) for index in self._sharing.decode(opened)]
+        return None if opened is None else [int(number) for number in self._sharing.decode(opened)]
 
     @eager
     def reveal(self, value: SpuValue) -> Tensor | None:
@@ -283,7 +286,7 @@ class SpuEngine(Engine):
 
     def attend_selected(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """With `gather: rows` as the paper does it; with `gather: scores` no row of the cache is moved."""
-        by_scores = self.options.gather == "scores" and selection.count
+        by_scores = self.options.gather == "scores" and selection.count and selection.selected.shape[0] == q.shape[0]
         attend = self._attend_by_scores if by_scores else super().attend_selected
         mixed: SpuValue = yield from attend(q, layer, selection)
         return mixed

@@ -226,7 +226,7 @@ def decode(role: str, mesh: Mesh, meter: StageMeter, family: str, policy: Policy
     for _ in range(steps):
         own = None if token is None else [token]
         out = run(decoder.step(run(decoder.embed(own, 1, cache.position)), cache))
-        (token,) = run(engine.argmax(out)) or [None]
+        (token,) = engine.open_index(run(engine.argmax(out))) or [None]
         logits.append(engine.export(out))
         tokens.append(token)
     engine.finish()
