@@ -39,6 +39,8 @@ POLICIES: dict[str, Policy] = {
         if name not in ("full", "mpcache", "mpcache ahead") and name not in TRAINED
     },
 }
+SEEDS = {("gpt2", "tova by step"): 26}
+"""Prompts without a near tie; the others take seed 6."""
 QUICK = [
     ("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full"), ("llama", "tova by step"),
     ("llama", "mpcache rows"),
@@ -92,10 +94,10 @@ def party(
 
 
 def decoded(
-    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = ()
+    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6
 ) -> dict[str, Any]:
     """Checks logits and tokens; returns, for each party, what was replayed, interpreted and refused."""
-    decoder, cache, parts, token = decoding.prefilled(family, policy, seed=6)  # no near tie
+    decoder, cache, parts, token = decoding.prefilled(family, policy, seed)
     results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
     vars(decoding)["STEPS"] = STEPS
     try:
@@ -106,7 +108,7 @@ def decoded(
 
 
 def in_step(family: str, policy: str) -> None:
-    counts = decoded(("client", "dealer"), family, POLICIES[policy])
+    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=SEEDS.get((family, policy), 6))
     assert counts["client"][0] == counts["dealer"][0]
     replayed, interpreted, refused = counts["client"]
     assert replayed >= 2 * (STEPS - 1), "the embedding and the choice of all tokens but the first"
