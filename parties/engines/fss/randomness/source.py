@@ -127,21 +127,22 @@ class Source(ABC):
 
     def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
         """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
-        return numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        made = numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        return made.to(self.device)
 
     def read(self, rows: Tensor, first: int, count: int) -> Tensor:
         """Returns rows first .. first + count - 1 of [n, d]; a recorded segment reads at the token's place."""
         if self.recorder is None:
             return rows[first : first + count]
-        places = torch.arange(first, first + count, device=rows.device)
-        return rows.index_select(0, self.recorder.varying(lambda later: places + later))
+        places = torch.arange(first, first + count)
+        return rows.index_select(0, self.recorder.varying(lambda later: places + later).to(rows.device))
 
     def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
         """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
         if self.recorder is None:
             return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
-        where = self.recorder.varying(lambda more: torch.tensor([place + more], device=rows.device), by_row=True)
-        return rows.index_copy_(1, where, row)
+        where = self.recorder.varying(lambda more: torch.tensor([place + more]), by_row=True)
+        return rows.index_copy_(1, where.to(rows.device), row)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.
