@@ -89,7 +89,7 @@ def test_every_host_is_a_node_with_a_gpu_and_a_role_and_tasks_find_the_lab(lab: 
     argv = [sys.executable, "-c", WHERE]
     done = lab.run("h0", argv, env=ray_environment(lab), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second = done.stdout.splitlines()[-2:]  # after what Ray may say of a busy machine
     *nodes, ip, name, hosts = first.split()
     assert nodes == [host.address for host in lab.hosts]
     assert name == f"mpcb-{lab.id}-{lab.host(ip).name}"
