@@ -61,6 +61,7 @@ class LayerCache:
         block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         newest: The key that was appended last, [kv_heads, 1, head_dim].
         selection: The tokens that the current step attends to.
+        weights: Attention weights of the tokens of a pass, [heads, n, tokens], if its policy observes them.
         rows: The next input of the layer, for each chunk of a prompt, or for a token.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
@@ -73,6 +74,7 @@ class LayerCache:
     block: Block | None = None
     newest: Any = None
     selection: Selection | None = None
+    weights: Any = None
     rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
 
@@ -87,7 +89,7 @@ class LayerCache:
         if self.k is None:
             self.k, self.v = k, v
             return
-        if engine.block > 1 and k.shape[1] == 1:
+        if engine.block > 1 and (k.shape[1] == 1 or self._spare_rows >= k.shape[1]):
             self._append_in_block(engine, k, v)
         else:
             self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
@@ -101,12 +103,28 @@ class LayerCache:
             return None
         return block
 
-    def make_room(self, engine: Operations) -> None:
-        """Adds spare rows if there are none and the engine's shapes shall last. Local."""
-        block, place = self.spare(), self.tokens
-        if engine.block > 1 and self.k is not None and (block is None or block.capacity == place):
-            k, v = (engine.lengthened(rows, engine.block - place % engine.block) for rows in (self.k, self.v))
+    @property
+    def _spare_rows(self) -> int:
+        block = self.spare()
+        return 0 if block is None else block.capacity - self.tokens
+
+    def make_room(self, engine: Operations, tokens: int = 1) -> None:
+        """Adds spare rows if there are too few for `tokens` and the engine's shapes shall last. Local."""
+        place = self.tokens
+        if engine.block > 1 and self.k is not None and self._spare_rows < tokens:
+            capacity = -(-(place + tokens) // engine.block) * engine.block
+            k, v = (engine.lengthened(rows, capacity - place) for rows in (self.k, self.v))
             self.show(Block(k, v), place)
+
+    def restore(self, other: "LayerCache", tokens: int) -> None:
+        """Takes the first `tokens` tokens of another state of this layer; in a block the others' rows are spare."""
+        block = other.spare()
+        if block is None:
+            self.k, self.v, self.block = other.k[:, :tokens], other.v[:, :tokens], None
+        else:
+            self.show(block, tokens)
+        self.alive = None if other.alive is None else other.alive[:, :tokens]
+        self.newest = self.k[:, -1:]
 
     def show(self, block: Block, tokens: int) -> None:
         """Shows the first rows of a block as the layer's keys and values."""
@@ -118,7 +136,7 @@ class LayerCache:
         block, place = self.block, self.tokens
         assert block is not None  # noqa: S101 - there is room now
         written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
-        self.show(Block(*written), place + 1)
+        self.show(Block(*written), place + k.shape[1])
 
 
 @dataclass

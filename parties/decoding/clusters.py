@@ -1,6 +1,6 @@
 """Public geometry of clusters: which are always attended, which compete, how many are selected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Span = tuple[int, int]
@@ -76,6 +76,11 @@ class Selection:
     candidates: Span
     count: int
     selected: Any
+
+    def extended(self, tokens: int) -> "Selection":
+        """The selection with so many tokens more at the end of the last span, which ends with the newest token."""
+        *spans, (start, stop) = self.always
+        return replace(self, always=(*spans, (start, stop + tokens)))
 
     @property
     def attended(self) -> int:

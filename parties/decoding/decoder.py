@@ -44,13 +44,20 @@ class Decoder:
             prefill: Sizes of the prompt, if it is run.
 
         Raises:
-            Unsupported: The model has windows that the policy's cache cannot have.
+            Unsupported: The model has windows that the policy's cache cannot have, or drafts cannot be verified.
         """
+        if options.draft and (problem := self.draft_problem()):
+            raise Unsupported(f"draft: {problem}")
         shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
         policy, parameters = self.policy.name, asdict(self.policy)
-        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill)
+        drafts = options.draft.count if options.draft else 0
+        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill, drafts)
         self._check_windows(work.tokens)
         return work
+
+    def draft_problem(self) -> str:
+        """Why a pass cannot verify a draft; empty if it can."""
+        return draft_problem(type(self.engine), self.policy)
 
     def _check_windows(self, tokens: int) -> None:
         if problem := self.policy.window_problem(self.spec, tokens):
@@ -149,13 +156,17 @@ class Decoder:
         return (yield from self.predict(cache))
 
     def step_layer(self, cache: Cache, layer: int) -> Program[None]:
-        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last."""
+        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last.
+
+        Several rows are the tokens of a pass (`parties.decoding.verification`).
+        """
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine)
+        here.make_room(self.engine, rows.shape[0])
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q = yield from self._take_in(layer, qkv, here, cache.position, cache.position + 1)
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, rows)]
+        q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
+        here.append(self.engine, k[:, :1], v[:, :1])
+        programs: list[Program[Any]] = [self._attend(cache, layer, q, (k[:, 1:], v[:, 1:]), rows)]
         programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
@@ -172,15 +183,29 @@ class Decoder:
         return products
 
     def _select_ahead(self, cache: Cache, layer: int, q: Any) -> Program[None]:
-        """Lets the policy select for a later layer with a guess of its query, [1, heads * head_dim]."""
-        heads = q.reshape(1, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
-        turned = yield from self._positioned(layer, heads, cache.position, cache.position + 1, "similarity")
-        yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
+        """Lets the policy select for a later layer with a guess of its query, [n, heads * head_dim]."""
+        heads = q.reshape(q.shape[0], self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+        turned = yield from self._positioned(layer, heads, cache.position, None, "similarity")
+        yield from self.policy.select_ahead(self.engine, cache, layer, _as_heads(self.engine.to_cache(turned)))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its query on, for a token's row, [1, hidden]."""
-        here, weights = cache.layers[layer], None
-        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+    def _attend(self, cache: Cache, layer: int, q: Any, later: tuple[Any, Any], rows: Rows) -> Program[Rows]:
+        """The rest of a layer from its queries on.
+
+        Policies select while the layer ends with the first token of a pass; the last cluster, which they always attend
+        to, then grows by the others. What a policy does after attention waits until the tokens of a pass are known.
+
+        Args:
+            cache: The cache; the layer holds the first token.
+            layer: Index of the layer.
+            q: Queries, [heads, n, head_dim].
+            later: Keys and values of the other tokens, [kv_heads, n - 1, head_dim].
+            rows: The rows that entered the layer, [n, hidden].
+        """
+        here, weights, n = cache.layers[layer], None, q.shape[1]
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, _as_heads(q))
+        if n > 1:
+            here.append(self.engine, *later)
+            selection = selection and selection.extended(n - 1)
         if selection is not None:
             mixed = yield from self.engine.attend_selected(q, here, selection)
         elif self.policy.observes:
@@ -188,15 +213,23 @@ class Decoder:
         else:
             mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
         row: Rows
-        row, _ = yield from parallel(
-            self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
-        )
+        if n > 1:
+            here.weights = weights
+            row = yield from self._finish(layer, rows, mixed)
+        else:
+            row, _ = yield from parallel(
+                self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
+            )
         return row
 
     def predict(self, cache: Cache) -> Program[Any]:
         """Logits of the next token from the output of the last layer, [1, vocab]."""
-        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
         cache.position += 1
+        return (yield from self.last_logits(cache))
+
+    def last_logits(self, cache: Cache) -> Program[Any]:
+        """Logits of the token after each row of the output of the last layer, [n, vocab]."""
+        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -216,30 +249,37 @@ class Decoder:
         return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
     def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
-        """Queries with positions from `position` on, [heads, n, head_dim]; keys and values go into the cache.
+        """Queries of `_query_key_value`; keys and values go into the cache of the layer, `here`."""
+        q, k, v = yield from self._query_key_value(layer, qkv, position, length)
+        here.append(self.engine, k, v)
+        return q
+
+    def _query_key_value(
+        self, layer: int, qkv: Any, position: int, length: int | None = None
+    ) -> Program[tuple[Any, Any, Any]]:
+        """Queries, keys and values with positions from `position` on, [heads or kv_heads, n, head_dim].
 
         Args:
             layer: Index of the layer.
             qkv: Queries, keys and values of n tokens, concatenated, before positions.
-            here: The cache of the layer.
             position: Position of the first token.
-            length: Tokens of the sequence up to the last one that is computed at the same time.
+            length: Tokens of the sequence up to the last one that is computed at the same time; None if each token is
+                computed as the last one of its sequence.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
         spec, engine, n = self.spec, self.engine, qkv.shape[0]
-        self._check_windows(length)
+        self._check_windows(length or position + n)
         heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
         turned = spec.n_heads + spec.n_kv_heads
         qk, v = heads[:turned], heads[turned:]
         qk = yield from self._positioned(layer, qk, position, length, "rope")
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
-        here.append(engine, qk[spec.n_heads :], v)
-        return qk[: spec.n_heads]
+        return qk[: spec.n_heads], qk[spec.n_heads :], v
 
-    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str) -> Program[Any]:
+    def _positioned(self, layer: int, x: Any, position: int, length: int | None, stage: str) -> Program[Any]:
         """Queries and keys, or queries alone, [heads, n, head_dim], with their norms and their positions, if any."""
         spec, (heads, n, d) = self.spec, x.shape
         if spec.architecture.query_key_norm:
@@ -251,12 +291,15 @@ class Decoder:
                 x = self._rotate(x, rope, position, length)
         return x
 
-    def _rotate(self, x: Any, rope: Rope, position: int, length: int) -> Any:
+    def _rotate(self, x: Any, rope: Rope, position: int, length: int | None) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
         half, positions = rope.dims // 2, torch.arange(position, position + x.shape[1], dtype=torch.float64)
 
         def angles(later: int) -> Tensor:
-            return rope.angles(positions + later, length + later)
+            if length is not None:
+                return rope.angles(positions + later, length + later)
+            last = range(position + later, position + later + x.shape[1])
+            return torch.cat([rope.angles(torch.tensor([float(each)]).double(), each + 1) for each in last])
 
         cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
         sin = self.engine.varying(lambda later: angles(later).sin() * rope.scale, rope.scale)
@@ -313,26 +356,55 @@ class Decoder:
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
+def draft_problem(engine: type[Engine], policy: Policy) -> str:
+    """Why an engine cannot verify drafts with a policy; empty if it can."""
+    if not engine.verifies:
+        return f"engine {engine.name!r} decodes one token at a time; take another engine"
+    if policy.pass_key(1, 1) is None:
+        return (
+            f"policy {policy.name} changes at every step what later tokens attend to, so that one pass cannot verify "
+            f"several; {policy.draft_fix}"
+        )
+    return ""
+
+
+def _as_heads(q: Any) -> Any:
+    """Queries of several tokens, [heads, n, head_dim], as those of one token with n times as many heads."""
+    heads, n, d = q.shape
+    return q if n == 1 else q.reshape(heads * n, 1, d)
+
+
 Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
 
 @dataclass(frozen=True)
 class LayerStep:
-    """The segment that takes a token through a layer."""
+    """The segment that takes a token through a layer.
+
+    Attributes:
+        decoder: The model.
+        cache: What the segment reads and changes.
+        layer: Index of the layer.
+        tokens: Tokens of a pass, or 1.
+    """
 
     decoder: Decoder
     cache: Cache
     layer: int
+    tokens: int = 1
 
     def __call__(self) -> Program[None]:
         """Makes the program."""
         return self.decoder.step_layer(self.cache, self.layer)
 
     def name(self) -> Hashable:
-        """See `Policy.step_name`; the layer has room for the token afterwards."""
-        self.cache.layers[self.layer].make_room(self.decoder.engine)
-        return self.decoder.policy.step_name(self.cache, self.layer)
+        """See `Policy.step_name` and `Policy.pass_name`; the layer has room for the tokens afterwards."""
+        policy = self.decoder.policy
+        self.cache.layers[self.layer].make_room(self.decoder.engine, self.tokens)
+        if self.tokens > 1:
+            return policy.pass_name(self.cache, self.layer)
+        return policy.step_name(self.cache, self.layer)
 
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:

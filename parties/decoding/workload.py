@@ -40,6 +40,7 @@ class Workload:
         position: Position of the next token; 0 if the prompt is run.
         shapes: Shapes of the values of the prefilled cache, by name; empty if the prompt is run.
         prefill: Sizes of the prompt to run; None if the cache is prefilled.
+        drafts: Draft tokens that each pass verifies; 0 if tokens are decoded one by one.
     """
 
     spec: ModelSpec
@@ -50,8 +51,14 @@ class Workload:
     position: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prefill: Prefill | None = None
+    drafts: int = 0
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompt and answer together."""
+        """Tokens of prompt and answer together, with those of a draft that may be wrong."""
+        return self.end + self.drafts
+
+    @property
+    def end(self) -> int:
+        """Position after the last token that is decoded."""
         return (self.prefill.tokens if self.prefill else self.position) + self.steps

@@ -37,6 +37,7 @@ class Engine(Operations):
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
         replayed_segments: Segments of this cell's tokens that were replayed from a recording.
         interpreted_segments: The others.
+        verifies: Whether several tokens can be computed in one pass (`parties.decoding.verification`).
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
         meter: The party's stage meter.
@@ -49,6 +50,7 @@ class Engine(Operations):
     devices: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[float]
     bounds: ClassVar[Mapping[str, Bound]] = {}
+    verifies: ClassVar[bool] = True
     number_bytes: ClassVar[int] = 512
 
     def __init__(self, meter: StageMeter) -> None:
@@ -150,6 +152,18 @@ class Engine(Operations):
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
         """The value as a float tensor, for the client; None at the server."""
 
+    def announce(self, number: int | None, most: int) -> int:
+        """Sends a public number from the client, which alone passes it, to all parties. Half a round.
+
+        Args:
+            number: The number, 1 to `most`.
+            most: The largest number that the others accept.
+
+        Raises:
+            PartyError: The number that arrives is another one.
+        """
+        raise NotImplementedError(f"engine {self.name} announces nothing")
+
     # -- compositions that an engine may replace by something faster ------------------------------------------
 
     @staticmethod
@@ -209,18 +223,22 @@ class Engine(Operations):
         Args:
             q: Queries.
             layer: Keys and values.
-            mask: True where a query may attend, [n, tokens]; None: it is one query, of the latest token.
-            window: Without a mask, latest tokens that the query attends to, its own included; 0: all.
+            mask: True where a query may attend, [n, tokens]; None: the queries are those of the latest tokens.
+            window: Without a mask, latest tokens that a query attends to, its own included; 0: all.
         """
-        if mask is None and 0 < window < layer.tokens:
-            mask = self.causal_mask(layer.tokens - 1, layer.tokens, window)
+        mask = self._latest(q, layer, window) if mask is None else mask
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
+    def _latest(self, q: Any, layer: LayerCache, window: int = 0) -> torch.Tensor | None:
+        """The mask for queries of the latest tokens; None if they attend to all, as one does without a window."""
+        n, tokens = q.shape[1], layer.tokens
+        return self.causal_mask(tokens - n, tokens, window) if n > 1 or 0 < window < tokens else None
+
     def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens]."""
+        """The result of `attend` for queries of the latest tokens, and their attention weights, [heads, n, tokens]."""
         scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores))
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, self._latest(q, layer)))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 
@@ -236,27 +254,38 @@ class Engine(Operations):
         return (kept + low).reshape(heads, n, t)
 
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
-        """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
-        d = layer.k.shape[2]
-        sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
-        parts = [tuple(sources)]
+        """Attention over a selection by fetching the chosen rows (MPCache's Pi_Gather): [heads, n, d].
+
+        Args:
+            q: Queries of the latest n tokens.
+            layer: Keys and values.
+            selection: What each of the n queries of a head attends to, in order, as if there were n times as many heads.
+        """
+        heads, n, d = q.shape
+        spans, chosen = selection.always, selection.count * selection.size
+        near = [self.cat([rows[:, a:b] for a, b in spans], dim=1) for rows in (layer.k, layer.v)]
+        scores = [self.attention_scores(q, near[0])]
         if selection.count:
             a, b = selection.candidates
             both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
             blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
             picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-            rows = picked.reshape(q.shape[0], selection.count * selection.size, 2 * d)
-            parts.append((rows[:, :, :d], rows[:, :, d:]))
-
-        scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
-        cut = scores[0].shape[2]
+            far = picked.reshape(heads * n, chosen, 2 * d)
+            scores.append(self.attention_scores(q.reshape(heads * n, 1, d), far[:, :, :d]))
+        found = yield from staged(self.meter, "scores", parallel(*scores))
+        cut, mask = found[0].shape[2], self._latest(q, layer)
+        if mask is not None:
+            mask = torch.cat([*(mask[:, a:b] for a, b in spans), mask.new_ones(n, chosen)], dim=1)
 
         def combine(weights: Any) -> Program[Any]:
-            pieces = [weights[:, :, :cut], weights[:, :, cut:]]
-            sums = yield from parallel(*(self.weigh(w, v) for w, (_, v) in zip(pieces, parts, strict=False)))
-            return sums[0] if len(sums) == 1 else sums[0] + sums[1]
+            sums = [self.weigh(weights[:, :, :cut], near[1])]
+            if selection.count:
+                sums.append(self.weigh(weights[:, :, cut:].reshape(heads * n, 1, chosen), far[:, :, d:]))
+            mixed = yield from parallel(*sums)
+            return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1].reshape(heads, n, d)
 
-        return (yield from self.softmax_weigh(self.cat(scores, dim=2), combine))
+        parts = [part.reshape(heads, n, part.shape[2]) if n > 1 else part for part in found]
+        return (yield from self.softmax_weigh(self.cat(parts, dim=2), combine, mask))
 
     def largest(self, x: Any, dim: int) -> Program[Any]:
         """Maximum over an axis, which stays with length 1, by halving: log2 levels of `maximum`."""

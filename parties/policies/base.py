@@ -39,6 +39,7 @@ class Policy(ABC):
         training: What has to be trained.
         trained: The kind of trained heads that rate tokens; the parameter `head` names their file. None if untrained.
         source: Paper, released code, and differences from them.
+        draft_fix: What to do where it cannot verify drafts.
         experimental: Why its use is not recommended yet; empty if it is.
         in_order: Whether a layer always holds all tokens in order, so that a window of the latest ones is known.
     """
@@ -51,6 +52,7 @@ class Policy(ABC):
     training: ClassVar[str] = "none"
     trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
     source: ClassVar[str] = "not stated"
+    draft_fix: ClassVar[str] = "take another policy, or no draft"
     experimental: ClassVar[str] = ""
     in_order: ClassVar[bool] = False
 
@@ -151,6 +153,31 @@ class Policy(ABC):
         hooks = (type(self).before_attention, type(self).after_attention)
         idle = hooks == (Policy.before_attention, Policy.after_attention)
         return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: D417
+        """What steps have in common that one pass can verify; see `parties.decoding.verification`.
+
+        A pass selects for all of its tokens as for its first one, and calls `after_attention` for the accepted ones
+        afterwards, in order. So that they are decoded as one by one, steps of the same key must select from the same
+        candidates, except for tokens of the pass itself, which they always attend to; and of these steps only the last
+        may change what its successors attend to. By default all steps of a policy without these hooks are alike.
+
+        Args:
+            tokens: Number of tokens that the layer holds in the step, its own included. Public.
+            generated: Number of the step, from 1. Public.
+
+        Returns:
+            The key; None if no two steps can share a pass.
+        """
+        hooks = (type(self).before_attention, type(self).after_attention)
+        return () if hooks == (Policy.before_attention, Policy.after_attention) else None
+
+    def pass_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """As `step_name`, for a pass in a layer; None if it depends on more than the first token's `pass_key`."""
+        if self.step_name(cache, layer) is None:
+            return None
+        generated = cache.position - cache.prompt + 1
+        return ("pass", layer, self.pass_key(cache.layers[layer].tokens + 1, generated))
 
     @property
     def observes(self) -> bool:

@@ -1,5 +1,6 @@
 """MiKV (arXiv 2402.18096): keeps every token, the less important ones in few bits."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +54,8 @@ class MiKV(Policy):
         "the heads of a group; every W steps instead of every step; the ring is not narrowed for the quantised tokens"
     )
 
+    draft_fix: ClassVar[str] = "take a larger compression_interval"
+
     compression_ratio: float = 0.5
     compression_interval: int = 64
     recent: float = 0.5
@@ -83,6 +86,12 @@ class MiKV(Policy):
         """Balances channels, sums the prompt's attention, and quantises the tokens with the least of it."""
         if self.compression_ratio:
             yield from staged(engine.meter, "evict", self._begin(engine, cache.layers[layer], q))
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: ARG002
+        """The interval between two demotions, of which the last step demotes; none if every step does."""
+        if not self.compression_ratio:
+            return ()
+        return None if self.compression_interval == 1 else (generated - 1) // self.compression_interval
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Adds a step's attention to the sums, and demotes tokens at the end of each interval."""

@@ -141,6 +141,11 @@ class MPCache(Policy):
         begun = tuple((tokens - 1) % size == 0 for size in self._levels().values())
         return (layer, clusters.n_fine, clusters.n_coarse, begun)
 
+    def pass_key(self, tokens: int, generated: int) -> Hashable:  # noqa: ARG002
+        """The geometry of the clusters: the last one grows by the tokens of a pass, and does not compete."""
+        clusters = self._clusters(tokens)
+        return (clusters.n_fine, clusters.n_coarse)
+
     def selects_ahead(self, layer: int) -> bool:
         """For each layer with a selection of its own but the first."""
         return self.ahead and self.chooses(layer)

@@ -1,5 +1,6 @@
 """A variant of MPCache: eviction as in SnapKV, then selection of clusters by exact bounds."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,6 +104,10 @@ class MPCachePlus(Policy):
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""
         if layer >= self.dense_layers:
             yield from staged(engine.meter, "similarity", update_bounds(engine, cache.layers[layer], self._levels()))
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable:  # noqa: ARG002
+        """The number of clusters: the last one grows by the tokens of a pass, and does not compete."""
+        return self._clusters(tokens).n_fine
 
     def _clusters(self, tokens: int) -> Clustering:
         return Clustering(tokens, self.cluster_size, self.cluster_size)

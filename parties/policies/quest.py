@@ -1,6 +1,7 @@
 # ruff: noqa: ARG002 - hooks have their arguments, needed or not
 """Quest (arXiv 2406.10774, ICML 2024): attends to the pages with the largest upper bounds of a score."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,6 +82,10 @@ class Quest(Policy):
         if self.ahead or not self._selects(layer):
             return here.selection
         return (yield from self._choose(engine, here, here.tokens, q))
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable:
+        """The numbers of candidates and of selected pages: the newest page, which does not compete, grows in a pass."""
+        return self._pages(tokens)
 
     def selects_ahead(self, layer: int) -> bool:
         """For each layer that is not dense, but the first."""

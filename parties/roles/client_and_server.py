@@ -11,6 +11,7 @@ import torch
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.drafts import Drafting, make_drafter
 from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -63,9 +64,13 @@ class ComputingParty:
             cache = self._receive_cache(session)
             with self.meter.stage("bench.prefill"):
                 cache = session.engine.prepare(decoder.workload(cache, job.new_tokens, job.options), cache)
+        drafting = self._drafting(job, decoder, cache, tokens)
         self.state.enter("decode")
         start = time.perf_counter()
-        logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
+        if drafting is None:
+            logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
+        else:
+            logits, generated = self._decode_drafts(drafting)
         decode_seconds = time.perf_counter() - start
         session.engine.finish()
         self.state.enter("check")
@@ -79,6 +84,8 @@ class ComputingParty:
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
             interpreted_segments=session.engine.interpreted_segments,
+            drafted=() if drafting is None else drafting.drafted,
+            accepted=() if drafting is None else drafting.accepted,
             text=text,
         )
 
@@ -157,6 +164,25 @@ class ComputingParty:
             kept.append(logits)
             generated.append(token)
             self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+        return kept, generated
+
+    @staticmethod
+    def _drafting(job: Job, decoder: Decoder, cache: Cache, tokens: list[int] | None) -> Drafting | None:
+        """What decodes with drafts, if the job wants them."""
+        if (draft := job.options.draft) is None:
+            return None
+        drafter = None if tokens is None else make_drafter(draft, decoder.spec.vocab)
+        return Drafting(decoder, cache, job.new_tokens, draft.count, job.options.argmax, drafter, list(tokens or ()))
+
+    def _decode_drafts(self, drafting: Drafting) -> tuple[list[Any], list[int | None]]:
+        """The result of `_decode`, several tokens in a pass."""
+        cache, decoder, kept, generated = drafting.cache, drafting.decoder, list[Any](), list[int | None]()
+        self.state.prefilled(cache.tokens)
+        for found in drafting.passes():
+            kept += found.logits
+            generated += found.tokens
+            for _ in found.logits:
+                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder, decode_token, draft_problem
+from parties.decoding.drafts import Drafting, make_drafter
 from parties.decoding.program import run
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class
 from parties.engines.plain import PlainEngine
 from parties.engines.watched import WatchedEngine
-from parties.errors import OutOfRange
+from parties.errors import OutOfRange, Unsupported
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.cgroup import usable_cpus
 from parties.metering.meter import StageMeter
@@ -37,11 +38,16 @@ from parties.transport.mesh import Mesh
 
 @dataclass
 class Reference:
-    """The output of the plain engine: for each new token the logits, [1, vocab], and the greedy choice."""
+    """The output of the plain engine: for each new token the logits, [1, vocab], and the greedy choice.
+
+    With drafts, in a cell of the engine `plain`, also how many draft tokens each pass could accept, and did.
+    """
 
     logits: list[torch.Tensor]
     tokens: list[int]
     seconds: float
+    drafted: tuple[int, ...] = ()
+    accepted: tuple[int, ...] = ()
 
 
 @dataclass
@@ -76,6 +82,8 @@ class Referee:
             session = self._open(job)
         tokens = prompt_tokens(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, job.policy.build())
+        if job.options.draft and (problem := draft_problem(_engine(job), decoder.policy)):
+            raise Unsupported(f"draft: {problem}")
         self.state.enter("prefill")
         bounds = _engine(job).declared(job.options)
         # a shared prompt runs in the clear: only values that policies keep for later comparisons are checked
@@ -88,13 +96,17 @@ class Referee:
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
-            reference = self._decode(job, decoder, cache, tokens[-1], watch)
+            if job.options.draft and job.engine == "plain":
+                reference = self._decode_drafts(job, decoder, cache, tokens)
+            else:
+                reference = self._decode(job, decoder, cache, tokens[-1], watch)
         _refuse(job.engine, watch)
         result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
         if job.engine == "plain":
             text = session.tokenizer.decode(reference.tokens) if job.show_text else None
             stages = session.engine.meter.snapshot()
-            return result.model_copy(update={"stages": stages, "text": text})
+            passes = {"drafted": reference.drafted, "accepted": reference.accepted}
+            return result.model_copy(update={"stages": stages, "text": text, **passes})
         if job.options.prefill == "shared":
             self._share(job, prefilled, position)
         else:
@@ -134,6 +146,23 @@ class Referee:
             if job.engine == "plain":
                 self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
         return Reference(kept, generated, time.perf_counter() - start)
+
+    def _decode_drafts(self, job: Job, decoder: Decoder, cache: Cache, tokens: list[int]) -> Reference:
+        """Decodes with drafts, as client and server do."""
+        draft = job.options.draft
+        assert draft is not None  # noqa: S101 - the caller has seen it
+        drafter = make_drafter(draft, decoder.spec.vocab)
+        options = (job.new_tokens, draft.count, job.options.argmax, drafter, list(tokens))
+        start, drafting = time.perf_counter(), Drafting(decoder, cache, *options)
+        self.state.prefilled(cache.tokens)
+        kept, generated = list[torch.Tensor](), list[int]()
+        for found in drafting.passes():
+            kept += found.logits
+            generated += [token or 0 for token in found.tokens]
+            for _ in found.logits:
+                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+        seconds = time.perf_counter() - start
+        return Reference(kept, generated, seconds, drafting.drafted, drafting.accepted)
 
     def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
         """Cuts the prefilled cache into uniformly random shares, one for each computing party."""

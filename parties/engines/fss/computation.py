@@ -240,7 +240,7 @@ class Computation(Engine):
         return soft_cap(x, cap)
 
     def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 7 rounds and those of `count_below` for one query, 8 for several."""
+        """Softmax over the last axis. 7 rounds and those of `count_below` for few queries, 8 for many."""
         weights = yield from softmax.exponentials(scores, mask)
         return (yield from softmax.divide(weights, (yield from self._inverse_sums(weights)), 1.5))
 
@@ -257,15 +257,15 @@ class Computation(Engine):
 
     @staticmethod
     def _inverse_sums(weights: Masked) -> Program[Expansion | Masked]:
-        """Inverse sums of rows, [..., n, t]: a round less for one query, fewer bytes and retries for a prompt's."""
+        """Inverse sums of rows, [..., n, t]: a round less for few queries, fewer bytes and retries for a prompt's."""
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
-        if weights.shape[-2] == 1:
+        if weights.shape[-2] <= FEW_ROWS:
             return (yield from softmax.inverse(total))
         return (yield from softmax.reciprocal(total))
 
     def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
-        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
+        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, q.shape[1], window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
@@ -304,30 +304,31 @@ class Computation(Engine):
         scale = values[0].scale
         return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
 
-    def written(self, rows: Masked, row: Masked, place: int) -> Masked:
+    def written(self, rows: Masked, new: Masked, place: int) -> Masked:
         """See `Operations.written`."""
-        public = self.source.write(rows.public, row.public, place)
+        public = self.source.write(rows.public, new.public, place)
         return Masked(
             self.source,
             public,
-            self.source.write(rows.mask, row.mask, place),
+            self.source.write(rows.mask, new.mask, place),
             rows.scale,
-            max(rows.limit, row.limit),
-            min(rows.epoch, row.epoch),
+            max(rows.limit, new.limit),
+            min(rows.epoch, new.epoch),
         )
 
-    def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
+    def _with_spare(self, layer: LayerCache, queries: int, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
-        The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
+        For each of the queries of the latest tokens the mask also hides later tokens, and what is outside of a `window`
+        of tokens up to its own, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
         if block is None or layer.alive is not None:
             return layer, None
-        places = torch.arange(block.capacity)
+        places, own = torch.arange(block.capacity), torch.arange(tokens - queries, tokens).unsqueeze(1)
 
         def seen(later: int) -> Tensor:
-            behind = tokens + later - 1 - places
+            behind = own + later - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
         return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
@@ -374,24 +375,24 @@ class Computation(Engine):
         return (yield from gates.open_(selected.fetch(blocks[group])))
 
     def attend_selected(self, q: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
-        """Attention over a selection by fetching selected *scores* and putting their weights back: [heads, 1, d].
+        """Attention over a selection by fetching selected *scores* and putting their weights back: [heads, n, d].
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, heads, tokens = self.meter, q.shape[0], layer.tokens
-        layer, seen = self._with_spare(layer)
+        meter, (heads, n, _), tokens = self.meter, q.shape, layer.tokens
+        layer, seen = self._with_spare(layer, n)
         scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
         a, b = selection.candidates
         always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
         if seen is not None:
-            within = [seen.integers[start:stop] for start, stop in always]
-            picked = [seen.integers.new_ones(selection.count * selection.size)]
-            seen = Known(torch.cat(within + picked), 0, 1.0)
+            within = [seen.integers[:, start:stop] for start, stop in always]
+            picked = [seen.integers.new_ones(n, selection.count * selection.size)]
+            seen = Known(torch.cat(within + picked, 1), 0, 1.0)
         parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
-            blocks = scores[:, :, a:b].reshape(heads, -1, selection.size)
+            blocks = scores[:, :, a:b].reshape(heads * n, -1, selection.size)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
-            parts.append(fetched.reshape(heads, 1, -1))
+            parts.append(fetched.reshape(heads, n, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
             lengths = [stop - start for start, stop in always]
@@ -399,9 +400,9 @@ class Computation(Engine):
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
             values = [layer.v[:, start:stop] for start, stop in always]
             if selection.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size)
+                chosen = weights[:, :, cuts[-1] :].reshape(heads * n, selection.count, selection.size)
                 back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
-                placed.append((yield from back).reshape(heads, 1, -1))
+                placed.append((yield from back).reshape(heads, n, -1))
                 values.append(layer.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 

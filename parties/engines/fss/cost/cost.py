@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import compress
+from itertools import chain, compress, repeat, takewhile
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
+from parties.engines.announcements import NUMBER_BYTES
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
@@ -102,6 +103,7 @@ def predict(
     seq_len: int,
     new_tokens: int,
     options: RunOptions = DEFAULTS,
+    accepted: Iterable[int] = (),
 ) -> Prediction:
     """Counts of a cell, exact except for the parts named in the module's docstring.
 
@@ -111,6 +113,7 @@ def predict(
         seq_len: Prompt tokens, the last of which is the first private step.
         new_tokens: Tokens to decode.
         options: The cell's engine options.
+        accepted: With drafts, how many draft tokens each pass accepts; passes after these accept none.
 
     Raises:
         HeadError: The policy rates tokens with trained heads whose file cannot be read.
@@ -122,9 +125,10 @@ def predict(
         sizes = chunked(decoder, seq_len - 1) if inside else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
-        before, steps = plan.programs(dry_run.engine, plan.cache(dry_run.engine))
+        cache, stay = plan.cache(dry_run.engine), (1 + number for number in chain(accepted, repeat(0)))
+        before, steps = plan.programs(dry_run.engine, cache, lambda: dry_run.engine.announce(next(stay), new_tokens))
         prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
-        decode, work = dry_run.count(steps)
+        decode, work = dry_run.count(takewhile(lambda _: cache.position < plan.workload.end, steps))
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
@@ -169,6 +173,12 @@ class _Counted(Computation):
         """One message from the server to the client."""
         self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
         return None
+
+    def announce(self, number: int | None, most: int) -> int:  # noqa: ARG002
+        """One message from the client to the server."""
+        assert number is not None  # noqa: S101 - an assumed one
+        self._ledger.send("client", "server", "draft", NUMBER_BYTES)
+        return number
 
 
 class _DryRun:

@@ -9,6 +9,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, token_segments
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
+from parties.decoding.verification import pass_segments, settle
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.fss.bounds import BoundRefused, declared
 from parties.engines.fss.computation import Computation
@@ -16,7 +17,7 @@ from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_obj
 from parties.engines.limits import beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
-from parties.options import READERS, RunOptions
+from parties.options import MOST_DRAFTED, READERS, RunOptions
 from parties.policies import POLICIES
 from parties.policies.choice import PolicyChoice
 
@@ -25,6 +26,11 @@ MOST_SEGMENTS = 1 << 24
 """Largest number of segments of a cell."""
 
 Segment = Callable[[], Program[Any]]
+
+STORED_PROBLEM = (
+    "what the dealer deals for a pass depends on how many tokens were accepted before, so it cannot be stored ahead of "
+    "them; take offline: streamed"
+)
 
 
 def _sizes(value: Any) -> str:
@@ -45,12 +51,13 @@ def _bounds(value: Any) -> str:
 _CHECKS = {
     "spec": an_object, "parameters": an_object, "shapes": shapes,
     "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
-    "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
+    "drafts": whole(0, MOST_DRAFTED), "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
 _OPTIONS = {
     name: one_of(*get_args(field.annotation))
     for name, field in RunOptions.model_fields.items()
     if READERS.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
+    and name != "draft"  # where drafts come from is the client's own business
 } | {"bounds": _bounds}
 
 
@@ -71,8 +78,10 @@ class Plan:
         """The plan of a workload within the engine's limits.
 
         Raises:
-            Unsupported: The sequence is too long or the model too wide.
+            Unsupported: The sequence is too long or the model too wide, or stored randomness would depend on drafts.
         """
+        if workload.drafts and workload.options.offline == "stored":
+            raise Unsupported(f"draft: {STORED_PROBLEM}")
         if (over := beyond(Computation.name, workload.spec, workload.tokens)) is not None:
             raise Unsupported(f"engine {Computation.name}: {over}; shorten the sequence, or take another engine")
         return cls(workload, first)
@@ -88,6 +97,7 @@ class Plan:
             "position": work.position,
             "steps": work.steps,
             "prefill": list(astuple(work.prefill)) if work.prefill else None,
+            "drafts": work.drafts,
             "options": work.options.model_dump(include=set(_OPTIONS)),
             "first": self.first,
         }
@@ -121,6 +131,7 @@ class Plan:
             position=value["position"],
             shapes={name: tuple(shape) for name, shape in value["shapes"].items()},
             prefill=Prefill(*value["prefill"]) if value["prefill"] else None,
+            drafts=value["drafts"],
         )
         _check_sizes(work)
         return cls(work, value["first"])
@@ -130,11 +141,27 @@ class Plan:
         """The workload's policy: a workload, which lies below the policies, has its name and parameters."""
         return PolicyChoice(name=self.workload.policy, **self.workload.parameters)
 
-    def programs(self, engine: Computation, cache: Cache) -> tuple[list[Segment], list[Segment]]:
-        """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps."""
+    def programs(
+        self, engine: Computation, cache: Cache, accepted: Callable[[], int]
+    ) -> tuple[list[Segment], list[Segment]]:
+        """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps.
+
+        With drafts the steps are passes, as many as are needed if no draft is right: the cell ends where its position
+        is `Workload.end`.
+
+        Args:
+            engine: The dealer's side of the computation.
+            cache: The cache.
+            accepted: Returns, after each pass, how many of its tokens stay.
+        """
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
-        step = token_segments(decoder, cache, None, work.options.argmax)
+        if work.drafts:
+            count = work.drafts + 1
+            step = pass_segments(decoder, cache, None, count, work.options.argmax)
+            step.append(lambda: settle(decoder, cache, count, accepted()))
+        else:
+            step = token_segments(decoder, cache, None, work.options.argmax)
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
         return [partial(engine.mask_cache, cache)], step * work.steps
@@ -159,7 +186,7 @@ def _check_sizes(work: Workload) -> None:
         ("position", work.position, spec.max_positions),
         ("prefill", tokens, spec.max_positions),
         ("steps", work.steps, spec.max_positions),
-        ("steps", (-(-tokens // chunk) + work.steps) * (spec.n_layers + 2), MOST_SEGMENTS),
+        ("steps", (-(-tokens // chunk) + work.steps) * (spec.n_layers + 3), MOST_SEGMENTS),
     ):
         if number > most:
             raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")

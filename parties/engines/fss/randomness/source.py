@@ -124,12 +124,13 @@ class Source(ABC):
         made = integers(0) if self.recorder is None else self.recorder.varying(integers)
         return Known(made.to(self.device), scale, limit)
 
-    def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
-        """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
+    def write(self, rows: Tensor, new: Tensor, place: int) -> Tensor:
+        """Returns rows [heads, n, d] with [heads, m, d] from a public place on; in place if it is recorded."""
+        count = new.shape[1]
         if self.recorder is None:
-            return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
-        where = self.recorder.varying(lambda later: torch.tensor([place + later], device=rows.device))
-        return rows.index_copy_(1, where, row)
+            return torch.cat([rows[:, :place], new, rows[:, place + count :]], 1)
+        where = self.recorder.varying(lambda later: torch.arange(count, device=rows.device) + (place + later))
+        return rows.index_copy_(1, where, new)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.

@@ -32,7 +32,8 @@ class RecordedSegment:
         reads: Values that the segment reads: where they are in the cache, and the tensors that the tapes read.
         leaves: What it leaves in the cache.
         blocks: Keys and values that it reads, by layer.
-        grown: Keys and values that grow by a token, by layer.
+        grown: Keys and values that grow by the tokens of the segment, by layer.
+        tokens: Number of these tokens.
         position: Position of the recorded token.
         epoch: Epoch of the recorded masks.
     """
@@ -43,6 +44,7 @@ class RecordedSegment:
     leaves: Mapping[Key, Any]
     blocks: Mapping[int, Block]
     grown: Mapping[int, Block]
+    tokens: int
     position: int
     epoch: int
 
@@ -67,7 +69,8 @@ class RecordedSegment:
                 raise NotRecordable(
                     "a segment", "it returns a result, or changes more of the cache than can be replayed"
                 )
-            grown = {i: _written(cache, i, blocks) for i, n in enumerate(cache.tokens) if n != tokens[i]}
+            after = cache.tokens
+            grown = {i: _written(cache, i, blocks) for i, n in enumerate(after) if n != tokens[i]}
             leaves = {key: tree for key, tree in _held(cache).items() if not _same(tree, static[key])}
             recording = recorder.finish([t for value in values_in(leaves) for t in tensors_of(value)])
         finally:
@@ -87,6 +90,7 @@ class RecordedSegment:
             leaves,
             {i: block for i, block in blocks.items() if read(block.k) or read(block.v)},
             grown,
+            max(now - before for now, before in zip(after, tokens, strict=True)),
             position,
             source.epoch,
         )
@@ -98,7 +102,9 @@ class RecordedSegment:
 
     def fits(self, cache: Cache) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
-        if self.stale(cache) or any(cache.layers[i].tokens == block.capacity for i, block in self.grown.items()):
+        if self.stale(cache) or any(
+            cache.layers[i].tokens + self.tokens > block.capacity for i, block in self.grown.items()
+        ):
             return False
         present = _held(cache)
         return all(
@@ -150,7 +156,7 @@ class RecordedSegment:
 
     def _leave(self, cache: Cache, epoch: int) -> None:
         for index, block in self.grown.items():
-            cache.layers[index].show(block, cache.layers[index].tokens + 1)
+            cache.layers[index].show(block, cache.layers[index].tokens + self.tokens)
 
         def fresh(value: Number) -> Number:
             began = _epoch(value)
@@ -185,7 +191,7 @@ def _own_inputs(cache: Cache) -> dict[Key, Any]:
 
 
 def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
-    """Returns the block of a layer that has grown by a token, if it was written in place."""
+    """Returns the block of a layer that has grown, if it was written in place."""
     before, after = blocks.get(index), cache.layers[index].block
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
         raise NotRecordable("a segment", "the keys and values of a layer were replaced")
