@@ -57,8 +57,8 @@ class DraftOptions(BaseModel):
 
     lookup: Annotated[int, Field(strict=True, ge=1, le=MOST_DRAFTED)] | None = Field(
         default=None,
-        description="Number of tokens that the client looks up in prompt and answer: what followed the last place where "
-        "the text ended as it ends now (prompt look-up decoding).",
+        description="Number of tokens that the client looks up in prompt and answer: those that followed the last place "
+        "where the text ended as it ends now (prompt look-up decoding).",
         examples=["4"],
     )
     model: str | None = Field(
@@ -90,6 +90,11 @@ class DraftOptions(BaseModel):
     def __str__(self) -> str:
         """As a file has it, in words."""
         return f"lookup {self.lookup}" if self.model is None else f"{self.tokens} of {self.model}"
+
+
+def draft_words(draft: DraftOptions | None) -> str:
+    """The source of drafts in words; `none` without one."""
+    return str(draft or "none")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.experiment.problems import Problem, Rejected, unknown
+from parties.options import DraftOptions, draft_words
 from parties.policies.choice import PolicyChoice
 
-AXES: Final = ("networks", "engines", "seq_lens", "policies")
+AXES: Final = ("networks", "engines", "seq_lens", "policies", "draft")
 """Keys whose values are combined, outermost first, so that links are shaped and parties started rarely."""
 
 
@@ -22,6 +23,7 @@ class Point(NamedTuple):
     engine: EngineChoice
     seq_len: int
     policy: PolicyChoice
+    draft: DraftOptions | None
     repeat: int
     warmup: bool
 
@@ -46,12 +48,13 @@ class Axes(Protocol):
         """Warm-up runs of each measurement, before those."""
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
+    """A value of an axis alone as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-_Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-_Numbers = Annotated[tuple[Annotated[int, Field(strict=True)], ...], BeforeValidator(_listed)]
+_Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+_Numbers = Annotated[tuple[Annotated[int, Field(strict=True)], ...], BeforeValidator(listed)]
 
 
 class Condition(BaseModel):
@@ -63,6 +66,7 @@ class Condition(BaseModel):
     engine: _Names = Field(default=(), description="Engines: a name, or `crypten-stock`.")
     seq_len: _Numbers = Field(default=(), description="Prompt lengths.")
     policy: _Names = Field(default=(), description="Policies: a name, or a name with its changed parameters.")
+    draft: _Names = Field(default=(), description="Drafts: `none`, or in words, such as `lookup 4`.")
     repeat: _Numbers = Field(default=(), description="Repeats, from 0.")
 
     @model_validator(mode="after")
@@ -79,6 +83,7 @@ class Condition(BaseModel):
             "engine": {point.engine.name, str(point.engine)},
             "seq_len": {point.seq_len},
             "policy": {point.policy.name, str(point.policy)},
+            "draft": {draft_words(point.draft)},
             "repeat": {point.repeat},
         }
         return all(not getattr(self, name) or has[name] & set(getattr(self, name)) for name in has)
@@ -93,7 +98,8 @@ def _all_points(axes: Axes) -> Iterator[Point]:
     runs = [(i, True) for i in range(axes.warmup)] + [(i, False) for i in range(axes.repeats)]
     for chosen in _combinations(axes):
         for repeat, warmup in runs:
-            yield Point(chosen["networks"], chosen["engines"], chosen["seq_lens"], chosen["policies"], repeat, warmup)
+            network, engine, seq_len, policy, draft = (chosen[axis] for axis in AXES)
+            yield Point(network, engine, seq_len, policy, draft, repeat, warmup)
 
 
 def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:

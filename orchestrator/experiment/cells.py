@@ -61,10 +61,12 @@ class Cell(RunOptions, _Point):
 
     def __str__(self) -> str:
         """A short description."""
-        words = f"{self.engine} {self.policy} {self.seq_len} tokens, network {self.network.name}"
-        return ", ".join(
-            [words, *(["warm-up"] if self.warmup else []), *([f"repeat {self.repeat}"] if self.repeat else [])]
-        )
+        words = [f"{self.engine} {self.policy} {self.seq_len} tokens"]
+        words += [f"draft {self.draft}"] if self.draft else []
+        words += [f"network {self.network.name}"]
+        words += ["warm-up"] if self.warmup else []
+        words += [f"repeat {self.repeat}"] if self.repeat else []
+        return ", ".join(words)
 
 
 def expand(experiment: Experiment) -> tuple[Cell, ...]:

@@ -100,6 +100,8 @@ def together(needs: Iterable[Need]) -> int:
 def memory_needs(cell: Cell) -> dict[str, Need]:
     """The memory of each role of a cell."""
     sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.prefill == "mpc")
+    if cell.draft:
+        sizes = replace(sizes, step=sizes.step * (cell.draft.count + 1))
     return {role: _ENGINES[cell.engine.name](role, sizes, cell) for role in ROLES}
 
 

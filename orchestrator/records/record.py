@@ -171,6 +171,12 @@ class Record(_Part):
     leaks: str = Field(default="", description="What the policy and the options reveal, in words.")
     tokens: Annotated[int, Field(ge=0)] = Field(default=0, description="Decoded tokens: their number, never the text.")
     seconds_per_token: Seconds | None = Field(default=None, description="Decode time over tokens, all phases.")
+    drafted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="With drafts: for each pass, how many draft tokens it could accept; public."
+    )
+    accepted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="How many of them it accepted; each pass decodes one token more. Both parties see them."
+    )
     totals: Totals | None = Field(default=None, description="Sums by phase over all decoded tokens.")
     stages: tuple[PartyStage, ...] = Field(default=(), description="Every party and stage.")
     prefill_totals: PrefillTotals | None = Field(

@@ -98,6 +98,7 @@ def _row(records: Sequence[Record], *, name_model: bool) -> Row:
     words = [str(cell.engine), str(cell.policy)]
     words += [cell.model] if name_model else []
     words += ["client argmax"] if cell.argmax == "client" else []
+    words += [f"draft {cell.draft}"] if cell.draft else []
     words += ["prefill mpc"] if records[0].prefill_totals is not None else []
     each = [(record.tokens, record.totals, record.seconds_per_token) for record in records]
     totals = [(tokens, total) for tokens, total, _ in each if total is not None]

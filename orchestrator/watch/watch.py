@@ -17,7 +17,7 @@ from orchestrator.records.timeline import Progress, Sample, Timeline
 from orchestrator.watch.terminal import SweepProgress
 from parties.metering.collector import Sample as MetricSample
 from parties.metering.registry import RUN_INFO
-from parties.options import RunOptions
+from parties.options import RunOptions, draft_words
 
 _BYTES = 1e6 / 8  # of a megabit
 _FINISHED = 200  # number of finished cells on the live page
@@ -136,6 +136,7 @@ def info(cell: Cell) -> dict[str, str]:
         "parameters": parameters,
         "network": cell.network.name,
         **{name: _text(getattr(cell, name)) for name in plain},
+        "draft": draft_words(cell.draft),
     }
 
 

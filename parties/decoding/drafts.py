@@ -114,7 +114,10 @@ def vocabulary_problem(model: str, drafts: int, verifies: int) -> str:
     """Why a model cannot draft for another one; empty if it can."""
     if drafts == verifies:
         return ""
-    return f"{model} has {drafts:,} tokens, and the model that verifies its drafts {verifies:,}; take one that shares its tokenizer"
+    return (
+        f"{model} has {drafts:,} tokens, and the model that verifies its drafts has {verifies:,}; take one that shares "
+        "its tokenizer"
+    )
 
 
 @dataclass

@@ -18,11 +18,6 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, LayerStep, name_of
 from parties.decoding.program import Program, parallel, staged
 
-LEAK = (
-    "how many tokens of each draft are accepted is known to client, server and dealer: it tells how well the text can "
-    "be guessed from what is before it"
-)
-
 Choices = tuple[Any, list[int] | None]
 """Logits after each token of a pass, [n, vocab], and, at the client, the greedy choices."""
 

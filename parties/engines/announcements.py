@@ -12,7 +12,9 @@ class BadNumber(PartyError):  # noqa: N818 - named for the condition
     def __str__(self) -> str:
         """The number and its range."""
         number, most = self.args
-        return f"the client announced {number}; it must be from 1 to {most}; check that all parties run the same version"
+        return (
+            f"the client announced {number}; it must be from 1 to {most}; check that all parties run the same version"
+        )
 
 
 def announced(peer: Link, number: int | None, most: int) -> int:

@@ -259,7 +259,7 @@ class Engine(Operations):
         Args:
             q: Queries of the latest n tokens.
             layer: Keys and values.
-            selection: What each of the n queries of a head attends to, in order, as if there were n times as many heads.
+            selection: What each of the n queries of each head attends to, as if there were n times as many heads.
         """
         heads, n, d = q.shape
         spans, chosen = selection.always, selection.count * selection.size

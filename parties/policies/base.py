@@ -154,7 +154,7 @@ class Policy(ABC):
         idle = hooks == (Policy.before_attention, Policy.after_attention)
         return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
 
-    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: D417
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:
         """What steps have in common that one pass can verify; see `parties.decoding.verification`.
 
         A pass selects for all of its tokens as for its first one, and calls `after_attention` for the accepted ones

@@ -24,8 +24,8 @@ def prompt_tokens(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[int]:
     if job.seq_len + job.new_tokens + drafted > spec.max_positions:
         also = f" and a draft of {drafted}" if drafted else ""
         raise PromptError(
-            f"seq_len {job.seq_len} and new_tokens {job.new_tokens}{also} exceed the model's {spec.max_positions} positions; "
-            "shorten them"
+            f"seq_len {job.seq_len} and new_tokens {job.new_tokens}{also} exceed the model's {spec.max_positions} "
+            "positions; shorten them"
         )
     if job.prompt.random_tokens:
         generator = torch.Generator().manual_seed(job.seed)

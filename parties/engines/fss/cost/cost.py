@@ -67,7 +67,7 @@ class Work:
     """Local work of the client, in units whose speed can be measured.
 
     Attributes:
-        weight_bytes: Bytes of the server's matrices, streamed once per token.
+        weight_bytes: Bytes of the server's matrices, streamed once per token or pass.
         drawn_bytes: Bytes of keystream.
         comparison_levels: Levels of comparison trees, each a call of the block cipher and a few words of arithmetic.
         look_up_bytes: Bytes of the one-hot vectors of look-ups, summed over a table.
@@ -125,15 +125,17 @@ def predict(
         sizes = chunked(decoder, seq_len - 1) if inside else None
         begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
-        cache, stay = plan.cache(dry_run.engine), (1 + number for number in chain(accepted, repeat(0)))
-        before, steps = plan.programs(dry_run.engine, cache, lambda: dry_run.engine.announce(next(stay), new_tokens))
+        cache, stay = plan.cache(dry_run.engine), [1 + number for number in accepted]
+        passes = len(stay) + max(0, new_tokens - sum(stay)) if plan.workload.drafts else new_tokens
+        stays = chain(stay, repeat(1))
+        before, steps = plan.programs(dry_run.engine, cache, lambda: dry_run.engine.announce(next(stays), new_tokens))
         prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
         decode, work = dry_run.count(takewhile(lambda _: cache.position < plan.workload.end, steps))
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
     return Prediction(
-        prompt if sizes else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
+        prompt if sizes else None, decode, replace(work, weight_bytes=8 * passes * _weights(spec, policy))
     )
 
 

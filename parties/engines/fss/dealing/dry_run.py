@@ -17,7 +17,6 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.replay.recorder import Inputs
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 
-
 _POLL_S = 0.1  # how soon a stop is seen
 
 

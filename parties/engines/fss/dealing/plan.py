@@ -142,7 +142,7 @@ class Plan:
         return PolicyChoice(name=self.workload.policy, **self.workload.parameters)
 
     def programs(
-        self, engine: Computation, cache: Cache, accepted: Callable[[], int]
+        self, engine: Computation, cache: Cache, accepted: Callable[[], int] = lambda: 1
     ) -> tuple[list[Segment], list[Segment]]:
         """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps.
 
@@ -156,12 +156,11 @@ class Plan:
         """
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
+        step: list[Segment] = [*token_segments(decoder, cache, None, work.options.argmax)]
         if work.drafts:
             count = work.drafts + 1
-            step = pass_segments(decoder, cache, None, count, work.options.argmax)
+            step = [*pass_segments(decoder, cache, None, count, work.options.argmax)]
             step.append(lambda: settle(decoder, cache, count, accepted()))
-        else:
-            step = token_segments(decoder, cache, None, work.options.argmax)
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
         return [partial(engine.mask_cache, cache)], step * work.steps
