@@ -57,8 +57,8 @@ class DraftOptions(BaseModel):
 
     lookup: Annotated[int, Field(strict=True, ge=1, le=MOST_DRAFTED)] | None = Field(
         default=None,
-        description="Number of tokens that the client looks up in prompt and answer: those that followed the last place "
-        "where the text ended as it ends now (prompt look-up decoding).",
+        description="Number of tokens that the client looks up in prompt and answer: those that followed the last "
+        "place where the text ended as it ends now (prompt look-up decoding).",
         examples=["4"],
     )
     model: str | None = Field(
