@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 Comparison = Literal["dcf", "prefix"]
+SpuProtocol = Literal["aby3", "semi2k", "cheetah"]
 Bounds = tuple[tuple[str, int], ...]
 """Numbers and their bounds on |x|, sorted; a mapping in files."""
 
@@ -34,7 +35,7 @@ class SpuOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal["aby3", "semi2k", "cheetah"] = Field(
+    protocol: SpuProtocol = Field(
         default="aby3",
         description="The protocol of SPU. `aby3`: client, server and the dealer's host are its three parties. `semi2k` "
         "and `cheetah`: client and server alone. Whom each has to trust: docs/protocols.md.",

@@ -14,8 +14,10 @@ BOARDS = {"sweep": sweep, "run": run, "links": links, "hosts": hosts}
 """All boards by file name."""
 
 MAY_BE_EMPTY = {
+    "Acceptance": "without drafts",
     "Alerts": "while no alert is firing",
     "Dealer backlog": "unless correlated randomness is generated ahead",
+    "TPOT": "until a cell has decoded all of its tokens",
     "Retries": "until work is repeated",
     "GPU memory in use": "without a GPU and NVML",
     "GPU memory of tensors": "without a GPU",

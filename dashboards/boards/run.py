@@ -7,6 +7,7 @@ from dashboards.boards.board import board
 from dashboards.boards.look import BAD, GOOD, NEUTRAL, WARNING, Limit
 from dashboards.boards.panels import Column, Panel, PanelOptions, graph, number, rows
 from dashboards.boards.queries import Query, chosen, largest, of_cell, quantile, rate, series, total
+from dashboards.boards.serving import serving
 from dashboards.boards.stages import stages
 from parties.metering.registry import CELL_STATES, RUN_INFO
 
@@ -18,6 +19,7 @@ def run() -> Dashboard:
     purpose = "The current cell: its tokens, where their time goes, and which party waits for which."
     sections = [
         ("Now", _now()),
+        ("Inference serving", serving()),
         ("Stages of the online phase", stages()),
         ("Parties", _parties()),
         ("KV cache and correlated randomness", _memory()),

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from netem.state import started, state_dir
 _ATTACHED = "MPCACHE_BENCH_LAB"
 _MOST_HOSTS = 64
 _DOWN_S = 15.0
+# All that a lab runs besides Python: interfaces and addresses are set through netlink, links shaped by the relay.
+_PROGRAMS = ("setpriv", "unshare", "nsenter", "mount", "setsid")
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ class Lab:
             network: Links between the hosts, for the TCP ports `DATA_PORTS`; not shaped if omitted.
 
         Raises:
-            NetemError: The process is not root, a number is out of range, or the kernel refused.
+            NetemError: The process is not root, a number is out of range, a program is missing, or the kernel refused.
         """
         if not 2 <= hosts <= _MOST_HOSTS:
             raise NetemError(f"hosts: {hosts} is not allowed; give 2 to {_MOST_HOSTS}")
         if os.geteuid() != 0:
             raise NetemError("a lab needs root, for namespaces and raw sockets; without it use the back end `proxy`")
+        if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
+            raise NetemError(f"a lab needs {', '.join(missing)}; install the packages util-linux and mount")
         folder = state_dir("labs")  # processes on a host find their lab there
         needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), folder, *keep]
         plan = Plan(

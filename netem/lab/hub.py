@@ -1,6 +1,6 @@
 """The verbs of the hub: replace its bridge with a relay and restore the bridge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netem.errors import ShapingError
@@ -8,11 +8,14 @@ from netem.host import HostService
 from netem.lab.links import join_bridge, leave_bridge, switch_on
 from netem.process import Child, command
 
+_UNSHAPED = {"flows": [], "compensation_ms": 0.0}
+
 
 class Switch:
     """The ports of the hub, connected by a bridge, or by a relay while a session needs one.
 
-    If the relay is killed, no packets are forwarded: links that should be shaped never become unshaped silently.
+    If the relay is killed, no packets are forwarded: links that should be shaped never become unshaped silently. On a
+    kernel without bridges the relay always connects the ports, with no flows while no session has it.
 
     Args:
         ports: Names of the ports.
@@ -22,7 +25,9 @@ class Switch:
         self._ports = tuple(ports)
         self._relay: Child | None = None
         self._holder: object = None
-        switch_on(self._ports)
+        self._bridged = switch_on(self._ports)
+        if not self._bridged:
+            self._start_relay(_UNSHAPED)
 
     def relay(self, holder: object, given: dict[str, Any]) -> dict[str, Any]:
         """Set the flows of the relay, starting it if necessary.
@@ -35,28 +40,35 @@ class Switch:
         """
         if self._holder not in (None, holder):
             raise ShapingError("the links of this lab are shaped already; wait for the other run, or use another lab")
+        self._holder = holder
         if self._relay is not None:
             return {**self._relay.ask(given), "pid": self._relay.pid}
-        self._holder = holder
         leave_bridge(self._ports)
         try:
-            self._relay = Child(command("netem.relay_process"), {"ports": self._ports, **given})
+            relay = self._start_relay(given)
         except BaseException:
             self._give_back()
             raise
-        return {**self._relay.answer, "pid": self._relay.pid}
+        return {**relay.answer, "pid": relay.pid}
 
     def end_relay(self, holder: object) -> None:
-        """Return the ports to the bridge, if this holder has the relay."""
+        """Return the ports to the bridge, or to an unshaped relay, if this holder has the relay."""
         if self._holder is holder:
-            if self._relay is not None:
-                self._relay.close()
             self._give_back()
 
+    def _start_relay(self, given: Mapping[str, Any]) -> Child:
+        self._relay = Child(command("netem.relay_process"), {"ports": self._ports, **given})
+        return self._relay
+
     def _give_back(self) -> None:
-        self._relay = None
         self._holder = None
-        join_bridge(self._ports)
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
+        if self._bridged:
+            join_bridge(self._ports)
+        else:
+            self._start_relay(_UNSHAPED)
 
 
 class HubService(HostService):

@@ -31,12 +31,15 @@ def compare(
     with refusing(StoreError):
         found = compared(before, after)
     table = Table(box=SIMPLE, title=Text(f"{before} -> {after}"), title_justify="left")
-    for name in ("measurement", "network", "tokens", "s/token before", "after", "ratio", "time", "bytes and rounds"):
+    columns = ["measurement", "network", "tokens", "s/token before", "after", "ratio", "time", "bytes and rounds"]
+    if serving := any(pair.serving for pair in found.pairs):
+        columns.append("serving")
+    for name in columns:
         table.add_column(name, overflow="fold")
     for pair in found.pairs:
         old, new = pair.before, pair.after
         words = (old.series, old.network, str(old.seq_len), _seconds(old), _seconds(new), f"{pair.ratio:.2f}")
-        table.add_row(*map(Text, words), pair.verdict, pair.counts)
+        table.add_row(*map(Text, words), pair.verdict, pair.counts, *([pair.serving] if serving else []))
     show(table)
     for text in found.environment:
         say(f"the runs also differ in {text}")

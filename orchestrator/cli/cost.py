@@ -14,6 +14,10 @@ def cost(
         Path | None, typer.Argument(metavar="FILE", help="Experiment file; see docs/experiments.md.")
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Also print rounds and bytes by stage, exact.")] = False,
+    pays: Annotated[
+        bool,
+        typer.Option("--pays", help="Also print from which prompt length a policy is faster than the full cache."),
+    ] = False,
     records: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Past runs that show how long local work takes.")
     ] = None,
@@ -25,6 +29,7 @@ def cost(
     from orchestrator.cli.cost_tables import costs
     from orchestrator.cli.cost_tables import stages as by_stage
     from orchestrator.cli.memory_table import memory_table
+    from orchestrator.cli.pays_table import pays_table
     from orchestrator.experiment.cells import expand
     from orchestrator.experiment.experiment import load_experiment
     from orchestrator.predict.calibration import (  # heavier imports wait until needed
@@ -32,6 +37,7 @@ def cost(
         known_calibration,
     )
     from orchestrator.predict.calibration import calibrate as measure
+    from orchestrator.predict.pays import curves
     from orchestrator.records.store import RecordStore, StoreError
     from parties.errors import PartyError
 
@@ -49,3 +55,5 @@ def cost(
         show(memory_table(cells))
         for table in by_stage(cells) if stages else ():
             show(table)
+        if pays:
+            show(pays_table(curves(cells, past, known)))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.experiment.experiment import Experiment
     from orchestrator.predict.calibration import Calibration
     from orchestrator.records.record import Record
+    from orchestrator.records.store import RecordStore
 
 
 def run(
@@ -126,7 +127,9 @@ def _run_in_lab(context: typer.Context, out: Path, page: "socket | None") -> NoR
 
 
 def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume: bool, **options: Any) -> NoReturn:
+    from orchestrator.cli.pays_table import pays_lines
     from orchestrator.cli.tables import summary
+    from orchestrator.records.pays import load_curves
     from orchestrator.records.store import LOCK_WAIT_S, RecordStore, StoreError
     from orchestrator.report import render
     from orchestrator.run.ray_session import ClusterError
@@ -138,8 +141,12 @@ def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume
         for warning in store.warnings:
             note(f"warning: {warning}")
         outcome = run_sweep(experiment, cells, store, **options)
+        if not outcome.interrupted:
+            _keep_curves(store)
         paths = render(out, tuple(store.latest().values())) if outcome.records else ()
     show(summary(outcome.records))
+    for line in pays_lines(load_curves(out)):
+        say(line)
     say(*paths)
     if outcome.refusal:
         say(
@@ -149,6 +156,24 @@ def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume
         raise typer.Exit(ExitCode.INTERRUPTED)
     good = len(outcome.records) == len(cells) and all(record.status == "ok" for record in outcome.records)
     raise typer.Exit(ExitCode.OK if good else ExitCode.FAILED)
+
+
+def _keep_curves(store: "RecordStore") -> None:
+    """Writes to the run's folder from which lengths its policies are faster than the full cache.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    from orchestrator.predict.pays import curves
+    from orchestrator.records.pays import save_curves
+    from orchestrator.records.store import StoreError
+
+    records = [record for record in store.latest().values() if record.status.measured]
+    if found := curves([record.cell for record in records], records):
+        try:
+            save_curves(store.folder, found)
+        except OSError as error:
+            raise StoreError(f"cannot write to {store.folder}: {error.strerror}; make room and run again") from error
 
 
 def _print_plan(

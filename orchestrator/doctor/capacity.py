@@ -1,10 +1,9 @@
-"""Capacity: memory for the parties, a folder and disk space for the records, GPUs where cells need them."""
+"""Capacity: memory for the parties, a folder and disk space for the records."""
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -19,7 +18,6 @@ from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.run.placement import Placement
 from orchestrator.run.preflight import FIX, usable_memory
 
-_ASK_S = 60.0
 RECORD_BYTES = 50_000  # three times what a record of a two-token cell of SmolLM2-135M takes
 _SPARE_BYTES = 100_000_000  # the report, its figures, and stacks of parties that hang
 
@@ -43,7 +41,7 @@ def memory(hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], p
         if not cells or not roles:
             yield note("memory", host.name, str(usable))
             continue
-        needed, source = max(need(cell, roles, past) for cell in cells)
+        needed, source = max(need(cell, roles, past, placement.on_gpu) for cell in cells)
         text = f"{usable}; {', '.join(roles)} need about {needed / 1e9:.1f} GB ({source})"
         if usable.available < needed:
             yield wrong("memory", host.name, text, FIX)
@@ -51,13 +49,13 @@ def memory(hosts: Sequence[Host], placement: Placement, cells: Sequence[Cell], p
             yield fine("memory", host.name, text)
 
 
-def need(cell: Cell, roles: Sequence[str], past: Iterable[Record]) -> tuple[int, str]:
+def need(cell: Cell, roles: Sequence[str], past: Iterable[Record], on_gpu: Collection[str] = ()) -> tuple[int, str]:
     """Bytes that some parties on one host need for a cell, and where the figure is from.
 
     The peaks of past records of the same engine, model and policy at this length or a shorter one, where they are more
     than what `run` itself demands.
     """
-    needs = memory_needs(cell)
+    needs = memory_needs(cell, on_gpu if cell.gpu else ())
     found = [(together(needs[role] for role in roles), f"computed for {cell.seq_len} tokens, not measured")]
     for record in past:
         like = record.cell
@@ -90,31 +88,3 @@ def records(folder: Path, experiment: Experiment) -> Finding:
     except StoreError as error:
         return wrong("records", str(folder), str(error), "see the end of the message")
     return fine("records", str(folder), f"{len(store.read())} records of this experiment, which can go on")
-
-
-def gpus(roles: Iterable[str], placement: Placement) -> Iterator[Finding]:
-    """A row for each role that needs a GPU: whether torch can compute on the one that Ray gives it."""
-    for role in roles:
-        look = ray.remote(_computes).options(max_retries=0, **placement.options(role))
-        try:
-            answer: dict[str, Any] = ray.get(look.remote(), timeout=_ASK_S)
-        except ray.exceptions.RayError as error:
-            answer = {"error": f"no answer: {type(error).__name__}"}
-        where = f"{placement.hosts[role]}, {role}"
-        if "error" in answer:
-            fix = "look at `nvidia-smi` there and install a torch built for its driver, or run with gpu: false"
-            yield wrong("gpu", where, answer["error"], fix)
-        else:
-            yield fine("gpu", where, f"{answer['name']}, {answer['free'] / 1e9:.1f} GB free")
-
-
-def _computes() -> dict[str, Any]:
-    import torch  # on the host in question
-
-    if not torch.cuda.is_available():
-        return {"error": f"torch {torch.__version__} sees no GPU, though Ray offers one"}
-    try:
-        torch.ones(1, device="cuda").sum().item()
-    except RuntimeError as error:
-        return {"error": str(error).splitlines()[0]}
-    return {"name": torch.cuda.get_device_name(), "free": torch.cuda.mem_get_info()[0]}

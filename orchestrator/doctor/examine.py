@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.doctor.capacity import disk, gpus, memory, records
+from orchestrator.doctor.capacity import disk, memory, records
 from orchestrator.doctor.clocks import clock, exchanges, offset
 from orchestrator.doctor.finding import Finding, fine, wrong
+from orchestrator.doctor.gpus import cards, gpus
 from orchestrator.doctor.host import installed_versions
 from orchestrator.doctor.hosts import Host, Unanswered, doctors
 from orchestrator.doctor.reach import endpoints_of, reach
@@ -18,7 +19,8 @@ from orchestrator.experiment.experiment import Experiment
 from orchestrator.records.record import Record
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement, PlacementError, place
-from orchestrator.run.runner import gpu_roles, require_model
+from orchestrator.run.runner import require_model
+from orchestrator.run.slots import gpu_roles, gpu_wishes
 
 _SLOTS_S = 15.0
 
@@ -48,15 +50,18 @@ def examine(experiment: Experiment | None, folder: Path, past: Sequence[Record] 
                 yield wrong("versions", host.name, str(error), fix)
         yield from software(installed_versions(), versions)
         yield from _clocks(hosts)
+        if experiment is None or any(cell.gpu for cell in cells):
+            yield from cards(hosts)
         roles = tuple(dict.fromkeys(role for cell in cells for role in gpu_roles(cell)))
-        with _slots(roles) as (placement, finding):
+        wished = tuple(dict.fromkeys(role for cell in cells for role in gpu_wishes(cell) if role not in roles))
+        with _slots(roles, wished) as (placement, finding):
             yield finding
             ports = {role: port for cell in cells for role, port in cell.data_ports.items()}
             yield from reach(hosts, endpoints_of(hosts, placement, ports))
             if placement is not None:
                 yield from shaping(cells, placement)
                 yield from _memory(hosts, placement, cells, past)
-                yield from gpus(roles, placement)
+                yield from gpus(roles, placement, cells)
         yield disk(folder, len(cells), past)
 
 
@@ -69,10 +74,10 @@ def _clocks(hosts: Sequence[Host]) -> Iterator[Finding]:
 
 
 @contextmanager
-def _slots(gpu: Sequence[str]) -> Iterator[tuple[Placement | None, Finding]]:
+def _slots(gpu: Sequence[str], wished: Sequence[str]) -> Iterator[tuple[Placement | None, Finding]]:
     """The parties' slots for as long as the block lasts, and their row."""
     try:
-        placement = place(gpu=gpu, timeout_s=_SLOTS_S)
+        placement = place(gpu=gpu, wished=wished, timeout_s=_SLOTS_S)
     except PlacementError as error:
         yield (
             None,

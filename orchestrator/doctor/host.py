@@ -2,12 +2,16 @@
 
 import hashlib
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from netem.errors import NetemError
 from netem.prober import Address, ProbeServer, measure_rtt
 from orchestrator.records.versions import host_versions
+from parties.metering.nvml import VISIBLE, installed_cards
 
 _CODE = ("dashboards", "netem", "orchestrator", "parties")
 _DIGITS = 12
@@ -22,6 +26,10 @@ class HostDoctor:
     def versions(self) -> dict[str, str]:
         """`installed_versions` of this host."""
         return installed_versions()
+
+    def gpus(self) -> dict[str, Any]:
+        """The fields of `Cards`, and `CUDA_VISIBLE_DEVICES` of this host's Ray as `visible`, None if it is not set."""
+        return {**asdict(installed_cards()), "visible": _of_ray(VISIBLE)}
 
     def now(self) -> float:
         """This host's clock: seconds since 1970."""
@@ -51,6 +59,15 @@ class HostDoctor:
         except (OSError, NetemError) as error:
             return {"error": str(error) or type(error).__name__}
         return {"rtt_ms": trips[len(trips) // 2] * 1e3}
+
+
+def _of_ray(variable: str) -> str | None:
+    """A variable of the environment of Ray's daemon, the parent of its workers, whose own value Ray sets."""
+    daemon = psutil.Process().parent()
+    try:
+        return None if daemon is None else daemon.environ().get(variable)
+    except psutil.Error:  # it belongs to another user
+        return None
 
 
 def installed_versions() -> dict[str, str]:

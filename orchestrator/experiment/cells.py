@@ -80,9 +80,11 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with `comparison: auto` resolved, and with defaults for options that its engine does not read."""
+    """The cell with the options that its engine reads, all resolved."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
+    if protocol := values["engine"].protocol:
+        values = values | {"spu": values["spu"].model_copy(update={"protocol": protocol})}
     cell = Cell(**values)
     return cell.read_by(cell.engine.name)
 

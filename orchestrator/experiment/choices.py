@@ -22,6 +22,7 @@ from pydantic import (
 from orchestrator.experiment.problems import NotShown, Problem, Rejected, unknown
 from parties.engines import ENGINES, STOCK_IS_INSECURE, Randomness
 from parties.messages import read_messages
+from parties.options import SpuProtocol
 from parties.policies import POLICIES, UnknownPolicy, policy_class
 from parties.policies.checks import OutOfRange
 from parties.policies.choice import PolicyChoice, parameters_of
@@ -32,6 +33,7 @@ Shaping = Literal["auto", "tc", "relay", "proxy"]
 RoleName = Literal["client", "server", "dealer", "referee"]
 
 _WITH_RANDOMNESS = "crypten"  # the engine with a choice of randomness
+_WITH_PROTOCOL = "spu"  # the engine with a choice of protocols
 _PASTED = NotShown("a path is expected, this looks like the text itself")
 _FIX = "correct the value, or take it out for the default"
 
@@ -138,7 +140,7 @@ ChosenPrompt = Annotated[Prompt, BeforeValidator(_written_out), AfterValidator(_
 
 
 class EngineChoice(BaseModel):
-    """An engine by name; `crypten` with its source of randomness.
+    """An engine by name; `crypten` with its source of randomness, `spu` with a protocol.
 
     In an experiment `crypten` is `private` unless it says `stock` (see `Engine`). Records of earlier versions have no
     `randomness` and were measured with `stock`. Therefore a choice without `randomness` is `stock` here, and ids leave
@@ -154,15 +156,20 @@ class EngineChoice(BaseModel):
         "`stock`: CrypTen's own generator, which is insecure: " + STOCK_IS_INSECURE + ".",
         examples=["private"],
     )
+    protocol: SpuProtocol | None = Field(
+        default=None,
+        description="Protocol of `spu`, instead of the one under `spu`; several in one sweep are compared.",
+        examples=["semi2k"],
+    )
 
     @property
     def identity(self) -> dict[str, str]:
         """The part of a cell's id."""
-        return {"name": self.name} if self.randomness != "private" else self.model_dump()
+        return {key: value for key, value in self.model_dump().items() if value != "stock"}
 
     def __str__(self) -> str:
-        """The name, with the randomness where it is not the default of an experiment."""
-        return f"{self.name}-stock" if self.randomness == "stock" else self.name
+        """The name, with the randomness where it is not the default of an experiment, or with the protocol."""
+        return "-".join([self.name, *(["stock"] if self.randomness == "stock" else []), *filter(None, [self.protocol])])
 
     @model_validator(mode="before")
     @classmethod
@@ -172,12 +179,11 @@ class EngineChoice(BaseModel):
         return given
 
     @model_validator(mode="after")
-    def _randomness_only_with_a_choice(self) -> Self:
-        if self.randomness is not None and self.name != _WITH_RANDOMNESS:
-            fix = f"take it out: {self.name} has one way only"
-            raise Rejected(
-                Problem("randomness", self.randomness, f"no value, except with engine {_WITH_RANDOMNESS}", fix)
-            )
+    def _only_with_a_choice(self) -> Self:
+        for key, engine in (("randomness", _WITH_RANDOMNESS), ("protocol", _WITH_PROTOCOL)):
+            if (value := getattr(self, key)) is not None and self.name != engine:
+                fix = f"take it out: {self.name} has one way only"
+                raise Rejected(Problem(key, value, f"no value, except with engine {engine}", fix))
         return self
 
     @model_serializer(mode="wrap")

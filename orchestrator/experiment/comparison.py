@@ -13,7 +13,7 @@ from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import Comparison
 
 COSTS: dict[Comparison, PhaseCost] = {
-    "dcf": PhaseCost(796.5, {"client": 8_680_938, "server": 8_680_970}, {"client": 43_564_904, "server": 77_419_552}),
+    "dcf": PhaseCost(735.5, {"client": 8_663_248, "server": 8_663_280}, {"client": 47_538_200, "server": 81_023_352}),
     "prefix": PhaseCost(1628.5, {"client": 9_637_265, "server": 9_637_297}, {"client": 24, "server": 34_797_352}),
 }
 

@@ -80,7 +80,7 @@ def page(example: str) -> str:
 _ENGINES = """
 A name, or a mapping, as in `engines: [crypten, {name: crypten, randomness: stock}]`. In an experiment file `crypten` is
 `private` by default. Records of earlier versions name no `randomness`: they were made with `stock`, keep
-their ids, and are shown as `crypten-stock`.
+their ids, and are shown as `crypten-stock`. `{name: spu, protocol: semi2k}` is shown as `spu-semi2k`.
 """
 
 

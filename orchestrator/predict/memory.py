@@ -12,11 +12,13 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 | dealer, `crypten` | none | none | 20 L while it makes the largest triple | none |
 | referee | 8 W | 16 C | none | 4 P + 4 W |
 
+On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
+
 The work of a step comes on top (`_Sizes.step`, `_Sizes.prompt`). Loading and decoding do not overlap, so the larger of
 the two counts. The logits of all tokens are kept for the check, and count as cache.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -97,12 +99,28 @@ def together(needs: Iterable[Need]) -> int:
     return sum(need.steady for need in every) + max((need.peak - need.steady for need in every), default=0)
 
 
-def memory_needs(cell: Cell) -> dict[str, Need]:
-    """The memory of each role of a cell."""
+def memory_needs(cell: Cell, on_gpu: Collection[str] = ()) -> dict[str, Need]:
+    """The memory of each role of a cell on its host.
+
+    Args:
+        cell: The cell.
+        on_gpu: Roles that compute on a GPU: weights and the work of a step are there, and on the host is only what
+            passes through it.
+    """
+    needs = {role: _need(role, cell) for role in ROLES}
+    return {role: replace(need, weights=0, work=0) if role in on_gpu else need for role, need in needs.items()}
+
+
+def gpu_needs(cell: Cell) -> dict[str, Need]:
+    """The memory of each role of a cell on a GPU, if it has one; a CUDA context takes about `PROCESS_BYTES`."""
+    return {role: replace(_need(role, cell), randomness=0, loading=0, disk=0) for role in ROLES}
+
+
+def _need(role: str, cell: Cell) -> Need:
     sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.prefill == "mpc")
     if cell.draft:
         sizes = replace(sizes, step=sizes.step * (cell.draft.count + 1))
-    return {role: _ENGINES[cell.engine.name](role, sizes, cell) for role in ROLES}
+    return _ENGINES[cell.engine.name](role, sizes, cell)
 
 
 @lru_cache(maxsize=512)

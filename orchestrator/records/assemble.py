@@ -17,11 +17,14 @@ from orchestrator.records.record import (
     PhaseTotal,
     PrefillTotals,
     Record,
+    Serving,
     Status,
     Totals,
+    batch_of,
 )
 from orchestrator.records.versions import host_versions
 from parties.metering.readings import StageReading
+from parties.metering.token_times import token_times
 from parties.options import DEFAULTS, RunOptions
 from parties.roles.reports import PartyResult
 
@@ -86,6 +89,7 @@ def build_record(
         status=Status.OK if correct else Status.INCORRECT,
         tokens=tokens,
         seconds_per_token=results[clock].decode_seconds / tokens,
+        serving=_serving(cell, results[clock]),
         drafted=results[clock].drafted,
         accepted=results[clock].accepted,
         totals=Totals(online=_total(stages, "online", clock), offline=_total(stages, "offline", clock)),
@@ -202,6 +206,25 @@ def _prefill_totals(results: Results, clock: str) -> PrefillTotals | None:
         online=_total(stages, "online", clock),
         offline=_total(stages, "offline", clock),
         stages=stages,
+    )
+
+
+def _serving(cell: Cell, result: PartyResult) -> Serving | None:
+    prompt = result.prefill
+    times = token_times(
+        result.pass_seconds,
+        tokens=result.tokens,
+        sequences=batch_of(cell),
+        prompt_seconds=0.0 if prompt is None else prompt.seconds,
+        drafted=sum(getattr(result, "drafted", ())),
+        accepted=sum(getattr(result, "accepted", ())),
+    )
+    if times is None:
+        return None
+    return Serving(
+        **dict(times),
+        pass_seconds=result.pass_seconds,
+        ttft_covers="first token" if prompt is None else "prompt and first token",
     )
 
 

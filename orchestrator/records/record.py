@@ -2,15 +2,15 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from netem import LinkReading
 from orchestrator.experiment.cells import Cell
+from parties.metering.token_times import Seconds, TokenTimes
 
 Bytes = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Status(StrEnum):
@@ -75,6 +75,17 @@ class PrefillTotals(_Part):
     online: PhaseTotal = Field(description="From the embedding of the prompt to the compressed cache.")
     offline: PhaseTotal = Field(description="Correlated randomness for it.")
     stages: tuple[PartyStage, ...] = Field(description="Every party and stage, online and offline.")
+
+
+class Serving(TokenTimes):
+    """The numbers of inference serving, on the client's clock."""
+
+    pass_seconds: tuple[Seconds, ...] = Field(
+        description="Wall time of each decoding step; it yields a token of each sequence, with drafts up to several."
+    )
+    ttft_covers: Literal["prompt and first token", "first token"] = Field(
+        description="`first token`: the prompt was shared (`prefill: shared`), and ran in the clear, off the clock."
+    )
 
 
 class RangeReading(_Part):
@@ -148,6 +159,12 @@ class CellError(_Part):
     )
 
 
+def batch_of(cell: Cell) -> int:
+    """Sequences that decode side by side."""
+    batch: int = getattr(cell, "batch", 1)
+    return batch
+
+
 def _in_utc(time: datetime) -> datetime:
     if time.utcoffset() != timedelta(0):
         raise ValueError("must be in UTC")
@@ -171,6 +188,9 @@ class Record(_Part):
     leaks: str = Field(default="", description="What the policy and the options reveal, in words.")
     tokens: Annotated[int, Field(ge=0)] = Field(default=0, description="Decoded tokens: their number, never the text.")
     seconds_per_token: Seconds | None = Field(default=None, description="Decode time over tokens, all phases.")
+    serving: Serving | None = Field(
+        default=None, description="TTFT, TPOT, ITL, tokens per second, acceptance; None in records of earlier versions."
+    )
     drafted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(), description="With drafts: for each pass, how many draft tokens it could accept; public."
     )
@@ -207,8 +227,8 @@ class Record(_Part):
                 raise ValueError(f"status {self.status} needs {name}")
             if not self.status.measured and value is not None:
                 raise ValueError(f"status {self.status} must not carry {name}")
-        if not self.status.measured and (self.stages or self.check or self.prefill_totals):
-            raise ValueError(f"status {self.status} must not carry stages, check or prefill_totals")
+        if not self.status.measured and (self.stages or self.check or self.prefill_totals or self.serving):
+            raise ValueError(f"status {self.status} must not carry stages, check, prefill_totals or serving")
         if self.status.measured and (self.error is not None or not self.tokens):
             raise ValueError(f"status {self.status} needs tokens and has no error")
         if not self.status.measured and (self.error is None or self.error.status != self.status):

@@ -12,15 +12,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from orchestrator.records.pays import Curve, load_curves
 from orchestrator.records.record import Record
 from orchestrator.records.store import RECORDS, RecordStore, StoreError
 from orchestrator.report import words
+from orchestrator.report.bench_work import bench_work
 from orchestrator.report.export import csv_of, latex_of, parquet_of
-from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_length, by_link
+from orchestrator.report.figures import Panel, as_png, as_svg, breakdown, by_batch, by_length, by_link
 from orchestrator.report.fit import Link, fits, link_of
 from orchestrator.report.links import link_rows
+from orchestrator.report.pays import draw_pays
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
+from orchestrator.report.serving import NUMBERS, batch_rows, serving_rows, ttft_words
 from orchestrator.report.summary import summarise
 from orchestrator.report.timelines import draw_timelines
 
@@ -33,6 +37,12 @@ _SECONDS = Panel(
 _ROUNDS = Panel("Online rounds", "rounds per token", lambda row: row.rounds)
 _ONLINE = Panel("Online bytes, both ways", "MB per token", lambda row: row.online_bytes / 1e6)
 _OFFLINE = Panel("Offline bytes", "MB per token", lambda row: row.offline_bytes / 1e6)
+_THROUGHPUT = Panel("Throughput", "tokens per second, all sequences", lambda row: row.batch / row.seconds)
+_LATENCY = Panel("Latency", "seconds from token to token (TPOT)", lambda row: row.seconds)
+_PAYS = (
+    "Each policy's time per token over that of the full cache, for each network: below 1 it is faster. Filled points "
+    "are medians of cells; hollow ones are predictions of the cost model, which start from the records."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     """Writes `report.html`, `report.md` with its figures, and the main table as CSV, Parquet and LaTeX.
 
     Args:
-        run_dir: A folder with `records.jsonl`.
+        run_dir: A folder with `records.jsonl`, and `pays.json` if the run wrote one.
         known: The latest record of each cell; read from the folder if left out.
 
     Returns:
@@ -61,11 +71,11 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     records = list(store.latest().values() if known is None else known)
     if not records:
         raise StoreError(f"{run_dir / RECORDS} holds no records; run an experiment with --out {run_dir} first")
-    content = _content(records, store.warnings)
+    content = _content(records, store.warnings, load_curves(run_dir))
     html, text, figures = run_dir / "report.html", run_dir / "report.md", run_dir / "figures"
     try:
         figures.mkdir(exist_ok=True)
-        for picture in content["pictures"]:
+        for picture in (*content["pictures"], *content["pays_pictures"]):
             (figures / f"{picture.name}.png").write_bytes(as_png(picture.figure))
         content["timelines"] = [
             (record, Picture(f"series-{record.id}", str(record.cell), figure))
@@ -83,7 +93,7 @@ def render(run_dir: Path, known: Sequence[Record] | None = None) -> tuple[Path, 
     return html, text
 
 
-def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any]:
+def _content(records: Sequence[Record], corrupt: Sequence[str], curves: Sequence[Curve]) -> dict[str, Any]:
     measured = rows(records)
     ratios = against_full(measured)
     shown = longest([row for row in measured if row.private]) or longest(measured)
@@ -96,6 +106,12 @@ def _content(records: Sequence[Record], corrupt: Sequence[str]) -> dict[str, Any
         "headlines": [(row, next((ratio for ratio in ratios if ratio.row is row), None)) for row in shown],
         "stages": [(row, stage_rows(row)) for row in shown],
         "prompts": prompt_rows(measured),
+        "serving": (serving := serving_rows(measured)),
+        "ttft": ttft_words(serving),
+        "serving_numbers": list(NUMBERS),
+        "bench_work": bench_work(records),
+        "pays": curves,
+        "pays_pictures": [Picture("pays", _PAYS, draw_pays(curves))] if curves else [],
         "failures": [record for record in records if not record.status.measured],
         "links": link_rows(records),
         "pictures": _pictures(measured, shown) if measured else [],
@@ -125,6 +141,12 @@ def _pictures(measured: Sequence[Row], shown: Sequence[Row]) -> list[Picture]:
     if points := _on_several_links(private):
         across = "Decode time per token (TPOT) against the measured link, at each series' longest prompt."
         found.insert(1, Picture("links", across, by_link(points, _SECONDS)))
+    if batches := batch_rows(private):
+        across = (
+            "Throughput of all sequences and time per output token against the batch, for each network; at each "
+            "series' longest prompt with several batches."
+        )
+        found.append(Picture("batch", across, by_batch(batches, [_THROUGHPUT, _LATENCY])))
     if private:
         volume = "Bytes per token, online and offline apart, with framing."
         found.insert(1, Picture("bytes", volume, by_length(private, [_ONLINE, _OFFLINE])))

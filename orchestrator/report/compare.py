@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.report.rows import Row, rows
+from orchestrator.report.serving import serving_row
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Pair:
         }
         changed = [f"{name} {old:,.0f} -> {new:,.0f}" for name, (old, new) in amounts.items() if old != new]
         return "; ".join(changed) or "equal"
+
+    @property
+    def serving(self) -> str:
+        """TTFT, TPOT, ITL, tokens per second and acceptance of both; empty where a run does not hold them."""
+        sides = [serving_row(row) for row in (self.before, self.after)]
+        words = [side.words for side in sides if side is not None]
+        if len(words) < len(sides):
+            return ""
+        old, new = words
+        return "; ".join(f"{name} {old[name]} -> {new[name]}" for name in old if {old[name], new[name]} != {"n/a"})
 
     def slower_by(self, percent: float) -> bool:
         """Whether even the quickest run after took longer than the slowest before, by so much."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from orchestrator.report.rows import Row
+from orchestrator.report.serving import NUMBERS, serving_row
 
 _COLUMNS = {
     "engine": "string", "policy": "string", "network": "string", "seq_len": "int64", "runs": "int64",
@@ -18,6 +19,8 @@ _COLUMNS = {
     "max_abs_logit_error": "float64", "tokens_match": "bool_", "status": "string",
 }  # fmt: skip
 """Amounts are per decoded token, and medians of repeats: no whole numbers."""
+_SERVING = {"batch": "int64"} | {field: "float64" for field, _ in NUMBERS.values()}
+"""Further columns, where records hold these numbers."""
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
 }  # fmt: skip
@@ -26,7 +29,7 @@ _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 def csv_of(rows: Sequence[Row]) -> str:
     """One line per row: seconds, bytes and rounds per decoded token, without units or rounding."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(_columns(rows)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(_plain, rows))
     return text.getvalue()
@@ -35,9 +38,14 @@ def csv_of(rows: Sequence[Row]) -> str:
 def parquet_of(rows: Sequence[Row]) -> bytes:
     """The same table as an Apache Parquet file, with a type for each column."""
     room = io.BytesIO()
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()])
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in _columns(rows).items()])
     parquet.write_table(pa.Table.from_pylist([*map(_plain, rows)], schema), room)
     return room.getvalue()
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, str]:
+    """The columns of the rows, with their types."""
+    return _COLUMNS | (_SERVING if any(serving_row(row) is not None for row in rows) else {})
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -61,7 +69,9 @@ def _plain(row: Row) -> dict[str, Any]:
         row.match,
         str(row.status),
     )
-    return dict(zip(_COLUMNS, values, strict=True))
+    serving = serving_row(row)
+    numbers = {} if serving is None else {field: getattr(serving, field) for field, _ in NUMBERS.values()}
+    return dict(zip(_COLUMNS, values, strict=True)) | ({"batch": row.batch, **numbers} if numbers else {})
 
 
 def latex_of(rows: Sequence[Row]) -> str:

@@ -35,7 +35,7 @@ STYLE: Any = {
 }
 # Okabe and Ito's colours, ordered so that neighbours also differ in lightness.
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 _MOST_STAGE_PANELS = 4
 _WIDE = 10.0  # from here on a linear axis hides what differs among the small amounts
@@ -59,8 +59,21 @@ class Panel:
     ends: Callable[[Row], tuple[float, float]] | None = None
 
 
+def _length(row: Row) -> float:
+    return row.seq_len
+
+
 def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
     """Amounts against the prompt's length: one panel per amount and network, one line per series."""
+    return _against(rows, panels, "prompt length (tokens)", _length)
+
+
+def by_batch(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
+    """Amounts against the sequences that decode side by side: one panel per amount and network."""
+    return _against(rows, panels, "batch (sequences)", lambda row: row.batch)
+
+
+def _against(rows: Sequence[Row], panels: Sequence[Panel], axis: str, place: Callable[[Row], float]) -> Figure:
     networks = list(dict.fromkeys(row.network for row in rows))
     names = list(dict.fromkeys(row.series for row in rows))
     with mpl.rc_context(STYLE):
@@ -69,18 +82,18 @@ def by_length(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
         for line, network in zip(grid, networks, strict=True):
             here = [row for row in rows if row.network == network]
             for axes, panel in zip(line, panels, strict=True):
-                _lines(axes, here, names, panel, lambda row: row.seq_len)
-                lengths = sorted({row.seq_len for row in here})
-                axes.set_xticks(lengths, [str(length) for length in lengths])
+                _lines(axes, here, names, panel, place)
+                ticks = sorted({place(row) for row in here})
+                axes.set_xticks(ticks, [str(tick) for tick in ticks])
                 wide = _wide([panel.amount(row) for row in here])
                 if wide:
                     _logarithmic(axes)
                 else:
                     axes.set_ylim(bottom=0)
-                _labels(axes, here, names, panel, max(lengths))
+                _labels(axes, here, names, panel, max(ticks), place)
                 axes.set_title(f"{panel.title}, {network}" if len(networks) > 1 else panel.title)
                 axes.set_ylabel(f"{panel.unit}, logarithmic" if wide else panel.unit)
-                axes.set_xlabel("prompt length (tokens)")
+                axes.set_xlabel(axis)
     return figure
 
 
@@ -140,7 +153,7 @@ def _lines(axes: Axes, rows: Sequence[Row], names: Sequence[str], panel: Panel, 
         x, y = [place(row) for row in own], [panel.amount(row) for row in own]
         style: dict[str, Any] = {
             "color": COLOURS[index % len(COLOURS)],
-            "marker": _MARKERS[index % len(_MARKERS)],
+            "marker": MARKERS[index % len(MARKERS)],
             "linestyle": LINES[index % len(LINES)],
         }
         if panel.ends is not None:
@@ -159,7 +172,7 @@ def _labels(
     names: Sequence[str],
     panel: Panel,
     right: float,
-    place: Callable[[Row], float] = lambda row: row.seq_len,
+    place: Callable[[Row], float],
 ) -> None:
     """Names at the right ends of the lines, moved apart where they would overlap."""
     height, at = axes.transData + axes.transAxes.inverted(), -1.0

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.records.record import PartyStage, Record, Totals
+from orchestrator.records.record import PartyStage, Record, Totals, batch_of
+from orchestrator.records.series import batch_words, series_name
 
 CLOCKS = ("client", "referee")
 """Whose seconds the report shows: the client's; `plain` runs at the referee alone."""
@@ -66,6 +67,16 @@ class Row:
         return self.first.cell.network.name
 
     @property
+    def batch(self) -> int:
+        """Sequences that decode side by side."""
+        return batch_of(self.first.cell)
+
+    @property
+    def series_of_any_batch(self) -> str:
+        """Engine and policy alone."""
+        return self.series.removesuffix(batch_words(self.first.cell))
+
+    @property
     def online_bytes(self) -> float:
         """Online bytes, both ways."""
         return self.client_bytes + self.server_bytes
@@ -95,18 +106,13 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 def _row(records: Sequence[Record], *, name_model: bool) -> Row:
     cell = records[0].cell
-    words = [str(cell.engine), str(cell.policy)]
-    words += [cell.model] if name_model else []
-    words += ["client argmax"] if cell.argmax == "client" else []
-    words += [f"draft {cell.draft}"] if cell.draft else []
-    words += ["prefill mpc"] if records[0].prefill_totals is not None else []
     each = [(record.tokens, record.totals, record.seconds_per_token) for record in records]
     totals = [(tokens, total) for tokens, total, _ in each if total is not None]
     seconds = [value for _, _, value in each if value is not None]
     checks = [record.check for record in records if record.check is not None]
     errors = [check.max_abs_logit_error for check in checks]
     return Row(
-        series=", ".join(words),
+        series=series_name(cell, name_model=name_model),
         records=tuple(records),
         seconds=median(seconds),
         low=min(seconds),

@@ -38,6 +38,11 @@ def times(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}x"
 
 
+def share(value: float | None) -> str:
+    """A share of a whole, in per cent."""
+    return "n/a" if value is None else f"{100 * value:.0f} %"
+
+
 def markdown(value: object) -> str:
     """Text escaped for a Markdown table."""
     text = " ".join(str(value).split())

@@ -1,5 +1,6 @@
 """Ray on a lab: one node per host, so that the same experiment runs on emulated hosts as on a cluster."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from netem import NetemError
 from netem.lab import Lab
+from orchestrator.run.placement import PROTOCOL_ROLES
+from parties.metering.nvml import VISIBLE, Card, own_cards
 
 _PORT = 6379
 _LOG = "/tmp/ray-node.log"  # noqa: S108 - a host's /tmp is its own
@@ -54,8 +57,21 @@ def ray_environment(lab: Lab) -> dict[str, str]:
     return {**lab.environment(), **ray, **_HEALTH, "PATH": path}
 
 
+def cards_of_hosts(cards: Sequence[Card], hosts: int) -> list[list[Card]]:
+    """The GPUs of each host of a lab: all are dealt out in turn; where there are fewer than hosts, some share one.
+
+    The first host, the client's, shares first, with the third, the dealer's.
+    """
+    if not cards:
+        return [[] for _ in range(hosts)]
+    return [list(cards[host::hosts]) or [cards[host % len(cards)]] for host in range(hosts)]
+
+
 def start_ray(lab: Lab, cpus: int | None = None) -> None:
     """Start a Ray node on every host and wait until all have joined.
+
+    The first three hosts are those of the client, the server and the dealer. Each host offers the GPUs that
+    `cards_of_hosts` gives it, of those that this process sees.
 
     Args:
         lab: The lab; taking it down ends Ray too.
@@ -67,9 +83,12 @@ def start_ray(lab: Lab, cpus: int | None = None) -> None:
     environment = ray_environment(lab)
     share = cpus or max(2, (os.cpu_count() or 2) // len(lab.hosts))
     starting = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}  # `ray start` refuses it
-    for host in lab.hosts:
+    roles = dict(zip(lab.hosts, PROTOCOL_ROLES, strict=False))
+    for host, cards in zip(lab.hosts, cards_of_hosts(own_cards().cards, len(lab.hosts)), strict=True):
         options = [f"--node-ip-address={host.address}", f"--num-cpus={share}", "--disable-usage-stats", "--block"]
-        options.append(f"--object-store-memory={_OBJECT_STORE_BYTES}")
+        options += [f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-gpus={len(cards)}"]
+        options.append(f"--resources={json.dumps({roles[host]: 1} if host in roles else {})}")
+        starting[VISIBLE] = ",".join(card.uuid for card in cards)
         head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
         options += head if host == lab.hosts[0] else [f"--address={head_address(lab)}"]
         lab.spawn(host.name, ["ray", "start", *options], _LOG, env=starting)

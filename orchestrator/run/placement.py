@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from parties.metering.nvml import own_cards
 
 PROTOCOL_ROLES = ("client", "server", "dealer")
 ROLES = (*PROTOCOL_ROLES, "referee")
@@ -17,6 +19,7 @@ ROLES = (*PROTOCOL_ROLES, "referee")
 # follows from the cores of its machine (actors.threads_for).
 CPU_SHARE = 0.5
 _SLICE_S = 1  # Ray waits whole seconds
+_CARDS_S = 60.0
 
 Bundle = dict[str, float]
 
@@ -34,6 +37,7 @@ class Placement:
         nodes: Node id of each role.
         hosts: Address of each role's node, as Ray reports it.
         gpus: GPUs of each role, possibly a fraction of one; 0 where it has none.
+        cards: Identifier of the GPU of each role that has one, where NVML can read it.
     """
 
     strategy: str
@@ -41,6 +45,20 @@ class Placement:
     hosts: dict[str, str]
     gpus: dict[str, float]
     slots: dict[str, tuple[PlacementGroup, int]]
+    cards: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def on_gpu(self) -> tuple[str, ...]:
+        """The roles that have a GPU."""
+        return tuple(role for role, share in self.gpus.items() if share)
+
+    @property
+    def shared_cards(self) -> dict[str, tuple[str, ...]]:
+        """The roles on each GPU that several of them share."""
+        users: dict[str, tuple[str, ...]] = {}
+        for role, card in self.cards.items():
+            users[card] = (*users.get(card, ()), role)
+        return {card: roles for card, roles in users.items() if len(roles) > 1}
 
     def parties_on_node(self, role: str) -> int:
         """How many parties share the node of `role`, itself included."""
@@ -61,15 +79,18 @@ class Placement:
             remove_placement_group(group)
 
 
-def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = lambda: None) -> Placement:
+def place(
+    *, gpu: Sequence[str], wished: Sequence[str] = (), timeout_s: float, check: Callable[[], None] = lambda: None
+) -> Placement:
     """Reserve a slot for every role.
 
     The protocol's roles get a node each where the cluster has that many nodes, and share as few as possible otherwise.
-    The referee is not a party of the protocol: it runs wherever there is room. A role is bound to the nodes that offer
-    a custom resource of its name, where some node does.
+    The referee is not a party of the protocol: it runs wherever there is room, or shares the server's GPU. A role is
+    bound to the nodes that offer a custom resource of its name, where some node does.
 
     Args:
         gpu: Roles that need a GPU; they share GPUs where there are fewer than roles.
+        wished: Roles that get a GPU as well where their node has one, and compute on the CPU otherwise.
         timeout_s: How long to wait for busy resources, in seconds.
         check: Called every second while waiting; what it raises ends the wait.
 
@@ -77,12 +98,17 @@ def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = l
         PlacementError: If a resource is missing or stays busy.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
+    spread = sum(node["Resources"].get("CPU", 0) >= CPU_SHARE for node in nodes) >= len(PROTOCOL_ROLES)
+    gpu = (*gpu, *(_granted(wished, nodes) if spread else wished))
     share = _gpu_share(nodes, len(gpu)) if gpu else 0.0
     bundles = {role: _bundle(role, nodes, share if role in gpu else 0.0) for role in ROLES}
     _require(bundles, nodes)
-    spread = sum(node["Resources"].get("CPU", 0) >= CPU_SHARE for node in nodes) >= len(PROTOCOL_ROLES)
     strategy = "STRICT_SPREAD" if spread else "PACK"
-    rows = (PROTOCOL_ROLES, ("referee",)) if spread else (ROLES,)
+    rows: tuple[tuple[str, ...], ...] = (PROTOCOL_ROLES, ("referee",)) if spread else (ROLES,)
+    guest = spread and share < 1 and {"server", "referee"} <= set(gpu)
+    if guest:  # of the server: both know the weights
+        rows = (PROTOCOL_ROLES,)
+        bundles["server"] |= {name: 2 * bundles["server"][name] for name in ("CPU", "GPU")}
     reserved: list[PlacementGroup] = []
     try:
         for row in rows:
@@ -93,15 +119,42 @@ def place(*, gpu: Sequence[str], timeout_s: float, check: Callable[[], None] = l
             remove_placement_group(group)
         raise
     slots = {role: (group, i) for group, row in zip(reserved, rows, strict=True) for i, role in enumerate(row)}
+    if guest:
+        slots["referee"] = slots["server"]
     at = {role: placement_group_table(group)["bundles_to_node_id"][i] for role, (group, i) in slots.items()}
     address = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
-    return Placement(
+    placement = Placement(
         strategy=strategy,
         nodes=at,
         hosts={role: address[node] for role, node in at.items()},
-        gpus={role: bundle.get("GPU", 0.0) for role, bundle in bundles.items()},
+        gpus={role: share if role in gpu else 0.0 for role in ROLES},
         slots=slots,
     )
+    return replace(placement, cards=_cards(placement)) if gpu else placement
+
+
+def _cards(placement: Placement) -> dict[str, str]:
+    """The GPU that Ray gives to each role, from a task on its slot."""
+    ask = ray.remote(max_retries=0)(_own_card)
+    asked = {role: ask.options(**placement.options(role)).remote() for role in placement.on_gpu}
+    try:
+        found = zip(asked, ray.get(list(asked.values()), timeout=_CARDS_S), strict=True)
+    except ray.exceptions.RayError as error:
+        placement.release()
+        raise PlacementError(f"the GPUs cannot be looked at: {type(error).__name__}; see `ray status`") from error
+    return {role: card for role, card in found if card}
+
+
+def _own_card() -> str:
+    return next((card.uuid for card in own_cards().cards), "")
+
+
+def _granted(wished: Sequence[str], nodes: list[dict[str, Any]]) -> list[str]:
+    """The roles that have a GPU where each of the protocol's has a node: the dealer's node, or any, must offer one."""
+    dealers = [node for node in nodes if node["Resources"].get("dealer", 0)]
+    with_gpu = [node for node in nodes if node["Resources"].get("GPU", 0) >= 1]
+    dealing = any(node in with_gpu for node in dealers) if dealers else len(with_gpu) >= len(PROTOCOL_ROLES)
+    return [role for role in wished if (dealing if role == "dealer" else with_gpu)]
 
 
 def _bundle(role: str, nodes: list[dict[str, Any]], gpu_share: float) -> Bundle:

@@ -18,15 +18,15 @@ from orchestrator.run.deadline import Deadline, Interrupted, Overdue
 from orchestrator.run.failures import CellFailure, Progress
 from orchestrator.run.group import PartyGroup, Results
 from orchestrator.run.links import LinkMeasurements
-from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
+from orchestrator.run.placement import PlacementError
 from orchestrator.run.preflight import require_memory
+from orchestrator.run.slots import remarks, reserve
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
 from parties.errors import ModelError
 from parties.options import HOW
 from parties.roles.job import Job
 
-_PLACE_S = 60.0
 _STACKS = "stacks"
 
 
@@ -73,6 +73,7 @@ class Runner:
         self._group: PartyGroup | None = None
         self._group_key: tuple[Any, ...] = ()
         self._admitted: Mapping[str, int] = {}
+        self._remarks: tuple[str, ...] = ()
         self._measurements = LinkMeasurements()
         self._refused: dict[str, CellFailure] = {}
 
@@ -141,7 +142,7 @@ class Runner:
     def _noted(self) -> dict[str, Any]:
         """The driver's part of a record."""
         measurements = self._measurements
-        noted = {"experiment": self._experiment, "warnings": measurements.warnings}
+        noted = {"experiment": self._experiment, "warnings": (*measurements.warnings, *self._remarks)}
         return noted | {"shaping": measurements.backend, "shaping_details": measurements.details}
 
     def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
@@ -153,12 +154,8 @@ class Runner:
             self._group.close()
             self._group = None
         require_model(cell.model)
-        placement = place(gpu=gpu_roles(cell), timeout_s=min(_PLACE_S, cell.cell_timeout_s), check=deadline.check)
-        try:
-            self._admitted = require_memory(cell, placement, deadline)
-        except BaseException:
-            placement.release()
-            raise
+        placement, self._admitted = reserve(cell, deadline)
+        self._remarks = remarks(cell, placement)
         self._group = PartyGroup.start(
             placement, deadline, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
         )
@@ -255,10 +252,3 @@ def require_model(model: str) -> None:
         load_spec(model)
     except ModelError as error:
         raise CellFailure(Status.CONFIG_ERROR, str(error)) from error
-
-
-def gpu_roles(cell: Cell) -> tuple[str, ...]:
-    """The roles that compute on a GPU: none, the protocol's parties, or the referee, where `plain` runs."""
-    if not cell.gpu:
-        return ()
-    return ("referee",) if cell.engine.name == "plain" else PROTOCOL_ROLES

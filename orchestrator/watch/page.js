@@ -8,6 +8,7 @@ const place = (id) => document.getElementById(id);
 const percent = (v) => `${+(100 * v).toFixed(v < 0.00995 ? 2 : v < 0.0995 ? 1 : 0)} %`;
 const number = (v) => v.toLocaleString("en", { maximumFractionDigits: v < 10 ? 1 : 0 });
 const seconds = (v) => (v >= 100 ? `${v.toFixed(0)} s` : v >= 0.995 || v === 0 ? `${+v.toFixed(2)} s` : `${+(v * 1e3).toPrecision(3)} ms`);
+const throughput = (v) => `${+v.toPrecision(3)}`;
 const cores = (v) => v.toFixed(2);
 
 function bytes(value) {
@@ -36,6 +37,17 @@ for (const role of ["client", "server", "dealer"]) {
   place("parties").append(html("strong", {}, role), box);
   charts[role] = new Chart(box, { label: `${role}, computing and blocked`, format: percent, stacked: true, top: 1, height: 92 });
 }
+
+const SERVING = [
+  ["TTFT", "ttft_seconds", seconds],
+  ["TPOT", "tpot_seconds", seconds],
+  ["ITL p50", "itl_p50_seconds", seconds],
+  ["ITL p90", "itl_p90_seconds", seconds],
+  ["ITL p99", "itl_p99_seconds", seconds],
+  ["tokens per second", "tokens_per_second", throughput],
+  ["acceptance", "acceptance", percent],
+];
+const servingNumber = (times, key, format) => (times && times[key] !== null ? format(times[key]) : "");
 
 let samples = [];
 let shown = { cell: "", generation: -1 };
@@ -135,10 +147,10 @@ function showLinks(links) {
 }
 
 function showFinished(finished) {
-  const heads = [["cell", "text"], ["status", "text"], ["took"], ["a token"], ["what happened", "text wrap"]];
+  const heads = [["cell", "text"], ["status", "text"], ["took"], ...SERVING.map(([name]) => [name]), ["what happened", "text wrap"]];
   const rows = [...finished].reverse().map((cell) => ({
     bad: cell.status !== "ok",
-    cells: [cell.title, cell.status, duration(cell.seconds), cell.seconds_per_token === null ? "" : seconds(cell.seconds_per_token), cell.error ?? ""],
+    cells: [cell.title, cell.status, duration(cell.seconds), ...SERVING.map(([, key, format]) => servingNumber(cell.times, key, format)), cell.error ?? ""],
   }));
   place("finished").replaceChildren(rows.length ? table("Finished cells", heads, rows) : html("p", { class: "empty" }, "none yet"));
 }
@@ -165,6 +177,8 @@ function showProgress(news) {
   };
   const tile = ([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value));
   place("tiles").replaceChildren(...Object.entries(tiles).map(tile));
+  const serving = SERVING.map(([name, key, format]) => [name, servingNumber(news.times, key, format) || "–"]);
+  place("serving").replaceChildren(...serving.map(tile));
   document.title = `${done}/${news.total} ${news.name}, mpcache-bench`;
 }
 

@@ -17,6 +17,7 @@ from orchestrator.records.timeline import Progress, Sample, Timeline
 from orchestrator.watch.terminal import SweepProgress
 from parties.metering.collector import Sample as MetricSample
 from parties.metering.registry import RUN_INFO
+from parties.metering.token_times import TokenTimes
 from parties.options import RunOptions, draft_words
 
 _BYTES = 1e6 / 8  # of a megabit
@@ -45,6 +46,7 @@ class Watch:
         self._links: tuple[LinkReading, ...] = ()
         self._timeline = Timeline("", clock)
         self._before: tuple[Timeline, tuple[LinkReading, ...]] = self._timeline, ()
+        self._times: dict[str, float] | None = None
         self._statuses: Counter[str] = Counter()
         self._finished: list[dict[str, Any]] = []
 
@@ -65,6 +67,7 @@ class Watch:
         """The parties' progress, by role."""
         with self._lock:
             self._timeline.add(progress)
+            self._times = _times(progress)
 
     def note(self, what: str) -> None:
         """Ignored: actions of the driver itself are shown in the terminal only."""
@@ -107,7 +110,7 @@ class Watch:
             now, finished = self._cell, list(self._finished)
             fresh = (line.cell, line.generation) != (cell, generation)
             samples = list(line.samples[0 if fresh else seen :])
-            statuses = dict(self._statuses)
+            statuses, times = dict(self._statuses), self._times
         return {
             "run": self.run,
             "name": self._sweep.name,
@@ -122,6 +125,7 @@ class Watch:
             "generation": line.generation,
             "fresh": fresh,
             "samples": samples,
+            "times": times,
         }
 
 
@@ -183,12 +187,21 @@ def _link_samples(link: LinkReading, last: Sequence[Sample]) -> Iterator[MetricS
         yield "mpcbench_link_used_ratio", pair, used(capacity["pair"], last, capacity["measured_rate"])
 
 
+def _times(progress: Progress) -> dict[str, float] | None:
+    """TTFT, TPOT, ITL, tokens per second and acceptance of the tokens so far, on the clock of the client.
+
+    A cell of `plain` runs on the referee's clock; None before the first token.
+    """
+    known = [state.times for role in ("client", "referee") if (state := progress.get(role)) is not None]
+    return next((times.model_dump() for times in known if times is not None), None)
+
+
 def _finished_cell(record: Record) -> dict[str, Any]:
     return {
         "title": str(record.cell),
         "status": record.status.value,
         "measured": record.status.measured,
         "seconds": (record.finished - record.started).total_seconds(),
-        "seconds_per_token": record.seconds_per_token,
+        "times": None if record.serving is None else record.serving.model_dump(include=set(TokenTimes.model_fields)),
         "error": None if record.error is None else record.error.message,
     }

@@ -1,6 +1,6 @@
 """The key-value cache of one decoder: secret values, public sizes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class LayerCache:
         v: Values, the same shape.
         alive: 1 where a token counts and 0 where it was evicted but is still there, [groups, tokens]; None: all do.
         state: The policy's secret values by name.
+        room: Columns of `alive`, and of what the policy keeps per token, that wait for the next tokens.
         kept: At prefill, the engine's handle on which prompt tokens stayed.
         block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         newest: The key that was appended last, [kv_heads, 1, head_dim].
@@ -70,6 +71,7 @@ class LayerCache:
     v: Any = None
     alive: Any = None
     state: dict[str, Any] = field(default_factory=dict)
+    room: int = 0
     kept: Any = None
     block: Block | None = None
     newest: Any = None
@@ -89,12 +91,17 @@ class LayerCache:
         if self.k is None:
             self.k, self.v = k, v
             return
-        if engine.block > 1 and (k.shape[1] == 1 or self._spare_rows >= k.shape[1]):
-            self._append_in_block(engine, k, v)
-        else:
-            self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
-        if self.alive is not None:
-            self.alive = engine.cat([self.alive, engine.constant(torch.ones(self.alive.shape[0], k.shape[1]))], dim=1)
+        count, room, block = k.shape[1], self.room, self.spare()
+        if self.alive is not None and count > room:
+            ones = engine.constant(torch.ones(self.alive.shape[0], count - room))
+            self.alive = engine.cat([self.alive, ones], dim=1)
+        if block is not None and count <= room:
+            place = self.tokens
+            written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
+            self.show(Block(*written), place + count)
+            return
+        self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
+        self.room = max(0, room - count)
 
     def spare(self) -> Block | None:
         """The keys and values with spare rows, if there are any and they are those of the layer."""
@@ -103,49 +110,66 @@ class LayerCache:
             return None
         return block
 
-    @property
-    def _spare_rows(self) -> int:
-        block = self.spare()
-        return 0 if block is None else block.capacity - self.tokens
+    def make_room(
+        self, engine: Operations, begin: Callable[[int], Mapping[str, torch.Tensor]], tokens: int = 1
+    ) -> None:
+        """Makes room for the next tokens, and for more if the engine's shapes shall last. Local.
 
-    def make_room(self, engine: Operations, tokens: int = 1) -> None:
-        """Adds spare rows if there are too few for `tokens` and the engine's shapes shall last. Local."""
+        Args:
+            engine: The engine.
+            begin: See `Policy.begin_tokens`.
+            tokens: Number of tokens.
+        """
         place = self.tokens
-        if engine.block > 1 and self.k is not None and self._spare_rows < tokens:
-            capacity = -(-(place + tokens) // engine.block) * engine.block
-            k, v = (engine.lengthened(rows, capacity - place) for rows in (self.k, self.v))
+        if self.k is None or (self.room >= tokens and (engine.block == 1 or self.spare() is not None)):
+            return
+        count = -(-(place + tokens) // engine.block) * engine.block - place
+        for name, numbers in begin(count).items():
+            if name in self.state:
+                self.state[name] = self._widened(engine, self.state[name], numbers)
+        if self.alive is not None:
+            self.alive = self._widened(engine, self.alive, torch.ones(count))
+        if engine.block > 1:
+            k, v = (engine.lengthened(rows, count) for rows in (self.k, self.v))
             self.show(Block(k, v), place)
+        self.room = count
+
+    def _widened(self, engine: Operations, value: Any, numbers: torch.Tensor) -> Any:
+        """Cuts off what room is left of [groups, n, ...], and appends public numbers, [count], to each row."""
+        groups, columns, *rest = value.shape
+        more = numbers.reshape(1, -1, *(1 for _ in rest)).expand(groups, -1, *rest).contiguous()
+        return engine.cat([value[:, : columns - self.room], engine.constant(more)], dim=1)
 
     def restore(self, other: "LayerCache", tokens: int) -> None:
-        """Takes the first `tokens` tokens of another state of this layer; in a block the others' rows are spare."""
-        block = other.spare()
+        """Takes the first `tokens` tokens of another state of this layer; there is room where the others were."""
+        block, columns = other.spare(), other.tokens + other.room
         if block is None:
             self.k, self.v, self.block = other.k[:, :tokens], other.v[:, :tokens], None
         else:
             self.show(block, tokens)
-        self.alive = None if other.alive is None else other.alive[:, :tokens]
-        self.newest = self.k[:, -1:]
+        self.room, self.alive, self.newest = columns - tokens, other.alive, self.k[:, -1:]
 
     def show(self, block: Block, tokens: int) -> None:
         """Shows the first rows of a block as the layer's keys and values."""
         self.k, self.v = block.k[:, :tokens], block.v[:, :tokens]
-        self.block = Block(block.k, block.v, (self.k, self.v))
-
-    def _append_in_block(self, engine: Operations, k: Any, v: Any) -> None:
-        self.make_room(engine)
-        block, place = self.block, self.tokens
-        assert block is not None  # noqa: S101 - there is room now
-        written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
-        self.show(Block(*written), place + k.shape[1])
+        self.block, self.room = Block(block.k, block.v, (self.k, self.v)), block.capacity - tokens
 
 
 @dataclass
 class Cache:
-    """All layers, the public position of the next token, and the public length of the prompt."""
+    """All layers, and where the sequence is.
+
+    Attributes:
+        layers: The layers.
+        position: Position of the next token. Public.
+        prompt: Length of the prompt. Public.
+        token: The token that is decoded, at its owner, a secret; empty elsewhere. The list stays the same object.
+    """
 
     layers: list[LayerCache]
     position: int = 0
     prompt: int = 0
+    token: list[int] = field(default_factory=list)
 
     @classmethod
     def empty(cls, n_layers: int) -> "Cache":

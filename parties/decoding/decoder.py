@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, parallel, staged
+from parties.decoding.program import Program, parallel, run, staged
 from parties.decoding.workload import Prefill, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
@@ -162,7 +162,7 @@ class Decoder:
         """
         here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine, rows.shape[0])
+        here.make_room(self.engine, self.policy.begin_tokens, rows.shape[0])
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
         q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
         here.append(self.engine, k[:, :1], v[:, :1])
@@ -170,6 +170,11 @@ class Decoder:
         programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
+
+    def step_name(self, cache: Cache, layer: int, tokens: int = 1) -> Hashable:
+        """See `Policy.step_name`, and `Policy.pass_name` for several tokens; the layer has room for them afterwards."""
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
+        return self.policy.step_name(cache, layer) if tokens == 1 else self.policy.pass_name(cache, layer)
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -241,7 +246,7 @@ class Decoder:
         """Embeds `count` tokens that start at a public position, [count, hidden]. Only their owner passes them."""
         x = yield from staged(self.engine.meter, "embed", self.engine.embed(tokens, count))
         if self.spec.architecture.learned_positions:
-            x = x + self.engine.parameter("positions")[position : position + count]
+            x = x + self.engine.rows_from(self.engine.parameter("positions"), position, count)
         return x
 
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
@@ -377,81 +382,98 @@ def _as_heads(q: Any) -> Any:
 Step = tuple[Any, int | None]
 """Logits of a token, [1, vocab], and, at the client, the next token."""
 
+Chosen = tuple[Any, Any]
+"""Logits of some tokens, and the index of the largest of each, not opened yet; None if the logits are opened."""
+
 
 @dataclass(frozen=True)
-class LayerStep:
-    """The segment that takes a token through a layer.
+class NamedSegment:
+    """A part of a token's step that is run, and run again, on its own.
 
     Attributes:
-        decoder: The model.
-        cache: What the segment reads and changes.
-        layer: Index of the layer.
-        tokens: Tokens of a pass, or 1.
+        program: Makes the program.
+        name: See `Engine.run_segment`; called when everything before the segment has run.
     """
 
-    decoder: Decoder
-    cache: Cache
-    layer: int
-    tokens: int = 1
+    program: Callable[[], Program[Chosen | None]]
+    name: Callable[[], Hashable]
 
-    def __call__(self) -> Program[None]:
+    def __call__(self) -> Program[Chosen | None]:
         """Makes the program."""
-        return self.decoder.step_layer(self.cache, self.layer)
-
-    def name(self) -> Hashable:
-        """See `Policy.step_name` and `Policy.pass_name`; the layer has room for the tokens afterwards."""
-        policy = self.decoder.policy
-        self.cache.layers[self.layer].make_room(self.decoder.engine, self.tokens)
-        if self.tokens > 1:
-            return policy.pass_name(self.cache, self.layer)
-        return policy.step_name(self.cache, self.layer)
+        return self.program()
 
 
 def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     """Returns the name of a segment that may be recorded, or None; see `Engine.run_segment`."""
-    return segment.name() if isinstance(segment, LayerStep) else None
+    return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def token_segments(
-    decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str
-) -> list[Callable[[], Program[Step | None]]]:
-    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns the step.
+def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
+    """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: The model.
         cache: Grows by the token.
-        token: The token to decode, at its owner, in a list; None elsewhere.
+        token: The token to decode, at its owner, in a list; None elsewhere. It is put into the cache.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    layers = [LayerStep(decoder, cache, layer) for layer in range(decoder.spec.n_layers)]
-    return [partial(_enter, decoder, cache, token), *layers, partial(_choose, decoder, cache, argmax)]
+    cache.token[:] = token or ()
+    layers = range(decoder.spec.n_layers)
+    return [
+        NamedSegment(partial(enter, decoder, cache), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
+    ]
 
 
 def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_segments` as one program."""
-    step: Any = None
+    """All of `token_segments` as one program, and the opening of the token."""
+    chosen: Any = None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = yield from segment()
-    return step  # type: ignore[no-any-return]
+        chosen = yield from segment()
+    return (yield from open_token(decoder, chosen))
 
 
 def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
-    step: Any = None
+    engine, chosen = decoder.engine, None
     for segment in token_segments(decoder, cache, token, argmax):
-        step = decoder.engine.run_segment(segment, cache, name_of(segment))
-    return step  # type: ignore[no-any-return]
+        chosen = engine.run_segment(segment, cache, name_of(segment))
+    assert chosen is not None  # noqa: S101 - the last segment returns it
+    return run(open_token(decoder, chosen), engine.exchange)
 
 
-def _enter(decoder: Decoder, cache: Cache, token: Sequence[int] | None) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(token, 1, cache.position))),)
+def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
+    """Opens what the last segment has chosen to the client: one message, after everything that can be repeated."""
+    logits, tokens = yield from open_tokens(decoder, chosen)
+    return logits, None if tokens is None else tokens[0]
 
 
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Step]:
-    engine, logits = decoder.engine, (yield from decoder.predict(cache))
+def open_tokens(decoder: Decoder, chosen: Chosen) -> Program[tuple[Any, list[int] | None]]:
+    """As `open_token`, for the tokens after all rows of the logits."""
+    engine, (logits, indices) = decoder.engine, chosen
+    if indices is not None:
+        with engine.meter.stage("argmax"):
+            return logits, engine.open_index(indices)
+    opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
+    return logits, None if opened is None else opened.argmax(1).tolist()
+
+
+def enter(decoder: Decoder, cache: Cache, count: int = 1) -> Program[None]:
+    """Embeds the next tokens, which the cache holds at their owner."""
+    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, count, cache.position))),)
+
+
+def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
+    cache.position += 1
+    return (yield from choose(decoder, cache, argmax))
+
+
+def choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
+    """The greedy choice after each row of the output of the last layer."""
+    engine, logits = decoder.engine, (yield from decoder.last_logits(cache))
     if argmax == "client":
-        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-        return logits, None if opened is None else int(opened.argmax())
+        return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

@@ -9,17 +9,14 @@ The result is that of decoding one by one. A pass always has the same shape; the
 all parties.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, LayerStep, name_of
-from parties.decoding.program import Program, parallel, staged
-
-Choices = tuple[Any, list[int] | None]
-"""Logits after each token of a pass, [n, vocab], and, at the client, the greedy choices."""
+from parties.decoding.decoder import Decoder, NamedSegment, choose, enter, name_of, open_tokens
+from parties.decoding.program import Program, parallel, run
 
 
 @dataclass(frozen=True)
@@ -37,32 +34,26 @@ class Verified:
 
 def pass_segments(
     decoder: Decoder, cache: Cache, tokens: Sequence[int] | None, count: int, argmax: str
-) -> list[Callable[[], Program[Choices | None]]]:
-    """A pass as programs, in order: embedding, layers, choices. The last one returns the choices.
+) -> list[NamedSegment]:
+    """A pass as programs, in order: embedding, layers, choices. The last one returns `Chosen`, for `open_tokens`.
 
     Args:
         decoder: The model.
         cache: Grows by all tokens of the pass; `settle` then drops the wrong ones.
-        tokens: The last token and the draft, at their owner; None elsewhere.
+        tokens: The last token and the draft, at their owner; None elsewhere. They are put into the cache.
         count: Number of these tokens, at least 2. Public.
         argmax: See `decoder.token_segments`.
     """
-    layers = [LayerStep(decoder, cache, layer, count) for layer in range(decoder.spec.n_layers)]
-    return [partial(_enter, decoder, cache, tokens, count), *layers, partial(_choose, decoder, cache, argmax)]
-
-
-def _enter(decoder: Decoder, cache: Cache, tokens: Sequence[int] | None, count: int) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(tokens, count, cache.position))),)
-
-
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Choices]:
-    engine, logits = decoder.engine, (yield from decoder.last_logits(cache))
-    if argmax == "client":
-        opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
-        return logits, None if opened is None else opened.argmax(1).tolist()
-    each = (engine.argmax(logits[row : row + 1]) for row in range(logits.shape[0]))
-    found = yield from staged(engine.meter, "argmax", parallel(*each))
-    return logits, None if None in found else found
+    cache.token[:] = tokens or ()
+    layers = range(decoder.spec.n_layers)
+    return [
+        NamedSegment(partial(enter, decoder, cache, count), lambda: "embed"),
+        *(
+            NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n, count))
+            for n in layers
+        ),
+        NamedSegment(partial(choose, decoder, cache, argmax), lambda: "choose"),
+    ]
 
 
 def settle(decoder: Decoder, cache: Cache, count: int, kept: int) -> Program[None]:
@@ -79,7 +70,7 @@ def settle(decoder: Decoder, cache: Cache, count: int, kept: int) -> Program[Non
         programs = []
         for index, (layer, full) in enumerate(zip(cache.layers, passed, strict=True)):
             layer.restore(full, full.tokens - count + row + 1)
-            weights = None if full.weights is None else full.weights[:, row : row + 1, : layer.tokens]
+            weights = None if full.weights is None else full.weights[:, row : row + 1]
             programs.append(decoder.policy.after_attention(decoder.engine, cache, index, weights))
         yield from parallel(*programs)
         cache.position += 1
@@ -114,10 +105,10 @@ def decode_pass(
         argmax: See `decoder.token_segments`.
     """
     engine, most = decoder.engine, min(most, alike(decoder, cache, count))
-    choices: Any = None
+    found: Any = None
     for segment in pass_segments(decoder, cache, tokens, count, argmax):
-        choices = engine.run_segment(segment, cache, name_of(segment))
-    logits, chosen = choices
+        found = engine.run_segment(segment, cache, name_of(segment))
+    logits, chosen = run(open_tokens(decoder, found), engine.exchange)
     own = None if tokens is None or chosen is None else min(most, 1 + agreeing(tokens[1:], chosen))
     with engine.meter.stage("draft"):
         kept = engine.announce(own, most)

@@ -142,11 +142,20 @@ class Engine(Operations):
 
     @abstractmethod
     def embed(self, tokens: Sequence[int] | None, count: int) -> Program[Any]:
-        """Rows of the parameter `embed`, [count, hidden]. Only the client passes its tokens."""
+        """Rows of the parameter `embed`, [count, hidden].
+
+        Args:
+            tokens: The client's tokens; None elsewhere. A recorded step reads the sequence again at each token.
+            count: Their number, public.
+        """
 
     @abstractmethod
-    def argmax(self, logits: Any) -> Program[int | None]:
-        """Index of the largest of `logits` [1, vocab], for the client; None at the server."""
+    def argmax(self, logits: Any) -> Program[Any]:
+        """Index of the largest of each row of `logits` [n, vocab], for `open_index`; None at no party."""
+
+    def open_index(self, index: Any) -> list[int] | None:
+        """Opens the result of `argmax` to the client; None elsewhere. Here it is open: one process is all parties."""
+        return index  # type: ignore[no-any-return]
 
     @abstractmethod
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
@@ -235,10 +244,11 @@ class Engine(Operations):
         n, tokens = q.shape[1], layer.tokens
         return self.causal_mask(tokens - n, tokens, window) if n > 1 or 0 < window < tokens else None
 
-    def attend_observed(self, q: Any, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for queries of the latest tokens, and their attention weights, [heads, n, tokens]."""
+    def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
+        """The result of `attend`, and the attention weights, [heads, n, tokens and the layer's room]."""
+        mask = self._latest(q, layer) if mask is None else mask
         scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores, self._latest(q, layer)))
+        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 

@@ -148,6 +148,10 @@ class Operations(ABC):
         """Rows [heads, n, d] with m rows [heads, m, d] from `place` on; later tokens write to later places. Local."""
         return self.cat([rows[:, :place], new, rows[:, place + new.shape[1] :]], dim=1)
 
+    def rows_from(self, rows: Any, first: int, count: int) -> Any:
+        """Rows first .. first + count - 1 of [n, d]; later tokens take later rows. Local."""
+        return rows[first : first + count]
+
     def to_cache(self, value: Any) -> Any:
         """A value in the form that the engine caches, local."""
         return value

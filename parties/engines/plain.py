@@ -79,9 +79,10 @@ class PlainEngine(Engine):
         return self._parameters["embed"][list(tokens or ())]
 
     @eager
-    def argmax(self, logits: Tensor) -> int:
-        """Index of the largest logit."""
-        return int(logits.argmax())
+    def argmax(self, logits: Tensor) -> list[int]:
+        """Index of the largest logit of each row."""
+        largest: list[int] = logits.argmax(1).tolist()
+        return largest
 
     @eager
     def reveal(self, value: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class WatchedEngine(PlainEngine):
             self._see("similarity", similarities)
         return (yield from super().top_clusters(coarse, fine, parents, k_coarse, k_fine))
 
-    def argmax(self, logits: Tensor) -> Program[int]:
+    def argmax(self, logits: Tensor) -> Program[list[int]]:
         """`compared logit`."""
         self._layer = None
         self._see("compared logit", logits)

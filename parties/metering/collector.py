@@ -38,6 +38,8 @@ class PartyCollector(Collector):
         yield from histogram("mpcbench_exchange_seconds", exchanges, self._role)
         steps = [({"stage": name, "phase": phase_of(name)}, times) for name, times in self._meter.step_times().items()]
         yield from histogram("mpcbench_stage_duration_seconds", steps, self._role)
+        for name, times in self._meter.durations().items():
+            yield from histogram(name, [({}, times)], self._role)
 
     def _samples(self) -> Iterator[Sample]:
         yield from self._meter_samples()

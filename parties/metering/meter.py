@@ -23,6 +23,7 @@ IDLE = "bench.idle"
 EXCHANGE_BUCKETS = (
     50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1.0,
 )  # fmt: skip
+TOKEN_BUCKETS = tuple(digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5))
 STEP_BUCKETS = (1e-3, 3e-3, 10e-3, 30e-3, 100e-3, 300e-3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -136,6 +137,7 @@ class StageMeter:
         self._stages = {IDLE: idle}
         self._exchanges: dict[str, Histogram] = {}
         self._steps: dict[str, Histogram] = {}
+        self._durations: dict[str, Histogram] = {}
         self._added: dict[str, float] = {}
         self._put: dict[str, float | Callable[[], float]] = {}
         self._restart()
@@ -249,6 +251,20 @@ class StageMeter:
             put = dict(self._put)
             numbers = dict(self._added)
         return numbers | {name: value() if callable(value) else value for name, value in put.items()}
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Counts a duration in a histogram of the registry that the caller maintains, such as the time to a token.
+
+        Raises:
+            KeyError: The registry has no such metric.
+        """
+        with self._stack.lock:
+            self._durations.setdefault(BY_NAME[name].name, Histogram(TOKEN_BUCKETS)).observe(seconds)
+
+    def durations(self) -> dict[str, Histogram]:
+        """The durations from `observe` since the meter was created, by metric name."""
+        with self._stack.lock:
+            return {name: times.copy() for name, times in self._durations.items()}
 
     @property
     def current(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "mpcbench_"
-UNITS = ("bytes", "bytes_per_second", "seconds", "messages", "rounds", "tokens", "ratio", "")
+UNITS = ("bytes", "bytes_per_second", "seconds", "messages", "rounds", "tokens", "tokens_per_second", "ratio", "")
 LABELS = ("party", "peer", "stage", "phase", "status")
 RUN_INFO = f"{PREFIX}run_info"
 

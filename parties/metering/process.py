@@ -3,15 +3,14 @@
 import math
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
 from parties.metering.cgroup import memory
 from parties.metering.interfaces import INTERFACES
+from parties.metering.nvml import memory_and_busy_share
 
 Reading = tuple[str, float]  # metric, value
 
@@ -55,28 +54,10 @@ def _host_readings() -> Iterator[Reading]:
 def _gpu_readings(device: int) -> Iterator[Reading]:
     yield "mpcbench_gpu_allocated_bytes", torch.cuda.memory_allocated()
     yield "mpcbench_gpu_peak_allocated_bytes", torch.cuda.max_memory_allocated()
-    if (nvml := _nvml()) is None:
+    found = memory_and_busy_share(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    if found is None:
         return
-    try:
-        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        device_memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-    except nvml.NVMLError:  # a virtual or partitioned GPU may not report these
-        return
-    yield "mpcbench_gpu_memory_used_bytes", device_memory.used
-    yield "mpcbench_gpu_memory_limit_bytes", device_memory.total
+    used, total, busy = found
+    yield "mpcbench_gpu_memory_used_bytes", used
+    yield "mpcbench_gpu_memory_limit_bytes", total
     yield "mpcbench_gpu_busy_ratio", busy
-
-
-@cache
-def _nvml() -> Any:
-    """NVIDIA's management library, initialised; None if `nvidia-ml-py` or the driver is missing."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml

@@ -78,10 +78,35 @@ _DECODING = (
         f"What the party is doing: {', '.join(f'{i} {state}' for i, state in enumerate(CELL_STATES))}.",
         "Set by the party as the cell proceeds.",
     ),
-    _metric("tokens_total", "counter", _PARTY, "tokens", "New tokens decoded.", "1 after each decoding step."),
+    _metric(
+        "tokens_total", "counter", _PARTY, "tokens", "New tokens decoded.",
+        "After each decoding step the tokens that it yielded, of all sequences.",
+    ),
     _metric(
         "last_token_seconds", "gauge", _PARTY, "seconds", "Wall time of the last decoding step.",
         "From the start of the step to the token, including offline work in between.",
+    ),
+    _metric(
+        "ttft_seconds", "histogram", _PARTY, "seconds", "Time to first token (TTFT).",
+        "Once per cell: the first decoding step, and the prompt before it if client and server ran it themselves "
+        "(`prefill: mpc`); a shared prompt runs in the clear, off the clock. Buckets 1-2-5 from 1 ms to 500 s.",
+    ),
+    _metric(
+        "itl_seconds", "histogram", _PARTY, "seconds", "Inter-token latency (ITL).",
+        "Each decoding step of a cell but the first, from one token to the next, offline work included; tokens that "
+        "one step yields arrive together. The same buckets.",
+    ),
+    _metric(
+        "tpot_seconds", "histogram", _PARTY, "seconds", "Time per output token (TPOT).",
+        "Once per cell: decode time over the new tokens of a sequence, the first one included. The same buckets.",
+    ),
+    _metric(
+        "tokens_per_second", "gauge", _PARTY, "tokens_per_second", "Throughput of the current cell.",
+        "New tokens of all sequences so far over the time that they took.",
+    ),
+    _metric(
+        "acceptance_ratio", "gauge", _PARTY, "ratio", "Share of the drafted tokens that were right.",
+        "Accepted over drafted tokens of the cell so far; absent without drafts.",
     ),
     _metric(
         "token_age_seconds", "gauge", _PARTY, "seconds", "Time since the last token, or since decoding began.",

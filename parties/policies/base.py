@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
+
 from parties.decoding.program import Program
 
 if TYPE_CHECKING:
@@ -138,10 +140,18 @@ class Policy(ABC):
             engine: The engine that holds the values.
             cache: The cache, including the new token.
             layer: Index of the layer.
-            weights: Attention weights, [heads, 1, tokens], if the policy `observes`; else None.
+            weights: Attention weights, [heads, 1, tokens and the layer's room], if the policy `observes`; else None.
         """
         return
         yield
+
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """The state per token of the next `count` tokens while tokens are decoded, by name: public numbers, [count].
+
+        The columns of such a state, [groups, tokens, ...], are made some steps ahead (`LayerCache.room`), so that its
+        shape lasts; the step of a token changes them as it changes those of the tokens before.
+        """
+        return {}
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
@@ -149,10 +159,9 @@ class Policy(ABC):
         None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
         has the same step in each layer.
         """
-        here = cache.layers[layer]
         hooks = (type(self).before_attention, type(self).after_attention)
         idle = hooks == (Policy.before_attention, Policy.after_attention)
-        return (layer,) if idle and not self.observes and here.alive is None and not here.state else None
+        return (layer,) if idle and not self.observes else None
 
     def pass_key(self, tokens: int, generated: int) -> Hashable | None:
         """What steps have in common that one pass can verify; see `parties.decoding.verification`.
@@ -172,12 +181,12 @@ class Policy(ABC):
         hooks = (type(self).before_attention, type(self).after_attention)
         return () if hooks == (Policy.before_attention, Policy.after_attention) else None
 
-    def pass_name(self, cache: "Cache", layer: int) -> Hashable | None:
-        """As `step_name`, for a pass in a layer; None if it depends on more than the first token's `pass_key`."""
-        if self.step_name(cache, layer) is None:
-            return None
-        generated = cache.position - cache.prompt + 1
-        return ("pass", layer, self.pass_key(cache.layers[layer].tokens + 1, generated))
+    def pass_name(self, cache: "Cache", layer: int) -> Hashable:
+        """As `step_name`, for a pass: policies that do not select do the same in each."""
+        here, generated = cache.layers[layer], cache.position - cache.prompt + 1
+        selects = type(self).before_attention is not Policy.before_attention
+        key = self.pass_key(here.tokens + 1, generated) if selects else None
+        return (layer, "pass", here.alive is None, key)
 
     @property
     def observes(self) -> bool:

@@ -60,6 +60,19 @@ class DecodingEviction(Eviction):
             return ()
         return None if self.compression_interval == 1 else (generated - 1) // self.compression_interval
 
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """Steps that do not evict are alike; those that do recur soon only if every step does."""
+        if not self.compression_ratio:
+            return (layer,)
+        generated = cache.position - cache.prompt + 1
+        name = (layer, reach(cache), cache.layers[layer].alive is None)
+        if generated % self.compression_interval:
+            return name
+        if self.compression_interval > 1:
+            return None
+        compacts = bool(self.compact_every) and generated % self.compact_every == 0
+        return (*name, cache.layers[layer].tokens, generated > 1, compacts)
+
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the state with the step's attention, and evicts at the end of each interval."""
         if not self.compression_ratio:
@@ -80,7 +93,7 @@ class DecodingEviction(Eviction):
         scores, bound = yield from self.rate(engine, cache, here, weights, span)
         yield from self.evict(engine, here, scores, first, budget, going, bound)
         if self.mode == "mask" and self.compact_every and generated % self.compact_every == 0:
-            kept = yield from engine.kept_from(here.alive, budget)
+            kept = yield from engine.kept_from(here.alive[:, : here.tokens], budget)
             yield from self.take(engine, here, kept, slice(0, here.tokens))
             here.alive = None
 
@@ -93,7 +106,7 @@ class DecodingEviction(Eviction):
         """Numbers of first and of last tokens that never compete; together at most the budget."""
 
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
-        """Adds a step's attention weights, [heads, 1, tokens], to the layer's state."""
+        """Adds a step's attention weights, [heads, 1, tokens and the layer's room], to the layer's state."""
         return
         yield
 
@@ -102,3 +115,8 @@ class DecodingEviction(Eviction):
         self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any, span: slice
     ) -> Program[tuple[Any, float]]:
         """Scores the tokens of a span: scores [groups, m], of which the lowest are evicted, and their bound."""
+
+
+def reach(cache: "Cache") -> float:
+    """A bound on the number of tokens so far, the current one included; a power of two, so that it lasts."""
+    return float(1 << (cache.position + 1).bit_length())

@@ -47,6 +47,10 @@ class Eviction(Policy):
         """Number of prompt tokens that count after the eviction."""
         return kept_share(prompt, self.compression_ratio)
 
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """Zeros."""
+        return {name: torch.zeros(count) for name in self.per_token}
+
     def cached(self, prompt: int) -> int:
         """The budget; all of the prompt if evicted rows stay."""
         return self.budget(prompt) if self.mode == "compact" else prompt
@@ -87,7 +91,7 @@ class Eviction(Policy):
         if self.mode == "compact":
             yield from self.take(engine, here, kept, span)
         else:
-            alive = _ones(engine, groups, here.tokens) if here.alive is None else here.alive
+            alive = _ones(engine, groups, here.tokens + here.room) if here.alive is None else here.alive
             here.alive = engine.cat([alive[:, :first], flags, alive[:, first + m :]], dim=1)
 
     def take(self, engine: "Engine", here: "LayerCache", kept: Any, span: slice) -> Program[None]:
@@ -97,10 +101,10 @@ class Eviction(Policy):
         parts = [row[:, span] for row in rows]
         parts = [part[:, :0] for part in parts] if kept is None else (yield from engine.compact(kept, parts))
         joined = [
-            engine.cat([row[:, : span.start], part, row[:, span.stop :]], dim=1)
+            engine.cat([row[:, : span.start], part, row[:, span.stop : here.tokens]], dim=1)
             for row, part in zip(rows, parts, strict=True)
         ]
-        here.k, here.v = joined[:2]
+        (here.k, here.v), here.room = joined[:2], 0
         for name, value in zip(state, joined[2:], strict=True):
             here.state[name] = value.reshape(value.shape[0], value.shape[1])
 

@@ -4,11 +4,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
 from parties.decoding.program import Program, staged
 from parties.policies.checks import share
-from parties.policies.decoding import DecodingEviction
+from parties.policies.decoding import DecodingEviction, reach
 from parties.policies.eviction import by_key_head
 from parties.policies.prompt_scores import attention_of
 
@@ -82,10 +80,8 @@ class H2O(DecodingEviction):
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
         """Adds a step's attention to the sums; the new token's begins at zero."""
         kv_heads = here.k.shape[0]
-        bound = float((cache.position + 1) * weights.shape[0] // kv_heads + 1)
-        old = engine.bounded(here.state["score"], bound)
-        padded = engine.cat([old, engine.constant(torch.zeros(kv_heads, 1))], dim=1)
-        here.state["score"] = padded + by_key_head(weights, kv_heads)
+        old = engine.bounded(here.state["score"], reach(cache) * weights.shape[0] // kv_heads)
+        here.state["score"] = old + by_key_head(weights, kv_heads)
         return
         yield
 
@@ -98,6 +94,5 @@ class H2O(DecodingEviction):
         span: slice,
     ) -> Program[tuple[Any, float]]:
         """The sums."""
-        bound = float((cache.position + 1) * weights.shape[0] // here.k.shape[0] + 1)
-        return here.state["score"][:, span], bound
+        return here.state["score"][:, span], reach(cache) * weights.shape[0] // here.k.shape[0]
         yield

@@ -1,7 +1,10 @@
 """InfLLM (arXiv 2402.04617, NeurIPS 2024): blocks of the past, each represented by a few of its tokens."""
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
 
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
@@ -104,9 +107,9 @@ class InfLLM(Policy):
         """Forms a block if one is complete, and selects among all blocks by the query; or uses what is made ahead."""
         here = cache.layers[layer]
         if self._selects(layer):
-            self._remember(engine, here, q, here.tokens - 1)
+            self._remember(engine, here, q, here.tokens - 1, has_place=True)
         if self.ahead:
-            return here.selection
+            return here.selection and replace(here.selection, always=self._always(here.tokens))
         yield from self._form_newest(engine, here)
         return (yield from self._choose(engine, here, here.tokens, q))
 
@@ -132,26 +135,50 @@ class InfLLM(Policy):
 
     def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[Selection]:
         """Selects from `tokens` tokens, the new one included."""
-        blocks, count, relevance = self._blocks(tokens), self._chosen(tokens), None
+        count, relevance = self._chosen(tokens), None
         if count:
             keys = here.state["representatives"]
             relevance = (yield from staged(engine.meter, "similarity", engine.scores(q, keys)))[:, 0]
-        first, end = min(self.n_init, tokens), self.n_init + blocks * self.block_size
-        always = ((0, first), (end, tokens))
+        first, always = min(self.n_init, tokens), self._always(tokens)
         program = select(engine, relevance, count, first, self.block_size, always, spare_rounds=self.ahead)
         return (yield from program)
 
-    def _remember(self, engine: "Engine", here: "LayerCache", q: Any, position: int) -> None:
+    def _always(self, tokens: int) -> tuple[tuple[int, int], ...]:
+        """Returns the spans of the first and of the local tokens."""
+        spans = (0, min(self.n_init, tokens)), (self.n_init + self._blocks(tokens) * self.block_size, tokens)
+        return tuple(span for span in spans if span[0] < span[1])
+
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """Queries that are not known yet."""
+        return {"queries": torch.zeros(count)}
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """The numbers of blocks, in steps that form none."""
+        tokens = cache.layers[layer].tokens + 1
+        if self._complete(tokens) > self._complete(tokens - 1) or tokens <= self.n_init:
+            return None
+        return (layer, self._blocks(tokens), self._chosen(tokens))
+
+    def _remember(
+        self, engine: "Engine", here: "LayerCache", q: Any, position: int, *, has_place: bool = False
+    ) -> None:
         """Stores the queries [heads, n, d] from `position` on, except those of the first `n_init` tokens.
 
-        They are summed over the heads of a group and divided by `n_local`.
+        They are summed over the heads of a group and divided by `n_local`. While tokens are decoded, the state has a
+        place for the query already.
         """
         q = q[:, max(0, self.n_init - position) :]
         (heads, n, d), kv_heads = q.shape, here.k.shape[0]
         if n:
             summed = q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (1 / self.n_local)
             query, known = engine.to_cache(summed), here.state.get("queries")
-            here.state["queries"] = query if known is None else engine.cat([known, query], dim=1)
+            if known is not None and has_place:
+                query = engine.written(known, query, known.shape[1] - here.room - 1)
+            elif known is not None:
+                query = engine.cat([known, query], dim=1)
+            elif here.room:
+                query = engine.lengthened(query, here.room)
+            here.state["queries"] = query
 
     def _form(self, engine: "Engine", here: "LayerCache", formed: int) -> Program[None]:
         """Computes the representatives of the blocks after the first `formed` ones, and drops their queries."""

@@ -10,7 +10,7 @@ import torch
 
 from parties.decoding.program import Program
 from parties.policies.checks import OutOfRange, number, whole
-from parties.policies.decoding import DecodingEviction
+from parties.policies.decoding import DecodingEviction, reach
 
 if TYPE_CHECKING:
     from parties.decoding.cache import Cache, LayerCache
@@ -105,19 +105,21 @@ class LazyEviction(DecodingEviction):
         return
         yield
 
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """Ages count up to zero at the token's own step."""
+        return super().begin_tokens(count) | {"age": -torch.arange(1.0, count + 1)}
+
     def remember(self, engine: "Engine", cache: "Cache", here: "LayerCache", weights: Any) -> Program[None]:
         """Ages all tokens by a step, and resets the age of those that are attended to."""
-        heads, _, tokens = weights.shape
-        kv_heads, longest = here.k.shape[0], float(cache.position + 2)
-        group = weights.reshape(kv_heads, heads // kv_heads, tokens)
-        most = (yield from engine.largest(group, dim=1)).reshape(kv_heads, tokens)
+        heads, _, columns = weights.shape
+        kv_heads, longest = here.k.shape[0], reach(cache)
+        group = weights.reshape(kv_heads, heads // kv_heads, columns)
+        most = (yield from engine.largest(group, dim=1)).reshape(kv_heads, columns)
         missed = yield from engine.negative(engine.bounded(most - engine.constant(torch.tensor(self.alpha)), 2.0))
-        hit = engine.constant(torch.ones(kv_heads, tokens)) - missed
-        new = engine.constant(torch.zeros(kv_heads, 1))
-        older = here.state["age"] + engine.constant(torch.ones(kv_heads, tokens - 1))
-        age = engine.bounded(engine.cat([older, new], dim=1), longest)
-        interval = engine.bounded((yield from engine.mul(hit, age)), longest)
-        known = engine.bounded(engine.cat([here.state["recurrence"], new], dim=1), longest)
+        one = engine.constant(torch.ones(kv_heads, columns))
+        age = engine.bounded(here.state["age"] + one, longest)
+        interval = engine.bounded((yield from engine.mul(one - missed, age)), longest)
+        known = engine.bounded(here.state["recurrence"], longest)
         here.state["age"] = engine.bounded(age - interval, longest)
         here.state["recurrence"] = engine.bounded((yield from engine.maximum(known, interval)), longest)
 
@@ -131,7 +133,7 @@ class LazyEviction(DecodingEviction):
         edges = [age - recurrence * ratio - engine.constant(torch.tensor(1 / 32)) for ratio in ratios]
         edges += [recurrence - engine.constant(torch.tensor(i + 0.5)) for i in range(_LONGEST + 1)]
         stacked = engine.cat([edge.reshape(1, groups, m) for edge in edges], dim=0)
-        below = yield from engine.negative(engine.bounded(stacked, 8.0 * (cache.position + 2)))
+        below = yield from engine.negative(engine.bounded(stacked, 8.0 * reach(cache)))
         steps = engine.public(torch.tensor([*drops, *_second_term()]).double() * m)
         order = engine.constant(torch.arange(m - 1, -1, -1).double().expand(groups, m))
         score = (below * steps.reshape(-1, 1, 1)).sum(0) + order

@@ -9,6 +9,7 @@ import torch
 from parties.decoding.program import Program, parallel, staged
 from parties.policies.base import Policy, kept_share
 from parties.policies.checks import OutOfRange, share, whole
+from parties.policies.decoding import reach
 from parties.policies.eviction import by_key_head
 from parties.policies.prompt_scores import attention_of
 from parties.policies.quantise import quantised
@@ -82,6 +83,19 @@ class MiKV(Policy):
         """Whether every step's attention is added to the sums."""
         return self.compression_ratio > 0
 
+    def begin_tokens(self, count: int) -> dict[str, torch.Tensor]:
+        """Zeros."""
+        return {"score": torch.zeros(count)}
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """Steps without a demotion are alike; those with one recur soon only if each has one."""
+        here, generated = cache.layers[layer], cache.position - cache.prompt + 1
+        demotes = self.compression_ratio > 0 and generated % self.compression_interval == 0
+        if demotes and self.compression_interval > 1:
+            return None
+        quantised = here.tokens + here.room - here.state["score"].shape[1] if self.compression_ratio else 0
+        return (layer, reach(cache), quantised)
+
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Balances channels, sums the prompt's attention, and quantises the tokens with the least of it."""
         if self.compression_ratio:
@@ -98,12 +112,12 @@ class MiKV(Policy):
         if not self.compression_ratio:
             return
         here, generated = cache.layers[layer], cache.position - cache.prompt + 1
-        (kv_heads, important), tokens = here.state["score"].shape, here.tokens
-        new = engine.constant(torch.zeros(kv_heads, 1))
-        score = engine.cat([here.state["score"], new], dim=1)
-        here.state["score"] = score + by_key_head(weights, kv_heads)[:, tokens - important - 1 :]
+        score = here.state["score"]
+        kv_heads, columns = score.shape
+        bound = reach(cache) * weights.shape[0] // kv_heads
+        added = by_key_head(weights, kv_heads)[:, weights.shape[2] - columns :]
+        here.state["score"] = engine.bounded(score, bound) + added
         if generated % self.compression_interval == 0:
-            bound = float((cache.position + 1) * weights.shape[0] // kv_heads + 1)
             budget = kept_share(cache.prompt, self.compression_ratio)
             yield from staged(engine.meter, "evict", self._demote(engine, here, budget, bound))
 
@@ -129,7 +143,7 @@ class MiKV(Policy):
     def _demote(self, engine: "Engine", here: "LayerCache", budget: int, bound: float) -> Program[None]:
         """Quantises all but the `budget` most important of the tokens that `score` rates."""
         score = engine.bounded(here.state["score"], bound)
-        kv_heads, rated = score.shape
+        kv_heads, rated = score.shape[0], score.shape[1] - here.room
         first, recent = here.tokens - rated, int(budget * self.recent)
         m, count = rated - recent, budget - recent
         if rated <= budget:
@@ -148,7 +162,7 @@ class MiKV(Policy):
         for name, few, many in zip(("k", "v"), low, stay, strict=True):
             row = getattr(here, name)
             setattr(here, name, engine.cat([row[:, :first], few, many, row[:, first + m :]], dim=1))
-        here.state["score"] = engine.cat([left, score[:, m:]], dim=1)
+        here.state["score"], here.room = engine.cat([left, score[:, m:rated]], dim=1), 0
 
     def _quantised(self, engine: "Engine", here: "LayerCache", k: Any, v: Any) -> Program[list[Any]]:
         """Quantises keys and values in groups of half a head."""

@@ -100,6 +100,12 @@ class MPCachePlus(Policy):
         first = candidates.start * self.cluster_size
         return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
 
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """The numbers of clusters, and whether the new token begins one."""
+        tokens = cache.layers[layer].tokens + 1
+        clusters = self._clusters(tokens)
+        return (layer, clusters.n_fine, self._chosen(clusters), tokens % self.cluster_size == 1 % self.cluster_size)
+
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""
         if layer >= self.dense_layers:

@@ -2,7 +2,7 @@
 """Quest (arXiv 2406.10774, ICML 2024): attends to the pages with the largest upper bounds of a score."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.clusters import Selection
@@ -80,7 +80,7 @@ class Quest(Policy):
         """Selects pages by their bounds, or returns the selection made ahead."""
         here = cache.layers[layer]
         if self.ahead or not self._selects(layer):
-            return here.selection
+            return here.selection and replace(here.selection, always=(self._newest(here.tokens),))
         return (yield from self._choose(engine, here, here.tokens, q))
 
     def pass_key(self, tokens: int, generated: int) -> Hashable:
@@ -104,8 +104,17 @@ class Quest(Policy):
             bounds = yield from staged(
                 engine.meter, "similarity", upper_bounds(engine, here, "page", range(candidates), q)
             )
-        newest = (candidates * self.page_size, tokens)
-        return (yield from select(engine, bounds, count, 0, self.page_size, (newest,), spare_rounds=self.ahead))
+        always = (self._newest(tokens),)
+        return (yield from select(engine, bounds, count, 0, self.page_size, always, spare_rounds=self.ahead))
+
+    def _newest(self, tokens: int) -> tuple[int, int]:
+        """Returns the span of the newest page."""
+        return self._pages(tokens)[0] * self.page_size, tokens
+
+    def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
+        """The numbers of pages, and whether the new token begins one."""
+        tokens = cache.layers[layer].tokens + 1
+        return (layer, self._pages(tokens), tokens % self.page_size == 1 % self.page_size)
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the newest page's bounds with the new key; only complete pages compete."""

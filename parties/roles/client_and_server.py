@@ -81,6 +81,7 @@ class ComputingParty:
         return RoleResult(
             tokens=job.new_tokens,
             decode_seconds=decode_seconds,
+            pass_seconds=tuple(self.state.pass_seconds),
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
             interpreted_segments=session.engine.interpreted_segments,
@@ -149,6 +150,7 @@ class ComputingParty:
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
+        self.state.prompt_seconds = took.seconds
         return cache, took
 
     def _decode(
@@ -181,8 +183,14 @@ class ComputingParty:
         for found in drafting.passes():
             kept += found.logits
             generated += found.tokens
-            for _ in found.logits:
-                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+            self.state.token(
+                cache.tokens,
+                decoder.policy.attended,
+                decoder.spec.cached_numbers,
+                tokens=len(found.logits),
+                drafted=drafting.drafted[-1],
+                accepted=drafting.accepted[-1],
+            )
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:

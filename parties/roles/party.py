@@ -144,6 +144,7 @@ class Party:
             uptime_seconds=time.perf_counter() - self._started,
             stages={r.stage: (r.seconds, r.rounds, r.sent_bytes + r.received_bytes) for r in readings},
             peers=_sent(readings),
+            times=self.state.times,
         )
 
     def close(self) -> None:

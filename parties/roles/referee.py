@@ -92,7 +92,7 @@ class Referee:
         with self.meter.stage("bench.prefill"), _all_cores():
             cache = _prefill(job, session, decoder, tokens[:-1])
         _refuse(job.engine, watch)
-        prefilled, position = cache.values(), cache.position
+        prefilled, position = {name: value.cpu() for name, value in cache.values().items()}, cache.position
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
@@ -101,12 +101,13 @@ class Referee:
             else:
                 reference = self._decode(job, decoder, cache, tokens[-1], watch)
         _refuse(job.engine, watch)
-        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds)
+        passes = tuple(self.state.pass_seconds)
+        result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds, pass_seconds=passes)
         if job.engine == "plain":
             text = session.tokenizer.decode(reference.tokens) if job.show_text else None
             stages = session.engine.meter.snapshot()
-            passes = {"drafted": reference.drafted, "accepted": reference.accepted}
-            return result.model_copy(update={"stages": stages, "text": text, **passes})
+            drafts = {"drafted": reference.drafted, "accepted": reference.accepted}
+            return result.model_copy(update={"stages": stages, "text": text, **drafts})
         if job.options.prefill == "shared":
             self._share(job, prefilled, position)
         else:
@@ -122,7 +123,7 @@ class Referee:
         )
 
     def _open(self, job: Job) -> Session:
-        device = "cuda" if job.gpu and job.engine == PlainEngine.name else "cpu"
+        device = _device(job)
         wanted = (job.model, device, job.policy.parameters.get("head"))
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
@@ -141,7 +142,7 @@ class Referee:
             watch.token = index + 1
             logits, chosen = run(decode_token(decoder, cache, [token], job.options.argmax))
             token = chosen or 0
-            kept.append(logits)
+            kept.append(logits.cpu())
             generated.append(token)
             if job.engine == "plain":
                 self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
@@ -157,10 +158,16 @@ class Referee:
         self.state.prefilled(cache.tokens)
         kept, generated = list[torch.Tensor](), list[int]()
         for found in drafting.passes():
-            kept += found.logits
+            kept += [row.cpu() for row in found.logits]
             generated += [token or 0 for token in found.tokens]
-            for _ in found.logits:
-                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+            self.state.token(
+                cache.tokens,
+                decoder.policy.attended,
+                decoder.spec.cached_numbers,
+                tokens=len(found.logits),
+                drafted=drafting.drafted[-1],
+                accepted=drafting.accepted[-1],
+            )
         seconds = time.perf_counter() - start
         return Reference(kept, generated, seconds, drafting.drafted, drafting.accepted)
 
@@ -205,6 +212,13 @@ class Referee:
             tokens_compared=len(errors),
             tolerance=engine.tolerance,
         )
+
+
+def _device(job: Job) -> str:
+    """A GPU if the slot has one, in float64 as on the CPU; a cell of the engine `plain` needs it."""
+    if not job.gpu or (job.engine != PlainEngine.name and not torch.cuda.is_available()):
+        return "cpu"
+    return "cuda"
 
 
 def _engine(job: Job) -> type[Engine]:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from parties.metering.readings import StageReading
+from parties.metering.token_times import TokenTimes
 
 
 class _Report(BaseModel):
@@ -37,6 +38,7 @@ class PartyProgress(_Report):
         default={}, description="Seconds, rounds and bytes both ways of each stage, all phases."
     )
     peers: dict[str, int] = Field(default={}, description="Bytes sent to each peer, all phases.")
+    times: TokenTimes | None = Field(default=None, description="Of the tokens so far; None before the first.")
 
 
 class PromptReport(_Report):
@@ -76,6 +78,7 @@ class RoleResult(_Report):
     Attributes:
         tokens: New tokens; 0 if the role had no part in the cell.
         decode_seconds: Wall time of decoding.
+        pass_seconds: Wall time of each decoding step, in order.
         prefill: Cost of a prompt that client and server ran themselves.
         stages: The stages, if they are not those of the party's own meter.
         check: The referee's check.
@@ -89,6 +92,7 @@ class RoleResult(_Report):
 
     tokens: int = 0
     decode_seconds: float = 0.0
+    pass_seconds: tuple[float, ...] = ()
     prefill: PromptReport | None = None
     stages: tuple[StageReading, ...] = ()
     check: CheckReport | None = None

@@ -1,12 +1,23 @@
 """Synthetic experiments, cells and records for tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.records.record import CellError, Check, PartyReading, PartyStage, PhaseTotal, Record, Status, Totals
+from orchestrator.records.record import (
+    CellError,
+    Check,
+    PartyReading,
+    PartyStage,
+    PhaseTotal,
+    Record,
+    Serving,
+    Status,
+    Totals,
+)
+from parties.metering.token_times import token_times
 from parties.roles.reports import PartyResult
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -89,6 +100,13 @@ def record(
         **changes,
     }
     return Record.model_validate(values)
+
+
+def serving(pass_seconds: Sequence[float], **counts: int) -> Serving:
+    """The numbers of serving of passes that take these seconds, with a shared prompt."""
+    times = token_times(pass_seconds, **{"tokens": len(pass_seconds)} | counts)
+    assert times is not None
+    return Serving(**dict(times), pass_seconds=tuple(pass_seconds), ttft_covers="first token")
 
 
 def failure(of: Cell | None = None, status: Status = Status.PARTY_DIED, **changes: Any) -> Record:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from parties.metering.token_times import token_times
 from parties.roles.reports import PartyProgress
 
 ROLES = ("client", "server", "dealer", "referee")
@@ -42,5 +43,6 @@ def _party(role: str, t: float) -> dict[str, Any]:
         "gpu_bytes": None,
         "uptime_seconds": 10 + t,
         "stages": {"softmax": [0.7 * t, 60.0 * t, int(1.5e6 * t)], "qkv": [0.3 * t, 40.0 * t, int(5e5 * t)]},
+        "times": token_times([1.0] * int(t), tokens=int(t)) if private else None,
         "peers": {peer: int(1e6 * t) for peer in ("client", "server", "dealer") if peer != role},
     }

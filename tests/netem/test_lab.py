@@ -59,7 +59,7 @@ def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(
 @pytest.mark.parametrize("name", ["wan", "hpmpc-cman", "none"])
 def test_links_by_relay_match_the_profile(lab: Lab, name: str) -> None:
     with shape(preset(name), endpoints(lab), site=lab) as network:
-        measured = network.measure(0.2)
+        measured = network.measure(0.2, tolerance=TOLERANCE)
         assert network.backend == ("none" if name == "none" else "relay")
         assert len(measured) == 6
         assert network.deviations(measured, TOLERANCE) == ()
@@ -76,7 +76,7 @@ def test_asymmetry_and_jitter_and_loss_arrive(lab: Lab) -> None:
         pairs={"client>server": {"jitter_ms": 2, "loss_pct": 1}, "server>client": {"delay_ms": 30}},
     )
     with shape(asked, endpoints(lab), site=lab) as network:
-        measured = network.measure(0.2)
+        measured = network.measure(0.2, tolerance=TOLERANCE)
         assert measured["client", "server"].rtt_ms == pytest.approx(40, abs=8)
         assert measured["client", "dealer"].rtt_ms == pytest.approx(20, abs=8)
         assert measured["client", "server"].rtt_p99_ms - measured["client", "server"].rtt_ms > 1
@@ -97,7 +97,7 @@ def test_a_rate_alone_is_shaped_by_tc_and_every_host_is_as_before_afterwards(lab
     before = [out(lab, host.name, "tc", "qdisc") for host in lab.hosts]
     asked = profile(rate_mbit=300, pairs={"client>server": {"rate_mbit": 50}})
     with shape(asked, endpoints(lab), site=lab, backend="tc") as network:
-        measured = network.measure(0.2)
+        measured = network.measure(0.2, tolerance=TOLERANCE)
         assert measured["client", "server"].rate_mbit == pytest.approx(48, rel=0.4)
         assert measured["server", "client"].rate_mbit == pytest.approx(280, rel=0.4)
         assert out(lab, "h0", "sh", "-c", "ls /tmp/mpcache-bench/leases | wc -l") == "1"
@@ -147,14 +147,14 @@ def test_a_second_run_in_the_same_lab_is_refused_and_the_first_continues(lab: La
         with pytest.raises(NetemError, match="shaped already"), shape(preset("lan"), endpoints(lab, 7100), site=other):
             pass
         other.disconnect()
-        assert network.deviations(network.measure(0.1), TOLERANCE) == ()
+        assert network.deviations(network.measure(0.1, tolerance=TOLERANCE), TOLERANCE) == ()
 
 
 def test_the_relay_counts_what_the_kernel_counts(lab: Lab) -> None:
     client = lab.hosts[0].address
     with shape(preset("lan"), endpoints(lab), site=lab) as network:
         before = sent_bytes(lab, "h0")
-        network.measure(0.1)
+        network.measure(0.1, attempts=1)
         after = sent_bytes(lab, "h0")
         flows = lab.call("hub", "relay", {})["flows"]
     relayed = sum(flow["bytes"] for flow in flows if flow["src"] == client)

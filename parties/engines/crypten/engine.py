@@ -129,10 +129,14 @@ class CrypTenEngine(Engine):
         return hot.matmul(table)  # exact: 0/1 integers, so nothing is truncated
 
     @eager
-    def argmax(self, logits: MPCTensor) -> int | None:
-        """A tournament that carries the index, which is opened to the client alone."""
-        opened = self.communicator.reduce(tournament(logits.reshape(-1)), CLIENT)
-        return None if opened is None else int(opened)
+    def argmax(self, logits: MPCTensor) -> Tensor:
+        """A tournament in each row that carries the index: its share."""
+        return tournament(logits)
+
+    def open_index(self, index: Tensor) -> list[int] | None:
+        """The indices, opened to the client alone."""
+        opened = self.communicator.reduce(index, CLIENT)
+        return None if opened is None else opened.tolist()
 
     @eager
     def reveal(self, value: MPCTensor) -> Tensor | None:

@@ -23,17 +23,17 @@ class OneHot:
 
 
 def tournament(value: MPCTensor) -> torch.Tensor:
-    """This party's share of the position of the largest value of a vector, an integer."""
-    index = MPCTensor.from_shares(torch.zeros_like(value.share), precision=0) + torch.arange(value.shape[0])
-    while (n := value.shape[0]) > 1:
+    """This party's shares of the position of the largest value of each row of [rows, n], integers, [rows]."""
+    index = MPCTensor.from_shares(torch.zeros_like(value.share), precision=0) + torch.arange(value.shape[1])
+    while (n := value.shape[1]) > 1:
         half = n // 2
-        loses = f.less_than_zero(value[:half] - value[n - half :])
+        loses = f.less_than_zero(value[:, :half] - value[:, n - half :])
         rest = [slice(half, n - half)] if n % 2 else []
         both = torch.stack([value.share, index.share])
-        step = loses * MPCTensor.from_shares(both[:, n - half :] - both[:, :half], precision=0)
-        larger = torch.cat([both[:, :half] + step.share, *(both[:, part] for part in rest)], dim=1)
+        step = loses * MPCTensor.from_shares(both[..., n - half :] - both[..., :half], precision=0)
+        larger = torch.cat([both[..., :half] + step.share, *(both[..., part] for part in rest)], dim=2)
         value, index = MPCTensor.from_shares(larger[0]), MPCTensor.from_shares(larger[1], precision=0)
-    share: torch.Tensor = index.share
+    share: torch.Tensor = index.share[:, 0]
     return share
 
 

@@ -149,12 +149,15 @@ class Computation(Engine):
         """Rows of the server's embedding at the client's tokens. 3 rounds."""
         return embedding.rows(self.source, self.matrices["embed"], tokens, count, bounds.PARAMETER_LIMIT)
 
-    def argmax(self, logits: Masked) -> Program[int | None]:
-        """A tournament; the index is opened to the client alone."""
+    def argmax(self, logits: Masked) -> Program[Additive]:
+        """A tournament in each row."""
         candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        winner = yield from maximum.argmax(candidates.reshape(-1))
-        index = self.open_to_client(winner)
-        return None if index is None else int(index) >> winner.scale
+        return maximum.argmax(candidates)
+
+    def open_index(self, index: Additive) -> list[int] | None:
+        """The indices, opened to the client alone."""
+        opened = self.open_to_client(index)
+        return None if opened is None else (opened >> index.scale).tolist()
 
     def reveal(self, value: Masked) -> Program[Tensor | None]:
         """The value, at the client."""
@@ -174,7 +177,7 @@ class Computation(Engine):
         return (yield from self._with_bias(y, name))
 
     def normalised_linear(self, rows: NormInput, eps: float, *products: MatrixProduct) -> Program[list[Masked]]:
-        """Products of normalised rows with the server's matrices. 4 rounds for a few rows, 5 for many."""
+        """Products of normalised rows with the server's matrices. 3 rounds for a few rows with `dcf`, else 4 or 5."""
         if rows.x.shape[0] > FEW_ROWS:
             return (yield from super().normalised_linear(rows, eps, *products))
         unscaled = [self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns) for p in products]
@@ -224,7 +227,7 @@ class Computation(Engine):
         return to_norm(x, centre=centre)
 
     def normalise(self, rows: NormInput, eps: float) -> Program[Masked]:
-        """RMS norm. 4 rounds."""
+        """RMS norm. 3 rounds for a few rows with `dcf`, else 4."""
         return normalise(rows, eps)
 
     def activation(self, x: Masked, kind: str) -> Program[Masked]:
@@ -268,6 +271,13 @@ class Computation(Engine):
         visible, seen = (layer, None) if mask is not None else self._with_spare(layer, q.shape[1], window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
+    def attend_observed(
+        self, q: Masked, layer: LayerCache, mask: Tensor | None = None
+    ) -> Program[tuple[Masked, Masked]]:
+        """See `Engine.attend_observed`; the spare rows have weights that count for nothing."""
+        visible, seen = self._with_spare(layer, q.shape[1])
+        return super().attend_observed(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
+
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
         """Q . k for grouped heads, with 32 fraction bits. 1 round."""
         heads, n, d = q.shape
@@ -292,7 +302,7 @@ class Computation(Engine):
         return (yield from gates.open_(gates.arithmetic(self.source, bits)))
 
     def inverse_root(self, x: Masked) -> Program[Masked]:
-        """1 / sqrt(x). 2 rounds."""
+        """1 / sqrt(x). 1 round for a few numbers with `dcf`, else 2."""
         return inverse_root(x)
 
     def to_cache(self, value: Masked) -> Masked:
@@ -316,6 +326,10 @@ class Computation(Engine):
             min(rows.epoch, new.epoch),
         )
 
+    def rows_from(self, rows: Masked, first: int, count: int) -> Masked:
+        """See `Operations.rows_from`."""
+        return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
+
     def _with_spare(self, layer: LayerCache, queries: int, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
@@ -323,7 +337,7 @@ class Computation(Engine):
         of tokens up to its own, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
-        if block is None or layer.alive is not None:
+        if block is None:
             return layer, None
         places, own = torch.arange(block.capacity), torch.arange(tokens - queries, tokens).unsqueeze(1)
 
@@ -331,7 +345,7 @@ class Computation(Engine):
             behind = own + later - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 

@@ -179,8 +179,7 @@ class FssEngine(Computation):
         self.replayed_segments += 1
         with self.meter.stage(known.stage):
             self._fill(known)
-            known.replay(cache, self.source, self._inputs, self._open_round)
-        return None  # type: ignore[return-value] # a recorded segment leaves its result in the cache
+            return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _fill(self, known: RecordedSegment) -> None:
         """Expands and receives the segment's randomness."""

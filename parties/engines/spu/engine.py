@@ -134,11 +134,14 @@ class SpuEngine(Engine):
         return self._operation("matmul", (hot, table), product(hot, table))
 
     @eager
-    def argmax(self, logits: SpuValue) -> int | None:
-        """SPU's argmax, opened to the client."""
-        index = self._operation("argmax", (logits,), logits.shape[:-1])
+    def argmax(self, logits: SpuValue) -> SpuValue:
+        """SPU's argmax."""
+        return self._operation("argmax", (logits,), logits.shape[:-1])
+
+    def open_index(self, index: SpuValue) -> list[int] | None:
+        """The indices, opened to the client alone."""
         opened = self._sharing.open_to_client(self._worker.get(index))
-        return None if opened is None else int(self._sharing.decode(opened))
+        return None if opened is None else [int(index) for index in self._sharing.decode(opened)]
 
     @eager
     def reveal(self, value: SpuValue) -> Tensor | None:

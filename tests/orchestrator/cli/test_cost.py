@@ -173,3 +173,12 @@ def test_heads_that_cannot_be_read_here_are_named_and_a_dry_run_for_a_cluster_co
     planned = CliRunner().invoke(app, [*dry_run, "--address", "192.0.2.1:6379"])
     assert planned.exit_code == ExitCode.OK, planned.output
     assert "n/a" in planned.output
+
+
+def test_it_says_from_which_length_a_policy_pays(tmp_path: Path) -> None:
+    path = experiment(tmp_path)
+    path.write_text(path.read_text().replace("policies: [full]", "policies: [full, h2o]"))
+    plain, output = output_of(path), output_of(path, "--pays")
+    assert "faster than" not in plain
+    for words in ("faster than", "fss, h2o", "predicted"):
+        assert words in output

@@ -77,6 +77,9 @@ def test_a_run_records_reports_and_prints_where(file: Path, tmp_path: Path, swep
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
     for expected in ("report.html", "report.md", "online rounds", "mpcache"):
         assert expected in done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("faster than the full cache")]
+    assert line.startswith("faster than the full cache, network none: crypten, mpcache ")
+    assert "## When a policy pays" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """Findings of the doctor from the replies of hosts."""
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from orchestrator.doctor import capacity
 from orchestrator.doctor.capacity import RECORD_BYTES, disk, memory, need, records
 from orchestrator.doctor.clocks import LIMIT_S, Exchange, Offset, clock, offset
 from orchestrator.doctor.finding import Verdict
+from orchestrator.doctor.gpus import cards, gpus
 from orchestrator.doctor.host import HostDoctor, installed_versions
 from orchestrator.doctor.hosts import Unanswered
 from orchestrator.doctor.reach import Endpoint, reach
@@ -23,6 +25,7 @@ from orchestrator.records.snapshot import Snapshot
 from orchestrator.records.store import RecordStore
 from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import Memory
+from parties.metering.nvml import Card
 from tests.helpers import samples
 
 DRIVER = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "code": "abc", "kernel": "Linux 6"}
@@ -187,6 +190,45 @@ def test_memory_is_held_against_the_most_demanding_cell(
     assert "client, server, dealer, referee need about 2.0 GB (computed for 128 tokens" in found.found
     (bare,) = memory([near], slots, [], [])
     assert bare.verdict is Verdict.NOTE
+
+
+def test_the_gpus_of_a_host_are_listed_with_what_ray_may_use_and_what_is_missing() -> None:
+    card = Card(0, "GPU-a", "H1", 143 * 10**9, 100 * 10**9)
+    found = {"cards": [asdict(card), asdict(card) | {"index": 1, "uuid": "GPU-b", "partitioned": True}]}
+    near: Any = NearHost(instead={"gpus": {**found, "driver": "580.1", "problem": "", "visible": "1"}})
+    whole, seen, divided = cards([near])
+    assert whole.found == ("2, driver 580.1: GPU 0 (H1), 100.0 of 143.0 GB free; GPU 1 (H1), 100.0 of 143.0 GB free")
+    assert seen.found == "CUDA_VISIBLE_DEVICES=1 leaves Ray: 1"
+    assert "MIG divides GPU 1" in divided.found
+    near.instead["gpus"] = {"cards": [], "driver": "", "problem": "NVML: Driver Not Loaded", "visible": None}
+    (none,) = cards([near])
+    assert (none.verdict, none.found) == (Verdict.NOTE, "none can be read: NVML: Driver Not Loaded")
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(10**12, Verdict.OK), (10**8, Verdict.FIX)])
+def test_parties_on_one_gpu_are_reported_and_their_memory_is_added(
+    free: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Task:
+        """A task of Ray that is done."""
+
+        def options(self, **_: Any) -> "Task":
+            return self
+
+        def remote(self) -> dict[str, Any]:
+            return {"name": "H1", "free": free}
+
+    monkeypatch.setattr(ray, "remote", lambda _: Task())
+    monkeypatch.setattr(ray, "get", lambda answer, **_: answer)
+    monkeypatch.setattr(Placement, "options", lambda *_: {})
+    share, at = dict.fromkeys(("client", "dealer"), 0.5), dict.fromkeys(ROLES, "n1")
+    slots = Placement("PACK", at, dict.fromkeys(ROLES, "near"), share, {}, dict.fromkeys(share, "GPU-a"))
+    cell = samples.cell(engines=["fss"], gpu=True)
+    *each, together_, room = gpus(("client",), slots, [cell])
+    assert [one.where for one in each] == ["near, client", "near, dealer"]
+    assert together_.found == "client and dealer share it: their work and their memory add up"
+    assert room.verdict is verdict
+    assert "client, dealer need about" in room.found
 
 
 def test_free_disk_space_is_that_of_the_nearest_existing_folder(tmp_path: Path) -> None:

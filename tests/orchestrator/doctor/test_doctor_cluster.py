@@ -88,7 +88,8 @@ def test_unsupported_links_are_reported_with_reason_and_fix(two_nodes: None, tmp
 def test_a_gpu_that_ray_offers_and_torch_cannot_use_is_found(two_nodes: None, tmp_path: Path) -> None:
     found = examined(written(tmp_path, gpu=True), "--out", tmp_path, code=1)
     assert {row["verdict"] for row in rows(found, "gpu")} == {"fix"}
-    assert len(rows(found, "gpu")) == 3
+    assert len(rows(found, "gpu")) == 4
+    assert len(rows(found, "gpus")) == 2
     assert "gpu: false" in rows(found, "gpu")[0]["fix"]
 
 
@@ -124,7 +125,7 @@ def test_this_machine_alone_needs_no_cluster_and_no_file(tmp_path: Path, monkeyp
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     found = examined("--out", tmp_path, code=0)
     assert {row["check"] for row in found} == {
-        "versions", "clock", "slots", "port", "reach", "links", "memory", "disk",
+        "versions", "clock", "gpus", "slots", "port", "reach", "links", "memory", "disk",
     }  # fmt: skip
     assert len(rows(found, "versions")) == 1
     assert not ray.is_initialized()

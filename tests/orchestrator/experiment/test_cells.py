@@ -134,3 +134,13 @@ def test_ids_stay_the_same_so_that_old_runs_resume(name: str, cells: int, digest
     ids = [cell.id for cell in expand(load_experiment(ROOT / "examples" / f"{name}.yaml"))]
     assert len(ids) == cells
     assert hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16] == digest
+
+
+def test_spu_is_swept_over_its_protocols() -> None:
+    chosen = ({"name": "spu", "protocol": "aby3"}, {"name": "spu", "protocol": "semi2k"})
+    aby3, semi2k = (samples.cell(engines=[engine], spu={"gather": "scores"}) for engine in chosen)
+    assert [cell.options.spu.protocol for cell in (aby3, semi2k)] == ["aby3", "semi2k"]
+    assert {cell.options.spu.gather for cell in (aby3, semi2k)} == {"scores"}
+    assert (str(aby3.engine), str(semi2k.engine)) == ("spu-aby3", "spu-semi2k")
+    assert len({aby3.id, semi2k.id, samples.cell(engines=["spu"]).id}) == 3
+    assert Cell.model_validate_json(semi2k.model_dump_json()) == semi2k

@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 STUDIES = [path for path in EXAMPLES if "tasks" in yaml.safe_load(path.read_text())]
 EXPERIMENTS = [path for path in EXAMPLES if path not in STUDIES]
-WITH_SPU = [path for path in EXPERIMENTS if "spu" in yaml.safe_load(path.read_text())["engines"][-1:]]
+WITH_SPU = [path for path in EXPERIMENTS if load_experiment(path).engines[-1].name == "spu"]
 TOY = {"model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1}
 TOY_STUDY = {
     "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048",

@@ -35,6 +35,26 @@ def test_a_failure_carries_no_timings(status: Status, carried: str) -> None:
         Record.model_validate(values | {carried: samples.record().model_dump()[carried]})
 
 
+def test_a_record_has_the_numbers_of_serving_on_the_clients_clock() -> None:
+    roles = samples.results()
+    roles["client"] |= {"pass_seconds": [2.5, 1.0, 0.5], "tokens": 3, "decode_seconds": 4.0}
+    roles["server"] |= {"pass_seconds": [9.0, 9.0, 9.0]}
+    shared = build_record(samples.cell(), samples.reported(roles), (), NOW, LATER).serving
+    assert shared is not None
+    assert (shared.ttft_seconds, shared.ttft_covers) == (2.5, "first token")
+    assert (shared.itl_p50_seconds, shared.tokens_per_second, shared.acceptance) == (0.75, 0.75, None)
+    assert shared.tpot_seconds == pytest.approx(4 / 3)
+    roles["client"] |= {"prefill": {"seconds": 30.0, "stages": []}}
+    private = build_record(samples.cell(), samples.reported(roles), (), NOW, LATER).serving
+    assert private is not None
+    assert (private.ttft_seconds, private.ttft_covers) == (32.5, "prompt and first token")
+    assert private.itl_p99_seconds == shared.itl_p99_seconds
+
+
+def test_a_record_of_a_party_without_times_has_no_numbers_of_serving() -> None:
+    assert build().serving is None
+
+
 @pytest.mark.parametrize("missing", ["seconds_per_token", "totals"])
 def test_a_measurement_carries_its_timings(missing: str) -> None:
     values = samples.record().model_dump()

@@ -1,11 +1,12 @@
 """GPUs as Ray counts them: each party of a `gpu: true` cell has one, or a part of one. The node only declares two."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import ray
 
-from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, place
+from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, _granted, place
 from tests.helpers.emulated_cluster import emulated_cluster
 
 pytestmark = [
@@ -64,3 +65,21 @@ def test_a_gpu_that_another_job_holds_ends_the_wait_and_is_named() -> None:
             place(gpu=("referee",), timeout_s=1)
     finally:
         held.release()
+
+
+def a_node(**resources: float) -> dict[str, Any]:
+    return {"Resources": {"CPU": 1.0, **resources}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "granted"),
+    [
+        ([a_node(client=1, GPU=1), a_node(server=1, GPU=1), a_node(dealer=1)], ["referee"]),
+        ([a_node(client=1, GPU=1), a_node(server=1, GPU=1), a_node(dealer=1, GPU=1)], ["dealer", "referee"]),
+        ([a_node(GPU=4), a_node(GPU=4), a_node()], ["referee"]),
+        ([a_node(GPU=1), a_node(GPU=1), a_node(GPU=1)], ["dealer", "referee"]),
+        ([a_node(), a_node(), a_node()], []),
+    ],
+)
+def test_a_dealer_has_a_gpu_only_if_its_node_does(nodes: list[dict[str, Any]], granted: list[str]) -> None:
+    assert _granted(("dealer", "referee"), nodes) == granted

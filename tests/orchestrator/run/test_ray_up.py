@@ -23,11 +23,10 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
-    pytest.mark.timeout(600),
     needs("ssh"),
 ]
 
-LONG_S = 240.0
+LONG_S = 600.0
 BIN = Path(sys.executable).parent
 ROLES = ("client", "server", "dealer")
 HOME = "/tmp/home"  # noqa: S108 - a host's /tmp is its own

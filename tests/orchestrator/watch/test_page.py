@@ -76,6 +76,7 @@ def test_the_page_shows_every_panel_and_follows_the_run(served: Served, tmp_path
         await page.wait("document.querySelectorAll('main svg[role=img]').length === 8")
         text = await page.value("document.body.innerText")
         for words in (
+            *("TTFT", "TPOT", "ITL p50", "ITL p90", "ITL p99", "tokens per second", "acceptance"),
             *("quickstart", "1 of 3 cells: 1 party_died", "4 of 16", "server is gone; look at dmesg"),
             *("softmax", "client → server", "80 Mbit/s", "10.2 ms", "as it is", "5.0 GB of 8.0 GB are left"),
         ):

@@ -14,7 +14,7 @@ from orchestrator.watch.server import DriverCollector
 from orchestrator.watch.terminal import SweepProgress
 from orchestrator.watch.watch import Watch
 from parties.metering.registry import BY_NAME, METRICS
-from tests.helpers.samples import cell, failure, record
+from tests.helpers.samples import cell, failure, record, serving
 from tests.helpers.watching import Clock, progress_at
 
 LINKS = [
@@ -131,6 +131,19 @@ def test_the_page_receives_only_new_data(run: Run) -> None:
     more = run.watch.page(first["cell"], first["generation"], 3)
     assert (more["fresh"], len(more["samples"])) == (False, 2)
     assert [sample["t"] for sample in first["samples"] + more["samples"]] == [0, 1, 2, 3, 4]
+
+
+def test_the_page_receives_the_numbers_of_serving_of_this_cell_and_of_those_that_ended(run: Run) -> None:
+    run.begin()
+    assert run.watch.page("", -1, 0)["times"] is None
+    run.work(4)
+    times = run.watch.page("", -1, 0)["times"]
+    assert (times["ttft_seconds"], times["tokens_per_second"], times["acceptance"]) == (1.0, 1.0, None)
+    assert times["itl_p99_seconds"] == 1.0
+    run.watch.end(record(serving=serving([2.0, 1.0])), None)
+    run.watch.end(failure(), None)
+    ended = [cell["times"] for cell in run.watch.page("", -1, 0)["finished"]]
+    assert (ended[0]["ttft_seconds"], ended[0]["tpot_seconds"], ended[1]) == (2.0, 1.5, None)
 
 
 def test_until_a_cell_has_samples_the_page_keeps_the_one_before(run: Run) -> None:

@@ -76,7 +76,15 @@ def one_by_one(name: str) -> tuple[list[Tensor], list[int], dict[str, Tensor]]:
         found, token = run(decode_token(decoder, cache, tokens[-1:], "private"))
         logits.append(found)
         tokens.append(token or 0)
-    return logits, tokens[1:], cache.values()
+    return logits, tokens[1:], values_of(cache)
+
+
+def values_of(cache: Cache) -> dict[str, Tensor]:
+    """The values of a cache, without the columns that wait for later tokens."""
+    room = {
+        f"{index}.{name}": layer.room for index, layer in enumerate(cache.layers) for name in ("alive", *layer.state)
+    }
+    return {name: value[:, : value.shape[1] - room.get(name, 0)] for name, value in cache.values().items()}
 
 
 @pytest.mark.parametrize("wrong", [None, ALL, 0, 2, DRAFT - 1])
@@ -90,7 +98,7 @@ def test_text_and_cache_are_those_of_decoding_one_by_one(name: str, wrong: int |
     for mine, theirs in zip((row for found in passes for row in found.logits), logits, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
     assert cache.position == len(prompt) - 1 + STEPS
-    torch.testing.assert_close(cache.values(), values, rtol=0, atol=1e-9)
+    torch.testing.assert_close(values_of(cache), values, rtol=0, atol=1e-9)
     assert sum(drafting.accepted) + len(passes) == STEPS
     assert all(0 <= mine <= most for mine, most in zip(drafting.accepted, drafting.drafted, strict=True))
     if wrong in (0, ALL):
@@ -129,7 +137,7 @@ def test_a_model_drafts_what_it_would_decode_whatever_was_accepted_before() -> N
 
 
 def test_a_model_with_another_vocabulary_cannot_draft() -> None:
-    with pytest.raises(Unsupported, match="draft: random:tiny-llama has 256 tokens.*has 128; take one that"):
+    with pytest.raises(Unsupported, match=r"draft: random:tiny-llama has 256 tokens.*has 128; take one that"):
         ModelDrafter.load("random:tiny-llama", 128)
 
 

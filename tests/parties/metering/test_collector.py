@@ -131,6 +131,32 @@ def test_a_decoding_party_serves_its_tokens_its_sizes_and_the_age_of_the_last_to
         assert not any(name in ("mpcbench_cache_tokens", "mpcbench_last_token_seconds") for name, _ in samples)
 
 
+def test_the_times_of_tokens_are_served_as_people_who_serve_models_read_them() -> None:
+    meter, now = StageMeter(), [100.0]
+    with serving("client", meter) as exporter:
+        state = Progress(meter, lambda: now[0])
+        state.enter("loading")
+        state.prompt_seconds = 7.0
+        state.prefilled([8])
+        steps = ((3.0, 1, 4), (1.0, 3, 4))  # seconds, tokens of each sequence, drafted
+        for seconds, tokens, drafted in steps:
+            now[0] += seconds
+            state.token([9], lambda kept: kept, 2, tokens=tokens, sequences=2, drafted=drafted, accepted=tokens - 1)
+        during = scrape(exporter)
+        state.enter("check")
+        after = scrape(exporter)
+    expected = {
+        "tokens_total": 8, "ttft_seconds_sum": 10, "ttft_seconds_count": 1, "itl_seconds_sum": 1,
+        "itl_seconds_count": 1, "tokens_per_second": 2, "acceptance_ratio": 0.25,
+    }  # fmt: skip
+    for name, number in expected.items():
+        assert value(during, f"mpcbench_{name}", party="client") == number
+    assert not any(name == "mpcbench_tpot_seconds_count" for name, _ in during)
+    assert value(after, "mpcbench_tpot_seconds_sum", party="client") == 1.0
+    assert value(after, "mpcbench_itl_seconds_bucket", party="client", le="1.0") == 1
+    assert value(after, "mpcbench_ttft_seconds_bucket", party="client", le="5.0") == 0
+
+
 def test_a_stages_share_of_each_token_is_a_histogram() -> None:
     meter = StageMeter()
     with serving("client", meter) as exporter:

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from parties.metering import process
+from parties.metering import nvml, process
 
 UUID = "6b2f8a3e-0000-1111-2222-333344445555"
 
@@ -50,9 +50,9 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1 << 30)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=UUID))
-    process._nvml.cache_clear()
+    nvml._started.cache_clear()
     yield
-    process._nvml.cache_clear()
+    nvml._started.cache_clear()
 
 
 def gpu_readings() -> dict[str, float]:

@@ -87,9 +87,11 @@ def test_everything_served_is_in_the_registry_as_registered() -> None:
     meter.put("mpcbench_dealer_backlog_bytes", 0)
     collector = PartyCollector("client", meter)
     collector.state = Progress(meter)
-    collector.state.enter("decode")
-    collector.state.prefilled([4])
-    collector.state.token([5], lambda tokens: tokens, numbers=2)
+    for _ in range(2):  # the first cell has ended, the second decodes
+        collector.state.enter("decode")
+        collector.state.prefilled([4])
+        for _ in range(2):
+            collector.state.token([5], lambda tokens: tokens, numbers=2, drafted=4, accepted=1)
     served = {}
     for family in collector.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

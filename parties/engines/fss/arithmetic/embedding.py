@@ -41,7 +41,7 @@ def rows(
     width, vocab = table.transposed.shape
     parts = parts_of(vocab, width)
     length = vocab // parts
-    places = None if tokens is None else torch.tensor(tokens)
+    places = None if tokens is None else source.own_numbers(lambda: torch.tensor(tokens))
     within, part = yield from parallel(
         open_(_one_hot(source, None if places is None else places % length, count, length)),
         open_(_one_hot(source, None if places is None else places // length, count, parts)),
@@ -53,5 +53,5 @@ def rows(
 
 
 def _one_hot(source: Source, places: torch.Tensor | None, count: int, length: int) -> Additive:
-    hot = None if places is None else torch.nn.functional.one_hot(places, length)
+    hot = None if places is None else (places.unsqueeze(1) == torch.arange(length)).long()
     return private_input(source, (count, length), hot, 0, 2.0)

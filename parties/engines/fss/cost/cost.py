@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder
+from parties.decoding.decoder import Decoder, open_tokens
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.announcements import NUMBER_BYTES
@@ -129,8 +129,8 @@ def predict(
         passes = len(stay) + max(0, new_tokens - sum(stay)) if plan.workload.drafts else new_tokens
         stays = chain(stay, repeat(1))
         before, steps = plan.programs(dry_run.engine, cache, lambda: dry_run.engine.announce(next(stays), new_tokens))
-        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before))
-        decode, work = dry_run.count(takewhile(lambda _: cache.position < plan.workload.end, steps))
+        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before), decoder)
+        decode, work = dry_run.count(takewhile(lambda _: cache.position < plan.workload.end, steps), decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not sizes:
             decode += prompt
@@ -208,14 +208,16 @@ class _DryRun:
             self._ledger.send("dealer", role, MATERIAL, len(END))
         return Traffic(dict(self._ledger.counts))
 
-    def count(self, segments: Iterable[Segment]) -> tuple[Traffic, Work]:
+    def count(self, segments: Iterable[Segment], decoder: Decoder) -> tuple[Traffic, Work]:
         """Runs one segment of a cell after the other, each in an epoch of its own; `Work` without the weights."""
         self._ledger.counts.clear()
         source = self._source
         drawn, levels, shared = source.drawn.size, source.comparison_levels, source.dealt_bytes
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
-            run(segment(), self._exchange)
+            chosen = run(segment(), self._exchange)
+            if chosen is not None:
+                run(open_tokens(decoder, chosen), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))
         work = Work(

@@ -156,10 +156,10 @@ class Plan:
         """
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
-        step: list[Segment] = [*token_segments(decoder, cache, None, work.options.argmax)]
+        step: list[Segment] = list(token_segments(decoder, cache, None, work.options.argmax))
         if work.drafts:
             count = work.drafts + 1
-            step = [*pass_segments(decoder, cache, None, count, work.options.argmax)]
+            step = list(pass_segments(decoder, cache, None, count, work.options.argmax))
             step.append(lambda: settle(decoder, cache, count, accepted()))
         if work.prefill:
             return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps

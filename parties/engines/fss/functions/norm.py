@@ -1,4 +1,4 @@
-"""Root mean square and layer norms over seven orders of magnitude. Four rounds.
+"""Root mean square and layer norms over seven orders of magnitude. Three rounds for a few rows, four for many.
 
 With a matrix product that follows they take as many: the product of the rows as they are is opened together with their
 sums of squares, and divided in the end (`scaled_after`). That needs no opened row, but the product twice, so it is for
@@ -48,9 +48,9 @@ def _plain_inverse_root() -> WindowedFunction:
 
 
 def inverse_root(x: Masked) -> Program[Masked]:
-    """Computes 1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. 2 rounds. Error: relative 2^-12 and absolute 2^-16.
+    """Computes 1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. Error: relative 2^-12 and absolute 2^-16.
 
-    Costs what `WindowedFunction.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
+    1 round and that of `WindowedFunction.apply`. Costs what `WindowedFunction.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
     """
     windowed = _plain_inverse_root()
     return truncate((yield from open_((yield from windowed.apply(x.upscaled(windowed.scale))))))
@@ -110,7 +110,9 @@ def _narrow_scale(d: int, wanted: int, largest: float) -> int:
 
 
 def row_roots(rows: NormInput, eps: float) -> Program[Masked]:
-    """Computes 1 / sqrt(mean square + eps) of each row of [n, d], [n], 36 fraction bits. 3 rounds.
+    """Computes 1 / sqrt(mean square + eps) of each row of [n, d], [n], 36 fraction bits.
+
+    2 rounds and that of `WindowedFunction.apply`, which a few rows do not need with `dcf`.
 
     Range: the bound of `mean square`. Error: relative 2^-12 where the mean square is above 2^-10. A row costs what
     `WindowedFunction.apply` does with w = 16 windows, and 16 online and 8 offline bytes, to the server. A wider range
@@ -126,7 +128,7 @@ def row_roots(rows: NormInput, eps: float) -> Program[Masked]:
 
 
 def normalise(rows: NormInput, eps: float) -> Program[Masked]:
-    """Divides each row of [n, d] by sqrt(mean square + eps). 4 rounds.
+    """Divides each row of [n, d] by sqrt(mean square + eps). 1 round and those of `row_roots`.
 
     Range: that of `row_roots`. Error: relative 2^-11 where the mean square is above 2^-10, from the 16 fraction bits
     of x. The inverse root itself has 26 fraction bits, split into a high and a low part to keep the truncation failures

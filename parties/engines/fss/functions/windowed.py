@@ -1,9 +1,12 @@
 """Windowed look-ups: functions of a positive number over many orders of magnitude, for norms.
 
-One round. The range is cut into windows of a factor of four. Each window has its own table, indexed by the eleven
-leading bits of the window's numbers, with a first-order correction; comparisons with public powers of four determine
-the window. The look-ups and the comparisons share one round, and the window is selected in the products. (SIRNN, Rathee
-et al., IEEE S&P 2021, finds the leading bit for the same range reduction, in more rounds.)
+The range is cut into windows of a factor of four. Each window has its own table, indexed by the leading bits of the
+window's numbers, with a first-order correction. (SIRNN, Rathee et al., IEEE S&P 2021, finds the leading bit for the same
+range reduction.) Which form is used is public, and both keep the same error:
+
+* A few numbers with `dcf`: no round, by a key of 66 kB per number that holds all tables (`prefix_dpf`).
+* Many numbers, or `prefix`: one round, with two kilobytes per number. All windows are looked up, comparisons with
+  public powers of four determine the window, and it is selected in the products.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,10 @@ from parties.engines.fss.arithmetic.multiplication import Secret, select, sum_of
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.compare.signs import below_edges
 from parties.engines.fss.functions.tables import Tables, digit, look_up
-from parties.engines.fss.randomness.source import Bits
+from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
+from parties.engines.fss.randomness import prefix_dpf
+from parties.engines.fss.randomness.source import DEALER, Bits
+from parties.engines.limits import FEW_ROWS
 
 Reals = NDArray[np.float64]
 _WIDTH = 11
@@ -82,12 +88,50 @@ class WindowedFunction:
         values = np.stack([self.function(at), slope / 2.0**_REST_BITS])
         return Tables(np.rint(values * 2.0**self.out_scale).astype(np.int64))
 
-    def apply(self, x: Masked) -> Program[Additive]:
-        """Applies the function to x [...], whose integers are below 2^62.
+    @cached_property
+    def prefix_tables(self) -> Tensor:
+        """Values, and slopes per 2^-8 of a cell, in the first window up to its last cell and in all above it.
 
-        With w windows 1 round after those of `below_edges` for w - 1 edges, of 62 bits; per element 16 w + (w - 1) / 8
-        online bytes each way and, in addition to the comparisons, 304 w + 80 (w - 1) offline bytes, to the server.
+        A cell stands for numbers up to one cell away on either side: the secant's slope, and a value halfway between
+        the function and the secant. [windows, cells, 2].
         """
+        starts = self.low + STEP * np.arange(len(self.starts))[:, None] - (CELL_BITS - STEP)
+        cell = 2.0 ** (starts - self.scale)
+        at = np.arange(ENTRIES)[None] * cell
+        middle, before, after = (self.function(np.maximum(at + step * cell, cell / 2)) for step in (0, -1, 1))
+        values = np.stack([(2 * middle + before + after) / 4, (after - before) / 2.0 ** (1 + REST_BITS)], -1)
+        return torch.from_numpy(np.rint(values * 2.0**self.out_scale).astype(np.int64))
+
+    def apply(self, x: Masked) -> Program[Additive]:
+        """Applies the function to x [...], whose integers are below 2^62; error relative 2^-12 where x >= 2^low.
+
+        With w windows, for at most `FEW_ROWS` numbers and `dcf`: no round; per element 16 (258 w - 1) offline bytes to
+        each party. Else 1 round after those of `below_edges` for w - 1 edges, of 62 bits; per element
+        16 w + (w - 1) / 8 online bytes each way and, in addition to the comparisons, 304 w + 80 (w - 1) offline bytes,
+        to the server.
+        """
+        if x.source.comparison == "dcf" and x.public.numel() <= FEW_ROWS:
+            return self._at_once(x)
+        return (yield from self._in_a_round(x))
+
+    def _at_once(self, x: Masked) -> Additive:
+        source, lowest, windows = x.source, self.low + STEP, len(self.starts)
+        source.note(lowest)
+        source.note(windows)
+        mask, seeds = x.mask.reshape(-1), source.seeds(x.public.numel())
+        key = source.broadcast(
+            (len(mask) * prefix_dpf.key_bytes(windows),),
+            lambda: prefix_dpf.generate(source.permutation, mask, self.prefix_tables, lowest, *seeds),
+        )
+        source.evaluated(len(mask) * prefix_dpf.hashes(windows))
+        if source.rank == DEALER:
+            share = source.placeholder(x.shape)
+        else:
+            public = x.public.reshape(-1)
+            share = prefix_dpf.evaluate(source.permutation, source.rank, public, lowest, windows, seeds[0], key)
+        return Additive(source, share.reshape(x.shape), self.out_scale, self.limit)
+
+    def _in_a_round(self, x: Masked) -> Program[Additive]:
         source = x.source
         shifts = torch.tensor(self.starts, device=source.device) - _REST_BITS
         public, mask = (part.unsqueeze(-1) >> shifts for part in (x.public, x.mask))

@@ -77,7 +77,7 @@ def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permu
     """
     n, points = x.shape
     out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
-    table, keys = _constants(permutation_key, x.device)
+    table, keys = constants(permutation_key, x.device)
     if x.numel():
         inner = (1 << min(width, LEAF_LEVELS)) - 1
         _evaluated[(triton.cdiv(x.numel(), _LANES),)](
@@ -195,7 +195,7 @@ def evaluate_payload(
     words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
     words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
     out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
-    table, keys = _constants(permutation_key, x.device)
+    table, keys = constants(permutation_key, x.device)
     cells, rest = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels
     if x.numel():
         pointers = (x, seed, words, values, leaves, out, table, keys)
@@ -206,6 +206,6 @@ def evaluate_payload(
 
 
 @lru_cache(maxsize=8)
-def _constants(permutation_key: bytes, device: torch.device) -> tuple[Tensor, Tensor]:
+def constants(permutation_key: bytes, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns the table and the round keys on a device; cached for recent sessions, whose keys are public."""
     return table_aes.columns(device), table_aes.schedule(permutation_key, device)

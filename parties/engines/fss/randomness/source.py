@@ -124,6 +124,17 @@ class Source(ABC):
         made = integers(0) if self.recorder is None else self.recorder.varying(integers)
         return Known(made.to(self.device), scale, limit)
 
+    def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
+        """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
+        return numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+
+    def read(self, rows: Tensor, first: int, count: int) -> Tensor:
+        """Returns rows first .. first + count - 1 of [n, d]; a recorded segment reads at the token's place."""
+        if self.recorder is None:
+            return rows[first : first + count]
+        places = torch.arange(first, first + count, device=rows.device)
+        return rows.index_select(0, self.recorder.varying(lambda later: places + later))
+
     def write(self, rows: Tensor, new: Tensor, place: int) -> Tensor:
         """Returns rows [heads, n, d] with [heads, m, d] from a public place on; in place if it is recorded."""
         count = new.shape[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from parties.decoding.cache import Block, Cache
+from parties.decoding.cache import Block, Cache, LayerCache
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
@@ -18,8 +18,12 @@ from parties.engines.fss.replay.values import mapped, over, tensors_of, values_i
 
 Key = tuple[int, str]
 """A layer, and the name of what it holds."""
-_READ = ("rows", "selection", "state")
-_UNCHANGED = ("alive", "kept", "queries")
+_READ = ("rows", "selection", "weights", "state", "alive")
+_UNCHANGED = ("kept", "queries")
+
+
+class Replaced(NotRecordable):
+    """The segment leaves other keys and values than those of the block that it reads."""
 
 
 @dataclass
@@ -32,9 +36,12 @@ class RecordedSegment:
         reads: Values that the segment reads: where they are in the cache, and the tensors that the tapes read.
         leaves: What it leaves in the cache.
         blocks: Keys and values that it reads, by layer.
+        private: Whether the blocks are copies of the cache's, because the segment leaves other keys and values.
         grown: Keys and values that grow by the tokens of the segment, by layer.
         tokens: Number of these tokens.
         position: Position of the recorded token.
+        steps: Positions by which it moves the sequence.
+        result: What the program returns.
         epoch: Epoch of the recorded masks.
     """
 
@@ -43,40 +50,61 @@ class RecordedSegment:
     reads: Mapping[Key, Mapping[int, Number]]
     leaves: Mapping[Key, Any]
     blocks: Mapping[int, Block]
+    private: bool
     grown: Mapping[int, Block]
     tokens: int
     position: int
+    steps: int
+    result: Any
     epoch: int
 
     @classmethod
     def record(
         cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
-        """Records a segment whose result is in the cache; the cache is left as it was, but for spare rows.
+        """Records a segment; the cache is left as it was, but for spare rows.
 
         Raises:
-            NotRecordable: The segment depends on data, returns a result, or changes more than a recording can.
+            NotRecordable: The segment depends on data, or changes more of the cache than a recording can.
         """
+        try:
+            return cls._record(program, cache, source, inputs, private=False)
+        except Replaced:
+            return cls._record(program, cache, source, inputs, private=True)
+
+    @classmethod
+    def _record(
+        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs, *, private: bool
+    ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
             static = _own_inputs(cache)
+            if private:
+                _own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
-            tokens, position = cache.tokens, cache.position
+            position, grown = cache.position, dict[int, Block]()
+            held = sum(cache.tokens)
+            shown = [(layer.k, layer.v) for layer in cache.layers]
             fixed = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             result = recorder.record(program())
             kept = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
-            if result is not None or cache.position != position or any(map(operator.is_not, kept, fixed)):
-                raise NotRecordable(
-                    "a segment", "it returns a result, or changes more of the cache than can be replayed"
-                )
-            after = cache.tokens
-            grown = {i: _written(cache, i, blocks) for i, n in enumerate(after) if n != tokens[i]}
+            if any(map(operator.is_not, kept, fixed)):
+                raise NotRecordable("a segment", "it changes more of the cache than can be replayed")
+            steps, tokens = cache.position - position, sum(cache.tokens) - held
+            changed = [i for i, layer in enumerate(cache.layers) if _replaced(layer, shown[i])]
+            if not private:
+                grown = {i: _written(cache, i, blocks) for i in changed}
             leaves = {key: tree for key, tree in _held(cache).items() if not _same(tree, static[key])}
-            recording = recorder.finish([t for value in values_in(leaves) for t in tensors_of(value)])
+            if private:
+                leaves |= {(i, name): getattr(cache.layers[i], name) for i in changed for name in ("k", "v")}
+            left_values = (leaves, result)
+            recording = recorder.finish([t for value in values_in(left_values) for t in tensors_of(value)])
         finally:
             restore()
         left = iter(recorder.rebind(recording.tensors))
-        leaves = mapped(leaves, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value)))
+        leaves, result = mapped(
+            left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value))
+        )
         addresses = {buffer.fixed for tape in recording.tapes for buffer in tape.externals}
 
         def read(value: Number) -> bool:
@@ -89,9 +117,12 @@ class RecordedSegment:
             {key: values for key, values in reads.items() if values},
             leaves,
             {i: block for i, block in blocks.items() if read(block.k) or read(block.v)},
+            private,
             grown,
-            max(now - before for now, before in zip(after, tokens, strict=True)),
+            tokens,
             position,
+            steps,
+            result,
             source.epoch,
         )
 
@@ -102,9 +133,9 @@ class RecordedSegment:
 
     def fits(self, cache: Cache) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
-        if self.stale(cache) or any(
-            cache.layers[i].tokens + self.tokens > block.capacity for i, block in self.grown.items()
-        ):
+        if self.stale(cache) or not all(cache.layers[index].spare() for index in self.blocks):
+            return False
+        if any(cache.layers[index].room < self.tokens for index in self.grown):
             return False
         present = _held(cache)
         return all(
@@ -115,13 +146,16 @@ class RecordedSegment:
     def stale(self, cache: Cache) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
         now = {index: cache.layers[index].spare() for index in self.blocks}
+        pairs = list(zip(now.values(), self.blocks.values(), strict=True))
+        if self.private:
+            return any(found is not None and found.k.shape != block.k.shape for found, block in pairs)
         return any(
             found is None or found.k.public is not block.k.public or found.v.public is not block.v.public
-            for found, block in zip(now.values(), self.blocks.values(), strict=True)
+            for found, block in pairs
         )
 
-    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> None:
-        """Runs the segment.
+    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+        """Runs the segment; returns its result.
 
         Args:
             cache: The cache, which `fits`.
@@ -138,6 +172,8 @@ class RecordedSegment:
             for index, static in values.items():
                 for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
                     here.copy_(there)
+        if self.private:
+            self._take_blocks(cache)
         later = cache.position - self.position
         for numbers, place in self.recorder.varied:
             place.copy_(numbers(later))
@@ -152,9 +188,10 @@ class RecordedSegment:
                 raise self.recorder.failures[checked + first]()
             checked = made.checks
             exchange(made)
-        self._leave(cache, source.epoch)
+        return self._leave(cache, source.epoch)
 
-    def _leave(self, cache: Cache, epoch: int) -> None:
+    def _leave(self, cache: Cache, epoch: int) -> Any:
+        cache.position += self.steps
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + self.tokens)
 
@@ -164,6 +201,18 @@ class RecordedSegment:
 
         for (index, name), tree in self.leaves.items():
             setattr(cache.layers[index], name, mapped(tree, fresh))
+            if name in ("k", "v"):
+                cache.layers[index].room = 0
+        return mapped(self.result, fresh)
+
+    def _take_blocks(self, cache: Cache) -> None:
+        """Copies keys and values to where the tapes read them."""
+        for index, block in self.blocks.items():
+            found = cache.layers[index].spare()
+            assert found is not None  # noqa: S101 - it fits
+            for here, there in ((block.k, found.k), (block.v, found.v)):
+                here.public.copy_(there.public)
+                here.mask.copy_(there.mask)
 
 
 def _epoch(value: Number) -> int:
@@ -192,10 +241,22 @@ def _own_inputs(cache: Cache) -> dict[Key, Any]:
 
 def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
     """Returns the block of a layer that has grown, if it was written in place."""
-    before, after = blocks.get(index), cache.layers[index].block
+    before, after = blocks.get(index), cache.layers[index].spare()
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
-        raise NotRecordable("a segment", "the keys and values of a layer were replaced")
+        raise Replaced("a segment", "the keys and values of a layer were replaced")
     return after
+
+
+def _own_blocks(cache: Cache) -> None:
+    """Replaces the blocks of the layers by copies, which the tapes then read and write."""
+    for layer in cache.layers:
+        if (block := layer.spare()) is not None:
+            k, v = (over(rows, [t.clone() for t in tensors_of(rows)], rows.epoch) for rows in (block.k, block.v))
+            layer.show(Block(k, v), layer.tokens)
+
+
+def _replaced(layer: LayerCache, shown: tuple[Any, Any]) -> bool:
+    return layer.k is not shown[0] or layer.v is not shown[1]
 
 
 def _shapes(found: Sequence[Number], wanted: Mapping[int, Number]) -> list[torch.Size | None]:

@@ -25,7 +25,7 @@ def elementwise_maximum(x: Masked, y: Masked) -> Program[Masked]:
 
 
 def argmax(x: Masked) -> Program[Additive]:
-    """Computes the index of the largest of x [n], the lower one among equals; additive, scale 0 or 32. Exact.
+    """Computes the index of the largest of x [..., n], the lower one among equals: [...], scale 0 or 32. Exact.
 
     A tournament that carries the index: n - 1 matches in ceil(log2 n) levels. `dcf`: 1 round per level; per match 16
     online bytes and what `where_negative` takes for 2 numbers. `prefix`: 2 rounds per level and those of a sign; per
@@ -34,14 +34,14 @@ def argmax(x: Masked) -> Program[Additive]:
     Args:
         x: The numbers; with `dcf` integers of at most 30 bits, which are carried in the upper half of the ring.
     """
-    source, n = x.source, x.shape[0]
-    places = torch.arange(n, dtype=torch.int64, device=source.device)
+    source, n = x.source, x.shape[-1]
+    places = torch.arange(n, dtype=torch.int64, device=source.device).expand(x.shape)
     zeros = torch.zeros_like(places)
     index = Masked(source, zeros if source.rank == DEALER else places, zeros, 0, float(n), Masked.CONSTANT)
     if source.comparison == "dcf":
         x, index = (value.upscaled(value.scale + LANE_BITS) for value in (x, index))
-    while (n := x.shape[0]) > 1:
-        even, odd, rest = slice(0, n - 1, 2), slice(1, n, 2), slice(n - n % 2, n)
+    while (n := x.shape[-1]) > 1:
+        even, odd, rest = ((..., part) for part in (slice(0, n - 1, 2), slice(1, n, 2), slice(n - n % 2, n)))
         gap, ahead = x[odd] - x[even], index[odd] - index[even]
         first = Additive(source, torch.stack([x[even].additive().share, index[even].additive().share]), 0, 1.0)
         limit = max(gap.limit * 2.0**gap.scale, ahead.limit * 2.0**ahead.scale)
@@ -52,9 +52,9 @@ def argmax(x: Masked) -> Program[Additive]:
         else:
             chosen = select((yield from xor_bits(source, (yield from negative(-gap)))), [[steps]])
         opened = yield from open_((first + chosen).bounded(limit))
-        x = cat([opened[0].rescaled(x.scale).bounded(x.limit), x[rest]], 0)
-        index = cat([opened[1].rescaled(index.scale).bounded(index.limit), index[rest]], 0)
-    return index.additive()[0]
+        x = cat([opened[0].rescaled(x.scale).bounded(x.limit), x[rest]], -1)
+        index = cat([opened[1].rescaled(index.scale).bounded(index.limit), index[rest]], -1)
+    return index.additive()[..., 0]
 
 
 def compare_pairs(x: Masked) -> Program[Bits]:

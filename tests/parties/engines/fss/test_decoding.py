@@ -215,5 +215,5 @@ def check(results: Any, decoder: Decoder, cache: Cache, token: int) -> None:
         expected = run(decoder.step(run(decoder.embed([token], 1, cache.position)), cache))
         private = (mine[step] + theirs[step]).double() / SCALE
         assert (private - expected).abs().max() < 0.06
-        token = run(decoder.engine.argmax(expected))
+        (token,) = run(decoder.engine.argmax(expected))
         assert tokens[step] == token

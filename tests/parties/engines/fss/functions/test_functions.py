@@ -104,10 +104,8 @@ def test_rms_norm_over_eight_orders_of_magnitude(d: int, mean_square: float) -> 
     error = (value_of(first, second) - expected).abs()
     assert (error <= 2e-4 + expected.abs() * 2.0**-11).all()
     rounds, online, _ = costs(simulation, x.numel())
-    assert rounds == 4
-    windows = 16
-    # two parts per element; a sum, a root and two look-ups per window for each of three rows; a bit per edge
-    assert online == 16 * x.numel() + 3 * (16 + 16 * windows) + math.ceil(3 * (windows - 1) / 8)
+    assert rounds == 3
+    assert online == 16 * x.numel() + 3 * 16, "two parts per element; a sum and a root per row"
 
 
 @pytest.mark.parametrize(("d", "mean_square", "largest"), [(48, 0.005, 8.0), (576, 1.0, 16.0), (2048, 1300.0, 60.0)])
@@ -134,7 +132,7 @@ def test_a_norm_after_a_matrix_product(d: int, mean_square: float, largest: floa
     error = (value_of(first, second) - (centred @ matrix * scale + shift)).abs()
     rounded = 2.0 ** -(15 if mean_square < 1 else 13) * scale * (1 + matrix.norm(dim=0) * 3)
     assert (error <= rounded + largest * 2.0**-12 + 2.0**-14).all()
-    assert simulation.cost.rounds - 1 == 4
+    assert simulation.cost.rounds - 1 == 3
 
 
 def test_all_of_thousands_of_rows_are_right() -> None:

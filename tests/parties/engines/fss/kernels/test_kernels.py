@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from parties.engines.fss.randomness import dcf, payload_dcf
+from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers as numbers_below
 from tests.helpers.comparisons import seeds
@@ -80,6 +80,17 @@ def test_payloads_are_those_of_the_cpu(width: int, lanes: int) -> None:
     for party, seed in enumerate(own):
         share = payload_dcf.evaluate(PERMUTATION, party, x.cuda(), width, lanes, seed.cuda(), key.cuda()).cpu()
         assert torch.equal(share, payload_dcf.evaluate(PERMUTATION, party, x, width, lanes, seed, key))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tables", [1, 16, 23])
+def test_tables_by_prefix_are_those_of_the_cpu(tables: int) -> None:
+    mask, x, own = numbers(8), numbers(8, seed=1), seeds(8)
+    cells, lowest = numbers(tables, prefix_dpf.ENTRIES, 2), 62 - 2 * tables
+    key = prefix_dpf.generate(PERMUTATION, mask, cells, lowest, *own)
+    for party, seed in enumerate(own):
+        share = prefix_dpf.evaluate(PERMUTATION, party, x.cuda(), lowest, tables, seed.cuda(), key.cuda()).cpu()
+        assert torch.equal(share, prefix_dpf.evaluate(PERMUTATION, party, x, lowest, tables, seed, key))
 
 
 @pytest.mark.gpu
