@@ -1,7 +1,7 @@
 """Largest error of a logit of each family of models in each private engine, against the engine `plain`.
 
     python -m benchmarks.families [--families gemma2,qwen3] [--engines fss,crypten] [--seq-len 24] [--new-tokens 2]
-        [--prefill shared]
+        [--prefill shared] [--out docs/results/families]
 
 Each family is a tiny model of random weights, `random:tiny-<family>`, so errors are those of its operations, not of the
 depth or the numbers of a published model. The cells run as those of an experiment do: client, server and dealer are
@@ -29,7 +29,7 @@ def main() -> None:
     print(f"| family | {' | '.join(engines)} |\n|---|{'---|' * len(engines)}")
     with ray_session(None), tempfile.TemporaryDirectory() as folder:
         for family in given.families.split(","):
-            records = measured(family, engines, given, Path(folder) / family)
+            records = measured(family, engines, given, (given.out or Path(folder)) / family)
             found = {str(record.cell.engine): shown(record) for record in records}
             print(f"| {family} | {' | '.join(found.get(engine, '-') for engine in engines)} |", flush=True)
 
@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seq-len", type=int, default=24)
     parser.add_argument("--new-tokens", type=int, default=2)
     parser.add_argument("--prefill", choices=["shared", "mpc"], default="shared")
+    parser.add_argument("--out", type=Path, help="folder that keeps the records, in one folder per family")
     return parser.parse_args()
 
 

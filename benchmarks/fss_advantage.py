@@ -1,11 +1,11 @@
 """The dealer's advantage from retries, for a real model's numbers: the sum of |x| / 2^63 over all truncations.
 
-    python benchmarks/fss_advantage.py TEXT [--tokens 48]
+    python benchmarks/fss_advantage.py TEXT [--tokens 48] [--model smollm2-135m]
 
 The dealer knows the mask r of each truncated number x and learns which segment failed. Given r, the event that x + r
 lies within 2^k of +-2^63 is a comparison of x with a number that it knows; over r, the total variation between the
-event for x and for 0 is |x| / 2^63 (`check` counts it in a ring of 2^16). All three parties run in one process, on
-SmolLM2-135M: the prompt inside the computation, then one token. Takes minutes.
+event for x and for 0 is |x| / 2^63 (`check` counts it in a ring of 2^16). All three parties run in one process: the
+prompt inside the computation, then one token. Takes minutes with SmolLM2-135M.
 """
 
 import argparse
@@ -31,8 +31,6 @@ from parties.models import load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold
 from parties.policies import Full
 
-MODEL = "smollm2-135m"
-
 
 def check() -> None:
     """Counts, in a ring of 2^16, the masks for which the event distinguishes x from 0."""
@@ -51,11 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--model", default="smollm2-135m")
     given = parser.parse_args()
     torch.set_num_threads(1)
     check()
     vars(simulation)["_require"] = lambda *_: None  # the first token exceeds bounds, which does not matter here
-    tokens = load_tokenizer(MODEL).encode(given.text.read_text())[: given.tokens + 1]
+    tokens = load_tokenizer(given.model).encode(given.text.read_text())[: given.tokens + 1]
     parts: dict[int, list[tuple[torch.Tensor, str]]] = {CLIENT: [], SERVER: []}
     honest = gates.truncate
 
@@ -65,15 +64,16 @@ def main() -> None:
         return honest(x, scale)
 
     with fss_repeats.replaced(truncate):
-        for phase, moved in measured(tokens, parts).items():
+        for phase, moved in measured(given.model, tokens, parts).items():
             print(f"{phase}: sum of |x| / 2^63 = {sum(moved.values()):.2e}")
             for stage, part in sorted(moved.items(), key=lambda item: -item[1]):
                 print(f"  {stage:12} {part:.2e}")
 
 
-def measured(tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
+def measured(model: str, tokens: list[int], parts: Any) -> dict[str, dict[str, float]]:
     """Sums |x| / 2^63 by phase and stage."""
-    spec, folded = load_spec(MODEL), fold(load_spec(MODEL), load_weights(MODEL))
+    spec = load_spec(model)
+    folded = fold(spec, load_weights(model))
     sim, size = Simulation(1), Prefill(len(tokens) - 1, len(tokens) - 1)
     engines: dict[int, Any] = {source.rank: Computation(source) for source in sim.sources}
     generator = torch.Generator().manual_seed(1)

@@ -112,9 +112,10 @@ def segments(policy: Policy, tokens: int, *, prompt: bool) -> list[Segment]:
     with MetaTensors():
         dry_run = DryRun()
         decoder = Decoder(dry_run.engine, SMOLLM2, policy)
-        sizes = chunked(decoder, tokens) if prompt else None
+        sizes = [chunked(decoder, tokens)] if prompt else []
         begun = Cache.empty(SMOLLM2.n_layers) if prompt else prefilled(SMOLLM2, policy, tokens - 1)
-        cache = (plan := Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)).cache(dry_run.engine)
+        plan = Plan.of(decoder.workload(begun, 1, prefill=sizes), 1)
+        (cache,) = plan.caches(dry_run.engine).sequences
         before, steps = plan.programs(dry_run.engine, cache)
         with fss_repeats.replaced(dry_run.truncate):
             found = [dry_run.segment(program, cache) for program in before]

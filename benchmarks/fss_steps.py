@@ -1,6 +1,6 @@
 """Local work per token with `fss`, recorded steps against interpreted ones, compared with reading the weights once.
 
-    python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--calls]
+    python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--batch 1] [--calls]
 
 Client, server and dealer are processes that are connected over loopback; the dealer's randomness is stored before the
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from fss_gates import SMOLLM2
 
+from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
 from parties.decoding.program import run
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -67,6 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--policy", choices=tuple(POLICIES), default="full")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--calls", action="store_true")
     return parser.parse_args()
 
@@ -131,24 +133,30 @@ def decoded(
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), weights(spec) if role == "server" else None), engine.exchange)
     tokens = policy.cached(given.tokens)
-    named = {
-        name: engine.adopt(torch.zeros(shape, dtype=torch.int64))
-        for name, shape in cached(policy, tokens, given.layers).items()
-    }
-    cache, decoder = Cache.from_values(given.layers, tokens, named), Decoder(engine, spec, policy)
-    cache = engine.prepare(decoder.workload(cache, given.steps, RunOptions(offline="stored")), cache)
+    decoder = Decoder(engine, spec, policy)
+    batch = Batch([filled(engine, policy, tokens, given.layers) for _ in range(given.batch)])
+    engine.prepare(decoder.workload(batch, given.steps, RunOptions(offline="stored")), batch)
+    for segment in fold_segments(decoder, batch):
+        engine.run_segment(segment, batch)
     engine.replays = recorded
-    measured, own = [], [1] if role == "client" else None
+    measured, own = [], [1] * given.batch if role == "client" else None
     for _ in range(given.steps):
         meter.reset()
         if calls:
             sys.setprofile(count := Count())
-        decode_in_segments(decoder, cache, own, "private")
+        decode_in_segments(decoder, batch, own, "private")
         sys.setprofile(None)
         online = [stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"]
         measured.append(float(count.calls) if calls else sum(online))
     engine.finish()
     return measured, reading(engine)
+
+
+def filled(engine: FssEngine, policy: Policy, tokens: int, layers: int) -> Cache:
+    """A prefilled cache of zeros."""
+    shapes = cached(policy, tokens, layers)
+    named = {name: engine.adopt(torch.zeros(shape, dtype=torch.int64)) for name, shape in shapes.items()}
+    return Cache.from_values(layers, tokens, named)
 
 
 class Count:

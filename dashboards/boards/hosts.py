@@ -28,7 +28,7 @@ def hosts() -> Dashboard:
         ("Exporters", _exporters()),
         ("Memory", _memory()),
         ("CPU and network", _cpu()),
-        ("GPU", _gpu()),
+        ("GPU and replays", _gpu()),
         ("Ray", _ray()),
     ]
     return board("hosts", "mpcache-bench: Hosts", purpose, sections)
@@ -169,7 +169,7 @@ def _gpu() -> list[Panel]:
                 lowest=0,
                 highest=1,
                 empty=_NO_GPU,
-                width=8,
+                width=6,
             ),
             base=GOOD,
         ),
@@ -184,7 +184,7 @@ def _gpu() -> list[Panel]:
                 ],
                 lowest=0,
                 empty=_NO_GPU,
-                width=8,
+                width=6,
             )
         ),
         graph(
@@ -196,7 +196,21 @@ def _gpu() -> list[Panel]:
                 lowest=0,
                 highest=1,
                 empty=_NO_GPU,
-                width=8,
+                width=6,
+            )
+        ),
+        graph(
+            PanelOptions(
+                title="Segments replayed",
+                question="Are tokens replayed from recordings? Segments per second that were replayed, as CUDA "
+                "graphs on a GPU, and those that were interpreted.",
+                unit=units.Short,
+                queries=[
+                    Query(_rate("replayed_segments_total"), "{{party}}, replayed"),
+                    Query(_rate("interpreted_segments_total"), "{{party}}, interpreted"),
+                ],
+                lowest=0,
+                width=6,
             )
         ),
     ]

@@ -38,7 +38,9 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
         counts = forecast(cell) if has_model(cell) else None
         expected = predict(cell, past, calibration, most=None)
         if cell.prefill == "mpc" and cell.engine.name != "plain":
-            result.add_row(*_words(cell, "the prompt"), *_prompt(cell, counts, expected))
+            result.add_row(
+                *_words(cell, "the prompt" if cell.batch == 1 else "the prompts"), *_prompt(cell, counts, expected)
+            )
         result.add_row(*_words(cell, of_what(cell)), *_token(counts, expected))
         if cell.draft and cell.engine.name != "plain":
             pays.append(_pays_from(cell, expected, predict(without_draft(cell), past, calibration, most=None)))
@@ -50,7 +52,7 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
 def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
     different = {
-        (cell.engine.name, str(cell.policy), cell.seq_len, cell.comparison, cell.draft): cell for cell in cells
+        (cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison, cell.draft): cell for cell in cells
     }
     for cell in different.values():
         found = forecast(cell) if has_model(cell) else None
@@ -59,7 +61,7 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
 
 
 def _stages(cell: Cell, found: Forecast) -> Table:
-    title = f"{cell.engine.name} {cell.policy} {cell.seq_len} tokens, {cell.new_tokens} new, {cell.comparison}"
+    title = f"{cell.engine.name} {cell.policy} {cell.prompt_tokens} tokens, {cell.new_tokens} new, {cell.comparison}"
     if cell.draft:
         title += f", draft {cell.draft}, none accepted"
     result = _table(title, ("of", "stage", *_COUNTS[:3]))
@@ -75,7 +77,9 @@ def _stages(cell: Cell, found: Forecast) -> Table:
 
 def of_what(cell: Cell) -> str:
     """The step whose amounts a row has."""
-    return f"a pass of {cell.draft.count + 1}" if cell.draft else "a token"
+    if cell.draft:
+        return f"a pass of {cell.draft.count + 1}"
+    return "a token" if cell.batch == 1 else "a token of each"
 
 
 def without_draft(cell: Cell) -> Cell:
@@ -127,7 +131,7 @@ def _sort(found: Forecast) -> str:
 
 
 def _words(cell: Cell, what: str) -> list[Text]:
-    return [Text(str(value)) for value in (cell.engine, cell.policy, cell.seq_len, cell.network.name, what)]
+    return [Text(str(value)) for value in (cell.engine, cell.policy, cell.prompt_tokens, cell.network.name, what)]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -39,7 +39,7 @@ def shortfalls(cells: Sequence[Cell]) -> list[str]:
 
 
 def _words(cell: Cell) -> tuple[str, ...]:
-    return str(cell.engine), str(cell.policy), str(cell.seq_len)
+    return str(cell.engine), str(cell.policy), cell.prompt_tokens
 
 
 def _sizes(cell: Cell) -> tuple[str, ...]:

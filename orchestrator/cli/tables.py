@@ -77,7 +77,7 @@ def _amounts(record: Record) -> tuple[str, ...]:
 
 def _words(cell: Cell) -> tuple[Text, ...]:
     repeat = f"warm-up {cell.repeat}" if cell.warmup else cell.repeat
-    values = (cell.engine, cell.policy, cell.seq_len, cell.network.name, repeat)
+    values = (cell.engine, cell.policy, cell.prompt_tokens, cell.network.name, repeat)
     return tuple(Text(str(value)) for value in values)
 
 

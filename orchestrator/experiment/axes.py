@@ -12,7 +12,7 @@ from orchestrator.experiment.problems import Problem, Rejected, unknown
 from parties.options import DraftOptions, draft_words
 from parties.policies.choice import PolicyChoice
 
-AXES: Final = ("networks", "engines", "seq_lens", "policies", "draft")
+AXES: Final = ("networks", "engines", "seq_lens", "policies", "batch", "draft")
 """Keys whose values are combined, outermost first, so that links are shaped and parties started rarely."""
 
 
@@ -23,6 +23,7 @@ class Point(NamedTuple):
     engine: EngineChoice
     seq_len: int
     policy: PolicyChoice
+    batch: int
     draft: DraftOptions | None
     repeat: int
     warmup: bool
@@ -66,6 +67,7 @@ class Condition(BaseModel):
     engine: _Names = Field(default=(), description="Engines: a name, or `crypten-stock`.")
     seq_len: _Numbers = Field(default=(), description="Prompt lengths.")
     policy: _Names = Field(default=(), description="Policies: a name, or a name with its changed parameters.")
+    batch: _Numbers = Field(default=(), description="Numbers of prompts that decode side by side.")
     draft: _Names = Field(default=(), description="Drafts: `none`, or in words, such as `lookup 4`.")
     repeat: _Numbers = Field(default=(), description="Repeats, from 0.")
 
@@ -83,6 +85,7 @@ class Condition(BaseModel):
             "engine": {point.engine.name, str(point.engine)},
             "seq_len": {point.seq_len},
             "policy": {point.policy.name, str(point.policy)},
+            "batch": {point.batch},
             "draft": {draft_words(point.draft)},
             "repeat": {point.repeat},
         }
@@ -98,8 +101,8 @@ def _all_points(axes: Axes) -> Iterator[Point]:
     runs = [(i, True) for i in range(axes.warmup)] + [(i, False) for i in range(axes.repeats)]
     for chosen in _combinations(axes):
         for repeat, warmup in runs:
-            network, engine, seq_len, policy, draft = (chosen[axis] for axis in AXES)
-            yield Point(network, engine, seq_len, policy, draft, repeat, warmup)
+            network, engine, seq_len, policy, batch, draft = (chosen[axis] for axis in AXES)
+            yield Point(network, engine, seq_len, policy, batch, draft, repeat, warmup)
 
 
 def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:

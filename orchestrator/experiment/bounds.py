@@ -38,11 +38,13 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _check(given: Mapping[str, object]) -> None:
-    from parties.engines.fss.bounds import WIDEST, BoundRefused, declared
+    from parties.engines.fss.bounds import FIXED, WIDEST, BoundRefused, declared, own_only
 
     problems = []
     for number, limit in given.items():
-        if number not in WIDEST:
+        if number in FIXED:
+            problems.append(Problem(number, limit, own_only(number), _FIX))
+        elif number not in WIDEST:
             problems.append(unknown(str(number), number, list(WIDEST), "number"))
         elif type(limit) is not int:
             problems.append(Problem(number, limit, "a power of two", _FIX))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,9 +12,11 @@ from pydantic import BaseModel, Field
 from orchestrator.experiment.axes import points
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, EngineChoice, Shaping
 from orchestrator.experiment.comparison import choose_comparison
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.experiment import Experiment, model_spec
 from orchestrator.experiment.networks import ResolvedNetwork
+from orchestrator.experiment.selection_use import choose_use
 from parties.options import RunOptions
+from parties.policies.choice import PolicyChoice, parameters_of
 
 SCHEMA = 1
 """Part of every id; increased when the same values change their meaning."""
@@ -38,6 +41,7 @@ class _Point(BaseModel):
     network: ResolvedNetwork = Field(description="Links between the parties.")
     shaping: Shaping = Field(default="auto", description="The back end that shapes the links.")
     prompt: ChosenPrompt = Field(description="Source of the client's prompt.")
+    batch: int = Field(default=1, description="Prompts of the client that decode side by side.")
 
 
 class Cell(RunOptions, _Point):
@@ -59,9 +63,14 @@ class Cell(RunOptions, _Point):
         canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @property
+    def prompt_tokens(self) -> str:
+        """Tokens of the prompt, or number and tokens of the prompts of a batch: `512`, `16 x 512`."""
+        return str(self.seq_len) if self.batch == 1 else f"{self.batch} x {self.seq_len}"
+
     def __str__(self) -> str:
         """A short description."""
-        words = [f"{self.engine} {self.policy} {self.seq_len} tokens"]
+        words = [f"{self.engine} {self.policy} {self.prompt_tokens} tokens"]
         words += [f"draft {self.draft}"] if self.draft else []
         words += [f"network {self.network.name}"]
         words += ["warm-up"] if self.warmup else []
@@ -80,13 +89,24 @@ def expand(experiment: Experiment) -> tuple[Cell, ...]:
 
 
 def _resolved(values: dict[str, Any]) -> Cell:
-    """The cell with the options that its engine reads, all resolved."""
+    """The cell with the options that its engine reads, each `auto` resolved."""
     if values["comparison"] == "auto":
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
+    if values["policy"].parameters.get("use") == "auto":
+        values = values | {"policy": _policy_for(values)}
     if protocol := values["engine"].protocol:
         values = values | {"spu": values["spu"].model_copy(update={"protocol": protocol})}
     cell = Cell(**values)
     return cell.read_by(cell.engine.name)
+
+
+def _policy_for(values: dict[str, Any]) -> PolicyChoice:
+    """The policy with `use: auto` resolved; engines but `fss` have one way."""
+    policy, use = values["policy"].build(), "scores"
+    if values["engine"].name == "fss":
+        tokens = policy.held(values["seq_len"] - 1, values["new_tokens"])
+        use = choose_use(policy, model_spec(values["model"]), tokens, values["network"])
+    return PolicyChoice(name=values["policy"].name, **parameters_of(replace(policy, use=use)))
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:

@@ -115,6 +115,8 @@ def _found(prompt: Prompt, info: ValidationInfo) -> Prompt:
     if prompt.random_tokens and prompt.special_tokens:
         fix = "take it out: random tokens are not read from a text"
         raise Rejected(Problem("special_tokens", True, "false with random_tokens", fix))
+    if prompt.lines and prompt.text_file is None:
+        raise Rejected(Problem("lines", True, "false without text_file", "take it out: only a text has lines"))
     if prompt.file is None or not info.context:  # a record outlives its prompt and is read on other machines
         return prompt
     key, path = prompt.file

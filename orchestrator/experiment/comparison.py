@@ -13,8 +13,8 @@ from orchestrator.experiment.networks import ResolvedNetwork
 from parties.options import Comparison
 
 COSTS: dict[Comparison, PhaseCost] = {
-    "dcf": PhaseCost(735.5, {"client": 8_663_248, "server": 8_663_280}, {"client": 47_538_200, "server": 81_023_352}),
-    "prefix": PhaseCost(1628.5, {"client": 9_637_265, "server": 9_637_297}, {"client": 24, "server": 34_797_352}),
+    "dcf": PhaseCost(721.5, {"client": 9_018_624, "server": 9_018_656}, {"client": 47_538_200, "server": 81_318_920}),
+    "prefix": PhaseCost(1614.5, {"client": 9_992_641, "server": 9_992_673}, {"client": 24, "server": 35_092_920}),
 }
 
 

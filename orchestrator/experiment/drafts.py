@@ -67,7 +67,7 @@ def _problem(
     allowed, fix, reason = (
         "cells that can verify drafts",
         _FIX,
-        draft_problem(engine_class(engine), point.policy.build()),
+        draft_problem(engine_class(engine), point.policy.build(), point.batch),
     )
     if not reason and engine == "fss" and experiment.offline == "stored":
         allowed, fix, reason = "none with offline: stored", "take offline: streamed", STORED_PROBLEM

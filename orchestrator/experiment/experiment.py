@@ -25,7 +25,7 @@ from orchestrator.experiment.drafts import draft_problems, read_draft
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
-from parties.engines.limits import beyond
+from parties.engines.limits import MOST_SEQUENCES, beyond
 from parties.errors import ModelError
 from parties.options import CARRY_IN_FILES, MAPPING_IN_FILES, Bounds, DraftOptions, RunOptions
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
 
 Count = Annotated[int, Field(strict=True, ge=1)]
+Batch = Annotated[int, Field(strict=True, ge=1, le=MOST_SEQUENCES)]
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
@@ -92,10 +93,16 @@ class Sweep(BaseModel):
         description="Links between the parties: `none`, a preset, or a mapping with values of its own.",
         examples=["[none]"],
     )
+    batch: Annotated[tuple[Batch, ...], BeforeValidator(listed), *_Listed] = Field(
+        default=(1,),
+        description="How many prompts of the client decode side by side: they share rounds, and matrices are read once "
+        "for all. See `lines` of the prompt, and running.md.",
+        examples=["[1, 4, 16]"],
+    )
     linked: tuple[tuple[str, ...], ...] = Field(
         default=(),
         description="Axes that vary together instead of being combined, such as each length with a network of its own; "
-        "`networks`, `engines`, `seq_lens`, `policies` or `draft`, with as many values each.",
+        "`networks`, `engines`, `seq_lens`, `policies`, `batch` or `draft`, with as many values each.",
         examples=["[[networks, seq_lens]]"],
     )
     exclude: tuple[Condition, ...] = Field(
@@ -203,9 +210,18 @@ class Experiment(RunOptions, Sweep):
         for key, check in (("linked", check_linked), ("exclude", check_exclude)):
             if problems := check(self):
                 raise Rejected(*(replace(problem, path=join(key, problem.path)) for problem in problems))
-        if problems := [*draft_problems(self, model_spec), *self._beyond_engines()]:
+        if problems := [*draft_problems(self, model_spec), *self._several_chats(), *self._beyond_engines()]:
             raise Rejected(*problems)
         return self
+
+    def _several_chats(self) -> list[Problem]:
+        """Batches of a chat, which is one prompt."""
+        fix = "take 1, or give the prompts as the lines of a text_file"
+        return [
+            Problem(f"batch[{i}]", batch, "1 with messages", fix, "a chat is one prompt")
+            for i, batch in enumerate(self.batch)
+            if batch > 1 and self.prompt.messages is not None
+        ]
 
     def _beyond_engines(self) -> list[Problem]:
         """Lengths and models beyond the limits of an engine of the sweep, and policies beyond a window of the model."""

@@ -61,6 +61,11 @@ def delay_seconds(network: ResolvedNetwork, engine: str) -> float:
     return max(_delay(network, src, dst) for src, dst in _WAYS)
 
 
+def slowest_rate(network: ResolvedNetwork) -> float:
+    """Bytes per second of the slower way between client and server."""
+    return min(_rate(network, src, dst) for src, dst in _WAYS)
+
+
 def dealing_seconds(cost: PhaseCost, network: ResolvedNetwork) -> float:
     """Seconds that the slower of the dealer's two links takes for the correlated randomness."""
     return max(size / _rate(network, "dealer", role) for role, size in cost.dealt.items())

@@ -141,7 +141,11 @@ def _allowed(model: type[BaseModel], name: str) -> str:
 
 def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return "mapping" if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions", "/DraftOptions")) else "name or mapping"
+        return (
+            "mapping"
+            if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions", "/DraftOptions"))
+            else "name or mapping"
+        )
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:

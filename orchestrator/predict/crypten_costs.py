@@ -6,7 +6,8 @@ correction from the dealer (`crypten/mpc/primitives/beaver.py`); a comparison is
 again for every token: that, not the cache, is most of a short prompt's bytes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from parties.decoding.clusters import Clustering
 from parties.models.spec import ModelSpec
@@ -35,6 +36,10 @@ class Cost:
 
     def __mul__(self, times: float) -> "Cost":
         return Cost(*(getattr(self, field.name) * times for field in fields(self)))
+
+    def of_each(self, batch: int, *, folded: bool) -> "Cost":
+        """The cost for each sequence of a batch: in the same rounds if `folded`, else one after the other."""
+        return replace(self * batch, rounds=self.rounds) if folded else self * batch
 
 
 def product(x: float, y: float, out: float) -> Cost:
@@ -140,50 +145,53 @@ def gather(spec: ModelSpec, policy: MPCache, tokens: int) -> Cost:
     return product(h * k_fine * candidates, spec.n_kv_heads * candidates * block, h * k_fine * block)
 
 
-def layers(spec: ModelSpec, policy: Policy, tokens: int) -> Cost:
-    """All layers with their attention over a cache of `tokens`."""
+def layers(spec: ModelSpec, policy: Policy, tokens: int, batch: int = 1) -> Cost:
+    """All layers, with the attention of each sequence of a batch over a cache of `tokens`."""
     hidden, inner = spec.hidden, spec.intermediate
     heads = (spec.n_heads + 2 * spec.n_kv_heads) * spec.head_dim
     kind = spec.architecture
     first = 2 * inner if kind.gated else inner
-    cost = normalise(hidden) * 2 + activation(inner)
+    each = partial(Cost.of_each, batch=batch, folded=policy.folds)
+    cost = normalise(hidden, batch) * 2 + activation(batch * inner)
     if kind.gated:
-        cost += product(inner, inner, inner)
+        cost += product(batch * inner, batch * inner, batch * inner)
     if kind.query_key_norm:
-        cost += with_gain(spec.head_dim, spec.n_heads + spec.n_kv_heads)
+        cost += each(with_gain(spec.head_dim, spec.n_heads + spec.n_kv_heads))
     if kind.post_norms:
-        cost += with_gain(hidden) * 2
+        cost += with_gain(hidden, batch) * 2
     for width, out in ((hidden, heads), (spec.n_heads * spec.head_dim, hidden), (hidden, first), (inner, hidden)):
-        cost += product(width, width * out, out)
-    chosen = attention(spec, policy.attended(tokens))
+        cost += product(batch * width, width * out, batch * out)
+    chosen = each(attention(spec, policy.attended(tokens)))
     if not isinstance(policy, MPCache):
         return (cost + chosen) * spec.n_layers
     deciding = [layer for layer in range(spec.n_layers) if policy.chooses(layer)]
     dense = sum(not policy.chooses(policy.source_layer(layer)) for layer in range(spec.n_layers))
     queries = spec.n_heads * spec.head_dim
-    guess = product(hidden, hidden * queries, queries) if policy.ahead else Cost()
+    guess = product(batch * hidden, hidden * queries, batch * queries) if policy.ahead else Cost()
     return (
         cost * spec.n_layers
-        + attention(spec, tokens) * dense
-        + (chosen + gather(spec, policy, tokens)) * (spec.n_layers - dense)
-        + (selection(spec, policy, tokens) + guess) * len(deciding)
+        + each(attention(spec, tokens)) * dense
+        + (chosen + each(gather(spec, policy, tokens))) * (spec.n_layers - dense)
+        + (each(selection(spec, policy, tokens)) + guess) * len(deciding)
     )
 
 
-def crypten_token(spec: ModelSpec, policy: Policy, tokens: int, *, private_argmax: bool) -> Cost:
-    """One decoded token, from its embedding to the choice of the next.
+def crypten_token(spec: ModelSpec, policy: Policy, tokens: int, *, batch: int = 1, private_argmax: bool) -> Cost:
+    """One decoded token of each sequence, from its embedding to the choice of the next.
 
     Args:
         spec: The model.
         policy: The cache policy.
-        tokens: Cached tokens, the new one included.
+        tokens: Cached tokens of a sequence, the new one included.
+        batch: Sequences that decode side by side.
         private_argmax: Whether the choice is made on shares, by a tournament over the vocabulary.
     """
     table = spec.vocab * spec.hidden
-    ends = product(spec.vocab, table, spec.hidden) + normalise(spec.hidden) + product(spec.hidden, table, spec.vocab)
+    ends = product(batch * spec.vocab, table, batch * spec.hidden) + normalise(spec.hidden, batch)
+    ends += product(batch * spec.hidden, table, batch * spec.vocab)
     choice = Cost()
     if private_argmax:
         n = spec.vocab - 1
-        pairs = compare(n) + product(n, 2 * n, 2 * n)
+        pairs = compare(batch * n) + product(batch * n, 2 * batch * n, 2 * batch * n)
         choice = Cost(pairs.sent, pairs.dealt, n.bit_length() * pairs.rounds)
-    return layers(spec, policy, tokens) + ends + choice
+    return layers(spec, policy, tokens, batch) + ends + choice

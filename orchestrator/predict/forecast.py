@@ -56,7 +56,10 @@ def forecast(cell: Cell, most: int | None = None, accepted: tuple[int, ...] = ()
     if not has_model(cell):
         raise Unsupported(f"engine {cell.engine.name!r} has no cost model; only records of runs predict its cells")
     counted = min(cell.new_tokens, most or cell.new_tokens)
-    found = _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, counted, cell.options, accepted)
+    asked = (cell.model, cell.policy.build(), cell.seq_len, counted, cell.options, cell.batch)
+    found = _ENGINES[cell.engine.name](*asked, accepted)
+    if cell.prompt.lines:  # which may be shorter
+        found = replace(found, exact=False)
     return found if counted == cell.new_tokens else _scaled(found, cell.new_tokens / counted)
 
 
@@ -83,7 +86,13 @@ def _scaled(found: Forecast, factor: float) -> Forecast:
 
 @lru_cache(maxsize=512)
 def _fss(
-    model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, accepted: tuple[int, ...]
+    model: str,
+    policy: Policy,
+    seq_len: int,
+    new_tokens: int,
+    options: RunOptions,
+    batch: int,
+    accepted: tuple[int, ...],
 ) -> Forecast:
     from parties.engines.fss.cost.cost import predict  # torch comes with it, and most commands do without
 
@@ -93,6 +102,7 @@ def _fss(
         seq_len=seq_len,
         new_tokens=new_tokens,
         options=options,
+        batch=batch,
         accepted=accepted,
     )
     prompt = prediction.prefill
@@ -114,11 +124,13 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 
 @lru_cache(maxsize=512)
-def _crypten(model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, *_: Any) -> Forecast:
+def _crypten(
+    model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, batch: int, *_: Any
+) -> Forecast:
     spec, cost = model_spec(model), Cost()
     for step in range(new_tokens):
         cached = policy.held(seq_len - 1, step + 1)
-        cost += crypten_token(spec, policy, cached, private_argmax=options.argmax == "private")
+        cost += crypten_token(spec, policy, cached, batch=batch, private_argmax=options.argmax == "private")
     sent = cost.sent * WORD
     decode = PhaseCost(cost.rounds, dict.fromkeys(PARTIES, sent), {"client": cost.dealt * WORD, "server": 0.0})
     return Forecast(decode, None, exact=False)

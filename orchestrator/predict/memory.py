@@ -15,7 +15,8 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
 
 The work of a step comes on top (`_Sizes.step`, `_Sizes.prompt`). Loading and decoding do not overlap, so the larger of
-the two counts. The logits of all tokens are kept for the check, and count as cache.
+the two counts. The logits of all tokens are kept for the check, and count as cache. In a batch, cache, logits and the
+work of a step are those of all sequences; prompts are run one after the other.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -117,14 +118,14 @@ def gpu_needs(cell: Cell) -> dict[str, Need]:
 
 
 def _need(role: str, cell: Cell) -> Need:
-    sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.prefill == "mpc")
+    sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.batch, cell.prefill == "mpc")
     if cell.draft:
         sizes = replace(sizes, step=sizes.step * (cell.draft.count + 1))
     return _ENGINES[cell.engine.name](role, sizes, cell)
 
 
 @lru_cache(maxsize=512)
-def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, inside: bool) -> _Sizes:
+def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, batch: int, inside: bool) -> _Sizes:
     from parties.models.folding import folded_shapes  # torch comes with it, and most commands do without
 
     spec, prompt = model_spec(model), seq_len - 1
@@ -139,9 +140,9 @@ def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, inside: bo
         parameters=spec.parameters,
         folded=sum(shapes),
         largest=max(shapes),
-        cached=spec.n_layers * spec.cached_numbers * held,
-        logits=new_tokens * spec.vocab,
-        step=max(spec.intermediate, spec.n_heads * policy.attended(held)),
+        cached=batch * spec.n_layers * spec.cached_numbers * held,
+        logits=batch * new_tokens * spec.vocab,
+        step=batch * max(spec.intermediate, spec.n_heads * policy.attended(held)),
         prompt=prompt * rows * 2 + moved if inside else 0,
         plain_prompt=prompt * rows + max(scores, rated) + prompt * prompt // 8,
     )

@@ -13,8 +13,8 @@ from orchestrator.records.pays import Curve, Point
 from orchestrator.records.record import Record
 from orchestrator.records.series import series_name
 
-LONGEST = 32_768
-"""Longest length that is predicted; a model may end before."""
+SHORTEST, LONGEST = 128, 32_768
+"""Shortest and longest length that is predicted; a model may end before, and an experiment begin."""
 
 _FULL = "full"
 
@@ -24,8 +24,8 @@ def curves(
 ) -> tuple[Curve, ...]:
     """A curve for each private policy and setting whose full cache is among the cells, too.
 
-    Measured lengths come from `past`. Beyond them lengths double up to the model's limit; where nothing
-    was measured, from the shortest length of the cells on.
+    Measured lengths come from `past`. Beyond them, or from the shortest length of the cells on where nothing was
+    measured, powers of two are predicted, up to the model's last position.
 
     Args:
         cells: The cells of an experiment or of a run.
@@ -87,12 +87,13 @@ def _points(cell: Cell, own: Sequence[Cell], full: Sequence[Cell], seconds: _Sec
 
 
 def _unmeasured(cell: Cell, lengths: Sequence[int], measured: int) -> list[int]:
-    """Lengths to predict beyond the longest measured one, 0 without one: the cells' own, doubles, and the longest."""
+    """Lengths to predict beyond the longest measured one, 0 without one: the cells' own, powers of two, the longest."""
     if not lengths or not has_model(cell):
         return []
     most = min(model_spec(cell.model).max_positions, LONGEST) - cell.new_tokens
-    doubles = [(measured or lengths[0]) << power for power in range(LONGEST.bit_length())]
-    return sorted({n for n in (*lengths, *doubles, most) if measured < n <= most})
+    powers = [1 << power for power in range(SHORTEST.bit_length() - 1, LONGEST.bit_length())]
+    shortest = max(measured + 1, lengths[0])
+    return sorted({n for n in (*lengths, *powers, most) if shortest <= n <= most})
 
 
 def _at(cell: Cell, seq_len: int) -> Cell:

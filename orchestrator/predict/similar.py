@@ -9,7 +9,7 @@ from orchestrator.predict.forecast import Forecast, known_forecast
 from orchestrator.records.record import Record
 
 _SETTING = ("engine", "model", "argmax", "gpu", "comparison", "spu", "draft")
-_MEASUREMENT = (*_SETTING, "policy", "seq_len", "network", "offline")
+_MEASUREMENT = (*_SETTING, "policy", "seq_len", "batch", "network", "offline")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def nearest(cell: Cell, past: Iterable[Record], most: int | None = None) -> Exam
     """The measured record that is most similar to a cell; None where none has the same setting.
 
     The engine, the model, the argmax, the comparison, the draft and the use of a GPU must be the same. Of those records
-    one with the same policy is taken, then the nearest length, the same prefill, the same network and offline phase,
-    and last the one with the shortest delay, whose seconds are local work for the most part.
+    one with the same policy is taken, then the nearest batch and length, the same prefill, the same network and offline
+    phase, and last the one with the shortest delay, whose seconds are local work for the most part.
     """
     similar = [record for record in past if record.status.measured and _same(record.cell, cell, _SETTING)]
     best = min(similar, key=lambda record: _distance(record.cell, cell), default=None)
@@ -76,9 +76,10 @@ def _same(past: Cell, cell: Cell, names: Iterable[str]) -> bool:
     return all(getattr(past, name) == getattr(cell, name) for name in names)
 
 
-def _distance(past: Cell, cell: Cell) -> tuple[bool, int, bool, bool, bool, float]:
+def _distance(past: Cell, cell: Cell) -> tuple[bool, int, int, bool, bool, bool, float]:
     return (
         past.policy != cell.policy,
+        abs(past.batch - cell.batch),
         abs(past.seq_len - cell.seq_len),
         past.prefill != cell.prefill,
         past.network != cell.network,

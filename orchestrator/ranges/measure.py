@@ -131,7 +131,7 @@ def measure(
         run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
         for index in range(new):
             watch.token = index + 1
-            token = run(decode_token(decoder, cache, [token], "private"))[1] or 0
+            (token,) = run(decode_token(decoder, cache, [token], "private"))[1] or [0]
         watch.tokens += len(prompt) + new
     return watch
 

@@ -20,7 +20,6 @@ from orchestrator.records.record import (
     Serving,
     Status,
     Totals,
-    batch_of,
 )
 from orchestrator.records.versions import host_versions
 from parties.metering.readings import StageReading
@@ -214,7 +213,7 @@ def _serving(cell: Cell, result: PartyResult) -> Serving | None:
     times = token_times(
         result.pass_seconds,
         tokens=result.tokens,
-        sequences=batch_of(cell),
+        sequences=cell.batch,
         prompt_seconds=0.0 if prompt is None else prompt.seconds,
         drafted=sum(getattr(result, "drafted", ())),
         accepted=sum(getattr(result, "accepted", ())),
@@ -232,8 +231,16 @@ def _check(results: Results) -> Check | None:
     found = next((result.check for result in results.values() if result.check is not None), None)
     if found is None:
         return None
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.to_json().items()}
-    return Check.model_validate(finite)
+    return Check.model_validate(_finite(found.to_json()))
+
+
+def _finite(reading: Any) -> Any:
+    """A reading with None for each number that is not one."""
+    if isinstance(reading, dict):
+        return {key: _finite(value) for key, value in reading.items()}
+    if isinstance(reading, list | tuple):
+        return [_finite(value) for value in reading]
+    return None if isinstance(reading, float) and not math.isfinite(reading) else reading
 
 
 def _party(result: PartyResult) -> PartyReading:

@@ -105,6 +105,15 @@ class RangeReading(_Part):
     )
 
 
+class SequenceCheck(_Part):
+    """One sequence of a batch against the `plain` engine."""
+
+    max_abs_logit_error: float | None = Field(description="Largest error of any logit; None if one was not a number.")
+    median_abs_logit_error: float | None = Field(description="Median over tokens of the largest error of a logit.")
+    tokens_match: bool = Field(description="Whether all greedy tokens are the same.")
+    tokens_compared: int = Field(description="Tokens whose logits were compared.")
+
+
 class Check(_Part):
     """The private run against the `plain` engine with the same policy."""
 
@@ -117,6 +126,9 @@ class Check(_Part):
     tolerance: float | None = Field(default=None, description="Largest error that counts as correct.")
     out_of_range: RangeReading | None = Field(
         default=None, description="The first number that left a `rare` range of the engine's; None if none did."
+    )
+    sequences: tuple[SequenceCheck, ...] = Field(
+        default=(), description="Each sequence of a batch, in the order of the prompts; empty without a batch."
     )
 
     @property
@@ -142,6 +154,7 @@ class PartyReading(_Part):
     interpreted_segments: int = Field(
         default=0, ge=0, description="Segments of the tokens that it interpreted, if it records any."
     )
+    interpreted_because: dict[str, int] = Field(default={}, description="Numbers of those by the reason.")
     versions: dict[str, str] = Field(default={}, description="What the party's host runs.")
 
 
@@ -157,12 +170,6 @@ class CellError(_Part):
     out_of_range: RangeReading | None = Field(
         default=None, description="With status `out_of_range`: the first number that left a `certain` range."
     )
-
-
-def batch_of(cell: Cell) -> int:
-    """Sequences that decode side by side."""
-    batch: int = getattr(cell, "batch", 1)
-    return batch
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -186,8 +193,12 @@ class Record(_Part):
     trust_model: str = Field(description="Who must not collude with whom, in words.")
     prefill: str = Field(description="How the prompt got into the cache, in words.")
     leaks: str = Field(default="", description="What the policy and the options reveal, in words.")
-    tokens: Annotated[int, Field(ge=0)] = Field(default=0, description="Decoded tokens: their number, never the text.")
-    seconds_per_token: Seconds | None = Field(default=None, description="Decode time over tokens, all phases.")
+    tokens: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Decoded tokens of each sequence: their number, never the text."
+    )
+    seconds_per_token: Seconds | None = Field(
+        default=None, description="Decode time over tokens, all phases; in a batch, of a token of each sequence."
+    )
     serving: Serving | None = Field(
         default=None, description="TTFT, TPOT, ITL, tokens per second, acceptance; None in records of earlier versions."
     )

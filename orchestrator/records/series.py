@@ -1,7 +1,6 @@
 """Names of measurements that differ in nothing but their link and their lengths, for legends and tables."""
 
 from orchestrator.experiment.cells import Cell
-from orchestrator.records.record import batch_of
 
 
 def series_name(cell: Cell, *, name_model: bool = False) -> str:
@@ -21,4 +20,4 @@ def series_name(cell: Cell, *, name_model: bool = False) -> str:
 
 def batch_words(cell: Cell) -> str:
     """The last words of a name; none for single sequences."""
-    return f", batch {batch_of(cell)}" if batch_of(cell) > 1 else ""
+    return f", batch {cell.batch}" if cell.batch > 1 else ""

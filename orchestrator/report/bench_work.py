@@ -20,7 +20,7 @@ def bench_work(records: Sequence[Record]) -> str:
     found = {name: median(parts[name] for _, parts in cells) for name in cells[0][1]}
     spread = "" if len(shares) == 1 else f" ({share(shares[0])} to {share(shares[-1])})"
     parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found.items())
-    return f"{share(median(shares))}{spread} of a cell's wall time, the median: {parts}"
+    return f"{share(median(shares))}{spread} of a cell's wall time; medians: {parts}"
 
 
 def _parts(record: Record) -> tuple[float, dict[str, float]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator.records.record import PartyStage, Record, Totals, batch_of
+from orchestrator.records.record import PartyStage, Record, Totals
 from orchestrator.records.series import batch_words, series_name
 
 CLOCKS = ("client", "referee")
@@ -69,7 +69,7 @@ class Row:
     @property
     def batch(self) -> int:
         """Sequences that decode side by side."""
-        return batch_of(self.first.cell)
+        return self.first.cell.batch
 
     @property
     def series_of_any_batch(self) -> str:

@@ -48,20 +48,23 @@ def _weights(cell: Cell) -> Iterator[Problem]:
 def _tokens(cells: Sequence[Cell], *, elsewhere: bool) -> Iterator[Problem]:
     """A tokenizer that cannot be used, or a prompt that does not fit the longest or the shortest of the cells."""
     from parties.models import load_spec, load_tokenizer
-    from parties.roles.prompt import prompt_tokens
+    from parties.roles.prompt import prompts
 
     longest = max(cells, key=lambda cell: cell.seq_len + cell.new_tokens)
+    most = max(cells, key=lambda cell: cell.seq_len * cell.batch)
     shortest = min(cells, key=lambda cell: cell.seq_len)  # too short for the marks of a chat
     try:
         tokenizer, spec = load_tokenizer(longest.model), load_spec(longest.model)
-        for cell in [longest, shortest] if longest.prompt.messages else [longest]:
-            prompt_tokens(_job(cell), tokenizer, spec)
+        for cell in [longest, shortest] if longest.prompt.messages else [longest, most]:
+            prompts(_job(cell), tokenizer, spec)
     except ModelError as error:
         if not elsewhere:
             yield Problem("model", longest.model, _MODEL, _MODEL_FIX, str(error))
     except PromptError as error:
         key, file = longest.prompt.file or ("random_tokens", True)
-        text = f"a UTF-8 text of at least {longest.seq_len} tokens"
+        text = f"a UTF-8 text of at least {most.seq_len * most.batch} tokens"
+        if longest.prompt.lines:
+            text = f"a UTF-8 text of at least {max(cell.batch for cell in cells)} lines that are not empty"
         allowed = "a chat that fits the longest and the shortest of seq_lens" if key == "messages" else text
         reason = str(error).removeprefix(f"prompt.{key}: ")
         yield Problem(f"prompt.{key}", file, allowed, _PROMPT_FIX, reason)
@@ -86,5 +89,5 @@ def _heads(cells: Sequence[Cell]) -> Iterator[Problem]:
 
 def _job(cell: Cell) -> Job:
     """The part of a cell's job that its prompt depends on."""
-    values = cell.model_dump(include={"model", "prompt", "seq_len", "new_tokens", "seed"})
+    values = cell.model_dump(include={"model", "prompt", "seq_len", "new_tokens", "batch", "seed"})
     return Job.model_validate({**values, "engine": cell.engine.name, "policy": {"name": cell.policy.name}})

@@ -24,7 +24,7 @@ def parse_only(text: str) -> Condition:
     pairs = [word.partition("=") for word in text.split()]
     given = {name: values.split(",") for name, _, values in pairs}
     numbers = {name: [int(v) if v.isdecimal() else v for v in values] for name, values in given.items()}
-    whole = {name: numbers[name] if name in ("seq_len", "repeat") else given[name] for name in given}
+    whole = {name: numbers[name] if name in ("seq_len", "batch", "repeat") else given[name] for name in given}
     try:
         return Condition.model_validate(whole)
     except ValidationError as error:
@@ -51,7 +51,7 @@ def unfinished(cells: Sequence[Cell], known: Mapping[str, Record], retry: Retry)
 
 
 def _point(cell: Cell) -> Point:
-    return Point(cell.network, cell.engine, cell.seq_len, cell.policy, cell.draft, cell.repeat, cell.warmup)
+    return Point(cell.network, cell.engine, cell.seq_len, cell.policy, cell.batch, cell.draft, cell.repeat, cell.warmup)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,7 @@ def job_of(cell: Cell, *, show_text: bool) -> dict[str, Any]:
             "prompt": cell.prompt,
             "seq_len": cell.seq_len,
             "new_tokens": cell.new_tokens,
+            "batch": cell.batch,
             "options": cell.options,
             "randomness": cell.engine.randomness or "private",
             "gpu": cell.gpu,

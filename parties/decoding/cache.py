@@ -63,7 +63,8 @@ class LayerCache:
         newest: The key that was appended last, [kv_heads, 1, head_dim].
         selection: The tokens that the current step attends to.
         weights: Attention weights of the tokens of a pass, [heads, n, tokens], if its policy observes them.
-        rows: The next input of the layer, for each chunk of a prompt, or for a token.
+        rows: The next input of the layer, for each chunk of a prompt, or for a token. In a batch, the layers of the
+            first sequence hold the tokens' rows of all.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
     """
 
@@ -110,20 +111,39 @@ class LayerCache:
             return None
         return block
 
+    def values(self) -> dict[str, Any]:
+        """Every secret value that is handed over with the layer, by its public name."""
+        named = {"k": self.k, "v": self.v, "alive": self.alive, **self.state}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def put(self, name: str, value: Any) -> None:
+        """Replaces one of `values`."""
+        if name in ("k", "v", "alive"):
+            setattr(self, name, value)
+        else:
+            self.state[name] = value
+
     def make_room(
-        self, engine: Operations, begin: Callable[[int], Mapping[str, torch.Tensor]], tokens: int = 1
+        self,
+        engine: Operations,
+        begin: Callable[[int], Mapping[str, torch.Tensor]],
+        tokens: int | None = None,
+        needed: int = 1,
     ) -> None:
-        """Makes room for the next tokens, and for more if the engine's shapes shall last. Local.
+        """Makes room for the next token, or for several if the engine's shapes shall last. Local.
 
         Args:
             engine: The engine.
             begin: See `Policy.begin_tokens`.
-            tokens: Number of tokens.
+            tokens: Cached tokens by which the room is chosen; those of the layer if left out. In a batch they are those
+                of the first cache, so that the room of all is used up together.
+            needed: Number of tokens that need room now.
         """
         place = self.tokens
-        if self.k is None or (self.room >= tokens and (engine.block == 1 or self.spare() is not None)):
+        if self.k is None or (self.room >= needed and (engine.block == 1 or self.spare() is not None)):
             return
-        count = -(-(place + tokens) // engine.block) * engine.block - place
+        start = place if tokens is None else tokens
+        count = -(-(start + needed) // engine.block) * engine.block - start
         for name, numbers in begin(count).items():
             if name in self.state:
                 self.state[name] = self._widened(engine, self.state[name], numbers)
@@ -164,17 +184,25 @@ class Cache:
         position: Position of the next token. Public.
         prompt: Length of the prompt. Public.
         token: The token that is decoded, at its owner, a secret; empty elsewhere. The list stays the same object.
+        lanes: Sequences of equal length that the cache holds: axis 0 of all values is that of the first sequence, then
+            that of the second, and so on.
     """
 
     layers: list[LayerCache]
     position: int = 0
     prompt: int = 0
     token: list[int] = field(default_factory=list)
+    lanes: int = 1
 
     @classmethod
     def empty(cls, n_layers: int) -> "Cache":
         """A cache without tokens."""
         return cls([LayerCache() for _ in range(n_layers)])
+
+    @property
+    def sequences(self) -> "tuple[Cache, ...]":
+        """The cache itself: it is a batch of one."""
+        return (self,)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -183,12 +211,8 @@ class Cache:
 
     def values(self) -> dict[str, Any]:
         """Every secret value by a public name, as it is shared when a cache is handed over."""
-        named = {}
-        for index, layer in enumerate(self.layers):
-            for name, value in {"k": layer.k, "v": layer.v, "alive": layer.alive, **layer.state}.items():
-                if value is not None:
-                    named[f"{index}.{name}"] = value
-        return named
+        layers = enumerate(self.layers)
+        return {f"{index}.{name}": value for index, layer in layers for name, value in layer.values().items()}
 
     @classmethod
     def from_values(cls, n_layers: int, position: int, named: dict[str, Any]) -> "Cache":
@@ -197,11 +221,7 @@ class Cache:
         cache.position = cache.prompt = position
         for path, value in named.items():
             index, name = path.split(".", 1)
-            layer = cache.layers[int(index)]
-            if name in ("k", "v", "alive"):
-                setattr(layer, name, value)
-            else:
-                layer.state[name] = value
+            cache.layers[int(index)].put(name, value)
         return cache
 
     def snapshot(self) -> Callable[[], None]:

@@ -69,6 +69,7 @@ class Selection:
         candidates: Span of tokens, cut into full clusters, from which clusters are selected.
         count: Clusters selected by each head.
         selected: The engine's handle on the selected clusters; None when `count` is 0.
+        rows: Keys and values of the selected clusters, [heads, count * size, head_dim] each, if they were fetched.
     """
 
     size: int
@@ -76,6 +77,7 @@ class Selection:
     candidates: Span
     count: int
     selected: Any
+    rows: tuple[Any, Any] | None = None
 
     def extended(self, tokens: int) -> "Selection":
         """The selection with so many tokens more at the end of the last span, which ends with the newest token."""

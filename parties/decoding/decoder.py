@@ -5,7 +5,7 @@ a family of models has follows from `ModelSpec`; no family has code of its own. 
 `parties.models.folding`.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
-from parties.decoding.program import Program, parallel, run, staged
-from parties.decoding.workload import Prefill, Workload
+from parties.decoding.clusters import Selection
+from parties.decoding.program import Program, eager, parallel, run, staged
+from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
 from parties.engines.operations import MatrixProduct
 from parties.errors import Unsupported
+from parties.models.folding import has_bias
 from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
@@ -33,31 +36,30 @@ class Decoder:
         engine.score_cap = spec.score_cap
 
     def workload(
-        self, cache: Cache, steps: int, options: RunOptions = DEFAULTS, prefill: Prefill | None = None
+        self, caches: Caches, steps: int, options: RunOptions = DEFAULTS, prefill: Sequence[Prefill] = ()
     ) -> Workload:
-        """The workload of this decoder: the prompt, if there is a `prefill`, then `steps` tokens.
+        """The workload of this decoder: the prompts, if there is a `prefill`, then `steps` tokens.
 
         Args:
-            cache: The prefilled cache, or an empty one and a `prefill`.
-            steps: Tokens to decode.
+            caches: The prefilled caches, or empty ones and a `prefill`.
+            steps: Tokens to decode, of each sequence.
             options: The cell's engine options.
-            prefill: Sizes of the prompt, if it is run.
+            prefill: Sizes of each prompt, if they are run.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have, or drafts cannot be verified.
         """
-        if options.draft and (problem := self.draft_problem()):
-            raise Unsupported(f"draft: {problem}")
-        shapes = {} if prefill else {name: tuple(value.shape) for name, value in cache.values().items()}
-        policy, parameters = self.policy.name, asdict(self.policy)
         drafts = options.draft.count if options.draft else 0
-        work = Workload(self.spec, policy, parameters, steps, options, cache.position, shapes, prefill, drafts)
+        if drafts and (problem := draft_problem(type(self.engine), self.policy, len(caches.sequences))):
+            raise Unsupported(f"draft: {problem}")
+        starts = [Start(prefill=sizes) for sizes in prefill] or [
+            Start(cache.position, {name: tuple(value.shape) for name, value in cache.values().items()})
+            for cache in caches.sequences
+        ]
+        policy, parameters = self.policy.name, asdict(self.policy)
+        work = Workload(self.spec, policy, parameters, steps, options, tuple(starts), drafts)
         self._check_windows(work.tokens)
         return work
-
-    def draft_problem(self) -> str:
-        """Why a pass cannot verify a draft; empty if it can."""
-        return draft_problem(type(self.engine), self.policy)
 
     def _check_windows(self, tokens: int) -> None:
         if problem := self.policy.window_problem(self.spec, tokens):
@@ -140,41 +142,96 @@ class Decoder:
         cache.position += x.shape[0]
         return (yield from self._logits(rows))
 
-    def step(self, x: Any, cache: Cache) -> Program[Any]:
-        """Decodes one token.
+    def step(self, x: Any, caches: Caches) -> Program[Any]:
+        """Decodes one token of each sequence.
 
         Args:
-            x: The embedded token, [1, hidden].
-            cache: Grows by the token.
+            x: The embedded tokens, one of each sequence, [sequences, hidden].
+            caches: Each grows by its token.
 
         Returns:
-            Logits of the next token, [1, vocab].
+            Logits of the next tokens, [sequences, vocab].
         """
-        cache.layers[0].rows = (self.rows(x),)
+        caches.layers[0].rows = (self.rows(x),)
         for layer in range(self.spec.n_layers):
-            yield from self.step_layer(cache, layer)
-        return (yield from self.predict(cache))
+            yield from self.step_layer(caches, layer)
+        return (yield from self.predict(caches))
 
-    def step_layer(self, cache: Cache, layer: int) -> Program[None]:
-        """Takes a token through a layer, from `rows` of this layer to those of the next, the first after the last.
+    def step_layer(self, caches: Caches, layer: int) -> Program[None]:
+        """Takes a token of each sequence through a layer, from its `rows` to those of the next, of the last the first.
 
-        Several rows are the tokens of a pass (`parties.decoding.verification`).
+        The matrices are multiplied with the rows of all sequences. Each cache is attended to by its own sequences, and
+        the programs of all share their rounds. The layers of the first cache hold the rows of all.
         """
-        here, after = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers]
+        here, after = caches.layers[layer], caches.layers[(layer + 1) % self.spec.n_layers]
         (rows,), here.rows = here.rows, ()
-        here.make_room(self.engine, self.policy.begin_tokens, rows.shape[0])
-        qkv, *guessed = yield from self._project(rows, *self._products(layer))
-        q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
-        here.append(self.engine, k[:, :1], v[:, :1])
-        programs: list[Program[Any]] = [self._attend(cache, layer, q, (k[:, 1:], v[:, 1:]), rows)]
-        programs += [self._select_ahead(cache, layer + 1, guess) for guess in guessed]
+        self.make_room(caches, layer)
+        attended, *guessed = yield from self._projected(caches, layer, rows)
+        programs: list[Program[Any]] = [self._attend(caches, layer, attended, rows)]
+        programs += [
+            self._select_ahead(cache, layer + 1, own) for guess in guessed for cache, own in _by_cache(caches, guess)
+        ]
         (row, *_) = yield from parallel(*programs)
         after.rows = (row,)
 
-    def step_name(self, cache: Cache, layer: int, tokens: int = 1) -> Hashable:
-        """See `Policy.step_name`, and `Policy.pass_name` for several tokens; the layer has room for them afterwards."""
-        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
-        return self.policy.step_name(cache, layer) if tokens == 1 else self.policy.pass_name(cache, layer)
+    def make_room(self, caches: Caches, layer: int) -> None:
+        """Makes room for the next token in a layer of each cache; see `LayerCache.make_room`."""
+        tokens = caches.layers[layer].tokens
+        for cache in caches.sequences:
+            cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
+
+    def step_name(self, caches: Caches, layer: int) -> Hashable | None:
+        """See `Policy.step_name`, one of each cache; the layer has room for the tokens afterwards."""
+        self.make_room(caches, layer)
+        names = tuple(self.policy.step_name(cache, layer) for cache in caches.sequences)
+        return None if None in names else names
+
+    def _projected(self, caches: Caches, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of attention for each cache, in a list, and the guessed queries, one of each sequence."""
+        first, *others = caches.sequences
+        if not others and self._scores_early(first, layer):
+            attended, *guessed = yield from self._project_scored(first, layer, rows)
+            return [[attended], *guessed]
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        queries = yield from parallel(
+            *(
+                self._take_in(layer, own, cache.layers[layer], cache.position, cache.position + 1, cache.lanes)
+                for cache, own in _by_cache(caches, qkv)
+            )
+        )
+        each = zip(caches.sequences, queries, strict=True)
+        return [[self._attended(cache, layer, q) for cache, q in each], *guessed]
+
+    def _scores_early(self, cache: Cache, layer: int) -> bool:
+        """Whether a token's scores may be computed with its projection. Public."""
+        spec, here = self.spec, cache.layers[layer]
+        plain = not (has_bias(spec, "qkv") or spec.architecture.query_key_norm or spec.score_cap)
+        return (
+            self.engine.scores_early
+            and plain
+            and here.k is not None
+            and here.alive is None
+            and not self.policy.needs_query(layer)
+        )
+
+    def _project_scored(self, cache: Cache, layer: int, rows: Rows) -> Program[list[Any]]:
+        """A program of the attention of a token whose key and value join the layer here, and the guessed queries."""
+        spec, engine, here, position = self.spec, self.engine, cache.layers[layer], cache.position
+        rope, selection = spec.rope(layer), self.policy.known_selection(cache, layer)
+        self._check_windows(position + 1)
+
+        def turn(x: Any) -> Any:
+            return x if rope is None else self._rotate(x, rope, position, position + 1)
+
+        k, v, scores, guessed = yield from engine.scored_projection(
+            rows.for_norm, spec.norm_eps, self._products(layer), turn, here, selection
+        )
+        here.append(engine, k, v)
+
+        def attended() -> Program[tuple[Any, Any]]:
+            return (yield from engine.attend_scored(scores, here, selection, window=spec.window(layer))), None
+
+        return [attended(), *guessed]
 
     def _products(self, layer: int) -> list[MatrixProduct]:
         """Queries, keys and values of a layer; and the next layer's query, if the policy selects with a guess of it.
@@ -188,53 +245,116 @@ class Decoder:
         return products
 
     def _select_ahead(self, cache: Cache, layer: int, q: Any) -> Program[None]:
-        """Lets the policy select for a later layer with a guess of its query, [n, heads * head_dim]."""
-        heads = q.reshape(q.shape[0], self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
-        turned = yield from self._positioned(layer, heads, cache.position, None, "similarity")
-        yield from self.policy.select_ahead(self.engine, cache, layer, _as_heads(self.engine.to_cache(turned)))
+        """Lets the policy select for a later layer with a guess of its query, [lanes, heads * head_dim]."""
+        heads = q.reshape(cache.lanes * self.spec.n_heads, 1, self.spec.head_dim)
+        turned = yield from self._positioned(
+            layer, heads, cache.position, cache.position + 1, "similarity", cache.lanes
+        )
+        yield from self.policy.select_ahead(self.engine, cache, layer, self.engine.to_cache(turned))
 
-    def _attend(self, cache: Cache, layer: int, q: Any, later: tuple[Any, Any], rows: Rows) -> Program[Rows]:
-        """The rest of a layer from its queries on.
+    def _attended(self, cache: Cache, layer: int, q: Any) -> Program[tuple[Any, Any]]:
+        """The output of attention, [lanes * heads, 1, head_dim], and its weights if the policy observes them."""
+        here = cache.layers[layer]
+        selection = yield from self.policy.before_attention(self.engine, cache, layer, q)
+        if selection is not None:
+            return (yield from self.engine.attend_selected(q, here, selection)), None
+        if self.policy.observes:
+            return (yield from self.engine.attend_observed(q, here))
+        return (yield from self.engine.attend(q, here, window=self.spec.window(layer))), None
 
-        Policies select while the layer ends with the first token of a pass; the last cluster, which they always attend
-        to, then grows by the others. What a policy does after attention waits until the tokens of a pass are known.
+    def _attend(
+        self, caches: Caches, layer: int, programs: Sequence[Program[tuple[Any, Any]]], rows: Rows
+    ) -> Program[Rows]:
+        """The rest of a layer from the attention of each cache on, for a row of each sequence, [sequences, hidden]."""
+        attended = yield from parallel(*programs)
+        each = list(zip(caches.sequences, attended, strict=True))
+        mixed = [self._by_token(cache, mixed) for cache, (mixed, _) in each]
+        row: Rows
+        row, *_ = yield from parallel(
+            self._finish(layer, rows, mixed[0] if len(mixed) == 1 else self.engine.cat(mixed, dim=1)),
+            *(self.policy.after_attention(self.engine, cache, layer, weights) for cache, (_, weights) in each),
+        )
+        return row
+
+    def pass_layer(self, cache: Cache, layer: int) -> Program[None]:
+        """As `step_layer`, for several tokens of one sequence: those of a pass (`parties.decoding.verification`).
+
+        Policies select while the layer ends with the first token of the pass; the last cluster, which they always
+        attend to, then grows by the others. What a policy does after attention waits until it is known which stay.
+        """
+        here, after, engine = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers], self.engine
+        (rows,), here.rows = here.rows, ()
+        here.make_room(engine, self.policy.begin_tokens, needed=rows.shape[0])
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
+        known = self.policy.known_selection(cache, layer)
+        here.append(engine, k[:, :1], v[:, :1])
+        programs: list[Program[Any]] = [self._attend_pass(cache, layer, q, (k[:, 1:], v[:, 1:]), known, rows)]
+        programs += [self._select_ahead_of_pass(cache, layer + 1, guess) for guess in guessed]
+        (row, *_) = yield from parallel(*programs)
+        after.rows = (row,)
+
+    def pass_name(self, cache: Cache, layer: int, tokens: int) -> Hashable:
+        """See `Policy.pass_name`; the layer has room for the tokens of the pass afterwards."""
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, needed=tokens)
+        return self.policy.pass_name(cache, layer)
+
+    def _attend_pass(
+        self, cache: Cache, layer: int, q: Any, later: tuple[Any, Any], selection: Selection | None, rows: Rows
+    ) -> Program[Rows]:
+        """The rest of a layer from the queries on.
 
         Args:
             cache: The cache; the layer holds the first token.
             layer: Index of the layer.
             q: Queries, [heads, n, head_dim].
             later: Keys and values of the other tokens, [kv_heads, n - 1, head_dim].
+            selection: What is attended to, if the policy needs no query for it.
             rows: The rows that entered the layer, [n, hidden].
         """
-        here, weights, n = cache.layers[layer], None, q.shape[1]
-        selection = yield from self.policy.before_attention(self.engine, cache, layer, _as_heads(q))
-        if n > 1:
-            here.append(self.engine, *later)
-            selection = selection and selection.extended(n - 1)
+        here, n = cache.layers[layer], q.shape[1]
+        if self.policy.needs_query(layer):
+            selection = yield from self.policy.before_attention(self.engine, cache, layer, _as_heads(q))
+        here.append(self.engine, *later)
         if selection is not None:
-            mixed = yield from self.engine.attend_selected(q, here, selection)
+            mixed = yield from self.engine.attend_selected(q, here, selection.extended(n - 1))
         elif self.policy.observes:
-            mixed, weights = yield from self.engine.attend_observed(q, here)
+            mixed, here.weights = yield from self.engine.attend_observed(q, here)
         else:
             mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
-        row: Rows
-        if n > 1:
-            here.weights = weights
-            row = yield from self._finish(layer, rows, mixed)
-        else:
-            row, _ = yield from parallel(
-                self._finish(layer, rows, mixed), self.policy.after_attention(self.engine, cache, layer, weights)
-            )
-        return row
+        return (yield from self._finish(layer, rows, mixed))
 
-    def predict(self, cache: Cache) -> Program[Any]:
-        """Logits of the next token from the output of the last layer, [1, vocab]."""
-        cache.position += 1
-        return (yield from self.last_logits(cache))
+    def _select_ahead_of_pass(self, cache: Cache, layer: int, q: Any) -> Program[None]:
+        """Lets the policy select for a later layer with guesses of its queries, [n, heads * head_dim]."""
+        heads = q.reshape(q.shape[0], self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+        turned = yield from self._positioned(layer, heads, cache.position, None, "similarity")
+        yield from self.policy.select_ahead(self.engine, cache, layer, _as_heads(self.engine.to_cache(turned)))
 
-    def last_logits(self, cache: Cache) -> Program[Any]:
+    def _query_key_value(self, layer: int, qkv: Any, position: int) -> Program[tuple[Any, Any, Any]]:
+        """Queries, keys and values of a pass, [heads or kv_heads, n, head_dim], with positions from `position` on."""
+        spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        self._check_windows(position + n)
+        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
+        turned = spec.n_heads + spec.n_kv_heads
+        qk = yield from self._positioned(layer, heads[:turned], position, None, "rope")
+        with engine.meter.stage("qkv"):
+            qk, v = engine.to_cache(qk), engine.to_cache(heads[turned:])
+        return qk[: spec.n_heads], qk[spec.n_heads :], v
+
+    def _by_token(self, cache: Cache, mixed: Any) -> Any:
+        """Outputs of attention, [lanes * heads, 1, head_dim], as those of `lanes` tokens, [heads, lanes, head_dim]."""
+        if cache.lanes == 1:
+            return mixed
+        return mixed.reshape(cache.lanes, self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+
+    def predict(self, caches: Caches) -> Program[Any]:
+        """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
+        caches.position += 1
+        return (yield from self.last_logits(caches))
+
+    def last_logits(self, caches: Caches) -> Program[Any]:
         """Logits of the token after each row of the output of the last layer, [n, vocab]."""
-        (rows,), cache.layers[0].rows = cache.layers[0].rows, ()
+        (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -249,48 +369,61 @@ class Decoder:
             x = x + self.engine.rows_from(self.engine.parameter("positions"), position, count)
         return x
 
+    def embed_next(self, tokens: Sequence[int] | None, caches: Caches) -> Program[Any]:
+        """Embeds the next token of each sequence, [sequences, hidden]. Only their owner passes them."""
+        engine = self.engine
+        positions = [cache.position for cache in caches.sequences for _ in range(cache.lanes)]
+        x = yield from staged(engine.meter, "embed", engine.embed(tokens, len(positions)))
+        if self.spec.architecture.learned_positions:
+            table = engine.parameter("positions")
+            x = x + engine.cat([engine.rows_from(table, position, 1) for position in positions], dim=0)
+        return x
+
     def _project(self, rows: Rows, *products: MatrixProduct) -> Program[list[Any]]:
         """The normalised rows times matrices; for `qkv` queries, keys and values, concatenated, before positions."""
         return self.engine.normalised_linear(rows.for_norm, self.spec.norm_eps, *products)
 
-    def _take_in(self, layer: int, qkv: Any, here: LayerCache, position: int, length: int) -> Program[Any]:
-        """Queries of `_query_key_value`; keys and values go into the cache of the layer, `here`."""
-        q, k, v = yield from self._query_key_value(layer, qkv, position, length)
-        here.append(self.engine, k, v)
-        return q
-
-    def _query_key_value(
-        self, layer: int, qkv: Any, position: int, length: int | None = None
-    ) -> Program[tuple[Any, Any, Any]]:
-        """Queries, keys and values with positions from `position` on, [heads or kv_heads, n, head_dim].
+    def _take_in(
+        self, layer: int, qkv: Any, here: LayerCache, position: int, length: int, lanes: int = 1
+    ) -> Program[Any]:
+        """Queries with positions from `position` on, [lanes * heads, n, head_dim]; keys and values go into the cache.
 
         Args:
             layer: Index of the layer.
-            qkv: Queries, keys and values of n tokens, concatenated, before positions.
+            qkv: Queries, keys and values of n tokens of each sequence, concatenated, before positions.
+            here: The cache of the layer.
             position: Position of the first token.
-            length: Tokens of the sequence up to the last one that is computed at the same time; None if each token is
-                computed as the last one of its sequence.
+            length: Tokens of the sequence up to the last one that is computed at the same time.
+            lanes: Sequences that the cache holds.
 
         Raises:
             Unsupported: The model has windows that the policy's cache cannot have.
         """
-        spec, engine, n = self.spec, self.engine, qkv.shape[0]
-        self._check_windows(length or position + n)
-        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
-        turned = spec.n_heads + spec.n_kv_heads
-        qk, v = heads[:turned], heads[turned:]
-        qk = yield from self._positioned(layer, qk, position, length, "rope")
+        spec, engine, n = self.spec, self.engine, qkv.shape[0] // lanes
+        self._check_windows(length)
+        d, turned = spec.head_dim, spec.n_heads + spec.n_kv_heads
+        heads = qkv.reshape(lanes, n, turned + spec.n_kv_heads, d).transpose(1, 2)
+        qk, v = heads[:, :turned].reshape(lanes * turned, n, d), heads[:, turned:].reshape(-1, n, d)
+        qk = yield from self._positioned(layer, qk, position, length, "rope", lanes)
         with engine.meter.stage("qkv"):
             qk, v = engine.to_cache(qk), engine.to_cache(v)
-        return qk[: spec.n_heads], qk[spec.n_heads :], v
+        by_lane = qk.reshape(lanes, turned, n, d)
+        here.append(engine, by_lane[:, spec.n_heads :].reshape(-1, n, d), v)
+        return by_lane[:, : spec.n_heads].reshape(-1, n, d)
 
-    def _positioned(self, layer: int, x: Any, position: int, length: int | None, stage: str) -> Program[Any]:
-        """Queries and keys, or queries alone, [heads, n, head_dim], with their norms and their positions, if any."""
+    def _positioned(
+        self, layer: int, x: Any, position: int, length: int | None, stage: str, lanes: int = 1
+    ) -> Program[Any]:
+        """Queries and keys, or queries alone, of each lane, with their norms and their positions, if any.
+
+        [lanes * heads, n, head_dim], the heads of the first lane first.
+        """
         spec, (heads, n, d) = self.spec, x.shape
         if spec.architecture.query_key_norm:
             normal = yield from self._normalise(self.rows(x.reshape(heads * n, d)))
-            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[:heads]
-            x = yield from staged(self.engine.meter, "norm", self.engine.mul(normal.reshape(heads, n, d), gain))
+            gain = self.engine.parameter(f"layers.{layer}.qk_gain")[: heads // lanes]
+            by_lane = normal.reshape(lanes, heads // lanes, n, d)
+            x = (yield from staged(self.engine.meter, "norm", self.engine.mul(by_lane, gain))).reshape(heads, n, d)
         if (rope := spec.rope(layer)) is not None:
             with self.engine.meter.stage(stage):
                 x = self._rotate(x, rope, position, length)
@@ -303,7 +436,7 @@ class Decoder:
         def angles(later: int) -> Tensor:
             if length is not None:
                 return rope.angles(positions + later, length + later)
-            last = range(position + later, position + later + x.shape[1])
+            last = range(position + later, position + later + x.shape[1])  # each the last one of its own sequence
             return torch.cat([rope.angles(torch.tensor([float(each)]).double(), each + 1) for each in last])
 
         cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
@@ -361,8 +494,18 @@ class Decoder:
         return (yield from staged(self.engine.meter, "lm_head", self.engine.linear(normal, "lm_head")))
 
 
-def draft_problem(engine: type[Engine], policy: Policy) -> str:
-    """Why an engine cannot verify drafts with a policy; empty if it can."""
+def _by_cache(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
+    """Each cache, and the rows, [lanes, n], of its sequences, of [sequences, n]."""
+    start = 0
+    for cache in caches.sequences:
+        yield cache, rows[start : start + cache.lanes]
+        start += cache.lanes
+
+
+def draft_problem(engine: type[Engine], policy: Policy, batch: int = 1) -> str:
+    """Why an engine cannot verify drafts of some sequences with a policy; empty if it can."""
+    if batch > 1:
+        return f"a pass has the tokens of one sequence, and there are {batch}; take batch: 1"
     if not engine.verifies:
         return f"engine {engine.name!r} decodes one token at a time; take another engine"
     if policy.pass_key(1, 1) is None:
@@ -376,14 +519,14 @@ def draft_problem(engine: type[Engine], policy: Policy) -> str:
 def _as_heads(q: Any) -> Any:
     """Queries of several tokens, [heads, n, head_dim], as those of one token with n times as many heads."""
     heads, n, d = q.shape
-    return q if n == 1 else q.reshape(heads * n, 1, d)
+    return q.reshape(heads * n, 1, d)
 
 
-Step = tuple[Any, int | None]
-"""Logits of a token, [1, vocab], and, at the client, the next token."""
+Step = tuple[Any, list[int] | None]
+"""Logits of a token of each sequence, [sequences, vocab], and, at the client, the next tokens."""
 
 Chosen = tuple[Any, Any]
-"""Logits of some tokens, and the index of the largest of each, not opened yet; None if the logits are opened."""
+"""Logits, [sequences, vocab], and indices of the largest, not opened yet; None if the logits are opened."""
 
 
 @dataclass(frozen=True)
@@ -408,72 +551,72 @@ def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def token_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
+def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program[None]]]:
+    """What follows the prompts of a batch: sequences of equal shapes become one cache, if the policy folds."""
+    if isinstance(caches, Cache) or len(caches.sequences) == 1 or not decoder.policy.folds:
+        return []
+    return [partial(eager(caches.fold), decoder.engine)]
+
+
+def token_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> list[NamedSegment]:
     """One step of greedy decoding as programs, in order: embedding, layers, choice. The last one returns `Chosen`.
 
     Each leaves its result to the next in the cache, so each can be repeated on its own.
 
     Args:
         decoder: The model.
-        cache: Grows by the token.
-        token: The token to decode, at its owner, in a list; None elsewhere. It is put into the cache.
+        caches: Each grows by its token.
+        tokens: The token to decode of each sequence, at their owner; None elsewhere. They are put into the cache.
         argmax: `private`, or `client` if the logits are opened to the client.
     """
-    cache.token[:] = token or ()
+    caches.token[:] = tokens or ()
     layers = range(decoder.spec.n_layers)
     return [
-        NamedSegment(partial(enter, decoder, cache), lambda: "embed"),
-        *(NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n)) for n in layers),
-        NamedSegment(partial(_choose, decoder, cache, argmax), lambda: "choose"),
+        NamedSegment(partial(_enter, decoder, caches), lambda: "embed"),
+        *(NamedSegment(partial(decoder.step_layer, caches, n), partial(decoder.step_name, caches, n)) for n in layers),
+        NamedSegment(partial(_choose, decoder, caches, argmax), lambda: "choose"),
     ]
 
 
-def decode_token(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Program[Step]:
-    """All of `token_segments` as one program, and the opening of the token."""
+def decode_token(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Program[Step]:
+    """All of `token_segments` as one program, and the opening of the tokens."""
     chosen: Any = None
-    for segment in token_segments(decoder, cache, token, argmax):
+    for segment in token_segments(decoder, caches, tokens, argmax):
         chosen = yield from segment()
     return (yield from open_token(decoder, chosen))
 
 
-def decode_in_segments(decoder: Decoder, cache: Cache, token: Sequence[int] | None, argmax: str) -> Step:
+def decode_in_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> Step:
     """Runs `token_segments` one by one, so that an engine repeats no more than a segment."""
     engine, chosen = decoder.engine, None
-    for segment in token_segments(decoder, cache, token, argmax):
-        chosen = engine.run_segment(segment, cache, name_of(segment))
+    for segment in token_segments(decoder, caches, tokens, argmax):
+        chosen = engine.run_segment(segment, caches, name_of(segment))
     assert chosen is not None  # noqa: S101 - the last segment returns it
     return run(open_token(decoder, chosen), engine.exchange)
 
 
 def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
     """Opens what the last segment has chosen to the client: one message, after everything that can be repeated."""
-    logits, tokens = yield from open_tokens(decoder, chosen)
-    return logits, None if tokens is None else tokens[0]
-
-
-def open_tokens(decoder: Decoder, chosen: Chosen) -> Program[tuple[Any, list[int] | None]]:
-    """As `open_token`, for the tokens after all rows of the logits."""
-    engine, (logits, indices) = decoder.engine, chosen
-    if indices is not None:
+    engine, (logits, index) = decoder.engine, chosen
+    if index is not None:
         with engine.meter.stage("argmax"):
-            return logits, engine.open_index(indices)
+            return logits, engine.open_index(index)
     opened = yield from staged(engine.meter, "argmax", engine.reveal(logits))
     return logits, None if opened is None else opened.argmax(1).tolist()
 
 
-def enter(decoder: Decoder, cache: Cache, count: int = 1) -> Program[None]:
-    """Embeds the next tokens, which the cache holds at their owner."""
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, count, cache.position))),)
+def _enter(decoder: Decoder, caches: Caches) -> Program[None]:
+    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(caches.token or None, caches))),)
 
 
-def _choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
-    cache.position += 1
-    return (yield from choose(decoder, cache, argmax))
+def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
+    caches.position += 1
+    return (yield from choose(decoder, caches, argmax))
 
 
-def choose(decoder: Decoder, cache: Cache, argmax: str) -> Program[Chosen]:
+def choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
     """The greedy choice after each row of the output of the last layer."""
-    engine, logits = decoder.engine, (yield from decoder.last_logits(cache))
+    engine, logits = decoder.engine, (yield from decoder.last_logits(caches))
     if argmax == "client":
         return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

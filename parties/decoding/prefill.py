@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
@@ -43,6 +44,15 @@ def prompt_segments(
         segments += [partial(decoder.advance, cache, layer, index) for index in range(len(starts))]
         segments.append(partial(decoder.settle, cache, layer))
     return segments
+
+
+def prompts_segments(
+    decoder: Decoder, caches: Caches, prompts: Sequence[Sequence[int]] | None, sizes: Sequence[Prefill]
+) -> list[Callable[[], Program[None]]]:
+    """`prompt_segments` of each sequence, one sequence after the other, so that memory is that of one prompt."""
+    owned: Sequence[Sequence[int] | None] = [None] * len(sizes) if prompts is None else prompts
+    each = zip(caches.sequences, owned, sizes, strict=True)
+    return [segment for cache, prompt, size in each for segment in prompt_segments(decoder, cache, prompt, size)]
 
 
 def _embed(decoder: Decoder, cache: Cache, own: Sequence[int] | None, count: int, start: int) -> Program[None]:

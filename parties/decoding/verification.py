@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, NamedSegment, choose, enter, name_of, open_tokens
+from parties.decoding.decoder import Decoder, NamedSegment, choose, name_of, open_token
 from parties.decoding.program import Program, parallel, run
 
 
@@ -35,7 +35,7 @@ class Verified:
 def pass_segments(
     decoder: Decoder, cache: Cache, tokens: Sequence[int] | None, count: int, argmax: str
 ) -> list[NamedSegment]:
-    """A pass as programs, in order: embedding, layers, choices. The last one returns `Chosen`, for `open_tokens`.
+    """A pass as programs, in order: embedding, layers, choices. The last one returns `Chosen`, for `open_token`.
 
     Args:
         decoder: The model.
@@ -47,13 +47,17 @@ def pass_segments(
     cache.token[:] = tokens or ()
     layers = range(decoder.spec.n_layers)
     return [
-        NamedSegment(partial(enter, decoder, cache, count), lambda: "embed"),
+        NamedSegment(partial(_enter, decoder, cache, count), lambda: "embed"),
         *(
-            NamedSegment(partial(decoder.step_layer, cache, n), partial(decoder.step_name, cache, n, count))
+            NamedSegment(partial(decoder.pass_layer, cache, n), partial(decoder.pass_name, cache, n, count))
             for n in layers
         ),
         NamedSegment(partial(choose, decoder, cache, argmax), lambda: "choose"),
     ]
+
+
+def _enter(decoder: Decoder, cache: Cache, count: int) -> Program[None]:
+    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, count, cache.position))),)
 
 
 def settle(decoder: Decoder, cache: Cache, count: int, kept: int) -> Program[None]:
@@ -108,7 +112,7 @@ def decode_pass(
     found: Any = None
     for segment in pass_segments(decoder, cache, tokens, count, argmax):
         found = engine.run_segment(segment, cache, name_of(segment))
-    logits, chosen = run(open_tokens(decoder, found), engine.exchange)
+    logits, chosen = run(open_token(decoder, found), engine.exchange)
     own = None if tokens is None or chosen is None else min(most, 1 + agreeing(tokens[1:], chosen))
     with engine.meter.stage("draft"):
         kept = engine.announce(own, most)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import AnyCaches, Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Openings, Program, parallel, run, staged
 from parties.decoding.workload import Workload
@@ -35,9 +36,7 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        replayed_segments: Segments of this cell's tokens that were replayed from a recording.
-        interpreted_segments: The others.
-        verifies: Whether several tokens can be computed in one pass (`parties.decoding.verification`).
+        scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
         meter: The party's stage meter.
@@ -52,11 +51,11 @@ class Engine(Operations):
     bounds: ClassVar[Mapping[str, Bound]] = {}
     verifies: ClassVar[bool] = True
     number_bytes: ClassVar[int] = 512
+    scores_early: ClassVar[bool] = False
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
-        self.replayed_segments = self.interpreted_segments = 0
         self.score_cap = 0.0
 
     @classmethod
@@ -72,24 +71,24 @@ class Engine(Operations):
         """The bounds that hold in a cell with these options."""
         return cls.bounds
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:  # noqa: ARG002
-        """Called before a cell's first program: the adopted cache in the form that the engine decodes from.
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:  # noqa: ARG002
+        """Called before a cell's first program: the adopted caches in the form that the engine decodes from.
 
         Args:
             workload: The programs that will be run, by their public values, and how.
-            cache: The prefilled cache, of adopted values; empty if the prompt is run.
+            caches: The prefilled caches, of adopted values; empty if prompts are run.
 
         Raises:
             Unsupported: The engine does not take a sequence so long, or a model so wide.
         """
-        return cache
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
-        """Runs a segment of a cell; an engine may run it again, with the cache as it was before.
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment of a cell; an engine may run it again, with the caches as they were before.
 
         Args:
             program: The segment.
-            cache: What it reads and changes.
+            caches: What it reads and changes.
             name: Segments of the same name do the same on values of the same shapes; None if nothing is known.
         """
         return run(program(), self.exchange)
@@ -99,6 +98,16 @@ class Engine(Operations):
 
         This party has accounted for the prompt before: from here on, the dealer may send what belongs to the tokens.
         """
+
+    @property
+    def replayed_segments(self) -> int:
+        """Segments of this cell's tokens that were replayed from a recording."""
+        return 0
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """The other segments of an engine that records, by the reason."""
+        return {}
 
     def finish(self) -> None:
         """Called once a run needs no more correlated randomness."""
@@ -151,10 +160,10 @@ class Engine(Operations):
 
     @abstractmethod
     def argmax(self, logits: Any) -> Program[Any]:
-        """Index of the largest of each row of `logits` [n, vocab], for `open_index`; None at no party."""
+        """Index of the largest of each row of `logits` [n, vocab], for `open_index`."""
 
     def open_index(self, index: Any) -> list[int] | None:
-        """Opens the result of `argmax` to the client; None elsewhere. Here it is open: one process is all parties."""
+        """Opens the result of `argmax` to the client; None elsewhere. By default, as in the clear, it is open."""
         return index  # type: ignore[no-any-return]
 
     @abstractmethod
@@ -263,8 +272,49 @@ class Engine(Operations):
         kept = yield from staged(self.meter, "scores", self.mul(lifted, layer.alive.reshape(groups, 1, t)))
         return (kept + low).reshape(heads, n, t)
 
+    def scored_projection(
+        self,
+        rows: Any,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Any], Any],
+        layer: LayerCache,
+        selection: Selection | None = None,
+    ) -> Program[tuple[Any, Any, Any, list[Any]]]:
+        """`normalised_linear` of a row of each lane and their attention scores, before keys and values join the layer.
+
+        Only for engines that score early, and models whose queries and keys are products, without bias and norms.
+
+        Args:
+            rows: See `normalise`; one row of each sequence that the layer holds.
+            eps: See `normalise`.
+            products: Queries, keys and values of this layer; and others.
+            turn: Gives queries and keys, [lanes * (heads + kv_heads), 1, head_dim], their positions; local.
+            layer: The layer, with room for the token.
+            selection: What the token will attend to; None: to all tokens.
+
+        Returns:
+            Keys, values, [lanes * kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
+        """
+        raise NotImplementedError
+
+    def attend_scored(
+        self, scores: Any, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Any]:
+        """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
+        raise NotImplementedError
+
+    def fetch(self, selection: Selection, layer: LayerCache) -> Program[tuple[Any, Any]]:
+        """Keys and values of the selected clusters, at least one: [heads, count * size, d] each."""
+        (a, b), d = selection.candidates, layer.k.shape[2]
+        both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
+        blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
+        picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
+        rows = picked.reshape(picked.shape[0], selection.count * selection.size, 2 * d)
+        return rows[:, :, :d], rows[:, :, d:]
+
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
-        """Attention over a selection by fetching the chosen rows (MPCache's Pi_Gather): [heads, n, d].
+        """Attention over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, n, d].
 
         Args:
             q: Queries of the latest n tokens.
@@ -272,29 +322,26 @@ class Engine(Operations):
             selection: What each of the n queries of each head attends to, as if there were n times as many heads.
         """
         heads, n, d = q.shape
-        spans, chosen = selection.always, selection.count * selection.size
-        near = [self.cat([rows[:, a:b] for a, b in spans], dim=1) for rows in (layer.k, layer.v)]
+        near = tuple(self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v))
         scores = [self.attention_scores(q, near[0])]
         if selection.count:
-            a, b = selection.candidates
-            both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
-            blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-            picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-            far = picked.reshape(heads * n, chosen, 2 * d)
-            scores.append(self.attention_scores(q.reshape(heads * n, 1, d), far[:, :, :d]))
+            far = selection.rows or (yield from self.fetch(selection, layer))
+            scores.append(self.attention_scores(q if n == 1 else q.reshape(heads * n, 1, d), far[0]))
         found = yield from staged(self.meter, "scores", parallel(*scores))
         cut, mask = found[0].shape[2], self._latest(q, layer)
         if mask is not None:
-            mask = torch.cat([*(mask[:, a:b] for a, b in spans), mask.new_ones(n, chosen)], dim=1)
+            chosen = mask.new_ones(n, selection.count * selection.size)
+            mask = torch.cat([*(mask[:, a:b] for a, b in selection.always), chosen], dim=1)
 
         def combine(weights: Any) -> Program[Any]:
             sums = [self.weigh(weights[:, :, :cut], near[1])]
             if selection.count:
-                sums.append(self.weigh(weights[:, :, cut:].reshape(heads * n, 1, chosen), far[:, :, d:]))
+                rest = weights[:, :, cut:]
+                sums.append(self.weigh(rest if n == 1 else rest.reshape(heads * n, 1, rest.shape[2]), far[1]))
             mixed = yield from parallel(*sums)
             return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1].reshape(heads, n, d)
 
-        parts = [part.reshape(heads, n, part.shape[2]) if n > 1 else part for part in found]
+        parts = [part if n == 1 else part.reshape(heads, n, part.shape[2]) for part in found]
         return (yield from self.softmax_weigh(self.cat(parts, dim=2), combine, mask))
 
     def largest(self, x: Any, dim: int) -> Program[Any]:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
 from parties.metering.background import BackgroundAccount
-from parties.metering.readings import Counts, Histogram, StageReading
+from parties.metering.readings import Counts, Histogram, StageReading, Tally
 from parties.metering.registry import BY_NAME
 
 __all__ = ["Counts", "Histogram", "StageMeter", "StageReading", "phase_of"]
@@ -60,7 +61,7 @@ class _Stack:
         stage.seconds += passed
         if self.calling:
             self.called_seconds += passed
-            stage.add(self.calling, Counts(blocked_seconds=passed))
+            stage.tally(self.calling).blocked_seconds += passed
         else:
             stage.compute_seconds += passed
 
@@ -97,11 +98,13 @@ class _Stage:
 
     def clear(self) -> None:
         self.seconds = self.compute_seconds = self.step_mark = 0.0
-        self.peers: dict[str, Counts] = {}
+        self.peers: dict[str, Tally] = {}
         self.used = False
 
-    def add(self, peer: str, counts: Counts) -> None:
-        self.peers[peer] = self.peers[peer] + counts if peer in self.peers else counts
+    def tally(self, peer: str) -> Tally:
+        if peer not in self.peers:
+            self.peers[peer] = Tally()
+        return self.peers[peer]
 
     def __enter__(self) -> None:
         self.stack.enter(self)
@@ -112,7 +115,8 @@ class _Stage:
         self.stack.leave(self, unwinding=kind is not None)
 
     def reading(self) -> StageReading:
-        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, self.peers)
+        peers = {peer: tally.reading() for peer, tally in self.peers.items()}
+        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, peers)
 
     def lifetime(self) -> StageReading:
         """The reading since the stage was created, over all resets."""
@@ -177,9 +181,13 @@ class StageMeter:
 
     def begin_call(self, peer: str) -> None:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""
-        with self._stack.lock:
-            self._stack.settle()
-            self._stack.calling, self._stack.called_seconds = peer, 0.0
+        stack = self._stack
+        with stack.lock:
+            now, stage = stack.clock(), stack.stages[-1]
+            passed, stack.mark = now - stack.mark, now
+            stage.seconds += passed
+            stage.compute_seconds += passed
+            stack.calling, stack.called_seconds = peer, 0.0
 
     def count(
         self,
@@ -209,9 +217,55 @@ class StageMeter:
                 self._stack.settle()
                 blocked += self._stack.called_seconds
                 self._stack.calling, self._stack.called_seconds = "", 0.0
-            self._stack.stages[-1].add(peer, counts)
+            self._stack.stages[-1].tally(peer).add(counts)
             if rounds >= 1:
                 self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
+
+    def count_exchange(self, peer: str, size: int) -> None:
+        """Ends a call that `begin_call` began, an exchange of `size` bytes each way, with framing; see `count`."""
+        stack = self._stack
+        with stack.lock:
+            now, stage = stack.clock(), stack.stages[-1]
+            passed, stack.mark = now - stack.mark, now
+            stage.seconds += passed
+            blocked = stack.called_seconds + passed
+            stack.calling, stack.called_seconds = "", 0.0
+            tally = stage.peers[peer] if peer in stage.peers else stage.tally(peer)
+            tally.sent_bytes += size
+            tally.received_bytes += size
+            tally.messages += 2
+            tally.rounds += 1.0
+            tally.blocked_seconds += passed
+            if peer not in self._exchanges:
+                self._exchanges[peer] = Histogram(EXCHANGE_BUCKETS)
+            times = self._exchanges[peer]
+            times.buckets[bisect_left(EXCHANGE_BUCKETS, blocked)] += 1
+            times.seconds += blocked
+
+    @contextmanager
+    def moving(self) -> Iterator[Callable[[str], None]]:
+        """Yields a function that leaves the innermost stage for another; in the end the first one is the innermost.
+
+        A recorded segment changes stages so often that entering and leaving each would be much of its time. The stages
+        have been entered before.
+        """
+        stack, stages = self._stack, self._stages
+
+        def move(name: str) -> None:
+            with stack.lock:
+                now, last, stage = stack.clock(), stack.stages[-1], stages[name]
+                passed, stack.mark = now - stack.mark, now
+                last.seconds += passed
+                last.compute_seconds += passed
+                stack.stages[-1], stage.used = stage, True
+
+        depth, outer = len(stack.stages), stack.stages[-1]
+        try:
+            yield move
+        finally:
+            with stack.lock:
+                stack.settle()
+                stack.stages[depth - 1 :] = [outer]
 
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""
@@ -220,7 +274,7 @@ class StageMeter:
     def count_background(self, stage: str, peer: str, counts: Counts) -> None:
         """Adds a link call of a background thread to a stage, independent of the current one."""
         with self._stack.lock:
-            self.stage(stage).add(peer, counts)
+            self.stage(stage).tally(peer).add(counts)
             self.stage(stage).used = True
 
     def add(self, name: str, count: float = 1) -> None:

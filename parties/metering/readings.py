@@ -28,6 +28,29 @@ class Counts:
         return Counts(**{name: -value for name, value in asdict(self).items()})
 
 
+@dataclass(slots=True)
+class Tally:
+    """Counts that are still growing; the fields are those of `Counts`."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    messages: int = 0
+    rounds: float = 0.0
+    blocked_seconds: float = 0.0
+
+    def add(self, counts: Counts) -> None:
+        """Adds counts."""
+        self.sent_bytes += counts.sent_bytes
+        self.received_bytes += counts.received_bytes
+        self.messages += counts.messages
+        self.rounds += counts.rounds
+        self.blocked_seconds += counts.blocked_seconds
+
+    def reading(self) -> Counts:
+        """The counts so far."""
+        return Counts(**asdict(self))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReading(Counts):
     """One stage: its exclusive wall seconds, those outside link calls, the counts for each peer, and their sum."""

@@ -133,6 +133,14 @@ _DECODING = (
         "1 for each repeated step; the engine `fss` only. What it reveals to holders of the masks: docs/protocols.md.",
     ),
     _metric(
+        "replayed_segments_total", "counter", _PARTY, "", "Segments of tokens that were replayed.",
+        "1 for each segment that a recording ran: compiled code on a CPU, CUDA graphs on a GPU; the engine `fss` only.",
+    ),
+    _metric(
+        "interpreted_segments_total", "counter", _PARTY, "", "Segments that were not replayed.",
+        "1 for each segment that was interpreted, to record it where it has a name; the engine `fss` only.",
+    ),
+    _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that was generated and not used yet.",
         "At the dealer, bytes not yet sent; at a party, bytes in memory not yet used; the engine `fss` only.",
     ),

@@ -44,6 +44,8 @@ class Policy(ABC):
         draft_fix: What to do where it cannot verify drafts.
         experimental: Why its use is not recommended yet; empty if it is.
         in_order: Whether a layer always holds all tokens in order, so that a window of the latest ones is known.
+        by_head: Whether the hooks of a step treat each head by itself, and each value in a layer's `state` has a row
+            for each key head: sequences of a batch are then further heads. Not needed without hooks of a step.
     """
 
     name: ClassVar[str]
@@ -57,6 +59,7 @@ class Policy(ABC):
     draft_fix: ClassVar[str] = "take another policy, or no draft"
     experimental: ClassVar[str] = ""
     in_order: ClassVar[bool] = False
+    by_head: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Names a policy from outside this package by its import path."""
@@ -114,6 +117,17 @@ class Policy(ABC):
         return None
         yield
 
+    def needs_query(self, layer: int) -> bool:
+        """Whether a step needs the layer's query, or its attention weights. Public.
+
+        If not, `before_attention` is not called: the step attends to `known_selection`.
+        """
+        return self.observes or type(self).before_attention is not Policy.before_attention
+
+    def known_selection(self, cache: "Cache", layer: int) -> "Selection | None":
+        """What a step that needs no query attends to, before the new token's key and value have joined the layer."""
+        return None
+
     def selects_ahead(self, layer: int) -> bool:
         """Whether a layer's selection is made ahead of it, by `select_ahead`. Public; never true of the first layer."""
         return False
@@ -159,9 +173,18 @@ class Policy(ABC):
         None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
         has the same step in each layer.
         """
+        return (layer,) if self._idle else None
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the policy does nothing while tokens are decoded."""
         hooks = (type(self).before_attention, type(self).after_attention)
-        idle = hooks == (Policy.before_attention, Policy.after_attention)
-        return (layer,) if idle and not self.observes else None
+        return hooks == (Policy.before_attention, Policy.after_attention) and not self.observes
+
+    @property
+    def folds(self) -> bool:
+        """Whether sequences of a batch may be decoded as further heads of one; see `by_head`."""
+        return self.by_head or self._idle
 
     def pass_key(self, tokens: int, generated: int) -> Hashable | None:
         """What steps have in common that one pass can verify; see `parties.decoding.verification`.
@@ -225,9 +248,17 @@ class Policy(ABC):
         """Number of tokens that a layer holds while the `generated`-th token is decoded, including it. Public."""
         return self.cached(prompt) + generated
 
+    def selecting_heads(self, spec: "ModelSpec") -> int:
+        """Number of selections in a layer that selects. Public."""
+        return spec.n_heads
+
     def attended(self, tokens: int) -> int:
         """Number of `tokens` cached tokens that a step attends to. Public."""
         return tokens
+
+    def selected(self, tokens: int) -> int:
+        """Number of those that are selected in secret, by query head. Public."""
+        return 0
 
 
 def kept_share(tokens: int, compression_ratio: float) -> int:

@@ -44,6 +44,7 @@ class H2O(DecodingEviction):
         "Zhang et al., arXiv 2306.14048. Sums over all queries as in the paper; kvpress' `ObservedAttentionPress` takes"
         " means and keeps no recent tokens. Summed over the heads of a group"
     )
+    by_head: ClassVar[bool] = True
 
     recent: float = 0.5
 

@@ -10,7 +10,7 @@ from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import LATER, Policy, kept_share
 from parties.policies.checks import OutOfRange, one_of, share, whole
-from parties.policies.clusters import best_of, select
+from parties.policies.clusters import USES, Use, best_of, select
 
 if TYPE_CHECKING:
     from parties.decoding.cache import Cache, LayerCache
@@ -35,6 +35,7 @@ class InfLLM(Policy):
         repr_topk: Number of tokens that represent a block.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
             the first layer then attends to every token, and a block competes one token later. Not in the paper.
+        use: How `fss` attends to selected blocks; see `mpcache`.
     """
 
     name: ClassVar[str] = "infllm"
@@ -51,6 +52,7 @@ class InfLLM(Policy):
         "Xiao et al., arXiv 2402.04617; thunlp/InfLLM has n_init 128, n_local 4096, block_size 128, repr_topk 4 and 16 "
         "blocks, for prompts of 100,000 tokens: defaults here are scaled to a few thousand"
     )
+    by_head: ClassVar[bool] = True
 
     compression_ratio: float = 0.5
     n_init: int = 16
@@ -58,6 +60,7 @@ class InfLLM(Policy):
     block_size: int = 32
     repr_topk: int = 4
     ahead: bool = field(default=False, metadata=LATER)
+    use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -69,6 +72,7 @@ class InfLLM(Policy):
         for name, least in (("n_init", 0), ("n_local", 1), ("block_size", 1), ("repr_topk", 1)):
             whole(name, getattr(self, name), least)
         one_of("ahead", self.ahead, (False, True))
+        one_of("use", self.use, USES)
         if self.repr_topk > self.block_size:
             raise OutOfRange("repr_topk", self.repr_topk, f"at most a block's {self.block_size} tokens")
 
@@ -84,6 +88,10 @@ class InfLLM(Policy):
         blocks = self._blocks(tokens)
         always = tokens - blocks * self.block_size
         return min(blocks, max(0, kept_share(tokens, self.compression_ratio) - always) // self.block_size)
+
+    def selected(self, tokens: int) -> int:
+        """Tokens of the selected blocks."""
+        return self._chosen(tokens) * self.block_size
 
     def attended(self, tokens: int) -> int:
         """First, local and selected tokens; with `ahead` for all layers but the first."""
@@ -140,7 +148,9 @@ class InfLLM(Policy):
             keys = here.state["representatives"]
             relevance = (yield from staged(engine.meter, "similarity", engine.scores(q, keys)))[:, 0]
         first, always = min(self.n_init, tokens), self._always(tokens)
-        program = select(engine, relevance, count, first, self.block_size, always, spare_rounds=self.ahead)
+        program = select(
+            engine, here, relevance, count, first, self.block_size, always, use=self.use, spare_rounds=self.ahead
+        )
         return (yield from program)
 
     def _always(self, tokens: int) -> tuple[tuple[int, int], ...]:

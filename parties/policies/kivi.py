@@ -34,6 +34,7 @@ class KIVI(Policy):
     )
     source: ClassVar[str] = "Liu et al., arXiv 2402.02750; defaults of jy-yuan/KIVI"
     in_order: ClassVar[bool] = True
+    by_head: ClassVar[bool] = True
 
     nbits: int = 2
     group_size: int = 32

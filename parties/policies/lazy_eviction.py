@@ -62,6 +62,7 @@ class LazyEviction(DecodingEviction):
         "is hit if any head of its group hits it. With 16 fraction bits alpha = 1e-4 is seven units, so private runs "
         "may classify tokens close to it differently"
     )
+    by_head: ClassVar[bool] = True
 
     alpha: float = 1e-4
     offset: bool = True

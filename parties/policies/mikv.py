@@ -54,6 +54,7 @@ class MiKV(Policy):
         "Yang et al., arXiv 2402.18096, no released code. Groups of half a head; importance by attention summed over "
         "the heads of a group; every W steps instead of every step; the ring is not narrowed for the quantised tokens"
     )
+    by_head: ClassVar[bool] = True
 
     draft_fix: ClassVar[str] = "take a larger compression_interval"
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parties.decoding.clusters import Clustering, Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import LATER, Policy
 from parties.policies.checks import OutOfRange, one_of, share, whole
-from parties.policies.clusters import SIMILARITY_BITS
+from parties.policies.clusters import SIMILARITY_BITS, USES, Use, prepared
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds
 from parties.policies.prompt_scores import attention_of
 
 if TYPE_CHECKING:
     from parties.decoding.cache import Cache, LayerCache
     from parties.engines.base import Engine
+    from parties.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class MPCache(Policy):
         share_layers: Number of adjacent layers that use the same kept tokens and the same selection.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input
             (as in InfiniGen, OSDI 2024); the first layer then attends to all cached tokens. Not in the paper.
+        by: Whether each query head selects for itself, or those that share a key head together, by the mean of their
+            queries: fewer rankings, and fewer rows to fetch. The paper has a selection for each head.
+        use: How `fss` attends to a selection. `scores`: it scores all keys, fetches the scores of the selected tokens
+            and puts their weights back, in two rounds with few bytes. `rows`: it fetches keys and values, with `ahead`
+            in parallel with the layer before. `auto`: whichever takes less time on the links. Others fetch rows.
     """
 
     name: ClassVar[str] = "mpcache"
@@ -63,6 +69,7 @@ class MPCache(Policy):
     source: ClassVar[str] = (
         "Zeng et al., arXiv 2501.06807; released code zwxandy/MPCache. Fixed counts where the code has thresholds"
     )
+    by_head: ClassVar[bool] = True
 
     static_keep: float = 0.4
     select: float = 0.2
@@ -74,6 +81,8 @@ class MPCache(Policy):
     share_from: int = 2
     share_layers: int = 2
     ahead: bool = field(default=False, metadata=LATER)
+    by: Literal["query_head", "key_head"] = field(default="query_head", metadata=LATER)
+    use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -88,6 +97,8 @@ class MPCache(Policy):
         for name, least in (("fine_size", 1), ("coarse_size", 1), ("share_from", 0), ("share_layers", 1)):
             whole(name, getattr(self, name), least)
         one_of("ahead", self.ahead, (False, True))
+        one_of("by", self.by, ("query_head", "key_head"))
+        one_of("use", self.use, USES)
         if self.coarse_size % self.fine_size:
             raise OutOfRange("coarse_size", self.coarse_size, f"a multiple of fine_size {self.fine_size}")
 
@@ -110,9 +121,15 @@ class MPCache(Policy):
 
     def attended(self, tokens: int) -> int:
         """Tokens of the first, the last and the selected clusters; with `ahead` for all layers but the first."""
-        clusters = self._clusters(tokens)
-        _, k_fine = clusters.top_k(self.coarse, self.select)
-        return sum(stop - start for start, stop in clusters.always) + k_fine * self.fine_size
+        return sum(stop - start for start, stop in self._clusters(tokens).always) + self.selected(tokens)
+
+    def selected(self, tokens: int) -> int:
+        """Tokens of the selected clusters."""
+        return self._clusters(tokens).top_k(self.coarse, self.select)[1] * self.fine_size
+
+    def selecting_heads(self, spec: "ModelSpec") -> int:
+        """Query heads or key heads, as `by` says."""
+        return spec.n_heads if self.by == "query_head" else spec.n_kv_heads
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Keeps the tokens that the end of the prompt attends to, and computes the bounds of their keys."""
@@ -128,11 +145,21 @@ class MPCache(Policy):
 
     def before_attention(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[Selection | None]:
         """Selects clusters by similarity, or uses the selection of the layer's source layer, or the one made ahead."""
-        source = self.source_layer(layer)
-        if self.chooses(layer) and not self.ahead:
-            yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens, q)
-        selection = cache.layers[source].selection
-        return selection and replace(selection, always=self._clusters(cache.layers[layer].tokens).always)
+        if self.needs_query(layer):
+            yield from self._choose(engine, cache, layer, cache.layers[layer].tokens, q)
+        return self._selection_of(cache, layer, cache.layers[layer].tokens)
+
+    def needs_query(self, layer: int) -> bool:
+        """Only a layer that selects for itself, and not ahead."""
+        return self.chooses(layer) and not self.ahead
+
+    def known_selection(self, cache: "Cache", layer: int) -> Selection | None:
+        """The selection of the layer's source layer, or the one made ahead."""
+        return self._selection_of(cache, layer, cache.layers[layer].tokens + 1)
+
+    def _selection_of(self, cache: "Cache", layer: int, tokens: int) -> Selection | None:
+        selection = cache.layers[layer].selection
+        return selection and replace(selection, always=self._clusters(tokens).always)
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """The geometry of the clusters, and which of them the new token joins."""
@@ -141,8 +168,13 @@ class MPCache(Policy):
         begun = tuple((tokens - 1) % size == 0 for size in self._levels().values())
         return (layer, clusters.n_fine, clusters.n_coarse, begun)
 
-    def pass_key(self, tokens: int, generated: int) -> Hashable:  # noqa: ARG002
-        """The geometry of the clusters: the last one grows by the tokens of a pass, and does not compete."""
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: ARG002
+        """The geometry of the clusters: the last one grows by the tokens of a pass, and does not compete.
+
+        None where heads share a selection or rows are fetched: a pass takes its tokens for further heads.
+        """
+        if (self.by, self.use) != ("query_head", "scores"):
+            return None
         clusters = self._clusters(tokens)
         return (clusters.n_fine, clusters.n_coarse)
 
@@ -152,10 +184,11 @@ class MPCache(Policy):
 
     def select_ahead(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Selects among the clusters that are complete: the last one, which the new token joins, does not compete."""
-        yield from self._choose(engine, cache.layers[layer], cache.layers[layer].tokens + 1, q)
+        yield from self._choose(engine, cache, layer, cache.layers[layer].tokens + 1, q)
 
-    def _choose(self, engine: "Engine", here: "LayerCache", tokens: int, q: Any) -> Program[None]:
-        """Makes the layer's selection from `tokens` tokens, the new one included."""
+    def _choose(self, engine: "Engine", cache: "Cache", layer: int, tokens: int, q: Any) -> Program[None]:
+        """Makes the selection of a layer and of those that share it, from `tokens` tokens, the new one included."""
+        here = cache.layers[layer]
         clusters = self._clusters(tokens)
         k_coarse, k_fine = clusters.top_k(self.coarse, self.select)
         selected = None
@@ -173,7 +206,11 @@ class MPCache(Policy):
             selected = yield from staged(engine.meter, "topk", program)
         candidates = clusters.fine_candidates
         span = (candidates.start * self.fine_size, candidates.stop * self.fine_size)
-        here.selection = Selection(self.fine_size, clusters.always, span, k_fine, selected)
+        made = Selection(self.fine_size, clusters.always, span, k_fine, selected)
+        sharing = [other for i, other in enumerate(cache.layers) if self.source_layer(i) == layer]
+        selections = yield from prepared(engine, made, sharing, self.use)
+        for other, selection in zip(sharing, selections, strict=True):
+            other.selection = selection
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""
@@ -192,10 +229,13 @@ class MPCache(Policy):
     def _similarities(
         self, engine: "Engine", here: "LayerCache", clusters: Clustering, q: Any
     ) -> Program[tuple[Any, Any]]:
-        """Similarities q . r of the coarse and of the fine candidates, in one product: [heads, candidates] each.
+        """Similarities q . r of the coarse and of the fine candidates, in one product: [selections, candidates] each.
 
         q . (alpha max + (1 - alpha) min) = q . min + alpha q . (max - min): only the query, which is short, is scaled.
         """
+        if self.by == "key_head":
+            (heads, n, d), kv_heads = q.shape, here.k.shape[0]
+            q = engine.to_cache(q.reshape(kv_heads, heads // kv_heads, n, d).sum(1) * (kv_heads / heads))
         candidates = {"coarse": clusters.coarse_candidates, "fine": clusters.fine_candidates}
         ends = engine.cat([self._ends(engine, here, level, candidates[level]) for level in self._levels()], dim=1)
         similarity = yield from engine.scores(engine.cat([q, q * self.alpha], dim=2), ends)

@@ -44,6 +44,7 @@ class MPCachePlus(Policy):
         "clusters; fetching the selected clusters' rows, or in `fss` their scores"
     )
     source: ClassVar[str] = "ours, after MPCache (arXiv 2501.06807), SnapKV (2404.14469) and Quest (2406.10774)"
+    by_head: ClassVar[bool] = True
 
     experimental: ClassVar[str] = (
         "it costs 1.6 to 2.8 times the seconds of `mpcache` on `lan`, and all but one of its gains in quality are "
@@ -98,7 +99,7 @@ class MPCachePlus(Policy):
         if count:
             bounds = yield from staged(engine.meter, "similarity", upper_bounds(engine, here, "cluster", candidates, q))
         first = candidates.start * self.cluster_size
-        return (yield from select(engine, bounds, count, first, self.cluster_size, clusters.always))
+        return (yield from select(engine, here, bounds, count, first, self.cluster_size, clusters.always))
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """The numbers of clusters, and whether the new token begins one."""

@@ -9,7 +9,7 @@ from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, staged
 from parties.policies.base import LATER, Policy, kept_share
 from parties.policies.checks import one_of, share, whole
-from parties.policies.clusters import select
+from parties.policies.clusters import USES, Use, select
 from parties.policies.page_bounds import Levels, compute_bounds, update_bounds, upper_bounds
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Quest(Policy):
         dense_layers: Number of first layers that attend to every token.
         ahead: Selects one layer early, in parallel with the layer before, by a query guessed from that layer's input;
             the first layer then attends to every token. Not in the paper.
+        use: How `fss` attends to selected pages; see `mpcache`.
     """
 
     name: ClassVar[str] = "quest"
@@ -44,11 +45,13 @@ class Quest(Policy):
         "Tang et al., arXiv 2406.10774; first two layers dense and page size 16 as in mit-han-lab/Quest, whose budget "
         "is a number of tokens instead of a share"
     )
+    by_head: ClassVar[bool] = True
 
     compression_ratio: float = 0.5
     page_size: int = 16
     dense_layers: int = 2
     ahead: bool = field(default=False, metadata=LATER)
+    use: Use = field(default="scores", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -60,6 +63,7 @@ class Quest(Policy):
         whole("page_size", self.page_size, 1)
         whole("dense_layers", self.dense_layers, 0)
         one_of("ahead", self.ahead, (False, True))
+        one_of("use", self.use, USES)
 
     def _pages(self, tokens: int) -> tuple[int, int]:
         """Returns the number of candidate pages, all but the newest, and how many of them to select."""
@@ -70,6 +74,10 @@ class Quest(Policy):
         """Tokens of the newest page and the selected ones; for the layers that are not dense."""
         candidates, count = self._pages(tokens)
         return tokens - (candidates - count) * self.page_size
+
+    def selected(self, tokens: int) -> int:
+        """Tokens of the selected pages."""
+        return self._pages(tokens)[1] * self.page_size
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Computes the bounds of the prompt's pages."""
@@ -83,9 +91,18 @@ class Quest(Policy):
             return here.selection and replace(here.selection, always=(self._newest(here.tokens),))
         return (yield from self._choose(engine, here, here.tokens, q))
 
-    def pass_key(self, tokens: int, generated: int) -> Hashable:
+    def needs_query(self, layer: int) -> bool:
+        """Only a layer that selects, and not ahead."""
+        return self._selects(layer) and not self.ahead
+
+    def known_selection(self, cache: "Cache", layer: int) -> Selection | None:
+        """The selection made ahead; None for a dense layer."""
+        here = cache.layers[layer]
+        return here.selection and replace(here.selection, always=(self._newest(here.tokens + 1),))
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:
         """The numbers of candidates and of selected pages: the newest page, which does not compete, grows in a pass."""
-        return self._pages(tokens)
+        return self._pages(tokens) if self.use == "scores" else None
 
     def selects_ahead(self, layer: int) -> bool:
         """For each layer that is not dense, but the first."""
@@ -105,7 +122,8 @@ class Quest(Policy):
                 engine.meter, "similarity", upper_bounds(engine, here, "page", range(candidates), q)
             )
         always = (self._newest(tokens),)
-        return (yield from select(engine, bounds, count, 0, self.page_size, always, spare_rounds=self.ahead))
+        program = select(engine, here, bounds, count, 0, self.page_size, always, use=self.use, spare_rounds=self.ahead)
+        return (yield from program)
 
     def _newest(self, tokens: int) -> tuple[int, int]:
         """Returns the span of the newest page."""

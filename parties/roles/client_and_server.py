@@ -4,15 +4,17 @@ With a protocol of three parties the dealer's is the third; it owns nothing.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
 from parties.decoding.drafts import Drafting, make_drafter
-from parties.decoding.prefill import chunked, prompt_segments, protocol
+from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
@@ -23,7 +25,7 @@ from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
-from parties.roles.prompt import prompt_tokens
+from parties.roles.prompt import prompts
 from parties.roles.reports import PromptReport, RoleResult
 from parties.transport.mesh import Mesh
 
@@ -54,21 +56,23 @@ class ComputingParty:
         """Decodes one cell; returns this party's part of the result."""
         self.state.enter("loading")
         session = self._open(job)
-        tokens = prompt_tokens(job, session.tokenizer, session.spec) if self.role == "client" else None
+        own = prompts(job, session.tokenizer, session.spec) if self.role == "client" else None
         decoder = Decoder(session.engine, session.spec, job.policy.build())
         self.state.enter("prefill")
         prompt: PromptReport | None = None
         if job.options.prefill == "mpc":
-            cache, prompt = self._run_prompt(job, decoder, None if tokens is None else tokens[:-1])
+            batch, prompt = self._run_prompts(job, decoder, None if own is None else [tokens[:-1] for tokens in own])
         else:
-            cache = self._receive_cache(session)
+            batch = self._receive_caches(session)
             with self.meter.stage("bench.prefill"):
-                cache = session.engine.prepare(decoder.workload(cache, job.new_tokens, job.options), cache)
-        drafting = self._drafting(job, decoder, cache, tokens)
+                session.engine.prepare(decoder.workload(batch, job.new_tokens, job.options), batch)
+                self._fold(decoder, batch)
+        drafting = self._drafting(job, decoder, batch, own)
         self.state.enter("decode")
         start = time.perf_counter()
         if drafting is None:
-            logits, generated = self._decode(job, decoder, cache, None if tokens is None else tokens[-1])
+            last = None if own is None else [tokens[-1] for tokens in own]
+            logits, generated = self._decode(job, decoder, batch, last)
         else:
             logits, generated = self._decode_drafts(drafting)
         decode_seconds = time.perf_counter() - start
@@ -77,14 +81,15 @@ class ComputingParty:
         self._report(session.engine, logits, generated)
         text = None
         if job.show_text and self.role == "client":
-            text = session.tokenizer.decode([token for token in generated if token is not None])
+            text = "\n".join(session.tokenizer.decode(tokens) for tokens in by_sequence(generated))
         return RoleResult(
             tokens=job.new_tokens,
             decode_seconds=decode_seconds,
             pass_seconds=tuple(self.state.pass_seconds),
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
-            interpreted_segments=session.engine.interpreted_segments,
+            interpreted_segments=sum(session.engine.interpreted_segments.values()),
+            interpreted_because=dict(session.engine.interpreted_segments),
             drafted=() if drafting is None else drafting.drafted,
             accepted=() if drafting is None else drafting.accepted,
             text=text,
@@ -125,64 +130,81 @@ class ComputingParty:
         spec = ModelSpec.from_json(card["spec"])
         return spec, Tokenizer.from_json(card["tokenizer"], spec.vocab), shapes, None
 
-    def _receive_cache(self, session: Session) -> Cache:
-        """This party's shares of the cache that the referee prefilled."""
-        referee, named = self.mesh["referee"], {}
-        with self.meter.stage("bench.prefill"):
-            referee.await_peer()
-            card = referee.receive_json()
-            for name, shape in card["shapes"].items():
-                share = referee.receive_tensor(tuple(shape), torch.int64) if self._has_summand else torch.zeros(*shape)
-                named[name] = session.engine.adopt(share.long())
-        return Cache.from_values(session.spec.n_layers, card["position"], named)
-
-    def _run_prompt(self, job: Job, decoder: Decoder, prompt: list[int] | None) -> tuple[Cache, PromptReport]:
-        """The prompt inside the computation, segment by segment: the cache, and what it took."""
-        engine, sizes = decoder.engine, chunked(decoder, job.seq_len - 1)
+    def _receive_caches(self, session: Session) -> Batch:
+        """This party's shares of the caches that the referee prefilled."""
         with self.meter.stage("bench.prefill"):
             self.mesh["referee"].await_peer()
-            self.mesh["referee"].receive_json()
+            card = self.mesh["referee"].receive_json()
+            return Batch([self._receive_cache(session, sequence) for sequence in card["sequences"]])
+
+    def _receive_cache(self, session: Session, sequence: dict[str, Any]) -> Cache:
+        referee, named = self.mesh["referee"], {}
+        for name, shape in sequence["shapes"].items():
+            share = referee.receive_tensor(tuple(shape), torch.int64) if self._has_summand else torch.zeros(*shape)
+            named[name] = session.engine.adopt(share.long())
+        return Cache.from_values(session.spec.n_layers, sequence["position"], named)
+
+    def _run_prompts(
+        self, job: Job, decoder: Decoder, own: Sequence[Sequence[int]] | None
+    ) -> tuple[Batch, PromptReport]:
+        """The prompts inside the computation, segment by segment: the caches, and what they took."""
+        engine = decoder.engine
+        with self.meter.stage("bench.prefill"):
+            self.mesh["referee"].await_peer()
+            card = self.mesh["referee"].receive_json()
+        sizes = [chunked(decoder, tokens) for tokens in card["lengths"]]
         start = time.perf_counter()
-        empty = Cache.empty(decoder.spec.n_layers)
-        cache = engine.prepare(decoder.workload(empty, job.new_tokens, job.options, sizes), empty)
-        for segment in prompt_segments(decoder, cache, prompt, sizes):
-            engine.run_segment(segment, cache)
+        batch = Batch([Cache.empty(decoder.spec.n_layers) for _ in sizes])
+        engine.prepare(decoder.workload(batch, job.new_tokens, job.options, sizes), batch)
+        for segment in prompts_segments(decoder, batch, own, sizes):
+            engine.run_segment(segment, batch)
+        self._fold(decoder, batch)
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         self.state.prompt_seconds = took.seconds
-        return cache, took
+        return batch, took
+
+    @staticmethod
+    def _fold(decoder: Decoder, batch: Batch) -> None:
+        for segment in fold_segments(decoder, batch):
+            decoder.engine.run_segment(segment, batch)
 
     def _decode(
-        self, job: Job, decoder: Decoder, cache: Cache, token: int | None
-    ) -> tuple[list[Any], list[int | None]]:
-        """The private part: every new token is decoded through the compressed cache."""
+        self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int] | None
+    ) -> tuple[list[Any], list[list[int]]]:
+        """The private part: every new token is decoded through the compressed caches.
+
+        Returns:
+            For each step the logits, [sequences, vocab], and, at the client, the next tokens.
+        """
         kept: list[Any] = []
-        generated: list[int | None] = []
-        self.state.prefilled(cache.tokens)
+        generated: list[list[int]] = []
+        self.state.prefilled(batch.cached)
         for _ in range(job.new_tokens):
-            own = None if token is None else [token]
-            logits, token = decode_in_segments(decoder, cache, own, job.options.argmax)
+            logits, tokens = decode_in_segments(decoder, batch, tokens, job.options.argmax)
             kept.append(logits)
-            generated.append(token)
-            self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+            generated.append(tokens or [])
+            numbers = decoder.spec.cached_numbers
+            self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return kept, generated
 
     @staticmethod
-    def _drafting(job: Job, decoder: Decoder, cache: Cache, tokens: list[int] | None) -> Drafting | None:
+    def _drafting(job: Job, decoder: Decoder, batch: Batch, own: list[list[int]] | None) -> Drafting | None:
         """What decodes with drafts, if the job wants them."""
         if (draft := job.options.draft) is None:
             return None
-        drafter = None if tokens is None else make_drafter(draft, decoder.spec.vocab)
-        return Drafting(decoder, cache, job.new_tokens, draft.count, job.options.argmax, drafter, list(tokens or ()))
+        (cache,), (text,) = batch.sequences, own or [[]]
+        drafter = None if own is None else make_drafter(draft, decoder.spec.vocab)
+        return Drafting(decoder, cache, job.new_tokens, draft.count, job.options.argmax, drafter, list(text))
 
-    def _decode_drafts(self, drafting: Drafting) -> tuple[list[Any], list[int | None]]:
+    def _decode_drafts(self, drafting: Drafting) -> tuple[list[Any], list[list[int]]]:
         """The result of `_decode`, several tokens in a pass."""
-        cache, decoder, kept, generated = drafting.cache, drafting.decoder, list[Any](), list[int | None]()
+        cache, decoder, kept, generated = drafting.cache, drafting.decoder, list[Any](), list[list[int]]()
         self.state.prefilled(cache.tokens)
         for found in drafting.passes():
             kept += found.logits
-            generated += found.tokens
+            generated += [[] if token is None else [token] for token in found.tokens]
             self.state.token(
                 cache.tokens,
                 decoder.policy.attended,
@@ -193,7 +215,7 @@ class ComputingParty:
             )
         return kept, generated
 
-    def _report(self, engine: Engine, logits: list[Any], generated: list[int | None]) -> None:
+    def _report(self, engine: Engine, logits: list[Any], generated: list[list[int]]) -> None:
         """Sends the referee, off the clock, the logits and tokens that it checks."""
         referee = self.mesh["referee"]
         with self.meter.stage("bench.check"):

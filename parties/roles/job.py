@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, WithJsonSchema, model_serializer
 
 from parties.engines import Randomness
+from parties.engines.limits import MOST_SEQUENCES
 from parties.engines.spu.protocols import PROTOCOLS
 from parties.options import DEFAULTS, RunOptions, SpuOptions
 from parties.policies.choice import PolicyChoice
@@ -35,6 +36,14 @@ class Prompt(BaseModel):
         "cell's length loses the end of its last message.",
         examples=['[{role: user, content: "Who wrote it?"}]'],
     )
+    lines: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether each line of the text is a prompt of its own, of at most `seq_lens` tokens: a batch takes "
+        "the first lines that are not empty, and their lengths are public. By default a batch takes windows of "
+        "`seq_lens` tokens, one after the other.",
+        examples=["true"],
+    )
     special_tokens: bool = Field(
         default=False,
         strict=True,
@@ -52,7 +61,7 @@ class Prompt(BaseModel):
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out later fields at their defaults, so that ids and records of earlier versions stay the same."""
-        later = {"messages", "special_tokens"}
+        later = {"messages", "lines", "special_tokens"}
         return {key: value for key, value in dump(self).items() if key not in later or value}
 
 
@@ -67,6 +76,9 @@ class Job(BaseModel):
     prompt: Prompt
     seq_len: int = Field(ge=2, description="Prompt tokens; the last one is the first private step")
     new_tokens: int = Field(ge=1)
+    batch: int = Field(
+        default=1, ge=1, le=MOST_SEQUENCES, description="Prompts of the client that decode side by side."
+    )
     options: RunOptions = DEFAULTS
     randomness: Randomness = Field(
         default="private", description="Generator of the engine `crypten`; `stock` is insecure."
@@ -79,6 +91,13 @@ class Job(BaseModel):
     def computing(self) -> tuple[str, ...]:
         """The computing parties: client, server, and with a protocol of three also the dealer's."""
         return PROTOCOLS[self.options.spu.protocol].roles if self.engine == "spu" else ("client", "server")
+
+    @property
+    def device_if_any(self) -> str:
+        """Where a role computes that needs no GPU: on that of its slot if it has one. Ray hides all others."""
+        import torch  # a driver reads experiments without it
+
+        return "cuda" if self.gpu and torch.cuda.is_available() else "cpu"
 
     @property
     def session(self) -> tuple[str, str, str, bool, str, SpuOptions]:

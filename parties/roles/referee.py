@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token, draft_problem
+from parties.decoding.decoder import Decoder, decode_token, draft_problem, fold_segments
 from parties.decoding.drafts import Drafting, make_drafter
 from parties.decoding.program import run
 from parties.engines.base import Engine
@@ -31,20 +32,20 @@ from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load
 from parties.models.folding import fold, folded_shapes
 from parties.roles.job import Job
 from parties.roles.kept_prompts import KeptPrompts
-from parties.roles.prompt import prompt_tokens
-from parties.roles.reports import CheckReport, RangeReport, RoleResult
+from parties.roles.prompt import prompts
+from parties.roles.reports import CheckReport, RangeReport, RoleResult, SequenceReport
 from parties.transport.mesh import Mesh
 
 
 @dataclass
 class Reference:
-    """The output of the plain engine: for each new token the logits, [1, vocab], and the greedy choice.
+    """The output of the plain engine: for each step the logits, [sequences, vocab], and the greedy choices.
 
     With drafts, in a cell of the engine `plain`, also how many draft tokens each pass could accept, and did.
     """
 
     logits: list[torch.Tensor]
-    tokens: list[int]
+    tokens: list[list[int]]
     seconds: float
     drafted: tuple[int, ...] = ()
     accepted: tuple[int, ...] = ()
@@ -80,9 +81,9 @@ class Referee:
         self.state.enter("loading")
         with self.meter.stage("bench.load"):
             session = self._open(job)
-        tokens = prompt_tokens(job, session.tokenizer, session.spec)
+        own = prompts(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, job.policy.build())
-        if job.options.draft and (problem := draft_problem(_engine(job), decoder.policy)):
+        if job.options.draft and (problem := draft_problem(_engine(job), decoder.policy, job.batch)):
             raise Unsupported(f"draft: {problem}")
         self.state.enter("prefill")
         bounds = _engine(job).declared(job.options)
@@ -90,28 +91,31 @@ class Referee:
         kept = {key: bound for key, bound in bounds.items() if key == "declared"}
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"), _all_cores():
-            cache = _prefill(job, session, decoder, tokens[:-1])
+            batch = Batch([_prefill(job, session, decoder, tokens[:-1]) for tokens in own])
         _refuse(job.engine, watch)
-        prefilled, position = {name: value.cpu() for name, value in cache.values().items()}, cache.position
+        prefilled = [
+            (cache.position, {name: value.cpu() for name, value in cache.values().items()}) for cache in batch.sequences
+        ]
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
-            if job.options.draft and job.engine == "plain":
-                reference = self._decode_drafts(job, decoder, cache, tokens)
+            if job.options.draft and job.engine == PlainEngine.name:
+                reference = self._decode_drafts(job, decoder, batch, own[0])
             else:
-                reference = self._decode(job, decoder, cache, tokens[-1], watch)
+                reference = self._decode(job, decoder, batch, [tokens[-1] for tokens in own], watch)
         _refuse(job.engine, watch)
         passes = tuple(self.state.pass_seconds)
         result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds, pass_seconds=passes)
         if job.engine == "plain":
-            text = session.tokenizer.decode(reference.tokens) if job.show_text else None
+            texts = (session.tokenizer.decode(tokens) for tokens in by_sequence(reference.tokens))
+            text = "\n".join(texts) if job.show_text else None
             stages = session.engine.meter.snapshot()
             drafts = {"drafted": reference.drafted, "accepted": reference.accepted}
             return result.model_copy(update={"stages": stages, "text": text, **drafts})
         if job.options.prefill == "shared":
-            self._share(job, prefilled, position)
+            self._share(job, prefilled)
         else:
-            self._start(job)
+            self._start(job, [position for position, _ in prefilled])
         self.state.enter("check")
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
@@ -123,7 +127,8 @@ class Referee:
         )
 
     def _open(self, job: Job) -> Session:
-        device = _device(job)
+        plain = job.engine == PlainEngine.name  # of which this is the only party
+        device = ("cuda" if job.gpu else "cpu") if plain else job.device_if_any
         wanted = (job.model, device, job.policy.parameters.get("head"))
         if self._session is None or self._session.key != wanted:
             self._session = None  # frees the old model before the new one comes
@@ -134,32 +139,35 @@ class Referee:
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
         return self._session
 
-    def _decode(self, job: Job, decoder: Decoder, cache: Cache, token: int, watch: Watch) -> Reference:
+    def _decode(self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int], watch: Watch) -> Reference:
+        for segment in fold_segments(decoder, batch):
+            run(segment())
         start, kept, generated = time.perf_counter(), [], []
         if job.engine == "plain":
-            self.state.prefilled(cache.tokens)
+            self.state.prefilled(batch.cached)
         for index in range(job.new_tokens):
             watch.token = index + 1
-            logits, chosen = run(decode_token(decoder, cache, [token], job.options.argmax))
-            token = chosen or 0
+            logits, chosen = run(decode_token(decoder, batch, tokens, job.options.argmax))
+            tokens = chosen or []
             kept.append(logits.cpu())
-            generated.append(token)
+            generated.append(tokens)
             if job.engine == "plain":
-                self.state.token(cache.tokens, decoder.policy.attended, decoder.spec.cached_numbers)
+                numbers = decoder.spec.cached_numbers
+                self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return Reference(kept, generated, time.perf_counter() - start)
 
-    def _decode_drafts(self, job: Job, decoder: Decoder, cache: Cache, tokens: list[int]) -> Reference:
+    def _decode_drafts(self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int]) -> Reference:
         """Decodes with drafts, as client and server do."""
-        draft = job.options.draft
+        (cache,), draft = batch.sequences, job.options.draft
         assert draft is not None  # noqa: S101 - the caller has seen it
         drafter = make_drafter(draft, decoder.spec.vocab)
         options = (job.new_tokens, draft.count, job.options.argmax, drafter, list(tokens))
         start, drafting = time.perf_counter(), Drafting(decoder, cache, *options)
         self.state.prefilled(cache.tokens)
-        kept, generated = list[torch.Tensor](), list[int]()
+        kept, generated = list[torch.Tensor](), list[list[int]]()
         for found in drafting.passes():
             kept += [row.cpu() for row in found.logits]
-            generated += [token or 0 for token in found.tokens]
+            generated += [[token or 0] for token in found.tokens]
             self.state.token(
                 cache.tokens,
                 decoder.policy.attended,
@@ -171,22 +179,30 @@ class Referee:
         seconds = time.perf_counter() - start
         return Reference(kept, generated, seconds, drafting.drafted, drafting.accepted)
 
-    def _share(self, job: Job, values: dict[str, torch.Tensor], position: int) -> None:
-        """Cuts the prefilled cache into uniformly random shares, one for each computing party."""
+    def _share(self, job: Job, prefilled: list[tuple[int, dict[str, torch.Tensor]]]) -> None:
+        """Cuts the prefilled caches into uniformly random shares, one for each computing party."""
         split = _engine(job).split
-        card = {"position": position, "shapes": {name: list(value.shape) for name, value in values.items()}}
+        sequences = [
+            {"position": position, "shapes": {name: list(value.shape) for name, value in values.items()}}
+            for position, values in prefilled
+        ]
         with self.meter.stage("bench.prefill"):
             for role in job.computing:
-                self.mesh[role].send_json(card)
-            for value in values.values():
+                self.mesh[role].send_json({"sequences": sequences})
+            for value in (value for _, values in prefilled for value in values.values()):
                 for role, share in zip(("client", "server"), split(value), strict=True):
                     self.mesh[role].send_tensor(share)
 
-    def _start(self, job: Job) -> None:
-        """Lets the parties begin to run the prompt; the reference is done and takes no more of the machine."""
+    def _start(self, job: Job, lengths: list[int]) -> None:
+        """Lets the parties begin to run the prompts; the reference is done and takes no more of the machine.
+
+        Args:
+            job: The cell.
+            lengths: Tokens of each prompt without its last one. They are public; the client would announce them.
+        """
         with self.meter.stage("bench.prefill"):
             for role in job.computing:
-                self.mesh[role].send_json({"start": True})
+                self.mesh[role].send_json({"lengths": lengths})
 
     def _check(self, job: Job, spec: ModelSpec, reference: Reference) -> CheckReport:
         """Puts the shares of the logits together and compares, for as long as the tokens so far are the same."""
@@ -195,30 +211,49 @@ class Referee:
             for role in ("client", "server"):
                 self.mesh[role].await_peer()
             parts = {
-                role: [self.mesh[role].receive_tensor((1, spec.vocab), torch.int64) for _ in reference.logits]
+                role: [self.mesh[role].receive_tensor((job.batch, spec.vocab), torch.int64) for _ in reference.logits]
                 for role in ("client", "server")
             }
             generated = self.mesh["client"].receive_json()["tokens"]
-        errors = []
-        for step, expected in enumerate(reference.logits):
-            if generated[:step] != reference.tokens[:step]:
-                break
-            private = engine.combine((parts["client"][step], parts["server"][step]))
-            errors.append(float((private - expected).abs().max()))
-        return CheckReport(
-            max_abs_logit_error=max(errors),
-            median_abs_logit_error=statistics.median(errors),
-            tokens_match=generated == reference.tokens,
-            tokens_compared=len(errors),
-            tolerance=engine.tolerance,
+        shares = zip(parts["client"], parts["server"], strict=True)
+        private = torch.stack([engine.combine(both) for both in shares], 1)
+        errors = (private - torch.stack(reference.logits, 1)).abs().amax(-1)
+        return _compared(errors, by_sequence(generated), by_sequence(reference.tokens), engine.tolerance)
+
+
+def _compared(
+    errors: torch.Tensor, generated: list[list[int]], expected: list[list[int]], tolerance: float
+) -> CheckReport:
+    """The check of a cell: of each sequence, for as long as its tokens are the same, and of all together.
+
+    Args:
+        errors: Largest error of a logit, [sequences, steps].
+        generated: Tokens of each sequence, by the private run.
+        expected: The same by the plain engine.
+        tolerance: Largest error that counts as correct.
+    """
+    compared = [
+        own[: next((step + 1 for step, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), len(own))]
+        for own, mine, theirs in zip(errors.tolist(), generated, expected, strict=True)
+    ]
+    sequences = [
+        SequenceReport(
+            max_abs_logit_error=max(own),
+            median_abs_logit_error=statistics.median(own),
+            tokens_match=mine == theirs,
+            tokens_compared=len(own),
         )
-
-
-def _device(job: Job) -> str:
-    """A GPU if the slot has one, in float64 as on the CPU; a cell of the engine `plain` needs it."""
-    if not job.gpu or (job.engine != PlainEngine.name and not torch.cuda.is_available()):
-        return "cpu"
-    return "cuda"
+        for own, mine, theirs in zip(compared, generated, expected, strict=True)
+    ]
+    every = [error for own in compared for error in own]
+    return CheckReport(
+        max_abs_logit_error=max(every),
+        median_abs_logit_error=statistics.median(every),
+        tokens_match=generated == expected,
+        tokens_compared=len(every),
+        tolerance=tolerance,
+        sequences=tuple(sequences) if len(sequences) > 1 else (),
+    )
 
 
 def _engine(job: Job) -> type[Engine]:

@@ -61,6 +61,15 @@ class RangeReport(_Report):
     chance: float | None = None
 
 
+class SequenceReport(_Report):
+    """One sequence of a batch against the `plain` engine; see the record's `SequenceCheck`."""
+
+    max_abs_logit_error: float
+    median_abs_logit_error: float
+    tokens_match: bool
+    tokens_compared: int
+
+
 class CheckReport(_Report):
     """The private run against the `plain` engine; see the record's `Check`."""
 
@@ -70,6 +79,7 @@ class CheckReport(_Report):
     tokens_compared: int
     tolerance: float | None = None
     out_of_range: RangeReport | None = None
+    sequences: tuple[SequenceReport, ...] = ()
 
 
 class RoleResult(_Report):
@@ -84,6 +94,7 @@ class RoleResult(_Report):
         check: The referee's check.
         replayed_segments: Segments of the tokens that were replayed from a recording; see `Engine`.
         interpreted_segments: The others, of an engine that records.
+        interpreted_because: Numbers of those by the reason.
         drafted: With drafts, how many draft tokens each pass could accept.
         accepted: How many it accepted.
         text: The decoded text, the client's secret, if the job requests it.
@@ -98,6 +109,7 @@ class RoleResult(_Report):
     check: CheckReport | None = None
     replayed_segments: int = 0
     interpreted_segments: int = 0
+    interpreted_because: dict[str, int] = {}
     drafted: tuple[int, ...] = ()
     accepted: tuple[int, ...] = ()
     text: str | None = Field(default=None, repr=False)

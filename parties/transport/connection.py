@@ -3,9 +3,10 @@
 import contextlib
 import select
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from parties.transport.frame import IncomingFrame
+from parties.transport.frame import HEADER_BYTES, FixedFrames, IncomingFrame
 
 if TYPE_CHECKING:
     from parties.transport.tls import TlsSocket
@@ -40,6 +41,8 @@ class Connection:
         self.received_bytes = 0
         self.fileno = sock.fileno()
         self._socket = sock
+        self._arrivals = select.poll()
+        self._arrivals.register(self.fileno, select.POLLIN)
 
     def await_bytes(self) -> None:
         """Waits without a timeout until bytes have arrived, and leaves them unread.
@@ -71,6 +74,43 @@ class Connection:
                     incoming = None
             if not moved:
                 self._wait(sending=bool(outgoing), receiving=incoming is not None)
+
+    def swap(self, frames: FixedFrames, begun: Callable[[], None]) -> None:
+        """Sends a frame and concurrently receives one of the same length.
+
+        Args:
+            frames: The frames.
+            begun: Called when the header has arrived; raises if it is not that of the next frame.
+
+        Raises:
+            Stalled, OSError: As in `move`.
+        """
+        sock, size, sent, received = self._socket, frames.size, 0, 0
+        while received < size or sent < size:
+            if sent < size:
+                try:
+                    count = sock.sendmsg([frames.outgoing[sent:]])
+                except BlockingIOError:
+                    count = 0
+                sent += count
+                self.sent_bytes += count
+            if received == size:
+                self._wait(sending=True, receiving=False)
+                continue
+            try:
+                count = sock.recv_into(frames.incoming[received:])
+            except BlockingIOError:
+                if sent < size:
+                    self._wait(sending=True, receiving=True)
+                elif not self._arrivals.poll(self.timeout_s * 1000):
+                    raise Stalled from None
+                continue
+            if count == 0:
+                raise ConnectionResetError
+            self.received_bytes += count
+            received += count
+            if received - count < HEADER_BYTES <= received:
+                begun()
 
     def close(self) -> None:
         """Closes the connection, which the peer detects immediately. Thread-safe."""

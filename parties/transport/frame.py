@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
 _CHECK = struct.Struct("!I")
+_HEADER = struct.Struct("!QIQI")  # both
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 NUMBERS = 1 << 32
 
@@ -44,6 +45,54 @@ def header(payload: memoryview | bytes, number: int) -> bytes:
     """The header of a payload that is frame `number` of its direction, counted from 0."""
     fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
     return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
+
+
+class FixedFrames:
+    """A frame in each direction, of the same length, in memory that later frames use again.
+
+    Args:
+        size: Length of the payloads in bytes.
+
+    Attributes:
+        size: Length of a frame.
+        outgoing: The frame to send.
+        incoming: The frame that is received.
+        payload: Payload to send.
+        received: Payload that was received.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = HEADER_BYTES + size
+        self.outgoing, self.incoming = memoryview(bytearray(self.size)), memoryview(bytearray(self.size))
+        self.payload, self.received = self.outgoing[HEADER_BYTES:], self.incoming[HEADER_BYTES:]
+        self._fields, self._their_fields = self.outgoing[: _FIELDS.size], self.incoming[: _FIELDS.size]
+        self._checksum = 0
+
+    def seal(self, number: int) -> None:
+        """Writes the header of the payload that is frame `number` of its direction, counted from 0."""
+        number, digest = number % NUMBERS, xxhash.xxh3_64_intdigest(self.payload)
+        _FIELDS.pack_into(self._fields, 0, self.size - HEADER_BYTES, number, digest)
+        _CHECK.pack_into(self.outgoing, _FIELDS.size, xxhash.xxh32_intdigest(self._fields))
+
+    def begun(self) -> tuple[int, int]:
+        """Checks a received header; returns the length and the number that it has.
+
+        Raises:
+            Damaged: It does not match its checksum.
+        """
+        length, number, self._checksum, check = _HEADER.unpack_from(self.incoming)
+        if xxhash.xxh32_intdigest(self._their_fields) != check:
+            raise Damaged("header")
+        return length, number
+
+    def check(self) -> None:
+        """Checks a received payload.
+
+        Raises:
+            Damaged: It does not match its checksum.
+        """
+        if xxhash.xxh3_64_intdigest(self.received) != self._checksum:
+            raise Damaged("payload")
 
 
 class IncomingFrame:

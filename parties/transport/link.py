@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
+from parties.errors import CorruptFrame, OutOfStep, PartyError, PeerLost, PeerTimeout
 from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
 from parties.transport.connection import Connection, Stalled
-from parties.transport.frame import NUMBERS, Damaged, IncomingFrame, bytes_of, header, tensor_bytes
+from parties.transport.frame import (
+    HEADER_BYTES,
+    NUMBERS,
+    Damaged,
+    FixedFrames,
+    IncomingFrame,
+    bytes_of,
+    header,
+    tensor_bytes,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -135,6 +144,40 @@ class Link:
         self._transfer(self._frame(buffer), incoming, rounds=1.0)
         return incoming.payload
 
+    def swap(self, frames: FixedFrames) -> None:
+        """Exchanges a frame for one of the same length, over memory that exists; one round.
+
+        Args:
+            frames: The frames, with the payload to send.
+
+        Raises:
+            PeerLost, PeerTimeout, OutOfStep, CorruptFrame: As in `exchange`.
+        """
+        meter, connection, done = self._meter, self._connection, False
+        sent, received = connection.sent_bytes, connection.received_bytes
+        frames.seal(self._sent_frames)
+
+        def begun() -> None:
+            length, number = frames.begun()
+            if length != frames.size - HEADER_BYTES or number != self._received_frames % NUMBERS:
+                self._check_exact(frames.size - HEADER_BYTES, length, number)
+
+        meter.begin_call(self.peer)
+        try:
+            self._sent_frames += 1
+            connection.swap(frames, begun)
+            frames.check()
+            self._received_frames += 1
+            done = True
+        except (Damaged, Stalled, OSError) as error:
+            raise self._failure(error, meter) from error
+        finally:
+            if not done:
+                self.close()
+                sent, received = connection.sent_bytes - sent, connection.received_bytes - received
+                meter.count(self.peer, sent=sent, received=received)
+        meter.count_exchange(self.peer, frames.size)
+
     def send_tensor(self, tensor: Tensor) -> None:
         """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
         self.send(tensor_bytes(tensor.cpu()))
@@ -207,12 +250,8 @@ class Link:
             self._connection.move(outgoing, incoming)
             self._received_frames += receiving
             done = True
-        except Damaged as error:
-            raise CorruptFrame(*self._so_far(meter), self._received_frames, str(error)) from error
-        except Stalled as error:
-            raise PeerTimeout(*self._so_far(meter), self.timeout_s) from error
-        except OSError as error:
-            raise PeerLost(*self._so_far(meter)) from error
+        except (Damaged, Stalled, OSError) as error:
+            raise self._failure(error, meter) from error
         finally:
             if not done:
                 self.close()
@@ -223,6 +262,12 @@ class Link:
                 messages=sending + receiving if done else 0,
                 rounds=rounds if done else 0.0,
             )
+
+    def _failure(self, error: Exception, meter: StageMeter | BackgroundAccount) -> PartyError:
+        so_far = self._so_far(meter)
+        if isinstance(error, Damaged):
+            return CorruptFrame(*so_far, self._received_frames, str(error))
+        return PeerTimeout(*so_far, self.timeout_s) if isinstance(error, Stalled) else PeerLost(*so_far)
 
     def _so_far(self, meter: StageMeter | BackgroundAccount) -> tuple[str, str, int, int]:
         return self.peer, meter.current, self.sent_bytes, self.received_bytes

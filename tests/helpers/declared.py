@@ -19,6 +19,8 @@ from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
 from parties.engines.fss.functions.activation import activation, gated_activation
 from parties.engines.fss.functions.norm import normalise, row_roots, scaled_after, to_norm
+from parties.engines.fss.functions.raw_scores import raw_scores
+from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import CLIENT
 from parties.engines.fss.topk import maximum, selection
 from parties.engines.limits import FEW_ROWS
@@ -227,6 +229,12 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
                 + Count(1, 8 * count * n, 0, 8 * count * (1 + 2 * n))
             ),
         ),
+        Protocol(
+            "scores before a norm",
+            [((1, 4 * d), 29, 64.0), ((1, n, d), 16, 8.0), ((1,), 36, 8.0)],
+            scored,
+            lambda _: raw_scores_cost(2, 1, n, d),
+        ),
         Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
         Protocol(
             "reciprocal",
@@ -269,6 +277,22 @@ def normalised_product(x: Masked, width: int) -> Program[Any]:
     rows, matrix = to_norm(x, centre=False), ServerMatrix(torch.zeros(width, x.shape[1], dtype=torch.int64))
     root, product = yield from parallel(row_roots(rows, 1e-5), gates.open_(matrix.apply(rows.narrow, 2.0**12)))
     return (yield from gates.open_(scaled_after(product, root, 64.0)))
+
+
+def scored(row: Masked, keys: Masked, root: Masked) -> Program[Any]:
+    """Scores of two query heads that share a key head, and a token's key and value."""
+    raw = yield from raw_scores(row, 1, keys.shape[2], lambda x: x * torch.ones(1), [keys])
+    place = Known(torch.zeros(keys.shape[1], dtype=torch.int64), 0, 1.0)
+    return (yield from raw.scaled(root, place, 64.0))
+
+
+def raw_scores_cost(heads: int, groups: int, t: int, d: int) -> Count:
+    """Row, turned queries and keys, scores of keys and the own one; then two roots, and products with them."""
+    cut = Count(server=8 * (heads + 2 * groups) * d + 8 * (heads + groups) * d)
+    first = opened(heads * t + heads) + Count(server=8 * (heads * t + heads) + 8 * heads)
+    second = opened(heads * t + 2 * groups * d) + Count(server=16 + 8 * heads * t + 8 * 2 * 2 * groups * d)
+    own = Count(server=8 * 3 * heads + 8)
+    return cut + first + second + own
 
 
 def exponentials_cost(n: int, rows: int, how: How) -> Count:

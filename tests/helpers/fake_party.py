@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from parties.errors import OutOfRange, PartyError, PromptError, Unsupported
+from parties.errors import OutOfRange, PartyError, PromptError
 from parties.metering.meter import StageMeter
 from parties.roles.reports import PartyProgress, PartyResult
 from parties.transport.mesh import Listener, Mesh, connect
@@ -121,13 +121,9 @@ def fail(fault: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif fault in ("sleep", "pause"):
         time.sleep(600 if fault == "sleep" else 1)
-    elif fault == "unsupported":
-        raise Unsupported("this engine cannot do that; use another one")
     elif fault == "range":
         number = {"number": "mean square", "low": 0.0, "high": 1.0, "kind": "certain", "value": 2.0}
         raise OutOfRange("fss", "mean square of layer 3 is 2", {**number, "layer": 3, "token": 1})
-    elif fault == "oom":
-        raise MemoryError
     elif fault == "hog":
         in_use = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**26, resource.RLIM_INFINITY))
@@ -136,8 +132,6 @@ def fail(fault: str) -> None:
         held = []
         while True:
             held.append(b"x" * 2**26)  # written, so that it is taken
-    elif fault == "gpuoom":
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
     elif fault == "partyerror":
         raise PartyError("the party said no")
     elif fault == "prompterror":

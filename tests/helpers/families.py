@@ -44,7 +44,7 @@ LOCAL = {
 }
 
 
-def _made(model: Any, config: Any, **fields: Any) -> Callable[[], PreTrainedModel]:
+def made(model: Any, config: Any, **fields: Any) -> Callable[[], PreTrainedModel]:
     def make() -> PreTrainedModel:
         return stirred(model(config(**fields)))
 
@@ -52,21 +52,21 @@ def _made(model: Any, config: Any, **fields: Any) -> Callable[[], PreTrainedMode
 
 
 FAMILIES: Mapping[str, Callable[[], PreTrainedModel]] = {
-    "llama": _made(LlamaForCausalLM, LlamaConfig, **WIDE, attention_bias=True, mlp_bias=True),
-    "mistral": _made(MistralForCausalLM, MistralConfig, **WIDE, sliding_window=WINDOW),
-    "qwen2": _made(
+    "llama": made(LlamaForCausalLM, LlamaConfig, **WIDE, attention_bias=True, mlp_bias=True),
+    "mistral": made(MistralForCausalLM, MistralConfig, **WIDE, sliding_window=WINDOW),
+    "qwen2": made(
         Qwen2ForCausalLM, Qwen2Config, **GROUPED, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
     ),
-    "qwen3": _made(Qwen3ForCausalLM, Qwen3Config, **WIDE, tie_word_embeddings=True),
-    "phi3": _made(
+    "qwen3": made(Qwen3ForCausalLM, Qwen3Config, **WIDE, tie_word_embeddings=True),
+    "phi3": made(
         Phi3ForCausalLM,
         Phi3Config,
         **GROUPED,
         original_max_position_embeddings=14,
         rope_parameters={**LONGROPE, "partial_rotary_factor": 0.75},
     ),
-    "smollm3": _made(SmolLM3ForCausalLM, SmolLM3Config, **GROUPED, no_rope_layers=[1, 0]),
-    "gemma2": _made(
+    "smollm3": made(SmolLM3ForCausalLM, SmolLM3Config, **GROUPED, no_rope_layers=[1, 0]),
+    "gemma2": made(
         Gemma2ForCausalLM,
         Gemma2Config,
         **WIDE,
@@ -75,7 +75,7 @@ FAMILIES: Mapping[str, Callable[[], PreTrainedModel]] = {
         attn_logit_softcapping=20.0,
         final_logit_softcapping=8.0,
     ),
-    "gemma3_text": _made(
+    "gemma3_text": made(
         Gemma3ForCausalLM,
         Gemma3TextConfig,
         **WIDE,
@@ -85,8 +85,8 @@ FAMILIES: Mapping[str, Callable[[], PreTrainedModel]] = {
         rope_parameters=LOCAL,
     ),
     "gpt2": tiny_gpt2,
-    "gpt_neox": _made(GPTNeoXForCausalLM, GPTNeoXConfig, **SIZES, hidden_act="gelu"),
-    "gpt_neox-sequential": _made(
+    "gpt_neox": made(GPTNeoXForCausalLM, GPTNeoXConfig, **SIZES, hidden_act="gelu"),
+    "gpt_neox-sequential": made(
         GPTNeoXForCausalLM, GPTNeoXConfig, **SIZES, use_parallel_residual=False, attention_bias=False
     ),
 }

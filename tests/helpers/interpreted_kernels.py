@@ -5,6 +5,7 @@ import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
 from parties.engines.fss.kernels import comparison, keystream, look_ups, matrix_products, prefixes
+from parties.engines.fss.kernels.prefix_trees import ENTRIES
 from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers, seeds
@@ -30,14 +31,14 @@ def main() -> None:
                 party, x, width, above, lanes, seed.view(torch.int64), key, permutation.key
             )
             assert torch.equal(share, payload_dcf.evaluate(permutation, party, x, width, lanes, seed, key))
-    for tables in (1, 3):
+    for levels in (1, 3):
         mask, x, own = numbers(63, 5), numbers(63, 5, seed=1), seeds(5)
-        cells = torch.from_numpy(dice.integers(-(2**63), 2**63, (tables, prefix_dpf.ENTRIES, 2)))
+        cells = torch.from_numpy(dice.integers(-(2**63), 2**63, (levels, ENTRIES, 2)))
         key = prefix_dpf.generate(permutation, mask, cells, 20, *own)
         for party, seed in enumerate(own):
-            share = prefixes.evaluate(party, x, 20, tables, seed.view(torch.int64), key, permutation.key)
-            assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, tables, seed, key))
-    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17)):
+            share = prefixes.evaluate(party, x, 20, levels, seed.view(torch.int64), key, permutation.key)
+            assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
+    for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17), (16, 130, 65), (70, 40, 3)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         assert torch.equal(matrix_products.vector_matrix(left, right), left @ right.T)
     for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):

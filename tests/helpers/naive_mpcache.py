@@ -31,6 +31,7 @@ class Settings:
     share_from: int = 2
     share_layers: int = 2
     ahead: bool = False
+    by: str = "query_head"
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,10 @@ class NaiveMPCache:
             if self.spec.family == "llama":
                 guess = self._rotated(guess)
             queries = [row[0].tolist() for row in guess]
+        if self.settings.by == "key_head":
+            size = self.spec.n_heads // self.spec.n_kv_heads
+            groups = [queries[start : start + size] for start in range(0, self.spec.n_heads, size)]
+            queries = [[sum(parts) / size for parts in zip(*group, strict=True)] for group in groups for _ in group]
         keys = self._by_query_head(self.k[layer])
         return [chosen_tokens(q, k, self.settings) for q, k in zip(queries, keys, strict=True)]
 

@@ -36,6 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "locret quantised": ("locret", {"nbits": 4}),
     "attention_gate by threshold": ("attention_gate", {"form": "threshold", "compression_ratio": 0.3}),
     "mpcache ahead": ("mpcache", {"ahead": True, "static_keep": 0.8, "select": 0.3}),
+    "mpcache by rows": ("mpcache", {"use": "rows", "static_keep": 0.8, "select": 0.3}),
+    "mpcache by key head": ("mpcache", {"by": "key_head", "ahead": True, "static_keep": 0.8, "select": 0.3}),
     "quest ahead": ("quest", {"ahead": True}),
     "infllm ahead": ("infllm", {"ahead": True}),
     "mikv in 4 bits": ("mikv", {"nbits": 4, "balancer": False}),

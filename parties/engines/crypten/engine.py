@@ -130,11 +130,11 @@ class CrypTenEngine(Engine):
 
     @eager
     def argmax(self, logits: MPCTensor) -> Tensor:
-        """A tournament in each row that carries the index: its share."""
+        """A tournament that carries the index."""
         return tournament(logits)
 
     def open_index(self, index: Tensor) -> list[int] | None:
-        """The indices, opened to the client alone."""
+        """The index, opened to the client alone."""
         opened = self.communicator.reduce(index, CLIENT)
         return None if opened is None else opened.tolist()
 

@@ -37,6 +37,7 @@ MIXED = rare("weighted sum of values", 2.0**5, 36)  # opened before it is divide
 # Numbers of the first layer are small, down to a root mean square of 0.08, and need the fraction bits.
 UNSCALED = rare("product of a row before its norm", 2.0**12, 29)
 FIRST_UNSCALED = rare("product of a row before its norm, first layer", 2.0**9, 31)
+OWN_RAW_SCORE = rare("score of a token's own key before its norm", 2.0**20, 26)  # truncated, one per head
 FIRST_LAYER_LIMIT = 2.0**10  # of rows that are the embedding, or that and the first attention's output
 MEAN = rare("mean of a row", 2.0**8, 40)
 
@@ -96,7 +97,15 @@ WIDEST: Mapping[str, float] = {
 
 Beyond those of truncated numbers, retries would take over. A table of activations grows with its range: a kilobyte per
 element at 2^9. Rows of a larger mean square would be squared with fewer than 10 fraction bits, and rankings leave no
-room for more. The tables of the softmax, and with them `score` and `peak`, have one range."""
+room for more."""
+
+FIXED: Mapping[str, str] = {
+    **dict.fromkeys(("score", "peak"), "the tables of the softmax have one range"),
+    "capped": "the table of the cap has one range",
+    "square root": "the table of the inverse square root has one range",
+    "declared": "a policy declares the range of its own numbers, such as 64 for the keys that page bounds compare",
+}
+"""Why each of the other bounds cannot be a model's own."""
 
 
 class BoundRefused(ValueError):  # noqa: N818 - named for what happened
@@ -120,7 +129,14 @@ def declared(wider: Bounds) -> Mapping[str, Bound]:
     return MappingProxyType({**BOUNDS, **{number: _widened(number, limit) for number, limit in wider}})
 
 
+def own_only(number: str) -> str:
+    """What is allowed for one of `FIXED`, in words."""
+    return f"the engine's own: {FIXED[number]}"
+
+
 def _widened(number: str, limit: int) -> Bound:
+    if number in FIXED:
+        raise BoundRefused(number, limit, own_only(number))
     if number not in WIDEST:
         raise BoundRefused(number, limit, f"of one of {', '.join(WIDEST)}")
     own, most = BOUNDS[number], WIDEST[number]

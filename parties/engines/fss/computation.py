@@ -7,8 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache, LayerCache
-from parties.decoding.clusters import Selection
+from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
+from parties.decoding.clusters import Selection, Span
 from parties.decoding.program import Program, parallel, staged
 from parties.engines.base import Engine, Shapes
 from parties.engines.bounds import Bound
@@ -23,6 +24,7 @@ from parties.engines.fss.functions import masked_cache, norm, softmax
 from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.first_order import Expansion
 from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.functions.raw_scores import RawScores, raw_scores
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.topk import kept_rows, maximum, selection
@@ -57,6 +59,7 @@ class Computation(Engine):
     tolerance = 0.5
     bounds = bounds.BOUNDS
     block = 16
+    scores_early = True
     masked_score = softmax.MASKED_SCORE
 
     def __init__(self, source: Source) -> None:
@@ -126,9 +129,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, cache: Cache) -> Program[None]:
-        """Opens an adopted cache under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(cache)
+    def mask_cache(self, caches: Caches) -> Program[None]:
+        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
+        return masked_cache.mask(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""
@@ -151,8 +154,7 @@ class Computation(Engine):
 
     def argmax(self, logits: Masked) -> Program[Additive]:
         """A tournament in each row."""
-        candidates = gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit"))
-        return maximum.argmax(candidates)
+        return maximum.argmax(gates.truncate(logits, _LOGIT_BITS).bounded(self._limit("compared logit")))
 
     def open_index(self, index: Additive) -> list[int] | None:
         """The indices, opened to the client alone."""
@@ -193,6 +195,41 @@ class Computation(Engine):
 
     def _scaled_after(self, product: Masked, root: Masked, name: str) -> Program[Masked]:
         return (yield from self._with_bias(norm.scaled_after(product, root, self._limit_of(name)), name))
+
+    def scored_projection(
+        self,
+        rows: NormInput,
+        eps: float,
+        products: Sequence[MatrixProduct],
+        turn: Callable[[Masked], Masked],
+        layer: LayerCache,
+        selection: Selection | None = None,
+    ) -> Program[tuple[Masked, Masked, Masked, list[Masked]]]:
+        """See `Engine.scored_projection`. 3 rounds, scores included; with `prefix` as many as `normalised_linear`."""
+        qkv, *others = ((p, self.matrices[p.name].apply(rows.narrow, rows.unscaled.limit, p.columns)) for p in products)
+        kv_heads, _, head_dim = layer.k.shape
+        keys, place = self._keys(layer, selection, layer.tokens + 1)
+
+        def scored() -> Program[RawScores]:
+            opened = yield from staged(self.meter, qkv[0].stage, gates.open_(qkv[1]))
+            raw = raw_scores(opened, kv_heads // rows.x.shape[0], head_dim, turn, keys)
+            return (yield from staged(self.meter, "scores", raw))
+
+        root, raw, *opened = yield from parallel(
+            staged(self.meter, "norm", norm.row_roots(rows, eps)),
+            scored(),
+            *(staged(self.meter, p.stage, gates.open_(y)) for p, y in others),
+        )
+        places = torch.arange(sum(part.shape[1] for part in keys))
+        own = self.source.varying(lambda later: (places == place + later).long(), 0, 1.0)
+        (row, scores), *scaled = yield from parallel(
+            staged(self.meter, qkv[0].stage, raw.scaled(root, own, self._limit_of(qkv[0].name))),
+            *(
+                staged(self.meter, p.stage, self._scaled_after(y, root, p.name))
+                for (p, _), y in zip(others, opened, strict=True)
+            ),
+        )
+        return row[:kv_heads], row[kv_heads:], scores, scaled
 
     def _with_bias(self, y: Additive, name: str) -> Program[Masked]:
         """Opens a product, after its bias is added, if it has one."""
@@ -330,7 +367,7 @@ class Computation(Engine):
         """See `Operations.rows_from`."""
         return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
 
-    def _with_spare(self, layer: LayerCache, queries: int, window: int = 0) -> tuple[LayerCache, Known | None]:
+    def _with_spare(self, layer: LayerCache, queries: int = 1, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
         For each of the queries of the latest tokens the mask also hides later tokens, and what is outside of a `window`
@@ -341,11 +378,11 @@ class Computation(Engine):
             return layer, None
         places, own = torch.arange(block.capacity), torch.arange(tokens - queries, tokens).unsqueeze(1)
 
-        def seen(later: int) -> Tensor:
-            behind = own + later - places
+        def seen(more: int) -> Tensor:
+            behind = own + more - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
-        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0)
+        return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0, by_row=True)
 
     # -- selection -----------------------------------------------------------------------------------------------------
 
@@ -389,35 +426,103 @@ class Computation(Engine):
         return (yield from gates.open_(selected.fetch(blocks[group])))
 
     def attend_selected(self, q: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
-        """Attention over a selection by fetching selected *scores* and putting their weights back: [heads, n, d].
+        """Attention over a selection, by rows that were fetched, or by scores: see `attend_scored`."""
+        keys, _ = self._keys(layer, selection, layer.tokens)
+        scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, part) for part in keys)))
+        return (yield from self.attend_scored(cat(scores, 2), layer, selection))
+
+    def attend_scored(
+        self, scores: Masked, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
+    ) -> Program[Masked]:
+        """See `Engine.attend_scored`: over all tokens, by fetched rows, or by fetching scores."""
+        if selection is None:
+            visible, seen = self._with_spare(layer, window=window)
+            mixed: Program[Masked] = self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
+            return mixed
+        if selection.rows is not None:
+            return self._attend_rows(scores, layer, selection, selection.rows[1])
+        return self._attend_gathered(scores, layer, selection)
+
+    def _keys(self, layer: LayerCache, selection: Selection | None, tokens: int) -> tuple[list[Masked], int]:
+        """The keys whose scores a step computes, with spare rows, and the place of the newest of `tokens` tokens."""
+        visible, _ = self._with_spare(layer)
+        if selection is None or selection.rows is None:
+            return [visible.k], tokens - 1
+        spans = _with_room(selection, tokens, visible.tokens)
+        *earlier, (newest, _) = spans
+        place = sum(stop - start for start, stop in earlier) + tokens - 1 - newest
+        return [cat([visible.k[:, start:stop] for start, stop in spans], 1), selection.rows[0]], place
+
+    def _attend_rows(self, scores: Masked, layer: LayerCache, selection: Selection, picked: Masked) -> Program[Masked]:
+        """Attention over the values that were fetched, and those that are always attended to."""
+        visible, seen = self._with_spare(layer, scores.shape[1])
+        spans = _with_room(selection, layer.tokens, visible.tokens)
+        values: Masked = cat([visible.v[:, start:stop] for start, stop in spans], 1)
+        cut = values.shape[1]
+
+        def combine(weights: Masked) -> Program[Masked]:
+            parts = [(weights[:, :, :cut], values), (weights[:, :, cut:], picked)]
+            first, second = yield from parallel(*(self.weigh(part, rows) for part, rows in parts))
+            mixed: Masked = first + second
+            return mixed
+
+        return self.softmax_weigh(scores, combine, _seen_spans(seen, spans, picked.shape[1]))
+
+    def _attend_gathered(self, scores: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
+        """Attention by fetching the selected *scores* of all and putting their weights back: [heads, n, d].
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, (heads, n, _), tokens = self.meter, q.shape, layer.tokens
-        layer, seen = self._with_spare(layer, n)
-        scores = yield from staged(meter, "scores", self.attention_scores(q, layer.k))
+        meter, (heads, n, _) = self.meter, scores.shape
+        visible, seen = self._with_spare(layer, n)
         a, b = selection.candidates
-        always = [(start, layer.tokens if stop == tokens else stop) for start, stop in selection.always]
-        if seen is not None:
-            within = [seen.integers[:, start:stop] for start, stop in always]
-            picked = [seen.integers.new_ones(n, selection.count * selection.size)]
-            seen = Known(torch.cat(within + picked, 1), 0, 1.0)
+        always = _with_room(selection, layer.tokens, visible.tokens)
         parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
-            blocks = scores[:, :, a:b].reshape(heads * n, -1, selection.size)
+            groups = selection.selected.rows.shape[0]
+            blocks = _grouped(scores[:, :, a:b].reshape(heads * n, -1, selection.size), groups)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
-            parts.append(fetched.reshape(heads, n, -1))
+            parts.append(_ungrouped(fetched, heads * n).reshape(heads, n, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
             lengths = [stop - start for start, stop in always]
             cuts = list(torch.tensor([0, *lengths]).cumsum(0).tolist())
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
-            values = [layer.v[:, start:stop] for start, stop in always]
+            values = [visible.v[:, start:stop] for start, stop in always]
             if selection.count:
-                chosen = weights[:, :, cuts[-1] :].reshape(heads * n, selection.count, selection.size)
-                back = staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
-                placed.append((yield from back).reshape(heads, n, -1))
-                values.append(layer.v[:, a:b])
+                picked = weights[:, :, cuts[-1] :].reshape(heads * n, selection.count, selection.size)
+                chosen = _grouped(picked, groups)
+                back = yield from staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
+                placed.append(_ungrouped(back, heads * n).reshape(heads, n, -1))
+                values.append(visible.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
+        seen = _seen_spans(seen, always, selection.count * selection.size)
         return (yield from self.softmax_weigh(cat(parts, 2), combine, seen))
+
+
+def _grouped(blocks: Masked, groups: int) -> Masked:
+    """Blocks [heads, n, m] of the heads of a group next to each other: [groups, n, heads / groups * m]."""
+    heads, n, m = blocks.shape
+    return blocks.reshape(groups, heads // groups, n, m).transpose(1, 2).reshape(groups, n, heads // groups * m)
+
+
+def _ungrouped(blocks: Masked, heads: int) -> Masked:
+    """The inverse of `_grouped`."""
+    groups, n, m = blocks.shape
+    of_head = blocks.reshape(groups, n, heads // groups, m * groups // heads)
+    return of_head.transpose(1, 2).reshape(heads, n, m * groups // heads)
+
+
+def _with_room(selection: Selection, tokens: int, capacity: int) -> list[Span]:
+    """The spans that are always attended to, the newest of `tokens` tokens followed by the spare rows."""
+    return [(start, capacity if stop == tokens else stop) for start, stop in selection.always]
+
+
+def _seen_spans(seen: Known | None, spans: Sequence[Span], picked: int) -> Known | None:
+    """The part of a mask in spans, followed by selected tokens, which all count."""
+    if seen is None:
+        return None
+    within = [seen.integers[..., start:stop] for start, stop in spans]
+    chosen = seen.integers.new_ones(*seen.integers.shape[:-1], picked)
+    return Known(torch.cat([*within, chosen], -1), 0, 1.0)

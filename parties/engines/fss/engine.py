@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.announcements import announced
@@ -89,6 +89,16 @@ class FssEngine(Computation):
         """Segments that were run again after a truncation failure."""
         return self.source.retries.count
 
+    @property
+    def replayed_segments(self) -> int:
+        """See `Engine`."""
+        return self.recordings.replayed
+
+    @property
+    def interpreted_segments(self) -> Mapping[str, int]:
+        """See `Engine`."""
+        return self.recordings.interpreted
+
     def _dealt_frame(self) -> bytes | bytearray:
         if self._supply is not None:
             return self._supply.next()
@@ -126,8 +136,8 @@ class FssEngine(Computation):
         self.peer.send_tensor(plain - self.stream.words(turned))
         return plain.to(self.source.device)
 
-    def prepare(self, workload: Workload, cache: Cache) -> Cache:
-        """Sends the dealer the cell's plan, and puts a prefilled cache under masks that stay: 1 round."""
+    def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
+        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
@@ -138,12 +148,12 @@ class FssEngine(Computation):
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)
-        if workload.prefill is None:
-            self.run_segment(partial(self.mask_cache, cache), cache)
-        self.replayed_segments = self.interpreted_segments = 0
-        return cache
+        if not workload.runs_prompts:
+            self.run_segment(partial(self.mask_cache, caches), caches)
+        self.recordings.count_anew()
+        return caches
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
@@ -155,7 +165,6 @@ class FssEngine(Computation):
             RetriesImprobable: There were more failures than the declared bounds let expect.
             RetriesExhausted: Every attempt failed.
         """
-        restore = cache.snapshot()
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
@@ -164,22 +173,26 @@ class FssEngine(Computation):
             if attempt:
                 self._again(index)
             try:
-                return self._attempt(program, cache, name)
+                return self._attempt(program, caches, name)
             except TruncationFailure as zone:
                 where = str(zone)
-                restore()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
-    def _attempt(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable) -> T:
-        known = None if name is None or not self.replays else self.recordings.find(name, program, cache)
+    def _attempt(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable) -> T:
+        known = self.recordings.find(name if self.replays else None, program, caches)
         if known is None:
-            self.interpreted_segments += 1
-            return run(program(), self.exchange)
-        self.replayed_segments += 1
+            self.meter.add("mpcbench_interpreted_segments_total")
+            restore = caches.snapshot()
+            try:
+                return run(program(), self.exchange)
+            except TruncationFailure:
+                restore()
+                raise
+        self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
             self._fill(known)
-            return known.replay(cache, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
+            return known.replay(caches, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
 
     def _fill(self, known: RecordedSegment) -> None:
         """Expands and receives the segment's randomness."""
@@ -188,10 +201,11 @@ class FssEngine(Computation):
         self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
 
     def _open_round(self, made: Round) -> None:
-        note(self._draws.constants, made.notes)
         if made.openings:
             made.bound = made.bound or BoundRound.of(made)
             made.bound.exchange(self.exchange)
+        else:
+            note(self._draws.constants, made.notes)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")
@@ -223,7 +237,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
-        self.replayed_segments = self.interpreted_segments = 0
+        self.recordings.count_anew()
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor
 
-from parties.decoding.cache import Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
 from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, eager, run, staged
 from parties.engines.base import Engine, Shapes
@@ -76,11 +77,12 @@ class SpuEngine(Engine):
         """
         python()
 
-    def run_segment(self, program: Callable[[], Program[T]], cache: Cache, name: Hashable = None) -> T:  # noqa: ARG002
-        """Runs a segment and computes what it left to compute in the cache, so that graphs end with it."""
+    def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:  # noqa: ARG002
+        """Runs a segment and computes what it left to compute in the caches, so that graphs end with it."""
         result = run(program())
-        rows = [row for layer in cache.layers for rows in layer.rows for row in (rows.x, rows.for_norm)]
-        self._worker.compute([*cache.values().values(), *rows])
+        values = [value for layer in caches.layers for value in layer.values().values()]
+        rows = [row for layer in caches.layers for rows in layer.rows for row in (rows.x, rows.for_norm)]
+        self._worker.compute([*values, *rows])
         return result
 
     # -- values in and out ---------------------------------------------------------------------------------------------
@@ -139,9 +141,9 @@ class SpuEngine(Engine):
         return self._operation("argmax", (logits,), logits.shape[:-1])
 
     def open_index(self, index: SpuValue) -> list[int] | None:
-        """The indices, opened to the client alone."""
+        """The index, opened to the client alone."""
         opened = self._sharing.open_to_client(self._worker.get(index))
-        return None if opened is None else [int(index) for index in self._sharing.decode(opened)]
+        return None if opened is None else [int(number) for number in self._sharing.decode(opened)]
 
     @eager
     def reveal(self, value: SpuValue) -> Tensor | None:
@@ -285,7 +287,7 @@ class SpuEngine(Engine):
 
     def attend_selected(self, q: SpuValue, layer: LayerCache, selection: Selection) -> Program[SpuValue]:
         """With `gather: rows` as the paper does it; with `gather: scores` no row of the cache is moved."""
-        by_scores = self.options.gather == "scores" and selection.count
+        by_scores = self.options.gather == "scores" and selection.count and selection.selected.shape[0] == q.shape[0]
         attend = self._attend_by_scores if by_scores else super().attend_selected
         mixed: SpuValue = yield from attend(q, layer, selection)
         return mixed

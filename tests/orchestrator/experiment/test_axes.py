@@ -44,6 +44,21 @@ def test_a_policy_is_excluded_by_name_or_by_its_label() -> None:
     assert len(points(policies=policies, exclude=[{"policy": "mpcache(select=0.1)"}])) == 6
 
 
+def test_batches_are_an_axis_and_one_prompt_is_the_default() -> None:
+    cells = expand(samples.experiment(batch=[1, 4], seq_lens=[128], policies=["full"]))
+    assert [cell.batch for cell in cells] == [1, 4]
+    assert cells[0] == samples.cell(seq_lens=[128], policies=["full"])
+    assert "4 x 128 tokens" in str(cells[1])
+    fewer = samples.experiment(batch=[1, 4], seq_lens=[128], policies=["full"], exclude=[{"batch": 1}])
+    assert expand(fewer) == (cells[1],)
+
+
+def test_a_batch_out_of_range_or_of_a_chat_is_refused() -> None:
+    assert "batch[1]: 0; allowed: greater than or equal to 1" in message(batch=[1, 0])
+    assert "batch[0]: 2 cannot be used: a chat is one prompt" in message(batch=2, prompt={"messages": "chat.yaml"})
+    assert "lines: True" in message(prompt={"random_tokens": True, "lines": True})
+
+
 def test_warm_up_runs_come_first_and_are_distinguished() -> None:
     cells = expand(samples.experiment(seq_lens=[128], policies=["full"], warmup=1, repeats=2))
     assert [(cell.warmup, cell.repeat) for cell in cells] == [(True, 0), (False, 0), (False, 1)]

@@ -46,6 +46,7 @@ def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
         {"policies": [{"name": "mpcache", "alpha": 0.5}]},
         {"seq_lens": [129]},
         {"new_tokens": 3},
+        {"batch": 4},
         {"networks": ["lan"]},
         {"argmax": "client"},
         {"gpu": True},
@@ -53,6 +54,7 @@ def test_every_cell_of_an_experiment_has_an_id_of_its_own() -> None:
         {"prompt": {"text_file": "a.txt"}},
         {"prompt": {"messages": "a.txt"}},
         {"prompt": {"text_file": "a.txt", "special_tokens": True}},
+        {"prompt": {"text_file": "a.txt", "lines": True}},
     ],
 )
 def test_every_option_that_changes_a_measurement_changes_the_id(changes: dict[str, Any]) -> None:

@@ -1,28 +1,33 @@
 """Every example runs: as it is, but for a tiny model, one short prompt and bare links."""
 
+import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from orchestrator.cli.main import app
-from orchestrator.experiment.cells import expand
+from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import load_experiment
-from orchestrator.records.store import RecordStore
-from orchestrator.run.ray_session import ray_session
+from orchestrator.records.record import Record
+from orchestrator.report import render
 from tests.helpers.commands import quoted, refusal
-from tests.helpers.needs import needs
+from tests.helpers.needs import needs, unmet
 from tests.helpers.paths import ROOT
+from tests.helpers.sweeping import sweep_in
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 STUDIES = [path for path in EXAMPLES if "tasks" in yaml.safe_load(path.read_text())]
 EXPERIMENTS = [path for path in EXAMPLES if path not in STUDIES]
 WITH_SPU = [path for path in EXPERIMENTS if load_experiment(path).engines[-1].name == "spu"]
-TOY = {"model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1}
+TOY = {
+    "model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1,
+    "timeout_s": 300, "cell_timeout_s": 3600,  # cells of equal limits share parties
+}  # fmt: skip
 TOY_STUDY = {
     "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048",
     "lengths": [300], "budgets": [0.25], "samples": 1, "continuation": 2,
@@ -43,29 +48,41 @@ def toy(path: Path, folder: Path, changes: dict[str, Any]) -> Path:
     return copy
 
 
+def toy_cells(path: Path, folder: Path) -> list[Cell]:
+    """The cells of a copy."""
+    fewer = {"policies": ["full"], "warmup": 0} if path in WITH_SPU else {}  # each program of SPU's is compiled
+    engines = load_experiment(path).engines
+    wanted = engines if path.stem == "quickstart" else engines[-1:]
+    return [cell for cell in expand(load_experiment(toy(path, folder, TOY | fewer))) if cell.engine in wanted]
+
+
 @pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    """One Ray for all of them."""
-    with ray_session(None):
-        yield
+def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[Cell]]:
+    """The cells of each experiment that can run here."""
+    here = [path for path in EXPERIMENTS if path not in WITH_SPU or not unmet("spu")]
+    return {path: toy_cells(path, tmp_path_factory.mktemp(path.stem)) for path in here}
+
+
+@pytest.fixture(scope="module")
+def records(cells: dict[Path, list[Cell]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    """The records of all cells by id, from one sweep: a start of parties takes longer than a cell."""
+    folder = tmp_path_factory.mktemp("examples")
+    together = {cell.id: cell for ours in cells.values() for cell in ours}
+    ordered = sorted(together.values(), key=lambda cell: str(cell.engine))
+    outcome = sweep_in(folder, load_experiment(EXPERIMENTS[0]), ordered, console=Console(file=io.StringIO()))
+    assert render(folder, outcome.records)
+    return {record.id: record for record in outcome.records}
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "path", [pytest.param(path, marks=[needs("spu")] * (path in WITH_SPU)) for path in EXPERIMENTS], ids=name
 )
-def test_an_experiment_runs(path: Path, tmp_path: Path) -> None:
-    fewer = {"policies": ["full"], "warmup": 0} if path in WITH_SPU else {}  # each program of SPU's is compiled
-    file, out = toy(path, tmp_path, TOY | fewer), tmp_path / "out"
-    engines = [str(engine) for engine in load_experiment(file).engines]
-    wanted = engines if path.stem == "quickstart" else engines[-1:]  # an engine's parties take seconds to start
-    done = CliRunner().invoke(app, ["run", str(file), "--out", str(out), "--only", f"engine={','.join(wanted)}"])
-    assert done.exit_code == 0, done.output
-    records = RecordStore(out).read()
-    assert {record.status for record in records} == {"ok"}
-    assert {str(record.cell.engine) for record in records} == set(wanted)
-    assert (out / "report.html").exists()
+def test_an_experiment_runs(path: Path, cells: dict[Path, list[Cell]], records: dict[str, Record]) -> None:
+    assert cells[path]
+    for cell in cells[path]:
+        assert records[cell.id].status == "ok", records[cell.id].error
 
 
 @pytest.mark.slow

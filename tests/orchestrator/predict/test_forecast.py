@@ -33,6 +33,25 @@ def test_rounds_do_not_depend_on_the_length_but_bytes_do() -> None:
     assert short.dealt["server"] < long.dealt["server"]
 
 
+@pytest.mark.parametrize(("engine", "policy"), [("fss", "full"), ("fss", "tova"), ("crypten", "mpcache")])
+def test_a_batch_shares_rounds_and_not_bytes(engine: str, policy: str) -> None:
+    one, four = (forecast(fss(engines=[engine], policies=[policy], batch=batch)).decode for batch in (1, 4))
+    assert one.rounds == four.rounds
+    assert one.sent["client"] < four.sent["client"] < 4 * one.sent["client"]
+    assert 3.5 * one.dealt["client"] < four.dealt["client"] <= 4 * one.dealt["client"]
+
+
+def test_crypten_attends_one_sequence_after_the_other_where_a_policy_mixes_heads() -> None:
+    one, four = (forecast(samples.cell(policies=["tova"], batch=batch)).decode for batch in (1, 4))
+    assert one.rounds < four.rounds < 4 * one.rounds
+
+
+def test_the_cost_of_lines_is_that_of_the_longest_that_they_may_be() -> None:
+    lines = {"text_file": "a.txt", "lines": True}
+    assert forecast(fss(prompt=lines)).decode == forecast(fss()).decode
+    assert not forecast(fss(prompt=lines)).exact
+
+
 def test_logits_to_the_client_cost_the_server_one_message_instead_of_a_tournament() -> None:
     private, client = (forecast(fss(argmax=argmax)).decode for argmax in ("private", "client"))
     assert client.rounds < private.rounds

@@ -16,6 +16,11 @@ from orchestrator.quality.frontier import price
 from orchestrator.report.words import duration
 from tests.helpers import samples
 
+CALIBRATED = Calibration(
+    measured=samples.START, cpu="x", weight_bytes_per_s=1e6, cipher_bytes_per_s=1e9, comparison_levels_per_s=1e9,
+    look_up_bytes_per_s=1e9, seconds_per_round=1e-9,
+)  # fmt: skip
+
 
 def fss(**changes: Any) -> Cell:
     return samples.cell(**{"engines": ["fss"], "seq_lens": [24], **changes})
@@ -121,6 +126,16 @@ def test_local_work_of_a_similar_record_is_scaled_by_bytes() -> None:
     assert ratio > 1
 
 
+def test_local_work_of_a_record_of_fss_is_scaled_by_its_dry_run() -> None:
+    record, longer = samples.record(fss(seq_lens=[24]), seconds=100.0), fss(seq_lens=[512])
+    work, more = forecast(record.cell).work, forecast(longer).work
+    assert work is not None
+    assert more is not None
+    ratio = CALIBRATED.speeds.seconds(more) / CALIBRATED.speeds.seconds(work)
+    assert predict(longer, [record], CALIBRATED).seconds_per_token == pytest.approx(100.0 * ratio)
+    assert predict(longer, [record]).seconds_per_token > 100.0
+
+
 def test_local_work_of_a_record_is_used_for_cells_on_other_links() -> None:
     near, far = fss(), fss(networks=["wan"])
     record = samples.record(far, seconds=50.0)
@@ -162,19 +177,15 @@ def test_a_record_of_a_prompt_inside_mpc_predicts_another_one() -> None:
 
 
 def test_a_calibration_is_used_without_a_similar_record_and_only_for_a_cpu() -> None:
-    slow = Calibration(
-        measured=samples.START, cpu="x", weight_bytes_per_s=1e6, cipher_bytes_per_s=1e9, comparison_levels_per_s=1e9,
-        look_up_bytes_per_s=1e9, seconds_per_round=1e-9,
-    )  # fmt: skip
     work = forecast(fss()).work
     assert work is not None
-    guess = predict(fss(), [], slow)
+    guess = predict(fss(), [], CALIBRATED)
     assert guess.source == "calibration"
-    assert guess.local_seconds == pytest.approx(slow.speeds.seconds(work))
+    assert guess.local_seconds == pytest.approx(CALIBRATED.speeds.seconds(work))
     record = samples.record(fss())
-    assert predict(fss(), [record], slow).source == record.id
+    assert predict(fss(), [record], CALIBRATED).source == record.id
     for other in (fss().model_copy(update={"gpu": True}), samples.cell()):
-        assert predict(other, [], slow).source == "rule of thumb"
+        assert predict(other, [], CALIBRATED).source == "rule of thumb"
 
 
 def texts(table: Table, column: str) -> list[str]:

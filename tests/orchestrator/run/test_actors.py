@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def test_progress_and_close_before_open_are_harmless() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "stage", "peer"),
     [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB"), "oom", "softmax", None),
         (PeerLost("client", "topk", 1, 2), "party_died", "topk", "client"),
         (PeerTimeout("dealer", "gather", 1, 2, 9.0), "timeout", "gather", "dealer"),
         (OutOfStep("client", "topk", "3", "4"), "party_died", "topk", "client"),

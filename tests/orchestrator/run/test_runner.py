@@ -177,10 +177,7 @@ def test_a_stopped_party_that_no_peer_waits_for_is_named_by_its_missing_progress
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        ("unsupported", Status.UNSUPPORTED, "use another one"),
-        ("oom", Status.OOM, "MemoryError"),
         ("hog", Status.OOM, "smaller model"),  # really allocates beyond a limit
-        ("gpuoom", Status.OOM, "CUDA out of memory"),
         ("bug", Status.PARTY_DIED, "KeyError"),
     ],
 )

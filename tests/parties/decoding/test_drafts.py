@@ -73,9 +73,9 @@ def one_by_one(name: str) -> tuple[list[Tensor], list[int], dict[str, Tensor]]:
     decoder, cache, prompt = prefilled(name)
     logits, tokens = [], [prompt[-1]]
     for _ in range(STEPS):
-        found, token = run(decode_token(decoder, cache, tokens[-1:], "private"))
+        found, chosen = run(decode_token(decoder, cache, tokens[-1:], "private"))
         logits.append(found)
-        tokens.append(token or 0)
+        tokens += chosen or []
     return logits, tokens[1:], values_of(cache)
 
 

@@ -25,7 +25,7 @@ from parties.models.folding import fold, folded_shapes
 from parties.models.sources import open_source
 from parties.policies import POLICIES, make
 from tests.helpers.families import FAMILIES, WINDOW
-from tests.helpers.policy_cases import QUANTISED, calm, case, decode, parameters, plain
+from tests.helpers.policy_cases import QUANTISED, VARIANTS, calm, case, decode, parameters, plain, tokens
 from tests.helpers.private_decoding import crypten_party, on_fss, on_plain
 from tests.helpers.saved_models import logits, save
 from tests.helpers.tiny import random_weights
@@ -102,20 +102,65 @@ def test_fss_decodes_every_family_and_its_numbers_are_within_the_declared_bounds
     assert (on_fss(own.spec, make("full"), own.folded, *text) - expected).abs().max() < FSS
 
 
+def unwindowed(own: Saved) -> ModelSpec:
+    """The model without windows, which only policies that keep all tokens can apply."""
+    return replace(own.spec, windows=())
+
+
+def arrays(parameters: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: parameter.numpy() for name, parameter in parameters.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_crypten_decodes_every_family(saved: Any) -> None:
     text = (TOKENS[:WINDOW], TOKENS[WINDOW : WINDOW + 1])  # CrypTen takes hundreds of rounds per layer
-    cases = {name: (saved(name).spec, make("full"), saved(name).folded, text) for name in FAMILIES}
-    results = together(crypten_party, cases)
+    cases, expected = {}, {}
     for name in FAMILIES:
-        engine = saved(name).install(PlainEngine(StageMeter()))
-        expected = on_plain(engine, saved(name).spec, make("full"), *text)
+        own = saved(name)
+        cases[name] = (own.spec, make("full"), arrays(own.folded), text)
+        expected[name] = on_plain(own.install(PlainEngine(StageMeter())), own.spec, make("full"), *text)
+        spec = replace(unwindowed(own), n_layers=1, unrotated=())
+        weights, (other,) = random_weights(spec), calm("h2o", spec, prompt=9, steps=1, count=1)
+        cases[f"{name} h2o"] = (spec, case("h2o"), arrays(parameters(case("h2o"), spec, weights)), other)
+        expected[f"{name} h2o"] = decode(plain(case("h2o"), spec, weights), *other).logits
+    results = together(crypten_party, cases)
+    for name, wanted in expected.items():
         found = (results["client"][name] + results["server"][name]).double() / 2**16
-        assert (found - expected).abs().max() < CRYPTEN, name
+        assert (found - wanted).abs().max() < CRYPTEN, name
 
 
 RICH = replace(load_spec("random:tiny-gemma3_text?layers=1"), windows=(), score_cap=20.0, parallel=True)
+SELECTED = ("full", "mpcache ahead", "h2o", "quest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", SELECTED)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fss_decodes_every_family_under_policies_after_either_prefill(name: str, policy: str, saved: Any) -> None:
+    spec = unwindowed(saved(name))
+    weights = random_weights(spec)
+    installed = parameters(case(policy), spec, weights)
+    ((prompt, text),) = calm(policy, spec, prompt=11, steps=2, count=1)
+    decoder = plain(case(policy), spec, weights)
+    expected, cache = decode(decoder, prompt, text).logits, None
+    if (list(FAMILIES).index(name) + SELECTED.index(policy)) % 2:  # every family and every policy with both
+        cache = Cache.empty(spec.n_layers)
+        run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
+    found = on_fss(spec, case(policy), installed, prompt, text, cache)
+    assert (found - expected).abs().max() < FSS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", VARIANTS)
+def test_a_policy_keeps_as_many_tokens_in_every_family(policy: str, saved: Any) -> None:
+    held = []
+    for name in FAMILIES:
+        spec = replace(unwindowed(saved(name)), n_layers=2)
+        decoded = decode(plain(case(policy), spec, random_weights(spec)), *tokens(spec, 11, 3))
+        assert decoded.logits.isfinite().all()
+        held.append((decoded.held, decoded.left))
+    assert all(one == held[0] for one in held)
 
 
 @pytest.mark.slow
@@ -145,4 +190,4 @@ def test_a_window_that_a_policy_cannot_apply_is_refused(saved: Any) -> None:
     with pytest.raises(Unsupported, match=r"the latest 5 tokens, and policy h2o does not keep all tokens in order"):
         run(decoder.prefill(run(decoder.embed(TOKENS, len(TOKENS), 0)), Cache.empty(2)))
     with pytest.raises(Unsupported, match="the latest 5 tokens"):  # before the first of the tokens is decoded
-        decoder.workload(Cache.empty(2), 4, prefill=Prefill(2, 2))
+        decoder.workload(Cache.empty(2), 4, prefill=[Prefill(2, 2)])

@@ -139,7 +139,7 @@ def watched(role: str, mesh: Mesh, meter: StageMeter, randomness: Randomness) ->
         decoder, cache = Decoder(engine, spec, policy), Cache.empty(spec.n_layers)
         run(decoder.prefill(run(decoder.embed(prompt if owns else None, len(prompt), 0)), cache))
         logits = run(decoder.step(run(decoder.embed(prompt[-1:] if owns else None, 1, cache.position)), cache))
-        run(engine.argmax(logits))
+        engine.open_index(run(engine.argmax(logits)))
         engine.finish()
     readings = [r for r in meter.snapshot() if r.stage != "setup.seeds"]  # the one message whose size differs
     return draws.operations, {(r.stage, r.rounds, r.messages, r.sent_bytes, r.received_bytes) for r in readings}

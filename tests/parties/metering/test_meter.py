@@ -360,3 +360,27 @@ def test_the_difference_of_two_readings_is_what_happened_in_between() -> None:
     assert (between.sent_bytes, between.received_bytes, between.messages, between.rounds) == (7, 3, 2, 1)
     assert {peer: counts.sent_bytes for peer, counts in between.peers.items()} == {"server": 7, "dealer": 0}
     assert earlier.followed_by(between) == by_stage(meter)["softmax"]
+
+
+def test_stages_that_follow_each_other_share_a_look_at_the_clock_and_the_outer_one_comes_back() -> None:
+    clock = Clock()
+    meter = StageMeter(clock)
+    for name in ("norm", "qkv"):
+        with meter.stage(name):
+            pass
+    with pytest.raises(KeyError), meter.stage("softmax"), meter.moving() as move:
+        clock.now += 1
+        move("norm")
+        clock.now += 2
+        move("qkv")
+        clock.now += 4
+        meter.begin_call("server")
+        clock.now += 8
+        meter.count_exchange("server", 30)
+        raise KeyError
+    assert meter.current == IDLE
+    readings = by_stage(meter)
+    assert {name: readings[name].seconds for name in ("softmax", "norm", "qkv")} == {"softmax": 1, "norm": 2, "qkv": 12}
+    qkv = readings["qkv"]
+    assert (qkv.compute_seconds, qkv.blocked_seconds, qkv.sent_bytes, qkv.received_bytes) == (4, 8, 30, 30)
+    assert (qkv.rounds, qkv.messages) == (1, 2)

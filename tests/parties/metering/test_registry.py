@@ -83,7 +83,8 @@ def test_the_module_writes_the_document() -> None:
 def test_everything_served_is_in_the_registry_as_registered() -> None:
     meter = StageMeter()
     meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
-    meter.add("mpcbench_repeats_total")
+    for counter in ("repeats", "replayed_segments", "interpreted_segments"):
+        meter.add(f"mpcbench_{counter}_total")
     meter.put("mpcbench_dealer_backlog_bytes", 0)
     collector = PartyCollector("client", meter)
     collector.state = Progress(meter)

@@ -163,7 +163,9 @@ def test_refuses_another_architecture(tmp_path: Path) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ModelError, match=r"general\.architecture is 'mamba'; supported: llama, gpt2"):
+    with pytest.raises(
+        ModelError, match=r"general\.architecture is 'mamba'; supported: llama, gpt2, qwen2, qwen3, phi3"
+    ):
         load_spec(str(tmp_path / "model.gguf"))
 
 

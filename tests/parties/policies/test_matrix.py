@@ -147,7 +147,7 @@ def crypten() -> dict[str, Any]:
 
 
 def brief(name: str) -> list[Text]:
-    return calm(name, few_layers(name), prompt=11, steps=3)
+    return calm(name, few_layers(name), prompt=11, steps=2)
 
 
 def few_layers(name: str) -> ModelSpec:

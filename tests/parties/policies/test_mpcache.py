@@ -36,7 +36,8 @@ def attended_by_head(selection: Selection, heads: int) -> list[list[int]]:
     always = [token for span in selection.always for token in range(*span)]
     picked = selection.selected.index.tolist() if selection.count else [[]] * heads
     start, size = selection.candidates[0], range(selection.size)
-    return [sorted([*always, *(start + cluster * len(size) + i for cluster in row for i in size)]) for row in picked]
+    rows = [sorted([*always, *(start + cluster * len(size) + i for cluster in row for i in size)]) for row in picked]
+    return [row for row in rows for _ in range(heads // len(rows))]
 
 
 def cached_rows(cache: Cache) -> list[list[Tensor]]:
@@ -119,6 +120,15 @@ def test_every_share_of_clusters(select: float, coarse: float) -> None:
 def test_every_way_to_share_layers(ahead: bool, share_layers: int, share_from: int) -> None:
     spec = SPECS["llama_one_kv_head"]
     agree(spec, 40, 2, seed=4, ahead=ahead, share_layers=share_layers, share_from=share_from, select=0.3, **SMALL)
+
+
+@pytest.mark.parametrize("spec", ["llama", "llama_one_kv_head"])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_heads_that_share_a_key_head_select_together(ahead: bool, spec: str) -> None:
+    decoded = agree(SPECS[spec], 60, 2, seed=7, ahead=ahead, by="key_head", select=0.3, static_keep=0.8, **SMALL)
+    heads = decoded.attended[0][1]
+    size = SPECS[spec].n_heads // SPECS[spec].n_kv_heads
+    assert all(heads[i] == heads[i - i % size] for i in range(len(heads)))
 
 
 def test_a_guess_of_the_query_is_not_the_query() -> None:

@@ -10,7 +10,7 @@ from orchestrator.experiment.experiment import load_experiment
 from orchestrator.experiment.problems import ConfigError
 from orchestrator.predict.forecast import forecast
 from orchestrator.records.record import Record
-from parties.decoding.workload import Workload
+from parties.decoding.workload import Start, Workload
 from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.policies import UnknownPolicy, make, policy_class
@@ -103,7 +103,7 @@ def test_a_record_of_it_is_read_without_importing_it() -> None:
 
 @pytest.mark.usefixtures("importable")
 def test_a_dealer_imports_only_what_its_own_job_names() -> None:
-    plan = Plan(Workload(SPECS["llama"], NAME, {"compression_ratio": 0.5}, 2, position=20), 2).to_json()
+    plan = Plan(Workload(SPECS["llama"], NAME, {"compression_ratio": 0.5}, 2, sequences=(Start(20),)), 2).to_json()
     assert Plan.from_json(plan, NAME).workload.policy == NAME
     sys.modules.pop("latest_tokens")
     for own in ("full", "latest_tokens:Another"):

@@ -8,13 +8,13 @@ import tokenizers
 from parties.errors import PromptError
 from parties.models import load_spec, load_tokenizer
 from parties.roles.job import Job
-from parties.roles.prompt import prompt_tokens
+from parties.roles.prompt import prompts
 from tests.helpers.saved_models import save, tiny_llama
 
 MODEL = "random:tiny-llama"
 
 
-def job(seq_len: int = 8, new_tokens: int = 2, **prompt: object) -> Job:
+def job(seq_len: int = 8, new_tokens: int = 2, batch: int = 1, **prompt: object) -> Job:
     return Job.model_validate(
         {
             "engine": "plain",
@@ -23,12 +23,18 @@ def job(seq_len: int = 8, new_tokens: int = 2, **prompt: object) -> Job:
             "prompt": prompt,
             "seq_len": seq_len,
             "new_tokens": new_tokens,
+            "batch": batch,
         }
     )
 
 
+def batch_of(wanted: Job) -> list[list[int]]:
+    return prompts(wanted, load_tokenizer(MODEL), load_spec(MODEL))
+
+
 def tokens_of(wanted: Job) -> list[int]:
-    return prompt_tokens(wanted, load_tokenizer(MODEL), load_spec(MODEL))
+    (tokens,) = batch_of(wanted)
+    return tokens
 
 
 def test_takes_the_first_tokens_of_a_text(tmp_path: Path) -> None:
@@ -42,6 +48,35 @@ def test_random_tokens_follow_the_seed() -> None:
     assert drawn == tokens_of(job(random_tokens=True))
     assert len(drawn) == 8
     assert all(0 <= token < load_spec(MODEL).vocab for token in drawn)
+
+
+def test_a_batch_of_random_tokens_begins_with_those_of_one_prompt() -> None:
+    three = batch_of(job(batch=3, random_tokens=True))
+    assert [len(tokens) for tokens in three] == [8] * 3
+    assert three[0] == tokens_of(job(random_tokens=True)) != three[1] != three[2]
+
+
+def test_a_batch_of_a_text_takes_windows_and_one_of_its_lines_takes_lines(tmp_path: Path) -> None:
+    path, tokenizer = tmp_path / "prompt.txt", load_tokenizer(MODEL)
+    path.write_text("The first line is long.\n\n  And two \nthree", encoding="utf-8")
+    windows = batch_of(job(batch=3, text_file=str(path)))
+    assert [*windows[0], *windows[1], *windows[2]] == tokenizer.encode(path.read_text())[:24]
+    lines = batch_of(job(batch=3, text_file=str(path), lines=True))
+    assert lines == [tokenizer.encode(line)[:8] for line in ("The first line is long.", "And two", "three")]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "message"),
+    [
+        ("twelve bytes", False, "12 tokens, seq_len asks for 8 of each of 2 windows"),
+        ("one line\n\n", True, "1 lines that are not empty, batch asks for 2"),
+        ("one line\na\n", True, "line 2 has fewer than 2 tokens"),
+    ],
+)
+def test_a_text_that_is_too_short_for_a_batch_is_named(tmp_path: Path, text: str, lines: bool, message: str) -> None:
+    (tmp_path / "short.txt").write_text(text)
+    with pytest.raises(PromptError, match=message):
+        batch_of(job(batch=2, text_file=str(tmp_path / "short.txt"), lines=lines))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +169,7 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def client_tokens(folder: Path, wanted: Job) -> list[int]:
-    return prompt_tokens(wanted, load_tokenizer(str(folder)), load_spec(str(folder)))
+    return prompts(wanted, load_tokenizer(str(folder)), load_spec(str(folder)))[0]
 
 
 @pytest.mark.parametrize(

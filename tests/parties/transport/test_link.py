@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
-from parties.transport.frame import HEADER_BYTES
+from parties.transport.frame import HEADER_BYTES, FixedFrames
 from parties.transport.link import Link
 from tests.helpers.metering import totals
 from tests.helpers.wires import DEADLINE_S, later, linked, tcp_pair
@@ -57,6 +57,25 @@ def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: li
     )
     assert here.messages == there.messages == len(frames_out) + len(frames_in)
     assert here.rounds == there.rounds == sum(1.0 if direction == "both" else 0.5 for direction, _, _ in steps)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, 3 * MEGABYTES])
+def test_frames_in_memory_that_stays_are_frames_like_others(size: int) -> None:
+    rounds = [bytes([number]) * size for number in range(3)]
+    with linked() as (client, server, meter, other):
+        far = later(lambda: [bytes(server.exchange(payload, alike=True)) for payload in rounds])
+        frames, got = FixedFrames(size), []
+        for payload in reversed(rounds):
+            frames.payload[:] = payload
+            client.swap(frames)
+            got.append(bytes(frames.received))
+        assert far.result(DEADLINE_S) == rounds[::-1]
+        assert got == rounds
+        here, there = totals(meter, "bench"), totals(other, "bench")
+        (waits,), (other_waits,) = (m.exchange_times().values() for m in (meter, other))
+    assert (here.messages, here.rounds) == (there.messages, there.rounds) == (6, 3)
+    assert here.sent_bytes == here.received_bytes == there.sent_bytes == 3 * (size + HEADER_BYTES)
+    assert sum(waits.buckets) == sum(other_waits.buckets) == 3
 
 
 def test_both_directions_of_64_megabytes_stream_at_once() -> None:

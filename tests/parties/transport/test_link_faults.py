@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
 from parties.metering.meter import StageMeter
-from parties.transport.frame import HEADER_BYTES
+from parties.transport.frame import HEADER_BYTES, FixedFrames
 from parties.transport.link import MAX_FRAME_BYTES, Link
 from tests.helpers.metering import totals
 from tests.helpers.wires import DEADLINE_S, announced, child, frame, later, link_and_wire, linked
@@ -24,8 +24,14 @@ MEGABYTES = 1 << 20
 
 @pytest.mark.parametrize(
     "call",
-    [lambda link: link.send(b"x"), Link.receive, lambda link: link.exchange(b"x"), Link.receive_json],
-    ids=["send", "receive", "exchange", "receive_json"],
+    [
+        lambda link: link.send(b"x"),
+        Link.receive,
+        lambda link: link.exchange(b"x"),
+        Link.receive_json,
+        lambda link: link.swap(FixedFrames(1)),
+    ],
+    ids=["send", "receive", "exchange", "receive_json", "swap"],
 )
 @pytest.mark.parametrize("end", ["closed by the peer", "reset by the peer", "half closed by the peer", "closed by us"])
 def test_every_call_on_a_closed_connection_raises_peer_lost(call: Callable[[Link], object], end: str) -> None:
@@ -197,6 +203,27 @@ def test_a_flipped_bit_anywhere_is_detected_and_named(payload: bytes, known_leng
             link.receive_tensor([len(payload)], torch.uint8) if known_length else link.receive()
         assert caught.value.status == "party_died"
         assert (caught.value.number, caught.value.part) == (1, part)
+        with pytest.raises(PeerLost):
+            link.receive()
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (frame(0, b"longer"), OutOfStep),
+        (frame(0, b"old")[:HEADER_BYTES], OutOfStep),
+        (frame(1, b"four"), OutOfStep),
+        (frame(0, b"four")[:-1] + b"!", CorruptFrame),
+        (bytes(HEADER_BYTES), CorruptFrame),
+    ],
+)
+def test_a_fixed_frame_is_answered_by_one_of_its_length_and_number(sent: bytes, error: type[Exception]) -> None:
+    with link_and_wire() as (link, wire, meter):
+        wire.sendall(sent)
+        with pytest.raises(error):
+            link.swap(FixedFrames(4))
+        counts = totals(meter, "bench")
+        assert (counts.sent_bytes, counts.rounds) == (HEADER_BYTES + 4, 0)
         with pytest.raises(PeerLost):
             link.receive()
 

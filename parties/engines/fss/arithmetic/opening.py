@@ -20,6 +20,7 @@ from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
+from parties.transport.frame import FixedFrames
 from parties.transport.link import Link
 
 PLACE_BYTES = 8
@@ -95,7 +96,7 @@ class Opener:
     """
 
     def __init__(self, peer: Link, meter: StageMeter, constants: Constants) -> None:
-        self.peer, self.meter, self._constants = peer, meter, constants
+        self.peer, self.meter, self.constants = peer, meter, constants
         self._program = hashlib.blake2b(digest_size=PROGRAM_BYTES)
 
     def __call__(self, wanted: Sequence[Opening]) -> list[Any]:
@@ -122,14 +123,24 @@ class Opener:
             OutOfStep: See above.
             ConstantsDiffer: See above.
         """
-        self._program.update(program)
-        self._constants.note(constants)
-        place = self._program.digest() + self._constants.digest()
+        place = self._place(program, constants)
         theirs = self.peer.exchange(b"".join((place, *map(np.ndarray.tobytes, hidden))), alike=True)
         if theirs[:PLACE_BYTES] != place:
             self.peer.close()
             raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
         return memoryview(theirs)[PLACE_BYTES:]
+
+    def swap_fixed(self, program: bytes, constants: bytes, frames: FixedFrames) -> None:
+        """Does what `swap` does, over memory that exists; the payload begins with room for the place."""
+        frames.payload[:PLACE_BYTES] = place = self._place(program, constants)
+        self.peer.swap(frames)
+        if frames.received[:PLACE_BYTES] != place:
+            self.peer.close()
+            raise self._difference(place, bytes(frames.received[:PLACE_BYTES]))
+
+    def _place(self, program: bytes, constants: bytes) -> bytes:
+        self._program.update(program)
+        return self._program.digest() + self.constants.extended(constants)
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current

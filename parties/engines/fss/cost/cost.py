@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, open_tokens
+from parties.decoding.decoder import Decoder, open_token
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
 from parties.engines.announcements import NUMBER_BYTES
@@ -103,6 +104,7 @@ def predict(
     seq_len: int,
     new_tokens: int,
     options: RunOptions = DEFAULTS,
+    batch: int = 1,
     accepted: Iterable[int] = (),
 ) -> Prediction:
     """Counts of a cell, exact except for the parts named in the module's docstring.
@@ -113,6 +115,7 @@ def predict(
         seq_len: Prompt tokens, the last of which is the first private step.
         new_tokens: Tokens to decode.
         options: The cell's engine options.
+        batch: Sequences that decode side by side, all of that length.
         accepted: With drafts, how many draft tokens each pass accepts; passes after these accept none.
 
     Raises:
@@ -122,20 +125,20 @@ def predict(
         inside = options.prefill == "mpc"
         dry_run = _DryRun(installed_shapes(spec, policy) if inside else folded_shapes(spec), options)
         decoder = Decoder(dry_run.engine, spec, policy)
-        sizes = chunked(decoder, seq_len - 1) if inside else None
-        begun = Cache.empty(spec.n_layers) if sizes else prefilled(spec, policy, seq_len - 1)
-        plan = Plan.of(decoder.workload(begun, new_tokens, options, sizes), 1)
-        cache, stay = plan.cache(dry_run.engine), [1 + number for number in accepted]
+        sizes = [chunked(decoder, seq_len - 1)] * batch if inside else []
+        begun = Cache.empty(spec.n_layers) if inside else prefilled(spec, policy, seq_len - 1)
+        plan = Plan.of(decoder.workload(Batch([begun] * batch), new_tokens, options, sizes), 1)
+        caches, stay = plan.caches(dry_run.engine), [1 + number for number in accepted]
         passes = len(stay) + max(0, new_tokens - sum(stay)) if plan.workload.drafts else new_tokens
         stays = chain(stay, repeat(1))
-        before, steps = plan.programs(dry_run.engine, cache, lambda: dry_run.engine.announce(next(stays), new_tokens))
-        prompt, _ = dry_run.count(before if sizes else map(dry_run.off_the_clock, before), decoder)
-        decode, work = dry_run.count(takewhile(lambda _: cache.position < plan.workload.end, steps), decoder)
+        before, steps = plan.programs(dry_run.engine, caches, lambda: dry_run.engine.announce(next(stays), new_tokens))
+        prompt, _ = dry_run.count(before if inside else map(dry_run.off_the_clock, before), decoder)
+        decode, work = dry_run.count(takewhile(lambda _: caches.position < plan.workload.end, steps), decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
-        if not sizes:
+        if not inside:
             decode += prompt
     return Prediction(
-        prompt if sizes else None, decode, replace(work, weight_bytes=8 * passes * _weights(spec, policy))
+        prompt if inside else None, decode, replace(work, weight_bytes=8 * passes * _weights(spec, policy))
     )
 
 
@@ -217,7 +220,7 @@ class _DryRun:
             self._source.begin(self._source.epoch + 1)
             chosen = run(segment(), self._exchange)
             if chosen is not None:
-                run(open_tokens(decoder, chosen), self._exchange)
+                run(open_token(decoder, chosen), self._exchange)
             self._source.flush()
         traffic = Traffic(dict(self._ledger.counts))
         work = Work(

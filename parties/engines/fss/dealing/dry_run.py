@@ -40,13 +40,13 @@ class DryRun:
         self, engine: Computation, source: DealerSource, plan: Plan, senders: Mapping[str, Sender], inputs: Inputs
     ) -> None:
         self._source, self._plan, self._senders = source, plan, senders
-        self._cache = plan.cache(engine)
+        self._caches = plan.caches(engine)
         self._replays = plan.workload.steps >= LEAST_STEPS
         self._inputs = inputs
         self._recordings = Recordings(source, inputs)
-        before, steps = plan.programs(engine, self._cache, self._accepted_now)
+        before, steps = plan.programs(engine, self._caches, self._accepted_now)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
-        self._restores: dict[int, Callable[[], None]] = {plan.first: self._cache.snapshot()}
+        self._restores: dict[int, Callable[[], None]] = {plan.first: self._caches.snapshot()}
         self._attempts: dict[int, int] = {}
         self._index, self._accepted = plan.first, dict[int, int]()
         self._news = threading.Event()
@@ -54,7 +54,7 @@ class DryRun:
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
         self._offline = plan.workload.options.offline
-        if self._offline == "stored" or plan.workload.prefill is None:
+        if self._offline == "stored" or not plan.workload.runs_prompts:
             self._prompted.set()
 
     def begin(self, attempt: int) -> None:
@@ -160,9 +160,9 @@ class DryRun:
             if not self._source.silent:
                 self._attempts[index] = attempt
             if self._offline == "streamed":
-                self._restores[index] = self._cache.snapshot()
+                self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
-                if self._cache.position == self._plan.workload.end:
+                if self._caches.position == self._plan.workload.end:
                     break
                 self._await_prompt()
             self._index = index
@@ -175,7 +175,7 @@ class DryRun:
 
     def _deal(self, segment: Callable[[], Program[Any]]) -> None:
         name = name_of(segment)
-        known = self._recordings.find(name, segment, self._cache) if name is not None and self._replays else None
+        known = self._recordings.find(name if self._replays else None, segment, self._caches)
         if known is None:
             run(segment(), dealer_openings)
             return
@@ -183,7 +183,7 @@ class DryRun:
             (self._source.client, self._source.server), self._inputs.streams, known.recorder.drawn, strict=True
         ):
             stream.fill(place[:size])
-        known.replay(self._cache, self._source, self._inputs, lambda _: None)
+        known.replay(self._caches, self._source, self._inputs, lambda _: None)
         self._source.forward(known.recorder.sent)
 
     def _await_prompt(self) -> None:

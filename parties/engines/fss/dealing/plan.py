@@ -5,16 +5,17 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any, Self, get_args
 
+from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_segments
-from parties.decoding.prefill import prompt_segments
+from parties.decoding.decoder import Decoder, fold_segments, token_segments
+from parties.decoding.prefill import prompts_segments
 from parties.decoding.program import Program
 from parties.decoding.verification import pass_segments, settle
-from parties.decoding.workload import Prefill, Workload
+from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.fss.bounds import BoundRefused, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_object, check_keys, one_of, shapes, whole
-from parties.engines.limits import beyond
+from parties.engines.limits import MOST_SEQUENCES, beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
 from parties.options import MOST_DRAFTED, READERS, RunOptions
@@ -38,6 +39,11 @@ def _sizes(value: Any) -> str:
     return "" if value is None or fits else "null, or tokens and chunk"
 
 
+def _sequences(value: Any) -> str:
+    fits = isinstance(value, list) and 0 < len(value) <= MOST_SEQUENCES and all(isinstance(one, dict) for one in value)
+    return "" if fits else f"a list of 1 to {MOST_SEQUENCES} objects"
+
+
 def _bounds(value: Any) -> str:
     if not isinstance(value, dict) or any(map(whole(1, 1 << 31), value.values())):
         return "an object of whole numbers"
@@ -49,10 +55,10 @@ def _bounds(value: Any) -> str:
 
 
 _CHECKS = {
-    "spec": an_object, "parameters": an_object, "shapes": shapes,
-    "position": whole(0, 1 << 31), "steps": whole(1, 1 << 31), "prefill": _sizes, "options": an_object,
-    "drafts": whole(0, MOST_DRAFTED), "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
+    "spec": an_object, "parameters": an_object, "steps": whole(1, 1 << 31), "options": an_object,
+    "sequences": _sequences, "drafts": whole(0, MOST_DRAFTED), "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
+_SEQUENCE_CHECKS = {"shapes": shapes, "position": whole(0, 1 << 31), "prefill": _sizes}
 _OPTIONS = {
     name: one_of(*get_args(field.annotation))
     for name, field in RunOptions.model_fields.items()
@@ -93,10 +99,8 @@ class Plan:
             "spec": work.spec.to_json(),
             "policy": work.policy,
             "parameters": dict(work.parameters),
-            "shapes": {name: list(shape) for name, shape in work.shapes.items()},
-            "position": work.position,
+            "sequences": [_start_json(start) for start in work.sequences],
             "steps": work.steps,
-            "prefill": list(astuple(work.prefill)) if work.prefill else None,
             "drafts": work.drafts,
             "options": work.options.model_dump(include=set(_OPTIONS)),
             "first": self.first,
@@ -117,6 +121,8 @@ class Plan:
         """
         check_keys("client", "plan", value, {**_CHECKS, "policy": one_of(*dict.fromkeys((*POLICIES, policy)))})
         check_keys("client", "plan's options", value["options"], _OPTIONS)
+        for sequence in value["sequences"]:
+            check_keys("client", "plan", sequence, _SEQUENCE_CHECKS)
         spec = ModelSpec.from_json(value["spec"])
         try:
             PolicyChoice(name=value["policy"], **value["parameters"]).build()
@@ -128,9 +134,7 @@ class Plan:
             parameters=value["parameters"],
             steps=value["steps"],
             options=RunOptions(**value["options"]),
-            position=value["position"],
-            shapes={name: tuple(shape) for name, shape in value["shapes"].items()},
-            prefill=Prefill(*value["prefill"]) if value["prefill"] else None,
+            sequences=tuple(map(_start, value["sequences"])),
             drafts=value["drafts"],
         )
         _check_sizes(work)
@@ -142,34 +146,54 @@ class Plan:
         return PolicyChoice(name=self.workload.policy, **self.workload.parameters)
 
     def programs(
-        self, engine: Computation, cache: Cache, accepted: Callable[[], int] = lambda: 1
+        self, engine: Computation, caches: Caches, accepted: Callable[[], int] = lambda: 1
     ) -> tuple[list[Segment], list[Segment]]:
-        """The segments of the cell in order: those of the prompt or of masking the cache, and those of the steps.
+        """The segments of the cell in order: those of prompts or of masking the caches, and those of the steps.
 
         With drafts the steps are passes, as many as are needed if no draft is right: the cell ends where its position
         is `Workload.end`.
 
         Args:
             engine: The dealer's side of the computation.
-            cache: The cache.
+            caches: The caches.
             accepted: Returns, after each pass, how many of its tokens stay.
         """
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
-        step: list[Segment] = list(token_segments(decoder, cache, None, work.options.argmax))
+        step: list[Segment] = list(token_segments(decoder, caches, None, work.options.argmax))
         if work.drafts:
-            count = work.drafts + 1
+            count, (cache,) = work.drafts + 1, caches.sequences
             step = list(pass_segments(decoder, cache, None, count, work.options.argmax))
             step.append(lambda: settle(decoder, cache, count, accepted()))
-        if work.prefill:
-            return list(prompt_segments(decoder, cache, None, work.prefill)), step * work.steps
-        return [partial(engine.mask_cache, cache)], step * work.steps
+        before: list[Segment] = [partial(engine.mask_cache, caches)]
+        if work.runs_prompts:
+            sizes = [start.prefill for start in work.sequences if start.prefill]
+            before = [*prompts_segments(decoder, caches, None, sizes)]
+        return [*before, *fold_segments(decoder, caches)], step * work.steps
 
-    def cache(self, engine: Computation) -> Cache:
-        """The dealer's placeholder for the initial cache."""
-        work = self.workload
-        named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in work.shapes.items()}
-        return Cache.from_values(work.spec.n_layers, work.position, named)
+    def caches(self, engine: Computation) -> Batch:
+        """The dealer's placeholders for the initial caches."""
+        return Batch([self._cache(engine, start) for start in self.workload.sequences])
+
+    def _cache(self, engine: Computation, start: Start) -> Cache:
+        named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in start.shapes.items()}
+        return Cache.from_values(self.workload.spec.n_layers, start.position, named)
+
+
+def _start_json(start: Start) -> dict[str, Any]:
+    return {
+        "shapes": {name: list(shape) for name, shape in start.shapes.items()},
+        "position": start.position,
+        "prefill": list(astuple(start.prefill)) if start.prefill else None,
+    }
+
+
+def _start(value: dict[str, Any]) -> Start:
+    return Start(
+        position=value["position"],
+        shapes={name: tuple(shape) for name, shape in value["shapes"].items()},
+        prefill=Prefill(*value["prefill"]) if value["prefill"] else None,
+    )
 
 
 def _check_sizes(work: Workload) -> None:
@@ -178,21 +202,28 @@ def _check_sizes(work: Workload) -> None:
     Raises:
         BadRequest: A number exceeds what the model or a cell allows.
     """
-    spec, tokens, chunk = work.spec, 0, 1
-    if work.prefill is not None:
-        tokens, chunk = work.prefill.tokens, work.prefill.chunk
-    for key, number, most in (
-        ("position", work.position, spec.max_positions),
-        ("prefill", tokens, spec.max_positions),
-        ("steps", work.steps, spec.max_positions),
-        ("steps", (-(-tokens // chunk) + work.steps) * (spec.n_layers + 3), MOST_SEGMENTS),
-    ):
-        if number > most:
-            raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")
-    for name in work.shapes:
-        layer, dot, _ = name.partition(".")
-        if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
-            raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
+    spec = work.spec
+    if len({start.prefill is None for start in work.sequences}) > 1:
+        raise BadRequest("client", "plan's prefill", "given for some sequences", "given for all or for none")
+    chunks = 0
+    for start in work.sequences:
+        sizes = start.prefill or Prefill(0, 1)
+        chunks += -(-sizes.tokens // sizes.chunk)
+        for key, number in (("position", start.position), ("prefill", sizes.tokens)):
+            _check_most(key, number, spec.max_positions)
+        for name in start.shapes:
+            layer, dot, _ = name.partition(".")
+            if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
+                raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
+    _check_most("steps", work.steps, spec.max_positions)
+    _check_most("steps", (chunks + work.steps) * (spec.n_layers + 3), MOST_SEGMENTS)
+    if work.drafts and len(work.sequences) > 1:
+        raise BadRequest("client", "plan's drafts", work.drafts, "0 with several sequences")
+
+
+def _check_most(key: str, number: int, most: int) -> None:
+    if number > most:
+        raise BadRequest("client", f"plan's {key}", number, f"at most {most} with this model")
 
 
 def epoch(attempt: int, index: int) -> int:

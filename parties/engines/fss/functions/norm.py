@@ -25,7 +25,7 @@ from parties.engines.limits import WIDEST_CENTRED
 _LEAST = 2.0**-10  # the least mean square for which the stated error holds
 _ROOT_SCALE = 36  # fraction bits of the inverse root as it is opened
 _HIGH_SCALE, _LOW_SCALE = 18, 26
-_SCALED_BITS = 34  # fraction bits of an inverse root times a product
+SCALED_BITS = 34  # fraction bits of an inverse root times a product
 _MEAN_BITS = 24
 
 
@@ -50,7 +50,8 @@ def _plain_inverse_root() -> WindowedFunction:
 def inverse_root(x: Masked) -> Program[Masked]:
     """Computes 1 / sqrt(x), elementwise, for x from 2^-10 to 2^14. Error: relative 2^-12 and absolute 2^-16.
 
-    1 round and that of `WindowedFunction.apply`. Costs what `WindowedFunction.apply` does with 14 windows, and 8 online and 8 offline bytes, to the server.
+    1 round and that of `WindowedFunction.apply`, whose bytes with 14 windows it takes, and 8 online and 8 offline
+    bytes, to the server.
     """
     windowed = _plain_inverse_root()
     return truncate((yield from open_((yield from windowed.apply(x.upscaled(windowed.scale))))))
@@ -166,4 +167,4 @@ def scaled_after(product: Masked, root: Masked, limit: float) -> Additive:
         TruncationFailure: See `truncate`.
     """
     cut = truncate(product, product.scale - ring.FRACTION_BITS)
-    return multiply([cut, truncate(root, _SCALED_BITS - cut.scale).reshape(-1, 1)], limit=limit)
+    return multiply([cut, truncate(root, SCALED_BITS - cut.scale).reshape(-1, 1)], limit=limit)

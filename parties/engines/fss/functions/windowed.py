@@ -1,8 +1,8 @@
 """Windowed look-ups: functions of a positive number over many orders of magnitude, for norms.
 
 The range is cut into windows of a factor of four. Each window has its own table, indexed by the leading bits of the
-window's numbers, with a first-order correction. (SIRNN, Rathee et al., IEEE S&P 2021, finds the leading bit for the same
-range reduction.) Which form is used is public, and both keep the same error:
+window's numbers, with a first-order correction. (SIRNN, Rathee et al., IEEE S&P 2021, finds the leading bit for the
+same range reduction.) Which form is used is public, and both keep the same error:
 
 * A few numbers with `dcf`: no round, by a key of 66 kB per number that holds all tables (`prefix_dpf`).
 * Many numbers, or `prefix`: one round, with two kilobytes per number. All windows are looked up, comparisons with

@@ -1,7 +1,8 @@
 """Matrix products in Z_2^64 on a GPU; torch has none for integer tensors on CUDA.
 
-A product with one row reads the matrix once and is limited by memory bandwidth; with several rows it is tiled. Sums
-wrap around modulo 2^64 in any order, so the results equal those of the CPU.
+A product with one row reads the matrix once and is limited by memory bandwidth. With several rows 64-bit arithmetic
+would limit it, so tensor cores do the work: they multiply the int8 digits of the numbers. Sums wrap around modulo 2^64
+in any order, so the results equal those of the CPU.
 """
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 
 _ROWS, _COLUMNS = 8, 128
 _TILE = 16
+_LEAST_WIDTH, _MOST_WIDTH = 16, 64  # of the rows of x in a program; tensor cores take 16 at least
+_ROWS_OF_DIGITS, _COLUMNS_OF_DIGITS = 64, 64
+_BIAS = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -28,20 +32,38 @@ def _matrix_vector(matrix, vector, out, rows, columns, ROWS: tl.constexpr, COLUM
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _matrix_rows(x, matrix, out, n, rows, columns, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Each program: TILE x TILE results of [n, columns] times the transpose of [rows, columns]."""
-    here = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    row = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    total = tl.zeros((TILE, TILE), dtype=tl.int64)
-    for start in range(0, columns, TILE):
-        column = start + tl.arange(0, TILE)
-        inside = column[None, :] < columns
-        left = tl.load(x + here[:, None] * columns + column[None, :], mask=(here[:, None] < n) & inside, other=0)
-        place = row[:, None].to(tl.int64) * columns + column[None, :]
-        right = tl.load(matrix + place, mask=(row[:, None] < rows) & inside, other=0)
-        total += tl.sum(left[:, None, :] * right[None, :, :], axis=2)
-    inside = (here[:, None] < n) & (row[None, :] < rows)
-    tl.store(out + here[:, None].to(tl.int64) * rows + row[None, :], total, mask=inside)
+def _digit(biased, place: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Digit d_place of x = sum of d_j 256^j, -128 <= d_j < 128, modulo 2^64: a byte of (x + BIAS) ^ BIAS."""
+    return (biased >> (8 * place)).to(tl.int8)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _matrix_rows(  # type: ignore[no-untyped-def]
+    x, matrix, out, n, rows, columns, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BIAS: tl.constexpr
+):
+    """Each program: N x ROWS results of [n, columns] times the transpose of [rows, columns].
+
+    Of the products of digits, those of places i + j = s < 8 count, 256^s times. In a tile they sum up to less than
+    8 COLUMNS 2^14, which fits 32 bits.
+    """
+    here = tl.program_id(0) * N + tl.arange(0, N)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros((N, ROWS), dtype=tl.int64)
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        x_inside = (here[:, None] < n) & (column[None, :] < columns)
+        left = tl.load(x + here[:, None].to(tl.int64) * columns + column[None, :], mask=x_inside, other=0)
+        inside = (row[None, :] < rows) & (column[:, None] < columns)
+        right = tl.load(matrix + row[None, :].to(tl.int64) * columns + column[:, None], mask=inside, other=0)
+        left, right = (left + BIAS) ^ BIAS, (right + BIAS) ^ BIAS
+        for place in tl.static_range(8):
+            part = tl.zeros((N, ROWS), dtype=tl.int32)
+            for i in tl.static_range(place + 1):
+                part = tl.dot(_digit(left, i), _digit(right, place - i), part, out_dtype=tl.int32)
+            total += part.to(tl.int64) << (8 * place)
+    tl.store(
+        out + here[:, None].to(tl.int64) * rows + row[None, :], total, mask=(here[:, None] < n) & (row[None, :] < rows)
+    )
 
 
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
@@ -51,8 +73,9 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     if n == 1:
         _matrix_vector[(triton.cdiv(rows, _ROWS),)](transposed, x, out, rows, columns, _ROWS, _COLUMNS)
     elif n:
-        grid = (triton.cdiv(n, _TILE), triton.cdiv(rows, _TILE))
-        _matrix_rows[grid](x, transposed, out, n, rows, columns, _TILE)
+        width = min(_MOST_WIDTH, max(_LEAST_WIDTH, triton.next_power_of_2(n)))
+        grid = (triton.cdiv(n, width), triton.cdiv(rows, _ROWS_OF_DIGITS))
+        _matrix_rows[grid](x, transposed, out, n, rows, columns, width, _ROWS_OF_DIGITS, _COLUMNS_OF_DIGITS, _BIAS)
     return out
 
 

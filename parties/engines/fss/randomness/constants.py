@@ -69,6 +69,11 @@ class Constants:
         """Adds an encoded constant; of a tensor the elements, not the shape."""
         self._state.update(encoded(constant))
 
+    def extended(self, octets: bytes) -> bytes:
+        """Adds what `encoded` returned; returns the digest, 4 bytes."""
+        self._state.update(octets)
+        return self._state.digest()[:DIGEST_BYTES]
+
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""
         return self._state.digest()[:DIGEST_BYTES]

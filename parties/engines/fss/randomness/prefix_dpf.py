@@ -1,11 +1,11 @@
 """A function of a masked positive number over many orders of magnitude, additive at once: no communication.
 
-An incremental distributed point function (Boneh, Boyle, Corrigan-Gibbs, Gilboa, Ishai, IEEE S&P 2021, ePrint 2021/017):
-a key for the mask r gives, at each level s of a tree, shares of a payload where the bits of a public point from s on
-are those of r. For a number x in [0, 2^(s + 1)), X = x + r and X - 2^s, one of the two points has these bits if and only
-if x >> s, taken as the difference of the bits of X and r from s on, is 0 or 1. The payload is then a whole table, of
-which a party expands the one entry that the following bits of X name: that of the function's value and slope in the
-cell in which x must lie. So each order of magnitude has a table of its own, and all of them but one give shares of zero.
+An incremental distributed point function (Boneh, Boyle, Corrigan-Gibbs, Gilboa, Ishai, IEEE S&P 2021, ePrint
+2021/017): a key for the mask r gives, at each level s of a tree, shares of a payload where the bits of a public point
+from s on are those of r. With X = x + r and y = (X >> s) - (r >> s), which is x >> s or one more, one of the points X
+and X - 2^s has these bits if and only if y is 0 or 1. The payload is then a whole table, of which a party expands the
+one entry that the following bits of X name: value and slope of the function in the cell in which x must lie. So each
+order of magnitude has a table of its own, and all tables but one give shares of zero.
 
 Generator, permutation and what bounds an attack are those of `dcf`; the hash of a table has a tweak of its own.
 """

@@ -62,8 +62,8 @@ class Recorder(ABC):
         """Notes a public constant."""
 
     @abstractmethod
-    def varying(self, numbers: Callable[[int], Tensor]) -> Tensor:
-        """The place of public numbers that change from token to token."""
+    def varying(self, numbers: Callable[[int], Tensor], *, by_row: bool = False) -> Tensor:
+        """The place of public numbers that change from token to token, or with each row that the cache grows by."""
 
     @abstractmethod
     def refuse(self, failed: Tensor, failure: Condition) -> None:
@@ -113,15 +113,16 @@ class Source(ABC):
     def note(self, constant: Constant) -> None:
         """Adds a public constant, at the point of its use, to the digest that client and server compare."""
 
-    def varying(self, integers: Callable[[int], Tensor], scale: int, limit: float) -> Known:
+    def varying(self, integers: Callable[[int], Tensor], scale: int, limit: float, *, by_row: bool = False) -> Known:
         """Returns public numbers that change from token to token; see `Engine.varying`.
 
         Args:
             integers: Encodes the numbers of the token so many steps after the current one.
             scale: Fraction bits.
             limit: All |numbers| are at most so large.
+            by_row: Whether the numbers follow from the rows of the cache: those of so many more rows.
         """
-        made = integers(0) if self.recorder is None else self.recorder.varying(integers)
+        made = integers(0) if self.recorder is None else self.recorder.varying(integers, by_row=by_row)
         return Known(made.to(self.device), scale, limit)
 
     def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
@@ -140,8 +141,8 @@ class Source(ABC):
         count = new.shape[1]
         if self.recorder is None:
             return torch.cat([rows[:, :place], new, rows[:, place + count :]], 1)
-        where = self.recorder.varying(lambda later: torch.arange(count, device=rows.device) + (place + later))
-        return rows.index_copy_(1, where, new)
+        places = torch.arange(place, place + count, device=rows.device)
+        return rows.index_copy_(1, self.recorder.varying(lambda more: places + more, by_row=True), new)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.

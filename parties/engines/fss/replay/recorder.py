@@ -22,7 +22,7 @@ from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 MOST_BYTES = 1 << 28
 """Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
 RECORDING = "setup.recording"
-_MOST_CHECKS = 256
+_MOST_CHECKS = 1 << 13
 
 
 class Inputs:
@@ -79,6 +79,7 @@ class SegmentRecorder(Recorder):
         self.tracer = Tracer()
         self.drawn, self.dealt_bytes = [0, 0], 0
         self.varied: list[tuple[Callable[[int], Tensor], Tensor]] = []
+        self.placed: list[tuple[Callable[[int], Tensor], Tensor]] = []
         self.failures: list[Condition] = []
         self.sent: list[tuple[Tensor, tuple[int, ...]]] = []
         self.noted: list[tuple[list[bytes | Tensor], int, Tensor]] = []
@@ -184,12 +185,23 @@ class SegmentRecorder(Recorder):
         else:
             notes.append(octets)
 
-    def varying(self, numbers: Callable[[int], Tensor]) -> Tensor:
+    def varying(self, numbers: Callable[[int], Tensor], *, by_row: bool = False) -> Tensor:
         """See `Recorder`."""
         with self.tracer.paused():
             place = numbers(0).clone()
-        self.varied.append((numbers, place))
+        (self.placed if by_row else self.varied).append((numbers, place))
         return place
+
+    def vary(self, later: int, rows: int) -> None:
+        """Writes the numbers that change.
+
+        Args:
+            later: Tokens since the recording.
+            rows: Rows by which the cache has grown since then: less, where a step evicts what it appends.
+        """
+        for count, numbers in ((later, self.varied), (rows, self.placed)):
+            for made, place in numbers:
+                place.copy_(made(count))
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """See `Recorder`."""

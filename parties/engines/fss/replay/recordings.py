@@ -1,9 +1,10 @@
 """The recordings of a party: which segments are replayed, and which are interpreted and why."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from parties.decoding.cache import Cache
+from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
@@ -12,6 +13,8 @@ from parties.engines.fss.replay.segment import RecordedSegment
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
+NAMELESS = "its step depends on more than shapes, or the cell is not recorded"
+FIRST = "the first of its name"
 
 
 class Recordings:
@@ -24,7 +27,7 @@ class Recordings:
     Attributes:
         refused: Why segments are interpreted, by key.
         replayed: Number of segments that were replayed.
-        interpreted: Number of segments that could have been.
+        interpreted: Numbers of segments that were interpreted, by the reason.
     """
 
     def __init__(self, source: Source, inputs: Inputs) -> None:
@@ -32,10 +35,30 @@ class Recordings:
         self._known: dict[Hashable, RecordedSegment] = {}
         self._met: set[Hashable] = set()
         self.refused: dict[Hashable, str] = {}
-        self.replayed = self.interpreted = 0
+        self.count_anew()
 
-    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
-        """Returns the recording of a segment, made now if need be; None if it has to be interpreted."""
+    def count_anew(self) -> None:
+        """Forgets the counts, but not the recordings."""
+        self.replayed, self.interpreted = 0, Counter[str]()
+
+    def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
+        """Returns the recording of a segment, made now if need be; None if it has to be interpreted.
+
+        Args:
+            key: The segment's name; None if it has none, or if the cell is not to be recorded.
+            program: The segment.
+            cache: What it reads and changes.
+        """
+        known = None if key is None else self._find(key, program, cache)
+        if known is not None:
+            self.replayed += 1
+        elif key is None:
+            self.interpreted[NAMELESS] += 1
+        else:
+            self.interpreted[self.refused.get(key, FIRST)] += 1
+        return known
+
+    def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)
         if known is not None and not known.fits(cache):
             del self._known[key]
@@ -43,13 +66,9 @@ class Recordings:
         if known is None and key in self._met:
             known = self._record(key, program, cache)
         self._met.add(key)
-        if known is None:
-            self.interpreted += 1
-        else:
-            self.replayed += 1
         return known
 
-    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Cache) -> RecordedSegment | None:
+    def _record(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         if key in self.refused:
             return None
         self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from parties.decoding.cache import Block, Cache, LayerCache
+from parties.decoding.batch import Caches
+from parties.decoding.cache import Block, LayerCache
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
@@ -20,6 +21,7 @@ Key = tuple[int, str]
 """A layer, and the name of what it holds."""
 _READ = ("rows", "selection", "weights", "state", "alive")
 _UNCHANGED = ("kept", "queries")
+FAILED = b"\1"
 
 
 class Replaced(NotRecordable):
@@ -37,8 +39,9 @@ class RecordedSegment:
         leaves: What it leaves in the cache.
         blocks: Keys and values that it reads, by layer.
         private: Whether the blocks are copies of the cache's, because the segment leaves other keys and values.
-        grown: Keys and values that grow by the tokens of the segment, by layer.
-        tokens: Number of these tokens.
+        grown: Keys and values that grow, by layer.
+        added: Tokens by which they grow.
+        tokens: Tokens of the layers of `blocks` at the recording.
         position: Position of the recorded token.
         steps: Positions by which it moves the sequence.
         result: What the program returns.
@@ -52,7 +55,8 @@ class RecordedSegment:
     blocks: Mapping[int, Block]
     private: bool
     grown: Mapping[int, Block]
-    tokens: int
+    added: int
+    tokens: Mapping[int, int]
     position: int
     steps: int
     result: Any
@@ -60,7 +64,7 @@ class RecordedSegment:
 
     @classmethod
     def record(
-        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs
+        cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
         """Records a segment; the cache is left as it was, but for spare rows.
 
@@ -74,7 +78,7 @@ class RecordedSegment:
 
     @classmethod
     def _record(
-        cls, program: Callable[[], Program[Any]], cache: Cache, source: Source, inputs: Inputs, *, private: bool
+        cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs, *, private: bool
     ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
@@ -82,15 +86,14 @@ class RecordedSegment:
             if private:
                 _own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
-            position, grown = cache.position, dict[int, Block]()
-            held = sum(cache.tokens)
+            position, tokens, grown = cache.position, cache.tokens, dict[int, Block]()
             shown = [(layer.k, layer.v) for layer in cache.layers]
             fixed = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             result = recorder.record(program())
             kept = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             if any(map(operator.is_not, kept, fixed)):
                 raise NotRecordable("a segment", "it changes more of the cache than can be replayed")
-            steps, tokens = cache.position - position, sum(cache.tokens) - held
+            steps, added = cache.position - position, max(map(operator.sub, cache.tokens, tokens))
             changed = [i for i, layer in enumerate(cache.layers) if _replaced(layer, shown[i])]
             if not private:
                 grown = {i: _written(cache, i, blocks) for i in changed}
@@ -116,10 +119,11 @@ class RecordedSegment:
             recording.tapes,
             {key: values for key, values in reads.items() if values},
             leaves,
-            {i: block for i, block in blocks.items() if read(block.k) or read(block.v)},
+            (used := {i: block for i, block in blocks.items() if read(block.k) or read(block.v)}),
             private,
             grown,
-            tokens,
+            added,
+            {i: tokens[i] for i in used},
             position,
             steps,
             result,
@@ -131,19 +135,18 @@ class RecordedSegment:
         """The stage of the segment's first tape, to which what belongs to none is accounted."""
         return self.recorder.rounds[0].tapes[0][0]
 
-    def fits(self, cache: Cache) -> bool:
+    def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
         if self.stale(cache) or not all(cache.layers[index].spare() for index in self.blocks):
             return False
-        if any(cache.layers[index].room < self.tokens for index in self.grown):
+        if any(cache.layers[index].room < self.added for index in self.grown):
             return False
-        present = _held(cache)
         return all(
-            _shapes(list(values_in(present[key])), values) == [v.shape for v in values.values()]
-            for key, values in self.reads.items()
+            _shapes(values_in(getattr(cache.layers[layer], name)), values) == [v.shape for v in values.values()]
+            for (layer, name), values in self.reads.items()
         )
 
-    def stale(self, cache: Cache) -> bool:
+    def stale(self, cache: Caches) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
         now = {index: cache.layers[index].spare() for index in self.blocks}
         pairs = list(zip(now.values(), self.blocks.values(), strict=True))
@@ -154,7 +157,7 @@ class RecordedSegment:
             for found, block in pairs
         )
 
-    def replay(self, cache: Cache, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
         """Runs the segment; returns its result.
 
         Args:
@@ -166,34 +169,39 @@ class RecordedSegment:
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
         """
-        present = _held(cache)
-        for key, values in self.reads.items():
-            found = list(values_in(present[key]))
+        for (layer, name), values in self.reads.items():
+            found = values_in(getattr(cache.layers[layer], name))
             for index, static in values.items():
                 for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
                     here.copy_(there)
         if self.private:
             self._take_blocks(cache)
-        later = cache.position - self.position
-        for numbers, place in self.recorder.varied:
-            place.copy_(numbers(later))
+        self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        checked = 0
-        for made in self.recorder.rounds:
-            for stage, number in made.tapes:
-                with source.meter.stage(stage):
+        checked, stage = 0, None
+        with source.meter.moving() as move:
+            for made in self.recorder.rounds:
+                for name, number in made.tapes:
+                    if name != stage:
+                        move(stage := name)
                     self.tapes[number].run()
-            if made.checks > checked and inputs.failed_array[checked : made.checks].any():
-                first = int(inputs.failed_array[checked : made.checks].argmax())
-                raise self.recorder.failures[checked + first]()
-            checked = made.checks
-            exchange(made)
+                if made.checks > checked and FAILED in inputs.failed_array[checked : made.checks].tobytes():
+                    first = int(inputs.failed_array[checked : made.checks].argmax())
+                    raise self.recorder.failures[checked + first]()
+                checked = made.checks
+                if made.openings and made.openings[0].stage != stage:
+                    move(stage := made.openings[0].stage)
+                exchange(made)
         return self._leave(cache, source.epoch)
 
-    def _leave(self, cache: Cache, epoch: int) -> Any:
+    def _more_rows(self, cache: Caches) -> int:
+        """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
+        return next((cache.layers[index].tokens - tokens for index, tokens in self.tokens.items()), 0)
+
+    def _leave(self, cache: Caches, epoch: int) -> Any:
         cache.position += self.steps
         for index, block in self.grown.items():
-            cache.layers[index].show(block, cache.layers[index].tokens + self.tokens)
+            cache.layers[index].show(block, cache.layers[index].tokens + self.added)
 
         def fresh(value: Number) -> Number:
             began = _epoch(value)
@@ -205,7 +213,7 @@ class RecordedSegment:
                 cache.layers[index].room = 0
         return mapped(self.result, fresh)
 
-    def _take_blocks(self, cache: Cache) -> None:
+    def _take_blocks(self, cache: Caches) -> None:
         """Copies keys and values to where the tapes read them."""
         for index, block in self.blocks.items():
             found = cache.layers[index].spare()
@@ -219,11 +227,11 @@ def _epoch(value: Number) -> int:
     return value.epoch if isinstance(value, Masked) else Masked.CONSTANT
 
 
-def _held(cache: Cache) -> dict[Key, Any]:
+def _held(cache: Caches) -> dict[Key, Any]:
     return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
 
 
-def _own_inputs(cache: Cache) -> dict[Key, Any]:
+def _own_inputs(cache: Caches) -> dict[Key, Any]:
     """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one."""
     copies: dict[int, Number] = {}
 
@@ -239,7 +247,7 @@ def _own_inputs(cache: Cache) -> dict[Key, Any]:
     return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}
 
 
-def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
+def _written(cache: Caches, index: int, blocks: Mapping[int, Block]) -> Block:
     """Returns the block of a layer that has grown, if it was written in place."""
     before, after = blocks.get(index), cache.layers[index].spare()
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
@@ -247,7 +255,7 @@ def _written(cache: Cache, index: int, blocks: Mapping[int, Block]) -> Block:
     return after
 
 
-def _own_blocks(cache: Cache) -> None:
+def _own_blocks(cache: Caches) -> None:
     """Replaces the blocks of the layers by copies, which the tapes then read and write."""
     for layer in cache.layers:
         if (block := layer.spare()) is not None:

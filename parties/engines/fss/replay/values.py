@@ -1,6 +1,6 @@
 """The values inside what programs leave in a cache: nested tuples, dictionaries and dataclasses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -8,25 +8,32 @@ from torch import Tensor
 
 from parties.engines.fss.arithmetic.values import Additive, Masked, Number
 
+_VALUES = (Masked, Additive)
+_NO_VALUES = (type(None), int, float, str, bool, Tensor)
 
-def values_in(tree: Any) -> Iterator[Number]:
-    """Iterates over the masked and additive values."""
-    if isinstance(tree, Number):
-        yield tree
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from values_in(item)
-    elif isinstance(tree, list | tuple):
-        for item in tree:
-            yield from values_in(item)
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        for field in fields(tree):
-            yield from values_in(getattr(tree, field.name))
+
+def values_in(tree: Any) -> list[Number]:
+    """Lists the masked and additive values."""
+    found: list[Number] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Any, found: list[Number]) -> None:
+    kind = type(tree)  # not `isinstance`, which is slow for an abstract class
+    if kind in _VALUES:
+        found.append(tree)
+    elif kind not in _NO_VALUES:
+        parts = tree.values() if kind is dict else tree
+        if is_dataclass(kind):
+            parts = [getattr(tree, name) for name in kind.__dataclass_fields__]
+        for part in parts if isinstance(parts, Iterable) else ():
+            _collect(part, found)
 
 
 def mapped(tree: Any, function: Callable[[Number], Number]) -> Any:
     """Returns the tree with each value replaced."""
-    if isinstance(tree, Number):
+    if type(tree) in _VALUES:
         return function(tree)
     if isinstance(tree, dict):
         return {name: mapped(item, function) for name, item in tree.items()}

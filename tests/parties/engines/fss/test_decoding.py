@@ -60,8 +60,8 @@ def decode(
     for _ in range(STEPS):
         out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
-        tokens.append(found)
-        own = None if found is None else [found]
+        tokens.append(found and found[0])
+        own = found
     engine.finish()
     return logits, tokens, meter.snapshot(), engine.repeats
 

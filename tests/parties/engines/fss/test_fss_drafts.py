@@ -19,7 +19,7 @@ from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
 from parties.options import RunOptions
-from parties.policies import H2O, Full, MPCache
+from parties.policies import Full, MPCache, make
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded
@@ -32,7 +32,7 @@ DRAFT = RunOptions.model_validate({"draft": {"lookup": 3}})
 POLICIES: dict[str, Policy] = {
     "full": Full(),
     "mpcache": MPCache(static_keep=0.6, select=0.3, fine_size=8, coarse_size=16),
-    "h2o": H2O(compression_interval=6),
+    "h2o": make("h2o", compression_interval=6),
 }
 
 
@@ -79,7 +79,7 @@ def test_private_passes_decode_like_the_plain_engine_one_by_one(policy: str, wro
     for _ in range(STEPS):
         row, chosen = run(decode_token(decoder, cache, tokens[-1:], "private"))
         logits.append(row)
-        tokens.append(chosen or 0)
+        tokens += chosen or []
     results = together(party, POLICIES[policy], parts, tokens, wrong, fail_at)
     (mine, found, accepted, repeats, replayed), (theirs, hidden, seen, others, _) = results["client"], results["server"]
     assert found == tokens[1:]

@@ -8,7 +8,7 @@ import torch
 from parties.decoding.program import Program
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.bounds import BOUNDS, WIDEST, BoundRefused, declared
+from parties.engines.fss.bounds import BOUNDS, FIXED, WIDEST, BoundRefused, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
@@ -65,13 +65,22 @@ def test_every_bound_can_be_declared_up_to_the_widest_and_holds_more(number: str
     assert declared(((number, round(BOUNDS[number].limit)),)) == BOUNDS, "the engine's own bound changes nothing"
 
 
+def test_every_bound_is_a_models_own_or_has_a_reason_not_to_be() -> None:
+    assert set(WIDEST) | set(FIXED) == set(BOUNDS)
+    assert not set(WIDEST) & set(FIXED)
+
+
 @pytest.mark.parametrize(
     ("number", "limit", "allowed"),
     [
         ("down", 3000, "a power of two from 2048 to 131072"),
         ("down", 1 << 18, "a power of two from 2048 to 131072"),
         ("activation", 32, "a power of two from 64 to 512"),
-        ("score", 512, "of one of qkv,"),
+        ("score", 512, "the engine's own: the tables of the softmax have one range"),
+        ("peak", 512, "the engine's own: the tables of the softmax have one range"),
+        ("capped", 512, "the engine's own: the table of the cap has one range"),
+        ("declared", 128, "the engine's own: a policy declares the range of its own numbers, such as 64 for the keys"),
+        ("scores", 512, "of one of qkv,"),
     ],
 )
 def test_a_bound_that_the_engine_does_not_take_is_refused_by_every_party(number: str, limit: int, allowed: str) -> None:

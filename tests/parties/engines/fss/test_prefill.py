@@ -98,7 +98,7 @@ def prompted(
     run(engine.install(folded_shapes(spec), folded(spec) if role == "server" else None), engine.exchange)
     decoder = Decoder(engine, spec, policy)
     empty = Cache.empty(spec.n_layers)
-    cache = engine.prepare(decoder.workload(empty, STEPS, prefill=sizes), empty)
+    cache = engine.prepare(decoder.workload(empty, STEPS, prefill=[sizes]), empty)
     for segment in prompt_segments(decoder, cache, None if own is None else own[:-1], sizes):
         engine.run_segment(segment, cache)
     engine.prefilled()
@@ -106,8 +106,8 @@ def prompted(
     for _ in range(STEPS):
         out, found = decode_in_segments(decoder, cache, held, "private")
         logits.append(engine.export(out))
-        tokens.append(found)
-        held = None if found is None else [found]
+        tokens.append(found and found[0])
+        held = found
     engine.finish()
     return logits, tokens, engine.repeats, cache.layers[0].tokens
 

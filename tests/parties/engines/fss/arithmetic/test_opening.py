@@ -20,7 +20,7 @@ def job(name: str) -> dict[str, Any]:
     prompt, weights = SECRETS[name]
     return {
         "engine": "fss", "model": f"random:tiny-llama?seed={weights}", "seed": prompt,
-        "policy": {"name": "mpcache", "fine_size": 4, "coarse_size": 8},
+        "policy": {"name": "mpcache", "fine_size": 4, "coarse_size": 8, "ahead": True, "use": "rows"},
         "prompt": {"random_tokens": True}, "seq_len": 40, "new_tokens": 2,
     }  # fmt: skip
 

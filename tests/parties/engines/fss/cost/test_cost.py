@@ -31,8 +31,13 @@ CELLS: dict[str, dict[str, Any]] = {
     "stored": {"options": {"offline": "stored"}},
     "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
     "mpcache ahead": {"policy": {"name": "mpcache", "ahead": True, "static_keep": 1.0, **SMALL}, "seq_len": 133},
+    "mpcache by rows": {"policy": {"name": "mpcache", "ahead": True, "use": "rows", **SMALL}, "seq_len": 61},
     "h2o": {"policy": {"name": "h2o"}},
     "quest": {"policy": {"name": "quest"}},
+    "batch": {"batch": 3},
+    "batch of logits to client": {"batch": 2, "options": {"argmax": "client"}, "model": "random:tiny-gpt2"},
+    "batch with mpcache": {"batch": 3, "policy": {"name": "mpcache", **SMALL}, "new_tokens": 6},
+    "batch of prompts inside": {"batch": 2, "options": INSIDE, "seq_len": 14},
     "drafts": {"options": DRAFTS, "new_tokens": 12},
     "drafts and mpcache": {"options": DRAFTS, "new_tokens": 12, "policy": {"name": "mpcache", **SMALL}},
     "prompt inside": {"options": INSIDE, "seq_len": 14},
@@ -50,7 +55,7 @@ def job(changes: dict[str, Any]) -> dict[str, Any]:
 def predicted(cell: dict[str, Any], accepted: tuple[int, ...] = ()) -> Prediction:
     options = RunOptions(**cell.get("options", {}))
     policy = make(**cell["policy"])
-    sizes = {name: cell[name] for name in ("seq_len", "new_tokens")}
+    sizes = {name: cell[name] for name in ("seq_len", "new_tokens", "batch") if name in cell}
     return predict(load_spec(cell["model"]), policy, **sizes, options=options, accepted=accepted)
 
 
@@ -61,12 +66,13 @@ def parties() -> Iterator[Four]:
 
 
 @pytest.mark.parametrize(("policy", "changes"), [("mpcache", {"static_keep": 1.0}), ("quest", {"dense_layers": 0})])
-def test_a_selection_made_ahead_takes_no_round_of_its_own(policy: str, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("use", ["scores", "rows"])
+def test_a_selection_made_ahead_takes_no_round_of_its_own(policy: str, changes: dict[str, Any], use: str) -> None:
     """What is left: a round that fetches scores and one that puts weights back, in each layer that selects."""
     spec = load_spec("random:tiny-llama")
-    policies = make("full"), make(policy, ahead=True, **changes)
+    policies = make("full"), make(policy, ahead=True, use=use, **changes)
     full, ahead = (rounds_of(predict(spec, made, seq_len=700, new_tokens=1)) for made in policies)
-    assert ahead.pop("gather") == 2 * (spec.n_layers - 1)
+    assert ahead.pop("gather", 0) == (2 * (spec.n_layers - 1) if use == "scores" else 0)
     assert full.pop("softmax") >= ahead.pop("softmax"), "shorter rows take fewer rounds"
     assert ahead == full
 

@@ -51,8 +51,8 @@ def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tup
     for _ in range(STEPS):
         out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))
-        tokens.append(found)
-        own = None if found is None else [found]
+        tokens.append(found and found[0])
+        own = found
     return logits, tokens
 
 

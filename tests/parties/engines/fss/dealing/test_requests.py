@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parties.decoding.workload import Workload
+from parties.decoding.workload import Start, Workload
 from parties.engines.fss.cost.shapes import prefilled
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -33,7 +33,9 @@ from tests.helpers.wires import DEADLINE_S, announced, later, tcp_pair
 SPEC = SPECS["llama"]
 INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in folded_shapes(SPEC).items()}}
 SHAPES = {name: tuple(value.shape) for name, value in prefilled(SPEC, Full(), 20).values().items()}
-PLAN = json.loads(json.dumps(Plan(Workload(SPEC, "full", {}, 2, position=20, shapes=SHAPES), 2).to_json()))
+PLAN = json.loads(json.dumps(Plan(Workload(SPEC, "full", {}, 2, sequences=(Start(20, SHAPES),)), 2).to_json()))
+OWN, (OTHER,) = "sequences/0", PLAN["sequences"]
+PROMPTED = {"shapes": {}, "position": 0, "prefill": [4, 4]}
 DECODE = {"do": "decode", "plan": PLAN, "attempt": 0}
 ROOM = {"do": "credit", "upto": 1 << 40}
 
@@ -68,10 +70,10 @@ def refusal(*requests: Any, role: str = "client") -> PartyError:
 
 def changed(request: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     request = copy.deepcopy(request)
-    at = request
+    at: Any = request
     *way, last = path.split("/")
     for key in way:
-        at = at[key]
+        at = at[int(key) if key.isdecimal() else key]
     at[last] = value
     return request
 
@@ -130,12 +132,15 @@ def test_many_matrices_that_no_memory_holds_together_are_refused() -> None:
         ("spec", 3, "plan's spec"), ("spec/n_layers", 10**6, "n_layers"), ("spec/hidden", "64", "hidden"),
         ("spec/vocab", 1 << 40, "vocab"), ("policy", "none", "plan's policy"), ("policy", ["full"], "plan's policy"),
         ("parameters", {"deep": 1}, "plan's parameters"), ("parameters", [], "plan's parameters"),
-        ("shapes/0.k", [1 << 50], "plan's shapes"), ("shapes/99.k", [1], "a layer below"), ("shapes/k", [1], "a layer"),
-        ("position", 1 << 30, "plan's position"), ("position", "20", "plan's position"), ("steps", 0, "plan's steps"),
-        ("steps", 1 << 30, "plan's steps"), ("first", 0, "plan's first"),
-        ("options/argmax", "server", "plan's options's argmax"),
-        ("first", 1 << 40, "plan's first"), ("prefill", [4], "plan's prefill"), ("prefill", [4, 0], "plan's prefill"),
-        ("prefill", [1 << 30, 1], "plan's prefill"), ("options/offline", "later", "plan's options's offline"),
+        ("sequences", [], "plan's sequences"), ("sequences", [7], "plan's sequences"),
+        (f"{OWN}/shapes/0.k", [1 << 50], "plan's shapes"), (f"{OWN}/shapes/99.k", [1], "a layer below"),
+        (f"{OWN}/shapes/k", [1], "a layer"), (f"{OWN}/position", 1 << 30, "plan's position"),
+        (f"{OWN}/position", "20", "plan's position"), (f"{OWN}/prefill", [4], "plan's prefill"),
+        (f"{OWN}/prefill", [4, 0], "plan's prefill"), (f"{OWN}/prefill", [1 << 30, 1], "plan's prefill"),
+        ("sequences", [OTHER, PROMPTED], "plan's prefill"),
+        ("steps", 0, "plan's steps"), ("steps", 1 << 30, "plan's steps"), ("first", 0, "plan's first"),
+        ("options/argmax", "server", "plan's options's argmax"), ("first", 1 << 40, "plan's first"),
+        ("options/offline", "later", "plan's options's offline"),
         ("options/comparison", None, "plan's options's comparison"),
         ("options", None, "plan's options"), ("options/more", 1, "plan's options's keys"),
     ],
@@ -238,7 +243,7 @@ def test_cells_that_differ_in_the_device_have_dealers_of_their_own(monkeypatch: 
 
 
 def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> None:
-    plan = {**PLAN, "shapes": {}, "position": 0, "prefill": [4, 4]}
+    plan = {**PLAN, "sequences": [PROMPTED]}
     with dealers() as (dealer, mine, _):
         through = Event()
         served = later(dealer.serve, through.set)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from parties.decoding.cache import LayerCache
 from parties.decoding.program import Program
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import gates, ring
@@ -24,6 +25,7 @@ from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
 from parties.engines.operations import MatrixProduct
 from parties.engines.plain import ACTIVATIONS
+from parties.policies.full import Full
 
 Function = Callable[[Masked], Program[Any]]
 
@@ -133,6 +135,49 @@ def test_a_norm_after_a_matrix_product(d: int, mean_square: float, largest: floa
     rounded = 2.0 ** -(15 if mean_square < 1 else 13) * scale * (1 + matrix.norm(dim=0) * 3)
     assert (error <= rounded + largest * 2.0**-12 + 2.0**-14).all()
     assert simulation.cost.rounds - 1 == 3
+
+
+@pytest.mark.parametrize(("d", "mean_square"), [(48, 0.02), (576, 1.0), (576, 2000.0)])
+def test_scores_of_a_query_before_its_norm(d: int, mean_square: float) -> None:
+    """Two query heads share a key head of 8 numbers; 5 tokens are cached, and there is room for 3."""
+    dice = torch.Generator().manual_seed(d)
+    x = rows(mean_square, d)[2:]
+    matrix = torch.randn(d, 32, generator=dice).double() * math.sqrt(4 / d)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=dice).double())[0]
+    cached = torch.randn(1, 5, 8, generator=dice).double() * 3
+
+    def program(v: Masked) -> Program[Any]:
+        engine = Computation(v.source)
+        noise = torch.randint(-(2**62), 2**62, (32, d), generator=torch.Generator().manual_seed(1))
+        encoded = ring.encode(matrix.T.contiguous())
+        parts = {SERVER: encoded, CLIENT: encoded - noise, DEALER: noise}
+        engine.matrices = {"0.qkv": ServerMatrix(parts[v.source.rank])}
+        opened = yield from gates.open_(share(v.source, cached, 64.0))
+        layer, normal = LayerCache(opened, opened), engine.to_norm(v, centre=False)
+        layer.make_room(engine, Full().begin_tokens)
+
+        def turned(heads: Masked) -> Masked:
+            return sum_of([heads[..., i : i + 1].expand(*heads.shape) * turn[i] for i in range(8)])
+
+        return (yield from engine.scored_projection(normal, 1e-5, [MatrixProduct("0.qkv", "qkv")], turned, layer))[:3]
+
+    first, second, simulation = computed(program, x, 64.0 if mean_square < 1 else 2.0**16)
+    k, v, scores = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    expected = (x * torch.rsqrt(x.square().mean() + 1e-5) @ matrix).reshape(4, 8)
+    q, own = expected[:2] @ turn, expected[2:3] @ turn
+    assert (k[:, 0] - own).abs().max() < 2e-2
+    assert (v[:, 0] - expected[3]).abs().max() < 2e-2
+    wanted = q @ torch.cat([cached[0], own]).T
+    assert (scores[:, 0, :6] - wanted).abs().max() < 0.05
+    assert (scores[:, 0, 6:] == 0).all()
+    assert simulation.cost.rounds - 2 == 3, "without the row's and the cache's opening"
+
+
+def sum_of(values: list[Masked]) -> Masked:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
 
 
 def test_all_of_thousands_of_rows_are_right() -> None:

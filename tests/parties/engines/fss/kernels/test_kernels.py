@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from parties.engines.fss.kernels.prefix_trees import ENTRIES
 from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers as numbers_below
@@ -47,7 +48,7 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [*SHAPES, (576, 49_152)])
-@pytest.mark.parametrize("n", [1, 2, 17, 128])
+@pytest.mark.parametrize("n", [1, 2, 16, 17, 128])
 def test_products_wrap_around_like_those_of_the_cpu(shape: tuple[int, int], n: int) -> None:
     from parties.engines.fss.arithmetic import ring
 
@@ -86,7 +87,7 @@ def test_payloads_are_those_of_the_cpu(width: int, lanes: int) -> None:
 @pytest.mark.parametrize("tables", [1, 16, 23])
 def test_tables_by_prefix_are_those_of_the_cpu(tables: int) -> None:
     mask, x, own = numbers(8), numbers(8, seed=1), seeds(8)
-    cells, lowest = numbers(tables, prefix_dpf.ENTRIES, 2), 62 - 2 * tables
+    cells, lowest = numbers(tables, ENTRIES, 2), 62 - 2 * tables
     key = prefix_dpf.generate(PERMUTATION, mask, cells, lowest, *own)
     for party, seed in enumerate(own):
         share = prefix_dpf.evaluate(PERMUTATION, party, x.cuda(), lowest, tables, seed.cuda(), key.cuda()).cpu()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
 from parties.engines.fss.randomness import prefix_dpf
 from parties.engines.fss.randomness.dcf import Permutation
-from parties.engines.fss.randomness.prefix_dpf import CELL_BITS, ENTRIES, REST_BITS, STEP
 from tests.helpers.comparisons import seeds
 
 PERMUTATION = Permutation(b"a session's key!")

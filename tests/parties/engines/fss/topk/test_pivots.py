@@ -156,12 +156,18 @@ def test_opened_bits_are_those_of_random_rankings(name: str, of_random_rankings:
     assert last[-1] == sample_bits[0, 0]
 
 
-def test_more_pairs_than_the_sizes_allow_are_missed_by_both() -> None:
-    sizes = SampleSizes(N, count=8, rows=1, sample=8, pivots=(1, 4), pairs=15)
-    outcomes = [small(VALUES["ties"], seed, sizes)[0] for seed in range(40)]
-    missed = sum(outcome is None for outcome in outcomes)
-    assert 0 < missed < 40
+@pytest.mark.parametrize("name", VALUES)
+def test_a_miss_is_as_likely_as_for_random_rankings_whatever_the_values(name: str) -> None:
+    sizes, runs = SampleSizes(N, count=8, rows=1, sample=8, pivots=(1, 4), pairs=15), 120
+    outcomes = [small(VALUES[name], seed, sizes)[0] for seed in range(runs)]
     assert all(outcome.shape == (1, 8) for outcome in outcomes if outcome is not None)
+    dice = np.random.default_rng(4)
+    samples = [sorted(dice.permutation(N)[: sizes.sample] + 1) for _ in range(4000)]
+    pairs = [math.comb(values_between(N, sizes.count, tuple(sample), sizes.pivots), 2) for sample in samples]
+    expected = sum(more > sizes.pairs for more in pairs) / len(pairs)
+    missed = sum(outcome is None for outcome in outcomes) / runs
+    assert 0.1 < expected < 0.9
+    assert abs(missed - expected) < 5 * math.sqrt(expected * (1 - expected) / runs)
 
 
 def values_between(n: int, count: int, sample: tuple[int, ...], pivots: tuple[int, ...]) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.decoding.clusters import Clustering
-from parties.decoding.program import Program, run
+from parties.decoding.program import Program, parallel, run
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
 from parties.engines.fss.randomness.source import Source
@@ -113,6 +113,31 @@ def test_opened_bits_and_places_are_those_of_a_random_ranking_for_all_scores(nam
     assert chi_square(rankings, 24, heads) < 23 + 6 * np.sqrt(2 * 23)
     pairs = Counter(map(tuple, places.tolist()))
     assert chi_square(pairs, 6, heads) < 5 + 6 * np.sqrt(2 * 5)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_both_rankings_of_two_levels_are_random_ones_and_independent(name: str) -> None:
+    """Two of three coarse clusters, with two children each: then a ranking of the four children."""
+    heads, fine = 3000, torch.cat([INPUTS[name], INPUTS[name][:2]]).double()
+
+    def program(source: Source) -> Program[Any]:
+        coarse, children = yield from parallel(
+            gates.open_(share(source, INPUTS[name][:3].double().expand(heads, 3), 8.0)),
+            gates.open_(share(source, fine.expand(heads, 6), 8.0)),
+        )
+        return (yield from selection.top_two_levels(coarse, children, [0, 0, 1, 1, 2, 2], 2, 2))
+
+    simulation = Simulation()
+    simulation.run(program)
+    packed = [opened[0] for opened in simulation.opened if opened[0].dtype == torch.uint8]
+    sizes = (3, 6)
+    first, second = (
+        np.unpackbits(bits, count=heads * size).reshape(heads, size) for bits, size in zip(packed, sizes, strict=True)
+    )
+    rankings = Counter((tuple(a), tuple(b)) for a, b in zip(first.tolist(), second.tolist(), strict=True))
+    kinds = 6 * 24
+    assert len(rankings) <= kinds
+    assert chi_square(rankings, kinds, heads) < kinds - 1 + 6 * np.sqrt(2 * (kinds - 1))
 
 
 @pytest.mark.parametrize("name", INPUTS)
