@@ -1,10 +1,10 @@
-"""How many tokens of look-up drafts are right: greedy text of a model in the clear, verified in passes of several sizes.
+"""How many tokens of look-up drafts are right: greedy text of a model in the clear, in passes of several sizes.
 
     python benchmarks/drafts.py smollm2-135m articles.jsonl [--task summary] [--tokens 512] [--new 64] [--texts 8]
 
-A file of texts is UTF-8, one text, or JSON lines with the key `context`, as those of LongBench. `continue` continues the
-first tokens of a text, `summary` puts a question for a summary after them. Drafts change no token, so each text is
-decoded once. A pass of K + 1 tokens decodes 1 + accepted tokens; `mpcache-bench cost` says from which number on it pays.
+A file of texts is UTF-8, one text, or JSON lines with the key `context`, as those of LongBench. `continue` continues
+the first tokens of a text, `summary` puts a question for a summary after them. Drafts change no token, so each text is
+decoded once. A pass of K + 1 tokens decodes 1 + accepted tokens; `cost` says from which number on it pays.
 """
 
 import argparse

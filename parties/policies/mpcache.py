@@ -55,6 +55,7 @@ class MPCache(Policy):
     """
 
     name: ClassVar[str] = "mpcache"
+    draft_fix: ClassVar[str] = "take by: query_head and use: scores, or no draft"
     keeps: ClassVar[str] = (
         "one share of the prompt for all heads, and all generated tokens; a step attends, by query head, to the first "
         "cluster, the last one and those most similar to its query"
