@@ -6,14 +6,28 @@ read where it matters.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 Comparison = Literal["dcf", "prefix"]
 SpuProtocol = Literal["aby3", "semi2k", "cheetah"]
 Bounds = tuple[tuple[str, int], ...]
 """Numbers and their bounds on |x|, sorted; a mapping in files."""
+
+
+MOST_DRAFTED = 31
+"""Most tokens of a draft."""
 
 
 class SpuOptions(BaseModel):
@@ -35,6 +49,53 @@ class SpuOptions(BaseModel):
         "values, as MPCache's paper does. `scores`: it scores all candidates and fetches scores.",
         examples=["rows"],
     )
+
+
+class DraftOptions(BaseModel):
+    """The source of drafts, of which one pass verifies `count` tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lookup: Annotated[int, Field(strict=True, ge=1, le=MOST_DRAFTED)] | None = Field(
+        default=None,
+        description="Number of tokens that the client looks up in prompt and answer: those that followed the last "
+        "place where the text ended as it ends now (prompt look-up decoding).",
+        examples=["4"],
+    )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A public model on the client's host, as in the key `model` of the experiment, with the same "
+        "tokenizer as the model that is decoded. It runs in the clear, at the client alone.",
+        examples=["smollm2-135m"],
+    )
+    tokens: Annotated[int, Field(strict=True, ge=1, le=MOST_DRAFTED)] | None = Field(
+        default=None, description="Number of tokens that `model` drafts.", examples=["4"]
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.lookup is None) == (self.model is None) or (self.model is None) != (self.tokens is None):
+            raise ValueError("either lookup alone, or model and tokens")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Tokens of a draft."""
+        return self.lookup or self.tokens or 0
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        """As a file has it, in words."""
+        return f"lookup {self.lookup}" if self.model is None else f"{self.tokens} of {self.model}"
+
+
+def draft_words(draft: DraftOptions | None) -> str:
+    """The source of drafts in words; `none` without one."""
+    return str(draft or "none")
 
 
 @dataclass(frozen=True)
@@ -115,6 +176,13 @@ class RunOptions(BaseModel):
         description="Wider bounds on numbers of the model for the engine `fss`: a file that `mpcache-bench calibrate` "
         "wrote, or its mapping from number to bound. All parties and the report see them.",
         examples=["bounds.yaml"],
+    )
+
+    draft: DraftOptions | None = Field(
+        default=None,
+        description="`{lookup: K}` or `{model: MODEL, tokens: K}`: the client drafts K tokens, and one pass of K + 1 "
+        "tokens verifies them. Greedy text stays the same; how many tokens are accepted is public.",
+        examples=["{lookup: 4}"],
     )
 
     @property

@@ -14,6 +14,7 @@ LONGEST_S = 300
 
 pytestmark = pytest.mark.slow
 TOYS = {
+    "drafts": ["random:tiny-llama", "examples/prompts/article.txt", "--tokens", "40", "--new", "8"],
     "crypten_draws": ["--numbers", "1000"],
     "families": ["--families", "gemma2", "--engines", "fss", "--new-tokens", "1"],
     "fss_advantage": ["examples/prompts/article.txt", "--tokens", "2", "--model", "random:tiny-llama"],

@@ -11,7 +11,7 @@ from orchestrator.experiment.link_time import PARTIES, PhaseCost, StageCost, lin
 from orchestrator.predict.calibration import Calibration
 from orchestrator.predict.forecast import Forecast, forecast, has_model
 from orchestrator.predict.local_work import RULE_OF_THUMB
-from orchestrator.predict.prediction import Prediction, predict
+from orchestrator.predict.prediction import UNKNOWN, Prediction, predict
 from orchestrator.records.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
@@ -32,7 +32,7 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
     Raises:
         PartyError: A policy's trained heads cannot be read here.
     """
-    past, rough = list(past), False
+    past, rough, pays = list(past), False, list[str]()
     result = _table("", (*_CELL, *_COUNTS, *_SECONDS))
     for cell in cells:
         counts = forecast(cell) if has_model(cell) else None
@@ -41,16 +41,19 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
             result.add_row(
                 *_words(cell, "the prompt" if cell.batch == 1 else "the prompts"), *_prompt(cell, counts, expected)
             )
-        a_token = "a token" if cell.batch == 1 else "a token of each"
-        result.add_row(*_words(cell, a_token), *_token(counts, expected))
+        result.add_row(*_words(cell, of_what(cell)), *_token(counts, expected))
+        if cell.draft and cell.engine.name != "plain":
+            pays.append(_pays_from(cell, expected, predict(without_draft(cell), past, calibration, most=None)))
         rough = rough or expected.source == RULE_OF_THUMB
-    result.caption = Text(_NOTES + (_CALIBRATE if rough else ""))
+    result.caption = Text("\n".join([_NOTES + (_CALIBRATE if rough else ""), *pays]))
     return result
 
 
 def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
-    different = {(cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison): cell for cell in cells}
+    different = {
+        (cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison, cell.draft): cell for cell in cells
+    }
     for cell in different.values():
         found = forecast(cell) if has_model(cell) else None
         if found is not None and found.decode.stages:
@@ -59,6 +62,8 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
 
 def _stages(cell: Cell, found: Forecast) -> Table:
     title = f"{cell.engine.name} {cell.policy} {cell.prompt_tokens} tokens, {cell.new_tokens} new, {cell.comparison}"
+    if cell.draft:
+        title += f", draft {cell.draft}, none accepted"
     result = _table(title, ("of", "stage", *_COUNTS[:3]))
     for name, cost in (("the prompt", found.prefill), ("all tokens", found.decode)):
         if cost is None:
@@ -70,13 +75,36 @@ def _stages(cell: Cell, found: Forecast) -> Table:
     return result
 
 
+def of_what(cell: Cell) -> str:
+    """The step whose amounts a row has."""
+    if cell.draft:
+        return f"a pass of {cell.draft.count + 1}"
+    return "a token" if cell.batch == 1 else "a token of each"
+
+
+def without_draft(cell: Cell) -> Cell:
+    """The same cell, decoded one by one."""
+    return cell.model_copy(update={"draft": None})
+
+
+def _pays_from(cell: Cell, drafted: Prediction, alone: Prediction) -> str:
+    """From which acceptance a pass takes less time than its tokens one by one, in words."""
+    name = f"{cell.engine} {cell.policy} {cell.seq_len} tokens, {cell.network.name}, draft {cell.draft}"
+    if UNKNOWN in (drafted.source, alone.source):
+        return f"{name}: no cost model"
+    needed = max(0.0, drafted.seconds_per_pass / alone.seconds_per_pass - 1)
+    if cell.draft is None or needed >= cell.draft.count:
+        return f"{name}: does not pay"
+    return f"{name}: pays from {digits(needed)} accepted per pass ({needed / cell.draft.count:.0%} of a draft)"
+
+
 def _token(counts: Forecast | None, expected: Prediction) -> list[str]:
     """Amounts per token; without a cost model only the seconds of a record."""
     n = expected.tokens
     if counts is None:
         return [*["n/a"] * len(_COUNTS), "n/a", "n/a", _recorded(expected, expected.decode_seconds / n), *_UNMODELLED]
-    times = [expected.link_seconds, expected.local_seconds, expected.decode_seconds]
-    return [*_counts(counts.decode, n), *(duration(each / n) for each in times), _sort(counts), expected.source]
+    times = [expected.link_seconds / n, expected.local_seconds / n, expected.seconds_per_pass]
+    return [*_counts(counts.decode, n), *map(duration, times), _sort(counts), expected.source]
 
 
 def _recorded(expected: Prediction, seconds: float) -> str:

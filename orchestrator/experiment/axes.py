@@ -9,9 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.experiment.problems import Problem, Rejected, unknown
+from parties.options import DraftOptions, draft_words
 from parties.policies.choice import PolicyChoice
 
-AXES: Final = ("networks", "engines", "seq_lens", "policies", "batch")
+AXES: Final = ("networks", "engines", "seq_lens", "policies", "batch", "draft")
 """Keys whose values are combined, outermost first, so that links are shaped and parties started rarely."""
 
 
@@ -23,6 +24,7 @@ class Point(NamedTuple):
     seq_len: int
     policy: PolicyChoice
     batch: int
+    draft: DraftOptions | None
     repeat: int
     warmup: bool
 
@@ -66,6 +68,7 @@ class Condition(BaseModel):
     seq_len: _Numbers = Field(default=(), description="Prompt lengths.")
     policy: _Names = Field(default=(), description="Policies: a name, or a name with its changed parameters.")
     batch: _Numbers = Field(default=(), description="Numbers of prompts that decode side by side.")
+    draft: _Names = Field(default=(), description="Drafts: `none`, or in words, such as `lookup 4`.")
     repeat: _Numbers = Field(default=(), description="Repeats, from 0.")
 
     @model_validator(mode="after")
@@ -83,6 +86,7 @@ class Condition(BaseModel):
             "seq_len": {point.seq_len},
             "policy": {point.policy.name, str(point.policy)},
             "batch": {point.batch},
+            "draft": {draft_words(point.draft)},
             "repeat": {point.repeat},
         }
         return all(not getattr(self, name) or has[name] & set(getattr(self, name)) for name in has)
@@ -97,8 +101,8 @@ def _all_points(axes: Axes) -> Iterator[Point]:
     runs = [(i, True) for i in range(axes.warmup)] + [(i, False) for i in range(axes.repeats)]
     for chosen in _combinations(axes):
         for repeat, warmup in runs:
-            network, engine, seq_len, policy, batch = (chosen[axis] for axis in AXES)
-            yield Point(network, engine, seq_len, policy, batch, repeat, warmup)
+            network, engine, seq_len, policy, batch, draft = (chosen[axis] for axis in AXES)
+            yield Point(network, engine, seq_len, policy, batch, draft, repeat, warmup)
 
 
 def _combinations(axes: Axes) -> Iterator[dict[str, Any]]:

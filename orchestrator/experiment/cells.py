@@ -70,7 +70,9 @@ class Cell(RunOptions, _Point):
 
     def __str__(self) -> str:
         """A short description."""
-        words = [f"{self.engine} {self.policy} {self.prompt_tokens} tokens", f"network {self.network.name}"]
+        words = [f"{self.engine} {self.policy} {self.prompt_tokens} tokens"]
+        words += [f"draft {self.draft}"] if self.draft else []
+        words += [f"network {self.network.name}"]
         words += ["warm-up"] if self.warmup else []
         words += [f"repeat {self.repeat}"] if self.repeat else []
         return ", ".join(words)

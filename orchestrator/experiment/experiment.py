@@ -21,12 +21,13 @@ from pydantic import (
 from orchestrator.experiment.axes import Condition, check_exclude, check_linked, listed, points
 from orchestrator.experiment.bounds import read_bounds
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
+from orchestrator.experiment.drafts import draft_problems, read_draft
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
 from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import MOST_SEQUENCES, beyond
 from parties.errors import ModelError
-from parties.options import CARRY_IN_FILES, MAPPING_IN_FILES, Bounds, RunOptions
+from parties.options import CARRY_IN_FILES, MAPPING_IN_FILES, Bounds, DraftOptions, RunOptions
 
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
@@ -101,13 +102,13 @@ class Sweep(BaseModel):
     linked: tuple[tuple[str, ...], ...] = Field(
         default=(),
         description="Axes that vary together instead of being combined, such as each length with a network of its own; "
-        "`networks`, `engines`, `seq_lens`, `policies` or `batch`, with as many values each.",
+        "`networks`, `engines`, `seq_lens`, `policies`, `batch` or `draft`, with as many values each.",
         examples=["[[networks, seq_lens]]"],
     )
     exclude: tuple[Condition, ...] = Field(
         default=(),
         description="Cells to leave out: those that have one of the values on each axis named. Axes are `network`, "
-        "`engine`, `seq_len`, `policy` and `repeat`, with a value or a list.",
+        "`engine`, `seq_len`, `policy`, `draft` and `repeat`, with a value or a list.",
         examples=["[{engine: crypten, seq_len: [512, 1024]}]"],
     )
     repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
@@ -163,6 +164,9 @@ class Sweep(BaseModel):
         return seq_lens
 
 
+_Draft = Annotated[DraftOptions | None, BeforeValidator(read_draft)]
+
+
 class Experiment(RunOptions, Sweep):
     """An experiment: the cells of a sweep, and how each of them runs."""
 
@@ -176,6 +180,11 @@ class Experiment(RunOptions, Sweep):
         default=(),
         description=RunOptions.model_fields["bounds"].description,
         examples=["bounds.yaml"],
+    )
+    draft: Annotated[tuple[_Draft, ...], BeforeValidator(listed), *_Listed] = Field(  # type: ignore[assignment] # wider
+        default=(None,),
+        description=f"{RunOptions.model_fields['draft'].description} Or a list of these, and of `none`.",
+        examples=["[none, {lookup: 4}]"],
     )
     gpu: bool = Field(default=False, strict=True, description="Whether each party needs a GPU.", examples=["false"])
     timeout_s: Seconds = Field(
@@ -201,7 +210,7 @@ class Experiment(RunOptions, Sweep):
         for key, check in (("linked", check_linked), ("exclude", check_exclude)):
             if problems := check(self):
                 raise Rejected(*(replace(problem, path=join(key, problem.path)) for problem in problems))
-        if problems := [*self._several_chats(), *self._beyond_engines()]:
+        if problems := [*draft_problems(self, model_spec), *self._several_chats(), *self._beyond_engines()]:
             raise Rejected(*problems)
         return self
 

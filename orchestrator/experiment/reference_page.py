@@ -13,7 +13,7 @@ from netem import presets
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.experiment import Experiment
 from parties.engines import ENGINES
-from parties.options import SpuOptions
+from parties.options import DraftOptions, SpuOptions
 from parties.policies import POLICIES
 from parties.roles.job import Prompt
 
@@ -67,6 +67,9 @@ def page(example: str) -> str:
         _model(EngineChoice),
         "\n## `spu`\n",
         _model(SpuOptions),
+        "\n## `draft`\n",
+        _DRAFT,
+        _model(DraftOptions),
         "\n## `policies`\n",
         *(_policy(name) for name in POLICIES),
         "\n## `networks`\n",
@@ -81,6 +84,12 @@ _ENGINES = """
 A name, or a mapping, as in `engines: [crypten, {name: crypten, randomness: stock}]`. In an experiment file `crypten` is
 `private` by default. Records of earlier versions name no `randomness`: they were made with `stock`, keep
 their ids, and are shown as `crypten-stock`. `{name: spu, protocol: semi2k}` is shown as `spu-semi2k`.
+"""
+
+
+_DRAFT = """
+`none`, `{lookup: K}` or `{model: MODEL, tokens: K}`, or a list of these: an axis, as in `draft: [none, {lookup: 4}]`.
+Greedy text is that of decoding one by one; see running.md for what a draft reveals and where it pays.
 """
 
 
@@ -120,7 +129,7 @@ def _default(value: Any) -> str:
     if isinstance(value, BaseModel):
         return ", ".join(f"{name}: {each}" for name, each in value)
     if isinstance(value, tuple):
-        return f"[{', '.join(str(getattr(item, 'name', item)) for item in value)}]"
+        return f"[{', '.join(str(getattr(item, 'name', item) or 'none') for item in value)}]"
     return str(value)
 
 
@@ -132,7 +141,11 @@ def _allowed(model: type[BaseModel], name: str) -> str:
 
 def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return "mapping" if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions")) else "name or mapping"
+        return (
+            "mapping"
+            if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions", "/DraftOptions"))
+            else "name or mapping"
+        )
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:

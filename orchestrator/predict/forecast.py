@@ -2,7 +2,8 @@
 
 Counts of `fss` are exact, from a dry run of its programs on shapes (`parties.engines.fss.cost.cost`): all that a run
 counts but for segments that are repeated by chance. Counts of `crypten` are estimates, from the formulas of
-`orchestrator.predict.crypten_costs`. `spu` has no cost model: SPU's compiler decides what its programs send.
+`orchestrator.predict.crypten_costs`, which do not include drafts. `spu` has no cost model: SPU's compiler decides what
+its programs send.
 """
 
 from collections.abc import Callable
@@ -39,14 +40,15 @@ class Forecast:
     work: "Work | None" = None
 
 
-def forecast(cell: Cell, most: int | None = None) -> Forecast:
+def forecast(cell: Cell, most: int | None = None, accepted: tuple[int, ...] = ()) -> Forecast:
     """Counts of one cell; cells that differ only in links or repeats are counted once.
 
-    A dry run takes up to a second per token.
+    A dry run takes up to a second per token. With drafts every token is a pass, unless it is known what was accepted.
 
     Args:
         cell: The cell.
         most: Tokens that are counted one by one; a cell of more is scaled from these, and not exact. All if left out.
+        accepted: How many draft tokens each pass accepts; passes after these accept none.
 
     Raises:
         PartyError: The engine has no cost model, or the policy's trained heads cannot be read here.
@@ -54,7 +56,8 @@ def forecast(cell: Cell, most: int | None = None) -> Forecast:
     if not has_model(cell):
         raise Unsupported(f"engine {cell.engine.name!r} has no cost model; only records of runs predict its cells")
     counted = min(cell.new_tokens, most or cell.new_tokens)
-    found = _ENGINES[cell.engine.name](cell.model, cell.policy.build(), cell.seq_len, counted, cell.options, cell.batch)
+    asked = (cell.model, cell.policy.build(), cell.seq_len, counted, cell.options, cell.batch)
+    found = _ENGINES[cell.engine.name](*asked, accepted)
     if cell.prompt.lines:  # which may be shorter
         found = replace(found, exact=False)
     return found if counted == cell.new_tokens else _scaled(found, cell.new_tokens / counted)
@@ -62,13 +65,13 @@ def forecast(cell: Cell, most: int | None = None) -> Forecast:
 
 def has_model(cell: Cell) -> bool:
     """Whether the counts of a cell's engine can be known without a run."""
-    return cell.engine.name in _ENGINES
+    return cell.engine.name in _ENGINES and not (cell.engine.name == "crypten" and cell.draft)
 
 
-def known_forecast(cell: Cell, most: int | None = None) -> Forecast | None:
+def known_forecast(cell: Cell, most: int | None = None, accepted: tuple[int, ...] = ()) -> Forecast | None:
     """As `forecast`; None where the engine has no cost model or the policy's trained heads cannot be read here."""
     try:
-        return forecast(cell, most)
+        return forecast(cell, most, accepted)
     except PartyError:
         return None
 
@@ -82,7 +85,15 @@ def _scaled(found: Forecast, factor: float) -> Forecast:
 
 
 @lru_cache(maxsize=512)
-def _fss(model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, batch: int) -> Forecast:
+def _fss(
+    model: str,
+    policy: Policy,
+    seq_len: int,
+    new_tokens: int,
+    options: RunOptions,
+    batch: int,
+    accepted: tuple[int, ...],
+) -> Forecast:
     from parties.engines.fss.cost.cost import predict  # torch comes with it, and most commands do without
 
     prediction = predict(
@@ -92,6 +103,7 @@ def _fss(model: str, policy: Policy, seq_len: int, new_tokens: int, options: Run
         new_tokens=new_tokens,
         options=options,
         batch=batch,
+        accepted=accepted,
     )
     prompt = prediction.prefill
     return Forecast(_phase(prediction.decode), _phase(prompt) if prompt else None, exact=True, work=prediction.work)
@@ -112,7 +124,9 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 
 @lru_cache(maxsize=512)
-def _crypten(model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, batch: int) -> Forecast:
+def _crypten(
+    model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, batch: int, *_: Any
+) -> Forecast:
     spec, cost = model_spec(model), Cost()
     for step in range(new_tokens):
         cached = policy.held(seq_len - 1, step + 1)

@@ -119,6 +119,8 @@ def gpu_needs(cell: Cell) -> dict[str, Need]:
 
 def _need(role: str, cell: Cell) -> Need:
     sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.batch, cell.prefill == "mpc")
+    if cell.draft:
+        sizes = replace(sizes, step=sizes.step * (cell.draft.count + 1))
     return _ENGINES[cell.engine.name](role, sizes, cell)
 
 

@@ -23,6 +23,8 @@ _UNKNOWN_SECONDS = 60.0
 class Prediction:
     """The predicted cost of one cell. Amounts of decoding are totals over all tokens.
 
+    With drafts they are those of as many passes as there are tokens, which is what a cell needs if no draft is right.
+
     Attributes:
         tokens: New tokens.
         counts: Traffic; None where it cannot be known here.
@@ -32,6 +34,7 @@ class Prediction:
         prompt_seconds: Seconds of a prompt that client and server run themselves.
         setup_seconds: Start of the parties, stored randomness and check.
         source: Source of the local seconds: a record's id, `calibration`, `rule of thumb` or `unknown`.
+        tokens_per_pass: Tokens of a pass where `decode_seconds` are measured; 1 otherwise.
         measured: Whether `source` is a record of the same measurement, whose seconds per token are taken as they are.
     """
 
@@ -43,6 +46,7 @@ class Prediction:
     prompt_seconds: float
     setup_seconds: float
     source: str
+    tokens_per_pass: float = 1.0
     measured: bool = False
 
     @property
@@ -54,6 +58,11 @@ class Prediction:
     def seconds_per_token(self) -> float:
         """Decoding alone."""
         return self.decode_seconds / self.tokens
+
+    @property
+    def seconds_per_pass(self) -> float:
+        """Decoding alone; the same as `seconds_per_token` without drafts."""
+        return self.seconds_per_token * self.tokens_per_pass
 
     @property
     def rounds(self) -> float | None:
@@ -110,6 +119,7 @@ def predict(
         prompt_seconds=_prompt_seconds(cell, counts, decode / cell.new_tokens, example),
         setup_seconds=stored + (_SETUP_SECONDS if example is None else example.setup_seconds),
         source=local.source,
+        tokens_per_pass=1.0 if same is None else same.tokens_per_pass,
         measured=same is not None,
     )
 

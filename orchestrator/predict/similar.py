@@ -8,7 +8,7 @@ from orchestrator.experiment.link_time import delay_seconds, link_seconds, store
 from orchestrator.predict.forecast import Forecast, known_forecast
 from orchestrator.records.record import Record
 
-_SETTING = ("engine", "model", "argmax", "gpu", "comparison", "spu")
+_SETTING = ("engine", "model", "argmax", "gpu", "comparison", "spu", "draft")
 _MEASUREMENT = (*_SETTING, "policy", "seq_len", "batch", "network", "offline")
 
 
@@ -21,6 +21,7 @@ class Example:
         cell: The measured cell.
         counts: Its counts; None where the policy's trained heads cannot be read here.
         seconds_per_token: Seconds per token of decoding.
+        tokens_per_pass: Tokens that a pass decoded on average; 1 without drafts.
         prompt_seconds: Seconds of a prompt that client and server ran themselves; None if they did not.
         setup_seconds: All else but the transfer of stored randomness.
     """
@@ -29,19 +30,21 @@ class Example:
     cell: Cell
     counts: Forecast | None
     seconds_per_token: float
+    tokens_per_pass: float
     prompt_seconds: float | None
     setup_seconds: float
 
     @classmethod
     def of(cls, record: Record, most: int | None) -> "Example":
         """The example of a record whose status carries timings; `most` as in `forecast`."""
-        cell, counts = record.cell, known_forecast(record.cell, most)
+        cell, counts = record.cell, known_forecast(record.cell, most, record.accepted)
         per_token = record.seconds_per_token or 0.0
         prompt = record.prefill_totals.seconds if record.prefill_totals else None
         stored = 0.0 if counts is None else stored_seconds(counts.decode, cell.network, cell.offline)
         whole = (record.finished - record.started).total_seconds()
         setup = max(0.0, whole - per_token * record.tokens - (prompt or 0.0) - stored)
-        return cls(record.id, cell, counts, per_token, prompt, setup)
+        passes = len(record.accepted) or record.tokens
+        return cls(record.id, cell, counts, per_token, record.tokens / passes, prompt, setup)
 
     @property
     def local_seconds(self) -> float:
@@ -60,9 +63,9 @@ class Example:
 def nearest(cell: Cell, past: Iterable[Record], most: int | None = None) -> Example | None:
     """The measured record that is most similar to a cell; None where none has the same setting.
 
-    The engine, the model, the argmax, the comparison and the use of a GPU must be the same. Of those records one with
-    the same policy is taken, then the nearest batch and length, the same prefill, the same network and offline phase,
-    and last the one with the shortest delay, whose seconds are local work for the most part.
+    The engine, the model, the argmax, the comparison, the draft and the use of a GPU must be the same. Of those records
+    one with the same policy is taken, then the nearest batch and length, the same prefill, the same network and offline
+    phase, and last the one with the shortest delay, whose seconds are local work for the most part.
     """
     similar = [record for record in past if record.status.measured and _same(record.cell, cell, _SETTING)]
     best = min(similar, key=lambda record: _distance(record.cell, cell), default=None)

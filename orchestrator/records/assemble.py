@@ -37,6 +37,10 @@ _PREFILL = {
     "decoding",
 }
 _CLIENT_ARGMAX = "all logits of each new token are opened to the client (argmax: client)"
+_DRAFTS = (
+    "how many tokens of each draft are accepted is public to client, server and dealer: it tells how well the text can "
+    "be guessed from what is before it"
+)
 _HEADER_BYTES = 66  # Ethernet, IP and TCP with time stamps
 _TLS_BYTES = 22  # of a record: its own header, type and tag; a long message has one more for each 16 KiB, 0.13 %
 _OTHER_BYTES = 5_000_000  # Ray's own traffic and scrapes during a cell
@@ -85,6 +89,8 @@ def build_record(
         tokens=tokens,
         seconds_per_token=results[clock].decode_seconds / tokens,
         serving=_serving(cell, results[clock]),
+        drafted=results[clock].drafted,
+        accepted=results[clock].accepted,
         totals=Totals(online=_total(stages, "online", clock), offline=_total(stages, "offline", clock)),
         stages=stages,
         prefill_totals=_prefill_totals(results, clock),
@@ -139,6 +145,8 @@ def _common(
     shaping: tuple[str, Mapping[str, str | float]],
 ) -> dict[str, Any]:
     leaks = [cell.policy.build().leaks]
+    leaks += [_CLIENT_ARGMAX] if cell.argmax == "client" else []
+    leaks += [_DRAFTS] if cell.draft else []
     return {
         "id": cell.id,
         "experiment": experiment,
@@ -147,7 +155,7 @@ def _common(
         "finished": finished,
         "trust_model": trust_model(cell.engine, cell.options),
         "prefill": _PREFILL["shared" if cell.engine.name == "plain" else cell.prefill],
-        "leaks": "; ".join([*leaks, _CLIENT_ARGMAX] if cell.argmax == "client" else leaks),
+        "leaks": "; ".join(leaks),
         "shaping": shaping[0],
         "shaping_details": dict(shaping[1]),
         "links": tuple(links),

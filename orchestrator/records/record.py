@@ -202,6 +202,12 @@ class Record(_Part):
     serving: Serving | None = Field(
         default=None, description="TTFT, TPOT, ITL, tokens per second, acceptance; None in records of earlier versions."
     )
+    drafted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="With drafts: for each pass, how many draft tokens it could accept; public."
+    )
+    accepted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="How many of them it accepted; each pass decodes one token more. Both parties see them."
+    )
     totals: Totals | None = Field(default=None, description="Sums by phase over all decoded tokens.")
     stages: tuple[PartyStage, ...] = Field(default=(), description="Every party and stage.")
     prefill_totals: PrefillTotals | None = Field(

@@ -13,6 +13,7 @@ def series_name(cell: Cell, *, name_model: bool = False) -> str:
     words = [str(cell.engine), str(cell.policy)]
     words += [cell.model] if name_model else []
     words += ["client argmax"] if cell.argmax == "client" else []
+    words += [f"draft {cell.draft}"] if cell.draft else []
     words += ["prefill mpc"] if cell.prefill == "mpc" and cell.engine.name != "plain" else []
     return ", ".join(words) + batch_words(cell)
 

@@ -51,7 +51,7 @@ def unfinished(cells: Sequence[Cell], known: Mapping[str, Record], retry: Retry)
 
 
 def _point(cell: Cell) -> Point:
-    return Point(cell.network, cell.engine, cell.seq_len, cell.policy, cell.batch, cell.repeat, cell.warmup)
+    return Point(cell.network, cell.engine, cell.seq_len, cell.policy, cell.batch, cell.draft, cell.repeat, cell.warmup)
 
 
 @dataclass(frozen=True)

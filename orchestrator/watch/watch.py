@@ -18,7 +18,7 @@ from orchestrator.watch.terminal import SweepProgress
 from parties.metering.collector import Sample as MetricSample
 from parties.metering.registry import RUN_INFO
 from parties.metering.token_times import TokenTimes
-from parties.options import RunOptions
+from parties.options import RunOptions, draft_words
 
 _BYTES = 1e6 / 8  # of a megabit
 _FINISHED = 200  # number of finished cells on the live page
@@ -140,6 +140,7 @@ def info(cell: Cell) -> dict[str, str]:
         "parameters": parameters,
         "network": cell.network.name,
         **{name: _text(getattr(cell, name)) for name in plain},
+        "draft": draft_words(cell.draft),
     }
 
 

@@ -62,6 +62,7 @@ class LayerCache:
         block: The same keys and values with spare rows, while tokens are decoded; unused once `k` or `v` is replaced.
         newest: The key that was appended last, [kv_heads, 1, head_dim].
         selection: The tokens that the current step attends to.
+        weights: Attention weights of the tokens of a pass, [heads, n, tokens], if its policy observes them.
         rows: The next input of the layer, for each chunk of a prompt, or for a token. In a batch, the layers of the
             first sequence hold the tokens' rows of all.
         queries: While the prompt runs, its queries so far, [heads, tokens, head_dim] for each chunk.
@@ -76,6 +77,7 @@ class LayerCache:
     block: Block | None = None
     newest: Any = None
     selection: Selection | None = None
+    weights: Any = None
     rows: tuple[Rows, ...] = ()
     queries: tuple[Any, ...] = ()
 
@@ -94,10 +96,10 @@ class LayerCache:
         if self.alive is not None and count > room:
             ones = engine.constant(torch.ones(self.alive.shape[0], count - room))
             self.alive = engine.cat([self.alive, ones], dim=1)
-        if block is not None and count == 1 and room:
+        if block is not None and count <= room:
             place = self.tokens
             written = (engine.written(old, new, place) for old, new in ((block.k, k), (block.v, v)))
-            self.show(Block(*written), place + 1)
+            self.show(Block(*written), place + count)
             return
         self.k, self.v = engine.cat([self.k, k], dim=1), engine.cat([self.v, v], dim=1)
         self.room = max(0, room - count)
@@ -122,7 +124,11 @@ class LayerCache:
             self.state[name] = value
 
     def make_room(
-        self, engine: Operations, begin: Callable[[int], Mapping[str, torch.Tensor]], tokens: int | None = None
+        self,
+        engine: Operations,
+        begin: Callable[[int], Mapping[str, torch.Tensor]],
+        tokens: int | None = None,
+        needed: int = 1,
     ) -> None:
         """Makes room for the next token, or for several if the engine's shapes shall last. Local.
 
@@ -131,11 +137,13 @@ class LayerCache:
             begin: See `Policy.begin_tokens`.
             tokens: Cached tokens by which the room is chosen; those of the layer if left out. In a batch they are those
                 of the first cache, so that the room of all is used up together.
+            needed: Number of tokens that need room now.
         """
         place = self.tokens
-        if self.k is None or (self.room and (engine.block == 1 or self.spare() is not None)):
+        if self.k is None or (self.room >= needed and (engine.block == 1 or self.spare() is not None)):
             return
-        count = engine.block - (place if tokens is None else tokens) % engine.block
+        start = place if tokens is None else tokens
+        count = -(-(start + needed) // engine.block) * engine.block - start
         for name, numbers in begin(count).items():
             if name in self.state:
                 self.state[name] = self._widened(engine, self.state[name], numbers)
@@ -151,6 +159,15 @@ class LayerCache:
         groups, columns, *rest = value.shape
         more = numbers.reshape(1, -1, *(1 for _ in rest)).expand(groups, -1, *rest).contiguous()
         return engine.cat([value[:, : columns - self.room], engine.constant(more)], dim=1)
+
+    def restore(self, other: "LayerCache", tokens: int) -> None:
+        """Takes the first `tokens` tokens of another state of this layer; there is room where the others were."""
+        block, columns = other.spare(), other.tokens + other.room
+        if block is None:
+            self.k, self.v, self.block = other.k[:, :tokens], other.v[:, :tokens], None
+        else:
+            self.show(block, tokens)
+        self.room, self.alive, self.newest = columns - tokens, other.alive, self.k[:, -1:]
 
     def show(self, block: Block, tokens: int) -> None:
         """Shows the first rows of a block as the layer's keys and values."""

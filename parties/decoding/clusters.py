@@ -1,6 +1,6 @@
 """Public geometry of clusters: which are always attended, which compete, how many are selected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Span = tuple[int, int]
@@ -78,6 +78,11 @@ class Selection:
     count: int
     selected: Any
     rows: tuple[Any, Any] | None = None
+
+    def extended(self, tokens: int) -> "Selection":
+        """The selection with so many tokens more at the end of the last span, which ends with the newest token."""
+        *spans, (start, stop) = self.always
+        return replace(self, always=(*spans, (start, stop + tokens)))
 
     @property
     def attended(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache, LayerCache, Rows
+from parties.decoding.clusters import Selection
 from parties.decoding.program import Program, eager, parallel, run, staged
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.base import Engine
@@ -46,14 +47,17 @@ class Decoder:
             prefill: Sizes of each prompt, if they are run.
 
         Raises:
-            Unsupported: The model has windows that the policy's cache cannot have.
+            Unsupported: The model has windows that the policy's cache cannot have, or drafts cannot be verified.
         """
+        drafts = options.draft.count if options.draft else 0
+        if drafts and (problem := draft_problem(type(self.engine), self.policy, len(caches.sequences))):
+            raise Unsupported(f"draft: {problem}")
         starts = [Start(prefill=sizes) for sizes in prefill] or [
             Start(cache.position, {name: tuple(value.shape) for name, value in cache.values().items()})
             for cache in caches.sequences
         ]
         policy, parameters = self.policy.name, asdict(self.policy)
-        work = Workload(self.spec, policy, parameters, steps, options, tuple(starts))
+        work = Workload(self.spec, policy, parameters, steps, options, tuple(starts), drafts)
         self._check_windows(work.tokens)
         return work
 
@@ -205,7 +209,6 @@ class Decoder:
         return (
             self.engine.scores_early
             and plain
-            and cache.lanes == 1
             and here.k is not None
             and here.alive is None
             and not self.policy.needs_query(layer)
@@ -273,6 +276,71 @@ class Decoder:
         )
         return row
 
+    def pass_layer(self, cache: Cache, layer: int) -> Program[None]:
+        """As `step_layer`, for several tokens of one sequence: those of a pass (`parties.decoding.verification`).
+
+        Policies select while the layer ends with the first token of the pass; the last cluster, which they always
+        attend to, then grows by the others. What a policy does after attention waits until it is known which stay.
+        """
+        here, after, engine = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers], self.engine
+        (rows,), here.rows = here.rows, ()
+        here.make_room(engine, self.policy.begin_tokens, needed=rows.shape[0])
+        qkv, *guessed = yield from self._project(rows, *self._products(layer))
+        q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
+        known = self.policy.known_selection(cache, layer)
+        here.append(engine, k[:, :1], v[:, :1])
+        programs: list[Program[Any]] = [self._attend_pass(cache, layer, q, (k[:, 1:], v[:, 1:]), known, rows)]
+        programs += [self._select_ahead_of_pass(cache, layer + 1, guess) for guess in guessed]
+        (row, *_) = yield from parallel(*programs)
+        after.rows = (row,)
+
+    def pass_name(self, cache: Cache, layer: int, tokens: int) -> Hashable:
+        """See `Policy.pass_name`; the layer has room for the tokens of the pass afterwards."""
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, needed=tokens)
+        return self.policy.pass_name(cache, layer)
+
+    def _attend_pass(
+        self, cache: Cache, layer: int, q: Any, later: tuple[Any, Any], selection: Selection | None, rows: Rows
+    ) -> Program[Rows]:
+        """The rest of a layer from the queries on.
+
+        Args:
+            cache: The cache; the layer holds the first token.
+            layer: Index of the layer.
+            q: Queries, [heads, n, head_dim].
+            later: Keys and values of the other tokens, [kv_heads, n - 1, head_dim].
+            selection: What is attended to, if the policy needs no query for it.
+            rows: The rows that entered the layer, [n, hidden].
+        """
+        here, n = cache.layers[layer], q.shape[1]
+        if self.policy.needs_query(layer):
+            selection = yield from self.policy.before_attention(self.engine, cache, layer, _as_heads(q))
+        here.append(self.engine, *later)
+        if selection is not None:
+            mixed = yield from self.engine.attend_selected(q, here, selection.extended(n - 1))
+        elif self.policy.observes:
+            mixed, here.weights = yield from self.engine.attend_observed(q, here)
+        else:
+            mixed = yield from self.engine.attend(q, here, window=self.spec.window(layer))
+        return (yield from self._finish(layer, rows, mixed))
+
+    def _select_ahead_of_pass(self, cache: Cache, layer: int, q: Any) -> Program[None]:
+        """Lets the policy select for a later layer with guesses of its queries, [n, heads * head_dim]."""
+        heads = q.reshape(q.shape[0], self.spec.n_heads, self.spec.head_dim).transpose(0, 1)
+        turned = yield from self._positioned(layer, heads, cache.position, None, "similarity")
+        yield from self.policy.select_ahead(self.engine, cache, layer, _as_heads(self.engine.to_cache(turned)))
+
+    def _query_key_value(self, layer: int, qkv: Any, position: int) -> Program[tuple[Any, Any, Any]]:
+        """Queries, keys and values of a pass, [heads or kv_heads, n, head_dim], with positions from `position` on."""
+        spec, engine, n = self.spec, self.engine, qkv.shape[0]
+        self._check_windows(position + n)
+        heads = qkv.reshape(n, spec.n_heads + 2 * spec.n_kv_heads, spec.head_dim).transpose(0, 1)
+        turned = spec.n_heads + spec.n_kv_heads
+        qk = yield from self._positioned(layer, heads[:turned], position, None, "rope")
+        with engine.meter.stage("qkv"):
+            qk, v = engine.to_cache(qk), engine.to_cache(heads[turned:])
+        return qk[: spec.n_heads], qk[spec.n_heads :], v
+
     def _by_token(self, cache: Cache, mixed: Any) -> Any:
         """Outputs of attention, [lanes * heads, 1, head_dim], as those of `lanes` tokens, [heads, lanes, head_dim]."""
         if cache.lanes == 1:
@@ -281,8 +349,12 @@ class Decoder:
 
     def predict(self, caches: Caches) -> Program[Any]:
         """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
-        (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
         caches.position += 1
+        return (yield from self.last_logits(caches))
+
+    def last_logits(self, caches: Caches) -> Program[Any]:
+        """Logits of the token after each row of the output of the last layer, [n, vocab]."""
+        (rows,), caches.layers[0].rows = caches.layers[0].rows, ()
         return (yield from self._logits(rows))
 
     def rows(self, x: Any) -> Rows:
@@ -339,7 +411,9 @@ class Decoder:
         here.append(engine, by_lane[:, spec.n_heads :].reshape(-1, n, d), v)
         return by_lane[:, : spec.n_heads].reshape(-1, n, d)
 
-    def _positioned(self, layer: int, x: Any, position: int, length: int, stage: str, lanes: int = 1) -> Program[Any]:
+    def _positioned(
+        self, layer: int, x: Any, position: int, length: int | None, stage: str, lanes: int = 1
+    ) -> Program[Any]:
         """Queries and keys, or queries alone, of each lane, with their norms and their positions, if any.
 
         [lanes * heads, n, head_dim], the heads of the first lane first.
@@ -355,12 +429,15 @@ class Decoder:
                 x = self._rotate(x, rope, position, length)
         return x
 
-    def _rotate(self, x: Any, rope: Rope, position: int, length: int) -> Any:
+    def _rotate(self, x: Any, rope: Rope, position: int, length: int | None) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
         half, positions = rope.dims // 2, torch.arange(position, position + x.shape[1], dtype=torch.float64)
 
         def angles(later: int) -> Tensor:
-            return rope.angles(positions + later, length + later)
+            if length is not None:
+                return rope.angles(positions + later, length + later)
+            last = range(position + later, position + later + x.shape[1])  # each the last one of its own sequence
+            return torch.cat([rope.angles(torch.tensor([float(each)]).double(), each + 1) for each in last])
 
         cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
         sin = self.engine.varying(lambda later: angles(later).sin() * rope.scale, rope.scale)
@@ -423,6 +500,26 @@ def _by_cache(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
     for cache in caches.sequences:
         yield cache, rows[start : start + cache.lanes]
         start += cache.lanes
+
+
+def draft_problem(engine: type[Engine], policy: Policy, batch: int = 1) -> str:
+    """Why an engine cannot verify drafts of some sequences with a policy; empty if it can."""
+    if batch > 1:
+        return f"a pass has the tokens of one sequence, and there are {batch}; take batch: 1"
+    if not engine.verifies:
+        return f"engine {engine.name!r} decodes one token at a time; take another engine"
+    if policy.pass_key(1, 1) is None:
+        return (
+            f"policy {policy.name} changes at every step what later tokens attend to, so that one pass cannot verify "
+            f"several; {policy.draft_fix}"
+        )
+    return ""
+
+
+def _as_heads(q: Any) -> Any:
+    """Queries of several tokens, [heads, n, head_dim], as those of one token with n times as many heads."""
+    heads, n, d = q.shape
+    return q.reshape(heads * n, 1, d)
 
 
 Step = tuple[Any, list[int] | None]
@@ -513,7 +610,13 @@ def _enter(decoder: Decoder, caches: Caches) -> Program[None]:
 
 
 def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
-    engine, logits = decoder.engine, (yield from decoder.predict(caches))
+    caches.position += 1
+    return (yield from choose(decoder, caches, argmax))
+
+
+def choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:
+    """The greedy choice after each row of the output of the last layer."""
+    engine, logits = decoder.engine, (yield from decoder.last_logits(caches))
     if argmax == "client":
         return logits, None
     return logits, (yield from staged(engine.meter, "argmax", engine.argmax(logits)))

@@ -58,6 +58,7 @@ class Workload:
         steps: Tokens to decode, of each sequence.
         options: The cell's engine options.
         sequences: The sequences that decode side by side; each runs its prompt, or none does.
+        drafts: Draft tokens that each pass verifies; 0 if tokens are decoded one by one.
     """
 
     spec: ModelSpec
@@ -66,6 +67,7 @@ class Workload:
     steps: int
     options: RunOptions = DEFAULTS
     sequences: tuple[Start, ...] = (Start(),)
+    drafts: int = 0
 
     @property
     def runs_prompts(self) -> bool:
@@ -74,5 +76,10 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompt and answer together, of the longest sequence."""
-        return max(start.tokens for start in self.sequences) + self.steps
+        """Tokens of prompt and answer together, of the longest sequence, with those of a draft that may be wrong."""
+        return max(start.tokens for start in self.sequences) + self.steps + self.drafts
+
+    @property
+    def end(self) -> int:
+        """Position of the first sequence after its last token is decoded."""
+        return self.sequences[0].tokens + self.steps

@@ -49,6 +49,7 @@ class Engine(Operations):
     devices: ClassVar[tuple[str, ...]]
     tolerance: ClassVar[float]
     bounds: ClassVar[Mapping[str, Bound]] = {}
+    verifies: ClassVar[bool] = True
     number_bytes: ClassVar[int] = 512
     scores_early: ClassVar[bool] = False
 
@@ -169,6 +170,18 @@ class Engine(Operations):
     def reveal(self, value: Any) -> Program[torch.Tensor | None]:
         """The value as a float tensor, for the client; None at the server."""
 
+    def announce(self, number: int | None, most: int) -> int:
+        """Sends a public number from the client, which alone passes it, to all parties. Half a round.
+
+        Args:
+            number: The number, 1 to `most`.
+            most: The largest number that the others accept.
+
+        Raises:
+            PartyError: The number that arrives is another one.
+        """
+        raise NotImplementedError(f"engine {self.name} announces nothing")
+
     # -- compositions that an engine may replace by something faster ------------------------------------------
 
     @staticmethod
@@ -228,16 +241,21 @@ class Engine(Operations):
         Args:
             q: Queries.
             layer: Keys and values.
-            mask: True where a query may attend, [n, tokens]; None: it is one query, of the latest token.
-            window: Without a mask, latest tokens that the query attends to, its own included; 0: all.
+            mask: True where a query may attend, [n, tokens]; None: the queries are those of the latest tokens.
+            window: Without a mask, latest tokens that a query attends to, its own included; 0: all.
         """
-        if mask is None and 0 < window < layer.tokens:
-            mask = self.causal_mask(layer.tokens - 1, layer.tokens, window)
+        mask = self._latest(q, layer, window) if mask is None else mask
         scores = yield from self._alive_scores(q, layer)
         return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
 
+    def _latest(self, q: Any, layer: LayerCache, window: int = 0) -> torch.Tensor | None:
+        """The mask for queries of the latest tokens; None if they attend to all, as one does without a window."""
+        n, tokens = q.shape[1], layer.tokens
+        return self.causal_mask(tokens - n, tokens, window) if n > 1 or 0 < window < tokens else None
+
     def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
-        """The result of `attend` for one query, and its attention weights, [heads, 1, tokens and the layer's room]."""
+        """The result of `attend`, and the attention weights, [heads, n, tokens and the layer's room]."""
+        mask = self._latest(q, layer) if mask is None else mask
         scores = yield from self._alive_scores(q, layer)
         weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
@@ -296,21 +314,35 @@ class Engine(Operations):
         return rows[:, :, :d], rows[:, :, d:]
 
     def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
-        """Attention of one query over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, 1, d]."""
-        sources = [self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v)]
-        parts = [tuple(sources)]
-        if selection.count:
-            parts.append(selection.rows or (yield from self.fetch(selection, layer)))
+        """Attention over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, n, d].
 
-        scores = yield from staged(self.meter, "scores", parallel(*(self.attention_scores(q, k) for k, _ in parts)))
-        cut = scores[0].shape[2]
+        Args:
+            q: Queries of the latest n tokens.
+            layer: Keys and values.
+            selection: What each of the n queries of each head attends to, as if there were n times as many heads.
+        """
+        heads, n, d = q.shape
+        near = tuple(self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v))
+        scores = [self.attention_scores(q, near[0])]
+        if selection.count:
+            far = selection.rows or (yield from self.fetch(selection, layer))
+            scores.append(self.attention_scores(q if n == 1 else q.reshape(heads * n, 1, d), far[0]))
+        found = yield from staged(self.meter, "scores", parallel(*scores))
+        cut, mask = found[0].shape[2], self._latest(q, layer)
+        if mask is not None:
+            chosen = mask.new_ones(n, selection.count * selection.size)
+            mask = torch.cat([*(mask[:, a:b] for a, b in selection.always), chosen], dim=1)
 
         def combine(weights: Any) -> Program[Any]:
-            pieces = [weights[:, :, :cut], weights[:, :, cut:]]
-            sums = yield from parallel(*(self.weigh(w, v) for w, (_, v) in zip(pieces, parts, strict=False)))
-            return sums[0] if len(sums) == 1 else sums[0] + sums[1]
+            sums = [self.weigh(weights[:, :, :cut], near[1])]
+            if selection.count:
+                rest = weights[:, :, cut:]
+                sums.append(self.weigh(rest if n == 1 else rest.reshape(heads * n, 1, rest.shape[2]), far[1]))
+            mixed = yield from parallel(*sums)
+            return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1].reshape(heads, n, d)
 
-        return (yield from self.softmax_weigh(self.cat(scores, dim=2), combine))
+        parts = [part if n == 1 else part.reshape(heads, n, part.shape[2]) for part in found]
+        return (yield from self.softmax_weigh(self.cat(parts, dim=2), combine, mask))
 
     def largest(self, x: Any, dim: int) -> Program[Any]:
         """Maximum over an axis, which stays with length 1, by halving: log2 levels of `maximum`."""

@@ -144,9 +144,9 @@ class Operations(ABC):
         heads, _, d = rows.shape
         return self.cat([rows, self.constant(torch.zeros(heads, count, d))], dim=1)
 
-    def written(self, rows: Any, row: Any, place: int) -> Any:
-        """Rows [heads, n, d] with a row [heads, 1, d] at `place`; later tokens write to later places. Local."""
-        return self.cat([rows[:, :place], row, rows[:, place + 1 :]], dim=1)
+    def written(self, rows: Any, new: Any, place: int) -> Any:
+        """Rows [heads, n, d] with m rows [heads, m, d] from `place` on; later tokens write to later places. Local."""
+        return self.cat([rows[:, :place], new, rows[:, place + new.shape[1] :]], dim=1)
 
     def rows_from(self, rows: Any, first: int, count: int) -> Any:
         """Rows first .. first + count - 1 of [n, d]; later tokens take later rows. Local."""

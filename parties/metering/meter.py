@@ -15,7 +15,7 @@ __all__ = ["Counts", "Histogram", "StageMeter", "StageReading", "phase_of"]
 
 STAGES = (
     "embed", "norm", "qkv", "rope", "similarity", "topk", "gather", "scores", "softmax", "attend",
-    "out_proj", "gate_up", "activation", "down", "lm_head", "argmax", "evict",
+    "out_proj", "gate_up", "activation", "down", "lm_head", "argmax", "draft", "evict",
 )  # fmt: skip
 PHASES = ("online", "offline", "setup", "bench")
 IDLE = "bench.idle"

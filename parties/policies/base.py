@@ -41,6 +41,7 @@ class Policy(ABC):
         training: What has to be trained.
         trained: The kind of trained heads that rate tokens; the parameter `head` names their file. None if untrained.
         source: Paper, released code, and differences from them.
+        draft_fix: What to do where it cannot verify drafts.
         experimental: Why its use is not recommended yet; empty if it is.
         in_order: Whether a layer always holds all tokens in order, so that a window of the latest ones is known.
         by_head: Whether the hooks of a step treat each head by itself, and each value in a layer's `state` has a row
@@ -55,6 +56,7 @@ class Policy(ABC):
     training: ClassVar[str] = "none"
     trained: ClassVar[Literal["locret", "attention_gate"] | None] = None
     source: ClassVar[str] = "not stated"
+    draft_fix: ClassVar[str] = "take another policy, or no draft"
     experimental: ClassVar[str] = ""
     in_order: ClassVar[bool] = False
     by_head: ClassVar[bool] = False
@@ -183,6 +185,31 @@ class Policy(ABC):
     def folds(self) -> bool:
         """Whether sequences of a batch may be decoded as further heads of one; see `by_head`."""
         return self.by_head or self._idle
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:
+        """What steps have in common that one pass can verify; see `parties.decoding.verification`.
+
+        A pass selects for all of its tokens as for its first one, and calls `after_attention` for the accepted ones
+        afterwards, in order. So that they are decoded as one by one, steps of the same key must select from the same
+        candidates, except for tokens of the pass itself, which they always attend to; and of these steps only the last
+        may change what its successors attend to. By default all steps of a policy without these hooks are alike.
+
+        Args:
+            tokens: Number of tokens that the layer holds in the step, its own included. Public.
+            generated: Number of the step, from 1. Public.
+
+        Returns:
+            The key; None if no two steps can share a pass.
+        """
+        hooks = (type(self).before_attention, type(self).after_attention)
+        return () if hooks == (Policy.before_attention, Policy.after_attention) else None
+
+    def pass_name(self, cache: "Cache", layer: int) -> Hashable:
+        """As `step_name`, for a pass: policies that do not select do the same in each."""
+        here, generated = cache.layers[layer], cache.position - cache.prompt + 1
+        selects = type(self).before_attention is not Policy.before_attention
+        key = self.pass_key(here.tokens + 1, generated) if selects else None
+        return (layer, "pass", here.alive is None, key)
 
     @property
     def observes(self) -> bool:

@@ -4,7 +4,7 @@
 from abc import abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parties.decoding.program import Program, staged
 from parties.policies.checks import OutOfRange, whole
@@ -29,6 +29,8 @@ class DecodingEviction(Eviction):
             interval; 0 never.
     """
 
+    draft_fix: ClassVar[str] = "take a larger compression_interval"
+
     compression_interval: int = 64
     compact_every: int = 0
 
@@ -51,6 +53,12 @@ class DecodingEviction(Eviction):
         if not self.compression_ratio or not leaves or generated <= leaves:
             return self.cached(prompt) + generated
         return self.budget(prompt) + (generated - 1) % leaves + 1
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:
+        """The interval between two evictions, of which the last step evicts; none if every step does."""
+        if not self.compression_ratio:
+            return ()
+        return None if self.compression_interval == 1 else (generated - 1) // self.compression_interval
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """Steps that do not evict are alike; those that do recur soon only if every step does."""

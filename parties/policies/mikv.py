@@ -56,6 +56,8 @@ class MiKV(Policy):
     )
     by_head: ClassVar[bool] = True
 
+    draft_fix: ClassVar[str] = "take a larger compression_interval"
+
     compression_ratio: float = 0.5
     compression_interval: int = 64
     recent: float = 0.5
@@ -99,6 +101,12 @@ class MiKV(Policy):
         """Balances channels, sums the prompt's attention, and quantises the tokens with the least of it."""
         if self.compression_ratio:
             yield from staged(engine.meter, "evict", self._begin(engine, cache.layers[layer], q))
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: ARG002
+        """The interval between two demotions, of which the last step demotes; none if every step does."""
+        if not self.compression_ratio:
+            return ()
+        return None if self.compression_interval == 1 else (generated - 1) // self.compression_interval
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Adds a step's attention to the sums, and demotes tokens at the end of each interval."""

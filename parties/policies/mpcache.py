@@ -55,6 +55,7 @@ class MPCache(Policy):
     """
 
     name: ClassVar[str] = "mpcache"
+    draft_fix: ClassVar[str] = "take by: query_head and use: scores, or no draft"
     keeps: ClassVar[str] = (
         "one share of the prompt for all heads, and all generated tokens; a step attends, by query head, to the first "
         "cluster, the last one and those most similar to its query"
@@ -167,6 +168,16 @@ class MPCache(Policy):
         clusters = self._clusters(tokens)
         begun = tuple((tokens - 1) % size == 0 for size in self._levels().values())
         return (layer, clusters.n_fine, clusters.n_coarse, begun)
+
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: ARG002
+        """The geometry of the clusters: the last one grows by the tokens of a pass, and does not compete.
+
+        None where heads share a selection or rows are fetched: a pass takes its tokens for further heads.
+        """
+        if (self.by, self.use) != ("query_head", "scores"):
+            return None
+        clusters = self._clusters(tokens)
+        return (clusters.n_fine, clusters.n_coarse)
 
     def selects_ahead(self, layer: int) -> bool:
         """For each layer with a selection of its own but the first."""

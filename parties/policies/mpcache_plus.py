@@ -112,6 +112,10 @@ class MPCachePlus(Policy):
         if layer >= self.dense_layers:
             yield from staged(engine.meter, "similarity", update_bounds(engine, cache.layers[layer], self._levels()))
 
+    def pass_key(self, tokens: int, generated: int) -> Hashable:  # noqa: ARG002
+        """The number of clusters: the last one grows by the tokens of a pass, and does not compete."""
+        return self._clusters(tokens).n_fine
+
     def _clusters(self, tokens: int) -> Clustering:
         return Clustering(tokens, self.cluster_size, self.cluster_size)
 

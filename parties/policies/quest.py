@@ -100,6 +100,10 @@ class Quest(Policy):
         here = cache.layers[layer]
         return here.selection and replace(here.selection, always=(self._newest(here.tokens + 1),))
 
+    def pass_key(self, tokens: int, generated: int) -> Hashable | None:
+        """The numbers of candidates and of selected pages: the newest page, which does not compete, grows in a pass."""
+        return self._pages(tokens) if self.use == "scores" else None
+
     def selects_ahead(self, layer: int) -> bool:
         """For each layer that is not dense, but the first."""
         return self.ahead and self._selects(layer)

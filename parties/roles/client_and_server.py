@@ -13,6 +13,7 @@ import torch
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
+from parties.decoding.drafts import Drafting, make_drafter
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -66,9 +67,14 @@ class ComputingParty:
             with self.meter.stage("bench.prefill"):
                 session.engine.prepare(decoder.workload(batch, job.new_tokens, job.options), batch)
                 self._fold(decoder, batch)
+        drafting = self._drafting(job, decoder, batch, own)
         self.state.enter("decode")
         start = time.perf_counter()
-        logits, generated = self._decode(job, decoder, batch, None if own is None else [tokens[-1] for tokens in own])
+        if drafting is None:
+            last = None if own is None else [tokens[-1] for tokens in own]
+            logits, generated = self._decode(job, decoder, batch, last)
+        else:
+            logits, generated = self._decode_drafts(drafting)
         decode_seconds = time.perf_counter() - start
         session.engine.finish()
         self.state.enter("check")
@@ -84,6 +90,8 @@ class ComputingParty:
             replayed_segments=session.engine.replayed_segments,
             interpreted_segments=sum(session.engine.interpreted_segments.values()),
             interpreted_because=dict(session.engine.interpreted_segments),
+            drafted=() if drafting is None else drafting.drafted,
+            accepted=() if drafting is None else drafting.accepted,
             text=text,
         )
 
@@ -179,6 +187,32 @@ class ComputingParty:
             generated.append(tokens or [])
             numbers = decoder.spec.cached_numbers
             self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
+        return kept, generated
+
+    @staticmethod
+    def _drafting(job: Job, decoder: Decoder, batch: Batch, own: list[list[int]] | None) -> Drafting | None:
+        """What decodes with drafts, if the job wants them."""
+        if (draft := job.options.draft) is None:
+            return None
+        (cache,), (text,) = batch.sequences, own or [[]]
+        drafter = None if own is None else make_drafter(draft, decoder.spec.vocab)
+        return Drafting(decoder, cache, job.new_tokens, draft.count, job.options.argmax, drafter, list(text))
+
+    def _decode_drafts(self, drafting: Drafting) -> tuple[list[Any], list[list[int]]]:
+        """The result of `_decode`, several tokens in a pass."""
+        cache, decoder, kept, generated = drafting.cache, drafting.decoder, list[Any](), list[list[int]]()
+        self.state.prefilled(cache.tokens)
+        for found in drafting.passes():
+            kept += found.logits
+            generated += [[] if token is None else [token] for token in found.tokens]
+            self.state.token(
+                cache.tokens,
+                decoder.policy.attended,
+                decoder.spec.cached_numbers,
+                tokens=len(found.logits),
+                drafted=drafting.drafted[-1],
+                accepted=drafting.accepted[-1],
+            )
         return kept, generated
 
     def _report(self, engine: Engine, logits: list[Any], generated: list[list[int]]) -> None:

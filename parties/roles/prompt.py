@@ -28,10 +28,12 @@ def prompts(job: Job, tokenizer: Tokenizer, spec: ModelSpec) -> list[list[int]]:
         PromptError: No such file, not UTF-8, too short a text, messages that the model has no template for, a token
             that the model does not know, or a length that it has no positions for.
     """
-    if job.seq_len + job.new_tokens > spec.max_positions:
+    drafted = job.options.draft.count if job.options.draft else 0
+    if job.seq_len + job.new_tokens + drafted > spec.max_positions:
+        also = f" and a draft of {drafted}" if drafted else ""
         raise PromptError(
-            f"seq_len {job.seq_len} and new_tokens {job.new_tokens} exceed the model's {spec.max_positions} positions; "
-            "shorten them"
+            f"seq_len {job.seq_len} and new_tokens {job.new_tokens}{also} exceed the model's {spec.max_positions} "
+            "positions; shorten them"
         )
     if job.prompt.random_tokens:
         generator = torch.Generator().manual_seed(job.seed)

@@ -15,14 +15,15 @@ import torch
 
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token, fold_segments
+from parties.decoding.decoder import Decoder, decode_token, draft_problem, fold_segments
+from parties.decoding.drafts import Drafting, make_drafter
 from parties.decoding.program import run
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class
 from parties.engines.plain import PlainEngine
 from parties.engines.watched import WatchedEngine
-from parties.errors import OutOfRange
+from parties.errors import OutOfRange, Unsupported
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.cgroup import usable_cpus
 from parties.metering.meter import StageMeter
@@ -38,11 +39,16 @@ from parties.transport.mesh import Mesh
 
 @dataclass
 class Reference:
-    """The output of the plain engine: for each step the logits, [sequences, vocab], and the greedy choices."""
+    """The output of the plain engine: for each step the logits, [sequences, vocab], and the greedy choices.
+
+    With drafts, in a cell of the engine `plain`, also how many draft tokens each pass could accept, and did.
+    """
 
     logits: list[torch.Tensor]
     tokens: list[list[int]]
     seconds: float
+    drafted: tuple[int, ...] = ()
+    accepted: tuple[int, ...] = ()
 
 
 @dataclass
@@ -77,6 +83,8 @@ class Referee:
             session = self._open(job)
         own = prompts(job, session.tokenizer, session.spec)
         decoder = Decoder(session.engine, session.spec, job.policy.build())
+        if job.options.draft and (problem := draft_problem(_engine(job), decoder.policy, job.batch)):
+            raise Unsupported(f"draft: {problem}")
         self.state.enter("prefill")
         bounds = _engine(job).declared(job.options)
         # a shared prompt runs in the clear: only values that policies keep for later comparisons are checked
@@ -91,7 +99,10 @@ class Referee:
         with self.meter.stage("bench.reference"):
             session.engine.meter.reset()
             watch.bounds = bounds
-            reference = self._decode(job, decoder, batch, [tokens[-1] for tokens in own], watch)
+            if job.options.draft and job.engine == PlainEngine.name:
+                reference = self._decode_drafts(job, decoder, batch, own[0])
+            else:
+                reference = self._decode(job, decoder, batch, [tokens[-1] for tokens in own], watch)
         _refuse(job.engine, watch)
         passes = tuple(self.state.pass_seconds)
         result = RoleResult(tokens=job.new_tokens, decode_seconds=reference.seconds, pass_seconds=passes)
@@ -99,7 +110,8 @@ class Referee:
             texts = (session.tokenizer.decode(tokens) for tokens in by_sequence(reference.tokens))
             text = "\n".join(texts) if job.show_text else None
             stages = session.engine.meter.snapshot()
-            return result.model_copy(update={"stages": stages, "text": text})
+            drafts = {"drafted": reference.drafted, "accepted": reference.accepted}
+            return result.model_copy(update={"stages": stages, "text": text, **drafts})
         if job.options.prefill == "shared":
             self._share(job, prefilled)
         else:
@@ -143,6 +155,29 @@ class Referee:
                 numbers = decoder.spec.cached_numbers
                 self.state.token(batch.cached, decoder.policy.attended, numbers, sequences=job.batch)
         return Reference(kept, generated, time.perf_counter() - start)
+
+    def _decode_drafts(self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int]) -> Reference:
+        """Decodes with drafts, as client and server do."""
+        (cache,), draft = batch.sequences, job.options.draft
+        assert draft is not None  # noqa: S101 - the caller has seen it
+        drafter = make_drafter(draft, decoder.spec.vocab)
+        options = (job.new_tokens, draft.count, job.options.argmax, drafter, list(tokens))
+        start, drafting = time.perf_counter(), Drafting(decoder, cache, *options)
+        self.state.prefilled(cache.tokens)
+        kept, generated = list[torch.Tensor](), list[list[int]]()
+        for found in drafting.passes():
+            kept += [row.cpu() for row in found.logits]
+            generated += [[token or 0] for token in found.tokens]
+            self.state.token(
+                cache.tokens,
+                decoder.policy.attended,
+                decoder.spec.cached_numbers,
+                tokens=len(found.logits),
+                drafted=drafting.drafted[-1],
+                accepted=drafting.accepted[-1],
+            )
+        seconds = time.perf_counter() - start
+        return Reference(kept, generated, seconds, drafting.drafted, drafting.accepted)
 
     def _share(self, job: Job, prefilled: list[tuple[int, dict[str, torch.Tensor]]]) -> None:
         """Cuts the prefilled caches into uniformly random shares, one for each computing party."""

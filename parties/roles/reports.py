@@ -95,6 +95,8 @@ class RoleResult(_Report):
         replayed_segments: Segments of the tokens that were replayed from a recording; see `Engine`.
         interpreted_segments: The others, of an engine that records.
         interpreted_because: Numbers of those by the reason.
+        drafted: With drafts, how many draft tokens each pass could accept.
+        accepted: How many it accepted.
         text: The decoded text, the client's secret, if the job requests it.
         warnings: Warnings for the reader of the record.
     """
@@ -108,6 +110,8 @@ class RoleResult(_Report):
     replayed_segments: int = 0
     interpreted_segments: int = 0
     interpreted_because: dict[str, int] = {}
+    drafted: tuple[int, ...] = ()
+    accepted: tuple[int, ...] = ()
     text: str | None = Field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from parties.decoding.program import Program, eager, staged
 from parties.engines import STOCK_IS_INSECURE, Randomness
+from parties.engines.announcements import announced
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten import functions as f
@@ -142,6 +143,10 @@ class CrypTenEngine(Engine):
         """The opened value, at the client."""
         opened = self.communicator.reduce(value.share, CLIENT)
         return None if opened is None else opened.double() / SCALE
+
+    def announce(self, number: int | None, most: int) -> int:
+        """One message to the server."""
+        return announced(self.communicator.peer, number, most)
 
     # -- products and functions ----------------------------------------------------------------------------------------
 

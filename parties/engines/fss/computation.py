@@ -280,7 +280,7 @@ class Computation(Engine):
         return soft_cap(x, cap)
 
     def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 7 rounds and those of `count_below` for one query, 8 for several."""
+        """Softmax over the last axis. 7 rounds and those of `count_below` for few queries, 8 for many."""
         weights = yield from softmax.exponentials(scores, mask)
         return (yield from softmax.divide(weights, (yield from self._inverse_sums(weights)), 1.5))
 
@@ -297,22 +297,22 @@ class Computation(Engine):
 
     @staticmethod
     def _inverse_sums(weights: Masked) -> Program[Expansion | Masked]:
-        """Inverse sums of rows, [..., n, t]: a round less for one query, fewer bytes and retries for a prompt's."""
+        """Inverse sums of rows, [..., n, t]: a round less for few queries, fewer bytes and retries for a prompt's."""
         total = weights.sum(-1).bounded(bounds.TOTAL_LIMIT)
-        if weights.shape[-2] == 1:
+        if weights.shape[-2] <= FEW_ROWS:
             return (yield from softmax.inverse(total))
         return (yield from softmax.reciprocal(total))
 
     def attend(self, q: Masked, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Masked]:
         """See `Engine.attend`; a token's attention includes the spare rows."""
-        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, window)
+        visible, seen = (layer, None) if mask is not None else self._with_spare(layer, q.shape[1], window)
         return super().attend(q, visible, mask if seen is None else seen, window=window)  # type: ignore[arg-type]
 
     def attend_observed(
         self, q: Masked, layer: LayerCache, mask: Tensor | None = None
     ) -> Program[tuple[Masked, Masked]]:
         """See `Engine.attend_observed`; the spare rows have weights that count for nothing."""
-        visible, seen = self._with_spare(layer)
+        visible, seen = self._with_spare(layer, q.shape[1])
         return super().attend_observed(q, visible, mask if seen is None else seen)  # type: ignore[arg-type]
 
     def scores(self, q: Masked, k: Masked) -> Program[Masked]:
@@ -351,34 +351,35 @@ class Computation(Engine):
         scale = values[0].scale
         return cat([gates.truncate(v, scale) if v.scale > scale else v for v in values], dim)  # type: ignore[no-any-return]
 
-    def written(self, rows: Masked, row: Masked, place: int) -> Masked:
+    def written(self, rows: Masked, new: Masked, place: int) -> Masked:
         """See `Operations.written`."""
-        public = self.source.write(rows.public, row.public, place)
+        public = self.source.write(rows.public, new.public, place)
         return Masked(
             self.source,
             public,
-            self.source.write(rows.mask, row.mask, place),
+            self.source.write(rows.mask, new.mask, place),
             rows.scale,
-            max(rows.limit, row.limit),
-            min(rows.epoch, row.epoch),
+            max(rows.limit, new.limit),
+            min(rows.epoch, new.epoch),
         )
 
     def rows_from(self, rows: Masked, first: int, count: int) -> Masked:
         """See `Operations.rows_from`."""
         return rows.map(lambda t: self.source.read(t, first, count), rows.scale, rows.limit)
 
-    def _with_spare(self, layer: LayerCache, window: int = 0) -> tuple[LayerCache, Known | None]:
+    def _with_spare(self, layer: LayerCache, queries: int = 1, window: int = 0) -> tuple[LayerCache, Known | None]:
         """The layer with its spare rows, whose scores the mask hides, while shapes shall last.
 
-        The mask also hides what is outside of a `window` of latest tokens, unless that is 0.
+        For each of the queries of the latest tokens the mask also hides later tokens, and what is outside of a `window`
+        of tokens up to its own, unless that is 0.
         """
         block, tokens = layer.spare(), layer.tokens
         if block is None:
             return layer, None
-        places = torch.arange(block.capacity)
+        places, own = torch.arange(block.capacity), torch.arange(tokens - queries, tokens).unsqueeze(1)
 
         def seen(more: int) -> Tensor:
-            behind = tokens + more - 1 - places
+            behind = own + more - places
             return ((behind >= 0) & (behind < (window or block.capacity))).long()
 
         return LayerCache(block.k, block.v, layer.alive), self.source.varying(seen, 0, 1.0, by_row=True)
@@ -435,7 +436,7 @@ class Computation(Engine):
     ) -> Program[Masked]:
         """See `Engine.attend_scored`: over all tokens, by fetched rows, or by fetching scores."""
         if selection is None:
-            visible, seen = self._with_spare(layer, window)
+            visible, seen = self._with_spare(layer, window=window)
             mixed: Program[Masked] = self.softmax_weigh(scores, lambda weights: self.weigh(weights, visible.v), seen)
             return mixed
         if selection.rows is not None:
@@ -454,7 +455,7 @@ class Computation(Engine):
 
     def _attend_rows(self, scores: Masked, layer: LayerCache, selection: Selection, picked: Masked) -> Program[Masked]:
         """Attention over the values that were fetched, and those that are always attended to."""
-        visible, seen = self._with_spare(layer)
+        visible, seen = self._with_spare(layer, scores.shape[1])
         spans = _with_room(selection, layer.tokens, visible.tokens)
         values: Masked = cat([visible.v[:, start:stop] for start, stop in spans], 1)
         cut = values.shape[1]
@@ -468,20 +469,20 @@ class Computation(Engine):
         return self.softmax_weigh(scores, combine, _seen_spans(seen, spans, picked.shape[1]))
 
     def _attend_gathered(self, scores: Masked, layer: LayerCache, selection: Selection) -> Program[Masked]:
-        """Attention by fetching the selected *scores* of all and putting their weights back: [heads, 1, d].
+        """Attention by fetching the selected *scores* of all and putting their weights back: [heads, n, d].
 
         Rows of keys and values are not moved: a score is one number, a row has head_dim.
         """
-        meter, heads = self.meter, scores.shape[0]
-        visible, seen = self._with_spare(layer)
+        meter, (heads, n, _) = self.meter, scores.shape
+        visible, seen = self._with_spare(layer, n)
         a, b = selection.candidates
         always = _with_room(selection, layer.tokens, visible.tokens)
         parts = [scores[:, :, start:stop] for start, stop in always]
         if selection.count:
             groups = selection.selected.rows.shape[0]
-            blocks = _grouped(scores[:, :, a:b].reshape(heads, -1, selection.size), groups)
+            blocks = _grouped(scores[:, :, a:b].reshape(heads * n, -1, selection.size), groups)
             fetched = yield from staged(meter, "gather", self.pick(selection.selected, blocks))
-            parts.append(_ungrouped(fetched, heads).reshape(heads, 1, -1))
+            parts.append(_ungrouped(fetched, heads * n).reshape(heads, n, -1))
 
         def combine(weights: Masked) -> Program[Masked]:
             lengths = [stop - start for start, stop in always]
@@ -489,9 +490,10 @@ class Computation(Engine):
             placed = [weights[:, :, i:j] for i, j in pairwise(cuts)]
             values = [visible.v[:, start:stop] for start, stop in always]
             if selection.count:
-                chosen = _grouped(weights[:, :, cuts[-1] :].reshape(heads, selection.count, selection.size), groups)
+                picked = weights[:, :, cuts[-1] :].reshape(heads * n, selection.count, selection.size)
+                chosen = _grouped(picked, groups)
                 back = yield from staged(meter, "gather", gates.open_(selection.selected.put_back(chosen)))
-                placed.append(_ungrouped(back, heads).reshape(heads, 1, -1))
+                placed.append(_ungrouped(back, heads * n).reshape(heads, n, -1))
                 values.append(visible.v[:, a:b])
             return (yield from self.weigh(cat(placed, 2), cat(values, 1)))
 
@@ -521,5 +523,6 @@ def _seen_spans(seen: Known | None, spans: Sequence[Span], picked: int) -> Known
     """The part of a mask in spans, followed by selected tokens, which all count."""
     if seen is None:
         return None
-    within = [seen.integers[start:stop] for start, stop in spans]
-    return Known(torch.cat([*within, seen.integers.new_ones(picked)]), 0, 1.0)
+    within = [seen.integers[..., start:stop] for start, stop in spans]
+    chosen = seen.integers.new_ones(*seen.integers.shape[:-1], picked)
+    return Known(torch.cat([*within, chosen], -1), 0, 1.0)

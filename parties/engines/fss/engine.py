@@ -10,6 +10,7 @@ from torch import Tensor
 from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
+from parties.engines.announcements import announced
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -215,6 +216,12 @@ class FssEngine(Computation):
             self.peer.send_tensor(value.share.cpu())
             return None
         return value.share.cpu() + self.peer.receive_tensor(value.shape, value.share.dtype)
+
+    def announce(self, number: int | None, most: int) -> int:
+        """One message to the server, and a request to the dealer, which needs it for what follows."""
+        if number is not None:
+            self._ask({"do": "accepted", "index": self._index + 1, "tokens": number})
+        return announced(self.peer, number, most)
 
     def adopt(self, share: Tensor) -> Additive:
         """See `Computation.adopt`; the share goes where the party computes."""

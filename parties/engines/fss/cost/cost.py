@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import compress
+from itertools import chain, compress, repeat, takewhile
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, open_token
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
+from parties.engines.announcements import NUMBER_BYTES
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
@@ -67,7 +68,7 @@ class Work:
     """Local work of the client, in units whose speed can be measured.
 
     Attributes:
-        weight_bytes: Bytes of the server's matrices, streamed once per token.
+        weight_bytes: Bytes of the server's matrices, streamed once per token or pass.
         drawn_bytes: Bytes of keystream.
         comparison_levels: Levels of comparison trees, each a call of the block cipher and a few words of arithmetic.
         look_up_bytes: Bytes of the one-hot vectors of look-ups, summed over a table.
@@ -104,6 +105,7 @@ def predict(
     new_tokens: int,
     options: RunOptions = DEFAULTS,
     batch: int = 1,
+    accepted: Iterable[int] = (),
 ) -> Prediction:
     """Counts of a cell, exact except for the parts named in the module's docstring.
 
@@ -114,6 +116,7 @@ def predict(
         new_tokens: Tokens to decode.
         options: The cell's engine options.
         batch: Sequences that decode side by side, all of that length.
+        accepted: With drafts, how many draft tokens each pass accepts; passes after these accept none.
 
     Raises:
         HeadError: The policy rates tokens with trained heads whose file cannot be read.
@@ -125,14 +128,17 @@ def predict(
         sizes = [chunked(decoder, seq_len - 1)] * batch if inside else []
         begun = Cache.empty(spec.n_layers) if inside else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(Batch([begun] * batch), new_tokens, options, sizes), 1)
-        before, steps = plan.programs(dry_run.engine, plan.caches(dry_run.engine))
+        caches, stay = plan.caches(dry_run.engine), [1 + number for number in accepted]
+        passes = len(stay) + max(0, new_tokens - sum(stay)) if plan.workload.drafts else new_tokens
+        stays = chain(stay, repeat(1))
+        before, steps = plan.programs(dry_run.engine, caches, lambda: dry_run.engine.announce(next(stays), new_tokens))
         prompt, _ = dry_run.count(before if inside else map(dry_run.off_the_clock, before), decoder)
-        decode, work = dry_run.count(steps, decoder)
+        decode, work = dry_run.count(takewhile(lambda _: caches.position < plan.workload.end, steps), decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not inside:
             decode += prompt
     return Prediction(
-        prompt if inside else None, decode, replace(work, weight_bytes=8 * new_tokens * _weights(spec, policy))
+        prompt if inside else None, decode, replace(work, weight_bytes=8 * passes * _weights(spec, policy))
     )
 
 
@@ -172,6 +178,12 @@ class _Counted(Computation):
         """One message from the server to the client."""
         self._ledger.send("server", "client", self.meter.current, 8 * value.shape.numel())
         return None
+
+    def announce(self, number: int | None, most: int) -> int:  # noqa: ARG002
+        """One message from the client to the server."""
+        assert number is not None  # noqa: S101 - an assumed one
+        self._ledger.send("client", "server", "draft", NUMBER_BYTES)
+        return number
 
 
 class _DryRun:

@@ -136,6 +136,8 @@ class Dealer:
             self._decode(Plan.from_json(request["plan"], self._policy), request["attempt"])
         elif do == "go" and dry_run is not None:
             dry_run.forget(request["index"])
+        elif do == "accepted" and dry_run is not None:
+            dry_run.accepted(request["index"], request["tokens"])
         elif do == "prefilled" and dry_run is not None:
             self._prompted.add(role)
         elif do == "again" and dry_run is not None:

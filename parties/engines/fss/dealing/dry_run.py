@@ -17,6 +17,8 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 
+_POLL_S = 0.1  # how soon a stop is seen
+
 
 class DryRun:
     """Runs the segments of a plan on shapes; the correlated randomness that they use is queued at the senders.
@@ -42,10 +44,12 @@ class DryRun:
         self._replays = plan.workload.steps >= LEAST_STEPS
         self._inputs = inputs
         self._recordings = Recordings(source, inputs)
-        before, steps = plan.programs(engine, self._caches)
+        before, steps = plan.programs(engine, self._caches, self._accepted_now)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
         self._restores: dict[int, Callable[[], None]] = {plan.first: self._caches.snapshot()}
         self._attempts: dict[int, int] = {}
+        self._index, self._accepted = plan.first, dict[int, int]()
+        self._news = threading.Event()
         self._failure: BaseException | None = None
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
@@ -95,6 +99,26 @@ class DryRun:
             del self._restores[later]
         self._start(index, attempt)
 
+    def accepted(self, index: int, tokens: int) -> None:
+        """So many tokens stay of the pass that epoch `index` settles.
+
+        Raises:
+            BadRequest: There is no such epoch.
+        """
+        if not self._plan.first <= index < self._plan.first + len(self._programs):
+            raise BadRequest("client", "accepted request's index", index, "an epoch of the cell")
+        self._accepted[index] = tokens
+        self._news.set()
+
+    def _accepted_now(self) -> int:
+        """How many tokens stay of the pass that the current epoch settles, once the client has announced it."""
+        while self._index not in self._accepted:
+            if self._stop.is_set():
+                raise Stopped
+            self._news.wait(_POLL_S)
+            self._news.clear()
+        return self._accepted[self._index]
+
     def forget(self, index: int) -> None:
         """No epoch before `index` will be wanted again."""
         begun = sorted(known for known in list(self._restores) if known <= index)
@@ -138,7 +162,10 @@ class DryRun:
             if self._offline == "streamed":
                 self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
+                if self._caches.position == self._plan.workload.end:
+                    break
                 self._await_prompt()
+            self._index = index
             self._source.begin(epoch(self._attempts[index], index))
             self._deal(program)
             self._source.flush()
@@ -159,6 +186,6 @@ class DryRun:
 
     def _await_prompt(self) -> None:
         self._through.set()
-        while not self._prompted.wait(0.1):
+        while not self._prompted.wait(_POLL_S):
             if self._stop.is_set():
                 raise Stopped

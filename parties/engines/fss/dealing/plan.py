@@ -10,6 +10,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, fold_segments, token_segments
 from parties.decoding.prefill import prompts_segments
 from parties.decoding.program import Program
+from parties.decoding.verification import pass_segments, settle
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.fss.bounds import BoundRefused, declared
 from parties.engines.fss.computation import Computation
@@ -17,7 +18,7 @@ from parties.engines.fss.dealing.requests import MOST_EPOCHS, BadRequest, an_obj
 from parties.engines.limits import MOST_SEQUENCES, beyond
 from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
-from parties.options import READERS, RunOptions
+from parties.options import MOST_DRAFTED, READERS, RunOptions
 from parties.policies import POLICIES
 from parties.policies.choice import PolicyChoice
 
@@ -26,6 +27,11 @@ MOST_SEGMENTS = 1 << 24
 """Largest number of segments of a cell."""
 
 Segment = Callable[[], Program[Any]]
+
+STORED_PROBLEM = (
+    "what the dealer deals for a pass depends on how many tokens were accepted before, so it cannot be stored ahead of "
+    "them; take offline: streamed"
+)
 
 
 def _sizes(value: Any) -> str:
@@ -50,13 +56,14 @@ def _bounds(value: Any) -> str:
 
 _CHECKS = {
     "spec": an_object, "parameters": an_object, "steps": whole(1, 1 << 31), "options": an_object,
-    "sequences": _sequences, "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
+    "sequences": _sequences, "drafts": whole(0, MOST_DRAFTED), "first": whole(1, MOST_EPOCHS - 1 - MOST_SEGMENTS),
 }  # fmt: skip
 _SEQUENCE_CHECKS = {"shapes": shapes, "position": whole(0, 1 << 31), "prefill": _sizes}
 _OPTIONS = {
     name: one_of(*get_args(field.annotation))
     for name, field in RunOptions.model_fields.items()
     if READERS.get(name, Computation.name) == Computation.name  # the other engines' are at their defaults
+    and name != "draft"  # where drafts come from is the client's own business
 } | {"bounds": _bounds}
 
 
@@ -77,8 +84,10 @@ class Plan:
         """The plan of a workload within the engine's limits.
 
         Raises:
-            Unsupported: The sequence is too long or the model too wide.
+            Unsupported: The sequence is too long or the model too wide, or stored randomness would depend on drafts.
         """
+        if workload.drafts and workload.options.offline == "stored":
+            raise Unsupported(f"draft: {STORED_PROBLEM}")
         if (over := beyond(Computation.name, workload.spec, workload.tokens)) is not None:
             raise Unsupported(f"engine {Computation.name}: {over}; shorten the sequence, or take another engine")
         return cls(workload, first)
@@ -92,6 +101,7 @@ class Plan:
             "parameters": dict(work.parameters),
             "sequences": [_start_json(start) for start in work.sequences],
             "steps": work.steps,
+            "drafts": work.drafts,
             "options": work.options.model_dump(include=set(_OPTIONS)),
             "first": self.first,
         }
@@ -125,6 +135,7 @@ class Plan:
             steps=value["steps"],
             options=RunOptions(**value["options"]),
             sequences=tuple(map(_start, value["sequences"])),
+            drafts=value["drafts"],
         )
         _check_sizes(work)
         return cls(work, value["first"])
@@ -134,11 +145,26 @@ class Plan:
         """The workload's policy: a workload, which lies below the policies, has its name and parameters."""
         return PolicyChoice(name=self.workload.policy, **self.workload.parameters)
 
-    def programs(self, engine: Computation, caches: Caches) -> tuple[list[Segment], list[Segment]]:
-        """The segments of the cell in order: those of prompts or of masking the caches, and those of the steps."""
+    def programs(
+        self, engine: Computation, caches: Caches, accepted: Callable[[], int] = lambda: 1
+    ) -> tuple[list[Segment], list[Segment]]:
+        """The segments of the cell in order: those of prompts or of masking the caches, and those of the steps.
+
+        With drafts the steps are passes, as many as are needed if no draft is right: the cell ends where its position
+        is `Workload.end`.
+
+        Args:
+            engine: The dealer's side of the computation.
+            caches: The caches.
+            accepted: Returns, after each pass, how many of its tokens stay.
+        """
         work = self.workload
         decoder = Decoder(engine, work.spec, self.policy.build())
         step: list[Segment] = list(token_segments(decoder, caches, None, work.options.argmax))
+        if work.drafts:
+            count, (cache,) = work.drafts + 1, caches.sequences
+            step = list(pass_segments(decoder, cache, None, count, work.options.argmax))
+            step.append(lambda: settle(decoder, cache, count, accepted()))
         before: list[Segment] = [partial(engine.mask_cache, caches)]
         if work.runs_prompts:
             sizes = [start.prefill for start in work.sequences if start.prefill]
@@ -190,7 +216,9 @@ def _check_sizes(work: Workload) -> None:
             if not (dot and layer.isdecimal() and len(layer) < 5 and int(layer) < spec.n_layers):
                 raise BadRequest("client", "plan's shapes", name, f"a layer below {spec.n_layers}, a dot and a name")
     _check_most("steps", work.steps, spec.max_positions)
-    _check_most("steps", (chunks + work.steps) * (spec.n_layers + 2), MOST_SEGMENTS)
+    _check_most("steps", (chunks + work.steps) * (spec.n_layers + 3), MOST_SEGMENTS)
+    if work.drafts and len(work.sequences) > 1:
+        raise BadRequest("client", "plan's drafts", work.drafts, "0 with several sequences")
 
 
 def _check_most(key: str, number: int, most: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parties.errors import PartyError
+from parties.options import MOST_DRAFTED
 
 REQUEST_BYTES = 1 << 22
 """The longest request: shapes of all parameters, or of a whole cache, of a model of a thousand layers."""
@@ -74,6 +75,7 @@ _CLIENTS: Mapping[str, Mapping[str, Check]] = {
     "decode": {"plan": an_object, "attempt": _ATTEMPT},
     "go": {"index": _INDEX},
     "again": {"index": _INDEX, "attempt": _ATTEMPT},
+    "accepted": {"index": _INDEX, "tokens": whole(1, MOST_DRAFTED + 1)},
     "prefilled": {},
     "credit": {"upto": whole(0, 1 << 62)},
     "end": {},

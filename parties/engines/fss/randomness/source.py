@@ -137,12 +137,14 @@ class Source(ABC):
         places = torch.arange(first, first + count)
         return rows.index_select(0, self.recorder.varying(lambda later: places + later).to(rows.device))
 
-    def write(self, rows: Tensor, row: Tensor, place: int) -> Tensor:
-        """Returns rows [heads, n, d] with a row [heads, 1, d] at a public place; in place if it is recorded."""
+    def write(self, rows: Tensor, new: Tensor, place: int) -> Tensor:
+        """Returns rows [heads, n, d] with [heads, m, d] from a public place on; in place if it is recorded."""
+        count = new.shape[1]
         if self.recorder is None:
-            return torch.cat([rows[:, :place], row, rows[:, place + 1 :]], 1)
-        where = self.recorder.varying(lambda more: torch.tensor([place + more]), by_row=True)
-        return rows.index_copy_(1, where.to(rows.device), row)
+            return torch.cat([rows[:, :place], new, rows[:, place + count :]], 1)
+        places = torch.arange(place, place + count)
+        where = self.recorder.varying(lambda more: places + more, by_row=True)
+        return rows.index_copy_(1, where.to(rows.device), new)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.

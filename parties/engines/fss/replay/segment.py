@@ -22,7 +22,7 @@ from parties.engines.fss.replay.values import mapped, over, tensors_of, values_i
 
 Key = tuple[int, str]
 """A layer, and the name of what it holds."""
-_READ = ("rows", "selection", "state", "alive")
+_READ = ("rows", "selection", "weights", "state", "alive")
 _UNCHANGED = ("kept", "queries")
 FAILED = b"\1"
 
@@ -42,7 +42,8 @@ class RecordedSegment:
         leaves: What it leaves in the cache.
         blocks: Keys and values that it reads, by layer.
         private: Whether the blocks are copies of the cache's, because the segment leaves other keys and values.
-        grown: Keys and values that grow by a token, by layer.
+        grown: Keys and values that grow, by layer.
+        added: Tokens by which they grow.
         tokens: Tokens of the layers of `blocks` at the recording.
         position: Position of the recorded token.
         steps: Positions by which it moves the sequence.
@@ -57,6 +58,7 @@ class RecordedSegment:
     blocks: Mapping[int, Block]
     private: bool
     grown: Mapping[int, Block]
+    added: int
     tokens: Mapping[int, int]
     position: int
     steps: int
@@ -94,7 +96,7 @@ class RecordedSegment:
             kept = [getattr(layer, name) for layer in cache.layers for name in _UNCHANGED]
             if any(map(operator.is_not, kept, fixed)):
                 raise NotRecordable("a segment", "it changes more of the cache than can be replayed")
-            steps = cache.position - position
+            steps, added = cache.position - position, max(map(operator.sub, cache.tokens, tokens))
             changed = [i for i, layer in enumerate(cache.layers) if _replaced(layer, shown[i])]
             if not private:
                 grown = {i: _written(cache, i, blocks) for i in changed}
@@ -123,6 +125,7 @@ class RecordedSegment:
             (used := {i: block for i, block in blocks.items() if read(block.k) or read(block.v)}),
             private,
             grown,
+            added,
             {i: tokens[i] for i in used},
             position,
             steps,
@@ -139,7 +142,7 @@ class RecordedSegment:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
         if self.stale(cache) or not all(cache.layers[index].spare() for index in self.blocks):
             return False
-        if not all(cache.layers[index].room for index in self.grown):
+        if any(cache.layers[index].room < self.added for index in self.grown):
             return False
         return all(
             _shapes(values_in(getattr(cache.layers[layer], name)), values) == [v.shape for v in values.values()]
@@ -202,7 +205,7 @@ class RecordedSegment:
     def _leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
         cache.position += self.steps
         for index, block in self.grown.items():
-            cache.layers[index].show(block, cache.layers[index].tokens + 1)
+            cache.layers[index].show(block, cache.layers[index].tokens + self.added)
 
         def fresh(value: Number, copied: Callable[[Tensor], Tensor] = torch.clone) -> Number:
             began = _epoch(value)
@@ -259,7 +262,7 @@ def _own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
 
 
 def _written(cache: Caches, index: int, blocks: Mapping[int, Block]) -> Block:
-    """Returns the block of a layer that has grown by a token, if it was written in place."""
+    """Returns the block of a layer that has grown, if it was written in place."""
     before, after = blocks.get(index), cache.layers[index].spare()
     if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
         raise Replaced("a segment", "the keys and values of a layer were replaced")
