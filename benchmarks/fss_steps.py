@@ -1,12 +1,16 @@
 """Local work per token with `fss`, recorded steps against interpreted ones, compared with reading the weights once.
 
     python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--batch 1] [--calls]
+    python benchmarks/fss_steps.py --device cuda [--shape llama2-7b] [--role client ...]
 
 Client, server and dealer are processes that are connected over loopback; the dealer's randomness is stored before the
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
 party's local work is the time of its online stages less the time in calls of links; the dealer's is the processor time
 of its thread. The first tokens of a shape are interpreted, so the median over the tokens is taken. With `--calls` the
 Python calls of the client are counted, too, in a run of their own.
+
+On a GPU each role has a process of its own, one after the other on the same device, and the others are echoes
+(`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens.
 """
 
 import argparse
@@ -19,6 +23,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+import fss_alone
 import torch
 from fss_gates import SMOLLM2
 
@@ -31,12 +36,19 @@ from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
+from parties.models.spec import ModelSpec
 from parties.options import RunOptions
 from parties.policies import MPCache, make
 from parties.policies.base import Policy
 from parties.transport.mesh import Listener, Mesh, connect
 
 ROLES = ("client", "server", "dealer")
+SHAPES = {
+    "smollm2": replace(SMOLLM2, n_layers=30, vocab=49_152),
+    "llama2-7b": replace(
+        SMOLLM2, n_layers=32, hidden=4096, n_heads=32, n_kv_heads=32, head_dim=128, intermediate=11_008, vocab=32_000
+    ),
+}
 POLICIES: dict[str, Callable[[], Policy]] = {
     "full": lambda: make("full"),
     "mpcache": lambda: make("mpcache"),
@@ -46,6 +58,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 def main() -> None:
     given = parse()
+    if given.device == "cuda":
+        alone(given)
+        return
     print(f"{given.layers} layers, token after {given.tokens} tokens, {given.policy}, median of {given.steps} tokens\n")
     print(
         "| role | steps | ms per token | times reading the matrices | Python calls per token |\n|---|---|---|---|---|"
@@ -64,13 +79,44 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Local work of recorded and of interpreted steps.")
-    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="smollm2")
+    parser.add_argument("--layers", type=int, help="those of the shape by default")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--policy", choices=tuple(POLICIES), default="full")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--calls", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--role", choices=ROLES, nargs="+", default=ROLES, help="on a GPU, the roles to measure")
+    parser.add_argument("--recorded", action="store_true", help="on a GPU, measure recorded steps alone")
+    given = parser.parse_args()
+    given.layers = given.layers or SHAPES[given.shape].n_layers
+    return given
+
+
+def alone(given: argparse.Namespace) -> None:
+    """Measures each role by itself on a GPU."""
+    spec, context = replace(SHAPES[given.shape], n_layers=given.layers), multiprocessing.get_context("spawn")
+    print(f"{given.shape}, {given.layers} layers, token after {given.tokens} tokens, {given.policy}\n")
+    print("| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used |")
+    print("|---|---|---|---|---|---|")
+    for role in given.role:
+        for recorded in (True,) if given.recorded else (False, True):
+            pipe, theirs = context.Pipe()
+            policy = POLICIES[given.policy]()
+            shapes = cached(policy, policy.cached(given.tokens), spec)
+            arguments = (role, spec, policy, shapes, given, recorded, theirs)
+            process = context.Process(target=fss_alone.measured, args=arguments)
+            process.start()
+            theirs.close()
+            found = pipe.recv()
+            process.join()
+            name, (allocated, used) = "recorded" if recorded else "interpreted", (found["allocated"], found["used"])
+            milliseconds, reading = 1000 * found["typical"], 1000 * found["reading"]
+            print(
+                f"| {role} | {name} | {milliseconds:.1f} | {reading:.1f} | {allocated / 1e9:.1f} | {used / 1e9:.1f} |"
+            )
+            print(found, file=sys.stderr, flush=True)
 
 
 def together(given: argparse.Namespace, recorded: bool, *, calls: bool) -> dict[str, Any]:
@@ -129,12 +175,12 @@ def decoded(
     role: str, mesh: Mesh, meter: StageMeter, given: argparse.Namespace, recorded: bool, calls: bool
 ) -> tuple[list[float], float]:
     """Local seconds of each token, or Python calls; and the seconds of reading the matrices."""
-    spec, policy = replace(SMOLLM2, n_layers=given.layers, vocab=49_152), POLICIES[given.policy]()
+    spec, policy = replace(SHAPES[given.shape], n_layers=given.layers), POLICIES[given.policy]()
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), weights(spec) if role == "server" else None), engine.exchange)
     tokens = policy.cached(given.tokens)
     decoder = Decoder(engine, spec, policy)
-    batch = Batch([filled(engine, policy, tokens, given.layers) for _ in range(given.batch)])
+    batch = Batch([filled(engine, policy, tokens, spec) for _ in range(given.batch)])
     engine.prepare(decoder.workload(batch, given.steps, RunOptions(offline="stored")), batch)
     for segment in fold_segments(decoder, batch):
         engine.run_segment(segment, batch)
@@ -152,11 +198,11 @@ def decoded(
     return measured, reading(engine)
 
 
-def filled(engine: FssEngine, policy: Policy, tokens: int, layers: int) -> Cache:
+def filled(engine: FssEngine, policy: Policy, tokens: int, spec: ModelSpec) -> Cache:
     """A prefilled cache of zeros."""
-    shapes = cached(policy, tokens, layers)
+    shapes = cached(policy, tokens, spec)
     named = {name: engine.adopt(torch.zeros(shape, dtype=torch.int64)) for name, shape in shapes.items()}
-    return Cache.from_values(layers, tokens, named)
+    return Cache.from_values(spec.n_layers, tokens, named)
 
 
 class Count:
@@ -180,14 +226,15 @@ def weights(spec: Any) -> dict[str, torch.Tensor]:
     return made
 
 
-def cached(policy: Policy, tokens: int, layers: int) -> dict[str, tuple[int, ...]]:
+def cached(policy: Policy, tokens: int, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Shapes of a prefilled cache."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(layers):
-        shapes |= {f"{layer}.{part}": (3, tokens, 64) for part in ("k", "v")}
+    heads, d = spec.n_kv_heads, spec.head_dim
+    for layer in range(spec.n_layers):
+        shapes |= {f"{layer}.{part}": (heads, tokens, d) for part in ("k", "v")}
         if isinstance(policy, MPCache) and policy.chooses(layer):
             for level, size in (("coarse", policy.coarse_size), ("fine", policy.fine_size)):
-                shapes |= {f"{layer}.{end}_{level}": (3, -(-tokens // size), 64) for end in ("high", "low")}
+                shapes |= {f"{layer}.{end}_{level}": (heads, -(-tokens // size), d) for end in ("high", "low")}
     return shapes
 
 

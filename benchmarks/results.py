@@ -22,6 +22,7 @@ from orchestrator.quality.results import ResultStore
 from orchestrator.records.record import Record
 from orchestrator.records.store import RecordStore
 from orchestrator.report.rows import Row, rows
+from parties.models.architecture import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -235,6 +236,16 @@ def shares(line: Line) -> list[str]:
     return [f"{line.columns[task, q, 'accuracy'].value:.1f}" for task in TASKS for q in ("visible", "hidden")]
 
 
+def families() -> str:
+    """Largest error of a logit of each family of models in each private engine."""
+    engines, lines = ("fss", "crypten"), []
+    for family in (family for family in ARCHITECTURES if (RESULTS / "families" / family).exists()):
+        found = {str(record.cell.engine): record.check for record in records(f"families/{family}")}
+        errors = [check.max_abs_logit_error for engine in engines if (check := found[engine]) is not None]
+        lines.append([f"`{family}`", *(f"{error or 0:.4f}" for error in errors)])
+    return table(["family", *(f"`{engine}`" for engine in engines)], lines)
+
+
 def machine(folder: str) -> str:
     """The hardware of a run, in a line."""
     found = records(folder)
@@ -275,6 +286,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "savings": savings,
     "needles-2048": partial(needles, 2048),
     "needles-4096": partial(needles, 4096),
+    "families": families,
     **{f"machine-{name}": partial(machine, name) for name in ("speedup", "networks", "long")},
 }
 

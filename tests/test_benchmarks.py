@@ -36,6 +36,7 @@ TOYS = {
 }
 """Arguments of each script; its counts are exact at any size, its times mean nothing here. NEW: a new folder."""
 ELSEWHERE = {
+    "fss_alone": "is a part of fss_steps and measures on a GPU: python benchmarks/fss_steps.py --device cuda",
     "submit": "needs a Ray cluster with its dashboard: ray start --head, then python benchmarks/submit.py --help",
     "training_text": "needs apt-get, dpkg-deb and a mirror of Debian 12: python benchmarks/training_text.py FOLDER",
 }

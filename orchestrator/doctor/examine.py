@@ -16,11 +16,11 @@ from orchestrator.doctor.shaping import shaping
 from orchestrator.doctor.software import software
 from orchestrator.experiment.cells import Cell, expand
 from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.gpu_roles import gpu_roles, gpu_wishes
 from orchestrator.records.record import Record
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.placement import Placement, PlacementError, place
 from orchestrator.run.runner import require_model
-from orchestrator.run.slots import gpu_roles, gpu_wishes
 
 _SLOTS_S = 15.0
 

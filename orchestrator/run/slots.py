@@ -3,26 +3,12 @@
 from collections.abc import Mapping
 
 from orchestrator.experiment.cells import Cell
+from orchestrator.experiment.gpu_roles import gpu_roles, gpu_wishes
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.placement import Placement, place
 from orchestrator.run.preflight import GpuFull, require_memory
 
 _PLACE_S = 60.0
-
-
-def gpu_roles(cell: Cell) -> tuple[str, ...]:
-    """The roles that need a GPU: none, client and server, or the referee, where `plain` runs."""
-    if not cell.gpu:
-        return ()
-    return ("referee",) if cell.engine.name == "plain" else ("client", "server")
-
-
-def gpu_wishes(cell: Cell) -> tuple[str, ...]:
-    """The roles that compute on a GPU where there is room for them, and on the CPU otherwise; the last gives way first.
-
-    The dealer works while the parties do, so that its speed counts; the referee only before and after.
-    """
-    return ("dealer", "referee") if cell.gpu and cell.engine.name != "plain" else ()
 
 
 def remarks(cell: Cell, placement: Placement) -> tuple[str, ...]:

@@ -209,6 +209,7 @@ class Decoder:
         return (
             self.engine.scores_early
             and plain
+            and cache.lanes == 1
             and here.k is not None
             and here.alive is None
             and not self.policy.needs_query(layer)

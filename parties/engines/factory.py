@@ -90,8 +90,10 @@ def make_engine(
     raise Unsupported(f"engine {name!r} does not run between parties")
 
 
-def make_dealer(name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness = "private") -> Dealer:
-    """The dealer of an engine; with `crypten` it draws from the same `randomness` as the parties."""
+def make_dealer(
+    name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness = "private", device: str = "cpu"
+) -> Dealer:
+    """The dealer of an engine; with `crypten` it draws from the same `randomness` as the parties, on the CPU."""
     if name == "crypten":
         from parties.engines.crypten.provider import Dealer as CrypTenDealer
 
@@ -99,7 +101,7 @@ def make_dealer(name: str, mesh: Mesh, meter: StageMeter, randomness: Randomness
     if name == "fss":
         from parties.engines.fss.dealing.dealer import Dealer as FssDealer
 
-        return FssDealer(mesh["client"], mesh["server"], meter)
+        return FssDealer(mesh["client"], mesh["server"], meter, device)
     if name == "spu":
         return NoDealer()
     raise Unsupported(f"engine {name!r} has no dealer")

@@ -27,7 +27,8 @@ class DealingParty:
         self.state.enter("loading")
         wanted = job.session
         if self._dealer is None or self._dealer[0] != wanted:
-            self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness))
+            device = job.device_if_any
+            self._dealer = (wanted, make_dealer(job.engine, self.mesh, self.meter, job.randomness, device))
         prompt: PromptReport | None = None
 
         def prefilled() -> None:

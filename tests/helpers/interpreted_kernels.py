@@ -19,36 +19,47 @@ def main() -> None:
         alpha, x, own = numbers(width, 20), numbers(width, 20, 3, seed=1), seeds(20)
         x[:5, 1] = alpha[:5]
         key = dcf.generate(permutation, alpha, width, *own)
+        constants = comparison.constants(permutation.key, x.device)
         for party, seed in enumerate(own):
-            share = comparison.evaluate(party, x, width, seed.view(torch.int64), key.view(torch.int64), permutation.key)
+            share = torch.empty(x.shape, dtype=torch.uint8)
+            comparison.evaluate(x, seed, key, *constants, share, party, width)
             assert torch.equal(share, dcf.evaluate(permutation, party, x, width, seed, key))
     for width, lanes in ((1, 1), (5, 1), (3, 2), (4, 3)):
         alpha, x, own = numbers(width, 20), numbers(width, 20, 3, seed=1), seeds(20)
-        key = payload_dcf.generate(permutation, alpha, numbers(32, 20, lanes), width, *own)
-        above = payload_dcf.levels(width, lanes)
+        beta, above = numbers(32, 20, lanes), payload_dcf.levels(width, lanes)
+        key, constants = (
+            payload_dcf.generate(permutation, alpha, beta, width, *own),
+            comparison.constants(permutation.key, x.device),
+        )
         for party, seed in enumerate(own):
-            share = comparison.evaluate_payload(
-                party, x, width, above, lanes, seed.view(torch.int64), key, permutation.key
-            )
+            share = torch.empty(20, 3, lanes, dtype=torch.int64)
+            comparison.evaluate_payload(x, seed, key, *constants, share, party, width, above)
             assert torch.equal(share, payload_dcf.evaluate(permutation, party, x, width, lanes, seed, key))
     for levels in (1, 3):
         mask, x, own = numbers(63, 5), numbers(63, 5, seed=1), seeds(5)
         cells = torch.from_numpy(dice.integers(-(2**63), 2**63, (levels, ENTRIES, 2)))
         key = prefix_dpf.generate(permutation, mask, cells, 20, *own)
         for party, seed in enumerate(own):
-            share = prefixes.evaluate(party, x, 20, levels, seed.view(torch.int64), key, permutation.key)
+            share = torch.empty(5, 2 * levels, dtype=torch.int64)
+            prefixes.evaluate(x, seed, key, *comparison.constants(permutation.key, x.device), share, party, 20)
+            share = share.sum(1)
             assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17), (16, 130, 65), (70, 40, 3)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
-        assert torch.equal(matrix_products.vector_matrix(left, right), left @ right.T)
+        product = torch.empty(n, rows, dtype=torch.int64)
+        matrix_products.vector_matrix(left, right, product)
+        assert torch.equal(product, left @ right.T)
     for batch, n, inner, m in ((1, 1, 7, 5), (3, 17, 33, 2)):
         x, y = torch.randint(-(2**63), 2**63 - 1, (n, inner)), torch.randint(-(2**63), 2**63 - 1, (batch, m, inner))
-        assert torch.equal(matrix_products.matmul(x, y.transpose(1, 2)), x @ y.transpose(1, 2))
+        product = torch.empty(batch, n, m, dtype=torch.int64)
+        matrix_products.matmul(x.expand(batch, -1, -1), y.transpose(1, 2), product)
+        assert torch.equal(product, x @ y.transpose(1, 2))
     for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
         tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
         turn = torch.from_numpy(dice.integers(0, length, n))
         bits = torch.from_numpy(dice.integers(0, 256, (n, length // 8), dtype=np.uint8))
-        sums = look_ups.table_sums(_mirrored(tables, turn.device), bits, turn)
+        sums = torch.empty(count, n, dtype=torch.int64)
+        look_ups.table_sums(_mirrored(tables, turn.device), bits, turn, sums)
         assert torch.equal(sums, tables.sums(turn, bits))
     stream = Keystream(bytes(range(SEED_BYTES)))
     for epoch, first, count in ((0, 0, 300), (2**40 + 3, 7, 5)):

@@ -27,15 +27,16 @@ from parties.engines.fss.randomness.party_sources import ClientSource, ServerSou
 from parties.engines.fss.randomness.seeds import drawn_seed
 from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.exchange import BoundRound, note
-from parties.engines.fss.replay.recorder import Inputs, Round
+from parties.engines.fss.replay.inputs import memory_on
+from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
-from parties.engines.fss.replay.segment import RecordedSegment
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
 
 T = TypeVar("T")
+
 
 MOST_ATTEMPTS = 12
 """At one retry in hundreds of segments, this many in a row are not bad luck."""
@@ -77,7 +78,7 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._inputs = Inputs()
+        self._inputs = memory_on(self.source.device, seed)
         self.recordings = Recordings(source, self._inputs)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
@@ -141,7 +142,7 @@ class FssEngine(Computation):
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
-        self.replays = workload.steps >= LEAST_STEPS and self.source.device.type == "cpu"
+        self.replays = workload.steps >= LEAST_STEPS
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
@@ -191,14 +192,9 @@ class FssEngine(Computation):
                 raise
         self.meter.add("mpcbench_replayed_segments_total")
         with self.meter.stage(known.stage):
-            self._fill(known)
+            streams, frames = [self.stream], self._draws.frames
+            self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
             return known.replay(caches, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
-
-    def _fill(self, known: RecordedSegment) -> None:
-        """Expands and receives the segment's randomness."""
-        inputs, recorder = self._inputs, known.recorder
-        self.stream.fill(inputs.streams[0, : recorder.drawn[0]])
-        self._draws.frames.fill(inputs.dealt[: recorder.dealt_bytes].numpy())
 
     def _open_round(self, made: Round) -> None:
         if made.openings:

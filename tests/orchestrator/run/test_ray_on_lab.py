@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from tests.helpers.paths import ROOT
 
 pytestmark = [pytest.mark.netns, pytest.mark.ray]
 
-FAKE_NVML = ROOT / "tests" / "helpers" / "fake_nvml"
 WHERE = """
 import json, ray
 ray.init(log_to_driver=False, logging_level="ERROR")
@@ -60,23 +60,25 @@ print("RESULT", json.dumps({"hosts": placement.hosts, "backend": links.backend, 
 
 
 @pytest.fixture(scope="module")
-def two_gpus() -> Iterator[None]:
-    """Two GPUs, which Ray only counts."""
+def two_gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two GPUs, which Ray only counts; the folder of their library, which the hosts must see."""
+    folder = tmp_path_factory.mktemp("nvml")
+    shutil.copy(ROOT / "tests" / "helpers" / "fake_nvml.py", folder / "pynvml.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPCBENCH_FAKE_GPUS", "GPU-a,GPU-b")
-        patch.setenv("PYTHONPATH", str(FAKE_NVML), prepend=os.pathsep)
-        patch.syspath_prepend(str(FAKE_NVML))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.syspath_prepend(str(folder))
         patch.delitem(sys.modules, "pynvml", raising=False)
         nvml._started.cache_clear()
-        yield
+        yield folder
         nvml._started.cache_clear()
         sys.modules.pop("pynvml", None)
 
 
 @pytest.fixture(scope="module")
-def lab(two_gpus: None) -> Iterator[Lab]:
+def lab(two_gpus: Path) -> Iterator[Lab]:
     """Three hosts with a Ray node each; nothing is left of them afterwards."""
-    with Lab.up(3) as lab:
+    with Lab.up(3, keep=[two_gpus]) as lab:
         start_ray(lab, cpus=2)
         yield lab
         inside = psutil.Process(lab.pid).children(recursive=True)
@@ -87,7 +89,7 @@ def test_every_host_is_a_node_with_a_gpu_and_a_role_and_tasks_find_the_lab(lab: 
     argv = [sys.executable, "-c", WHERE]
     done = lab.run("h0", argv, env=ray_environment(lab), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second = done.stdout.splitlines()[-2:]  # after what Ray may say of a busy machine
     *nodes, ip, name, hosts = first.split()
     assert nodes == [host.address for host in lab.hosts]
     assert name == f"mpcb-{lab.id}-{lab.host(ip).name}"

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.experiment.gpu_roles import gpu_roles, gpu_wishes
 from orchestrator.predict.memory import gpu_needs, together
 from orchestrator.run import preflight, slots
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.placement import ROLES, Placement
 from orchestrator.run.preflight import GpuFull
-from orchestrator.run.slots import gpu_roles, gpu_wishes, remarks, reserve
+from orchestrator.run.slots import remarks, reserve
 from parties.metering.cgroup import Memory
 from parties.metering.nvml import Card
 from tests.helpers import samples

@@ -7,12 +7,12 @@ import pytest
 
 from parties.metering import nvml
 from parties.metering.nvml import Card, Cards, card_of, installed_cards, own_cards
-from tests.helpers.fake_nvml import pynvml
+from tests.helpers import fake_nvml
 
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml)
     monkeypatch.setenv("MPCBENCH_FAKE_GPUS", "GPU-a1,GPU-mig,GPU-a2")
     nvml._started.cache_clear()
     yield
@@ -22,7 +22,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_cards_are_read_with_their_driver_and_partitions() -> None:
     found = installed_cards()
     assert (found.driver, found.problem) == ("580.1", "")
-    assert found.cards[1] == Card(1, "GPU-mig", "Fake H1", pynvml.TOTAL, pynvml.TOTAL, partitioned=True)
+    assert found.cards[1] == Card(1, "GPU-mig", "Fake H1", fake_nvml.TOTAL, fake_nvml.TOTAL, partitioned=True)
     assert [card.partitioned for card in found.cards] == [False, True, False]
     assert card_of("GPU-a2") == found.cards[2]
     assert card_of("GPU-elsewhere") is None

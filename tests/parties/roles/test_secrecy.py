@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 MODEL = "random:tiny-llama"
 SEQ_LEN, NEW_TOKENS = 32, 2
 PAGE = resource.getpagesize()
-MANGLE = bytes((byte + 91) % 256 for byte in range(256))
+SHIFT = np.uint8(91)
 
 
 def memory() -> list[bytes]:
@@ -60,16 +60,25 @@ class Search:
     """Counts, in the process where it is called, how many of the given secrets its memory holds."""
 
     def __init__(self, secrets: dict[str, list[bytes]]) -> None:
-        # kept mangled, and compared with mangled memory, so that the search never finds itself; mangling a second time
-        # does not undo it, since the heap keeps what an earlier look has mangled
-        self.mangled = {name: [item.translate(MANGLE) for item in items] for name, items in secrets.items()}
+        # kept shifted, so that the search never finds itself
+        self.shifted = {
+            name: [np.frombuffer(item, np.uint8) + SHIFT for item in items] for name, items in secrets.items()
+        }
 
     def __call__(self) -> dict[str, list[int]]:
-        regions = [region.translate(MANGLE) for region in memory()]
+        regions = memory()  # before a secret is shifted back
         return {
-            name: [i for i, item in enumerate(items) if any(item in region for region in regions)]
-            for name, items in self.mangled.items()
+            name: [i for i, item in enumerate(items) if held(item, regions)] for name, items in self.shifted.items()
         }
+
+
+def held(shifted: Any, regions: list[bytes]) -> bool:
+    """Whether memory holds a secret, which leaves no copy behind for the next look."""
+    item = shifted - SHIFT
+    try:
+        return any(region.find(memoryview(item)) >= 0 for region in regions)
+    finally:
+        item.fill(0)
 
 
 def encodings(values: Tensor) -> list[bytes]:

@@ -53,5 +53,5 @@ def rows(
 
 
 def _one_hot(source: Source, places: torch.Tensor | None, count: int, length: int) -> Additive:
-    hot = None if places is None else (places.unsqueeze(1) == torch.arange(length)).long()
+    hot = None if places is None else (places.unsqueeze(1) == torch.arange(length, device=places.device)).long()
     return private_input(source, (count, length), hot, 0, 2.0)

@@ -53,7 +53,10 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     if transposed.is_cuda:
         from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
 
-        return matrix_products.vector_matrix(x.to(transposed.device).contiguous(), transposed).to(x.device)
+        product = torch.empty(x.shape[0], transposed.shape[0], dtype=torch.int64, device=x.device)
+        multiply = matrix_products.vector_matrix if x.is_cuda else matrix_products.vector_matrix_from_host
+        call(multiply, x.contiguous(), transposed, product)
+        return product
     from parties.engines.fss.kernels import threads  # Numba, which only the CPU's products need
 
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
@@ -68,17 +71,19 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         ValueError: The inner dimensions differ.
     """
     _check_inner(x.shape[2], y.shape[1])
-    if x.is_cuda:
-        from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
-
-        return matrix_products.matmul(x, y)
     if x.is_meta:
         return torch.matmul(x, y)  # counting needs the shape only
-    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
-
     if len(x) != len(y):
         batch = len(y) if len(x) == 1 else len(x)
         x, y = x.expand(batch, -1, -1), y.expand(batch, -1, -1)
+    if x.is_cuda:
+        from parties.engines.fss.kernels import matrix_products  # Triton, which only a GPU needs
+
+        product = torch.empty(*x.shape[:2], y.shape[2], dtype=torch.int64, device=x.device)
+        call(matrix_products.matmul, x, y, product)
+        return product
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
+
     columns = y.transpose(1, 2)
     product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():

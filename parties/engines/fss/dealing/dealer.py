@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from parties.decoding.program import run
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
@@ -20,7 +22,7 @@ from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
 from parties.engines.fss.recording.warm_up import compile_all
-from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
 from parties.metering.meter import StageMeter
@@ -37,9 +39,10 @@ class Dealer:
         client: Link to the client.
         server: Link to the server.
         meter: The dealer's stage meter.
+        device: `cpu` or `cuda`: where the masks of matrices are, and products with them are computed.
     """
 
-    def __init__(self, client: Link, server: Link, meter: StageMeter) -> None:
+    def __init__(self, client: Link, server: Link, meter: StageMeter, device: str = "cpu") -> None:
         self.links, self.meter = {"client": client, "server": server}, meter
         permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
         with meter.stage("setup.compile"):
@@ -52,7 +55,7 @@ class Dealer:
         self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
         self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
-        self._inputs = Inputs()
+        self._inputs, self._device = Inputs(), torch.device(device)
         self._installed: Shapes = {}
         self._dry_run: DryRun | None = None
         self._senders: dict[str, Sender] = {}
@@ -174,7 +177,8 @@ class Dealer:
         self._installed = {name: tuple(shape) for name, shape in shapes.items()}
         for name, shape in self._installed.items():
             if is_matrix(name, shape):
-                self.engine.matrices[name] = ServerMatrix(self._server_stream.words((shape[1], shape[0])))
+                mask = self._server_stream.words((shape[1], shape[0]))
+                self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
         self._source.begin(epoch(0, 1))
         run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()

@@ -14,7 +14,7 @@ from parties.engines.fss.dealing.plan import Plan, epoch
 from parties.engines.fss.dealing.requests import BadRequest
 from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.dealer_source import DealerSource
-from parties.engines.fss.replay.recorder import Inputs
+from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 
 _POLL_S = 0.1  # how soon a stop is seen
@@ -179,10 +179,8 @@ class DryRun:
         if known is None:
             run(segment(), dealer_openings)
             return
-        for stream, place, size in zip(
-            (self._source.client, self._source.server), self._inputs.streams, known.recorder.drawn, strict=True
-        ):
-            stream.fill(place[:size])
+        source = self._source
+        self._inputs.fill(known.recorder.drawn, (source.client, source.server), None, source.epoch)
         known.replay(self._caches, self._source, self._inputs, lambda _: None)
         self._source.forward(known.recorder.sent)
 

@@ -6,6 +6,7 @@ The sums u_0 and u_1 differ by s T[i] with a sign s = +-1 that only the dealer k
 tree reduced to the leaves. s T[i] is opened under a mask, and s is the dealer's factor in the product that follows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -52,12 +53,13 @@ class Tables:
             turn: Rotations, int64, [n], 0 to 2^width - 1.
             bits: Packed bits, uint8, [n, 2^width / 8].
         """
+        table_sums: Callable[..., None] = loops.table_sums
         if turn.is_cuda:
             from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
 
-            return look_ups.table_sums(_mirrored(self, turn.device), bits, turn)
-        sums = torch.empty(len(self.values), len(turn), dtype=torch.int64)
-        call(loops.table_sums, _mirrored(self, turn.device), bits, turn, sums)
+            table_sums = look_ups.table_sums
+        sums = torch.empty(len(self.values), len(turn), dtype=torch.int64, device=turn.device)
+        call(table_sums, _mirrored(self, turn.device), bits.contiguous(), turn.contiguous(), sums)
         return sums
 
 

@@ -29,7 +29,8 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
 
     Args:
         function: A compiled loop, or a plain function on public numbers.
-        arguments: Contiguous tensors on the CPU, passed as NumPy views of the same memory, and numbers.
+        arguments: Contiguous tensors on the CPU, passed as NumPy views of the same memory; tensors on a GPU, passed as
+            they are; and numbers.
 
     Raises:
         TypeError: The function returned something, which a tape would drop.
@@ -42,11 +43,14 @@ def call(function: Callable[..., None], *arguments: Any) -> None:
 
 def call_untraced(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Does what `call` does, out of sight of a tracer."""
-    returned: Any = function(  # type: ignore[func-returns-value]
-        *(argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments)
-    )
+    returned: Any = function(*map(handed_over, arguments))  # type: ignore[func-returns-value]
     if returned is not None:
         raise TypeError(f"{function} returned something; a kernel writes its results to its arguments")
+
+
+def handed_over(argument: Any) -> Any:
+    """Returns an argument as a kernel gets it."""
+    return argument.numpy() if isinstance(argument, Tensor) and not argument.is_cuda else argument
 
 
 @contextmanager

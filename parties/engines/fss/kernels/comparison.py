@@ -17,7 +17,8 @@ from parties.engines.fss.kernels.payload_trees import MOST_LANES
 from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 10
-_LANES = 128
+_MOST_LANES = 128
+_FEW = 2048
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -64,26 +65,29 @@ def _evaluated(  # type: ignore[no-untyped-def]
     tl.store(out + point, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
 
 
-def evaluate(party: int, x: Tensor, width: int, seed: Tensor, key: Tensor, permutation_key: bytes) -> Tensor:
-    """Evaluates this party's XOR shares of [x < alpha]: uint8, [n, points], 0 or 1; see `dcf.evaluate`.
+def evaluate(
+    x: Tensor, seed: Tensor, key: Tensor, table: Tensor, keys: Tensor, shares: Tensor, party: int, width: int
+) -> None:
+    """Evaluates this party's XOR shares of [x < alpha]; see `dcf.evaluate`.
 
     Args:
-        party: 0 or 1.
         x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
+        seed: This party's seeds, uint8, [n, 16].
+        key: Correction words, uint8, [key_blocks, n, 16].
+        table: AES's table on the GPU; see `constants`.
+        keys: The key schedule of the session's permutation.
+        shares: Output, uint8, [n, points], 0 or 1.
+        party: 0 or 1.
         width: Number of bits compared.
-        seed: This party's seeds, int64, [n, 2].
-        key: Correction words, int64, [key_blocks, n, 2].
-        permutation_key: The session's key, 16 bytes.
     """
     n, points = x.shape
-    out = torch.empty(n, points, dtype=torch.uint8, device=x.device)
-    table, keys = constants(permutation_key, x.device)
     if x.numel():
-        inner = (1 << min(width, LEAF_LEVELS)) - 1
-        _evaluated[(triton.cdiv(x.numel(), _LANES),)](
-            x, seed, key, out, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, _LANES
-        )
-    return out
+        inner, lanes = (1 << min(width, LEAF_LEVELS)) - 1, _lanes(x.numel())
+        words = (seed.view(torch.int64), key.view(torch.int64))
+        _evaluated[(triton.cdiv(x.numel(), lanes),)](
+            x, *words, shares, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, lanes,
+            num_warps=max(1, lanes // 32),
+        )  # fmt: skip
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -176,33 +180,37 @@ def _evaluated_payload(  # type: ignore[no-untyped-def]
 
 
 def evaluate_payload(
-    party: int, x: Tensor, width: int, levels: int, lanes: int, seed: Tensor, key: Tensor, permutation_key: bytes
-) -> Tensor:
-    """Evaluates this party's shares of beta [x < alpha]: int64, [n, points, lanes]; see `payload_dcf.evaluate`.
+    x: Tensor, seed: Tensor, key: Tensor, table: Tensor, keys: Tensor, shares: Tensor, party: int, width: int,
+    levels: int,
+) -> None:  # fmt: skip
+    """Evaluates this party's shares of beta [x < alpha]; see `payload_dcf.evaluate`.
 
     Args:
-        party: 0 or 1.
         x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
+        seed: This party's seeds, uint8, [n, 16].
+        key: The keys, uint8; see `payload_trees.parts`.
+        table: AES's table on the GPU; see `constants`.
+        keys: The key schedule of the session's permutation.
+        shares: Output, int64, [n, points, lanes].
+        party: 0 or 1.
         width: Number of bits compared.
         levels: Levels above the leaves.
-        lanes: Number of elements of a payload.
-        seed: This party's seeds, int64, [n, 2].
-        key: The keys, uint8; see `payload_trees.parts`.
-        permutation_key: The session's key, 16 bytes.
     """
-    n, points = x.shape
-    sizes = [levels * n * 16, levels * n * 4 * lanes]
-    words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
-    words, values, leaves = words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32)
-    out = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
-    table, keys = constants(permutation_key, x.device)
-    cells, rest = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels
+    (n, points), lanes = x.shape, shares.shape[2]
     if x.numel():
-        pointers = (x, seed, words, values, leaves, out, table, keys)
-        _evaluated_payload[(triton.cdiv(x.numel(), _LANES),)](
-            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, _LANES
+        cells, rest, count = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels, _lanes(x.numel())
+        sizes = [levels * n * 16, levels * n * 4 * lanes]
+        words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
+        keyed = (words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32))
+        pointers = (x, seed.view(torch.int64), *keyed, shares, table, keys)
+        _evaluated_payload[(triton.cdiv(x.numel(), count),)](
+            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, count, num_warps=max(1, count // 32)
         )
-    return out
+
+
+def _lanes(points: int) -> int:
+    """Returns the points of a program: a lone one finds its words in AES's table without waiting for others."""
+    return 1 if points <= _FEW else _MOST_LANES
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,5 @@
 """`loops.table_sums` on a GPU: one program for each element and table."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,17 +21,16 @@ def _summed(mirrored, octets, turn, out, n, rows, LENGTH: tl.constexpr, CELLS: t
     tl.store(out + table * n + element, tl.sum(total, axis=0))
 
 
-def table_sums(mirrored: Tensor, bits: Tensor, turn: Tensor) -> Tensor:
-    """Sums bit j of element i times T[turn[i] - j] over j, for each table T: int64, [tables, n].
+def table_sums(mirrored: Tensor, bits: Tensor, turn: Tensor, sums: Tensor) -> None:
+    """Sums bit j of element i times T[turn[i] - j] over j, for each table T.
 
     Args:
         mirrored: T[length - 1 - j], repeated: int64, [tables, rows, 2 length]; element i uses row i mod rows.
         bits: Packed bits, uint8, [n, length / 8].
         turn: Rotations, int64, [n], 0 to length - 1.
+        sums: Output, int64, [tables, n].
     """
     (tables, rows, twice), n = mirrored.shape, turn.shape[0]
-    out = torch.empty((tables, n), dtype=torch.int64, device=turn.device)
     if n:
         length = twice // 2
-        _summed[(n, tables)](mirrored, bits, turn.contiguous(), out, n, rows, length, min(length, _MOST_CELLS))
-    return out
+        _summed[(n, tables)](mirrored, bits, turn, sums, n, rows, length, min(length, _MOST_CELLS))

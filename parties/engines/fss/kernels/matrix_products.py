@@ -5,11 +5,12 @@ would limit it, so tensor cores do the work: they multiply the int8 digits of th
 in any order, so the results equal those of the CPU.
 """
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from parties.engines.fss.kernels import loops
 
 _ROWS, _COLUMNS = 8, 128
 _TILE = 16
@@ -66,17 +67,23 @@ def _matrix_rows(  # type: ignore[no-untyped-def]
     )
 
 
-def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
-    """Multiplies [n, in] by the transpose of [out, in], int64, contiguous, on one GPU: [n, out]."""
+def vector_matrix(x: Tensor, transposed: Tensor, out: Tensor) -> None:
+    """Multiplies [n, in] by the transpose of [out, in] into [n, out], int64, contiguous, on one GPU."""
     (n, columns), rows = x.shape, transposed.shape[0]
-    out = torch.empty((n, rows), dtype=torch.int64, device=x.device)
     if n == 1:
         _matrix_vector[(triton.cdiv(rows, _ROWS),)](transposed, x, out, rows, columns, _ROWS, _COLUMNS)
     elif n:
         width = min(_MOST_WIDTH, max(_LEAST_WIDTH, triton.next_power_of_2(n)))
         grid = (triton.cdiv(n, width), triton.cdiv(rows, _ROWS_OF_DIGITS))
         _matrix_rows[grid](x, transposed, out, n, rows, columns, width, _ROWS_OF_DIGITS, _COLUMNS_OF_DIGITS, _BIAS)
-    return out
+
+
+def vector_matrix_from_host(x: loops.Integers, transposed: Tensor, out: loops.Integers) -> None:
+    """Does the same for x and a result in memory of the host."""
+    there = torch.from_numpy(x).to(transposed.device)
+    product = torch.empty(out.shape, dtype=torch.int64, device=transposed.device)
+    vector_matrix(there, transposed, product)
+    torch.from_numpy(out).copy_(product)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -99,13 +106,9 @@ def _tiles(  # type: ignore[no-untyped-def]
     tl.store(out + place, total, mask=(row[:, None] < n) & (column[None, :] < m))
 
 
-def matmul(x: Tensor, y: Tensor) -> Tensor:
-    """Multiplies batches [..., n, k] @ [..., k, m], int64, on one GPU; batches are broadcast."""
-    batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    left, right = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y))
-    (count, n, inner), m = left.shape, right.shape[2]
-    out = torch.empty((count, n, m), dtype=torch.int64, device=x.device)
+def matmul(x: Tensor, y: Tensor, out: Tensor) -> None:
+    """Multiplies [b, n, k] by [b, k, m] with any strides into [b, n, m], int64, contiguous, on one GPU."""
+    (count, n, inner), m = x.shape, y.shape[2]
     if out.numel():
         grid = (triton.cdiv(n, _TILE), triton.cdiv(m, _TILE), count)
-        _tiles[grid](left, right, out, n, inner, m, *left.stride(), *right.stride(), _TILE)
-    return out.reshape(*batch, n, m)
+        _tiles[grid](x, y, out, n, inner, m, *x.stride(), *y.stride(), _TILE)

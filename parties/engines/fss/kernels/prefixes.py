@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.comparison import ROUNDS, constants
+from parties.engines.fss.kernels.comparison import ROUNDS
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
 from parties.engines.fss.kernels.table_aes import hashed
 
@@ -71,25 +71,23 @@ def _evaluated(  # type: ignore[no-untyped-def]
 
 
 def evaluate(
-    party: int, x: Tensor, lowest: int, tables: int, seed: Tensor, key: Tensor, permutation_key: bytes
-) -> Tensor:
-    """Evaluates this party's shares of the function: int64, [n]; see `prefix_dpf.evaluate`.
+    x: Tensor, seed: Tensor, key: Tensor, table: Tensor, keys: Tensor, shares: Tensor, party: int, lowest: int
+) -> None:
+    """Evaluates this party's shares of the function, one for each table and half; see `prefix_dpf.evaluate`.
 
     Args:
-        party: 0 or 1.
         x: Public numbers, int64, [n], on the GPU.
-        lowest: Level of the first table.
-        tables: Number of tables.
-        seed: This party's seeds, int64, [n, 2].
+        seed: This party's seeds, uint8, [n, 16].
         key: The keys, uint8; see `prefix_trees.parts`.
-        permutation_key: The session's key, 16 bytes.
+        table: AES's table on the GPU; see `comparison.constants`.
+        keys: The key schedule of the session's permutation.
+        shares: Output, int64, [n, 2 tables]; a row sums to the share.
+        party: 0 or 1.
+        lowest: Level of the first table.
     """
-    (n,), levels = x.shape, STEP * (tables - 1) + 1
-    words, values = torch.tensor_split(key, [levels * n * 16])
-    out = torch.empty(n, 2 * tables, dtype=torch.int64, device=x.device)
-    table, keys = constants(permutation_key, x.device)
+    (n,), tables = x.shape, shares.shape[1] // 2
+    words, values = torch.tensor_split(key, [(STEP * (tables - 1) + 1) * n * 16])
     if n:
-        pointers = (x, seed, words.view(torch.int64), values.view(torch.int64), out, table, keys)
+        pointers = (x, seed.view(torch.int64), words.view(torch.int64), values.view(torch.int64), shares, table, keys)
         sizes = (STEP, CELL_BITS, REST_BITS, ENTRIES, ROUNDS, _LANES)
-        _evaluated[(triton.cdiv(out.numel(), _LANES),)](*pointers, n, tables, party, lowest, *sizes)
-    return out.sum(1)
+        _evaluated[(triton.cdiv(shares.numel(), _LANES),)](*pointers, n, tables, party, lowest, *sizes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from parties.engines.fss.kernels import loops
+from parties.engines.fss.kernels import device_bits, loops
 from parties.engines.fss.kernels.call import call
 
 
@@ -14,25 +14,15 @@ def pack(bits: Tensor) -> Tensor:
     """Packs bits, uint8, of any shape: uint8, [ceil(n / 8)]; the last byte is filled up with zeros."""
     count = bits.numel()
     packed = torch.empty(-(-count // 8), dtype=torch.uint8, device=bits.device)
-    if bits.is_cuda:
-        padded = torch.nn.functional.pad(bits.reshape(-1), (0, -count % 8)).reshape(-1, 8)
-        return (padded << _places(bits)).sum(1, dtype=torch.uint8)
     if count and not bits.is_meta:
-        call(loops.pack_bits, bits.reshape(-1), packed)
+        call(device_bits.pack if bits.is_cuda else loops.pack_bits, bits.reshape(-1), packed)
     return packed
 
 
 def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """Unpacks as many bits as `shape` has elements: uint8, of that shape, 0 or 1."""
     count = math.prod(shape)
-    if packed.is_cuda:
-        bits = (packed.unsqueeze(1) >> _places(packed)) & 1
-        return bits.reshape(-1)[:count].reshape(tuple(shape))
     bits = torch.empty(tuple(shape), dtype=torch.uint8, device=packed.device)
     if count and not packed.is_meta:
-        call(loops.unpack_bits, packed, bits.reshape(-1))
+        call(device_bits.unpack if bits.is_cuda else loops.unpack_bits, packed, bits.reshape(-1))
     return bits
-
-
-def _places(like: Tensor) -> Tensor:
-    return torch.arange(7, -1, -1, dtype=torch.uint8, device=like.device)

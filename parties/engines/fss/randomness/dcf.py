@@ -69,7 +69,8 @@ def generate(permutation: Permutation, alpha: Tensor, width: int, first: Tensor,
         first: The client's seeds, uint8, [n, 16].
         second: The server's seeds, uint8, [n, 16].
     """
-    alpha, key = alpha.contiguous(), torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
+    alpha = alpha.contiguous()
+    key = torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
     if permutation.instructions:
         call(bit_trees.generate_trees, alpha, first, second, permutation.round_keys, key, width)
     else:
@@ -88,14 +89,12 @@ def evaluate(permutation: Permutation, party: int, x: Tensor, width: int, seed: 
         seed: This party's seeds, uint8, [n, 16].
         key: The correction words of `generate`.
     """
-    x = x.contiguous()
+    x, shares = x.contiguous(), torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     if x.is_cuda:
         from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
-        seeds, words = seed.view(torch.int64), key.view(torch.int64)
-        return comparison.evaluate(party, x, width, seeds, words, permutation.key)
-    shares = torch.empty(x.shape, dtype=torch.uint8)
-    if permutation.instructions:
+        call(comparison.evaluate, x, seed, key, *comparison.constants(permutation.key, x.device), shares, party, width)
+    elif permutation.instructions:
         call(bit_trees.evaluate_trees, x, seed, key, permutation.round_keys, shares, party, width)
     else:
         call(partial(_evaluate_by_library, permutation), x, seed, key, shares, party, width)

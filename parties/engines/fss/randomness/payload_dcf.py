@@ -75,14 +75,13 @@ def evaluate(
         key: The keys of `generate`.
     """
     x, (n, points), leaf = x.contiguous(), x.shape, leaf_levels(lanes)
+    shares = torch.empty(n, points, lanes, dtype=torch.int64, device=x.device)
     if x.is_cuda:
         from parties.engines.fss.kernels import comparison  # Triton, which only a GPU needs
 
-        return comparison.evaluate_payload(
-            party, x, width, levels(width, lanes), lanes, seed.view(torch.int64), key, permutation.key
-        )
-    shares = torch.empty(n, points, lanes, dtype=torch.int64)
-    if permutation.instructions:
+        constants, above = comparison.constants(permutation.key, x.device), levels(width, lanes)
+        call(comparison.evaluate_payload, x, seed, key, *constants, shares, party, width, above)
+    elif permutation.instructions:
         keys = permutation.round_keys
         call(payload_trees.evaluate_trees, x, seed, key, keys, shares, party, width, leaf)
     else:

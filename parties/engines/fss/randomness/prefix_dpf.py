@@ -85,9 +85,12 @@ def evaluate(
     """
     x = x.contiguous()
     if x.is_cuda:
-        from parties.engines.fss.kernels import prefixes  # Triton, which only a GPU needs
+        from parties.engines.fss.kernels import comparison, prefixes  # Triton, which only a GPU needs
 
-        return prefixes.evaluate(party, x, lowest, tables, seed.view(torch.int64), key, permutation.key)
+        parts = torch.empty(len(x), 2 * tables, dtype=torch.int64, device=x.device)
+        constants = comparison.constants(permutation.key, x.device)
+        call(prefixes.evaluate, x, seed, key, *constants, parts, party, lowest)
+        return parts.sum(1)
     shares = torch.empty(x.shape, dtype=torch.int64)
     if permutation.instructions:
         call(prefix_trees.evaluate_trees, x, seed, key, permutation.round_keys, shares, party, lowest, tables)

@@ -127,22 +127,24 @@ class Source(ABC):
 
     def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
         """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
-        return numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        made = numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        return made.to(self.device)
 
     def read(self, rows: Tensor, first: int, count: int) -> Tensor:
         """Returns rows first .. first + count - 1 of [n, d]; a recorded segment reads at the token's place."""
         if self.recorder is None:
             return rows[first : first + count]
-        places = torch.arange(first, first + count, device=rows.device)
-        return rows.index_select(0, self.recorder.varying(lambda later: places + later))
+        places = torch.arange(first, first + count)
+        return rows.index_select(0, self.recorder.varying(lambda later: places + later).to(rows.device))
 
     def write(self, rows: Tensor, new: Tensor, place: int) -> Tensor:
         """Returns rows [heads, n, d] with [heads, m, d] from a public place on; in place if it is recorded."""
         count = new.shape[1]
         if self.recorder is None:
             return torch.cat([rows[:, :place], new, rows[:, place + count :]], 1)
-        places = torch.arange(place, place + count, device=rows.device)
-        return rows.index_copy_(1, self.recorder.varying(lambda more: places + more, by_row=True), new)
+        places = torch.arange(place, place + count)
+        where = self.recorder.varying(lambda more: places + more, by_row=True)
+        return rows.index_copy_(1, where.to(rows.device), new)
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.

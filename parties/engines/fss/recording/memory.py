@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 ALIGNMENT = 64
+CPU = torch.device("cpu")
 
 
 class Kind(Enum):
@@ -71,20 +72,20 @@ class View:
 
     def tensor(self, storage: torch.UntypedStorage, start: int = 0) -> Tensor:
         """Returns the view over memory that begins at byte `start` of a storage."""
-        empty = torch.empty(0, dtype=self.dtype)
+        empty = torch.empty(0, dtype=self.dtype, device=storage.device)
         return empty.set_(storage, (start + self.offset) // self.dtype.itemsize, self.shape, self.strides)
 
 
 class Arena:
     """Memory for intermediate results, which recordings that run one after the other may share."""
 
-    def __init__(self) -> None:
-        self.memory = torch.empty(0, dtype=torch.uint8)
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.memory = torch.empty(0, dtype=torch.uint8, device=device)
 
     def reserve(self, size: int) -> None:
-        """Grows to at least `size` bytes. Recordings bind to the new memory when they run next."""
+        """Grows to at least `size` bytes. Tapes bind to the new memory when they run next; graphs keep the old one."""
         if self.memory.numel() < size:
-            self.memory = torch.empty(size, dtype=torch.uint8)
+            self.memory = torch.empty(size, dtype=torch.uint8, device=self.memory.device)
 
 
 @dataclass

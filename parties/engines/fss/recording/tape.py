@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parties.engines.fss.kernels.call import handed_over
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, aligned, mapped, plan
 from parties.engines.fss.recording.notes import Call, Instruction, Note
 from parties.engines.fss.recording.opcodes import HEADER
@@ -37,9 +38,9 @@ class Recording:
         self._shared = arena is not None
         self._arena = arena or Arena()
         steps = [note for tape in notes for note in tape]
-        self._kept = torch.empty(_place_kept([view.buffer for view, _ in keep]), dtype=torch.uint8)
+        self._kept = torch.empty(place_kept([view.buffer for view, _ in keep]), dtype=torch.uint8)
         self._arena.reserve(plan([note.buffers for note in steps]))
-        self.tensors = [self._readable(view, tensor) for view, tensor in keep]
+        self.tensors = [readable(view, tensor, self._kept) for view, tensor in keep]
         numbers: dict[Buffer, int] = {}
         for note in steps:
             for buffer in note.buffers:
@@ -53,13 +54,6 @@ class Recording:
         constants = sum(buffer.size for buffer in self._fixed if buffer.kind is Kind.CONSTANT)
         own = 0 if self._shared else self._arena.memory.numel()
         return own + self._kept.numel() + constants + sum(tape.program_bytes for tape in self.tapes)
-
-    def _readable(self, view: View, tensor: Tensor) -> Tensor:
-        if view.buffer.kind is not Kind.PLANNED:
-            return tensor
-        start, traced = view.buffer.offset, tensor.untyped_storage()
-        self._kept[start : start + view.buffer.size] = torch.empty(0, dtype=torch.uint8).set_(traced)
-        return view.tensor(self._kept.untyped_storage(), start)
 
 
 class Tape:
@@ -145,11 +139,11 @@ class Tape:
     def _call(self, call: Call) -> Callable[[], Any]:
         """Binds a call to tensors over the memory."""
         if call.kernel:
-            arrays = mapped(call.args, View, lambda view: self._tensor(view).numpy())
+            arrays = mapped(call.args, View, lambda view: handed_over(self._tensor(view)))
             return partial(call.function, *arrays)
         args, kwargs = mapped([call.args, call.kwargs], View, self._tensor)
         outputs = [self._tensor(view) for view in call.outputs]
-        return partial(_copied, partial(call.function, *args, **kwargs), outputs)
+        return partial(copied_to, partial(call.function, *args, **kwargs), outputs)
 
     def _tensor(self, view: View) -> Tensor:
         buffer = view.buffer
@@ -204,13 +198,23 @@ class _Program:
         return 0
 
 
-def _copied(function: Callable[[], Any], outputs: Sequence[Tensor]) -> None:
+def copied_to(function: Callable[[], Any], outputs: Sequence[Tensor]) -> None:
+    """Copies the results of a function to their places."""
     result = function()
     for output, computed in zip(outputs, (result,) if isinstance(result, Tensor) else result or (), strict=False):
         output.copy_(computed)
 
 
-def _place_kept(buffers: Sequence[Buffer]) -> int:
+def readable(view: View, tensor: Tensor, kept: Tensor) -> Tensor:
+    """Returns a kept tensor over memory for kept buffers, with the values of the trace; others stay where they are."""
+    if view.buffer.kind is not Kind.PLANNED:
+        return tensor
+    start, traced = view.buffer.offset, tensor.untyped_storage()
+    kept[start : start + view.buffer.size] = octets_of(traced)
+    return view.tensor(kept.untyped_storage(), start)
+
+
+def place_kept(buffers: Sequence[Buffer]) -> int:
     """Places the planned buffers that are kept, one after the other; returns the bytes they need."""
     size = 0
     for buffer in dict.fromkeys(buffers):
@@ -239,4 +243,9 @@ def _digest(note: Note, numbers: dict[Buffer, int]) -> bytes:
 
 def _octets(buffer: Buffer) -> Tensor:
     assert buffer.storage is not None  # noqa: S101 - externals and constants have one
-    return torch.empty(0, dtype=torch.uint8).set_(buffer.storage)
+    return octets_of(buffer.storage).cpu()
+
+
+def octets_of(storage: torch.UntypedStorage) -> Tensor:
+    """Returns the bytes of a storage, on its device."""
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)

@@ -47,7 +47,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Tensors that existed before, and those made while `paused`, are read and written where they are. Tensors made from
     Python data, floating-point ones that existed before, and what is computed from nothing else, are constants. All
-    other tensors get a place in the memory of the recording. Only CPU tensors are noted.
+    other tensors get a place in the memory of the recording.
 
     Not thread-safe: a tracer notes the operations of the thread that entered it.
     """
@@ -96,18 +96,21 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._book.notes = []
         return len(self._tapes) - 1
 
-    def finish(self, keep: Sequence[Tensor] = (), arena: Arena | None = None) -> Recording:
+    def finish(
+        self, keep: Sequence[Tensor] = (), arena: Arena | None = None, make: Callable[..., Any] = Recording
+    ) -> Any:
         """Plans the memory of the tapes. What was noted after the last cut is one more tape.
 
         Args:
             keep: Tensors that stay readable after the last tape.
             arena: Memory for all others, shared with recordings that never run at the same time; own memory if None.
+            make: What makes the recording, a `Recording` or one for another device.
         """
         if self._book.notes:
             self.cut()
         with self.paused():
             views = [self._storages.view(tensor) for tensor in keep]
-            return Recording(self._tapes, list(zip(views, keep, strict=True)), arena)
+            return make(self._tapes, list(zip(views, keep, strict=True)), arena)
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -211,7 +214,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
         view.buffer.storage = storage.clone()  # type: ignore[no-untyped-call]
         unit = torch.int64 if tensor.dtype == torch.int64 else torch.uint8
-        content = torch.empty(0, dtype=unit).set_(storage)
+        content = torch.empty(0, dtype=unit, device=storage.device).set_(storage)
         start = self._book.uniform(content) or self._storages.view(content)
         buffer = self._storages.enter(tensor, Kind.PLANNED)
         self._book.convert(View(buffer, 0, content.dtype, tuple(content.shape), (1,)), start)

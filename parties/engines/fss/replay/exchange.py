@@ -1,6 +1,6 @@
 """The rounds of a recorded segment: what was announced when it was recorded, over buffers that exist already."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class BoundRound:
     constants: bytes
     frames: FixedFrames
     mine: Sequence[tuple[NDArray[Any], NDArray[Any]]]
-    theirs: Sequence[tuple[np.ufunc, NDArray[Any], NDArray[Any], NDArray[Any]]]
+    theirs: Sequence[tuple[Callable[..., Any], NDArray[Any], NDArray[Any], NDArray[Any]]]
 
     @classmethod
     def of(cls, made: Round) -> "BoundRound":
@@ -50,7 +50,8 @@ class BoundRound:
                 np.frombuffer(side, array.dtype, array.size, start) for side in (frames.payload, frames.received)
             )
             mine.append((sent, array))
-            theirs.append((np.bitwise_xor if array.dtype == np.uint8 else np.add, array, received, result))
+            add = np.bitwise_xor if array.dtype == np.uint8 else np.add
+            theirs.append((_received if made.staged else add, array, received, result))
             start += array.nbytes
         return cls(program, notes, constants, frames, mine, theirs)
 
@@ -63,6 +64,11 @@ class BoundRound:
         opener.swap_fixed(self.program, self.constants, self.frames)
         for combine, array, received, opened in self.theirs:
             combine(array, received, out=opened)
+
+
+def _received(_: NDArray[Any], theirs: NDArray[Any], out: NDArray[Any]) -> None:
+    """Hands over what the peer sent: a graph adds both."""
+    out[:] = theirs
 
 
 def note(constants: Constants, notes: Sequence[bytes | Tensor]) -> None:

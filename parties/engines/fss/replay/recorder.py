@@ -10,37 +10,15 @@ import torch
 from torch import Tensor
 
 from parties.decoding.program import Program
-from parties.engines.fss.arithmetic.opening import Opening
+from parties.engines.fss.arithmetic.opening import Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
 from parties.engines.fss.randomness.frames import in_words
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
-from parties.engines.fss.recording.memory import Arena
-from parties.engines.fss.recording.tape import Recording
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
+from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 
-MOST_BYTES = 1 << 28
-"""Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
 RECORDING = "setup.recording"
-_MOST_CHECKS = 1 << 13
-
-
-class Inputs:
-    """Memory that recordings that run one after the other share: randomness, checks, and intermediate results.
-
-    Attributes:
-        streams: Keystreams of the party, [2, bytes]; the dealer expands two.
-        dealt: What the dealer sends, [bytes].
-        failed: Results of the checks; `failed_array` is the same memory.
-        arena: Intermediate results.
-    """
-
-    def __init__(self) -> None:
-        self.streams = torch.empty(2, MOST_BYTES, dtype=torch.uint8)
-        self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8)
-        self.failed = torch.zeros(_MOST_CHECKS, dtype=torch.bool)
-        self.failed_array = self.failed.numpy()
-        self.arena = Arena()
 
 
 @dataclass
@@ -53,7 +31,8 @@ class Round:
         checks: Number of checks up to here.
         openings: What is opened.
         hidden: The tensors that the tapes write for it.
-        opened: The places of what is opened.
+        opened: The places of what is opened; if it is `staged`, of what the peer sends.
+        staged: Whether both are memory of the host, to and from which the tapes copy.
         bound: The same as arrays, at a party that exchanges them.
     """
 
@@ -63,6 +42,7 @@ class Round:
     openings: Sequence[Opening] = ()
     hidden: list[Tensor] = field(default_factory=list)
     opened: list[Tensor] = field(default_factory=list)
+    staged: bool = False
     bound: Any = None
 
 
@@ -77,7 +57,7 @@ class SegmentRecorder(Recorder):
     def __init__(self, source: Source, inputs: Inputs) -> None:
         self._source, self._inputs = source, inputs
         self.tracer = Tracer()
-        self.drawn, self.dealt_bytes = [0, 0], 0
+        self.drawn = Drawn()
         self.varied: list[tuple[Callable[[int], Tensor], Tensor]] = []
         self.placed: list[tuple[Callable[[int], Tensor], Tensor]] = []
         self.failures: list[Condition] = []
@@ -100,20 +80,34 @@ class SegmentRecorder(Recorder):
                     opened = None if wanted is None else self._opened(wanted)
                     wanted = next(program) if opened is None else program.send(opened)
             except StopIteration as stop:
-                self._cut()
+                if not self._inputs.staged:
+                    self._cut()
                 return stop.value
 
-    def finish(self, keep: Sequence[Tensor]) -> Recording:
-        """Plans the memory of the tapes; what is opened, noted and sent is kept, too."""
-        hidden = [opening.hidden for made in self.rounds for opening in made.openings]
+    def leave(self, left: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Takes what the segment leaves. A graph copies it out of memory that is overwritten by the next segment."""
+        if self._inputs.staged:
+            with self.tracer:
+                left = [tensor.clone(memory_format=torch.contiguous_format) for tensor in left]
+            self._cut()
+        return left
+
+    def finish(self, keep: Sequence[Tensor]) -> Any:
+        """Plans the memory of the tapes; what is opened, noted and sent is kept, too. Returns the recording.
+
+        Raises:
+            NotRecordable: A GPU cannot replay it.
+        """
+        hidden = [tensor for made in self.rounds for tensor in made.hidden]
         others = [tensor for _, _, tensor in self.noted] + [tensor for tensor, _ in self.sent]
-        return self.tracer.finish([*hidden, *others, *keep], self._inputs.arena)
+        inputs = self._inputs
+        return self.tracer.finish([*hidden, *others, *keep], inputs.arena, inputs.recording(self.drawn))
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
         left = iter(tensors)
         for made in self.rounds:
-            made.hidden = [next(left) for _ in made.openings]
+            made.hidden = [next(left) for _ in made.hidden]
         for notes, place, _ in self.noted:
             notes[place] = next(left)
         self.sent = [(next(left), to) for _, to in self.sent]
@@ -124,12 +118,22 @@ class SegmentRecorder(Recorder):
         source, retries = self._source, self._source.retries
         source.recorder, source.retries = self, Retries()
         try:
-            with source.meter.rehearsal(RECORDING, self._cut):
+            with source.meter.rehearsal(RECORDING, self._entered):
                 self._stage = source.meter.current
                 yield
         finally:
             self.risk = source.retries.expected
             source.recorder, source.retries = None, retries
+
+    def _entered(self) -> None:
+        """Ends a tape where another stage begins. What no stage did belongs to the next one, or to that of the round.
+
+        A graph ends with a round, to whose stage all of its time belongs.
+        """
+        if self._stage == RECORDING and not self._inputs.staged:
+            self._stage = self._source.meter.current
+        elif not self._inputs.staged:
+            self._cut()
 
     def _cut(self) -> None:
         if self.tracer.has_notes:
@@ -139,30 +143,45 @@ class SegmentRecorder(Recorder):
     def _opened(self, wanted: Sequence[Opening]) -> list[Tensor]:
         if self._source.rank == DEALER:
             return [opening.hidden for opening in wanted]
+        made, staged = self.rounds[-1], self._inputs.staged
+        made.openings, made.staged = wanted, staged
+        if staged or self._stage == RECORDING:
+            self._stage = wanted[0].stage
+        made.hidden = [self._on_host(opening.hidden) if staged else opening.hidden for opening in wanted]
         self._cut()
+        if staged:
+            self._stage = wanted[0].stage
         with self.tracer.paused():
-            opened = [torch.zeros_like(opening.hidden, memory_format=torch.contiguous_format) for opening in wanted]
-        made = self.rounds[-1]
-        made.openings, made.opened = wanted, opened
+            made.opened = [self._inputs.place(torch.zeros(mine.shape, dtype=mine.dtype)) for mine in made.hidden]
         self.rounds.append(Round(checks=len(self.failures)))
-        return opened
+        if not staged:
+            return made.opened
+        pairs = zip((opening.hidden for opening in wanted), made.opened, strict=True)
+        return [combined(mine, theirs.to(mine.device)) for mine, theirs in pairs]
+
+    def _on_host(self, tensor: Tensor) -> Tensor:
+        """Copies a tensor to memory of the host, in each replay anew."""
+        with self.tracer.paused():
+            place = self._inputs.place(torch.zeros(tensor.shape, dtype=tensor.dtype))
+        return place.copy_(tensor)
 
     # -- what a source asks for ----------------------------------------------------------------------------------------
 
     def own(self, shape: Shape, dtype: torch.dtype, stream: int = 0) -> Tensor:
         """See `Recorder`."""
-        place, self.drawn[stream] = self._place(self._inputs.streams[stream], self.drawn[stream], shape, dtype)
+        own = self.drawn.own
+        place, own[stream] = self._place(self._inputs.streams[stream], own[stream], shape, dtype)
         return place
 
     def dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """See `Recorder`."""
-        place, self.dealt_bytes = self._place(self._inputs.dealt, self.dealt_bytes, shape, dtype)
+        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
         return place
 
     def _place(self, octets: Tensor, start: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, int]:
         size = math.prod(shape) * dtype.itemsize
-        if start + size > MOST_BYTES:
-            raise NotRecordable("a draw", f"a recorded segment takes at most {MOST_BYTES:,} bytes of randomness")
+        if start + size > (most := self._inputs.most_bytes):
+            raise NotRecordable("a draw", f"a recorded segment takes at most {most:,} bytes of randomness")
         with self.tracer.paused():
             place = octets[start : start + size].view(dtype).reshape(tuple(shape))
         return place, start + in_words(size)
@@ -174,7 +193,13 @@ class SegmentRecorder(Recorder):
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""
         notes = self.rounds[-1].notes
-        if isinstance(constant, Tensor) and not self.tracer.constant(constant):
+        if isinstance(constant, Tensor) and self._inputs.staged:
+            with self.tracer.paused():
+                on_host = constant.is_pinned()
+            if on_host or (constant.is_cuda and not self.tracer.constant(constant)):
+                notes.append(constant if on_host else self._on_host(constant))
+                return
+        elif isinstance(constant, Tensor) and not self.tracer.constant(constant):
             self.noted.append((notes, len(notes), constant))
             notes.append(constant)
             return
@@ -188,7 +213,7 @@ class SegmentRecorder(Recorder):
     def varying(self, numbers: Callable[[int], Tensor], *, by_row: bool = False) -> Tensor:
         """See `Recorder`."""
         with self.tracer.paused():
-            place = numbers(0).clone()
+            place = self._inputs.place(numbers(0))
         (self.placed if by_row else self.varied).append((numbers, place))
         return place
 
@@ -205,8 +230,8 @@ class SegmentRecorder(Recorder):
 
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """See `Recorder`."""
-        if len(self.failures) == _MOST_CHECKS:
-            raise NotRecordable("a check", f"a recorded segment makes at most {_MOST_CHECKS} checks")
+        if len(self.failures) == MOST_CHECKS:
+            raise NotRecordable("a check", f"a recorded segment makes at most {MOST_CHECKS} checks")
         self._inputs.failed[len(self.failures)] = failed
         self.failures.append(failure)
         self.rounds[-1].checks = len(self.failures)

@@ -8,11 +8,14 @@ from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.recorder import RECORDING, Inputs
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.recorder import RECORDING
 from parties.engines.fss.replay.segment import RecordedSegment
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
+MOST_KEPT = 1024
+"""Recordings that a party keeps: four shapes of 256 layers."""
 NAMELESS = "its step depends on more than shapes, or the cell is not recorded"
 FIRST = "the first of its name"
 
@@ -63,6 +66,8 @@ class Recordings:
         if known is not None and not known.fits(cache):
             del self._known[key]
             known = None
+        if known is not None:
+            self._known[key] = self._known.pop(key)  # the least recently used one is the first
         if known is None and key in self._met:
             known = self._record(key, program, cache)
         self._met.add(key)
@@ -72,6 +77,8 @@ class Recordings:
         if key in self.refused:
             return None
         self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}
+        for oldest in list(self._known)[: max(0, len(self._known) - MOST_KEPT + 1)]:
+            del self._known[oldest]
         try:
             with self._source.meter.stage(RECORDING):
                 self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)

@@ -3,9 +3,11 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Block, LayerCache
@@ -14,7 +16,8 @@ from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.recorder import Inputs, Round, SegmentRecorder
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.recorder import Round, SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
 
 Key = tuple[int, str]
@@ -82,7 +85,7 @@ class RecordedSegment:
     ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
-            static = _own_inputs(cache)
+            static = _own_inputs(cache, inputs)
             if private:
                 _own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
@@ -101,7 +104,7 @@ class RecordedSegment:
             if private:
                 leaves |= {(i, name): getattr(cache.layers[i], name) for i in changed for name in ("k", "v")}
             left_values = (leaves, result)
-            recording = recorder.finish([t for value in values_in(left_values) for t in tensors_of(value)])
+            recording = recorder.finish(recorder.leave([t for v in values_in(left_values) for t in tensors_of(v)]))
         finally:
             restore()
         left = iter(recorder.rebind(recording.tensors))
@@ -169,11 +172,12 @@ class RecordedSegment:
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
         """
+        moves = list[tuple[Tensor, Tensor]]()
         for (layer, name), values in self.reads.items():
             found = values_in(getattr(cache.layers[layer], name))
             for index, static in values.items():
-                for here, there in zip(tensors_of(static), tensors_of(found[index]), strict=True):
-                    here.copy_(there)
+                moves += zip(tensors_of(static), tensors_of(found[index]), strict=True)
+        inputs.take(moves)
         if self.private:
             self._take_blocks(cache)
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
@@ -192,23 +196,24 @@ class RecordedSegment:
                 if made.openings and made.openings[0].stage != stage:
                     move(stage := made.openings[0].stage)
                 exchange(made)
-        return self._leave(cache, source.epoch)
+        return self._leave(cache, source.epoch, inputs)
 
     def _more_rows(self, cache: Caches) -> int:
         """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
         return next((cache.layers[index].tokens - tokens for index, tokens in self.tokens.items()), 0)
 
-    def _leave(self, cache: Caches, epoch: int) -> Any:
+    def _leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
         cache.position += self.steps
         for index, block in self.grown.items():
             cache.layers[index].show(block, cache.layers[index].tokens + self.added)
 
-        def fresh(value: Number) -> Number:
+        def fresh(value: Number, copied: Callable[[Tensor], Tensor] = torch.clone) -> Number:
             began = _epoch(value)
-            return over(value, [t.clone() for t in tensors_of(value)], epoch if began == self.epoch else began)
+            return over(value, list(map(copied, tensors_of(value))), epoch if began == self.epoch else began)
 
         for (index, name), tree in self.leaves.items():
-            setattr(cache.layers[index], name, mapped(tree, fresh))
+            left = partial(fresh, copied=inputs.left) if name == "rows" else fresh
+            setattr(cache.layers[index], name, mapped(tree, left))
             if name in ("k", "v"):
                 cache.layers[index].room = 0
         return mapped(self.result, fresh)
@@ -231,17 +236,26 @@ def _held(cache: Caches) -> dict[Key, Any]:
     return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
 
 
-def _own_inputs(cache: Caches) -> dict[Key, Any]:
-    """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one."""
+def _own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
+    """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one.
+
+    Rows, which only the next segment reads, need no copy where they stay at their place.
+    """
     copies: dict[int, Number] = {}
 
-    def copied(value: Number) -> Number:
+    def copied(value: Number, *, lasting: bool) -> Number:
         if id(value) not in copies:
-            tensors = [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors_of(value)]
+            tensors = [
+                tensor if lasting and inputs.lasts(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+                for tensor in tensors_of(value)
+            ]
             copies[id(value)] = over(value, tensors, _epoch(value))
         return copies[id(value)]
 
-    static = {key: mapped(tree, copied) for key, tree in _held(cache).items()}
+    static = {
+        (layer, name): mapped(tree, partial(copied, lasting=name == "rows"))
+        for (layer, name), tree in _held(cache).items()
+    }
     for (index, name), tree in static.items():
         setattr(cache.layers[index], name, tree)
     return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}

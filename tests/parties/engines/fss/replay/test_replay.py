@@ -39,6 +39,8 @@ POLICIES: dict[str, Policy] = {
         if name not in ("full", "mpcache", "mpcache ahead") and name not in TRAINED
     },
 }
+SEEDS = {("gpt2", "tova by step"): 26}
+"""Prompts without a near tie; the others take seed 6."""
 QUICK = [
     ("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full"), ("llama", "tova by step"),
     ("llama", "mpcache rows"),
@@ -48,7 +50,7 @@ QUICK = [
 
 def party(
     role: str, mesh: Mesh, meter: StageMeter, who: tuple[str, ...], fail_at: int, family: str, policy: Policy,
-    parts: Any, token: int,
+    parts: Any, token: int, on_gpu: tuple[str, ...] = (),
 ) -> Any:  # fmt: skip
     """Decodes; the parties in `who` replay, and one replay fails before it has opened anything."""
     vars(decoding)["STEPS"] = STEPS
@@ -81,7 +83,8 @@ def party(
         (DryRun, "begin", dealing), (FssEngine, "prepare", prepared), (RecordedSegment, "replay", replayed),
     ):  # fmt: skip
         setattr(kind, name, function)
-    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token)
+    device = "cuda" if role in on_gpu else "cpu"
+    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device)
     (recordings,) = made
     for engine in engines:
         segments = engine.replayed_segments + sum(engine.interpreted_segments.values())
@@ -90,10 +93,12 @@ def party(
     return (*(result or ()), (recordings.replayed, dict(recordings.interpreted), recordings.refused))
 
 
-def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0) -> dict[str, Any]:
+def decoded(
+    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6
+) -> dict[str, Any]:
     """Checks logits and tokens; returns, for each party, what was replayed, interpreted and refused."""
-    decoder, cache, parts, token = decoding.prefilled(family, policy, seed=6)  # no near tie
-    results = together(party, who, fail_at, family, policy, parts, token)
+    decoder, cache, parts, token = decoding.prefilled(family, policy, seed)
+    results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
     vars(decoding)["STEPS"] = STEPS
     try:
         decoding.check({role: result[:4] for role, result in results.items()}, decoder, cache, token)
@@ -103,7 +108,7 @@ def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0)
 
 
 def in_step(family: str, policy: str) -> None:
-    counts = decoded(("client", "dealer"), family, POLICIES[policy])
+    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=SEEDS.get((family, policy), 6))
     assert counts["client"][0] == counts["dealer"][0]
     replayed, interpreted, refused = counts["client"]
     assert replayed >= 2 * (STEPS - 1), "the embedding and the choice of all tokens but the first"
@@ -129,6 +134,65 @@ def test_recorded_parties_are_in_step_with_interpreted_ones_in_every_policy(fami
 
 def test_a_recorded_segment_is_replayed_again_after_a_truncation_failure() -> None:
     counts = decoded(("client", "server", "dealer"), "llama", POLICIES["full"], fail_at=7)
+    assert counts["client"][0] == counts["server"][0] > 20
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("who", "on_gpu"),
+    [(("client",), ("client",)), (("client", "server"), ("client",)), (("client", "server"), ("client", "server"))],
+)
+@pytest.mark.parametrize(
+    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+)
+def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
+    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str
+) -> None:
+    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
+    for role in who:
+        replayed, interpreted, refused = counts[role]
+        assert not refused, refused
+        assert replayed > sum(interpreted.values())
+
+
+def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Counts the client's launches in replays of what was replayed before: those of graphs, and others."""
+    launched: list[tuple[int, int]] = []
+    attempt = FssEngine._attempt
+
+    def watched(self: FssEngine, *given: Any) -> Any:
+        replayed, known = self.recordings.replayed, len(self.recordings._known)
+        layer = given[2][0] if isinstance(given[2], tuple) else 0
+        if len(launched) > 3 or not known or layer == 0:  # what enters the first layer may be copied
+            return attempt(self, *given)
+        kinds = torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
+            result = attempt(self, *given)
+        names = [event.name for event in profile.events()]
+        if self.recordings.replayed > replayed and len(self.recordings._known) == known:
+            graphs = sum(name == "cudaGraphLaunch" for name in names)
+            launched.append((graphs, sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaMemcpy")) for name in names)))
+        return result
+
+    if role == "client":
+        setattr(FssEngine, "_attempt", watched)  # noqa: B010
+    result = party(role, mesh, meter, *arguments)
+    return (*result, launched)
+
+
+@pytest.mark.gpu
+def test_a_replay_launches_graphs_and_nothing_else() -> None:
+    _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
+    results = together(profiled, ("client",), 0, "llama", POLICIES["full"], parts, token, ("client",))
+    launched = results["client"][-1]
+    assert launched
+    assert all(graphs > 5 and others == 0 for graphs, others in launched), launched
+
+
+@pytest.mark.gpu
+def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
+    who = ("client", "server")
+    counts = decoded(who, "llama", POLICIES["full"], fail_at=7, on_gpu=who)
     assert counts["client"][0] == counts["server"][0] > 20
 
 

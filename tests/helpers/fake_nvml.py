@@ -1,4 +1,4 @@
-"""A fake of `nvidia-ml-py` for processes whose path begins with this folder: GPUs of 100 GB, one name per GPU.
+"""A fake of `nvidia-ml-py`, to be imported as `pynvml`: GPUs of 100 GB, one name per GPU.
 
 `MPCBENCH_FAKE_GPUS` has their identifiers, separated by commas; without it the driver is missing.
 """

@@ -1,0 +1,204 @@
+"""One party of `fss` alone on a device: the others are echoes, so that a token takes nothing but local work.
+
+What the peer would send is this party's own message, and what the dealer would send is a frame of random bytes, again
+and again. Masked numbers are uniformly random anyway, and no work depends on them.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.decoding.batch import Caches
+from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.program import Program, run
+from parties.engines.fss import engine as engines
+from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.opening import dealer_openings
+from parties.engines.fss.arithmetic.values import Masked
+from parties.engines.fss.computation import Computation
+from parties.engines.fss.dealing.dry_run import DryRun
+from parties.engines.fss.dealing.plan import Plan
+from parties.engines.fss.engine import FssEngine
+from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
+from parties.engines.fss.randomness.dealer_source import DealerSource
+from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter
+from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.keystream import SEED_BYTES, Keystream
+from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
+from parties.options import RunOptions
+from parties.policies.base import Policy
+
+SEEDS = (bytes(SEED_BYTES), bytes([1]) * SEED_BYTES)
+
+
+class Echo:
+    """Stands for a link."""
+
+    peer = "echo"
+
+    def exchange(self, buffer: Any, *, alike: bool = False) -> bytes:  # noqa: ARG002 - as `Link.exchange`
+        """Returns what is sent."""
+        return bytes(buffer)
+
+    def swap(self, frames: Any) -> None:
+        """Returns what is sent, in the memory of the frames."""
+        frames.received[:] = frames.payload
+
+    def receive_tensor(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+        """Returns zeros."""
+        return torch.zeros(tuple(shape), dtype=dtype)
+
+    def send(self, _: Any, *__: Any) -> None:
+        """Does nothing."""
+
+    send_json = send_tensor = put = send
+
+
+class Frames:
+    """Stands for the dealer: one frame, again and again, in the current epoch."""
+
+    def __init__(self, engine: FssEngine) -> None:
+        self._engine, self._octets = engine, os.urandom(FRAME_BYTES)
+
+    def next(self) -> bytes:
+        """The next frame."""
+        return self._engine.source.epoch.to_bytes(8, "little") + self._octets
+
+    def finish(self) -> None:
+        """Does nothing."""
+
+
+def measured(
+    role: str, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool,
+    pipe: Connection,
+) -> None:  # fmt: skip
+    """Sends milliseconds of each token, those of reading the matrices, bytes on the device, and what was recorded."""
+    torch.set_num_threads(1)
+    party = dealt if role == "dealer" else decoded
+    pipe.send(party(role, spec, policy, shapes, given, recorded))
+
+
+def decoded(
+    role: str, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool
+) -> dict[str, Any]:
+    """Decodes at a computing party."""
+    vars(engines).update(drawn_seed=lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES)))
+    meter, links = StageMeter(), {"client": Echo(), "server": Echo(), "dealer": Echo()}
+    engine = FssEngine(role, links, meter, given.device)  # type: ignore[arg-type]
+    engine._masked_matrix = lambda shape, weight: _drawn((shape[1], shape[0]), given.device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
+    engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
+    weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
+    run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
+    named = {name: engine.adopt(torch.zeros((), dtype=torch.int64).expand(shape)) for name, shape in shapes.items()}
+    cache, decoder = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named), Decoder(engine, spec, policy)
+    engine.mask_cache = lambda caches: _masked(engine, caches)  # type: ignore[method-assign]
+    work = decoder.workload(cache, given.steps, RunOptions())
+    vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
+    engine.prepare(work, cache)
+    engine.replays = recorded
+    seconds, stages = [], {}
+    for _ in range(given.steps):
+        meter.reset()
+        decode_in_segments(decoder, cache, [1] if role == "client" else None, "private")
+        _settle(given.device)
+        stages = {stage.stage: stage.compute_seconds for stage in meter.snapshot()}
+        seconds.append(sum(stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"))
+    return _result(seconds, engine, given.device, engine.recordings, stages)
+
+
+def dealt(
+    _: str, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool
+) -> dict[str, Any]:
+    """Deals."""
+    compile_all()
+    (client, server), writer = map(Keystream, SEEDS), lambda: FrameWriter(Echo().send)
+    source = DealerSource(StageMeter(), client, server, writer(), writer())
+    source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
+    engine, sizes = Computation(source), folded_shapes(spec)
+    for name, shape in sizes.items():
+        if len(shape) == 2 and name != "positions":
+            engine.matrices[name] = ServerMatrix(_drawn((shape[1], shape[0]), given.device))
+    source.begin(1)
+    run(engine.install(sizes, None), dealer_openings)
+    named = {name: engine.adopt(source.placeholder(shape)) for name, shape in shapes.items()}
+    cache = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named)
+    plan = Plan.of(Decoder(engine, spec, policy).workload(cache, given.steps, RunOptions()), 2)
+    senders: Any = {"client": Echo(), "server": Echo()}
+    dry_run, segments = DryRun(engine, source, plan, senders, Inputs()), list[float]()
+    dry_run._replays, deal = recorded, dry_run._deal  # noqa: SLF001
+
+    def clocked(segment: Callable[[], Program[Any]]) -> None:
+        start = time.perf_counter()
+        deal(segment)
+        _settle(given.device)
+        segments.append(time.perf_counter() - start)
+
+    dry_run._deal = clocked  # type: ignore[method-assign] # noqa: SLF001
+    dry_run._prompted.set()  # noqa: SLF001
+    dry_run._run(2, 0)  # noqa: SLF001
+    size = (len(segments) - 1) // given.steps
+    tokens = [sum(segments[start : start + size]) for start in range(1, len(segments) - size + 1, size)]
+    return _result(tokens, engine, given.device, dry_run._recordings, {})  # noqa: SLF001
+
+
+def _result(
+    seconds: list[float], engine: Computation, device: str, recordings: Any, stages: dict[str, float]
+) -> dict[str, Any]:
+    held = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    free, whole = torch.cuda.mem_get_info() if device == "cuda" else (0, 0)
+    return {
+        "seconds": seconds,
+        "typical": statistics.median(seconds[len(seconds) // 2 :]),
+        "reading": _reading(engine, device),
+        "allocated": held,
+        "used": whole - free,
+        "replayed": recordings.replayed,
+        "interpreted": recordings.interpreted,
+        "refused": sorted(set(recordings.refused.values())),
+        "stages": stages,
+    }
+
+
+def _reading(engine: Computation, device: str) -> float:
+    """Seconds of reading all matrices once, the fastest of five."""
+    best = float("inf")
+    for _ in range(5):
+        _settle(device)
+        start = time.perf_counter()
+        for matrix in engine.matrices.values():
+            matrix.transposed.sum()
+        _settle(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _settle(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _drawn(shape: tuple[int, ...], device: str) -> Tensor:
+    return torch.empty(shape, dtype=torch.int64, device=device).random_()
+
+
+def _masked(engine: FssEngine, caches: Caches) -> Program[None]:
+    """Puts random numbers into a cache, as if they had been opened."""
+    assert isinstance(caches, Cache)  # noqa: S101 - there is no batch here
+    source, device = engine.source, engine.source.device.type
+    values = {}
+    for name, value in caches.values().items():
+        public, mask = (_drawn(tuple(value.shape), device) for _ in range(2))
+        values[name] = Masked(source, public, mask, 16, value.limit, source.epoch)
+    caches.layers = Cache.from_values(len(caches.layers), caches.position, values).layers
+    return
+    yield

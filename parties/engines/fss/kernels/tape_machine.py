@@ -1,0 +1,221 @@
+"""The tape machine on a GPU: one kernel interprets instructions on raw addresses; see `recording.machine`.
+
+A launch runs some instructions one after the other. Each program takes blocks of their elements. With one program, an
+instruction reads what earlier ones wrote; with several it may do so only at the same elements, since programs do not
+wait for each other (`recording.launches`). One kernel serves all shapes, so nothing is compiled for a shape.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from parties.engines.fss.kernels.device_rows import BLOCK, LENGTH, NAMES, OPERANDS, SHAPE
+
+_WARPS = 8
+(
+    _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _MAX, _MIN, _EQ, _NE, _LT, _LE,
+    _WHERE, _PLACE, _GATHER, _SCATTER, _SCATTER_ADD, _PACK, _UNPACK, _TOTAL, _LARGEST, _SMALLEST,
+) = (tl.constexpr(code) for code in range(len(NAMES)))  # fmt: skip
+_OUT, _A, _B, _C = map(tl.constexpr, OPERANDS)
+_SHAPE = tl.constexpr(SHAPE)
+_LENGTH = tl.constexpr(LENGTH)
+_LEAST = tl.constexpr(-(2**63))
+_GREATEST = tl.constexpr(2**63 - 1)
+
+
+@triton.jit
+def _read(row, operand, narrow, offset, inside):  # type: ignore[no-untyped-def]
+    """Reads elements of an operand as int64."""
+    address = tl.load(row + operand)
+    if narrow != 0:
+        value = tl.load(address.to(tl.pointer_type(tl.uint8)) + offset, mask=inside, other=0).to(tl.int64)
+    else:
+        value = tl.load(address.to(tl.pointer_type(tl.int64)) + offset, mask=inside, other=0)
+    return value
+
+
+@triton.jit
+def _offsets(row, index):  # type: ignore[no-untyped-def]
+    """Returns the offsets of elements in the four operands."""
+    last = tl.load(row + 2).to(tl.int32) - 1
+    left = index
+    out = index.to(tl.int64) * 0
+    a, b, c = out, out, out
+    for d in range(last):
+        size = tl.load(row + _SHAPE + d).to(tl.int32)
+        here = (left % size).to(tl.int64)
+        left = left // size
+        out += here * tl.load(row + _OUT + 1 + d)
+        a += here * tl.load(row + _A + 1 + d)
+        b += here * tl.load(row + _B + 1 + d)
+        c += here * tl.load(row + _C + 1 + d)
+    here = left.to(tl.int64)
+    out += here * tl.load(row + _OUT + 1 + last)
+    a += here * tl.load(row + _A + 1 + last)
+    b += here * tl.load(row + _B + 1 + last)
+    c += here * tl.load(row + _C + 1 + last)
+    return out, a, b, c
+
+
+@triton.jit
+def _computed(op, a, b, c):  # type: ignore[no-untyped-def]
+    """Returns the result of an operation on each element."""
+    result = a
+    if op < _MAX:
+        if op == _ADD:
+            result = a + b
+        elif op == _SUB:
+            result = a - b
+        elif op == _MUL:
+            result = a * b
+        elif op == _AND:
+            result = a & b
+        elif op == _OR:
+            result = a | b
+        elif op == _XOR:
+            result = a ^ b
+        elif op == _SHL:
+            result = a << b
+        elif op == _SHR:
+            result = a >> b
+        elif op == _ABS:
+            result = tl.where(a < 0, -a, a)
+    else:
+        if op == _MAX:
+            result = tl.where(a > b, a, b)
+        elif op == _MIN:
+            result = tl.where(a < b, a, b)
+        elif op == _EQ:
+            result = (a == b).to(tl.int64)
+        elif op == _NE:
+            result = (a != b).to(tl.int64)
+        elif op == _LT:
+            result = (a < b).to(tl.int64)
+        elif op == _LE:
+            result = (a <= b).to(tl.int64)
+        elif op == _WHERE:
+            result = tl.where(a != 0, b, c)
+        elif op == _GATHER:
+            result = b
+    return result
+
+
+@triton.jit
+def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
+    """Runs an instruction on a block of elements. An index outside its dimension is not used but reported."""
+    narrow, operands = tl.load(row + 5), tl.load(row + 6)
+    stride, size = tl.load(row + 3), tl.load(row + 4)
+    out_at, a_at, b_at, c_at = _offsets(row, index)
+    if op == _UNPACK:
+        a_at = (index // 8).to(tl.int64)
+    a = _read(row, _A, narrow & 2, a_at, inside)
+    b, c = a, a
+    if operands > 3:
+        c = _read(row, _C, narrow & 8, c_at, inside)
+    if op == _UNPACK:
+        a = (a >> (7 - index % 8).to(tl.int64)) & 1
+    if (op >= _PLACE) & (op <= _SCATTER_ADD):
+        if op == _PLACE:
+            b = _read(row, _B, narrow & 4, b_at, inside)
+            place = tl.where(b < 0, b + size, b)
+        else:
+            place = tl.where(a < 0, a + size, a)
+        good = (place >= 0) & (place < size)
+        tl.store(wrong + index * 0, 1, mask=inside & (good == 0))
+        inside = inside & good
+        if op == _PLACE:
+            a = a + place * stride
+        elif op == _GATHER:
+            b = _read(row, _B, narrow & 4, b_at + place * stride, inside)
+        else:
+            b = _read(row, _B, narrow & 4, b_at, inside)
+            a = b
+            out_at += place * stride
+    elif operands > 2:
+        b = _read(row, _B, narrow & 4, b_at, inside)
+    address = tl.load(row + _OUT)
+    if op == _SCATTER_ADD:
+        tl.atomic_add(address.to(tl.pointer_type(tl.int64)) + out_at, b, mask=inside, sem="relaxed")
+    else:
+        result = _computed(op, a, b, c)
+        if (narrow & 1) != 0:
+            tl.store(address.to(tl.pointer_type(tl.uint8)) + out_at, result.to(tl.uint8), mask=inside)
+        else:
+            tl.store(address.to(tl.pointer_type(tl.int64)) + out_at, result, mask=inside)
+
+
+@triton.jit
+def _packed(row, index, inside):  # type: ignore[no-untyped-def]
+    """Packs bits into a block of bytes; the number of bits is the first extra."""
+    bits = tl.load(row + 3).to(tl.int32)
+    result = index.to(tl.int64) * 0
+    for place in range(8):
+        bit = index * 8 + place
+        result |= _read(row, _A, 1, bit.to(tl.int64), inside & (bit < bits)) << (7 - place)
+    address = tl.load(row + _OUT)
+    tl.store(address.to(tl.pointer_type(tl.uint8)) + index, result.to(tl.uint8), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _reduced(row, op, output, start, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Reduces a block of the elements of one output into it, together with other programs."""
+    narrow = tl.load(row + 5)
+    index = start + tl.arange(0, BLOCK)
+    inside = index < size
+    _, a_at, _, _ = _offsets(row, output * size + index)
+    out_at, _, _, _ = _offsets(row, output * size)
+    a = _read(row, _A, narrow & 2, a_at, inside)
+    address = tl.load(row + _OUT)
+    if (narrow & 1) != 0:  # of one program, which takes its blocks one after the other
+        octet = address.to(tl.pointer_type(tl.uint8)) + out_at
+        old = tl.load(octet).to(tl.int64)
+        if op == _LARGEST:
+            new = tl.max(tl.where(inside, a, 0), axis=0)
+            new = tl.where(new > old, new, old)
+        else:
+            new = tl.min(tl.where(inside, a, 1), axis=0)
+            new = tl.where(new < old, new, old)
+        tl.debug_barrier()
+        tl.store(octet, new.to(tl.uint8))
+        tl.debug_barrier()
+    else:
+        word = address.to(tl.pointer_type(tl.int64)) + out_at
+        if op == _TOTAL:
+            tl.atomic_add(word, tl.sum(a, axis=0), sem="relaxed")
+        elif op == _LARGEST:
+            tl.atomic_max(word, tl.max(tl.where(inside, a, _LEAST), axis=0), sem="relaxed")
+        else:
+            tl.atomic_min(word, tl.min(tl.where(inside, a, _GREATEST), axis=0), sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
+def _machine(rows, count, wrong, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Runs instructions; each program takes its blocks of every one."""
+    first, programs = tl.program_id(0), tl.num_programs(0)
+    for number in range(count):
+        row = rows + number * _LENGTH
+        op, elements = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
+        if op < _TOTAL:
+            for start in range(first * BLOCK, elements, programs * BLOCK):
+                index = start + tl.arange(0, BLOCK)
+                if op == _PACK:
+                    _packed(row, index, index < elements)
+                else:
+                    _each(row, op, index, index < elements, wrong)
+        else:
+            size = tl.load(row + 3).to(tl.int32)
+            blocks = (size + BLOCK - 1) // BLOCK
+            for part in range(first, elements * blocks, programs):
+                _reduced(row, op, part // blocks, part % blocks * BLOCK, size, BLOCK)
+        tl.debug_barrier()
+
+
+def run(rows: Tensor, programs: int, wrong: Tensor) -> None:
+    """Runs instructions.
+
+    Args:
+        rows: Int64, [instructions, LENGTH], on a GPU; see `device_rows`.
+        programs: Number of programs.
+        wrong: Int64, [1], on the GPU or pinned; set to 1 where an index is outside its dimension.
+    """
+    _machine[(programs,)](rows, len(rows), wrong, BLOCK, num_warps=_WARPS)

@@ -1,0 +1,74 @@
+"""The memory of recorded segments on a GPU: what each replay finds at the same place."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from parties.engines.fss.kernels.keystream import DeviceKeystream
+from parties.engines.fss.randomness.frames import FrameReader
+from parties.engines.fss.recording.memory import Arena
+from parties.engines.fss.replay import graphs
+from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
+from parties.engines.keystream import Keystream
+
+MOST_BYTES = 1 << 27
+
+
+class DeviceInputs(Inputs):
+    """See `Inputs`. The first graph of a segment expands the keystreams, and takes what was dealt from pinned memory.
+
+    Args:
+        device: A GPU.
+        seed: Seed of the party's keystream.
+    """
+
+    staged = True
+    most_bytes = MOST_BYTES
+
+    def __init__(self, device: torch.device, seed: bytes) -> None:
+        self.streams = torch.empty(1, MOST_BYTES, dtype=torch.uint8, device=device)
+        self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8, device=device)
+        self._received = torch.empty(self.dealt.shape, dtype=torch.uint8, pin_memory=True)
+        self.failed = graphs.pinned(torch.zeros(MOST_CHECKS, dtype=torch.bool))
+        self.failed_array = self.failed.numpy()
+        self.arena = Arena(device)
+        self._keystream = DeviceKeystream(seed, device)
+        self._place = torch.zeros(2, dtype=torch.int64, device=device)
+        self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
+        self._left: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def place(self, numbers: Tensor) -> Tensor:
+        """See `Inputs`; pinned."""
+        return graphs.pinned(numbers)
+
+    def recording(self, drawn: Drawn) -> Callable[..., Any]:
+        """See `Inputs`."""
+        return partial(graphs.GraphRecording, before=partial(self._expand, drawn))
+
+    def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
+        """See `Inputs`."""
+        self._epoch[0] = epoch
+        if frames is not None:
+            frames.fill(self._received[: drawn.dealt].numpy())
+
+    def _expand(self, drawn: Drawn) -> None:
+        self._place.copy_(self._epoch, non_blocking=True)
+        self._keystream.fill(self._place, self.streams[0, : drawn.own[0]].view(torch.int64))
+        self.dealt[: drawn.dealt].copy_(self._received[: drawn.dealt], non_blocking=True)
+
+    def lasts(self, tensor: Tensor) -> bool:
+        """See `Inputs`."""
+        return tensor in self._left
+
+    def left(self, tensor: Tensor) -> Tensor:
+        """See `Inputs`."""
+        self._left[tensor] = True
+        return tensor
+
+    def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """See `Inputs`; what lasts is at its place already."""
+        super().take([(here, there) for here, there in moves if here.data_ptr() != there.data_ptr()])

@@ -1,0 +1,188 @@
+"""Recordings on a GPU: each tape, from one exchange to the next, is a CUDA graph over memory that stays where it is.
+
+A graph is captured from launches of the tape machine (`recording.launches`) and from the calls of other kernels. What
+crosses to the host does so through pinned memory that kernels read and write themselves: opened numbers, noted
+constants, checks, and public numbers that change from token to token. Numbers on the host that are not pinned are
+constants.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parties.engines.fss.kernels import tape_machine
+from parties.engines.fss.kernels.device_rows import LENGTH, NAMES, OPERANDS, SHAPE
+from parties.engines.fss.recording.launches import Launch, Row, launches
+from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, mapped, plan
+from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
+from parties.engines.fss.recording.tape import copied_to, octets_of, place_kept, readable
+from parties.engines.fss.recording.tracer import NotRecordable
+
+Step = Callable[[], Any]
+
+
+def captured(run: Step) -> Step:
+    """Captures what a function launches as a graph; returns its replay. Runs it once before, which compiles.
+
+    Raises:
+        NotRecordable: The function fails, or does what a graph cannot.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    try:
+        run()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                run()
+            finally:
+                graph.capture_end()
+    except Exception as error:  # whatever it is, the segment can be interpreted
+        raise NotRecordable("a stretch between two rounds", f"{type(error).__name__}: {error}") from error
+    return graph.replay
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """Returns a copy in pinned memory of the host."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+
+
+def wait() -> None:
+    """Waits for all that this thread's stream has to do."""
+    torch.cuda.current_stream().synchronize()
+
+
+class GraphRecording:
+    """The tapes of one trace, and their memory; see `recording.tape.Recording`.
+
+    Args:
+        notes: The steps of each tape.
+        keep: Tensors that stay readable, as views and as they were traced.
+        arena: Memory for the others.
+        before: What the first graph does before the steps.
+
+    Attributes:
+        tapes: One graph for each cut, to be run in this order.
+        tensors: The kept tensors, over the memory of the recording; at first with the values of the trace.
+    """
+
+    def __init__(
+        self, notes: Sequence[Sequence[Note]], keep: Sequence[tuple[View, Tensor]], arena: Arena, before: Step
+    ) -> None:
+        try:
+            launched = [launches(tape) for tape in notes]
+        except Unsupported:
+            raise NotRecordable("a step", "the tape machine of a GPU has no instruction for it") from None
+        device = arena.memory.device
+        kept = torch.empty(place_kept([view.buffer for view, _ in keep]), dtype=torch.uint8, device=device)
+        arena.reserve(plan([launch.buffers for tape in launched for launch in tape]))
+        memory = _Memory(kept, arena.memory)
+        self.tensors = [readable(view, tensor, kept) for view, tensor in keep]
+        firsts: list[Step | None] = [before] + [None] * (len(launched) - 1)
+        self.tapes = [Graph(tape, memory, first) for tape, first in zip(launched, firsts, strict=True)]
+        self.memory_bytes = kept.numel() + memory.copied_bytes + sum(tape.program_bytes for tape in self.tapes)
+
+
+class Graph:
+    """A part of a recording. It keeps alive what it reads and writes.
+
+    Attributes:
+        externals: The buffers from outside that it reads or writes.
+        launches: Number of launches of the tape machine, and of calls.
+        program_bytes: Size of the program for the machine.
+    """
+
+    def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None) -> None:
+        buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
+        self.externals = [buffer for buffer in buffers if buffer.kind is Kind.EXTERNAL]
+        self._alive = [buffer for buffer in buffers if buffer.kind is not Kind.PLANNED]
+        self.launches = len(launched)
+        self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
+        rows = [memory.row(note) for launch in launched for note in launch.notes if isinstance(note, Instruction)]
+        self._rows = torch.from_numpy(np.array(rows, dtype=np.int64).reshape(-1, LENGTH)).to(memory.device)
+        self.program_bytes, self._taken = 8 * self._rows.numel(), 0
+        steps = [*([] if first is None else [first]), *(self._step(launch) for launch in launched)]
+
+        def run() -> None:
+            for step in steps:
+                step()
+
+        self._steps, self._replay = steps, captured(run)
+
+    def run(self) -> None:
+        """Replays the graph and waits for it.
+
+        Raises:
+            IndexError: An index is outside its dimension.
+        """
+        self._replay()
+        wait()
+        if self._wrong_array[0]:
+            raise IndexError("an index of a recorded operation is outside its dimension")
+
+    @property
+    def _wrong_array(self) -> Any:
+        return self._wrong.numpy()
+
+    def _step(self, launch: Launch) -> Step:
+        (first, *_) = launch.notes
+        if isinstance(first, Call):
+            return self._memory.call(first)
+        rows = self._rows[self._taken : self._taken + len(launch.notes)]
+        self._taken += len(launch.notes)
+        return partial(tape_machine.run, rows, launch.programs, self._wrong)
+
+
+class _Memory:
+    """Where the buffers of a recording are.
+
+    Args:
+        kept: Memory for planned buffers that are kept.
+        arena: Memory for the others.
+    """
+
+    def __init__(self, kept: Tensor, arena: Tensor) -> None:
+        self._kept, self._arena, self.device = kept, arena, arena.device
+        self._copies: dict[Buffer, torch.UntypedStorage] = {}
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of constants that were copied to the device."""
+        return sum(storage.nbytes() for storage in self._copies.values())
+
+    def row(self, note: Instruction) -> list[int]:
+        """Returns the words of an instruction."""
+        row, words = Row.of(note), [0] * LENGTH
+        rank, narrow = len(row.shape), sum((view.dtype.itemsize == 1) << k for k, view in enumerate(row.operands))
+        words[:SHAPE] = NAMES.index(row.name), row.elements, rank, *row.extras, narrow, len(row.operands)
+        words[SHAPE : SHAPE + rank] = row.shape
+        for at, view in zip(OPERANDS, row.operands, strict=False):
+            storage, start = self._place(view.buffer)
+            words[at : at + 1 + rank] = storage.data_ptr() + start + view.offset, *view.strides
+        return words
+
+    def call(self, call: Call) -> Step:
+        """Binds a call to tensors over the memory."""
+        args, kwargs = mapped([call.args, call.kwargs], View, self._tensor)
+        if call.kernel:
+            return partial(call.function, *args)
+        return partial(copied_to, partial(call.function, *args, **kwargs), [self._tensor(v) for v in call.outputs])
+
+    def _tensor(self, view: View) -> Tensor:
+        storage, start = self._place(view.buffer)
+        return view.tensor(storage, start)
+
+    def _place(self, buffer: Buffer) -> tuple[torch.UntypedStorage, int]:
+        if buffer.kind is Kind.PLANNED:
+            return (self._kept if buffer.kept else self._arena).untyped_storage(), buffer.offset
+        held = buffer.storage
+        assert held is not None  # noqa: S101 - externals and constants have one
+        if held.device.type != "cpu" or octets_of(held).is_pinned():
+            return held, 0
+        if buffer not in self._copies:
+            self._copies[buffer] = octets_of(held).to(self.device).untyped_storage()
+        return self._copies[buffer], 0

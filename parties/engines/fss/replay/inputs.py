@@ -1,0 +1,97 @@
+"""The memory that recorded segments share, since they run one after the other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parties.engines.fss.randomness.frames import FrameReader
+from parties.engines.fss.recording.memory import Arena
+from parties.engines.fss.recording.tape import Recording
+from parties.engines.keystream import Keystream
+
+MOST_BYTES = 1 << 28
+"""Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
+MOST_CHECKS = 1 << 13
+
+
+@dataclass
+class Drawn:
+    """The randomness of a segment.
+
+    Attributes:
+        own: Bytes of each keystream.
+        dealt: Bytes that the dealer sends.
+    """
+
+    own: list[int] = field(default_factory=lambda: [0, 0])
+    dealt: int = 0
+
+
+class Inputs:
+    """Memory that recordings that run one after the other share: randomness, checks, and intermediate results.
+
+    Attributes:
+        staged: Whether what is opened is copied to memory of the host and back.
+        most_bytes: Randomness of one kind that a recorded segment may take.
+        streams: Keystreams of the party, [2, bytes]; the dealer expands two.
+        dealt: What the dealer sends, [bytes].
+        failed: Results of the checks; `failed_array` is the same memory.
+        arena: Intermediate results.
+    """
+
+    staged = False
+    most_bytes = MOST_BYTES
+
+    def __init__(self) -> None:
+        self.streams = torch.empty(2, MOST_BYTES, dtype=torch.uint8)
+        self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8)
+        self.failed = torch.zeros(MOST_CHECKS, dtype=torch.bool)
+        self.failed_array = self.failed.numpy()
+        self.arena = Arena()
+
+    def place(self, numbers: Tensor) -> Tensor:
+        """Returns memory of the host that tapes may read and write, with these numbers."""
+        return numbers.clone(memory_format=torch.contiguous_format)
+
+    def recording(self, drawn: Drawn) -> Callable[..., Any]:  # noqa: ARG002 - a replay on the CPU finds it expanded
+        """Returns what makes the recording of a segment; see `Tracer.finish`."""
+        return Recording
+
+    def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002
+        """Expands and receives the randomness of a segment.
+
+        Args:
+            drawn: How much it takes.
+            streams: The keystreams; the epoch has begun.
+            frames: The dealer's stream; None at the dealer.
+            epoch: The epoch.
+        """
+        for stream, octets, size in zip(streams, self.streams, drawn.own, strict=False):
+            stream.fill(octets[:size])
+        if frames is not None:
+            frames.fill(self.dealt[: drawn.dealt].numpy())
+
+    def lasts(self, tensor: Tensor) -> bool:  # noqa: ARG002
+        """Tells whether rows that were left in a cache stay where they are, for the next segment to read them there."""
+        return False
+
+    def left(self, tensor: Tensor) -> Tensor:
+        """Returns what a cache gets of rows that a segment leaves."""
+        return tensor.clone()
+
+    def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Copies what a segment reads to where its tapes read it: pairs of a place there and a tensor."""
+        for here, there in moves:
+            here.copy_(there)
+
+
+def memory_on(device: torch.device, seed: bytes) -> Inputs:
+    """Returns a party's memory for recorded segments on a device, which expands the seed there."""
+    if device.type == "cpu":
+        return Inputs()
+    from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
+
+    return DeviceInputs(device, seed)

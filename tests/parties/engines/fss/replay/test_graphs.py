@@ -1,0 +1,83 @@
+"""Recordings on a GPU compute what torch does, bit for bit."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from parties.engines.fss.arithmetic import ring
+from parties.engines.fss.randomness import bit_packing
+from parties.engines.fss.recording.memory import Arena
+from parties.engines.fss.recording.tracer import NotRecordable, Tracer
+
+pytestmark = pytest.mark.gpu
+Function = Callable[[Tensor, Tensor], list[Tensor]]
+
+
+def elementwise(x: Tensor, y: Tensor) -> list[Tensor]:
+    least, largest = torch.aminmax(x)
+    rows = torch.cat([x - y, (x * y) >> 3], 1)
+    chosen = torch.where(x < y, x, 7)
+    return [(least < -5) | (largest >= 5), rows, rows.transpose(0, 1).contiguous() & 255, chosen, -x ^ y, x.abs() << 2]
+
+
+def reductions(x: Tensor, y: Tensor) -> list[Tensor]:
+    small = (x < y).to(torch.uint8)
+    return [x.sum(0), x.sum(1), (x * y).sum(), x.amax(1), y.amin(0), (x < y).any(1), (x < y).all(), small.sum(0)]
+
+
+def indices(x: Tensor, y: Tensor) -> list[Tensor]:
+    places = y[0] % x.shape[1]
+    counts = torch.zeros(16, dtype=torch.int64, device=x.device).scatter_add(0, places & 15, y[0])
+    return [x[:, places], x[[1, 0]][:, [2, -1]], x.gather(1, places.expand_as(x)), counts, x.argsort(1)]
+
+
+def bits(x: Tensor, y: Tensor) -> list[Tensor]:
+    packed = bit_packing.pack((x < y).to(torch.uint8))
+    return [packed, bit_packing.unpack(packed, x.shape) ^ 1]
+
+
+def products(x: Tensor, y: Tensor) -> list[Tensor]:
+    return [ring.vector_matrix(x[:1], y), ring.vector_matrix(x, y), ring.matmul(x[None], y.transpose(0, 1)[None])]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (9, 528), (27, 11), (32, 1040), (2, 22_016)])
+@pytest.mark.parametrize("function", [elementwise, reductions, indices, bits, products])
+def test_a_graph_computes_what_torch_does(function: Function, shape: tuple[int, ...]) -> None:
+    from parties.engines.fss.replay.graphs import GraphRecording
+
+    x, y = (torch.randint(-(2**62), 2**62, shape, device="cuda") for _ in range(2))
+    with Tracer() as tracer:
+        traced = function(x, y)
+    recording = tracer.finish(traced, Arena(x.device), partial(GraphRecording, before=lambda: None))
+    for _ in range(2):
+        x.random_()
+        y.random_()
+        for graph in recording.tapes:
+            graph.run()
+        for found, expected in zip(recording.tensors, function(x, y), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_what_no_graph_can_do_is_refused() -> None:
+    from parties.engines.fss.replay.graphs import GraphRecording
+
+    x = torch.ones(4, dtype=torch.int64, device="cuda")
+    with Tracer() as tracer:
+        traced = x.cumsum(0)
+    with pytest.raises(NotRecordable, match="no instruction"):
+        tracer.finish([traced], Arena(x.device), partial(GraphRecording, before=lambda: None))
+
+
+def test_an_index_outside_its_dimension_is_reported() -> None:
+    from parties.engines.fss.replay.graphs import GraphRecording
+
+    x, places = torch.arange(4, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda")
+    with Tracer() as tracer:
+        traced = x[places]
+    recording = tracer.finish([traced], Arena(x.device), partial(GraphRecording, before=lambda: None))
+    places[1] = 4
+    with pytest.raises(IndexError, match="outside its dimension"):
+        recording.tapes[0].run()
