@@ -215,8 +215,8 @@ def _serving(cell: Cell, result: PartyResult) -> Serving | None:
         tokens=result.tokens,
         sequences=cell.batch,
         prompt_seconds=0.0 if prompt is None else prompt.seconds,
-        drafted=sum(getattr(result, "drafted", ())),
-        accepted=sum(getattr(result, "accepted", ())),
+        drafted=sum(result.drafted),
+        accepted=sum(result.accepted),
     )
     if times is None:
         return None

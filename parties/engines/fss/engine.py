@@ -10,7 +10,6 @@ from torch import Tensor
 from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
-from parties.engines.announcements import announced
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -27,12 +26,13 @@ from parties.engines.fss.randomness.party_sources import ClientSource, ServerSou
 from parties.engines.fss.randomness.seeds import drawn_seed
 from parties.engines.fss.recording.warm_up import compile_all
 from parties.engines.fss.replay.exchange import BoundRound, note
-from parties.engines.fss.replay.inputs import memory_on
+from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
+from parties.transport.announcements import announced
 from parties.transport.mesh import Mesh
 
 T = TypeVar("T")

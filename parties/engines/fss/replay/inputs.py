@@ -86,12 +86,3 @@ class Inputs:
         """Copies what a segment reads to where its tapes read it: pairs of a place there and a tensor."""
         for here, there in moves:
             here.copy_(there)
-
-
-def memory_on(device: torch.device, seed: bytes) -> Inputs:
-    """Returns a party's memory for recorded segments on a device, which expands the seed there."""
-    if device.type == "cpu":
-        return Inputs()
-    from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
-
-    return DeviceInputs(device, seed)

@@ -7,7 +7,6 @@ import pytest
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token
-from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
 from parties.decoding.workload import Workload
 from parties.engines.fss.dealing.dealer import Dealer
@@ -21,10 +20,11 @@ from parties.models.folding import folded_shapes
 from parties.options import RunOptions
 from parties.policies import Full, MPCache, make
 from parties.policies.base import Policy
+from parties.roles.drafts import Drafting
 from parties.transport.mesh import Mesh
+from tests.helpers.adversary import Adversary
 from tests.helpers.tiny import SPECS, folded
 from tests.helpers.together import together
-from tests.parties.decoding.test_drafts import Adversary
 from tests.parties.engines.fss.test_decoding import SCALE, fail_truncation, prefilled
 
 STEPS, SPEC = 15, SPECS["llama"]

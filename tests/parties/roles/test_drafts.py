@@ -1,6 +1,5 @@
 """Drafts: whatever is drafted, a model decodes what it decodes one by one, with each policy that can."""
 
-from collections.abc import Sequence
 from functools import cache as cached
 from typing import Any
 
@@ -10,17 +9,17 @@ from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token, draft_problem
-from parties.decoding.drafts import Drafter, Drafting, LookUp, ModelDrafter
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.engines.spu.engine import SpuEngine
 from parties.errors import Unsupported
 from parties.options import RunOptions
 from parties.policies import POLICIES, make
+from parties.roles.drafts import Drafting, LookUp, ModelDrafter
+from tests.helpers.adversary import ALL, Adversary
 from tests.helpers.tiny import FAMILIES, plain_decoder, random_tokens
 
 STEPS, DRAFT = 14, 4
-ALL = -1
 CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("llama", {"name": "full"}),
     "learned positions": ("gpt2", {"name": "full"}),
@@ -41,18 +40,6 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "streaming_llm": ("llama", {"name": "streaming_llm", "compression_interval": 4}),
     "mikv": ("llama", {"name": "mikv", "compression_interval": 6}),
 }
-
-
-class Adversary(Drafter):
-    """Drafts the right tokens, but for those at one place of the draft, or at all of them."""
-
-    def __init__(self, right: Sequence[int], wrong: int | None) -> None:
-        self.right, self.wrong, self.begun = right, wrong, 0
-
-    def draft(self, text: Sequence[int], count: int) -> list[int]:
-        self.begun = self.begun or len(text)
-        found = [*self.right[len(text) - self.begun :], *[0] * count][:count]
-        return [(token + 1) % 128 if self.wrong in (place, ALL) else token for place, token in enumerate(found)]
 
 
 def prefilled(name: str) -> tuple[Decoder, Cache, list[int]]:

@@ -1,0 +1,14 @@
+"""The memory of recorded segments, by the device that they run on."""
+
+import torch
+
+from parties.engines.fss.replay.inputs import Inputs
+
+
+def memory_on(device: torch.device, seed: bytes) -> Inputs:
+    """Returns a party's memory for recorded segments on a device, which expands the seed there."""
+    if device.type == "cpu":
+        return Inputs()
+    from parties.engines.fss.replay.device_inputs import DeviceInputs  # Triton, which only a GPU needs
+
+    return DeviceInputs(device, seed)
