@@ -1,22 +1,41 @@
 """The axis `draft` of an experiment: how files name drafts, and cells that cannot verify them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationInfo
 
-from orchestrator.experiment.axes import Point, points
+from orchestrator.experiment.axes import Axes, Point, points
 from orchestrator.experiment.choices import located
 from orchestrator.experiment.problems import Problem, Rejected
 from parties.errors import ModelError
 from parties.options import DraftOptions
 
 if TYPE_CHECKING:
-    from orchestrator.experiment.experiment import Experiment
     from parties.models.spec import ModelSpec
 
 _FIX = "leave the draft out of these cells by exclude, or change them"
+
+
+class Drafted(Axes, Protocol):
+    """An experiment, as far as its drafts concern it."""
+
+    @property
+    def model(self) -> str:
+        """The model that verifies."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens to decode in each cell."""
+
+    @property
+    def offline(self) -> str:
+        """When correlated randomness is received."""
+
+    @property
+    def draft(self) -> Sequence[DraftOptions | None]:
+        """The axis."""
 
 
 def read_draft(given: object, info: ValidationInfo) -> object:
@@ -40,7 +59,7 @@ def read_draft(given: object, info: ValidationInfo) -> object:
     return given
 
 
-def draft_problems(experiment: "Experiment", model_spec: "Callable[[str], ModelSpec]") -> Iterator[Problem]:
+def draft_problems(experiment: Drafted, model_spec: "Callable[[str], ModelSpec]") -> Iterator[Problem]:
     """The drafts that cannot be verified in some of their cells, with each reason once.
 
     Args:
@@ -56,7 +75,7 @@ def draft_problems(experiment: "Experiment", model_spec: "Callable[[str], ModelS
 
 
 def _problem(
-    path: str, experiment: "Experiment", point: Point, draft: DraftOptions, model_spec: "Callable[[str], ModelSpec]"
+    path: str, experiment: Drafted, point: Point, draft: DraftOptions, model_spec: "Callable[[str], ModelSpec]"
 ) -> Problem | None:
     from parties.decoding.decoder import draft_problem  # torch comes with them, and most commands do without
     from parties.decoding.drafts import vocabulary_problem

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from parties.decoding.program import Program, eager, staged
 from parties.engines import STOCK_IS_INSECURE, Randomness
-from parties.engines.announcements import announced
 from parties.engines.base import Engine, Shapes
 from parties.engines.crypten import compat  # noqa: F401 - must come before crypten
 from parties.engines.crypten import functions as f
@@ -19,6 +18,7 @@ from parties.engines.crypten.randomness import seed_shares
 from parties.engines.crypten.selection import OneHot, flagged_rows, top_rows, top_two_levels, tournament
 from parties.metering.meter import StageMeter
 from parties.randomness import uniform
+from parties.transport.announcements import announced
 from parties.transport.mesh import Mesh
 
 from crypten.mpc import MPCTensor  # isort: skip

@@ -10,7 +10,6 @@ from torch import Tensor
 from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
-from parties.engines.announcements import announced
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -33,6 +32,7 @@ from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
+from parties.transport.announcements import announced
 from parties.transport.mesh import Mesh
 
 T = TypeVar("T")

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token, draft_problem
-from parties.decoding.drafts import Drafter, Drafting, LookUp, ModelDrafter
+from parties.decoding.drafts import Drafter, Drafting, LookUp
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.engines.spu.engine import SpuEngine
 from parties.errors import Unsupported
 from parties.options import RunOptions
 from parties.policies import POLICIES, make
+from parties.roles.drafter import ModelDrafter
 from tests.helpers.tiny import FAMILIES, plain_decoder, random_tokens
 
 STEPS, DRAFT = 14, 4

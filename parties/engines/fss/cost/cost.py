@@ -20,7 +20,6 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, open_token
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
-from parties.engines.announcements import NUMBER_BYTES
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings
@@ -38,6 +37,7 @@ from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
+from parties.transport.announcements import NUMBER_BYTES
 from parties.transport.frame import HEADER_BYTES
 
 
