@@ -15,6 +15,7 @@ from statistics import fmean
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
+from parties.decoding.drafts import Drafting, LookUp
 from parties.decoding.program import run
 from parties.decoding.verification import agreeing
 from parties.engines.plain import PlainEngine
@@ -22,7 +23,6 @@ from parties.metering.meter import StageMeter
 from parties.models import load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.policies import Full
-from parties.roles.drafts import Drafting, LookUp
 
 QUESTION = {"continue": "", "summary": "\n\nSummary of the text above:"}
 

@@ -15,28 +15,27 @@ from parties.options import DraftOptions
 if TYPE_CHECKING:
     from parties.models.spec import ModelSpec
 
+_FIX = "leave the draft out of these cells by exclude, or change them"
+
 
 class Drafted(Axes, Protocol):
-    """What the check reads of an experiment."""
+    """An experiment, as far as its drafts concern it."""
 
     @property
     def model(self) -> str:
-        """The model."""
+        """The model that verifies."""
 
     @property
     def new_tokens(self) -> int:
-        """Tokens to decode."""
-
-    @property
-    def draft(self) -> Sequence[DraftOptions | None]:
-        """Drafts, and None for cells without."""
+        """Tokens to decode in each cell."""
 
     @property
     def offline(self) -> str:
-        """When the parties receive correlated randomness."""
+        """When correlated randomness is received."""
 
-
-_FIX = "leave the draft out of these cells by exclude, or change them"
+    @property
+    def draft(self) -> Sequence[DraftOptions | None]:
+        """The axis."""
 
 
 def read_draft(given: object, info: ValidationInfo) -> object:
@@ -79,9 +78,9 @@ def _problem(
     path: str, experiment: Drafted, point: Point, draft: DraftOptions, model_spec: "Callable[[str], ModelSpec]"
 ) -> Problem | None:
     from parties.decoding.decoder import draft_problem  # torch comes with them, and most commands do without
+    from parties.decoding.drafts import vocabulary_problem
     from parties.engines.factory import engine_class
     from parties.engines.fss.dealing.plan import STORED_PROBLEM
-    from parties.roles.drafts import vocabulary_problem
 
     engine, spec, tokens = point.engine.name, model_spec(experiment.model), point.seq_len + experiment.new_tokens
     allowed, fix, reason = (

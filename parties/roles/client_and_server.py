@@ -13,6 +13,7 @@ import torch
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
+from parties.decoding.drafts import Drafting
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
 from parties.engines.base import Engine
@@ -23,7 +24,7 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.roles.drafts import Drafting, make_drafter
+from parties.roles.drafter import make_drafter
 from parties.roles.job import Job
 from parties.roles.prompt import prompts
 from parties.roles.reports import PromptReport, RoleResult

@@ -16,6 +16,7 @@ import torch
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token, draft_problem, fold_segments
+from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
@@ -29,7 +30,7 @@ from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
 from parties.models.folding import fold, folded_shapes
-from parties.roles.drafts import Drafting, make_drafter
+from parties.roles.drafter import make_drafter
 from parties.roles.job import Job
 from parties.roles.kept_prompts import KeptPrompts
 from parties.roles.prompt import prompts

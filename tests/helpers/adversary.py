@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from parties.roles.drafts import Drafter
+from parties.decoding.drafts import Drafter
 
 ALL = -1
 """Every place of a draft."""

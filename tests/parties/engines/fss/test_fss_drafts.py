@@ -7,6 +7,7 @@ import pytest
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
 from parties.decoding.workload import Workload
 from parties.engines.fss.dealing.dealer import Dealer
@@ -20,7 +21,6 @@ from parties.models.folding import folded_shapes
 from parties.options import RunOptions
 from parties.policies import Full, MPCache, make
 from parties.policies.base import Policy
-from parties.roles.drafts import Drafting
 from parties.transport.mesh import Mesh
 from tests.helpers.adversary import Adversary
 from tests.helpers.tiny import SPECS, folded

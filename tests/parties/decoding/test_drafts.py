@@ -9,13 +9,14 @@ from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, decode_token, draft_problem
+from parties.decoding.drafts import Drafting, LookUp
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.engines.spu.engine import SpuEngine
 from parties.errors import Unsupported
 from parties.options import RunOptions
 from parties.policies import POLICIES, make
-from parties.roles.drafts import Drafting, LookUp, ModelDrafter
+from parties.roles.drafter import ModelDrafter
 from tests.helpers.adversary import ALL, Adversary
 from tests.helpers.tiny import FAMILIES, plain_decoder, random_tokens
 
