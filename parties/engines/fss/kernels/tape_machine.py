@@ -15,6 +15,7 @@ _WARPS = 8
 (
     _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _MAX, _MIN, _EQ, _NE, _LT, _LE,
     _WHERE, _PLACE, _GATHER, _SCATTER, _SCATTER_ADD, _PACK, _UNPACK, _TOTAL, _LARGEST, _SMALLEST,
+    _CUMSUM,
 ) = (tl.constexpr(code) for code in range(len(NAMES)))  # fmt: skip
 _OUT, _A, _B, _C = map(tl.constexpr, OPERANDS)
 _SHAPE = tl.constexpr(SHAPE)
@@ -188,6 +189,20 @@ def _reduced(row, op, output, start, size, BLOCK: tl.constexpr):  # type: ignore
             tl.atomic_min(word, tl.min(tl.where(inside, a, _GREATEST), axis=0), sem="relaxed")
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _accumulated(row, line, size, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Writes the cumulative sums of a row, block by block."""
+    narrow, address = tl.load(row + 5), tl.load(row + _OUT)
+    before = tl.load(row + 4)  # 0
+    for start in range(0, size, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        inside = index < size
+        out_at, a_at, _, _ = _offsets(row, line * size + index)
+        a = tl.where(inside, _read(row, _A, narrow & 2, a_at, inside), 0)
+        tl.store(address.to(tl.pointer_type(tl.int64)) + out_at, tl.cumsum(a, axis=0) + before, mask=inside)
+        before += tl.sum(a, axis=0)
+
+
 @triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _machine(rows, count, wrong, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Runs instructions; each program takes its blocks of every one."""
@@ -202,6 +217,9 @@ def _machine(rows, count, wrong, BLOCK: tl.constexpr):  # type: ignore[no-untype
                     _packed(row, index, index < elements)
                 else:
                     _each(row, op, index, index < elements, wrong)
+        elif op == _CUMSUM:
+            for line in range(first, elements, programs):
+                _accumulated(row, line, tl.load(row + 3).to(tl.int32), BLOCK)
         else:
             size = tl.load(row + 3).to(tl.int32)
             blocks = (size + BLOCK - 1) // BLOCK

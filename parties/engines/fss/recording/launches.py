@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from parties.engines.fss.kernels.device_rows import BLOCK, MAX_RANK
 from parties.engines.fss.recording.memory import Buffer, View
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
-from parties.engines.fss.recording.opcodes import Op
+from parties.engines.fss.recording.opcodes import ORDERED, Op
 
 ALONE = 2 * BLOCK
 """Most elements of an instruction that shares a program with others; more of them are worth several programs."""
@@ -23,7 +23,7 @@ _REDUCTIONS = {
 }  # fmt: skip
 _SCATTERED = {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
 _INDEXED = {Op.GATHER_64, Op.GATHER_8, *_SCATTERED}
-_OTHER_NAMES = {"WIDEN": "COPY", "NARROW": "COPY", "PACK": "PACK", "UNPACK": "UNPACK"}
+_OTHER_NAMES = {"WIDEN": "COPY", "NARROW": "COPY", "PLACE": "PLACE", "PACK": "PACK", "UNPACK": "UNPACK"}
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Row:
         Raises:
             Unsupported: The machine has no such instruction.
         """
-        if len(note.shape) > MAX_RANK or math.prod(note.shape) >= 1 << 31 or note.op.name.startswith("CUMSUM"):
+        if len(note.shape) > MAX_RANK or math.prod(note.shape) >= 1 << 31:
             raise Unsupported
         name = _REDUCTIONS.get(note.op) or _OTHER_NAMES.get(note.op.name) or note.op.name.rpartition("_")[0]
         order, elements, extras = list(range(len(note.shape)))[::-1], math.prod(note.shape), note.extras
@@ -91,6 +91,9 @@ class Row:
             order = across + [d for d in order if d not in across]
             extras = (math.prod(note.shape[d] for d in across), 0)
             elements //= extras[0]
+        elif note.op in ORDERED:
+            extras = (note.shape[-1], 0)
+            elements //= max(extras[0], 1)
         elif note.op is Op.PACK:
             extras, elements = (elements, 0), -(-elements // 8)
         operands = tuple(
@@ -102,14 +105,16 @@ class Row:
     @property
     def blocks(self) -> int:
         """Blocks of elements that are computed."""
-        if self.name in ("TOTAL", "LARGEST", "SMALLEST"):
+        if self.name in ("TOTAL", "LARGEST", "SMALLEST", "CUMSUM"):
             return self.elements * -(-self.extras[0] // BLOCK)
         return -(-self.elements // BLOCK)
 
     @property
     def is_atomic(self) -> bool:
         """Whether several programs may run it."""
-        return self.name not in ("LARGEST", "SMALLEST") or self.operands[0].dtype.itemsize == 8
+        return self.name != "CUMSUM" and (
+            self.name not in ("LARGEST", "SMALLEST") or self.operands[0].dtype.itemsize == 8
+        )
 
 
 def launches(notes: Sequence[Note]) -> list[Launch]:
