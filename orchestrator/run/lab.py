@@ -10,7 +10,7 @@ from pathlib import Path
 
 from netem import NetemError
 from netem.lab import Lab
-from orchestrator.run.placement import PROTOCOL_ROLES
+from orchestrator.experiment.networks import ROLES
 from parties.metering.nvml import VISIBLE, Card, own_cards
 
 _PORT = 6379
@@ -83,7 +83,7 @@ def start_ray(lab: Lab, cpus: int | None = None) -> None:
     environment = ray_environment(lab)
     share = cpus or max(2, (os.cpu_count() or 2) // len(lab.hosts))
     starting = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}  # `ray start` refuses it
-    roles = dict(zip(lab.hosts, PROTOCOL_ROLES, strict=False))
+    roles = dict(zip(lab.hosts, ROLES, strict=False))
     for host, cards in zip(lab.hosts, cards_of_hosts(own_cards().cards, len(lab.hosts)), strict=True):
         options = [f"--node-ip-address={host.address}", f"--num-cpus={share}", "--disable-usage-stats", "--block"]
         options += [f"--object-store-memory={_OBJECT_STORE_BYTES}", f"--num-gpus={len(cards)}"]
