@@ -21,7 +21,7 @@ _MOST_LANES = 128
 _FEW = 2048
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["n", "points", "party", "width", "inner"])  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
     x,
     seeds,
@@ -112,7 +112,7 @@ def _leaf(low, high, place, LANE: tl.constexpr, LANES: tl.constexpr, CELLS: tl.c
     return leaf
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["n", "points", "party", "width", "rest"])  # type: ignore[untyped-decorator]
 def _evaluated_payload(  # type: ignore[no-untyped-def]
     x,
     seeds,

@@ -20,7 +20,7 @@ def _reversed(word):  # type: ignore[no-untyped-def]
     return ((word >> 32) & 0xFFFFFFFF) | (word << 32)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _expanded(place, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Encrypts BLOCKS counters, each of which gives two words."""
     epoch, start = tl.load(place), tl.load(place + 1)

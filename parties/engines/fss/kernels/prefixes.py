@@ -12,7 +12,7 @@ from parties.engines.fss.kernels.table_aes import hashed
 _LANES = 64
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["n", "tables", "party", "lowest"])  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
     x,
     seeds,
