@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from parties.decoding.cache import LayerCache
-from parties.decoding.program import Program, eager
+from parties.decoding.program import Program, eager, staged
 from parties.engines.base import Engine, Shapes
 from parties.metering.meter import StageMeter
 
@@ -19,6 +19,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 QUERIES = 64
 """Number of queries whose attention is computed at once, so that their scores stay in the processor's cache."""
+FUSED_QUERIES = 256
+"""The same where torch's fused attention keeps the scores of a few queries only; smaller blocks cost more calls."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,31 @@ class PlainEngine(Engine):
         if mask is None or n <= QUERIES:
             whole: Tensor = yield from super().attend(q, layer, mask, window=window)
             return whole
+        fused = self._fuses(layer)
+        attend = self._fused if fused else super().attend
         mixed = []
-        for rows in torch.arange(n).tensor_split(-(-n // QUERIES)):
+        for rows in torch.arange(n).tensor_split(-(-n // (FUSED_QUERIES if fused else QUERIES))):
             block = slice(int(rows[0]), int(rows[-1]) + 1)
             end = int(mask[block].any(0).nonzero()[-1]) + 1
             alive = None if layer.alive is None else layer.alive[:, :end]
             visible = LayerCache(layer.k[:, :end], layer.v[:, :end], alive)
-            mixed.append((yield from super().attend(q[:, block], visible, mask[block, :end])))
+            mixed.append((yield from attend(q[:, block], visible, mask[block, :end])))
         return torch.cat(mixed, dim=1)
+
+    def _fuses(self, layer: LayerCache) -> bool:
+        """Whether nothing between scores and result is needed: no cap, no evicted rows."""
+        return not self.score_cap and layer.alive is None
+
+    def _fused(self, q: Tensor, layer: LayerCache, mask: Tensor) -> Program[Tensor]:
+        """Torch's attention, whose scores are never in memory at once (FlashAttention, Dao et al., NeurIPS 2022)."""
+        return staged(self.meter, "attend", self._scaled_dot_product(q, layer.k, layer.v, mask))
+
+    @eager
+    def _scaled_dot_product(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        batch = (x.unsqueeze(0) for x in (q, k, v))
+        mask = mask.to(q.device)
+        mixed = functional.scaled_dot_product_attention(*batch, attn_mask=mask, scale=1.0, enable_gqa=True)
+        return mixed.squeeze(0)
 
     @eager
     def maximum(self, x: Tensor, y: Tensor) -> Tensor:

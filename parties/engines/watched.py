@@ -101,6 +101,10 @@ class WatchedEngine(PlainEngine):
         self._see("mixed", mixed)
         return mixed
 
+    def _fuses(self, layer: LayerCache) -> bool:
+        """Not where scores or weighted sums are seen."""
+        return not (OF_SCORES | {"mixed"}) & self.watch.bounds.keys() and super()._fuses(layer)
+
     def _alive_scores(self, q: Tensor, layer: LayerCache) -> Program[Tensor]:
         """Nothing here: the engine's `masked_score` is not a number of the model."""
         return self._unseen(super()._alive_scores(q, layer))

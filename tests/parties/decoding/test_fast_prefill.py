@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from parties.decoding.decoder import Decoder
+from parties.engines import plain as engine
 from parties.engines.bounds import Bound, Watch
 from parties.engines.fss import bounds as fss
 from parties.engines.plain import QUERIES, PlainEngine
@@ -79,15 +81,34 @@ def test_a_family_with_centred_rows_uses_known_inputs_too() -> None:
     torch.testing.assert_close(second.values(), first.values(), rtol=0.0, atol=0.0)
 
 
+@pytest.mark.parametrize("family", SPECS)
+def test_fused_attention_gives_what_the_whole_matrix_gives(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FUSED_QUERIES", 50)
+    found, expected = (
+        prefilled(plain(Full(), SPECS[family], kind=kind), PROMPT) for kind in (PlainEngine, NaiveEngine)
+    )
+    close(found.values(), expected.values())
+
+
 def test_no_score_matrix_of_all_queries_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[int] = []
-    softmax: Any = PlainEngine.softmax
+    rows: dict[str, list[int]] = {"softmax": [], "scaled_dot_product_attention": []}
 
-    def counted(self: PlainEngine, scores: Tensor, mask: Tensor | None = None) -> Any:
-        rows.append(scores.shape[1])
-        return softmax(self, scores, mask)
+    def counted(module: Any, name: str, queries: int) -> None:
+        original = getattr(module, name)
 
-    monkeypatch.setattr(PlainEngine, "softmax", counted)
-    prefilled(plain(Full()), PROMPT)
-    assert max(rows) <= QUERIES
-    assert sum(rows) == len(PROMPT) * (SPEC.n_layers - 1)
+        def call(*arguments: Any, **options: Any) -> Any:
+            rows[name].append(arguments[queries].shape[-2])
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(PlainEngine, "softmax", 1)
+    counted(functional, "scaled_dot_product_attention", 0)
+    monkeypatch.setattr(engine, "FUSED_QUERIES", 50)
+    watched = plain(Full(), kind=WatchedEngine)
+    seen(watched, bounds())
+    for decoder in (plain(Full()), watched):
+        prefilled(decoder, PROMPT)
+    for blocks, most in zip(rows.values(), (QUERIES, 50), strict=True):
+        assert max(blocks) <= most
+        assert sum(blocks) == len(PROMPT) * (SPEC.n_layers - 1)
