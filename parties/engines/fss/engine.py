@@ -159,9 +159,9 @@ class FssEngine(Computation):
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
         failed attempt is dropped, so nothing is masked twice. So are the constants that it noted: up to its last round
-        they were compared, and how many were noted since then depends on whether it was replayed. The dealer knows the mask, so a retry reveals to it how a
-        secret number compares with one that it knows (docs/protocols.md): therefore retries are few, and no more than
-        chance explains.
+        they were compared, and how many follow depends on whether it was replayed. The dealer knows the mask, so a
+        retry reveals to it how a secret number compares with one that it knows (docs/protocols.md): therefore retries
+        are few, and no more than chance explains.
 
         Raises:
             RetriesImprobable: There were more failures than the declared bounds let expect.
