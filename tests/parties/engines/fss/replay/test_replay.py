@@ -45,6 +45,7 @@ POLICIES: dict[str, Policy] = {
 SEEDS = {
     ("gpt2", "tova by step"): 26, ("gpt2", "random"): 20, ("gpt2", "infllm"): 20, ("gpt2", "infllm ahead"): 21,
     ("llama", "infllm"): 28, ("llama", "mpcache+"): 25, ("llama", "mpcache by key head"): 20,
+    ("llama", "mpcache by rows"): 24,
 }  # fmt: skip
 """Prompts without a near tie, by the plain engine with noise as large as the private one's; the others take seed 6."""
 QUICK = [
