@@ -158,9 +158,10 @@ class FssEngine(Computation):
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
 
         Both parties see the failure alike, in a number that is uniformly random to them. The randomness dealt for the
-        failed attempt is dropped, so nothing is masked twice. The dealer knows the mask, so a retry reveals to it how a
-        secret number compares with one that it knows (docs/protocols.md): therefore retries are few, and no more than
-        chance explains.
+        failed attempt is dropped, so nothing is masked twice. So are the constants that it noted: up to its last round
+        they were compared, and how many follow depends on whether it was replayed. The dealer knows the mask, so a
+        retry reveals to it how a secret number compares with one that it knows (docs/protocols.md): therefore retries
+        are few, and no more than chance explains.
 
         Raises:
             RetriesImprobable: There were more failures than the declared bounds let expect.
@@ -169,7 +170,7 @@ class FssEngine(Computation):
         index = self._begin()
         self.source.retries.begin()
         self._ask({"do": "go", "index": index})
-        where = ""
+        where, forget = "", self._draws.constants.snapshot()
         for attempt in range(MOST_ATTEMPTS):
             if attempt:
                 self._again(index)
@@ -177,6 +178,7 @@ class FssEngine(Computation):
                 return self._attempt(program, caches, name)
             except TruncationFailure as zone:
                 where = str(zone)
+                forget()
                 self.source.retries.failed(self.meter.current)
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 

@@ -5,6 +5,7 @@ encoded constant differed, X would differ between the parties and every later re
 carries the digest, and the parties stop at the first opening after the difference.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xxhash
@@ -77,3 +78,12 @@ class Constants:
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""
         return self._state.digest()[:DIGEST_BYTES]
+
+    def snapshot(self) -> Callable[[], None]:
+        """Returns a function that forgets what is noted from here on, any number of times."""
+        kept = self._state.copy()
+
+        def restore() -> None:
+            self._state = kept.copy()
+
+        return restore
