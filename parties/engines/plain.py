@@ -171,10 +171,9 @@ class PlainEngine(Engine):
 
     @eager
     def _scaled_dot_product(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        batch = (x.unsqueeze(0) for x in (q, k, v))
-        mask = mask.to(q.device)
-        mixed = functional.scaled_dot_product_attention(*batch, attn_mask=mask, scale=1.0, enable_gqa=True)
-        return mixed.squeeze(0)
+        return functional.scaled_dot_product_attention(
+            q[None], k[None], v[None], attn_mask=mask.to(q.device), scale=1.0, enable_gqa=True
+        )[0]
 
     @eager
     def maximum(self, x: Tensor, y: Tensor) -> Tensor:
