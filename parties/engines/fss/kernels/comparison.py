@@ -82,7 +82,7 @@ def evaluate(
     """
     n, points = x.shape
     if x.numel():
-        inner, lanes = (1 << min(width, LEAF_LEVELS)) - 1, _lanes(x.numel())
+        inner, lanes = (1 << min(width, LEAF_LEVELS)) - 1, points_per_program(x.numel())
         words = (seed.view(torch.int64), key.view(torch.int64))
         _evaluated[(triton.cdiv(x.numel(), lanes),)](
             x, *words, shares, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, lanes,
@@ -198,7 +198,11 @@ def evaluate_payload(
     """
     (n, points), lanes = x.shape, shares.shape[2]
     if x.numel():
-        cells, rest, count = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels, _lanes(x.numel())
+        cells, rest, count = (
+            1 << ((MOST_LANES // lanes).bit_length() - 1),
+            width - levels,
+            points_per_program(x.numel()),
+        )
         sizes = [levels * n * 16, levels * n * 4 * lanes]
         words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
         keyed = (words.view(torch.int64), values.view(torch.int32), leaves.view(torch.int32))
@@ -208,7 +212,7 @@ def evaluate_payload(
         )
 
 
-def _lanes(points: int) -> int:
+def points_per_program(points: int) -> int:
     """Returns the points of a program: a lone one finds its words in AES's table without waiting for others."""
     return 1 if points <= _FEW else _MOST_LANES
 

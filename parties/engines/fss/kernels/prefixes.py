@@ -5,11 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.comparison import ROUNDS
+from parties.engines.fss.kernels.comparison import ROUNDS, points_per_program
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
 from parties.engines.fss.kernels.table_aes import hashed
-
-_LANES = 64
 
 
 @triton.jit(do_not_specialize=["n", "tables", "party", "lowest"])  # type: ignore[untyped-decorator]
@@ -89,5 +87,8 @@ def evaluate(
     words, values = torch.tensor_split(key, [(STEP * (tables - 1) + 1) * n * 16])
     if n:
         pointers = (x, seed.view(torch.int64), words.view(torch.int64), values.view(torch.int64), shares, table, keys)
-        sizes = (STEP, CELL_BITS, REST_BITS, ENTRIES, ROUNDS, _LANES)
-        _evaluated[(triton.cdiv(shares.numel(), _LANES),)](*pointers, n, tables, party, lowest, *sizes)
+        count = points_per_program(shares.numel())
+        sizes = (STEP, CELL_BITS, REST_BITS, ENTRIES, ROUNDS, count)
+        _evaluated[(triton.cdiv(shares.numel(), count),)](
+            *pointers, n, tables, party, lowest, *sizes, num_warps=max(1, count // 32)
+        )
