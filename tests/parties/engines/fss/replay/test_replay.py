@@ -107,13 +107,14 @@ def party(
         assert segments >= STEPS * (SPECS[family].n_layers + 2)
         assert engine.replayed_segments == recordings.replayed
         assert engine.repeats >= (fail_at > 0)
-    return (*(result or ()), (recordings.replayed, dict(recordings.interpreted), recordings.refused))
+    repeats = sum(engine.repeats for engine in engines)
+    return (*(result or ()), (recordings.replayed, dict(recordings.interpreted), recordings.refused, repeats))
 
 
 def decoded(
     who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6
 ) -> dict[str, Any]:
-    """Checks logits and tokens; returns, for each party, what was replayed, interpreted and refused."""
+    """Checks logits and tokens; returns, for each party, what was replayed, interpreted, refused and repeated."""
     decoder, cache, parts, token = decoding.prefilled(family, policy, seed)
     results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
     vars(decoding)["STEPS"] = STEPS
@@ -126,10 +127,11 @@ def decoded(
 
 def in_step(family: str, policy: str) -> None:
     counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=SEEDS.get((family, policy), 6))
-    assert counts["client"][0] == counts["dealer"][0]
-    replayed, interpreted, refused = counts["client"]
+    replayed, interpreted, refused, repeats = counts["client"]
+    if not repeats:  # else the dealer deals again what it dealt ahead of a truncation that failed by chance
+        assert replayed == counts["dealer"][0]
     assert replayed >= 2 * (STEPS - 1), "the embedding and the choice of all tokens but the first"
-    if policy == "full":
+    if policy == "full" and not repeats:
         assert interpreted == {FIRST: SPECS[family].n_layers + 2}, "after the first token everything is replayed"
     assert not refused
     assert counts["server"][0] == 0
@@ -169,7 +171,7 @@ def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
 ) -> None:
     counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
     for role in who:
-        replayed, interpreted, refused = counts[role]
+        replayed, interpreted, refused, _ = counts[role]
         assert not refused, refused
         assert replayed > sum(interpreted.values())
 
