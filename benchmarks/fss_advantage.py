@@ -17,8 +17,9 @@ import fss_repeats
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompt_segments
+from parties.decoding.steps import token_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix

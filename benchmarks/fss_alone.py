@@ -17,8 +17,9 @@ from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
+from parties.decoding.steps import decode_in_segments
 from parties.engines.fss import engine as engines
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.opening import dealer_openings

@@ -19,9 +19,10 @@ import torch
 from fss_gates import SMOLLM2, _cache, _matrix
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program
+from parties.decoding.steps import decode_token
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.matrices import ServerMatrix

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, parallel
+from parties.decoding.steps import decode_token
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.multiplication import multiply

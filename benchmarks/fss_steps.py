@@ -29,8 +29,9 @@ from fss_gates import SMOLLM2
 
 from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
+from parties.decoding.steps import decode_in_segments, fold_segments
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
+from parties.decoding.steps import decode_token
 from parties.engines.bounds import Bound, Watch
 from parties.engines.watched import WatchedEngine
 from parties.errors import PromptError

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, NamedSegment, choose, name_of, open_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, parallel, run
+from parties.decoding.steps import NamedSegment, choose, name_of, open_token
 
 
 @dataclass(frozen=True)

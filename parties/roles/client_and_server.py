@@ -12,10 +12,11 @@ import torch
 
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments, fold_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.drafts import Drafting
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
+from parties.decoding.steps import decode_in_segments, fold_segments
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported

@@ -15,9 +15,10 @@ import torch
 
 from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token, draft_problem, fold_segments
+from parties.decoding.decoder import Decoder, draft_problem
 from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
+from parties.decoding.steps import decode_token, fold_segments
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class

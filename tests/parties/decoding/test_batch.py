@@ -9,8 +9,9 @@ from torch import Tensor
 
 from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, fold_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
+from parties.decoding.steps import fold_segments
 from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token, draft_problem
+from parties.decoding.decoder import Decoder, draft_problem
 from parties.decoding.drafts import Drafting, LookUp
 from parties.decoding.program import run
+from parties.decoding.steps import decode_token
 from parties.engines.plain import PlainEngine
 from parties.engines.spu.engine import SpuEngine
 from parties.errors import Unsupported

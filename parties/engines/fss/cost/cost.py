@@ -17,9 +17,10 @@ from torch import Tensor
 
 from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, open_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked
 from parties.decoding.program import run, staged
+from parties.decoding.steps import open_token
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, dealer_openings

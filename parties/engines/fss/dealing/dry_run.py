@@ -6,8 +6,8 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 - arithmetic on tensors without elements needs it; the dry run would take seconds for it
 
-from parties.decoding.decoder import name_of
 from parties.decoding.program import Program, run
+from parties.decoding.steps import name_of
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.plan import Plan, epoch

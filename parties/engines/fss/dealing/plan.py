@@ -7,9 +7,10 @@ from typing import Any, Self, get_args
 
 from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, fold_segments, token_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompts_segments
 from parties.decoding.program import Program
+from parties.decoding.steps import fold_segments, token_segments
 from parties.decoding.verification import pass_segments, settle
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.fss.bounds import BoundRefused, declared

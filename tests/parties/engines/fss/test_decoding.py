@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
+from parties.decoding.steps import decode_in_segments
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.engine import MOST_ATTEMPTS, FssEngine, RetriesExhausted

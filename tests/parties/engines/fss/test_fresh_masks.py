@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, token_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.steps import token_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.arithmetic.gates import StaleMask

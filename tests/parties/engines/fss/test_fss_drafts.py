@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
+from parties.decoding.steps import decode_token
 from parties.decoding.workload import Workload
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun

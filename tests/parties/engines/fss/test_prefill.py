@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompt_segments
 from parties.decoding.program import Program, run
+from parties.decoding.steps import decode_in_segments
 from parties.decoding.workload import Prefill
 from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation

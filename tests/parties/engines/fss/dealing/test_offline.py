@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_in_segments
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
+from parties.decoding.steps import decode_in_segments
 from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from parties.decoding.cache import Cache
-from parties.decoding.decoder import Decoder, decode_token
+from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
+from parties.decoding.steps import decode_token
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
