@@ -25,7 +25,7 @@ STUDIES = [path for path in EXAMPLES if "tasks" in yaml.safe_load(path.read_text
 EXPERIMENTS = [path for path in EXAMPLES if path not in STUDIES]
 WITH_SPU = [path for path in EXPERIMENTS if load_experiment(path).engines[-1].name == "spu"]
 TOY = {
-    "model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1,
+    "model": "random:tiny-llama", "seq_lens": [24], "networks": ["none"], "new_tokens": 1, "repeats": 1, "gpu": False,
     "timeout_s": 300, "cell_timeout_s": 3600,  # cells of equal limits share parties
 }  # fmt: skip
 TOY_STUDY = {
