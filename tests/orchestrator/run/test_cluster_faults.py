@@ -128,7 +128,7 @@ def sweep(out: Path, address: str, fault: str) -> subprocess.Popen[bytes]:
 
 def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_command_resumes(tmp_path: Path) -> None:
     out, port = tmp_path / "out", free_port()
-    folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="head-", dir="/tmp"))  # short, for sockets; not a name that `clean` removes
     head = Head(port, folder)
     try:
         wait_until(lambda: answers(port) or head.process.poll() is not None)
