@@ -22,7 +22,7 @@ def emulated_cluster(head: dict[str, Any], *nodes: dict[str, Any]) -> Iterator[C
     Ray notes the address of a new cluster in its default folder. That folder may be absent, and the note would
     lead a user's own `address="auto"` to the cluster of a test: RAY_TMPDIR moves it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))
     (folder / "ray").mkdir()
     head = {"object_store_memory": STORE, "temp_dir": str(folder / "ray"), "include_dashboard": False} | head
     with pytest.MonkeyPatch.context() as patch:

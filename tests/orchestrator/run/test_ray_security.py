@@ -92,7 +92,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))
     certificates(folder)
     (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)

@@ -64,7 +64,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A head that was started for these tests, with ports and folders of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="mpcbench-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir="/tmp"))
     names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
     names += ["metrics-export-port", "ray-client-server-port"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
