@@ -24,7 +24,7 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
-from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
 from parties.engines.fss.replay.exchange import BoundRound, note
 from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
@@ -67,8 +67,8 @@ class FssEngine(Computation):
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
-        with meter.stage("setup.compile"):
-            compile_all()
+        with meter.stage(COMPILE):
+            compile_all(device)
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
@@ -118,6 +118,8 @@ class FssEngine(Computation):
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
+        with self.meter.stage(COMPILE):
+            compile_products(self.source.device, [s[0] for name, s in shapes.items() if is_matrix(name, s)])
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
         for name, shape in shapes.items():
             if is_matrix(name, shape):

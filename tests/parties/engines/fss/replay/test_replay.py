@@ -217,6 +217,30 @@ def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
     assert counts["client"][0] == counts["server"][0] > 20
 
 
+def compiling(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Lists the kernels that Triton compiles or loads after the set-up."""
+    from triton import knobs
+
+    compiled: list[str] = []
+    prepare = FssEngine.prepare
+
+    def prepared(self: FssEngine, *given: Any) -> Any:
+        knobs.runtime.jit_cache_hook = lambda **kernel: compiled.append(kernel["repr"])
+        return prepare(self, *given)
+
+    setattr(FssEngine, "prepare", prepared)  # noqa: B010
+    return (*party(role, mesh, meter, *arguments), compiled)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("family", "policy"), [("llama", "full"), ("llama", "mpcache ahead"), ("gpt2", "mpcache")])
+def test_no_kernel_is_compiled_after_the_set_up(family: str, policy: str) -> None:
+    _, _, parts, token = decoding.prefilled(family, POLICIES[policy])
+    who = ("client", "server")
+    results = together(compiling, who, 0, family, POLICIES[policy], parts, token, who)
+    assert {role: results[role][-1] for role in who} == {role: [] for role in who}
+
+
 def test_a_replay_draws_new_permutations() -> None:
     with Tracer() as tracer:
         made = _permutations(2, 16)
