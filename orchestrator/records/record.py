@@ -83,6 +83,11 @@ class Serving(TokenTimes):
     pass_seconds: tuple[Seconds, ...] = Field(
         description="Wall time of each decoding step; it yields a token of each sequence, with drafts up to several."
     )
+    recording_seconds: tuple[Seconds, ...] = Field(
+        default=(),
+        description="The part of each step in which the client recorded segments, to replay them later; it is in all "
+        "of these numbers. Empty where nothing was recorded.",
+    )
     ttft_covers: Literal["prompt and first token", "first token"] = Field(
         description="`first token`: the prompt was shared (`prefill: shared`), and ran in the clear, off the clock."
     )

@@ -19,6 +19,8 @@ STAGES = (
 )  # fmt: skip
 PHASES = ("online", "offline", "setup", "bench")
 IDLE = "bench.idle"
+RECORDING = "setup.recording"
+"""The stage in which an engine records a segment of a token, to replay it in later tokens."""
 
 # Upper bounds in seconds, 1-2-5, from a round trip on loopback to more than one by satellite; the last bucket is open.
 EXCHANGE_BUCKETS = (
@@ -324,6 +326,13 @@ class StageMeter:
     def current(self) -> str:
         """The name of the innermost open stage."""
         return self._stack.stages[-1].name
+
+    def seconds(self, stage: str) -> float:
+        """The seconds of a stage since `reset`, the open part included."""
+        with self._stack.lock:
+            self._stack.settle()
+            known = self._stages.get(stage)
+            return 0.0 if known is None else known.seconds
 
     def snapshot(self) -> tuple[StageReading, ...]:
         """One reading per stage entered since `reset`, including the time of open stages so far."""

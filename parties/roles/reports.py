@@ -89,6 +89,7 @@ class RoleResult(_Report):
         tokens: New tokens; 0 if the role had no part in the cell.
         decode_seconds: Wall time of decoding.
         pass_seconds: Wall time of each decoding step, in order.
+        recording_seconds: The part of each in which segments were recorded for later steps; empty if none was.
         prefill: Cost of a prompt that client and server ran themselves.
         stages: The stages, if they are not those of the party's own meter.
         check: The referee's check.
@@ -104,6 +105,7 @@ class RoleResult(_Report):
     tokens: int = 0
     decode_seconds: float = 0.0
     pass_seconds: tuple[float, ...] = ()
+    recording_seconds: tuple[float, ...] = ()
     prefill: PromptReport | None = None
     stages: tuple[StageReading, ...] = ()
     check: CheckReport | None = None

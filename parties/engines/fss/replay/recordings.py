@@ -9,8 +9,8 @@ from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.inputs import Inputs
-from parties.engines.fss.replay.recorder import RECORDING
 from parties.engines.fss.replay.segment import RecordedSegment
+from parties.metering.meter import RECORDING
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
