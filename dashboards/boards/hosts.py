@@ -213,6 +213,21 @@ def _gpu() -> list[Panel]:
                 width=6,
             )
         ),
+        graph(
+            PanelOptions(
+                title="CUDA graphs",
+                question="Are graphs captured once and then replayed? Graphs per second; a graph is a stretch of a "
+                "segment between two rounds.",
+                unit=units.Short,
+                queries=[
+                    Query(_rate("gpu_graph_replays_total"), "{{party}}, replayed"),
+                    Query(_rate("gpu_graph_captures_total"), "{{party}}, captured"),
+                ],
+                lowest=0,
+                empty=_NO_GPU,
+                width=12,
+            )
+        ),
     ]
 
 

@@ -141,6 +141,14 @@ _DECODING = (
         "1 for each segment that was interpreted, to record it where it has a name; the engine `fss` only.",
     ),
     _metric(
+        "gpu_graph_captures_total", "counter", _PARTY, "", "CUDA graphs captured.",
+        "1 for each graph of a segment that was recorded; absent without a GPU.",
+    ),
+    _metric(
+        "gpu_graph_replays_total", "counter", _PARTY, "", "CUDA graphs replayed.",
+        "1 for each graph of a segment that was replayed to its end; absent without a GPU.",
+    ),
+    _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that was generated and not used yet.",
         "At the dealer, bytes not yet sent; at a party, bytes in memory not yet used; the engine `fss` only.",
     ),

@@ -198,7 +198,10 @@ class FssEngine(Computation):
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            return known.replay(caches, self.source, self._inputs, self._open_round)  # type: ignore[no-any-return]
+            result = known.replay(caches, self.source, self._inputs, self._open_round)
+        if self._inputs.staged:
+            self.meter.add("mpcbench_gpu_graph_replays_total", len(known.tapes))
+        return result  # type: ignore[no-any-return]
 
     def _open_round(self, made: Round) -> None:
         if made.openings:

@@ -81,7 +81,10 @@ class Recordings:
             del self._known[oldest]
         try:
             with self._source.meter.stage(RECORDING):
-                self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
+                made = self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
         except NotRecordable as refusal:
             self.refused[key] = str(refusal)
-        return self._known.get(key)
+            return None
+        if self.inputs.staged:
+            self._source.meter.add("mpcbench_gpu_graph_captures_total", len(made.tapes))
+        return made

@@ -198,15 +198,16 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
     if role == "client":
         setattr(FssEngine, "_attempt", watched)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
-    return (*result, launched)
+    return (*result, dict(meter.numbers()), launched)
 
 
 @pytest.mark.gpu
 def test_a_replay_launches_graphs_and_nothing_else() -> None:
     _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
     results = together(profiled, ("client",), 0, "llama", POLICIES["full"], parts, token, ("client",))
-    launched = results["client"][-1]
+    *_, counted, launched = results["client"]
     assert launched
+    assert counted["mpcbench_gpu_graph_replays_total"] > counted["mpcbench_gpu_graph_captures_total"] > 0
     assert all(graphs > 5 and others == 0 for graphs, others in launched), launched
 
 
