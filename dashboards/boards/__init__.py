@@ -23,6 +23,7 @@ MAY_BE_EMPTY = {
     "GPU memory of tensors": "without a GPU",
     "GPU utilisation": "without a GPU and NVML",
     "Segments replayed": "unless the engine is fss",
+    "Model loaded": "unless a model is loaded by the engine fss",
     "CUDA graphs": "without a GPU",
     "Ray node CPU utilisation": "unless Prometheus scrapes Ray",
     "Ray node memory in use": "unless Prometheus scrapes Ray",

@@ -215,6 +215,18 @@ def _gpu() -> list[Panel]:
         ),
         graph(
             PanelOptions(
+                title="Model loaded",
+                question="How far is loading? The share of the model's matrices that each party has, meanwhile.",
+                unit=units.PercentUnit,
+                queries=[Query(_of("loaded_ratio"), "{{party}}")],
+                lowest=0,
+                highest=1,
+                empty="No model is being loaded by the engine fss",
+                width=12,
+            )
+        ),
+        graph(
+            PanelOptions(
                 title="CUDA graphs",
                 question="Are graphs captured once and then replayed? Graphs per second; a graph is a stretch of a "
                 "segment between two rounds.",

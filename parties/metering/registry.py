@@ -79,6 +79,11 @@ _DECODING = (
         "Set by the party as the cell proceeds.",
     ),
     _metric(
+        "loaded_ratio", "gauge", _PARTY, "ratio", "Share of the model's matrices that the party has loaded.",
+        "Elements of the matrices that were encoded, masked, sent or received, over those of all; absent once all are. "
+        "The engine `fss` only.",
+    ),
+    _metric(
         "tokens_total", "counter", _PARTY, "tokens", "New tokens decoded.",
         "After each decoding step the tokens that it yielded, of all sequences.",
     ),

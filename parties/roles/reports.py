@@ -34,6 +34,7 @@ class PartyProgress(_Report):
     memory_available_bytes: int | None = None
     gpu_bytes: int | None = Field(default=None, description="Memory of tensors on the GPU; None without one.")
     uptime_seconds: float | None = None
+    loaded: float | None = Field(default=None, description="Share of the model's matrices that is loaded, meanwhile.")
     stages: dict[str, tuple[float, float, int]] = Field(
         default={}, description="Seconds, rounds and bytes both ways of each stage, all phases."
     )

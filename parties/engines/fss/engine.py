@@ -11,9 +11,8 @@ from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
-from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, encoded, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation
@@ -121,11 +120,9 @@ class FssEngine(Computation):
         with self.meter.stage(COMPILE):
             compile_products(self.source.device, [s[0] for name, s in shapes.items() if is_matrix(name, s)])
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
-        for name, shape in shapes.items():
-            if is_matrix(name, shape):
-                self.matrices[name] = ServerMatrix(
-                    self._masked_matrix(shape, None if weights is None else weights[name])
-                )
+        for name, shape in matrices_in(shapes, self.meter):
+            weight = None if weights is None else weights[name]
+            self.matrices[name] = ServerMatrix(self._masked_matrix(shape, weight))
         self._begin()
         yield from super().install(shapes, weights)
 
@@ -135,9 +132,9 @@ class FssEngine(Computation):
         if weight is None:
             self.peer.await_peer()
             return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
-        plain = ring.encode(weight.T.contiguous())
-        self.peer.send_tensor(plain - self.stream.words(turned))
-        return plain.to(self.source.device)
+        plain = encoded(weight, self.source.device)
+        self.peer.send_tensor(self.stream.words(turned).neg_().add_(plain.cpu()))
+        return plain
 
     def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
         """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""

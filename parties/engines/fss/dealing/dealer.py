@@ -9,7 +9,7 @@ import torch
 
 from parties.decoding.program import run
 from parties.engines.base import Shapes
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -177,10 +177,9 @@ class Dealer:
         self._installed = {name: tuple(shape) for name, shape in shapes.items()}
         with self.meter.stage(COMPILE):
             compile_products(self._device, [s[0] for name, s in self._installed.items() if is_matrix(name, s)])
-        for name, shape in self._installed.items():
-            if is_matrix(name, shape):
-                mask = self._server_stream.words((shape[1], shape[0]))
-                self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
+        for name, shape in matrices_in(self._installed, self.meter):
+            mask = self._server_stream.words((shape[1], shape[0]))
+            self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
         self._source.begin(epoch(0, 1))
         run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()
