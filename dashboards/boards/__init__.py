@@ -25,6 +25,7 @@ MAY_BE_EMPTY = {
     "Segments replayed": "unless the engine is fss",
     "Model loaded": "unless a model is loaded by the engine fss",
     "CUDA graphs": "without a GPU",
+    "GPU time by stage": "without a GPU",
     "Ray node CPU utilisation": "unless Prometheus scrapes Ray",
     "Ray node memory in use": "unless Prometheus scrapes Ray",
     "Ray object store": "unless Prometheus scrapes Ray",

@@ -222,7 +222,7 @@ def _gpu() -> list[Panel]:
                 lowest=0,
                 highest=1,
                 empty="No model is being loaded by the engine fss",
-                width=12,
+                width=8,
             )
         ),
         graph(
@@ -237,7 +237,23 @@ def _gpu() -> list[Panel]:
                 ],
                 lowest=0,
                 empty=_NO_GPU,
-                width=12,
+                width=8,
+            )
+        ),
+        graph(
+            PanelOptions(
+                title="GPU time by stage",
+                question="What does the GPU of a party compute? Seconds of its graphs per second, by stage, estimated "
+                "from one in eight replays.",
+                unit=units.PercentUnit,
+                queries=[
+                    Query(
+                        f"sum by (party, stage) ({rate('mpcbench_gpu_kernel_seconds_total')})", "{{party}}, {{stage}}"
+                    )
+                ],
+                lowest=0,
+                empty=_NO_GPU,
+                width=8,
             )
         ),
     ]

@@ -46,6 +46,9 @@ class PartyStage(_Part):
     phase: str = Field(description="`online`, `offline`, `setup` (once a model), or `bench` (no part of the protocol).")
     seconds: Seconds = Field(description="Wall time, without that of the stages inside it.")
     blocked_seconds: Seconds = Field(description="The part of `seconds` spent waiting for a peer.")
+    kernel_seconds: Seconds = Field(
+        default=0.0, description="The part of `seconds` in which a GPU computed, estimated from one in eight replays."
+    )
     sent_bytes: Bytes = Field(description="Bytes sent, with framing.")
     received_bytes: Bytes = Field(description="Bytes received, with framing.")
     messages: Annotated[int, Field(ge=0)] = Field(default=0, description="Messages sent and received.")

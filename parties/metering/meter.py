@@ -90,7 +90,7 @@ class _Stack:
 class _Stage:
     """The account of one stage, and the context manager that enters and leaves it."""
 
-    __slots__ = ("compute_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
+    __slots__ = ("compute_seconds", "kernel_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
 
     def __init__(self, name: str, stack: _Stack) -> None:
         self.name = name
@@ -99,7 +99,7 @@ class _Stage:
         self.clear()
 
     def clear(self) -> None:
-        self.seconds = self.compute_seconds = self.step_mark = 0.0
+        self.seconds = self.compute_seconds = self.kernel_seconds = self.step_mark = 0.0
         self.peers: dict[str, Tally] = {}
         self.used = False
 
@@ -118,7 +118,8 @@ class _Stage:
 
     def reading(self) -> StageReading:
         peers = {peer: tally.reading() for peer, tally in self.peers.items()}
-        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, peers)
+        phase, seconds = phase_of(self.name), (self.seconds, self.compute_seconds, self.kernel_seconds)
+        return StageReading.of(self.name, phase, *seconds, peers)
 
     def lifetime(self) -> StageReading:
         """The reading since the stage was created, over all resets."""
@@ -243,6 +244,11 @@ class StageMeter:
             times = self._exchanges[peer]
             times.buckets[bisect_left(EXCHANGE_BUCKETS, blocked)] += 1
             times.seconds += blocked
+
+    def add_kernel_seconds(self, seconds: float) -> None:
+        """Adds seconds in which a GPU computed for the current stage."""
+        with self._stack.lock:
+            self._stack.stages[-1].kernel_seconds += seconds
 
     @contextmanager
     def moving(self) -> Iterator[Callable[[str], None]]:

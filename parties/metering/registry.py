@@ -68,6 +68,11 @@ _STAGES = (
         "Stage seconds minus blocked seconds.",
     ),
     _metric(
+        "gpu_kernel_seconds_total", "counter", _STAGE, "seconds", "Time in which the GPU computed for a stage.",
+        "An estimate: one in eight replays of each CUDA graph is timed by CUDA events, from its launch to its end, and "
+        "counts eight times. Absent without a GPU.",
+    ),
+    _metric(
         "stage_duration_seconds", "histogram", _STAGE, "seconds", "Wall time of a stage within one decoding step.",
         "Stage seconds between one token and the next, observed at each token; buckets 1-3-10 from 1 ms to 30 s.",
     ),

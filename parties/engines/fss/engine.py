@@ -77,7 +77,7 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._inputs = memory_on(self.source.device, seed)
+        self._inputs = memory_on(self.source.device, seed, meter)
         self.recordings = Recordings(source, self._inputs)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
