@@ -70,7 +70,7 @@ _STAGES = (
     _metric(
         "gpu_kernel_seconds_total", "counter", _STAGE, "seconds", "Time in which the GPU computed for a stage.",
         "An estimate: one in eight replays of each CUDA graph is timed by CUDA events, from its launch to its end, and "
-        "counts eight times. Absent without a GPU.",
+        "counts for those since the last one. Absent without a GPU.",
     ),
     _metric(
         "stage_duration_seconds", "histogram", _STAGE, "seconds", "Wall time of a stage within one decoding step.",

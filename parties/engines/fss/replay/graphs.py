@@ -23,8 +23,8 @@ from parties.engines.fss.recording.tape import copied_to, octets_of, place_kept,
 from parties.engines.fss.recording.tracer import NotRecordable
 
 Step = Callable[[], Any]
-ONE_IN = 8
-"""How many replays of a graph there are for one that is timed: an event costs as much as a small kernel."""
+FIRST_TIMED, ONE_IN = 2, 8
+"""The second replay of a graph is timed, then one in eight: an event costs as much as a small kernel."""
 
 
 def captured(run: Step) -> Step:
@@ -62,20 +62,20 @@ class KernelClock:
     """Times graphs by CUDA events.
 
     Args:
-        count: Gets the estimated seconds of kernels since the last time, in the stage of the graph.
+        count: Gets estimated seconds of kernels, in the stage of the graph.
     """
 
     def __init__(self, count: Callable[[float], None]) -> None:
         self._count = count
         self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
-    def run(self, replay: Step) -> None:
-        """Replays a graph and waits for it."""
+    def run(self, replay: Step, replays: int) -> None:
+        """Replays a graph and waits for it. Its time counts for so many replays."""
         self._start.record()
         replay()
         self._end.record()
         wait()
-        self._count(ONE_IN * self._start.elapsed_time(self._end) / 1e3)
+        self._count(replays * self._start.elapsed_time(self._end) / 1e3)
 
 
 class GraphRecording:
@@ -140,7 +140,7 @@ class Graph:
                 step()
 
         self._steps, self._replay = steps, captured(run)
-        self._clock, self._runs = clock, 0
+        self._clock, self._untimed, self._due = clock, 0, FIRST_TIMED
 
     def run(self) -> None:
         """Replays the graph and waits for it.
@@ -148,9 +148,10 @@ class Graph:
         Raises:
             IndexError: An index is outside its dimension.
         """
-        self._runs += 1
-        if self._runs % ONE_IN == ONE_IN // 2:
-            self._clock.run(self._replay)
+        self._untimed += 1
+        if self._untimed == self._due:
+            self._clock.run(self._replay, self._untimed)
+            self._untimed, self._due = 0, ONE_IN
         else:
             self._replay()
             wait()
