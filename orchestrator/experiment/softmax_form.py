@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Per score: what `dpf` opens less, what the server receives more, hashes of a key.
 OPENED_BYTES, DEALT_BYTES, HASHES = 24, 56, 62
-_HASHES_PER_S = 140e6  # of a core, as `cost --calibrate` measured them; see `orchestrator.predict.local_work`
+HASHES_PER_S = 140e6  # of a core, as `cost --calibrate` measured them; see `orchestrator.predict.local_work`
 
 
 def choose_softmax(
@@ -37,6 +37,6 @@ def choose_softmax(
     """
     scores = batch * spec.n_heads * policy.attended(tokens)
     dealt = PhaseCost(0, {}, {"server": DEALT_BYTES * scores})
-    spent = scores * HASHES / _HASHES_PER_S + stored_seconds(dealt, network, offline)
+    spent = scores * HASHES / HASHES_PER_S + stored_seconds(dealt, network, offline)
     saved = delay_seconds(network, "fss") + scores * OPENED_BYTES / slowest_rate(network)
     return "dpf" if spent < saved else "tables"
