@@ -1,18 +1,20 @@
-"""`cell_dpf.evaluate` on a GPU: a few keys in a program, which goes down their whole trees; see `comparison`."""
+"""`cell_dpf.evaluate` on a GPU: one thread goes down the tree of a key to one leaf; see `comparison`."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.cell_trees import CELLS, LANE_BITS, LANES, LEVELS
+from parties.engines.fss.kernels.cell_trees import BLOCKS, CELLS, LANE_BITS, LANES, LEVELS
 from parties.engines.fss.kernels.comparison import ROUNDS
 from parties.engines.fss.kernels.table_aes import hashed
 
-_KEYS = 4  # of a program; 32 nodes each on the last level
+_THREADS = 128
 
 
-@triton.jit(do_not_specialize=["total", "n", "party"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["places", "seeds", "words", "corrections", "counts", "total", "n", "party"]
+)
 def _evaluated(  # type: ignore[no-untyped-def]
     places,
     seeds,
@@ -29,34 +31,32 @@ def _evaluated(  # type: ignore[no-untyped-def]
     LANE_BITS: tl.constexpr,
     CELLS: tl.constexpr,
     ROUNDS: tl.constexpr,
-    KEYS: tl.constexpr,
+    THREADS: tl.constexpr,
 ):
-    """Evaluates KEYS keys; names are those of `cell_trees`."""
-    key = tl.program_id(0).to(tl.int64) * KEYS + tl.arange(0, KEYS)
+    """Evaluates THREADS leaves; names are those of `cell_trees`."""
+    leaf = tl.program_id(0).to(tl.int64) * THREADS + tl.arange(0, THREADS)
+    key, block = leaf >> LEVELS, leaf & ((1 << LEVELS) - 1)
     inside = key < total
-    low = tl.reshape(tl.load(seeds + 2 * key, mask=inside, other=0) & ~7, (KEYS, 1))
-    high = tl.reshape(tl.load(seeds + 2 * key + 1, mask=inside, other=0), (KEYS, 1))
-    on = tl.zeros((KEYS, 1), dtype=tl.int64) + party
-    for level in tl.static_range(LEVELS):
-        at = words + 2 * (level * total + key)
-        word = tl.reshape(tl.load(at, mask=inside, other=0), (KEYS, 1)) * on
-        other = tl.reshape(tl.load(at + 1, mask=inside, other=0), (KEYS, 1)) * on
-        left, left_high = hashed(low, high, table, keys, ROUNDS)
-        right, right_high = hashed(low ^ 1, high, table, keys, ROUNDS)
-        on = tl.reshape(tl.join((left ^ word) & 1, (right ^ (word >> 1)) & 1), (KEYS, 2 << level))
-        low = tl.reshape(tl.join((left ^ word) & ~7, (right ^ word) & ~7), (KEYS, 2 << level))
-        high = tl.reshape(tl.join(left_high ^ other, right_high ^ other), (KEYS, 2 << level))
-    place = tl.reshape(tl.load(places + key, mask=inside, other=0), (KEYS, 1))
-    block = tl.reshape(tl.arange(0, CELLS // LANES), (1, CELLS // LANES))
-    row = tl.reshape(key // n * CELLS, (KEYS, 1))
-    counted = tl.reshape(inside, (KEYS, 1)) & (block >= 0)
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((THREADS,), dtype=tl.int64) + party
+    word_at = words + 2 * key
+    for level in range(LEVELS):
+        bit = (block >> (LEVELS - 1 - level)) & 1
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
+        word = tl.load(word_at, mask=inside, other=0) * on
+        other = tl.load(word_at + 1, mask=inside, other=0) * on
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        word_at += 2 * total
+    place = tl.load(places + key, mask=inside, other=0)
+    row = counts + key // n * CELLS
     for lane in tl.static_range(LANES):
         half = low if lane < 2 else high
         element = (half >> (4 if lane % 2 else 64 - LANE_BITS)) & ((1 << LANE_BITS) - 1)
         added = tl.load(corrections + LANES * key + lane, mask=inside, other=0).to(tl.int64)
-        value = (element + on * tl.reshape(added, (KEYS, 1))) * (1 - 2 * party)
         cell = (place - (LANES * block + lane)) & (CELLS - 1)
-        tl.atomic_add(counts + row + cell, value, mask=counted, sem="relaxed")
+        tl.atomic_add(row + cell, (element + on * added) * (1 - 2 * party), mask=inside, sem="relaxed")
 
 
 def evaluate(
@@ -78,7 +78,7 @@ def evaluate(
     if total:
         words, corrections = torch.tensor_split(key, [LEVELS * total * 16])
         pointers = (places, seed.view(torch.int64), words.view(torch.int64), corrections.view(torch.int32))
-        sizes = (LEVELS, LANES, LANE_BITS, CELLS, ROUNDS, _KEYS)
-        _evaluated[(triton.cdiv(total, _KEYS),)](
-            *pointers, counts, table, keys, total, places.shape[1], party, *sizes, num_warps=4
+        sizes = (LEVELS, LANES, LANE_BITS, CELLS, ROUNDS, _THREADS)
+        _evaluated[(triton.cdiv(total * BLOCKS, _THREADS),)](
+            *pointers, counts, table, keys, total, places.shape[1], party, *sizes, num_warps=_THREADS // 32
         )
