@@ -71,7 +71,7 @@ def exponentials(scores: Masked, mask: Tensor | Known | None = None) -> Program[
 
     With `softmax: dpf`, up to `FEW_ROWS` queries and 16,384 scores, a round less: 24 online bytes per score, 216
     offline bytes to the server and 96 to the client; per row the same for f numbers of 29 bits, without the 8 f offline
-    bytes. f x s is 17 x 8 for 1,024 scores, 17 x 8 for 2,048, 23 x 6 for 4,096, 34 x 4 for 8,192.
+    bytes. f x s is 10 x 14 for 128 scores, 17 x 8 for 1,024 and 2,048, 22 x 6 for 4,096 and 33 x 4 for 8,192.
 
     Args:
         scores: [..., queries, n].
