@@ -74,13 +74,19 @@ def _sums_of_counts(scores: Masked, ladder: Ladder) -> Additive:
         (count * KEY_BYTES,), lambda: cell_dpf.generate(source.permutation, cells.reshape(-1), *seeds)
     )
     source.evaluated(count * HASHES)
+    source.note(_exponentials(ladder))
     if source.rank == DEALER:
-        share = source.placeholder((*rows, CELLS))
+        share = source.placeholder((ladder.floors, *rows))
     else:
-        share = cell_dpf.evaluate(source.permutation, source.rank, places, seeds[0], key).reshape(*rows, CELLS)
-    counts = Additive(source, share, 0, float(n))
-    table = _exponentials(ladder).reshape(ladder.floors, *(1 for _ in rows), CELLS)
-    return counts.reshape(1, *rows, CELLS).times(table).sum(-1).bounded(2.0 ** (ladder.sum_bits + cell_dpf.SPARE_BITS))
+        counts = cell_dpf.evaluate(source.permutation, source.rank, places, seeds[0], key)
+        share = (counts * _by_floor(ladder, counts.device)).sum(-1).reshape(ladder.floors, *rows)
+    return Additive(source, share, 0, 2.0 ** (ladder.sum_bits + cell_dpf.SPARE_BITS))
+
+
+@cache
+def _by_floor(ladder: Ladder, device: torch.device) -> Tensor:
+    """Returns the exponentials on a device, [floors, 1, cells]."""
+    return _exponentials(ladder).unsqueeze(1).to(device)
 
 
 @cache

@@ -32,7 +32,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
     "mpcache ahead": {"policy": {"name": "mpcache", "ahead": True, "static_keep": 1.0, **SMALL}, "seq_len": 133},
     "mpcache by rows": {"policy": {"name": "mpcache", "ahead": True, "use": "rows", **SMALL}, "seq_len": 61},
-    "counted softmax": {"options": COUNTS, "new_tokens": 4},
+    "counted softmax, rows that grow": {"options": COUNTS, "seq_len": 60, "new_tokens": 8},
     "counted softmax, stored, prompt inside": {"options": COUNTS | INSIDE | {"offline": "stored"}, "seq_len": 12},
     "counted softmax, batch, prefix": {"options": COUNTS | PREFIX, "batch": 3},
     "counted softmax, drafts and mpcache": {
