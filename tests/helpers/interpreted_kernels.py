@@ -5,7 +5,7 @@ import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
 from parties.engines.fss.kernels import cells as cell_kernels
-from parties.engines.fss.kernels import comparison, keystream, look_ups, matrix_products, prefixes
+from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
 from parties.engines.fss.kernels.cell_trees import CELLS
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
 from parties.engines.fss.randomness import cell_dpf, dcf, payload_dcf, prefix_dpf
@@ -15,6 +15,8 @@ from tests.helpers.comparisons import numbers, seeds
 
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
+    first_launches.launch_others(torch.device("cpu"))
+    first_launches.launch_products(torch.device("cpu"), (16, 17))
     dice = np.random.default_rng(0)
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)

@@ -384,3 +384,15 @@ def test_stages_that_follow_each_other_share_a_look_at_the_clock_and_the_outer_o
     qkv = readings["qkv"]
     assert (qkv.compute_seconds, qkv.blocked_seconds, qkv.sent_bytes, qkv.received_bytes) == (4, 8, 30, 30)
     assert (qkv.rounds, qkv.messages) == (1, 2)
+
+
+def test_seconds_of_a_gpu_belong_to_the_current_stage_over_all_resets() -> None:
+    meter = StageMeter(Clock())
+    for _ in range(2):
+        meter.reset()
+        with meter.stage("softmax"), meter.moving() as move:
+            meter.stage("norm")
+            move("norm")
+            meter.add_kernel_seconds(0.5)
+    assert {reading.stage: reading.kernel_seconds for reading in meter.snapshot()}["norm"] == 0.5
+    assert {reading.stage: reading.kernel_seconds for reading in meter.lifetime()}["norm"] == 1.0

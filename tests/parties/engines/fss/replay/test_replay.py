@@ -214,15 +214,16 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
     if role == "client":
         setattr(FssEngine, "_attempt", watched)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
-    return (*result, launched)
+    return (*result, dict(meter.numbers()), launched)
 
 
 @pytest.mark.gpu
 def test_a_replay_launches_graphs_and_nothing_else() -> None:
     _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
     results = together(profiled, ("client",), 0, "llama", POLICIES["full"], parts, token, ("client",))
-    launched = results["client"][-1]
+    *_, counted, launched = results["client"]
     assert launched
+    assert counted["mpcbench_gpu_graph_replays_total"] > counted["mpcbench_gpu_graph_captures_total"] > 0
     assert all(graphs > 5 and others == 0 for graphs, others in launched), launched
 
 
@@ -231,6 +232,30 @@ def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
     who = ("client", "server")
     counts = decoded(who, "llama", POLICIES["full"], fail_at=LATE, on_gpu=who)
     assert counts["client"][0] == counts["server"][0] > 20
+
+
+def compiling(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Lists the kernels that Triton compiles or loads after the set-up."""
+    from triton import knobs
+
+    compiled: list[str] = []
+    prepare = FssEngine.prepare
+
+    def prepared(self: FssEngine, *given: Any) -> Any:
+        knobs.runtime.jit_cache_hook = lambda **kernel: compiled.append(kernel["repr"])
+        return prepare(self, *given)
+
+    setattr(FssEngine, "prepare", prepared)  # noqa: B010
+    return (*party(role, mesh, meter, *arguments), compiled)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("family", "policy"), [("llama", "full"), ("llama", "mpcache ahead"), ("gpt2", "mpcache")])
+def test_no_kernel_is_compiled_after_the_set_up(family: str, policy: str) -> None:
+    _, _, parts, token = decoding.prefilled(family, POLICIES[policy])
+    who = ("client", "server")
+    results = together(compiling, who, 0, family, POLICIES[policy], parts, token, who)
+    assert {role: results[role][-1] for role in who} == {role: [] for role in who}
 
 
 def test_a_replay_draws_new_permutations() -> None:
