@@ -301,9 +301,10 @@ def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit(
         ladders.LADDERS[3].counted(16_385)
 
 
-def test_masked_scores_weigh_nothing() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_masked_scores_weigh_nothing(form: SoftmaxForm) -> None:
     x, mask = torch.randn(3, 20).double() * 5, torch.arange(20) < torch.tensor([[1], [5], [20]])
-    first, second, _ = computed(lambda v: softmax.exponentials(v, mask), x, 64.0, scale=32)
+    first, second, _ = computed(lambda v: softmax.exponentials(v, mask), x, 64.0, scale=32, form=form)
     weights = value_of(first, second)
     assert (weights[~mask] == 0).all()
     shares = weights / weights.sum(1, keepdim=True)
