@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.kernels import (
+    cells,
     comparison,
     keystream,
     look_ups,
@@ -18,6 +19,7 @@ from parties.engines.fss.kernels import (
     table_aes,
     tape_machine,
 )
+from parties.engines.fss.kernels.cell_trees import CELLS, KEY_BYTES
 from parties.engines.fss.kernels.device_rows import LENGTH
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
 
@@ -69,6 +71,7 @@ def _launch_trees(device: torch.device) -> None:
     for n in (1, comparison.FEW // 2 + 1):
         x, seeds, key = _words(device, n), _octets(device, n, 16), _octets(device, n * 16 * (1 + ENTRIES))
         prefixes.evaluate(x, seeds, key, *aes, _words(device, n, 2), 0, 40)
+    cells.evaluate(_words(device, 1, 1), seed, _octets(device, KEY_BYTES), *aes, _words(device, 1, CELLS), 0)
 
 
 def _words(device: torch.device, *shape: int) -> Tensor:

@@ -19,6 +19,7 @@ from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import FIRST, Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
+from parties.options import DEFAULTS, RunOptions
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
@@ -28,6 +29,7 @@ from tests.helpers.together import together
 from tests.parties.engines.fss import test_decoding as decoding
 
 STEPS = 9
+COUNTS = RunOptions(softmax="dpf")
 LATE = 300
 """A round in a layer that is replayed."""
 TRAINED = {name for name in VARIANTS if case(name).trained}  # their steps are those of `snapkv`
@@ -57,7 +59,7 @@ QUICK = [
 
 def party(
     role: str, mesh: Mesh, meter: StageMeter, who: tuple[str, ...], fail_at: int, family: str, policy: Policy,
-    parts: Any, token: int, on_gpu: tuple[str, ...] = (),
+    parts: Any, token: int, on_gpu: tuple[str, ...] = (), options: RunOptions = DEFAULTS,
 ) -> Any:  # fmt: skip
     """Decodes; the parties in `who` replay. At both parties a segment fails before it opens round `fail_at`, if any."""
     vars(decoding)["STEPS"] = STEPS
@@ -100,7 +102,7 @@ def party(
     ):  # fmt: skip
         setattr(kind, name, function)
     device = "cuda" if role in on_gpu else "cpu"
-    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device)
+    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device, options)
     (recordings,) = made
     for engine in engines:
         segments = engine.replayed_segments + sum(engine.interpreted_segments.values())
@@ -112,11 +114,12 @@ def party(
 
 
 def decoded(
-    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6
-) -> dict[str, Any]:
+    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6,
+    options: RunOptions = DEFAULTS,
+) -> dict[str, Any]:  # fmt: skip
     """Checks logits and tokens; returns, for each party, what was replayed, interpreted, refused and repeated."""
     decoder, cache, parts, token = decoding.prefilled(family, policy, seed)
-    results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
+    results = together(party, who, fail_at, family, policy, parts, token, on_gpu, options)
     vars(decoding)["STEPS"] = STEPS
     try:
         decoding.check({role: result[:4] for role, result in results.items()}, decoder, cache, token)
@@ -125,8 +128,9 @@ def decoded(
     return {role: result[-1] for role, result in results.items()}
 
 
-def in_step(family: str, policy: str) -> None:
-    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=SEEDS.get((family, policy), 6))
+def in_step(family: str, policy: str, options: RunOptions = DEFAULTS) -> None:
+    seed = SEEDS.get((family, policy), 6)
+    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=seed, options=options)
     replayed, interpreted, refused, repeats = counts["client"]
     if not repeats:  # else the dealer deals again what it dealt ahead of a truncation that failed by chance
         assert replayed == counts["dealer"][0]
@@ -141,6 +145,11 @@ def in_step(family: str, policy: str) -> None:
 def test_recorded_parties_are_in_step_with_interpreted_ones(family: str, policy: str) -> None:
     """The server interprets: every number that the client opens, and every key and mask of the dealer's, are alike."""
     in_step(family, policy)
+
+
+@pytest.mark.parametrize("policy", ["full", "mpcache"])
+def test_a_softmax_by_counts_is_recorded_as_one_by_tables_is(policy: str) -> None:
+    in_step("llama", policy, COUNTS)
 
 
 @pytest.mark.slow
@@ -164,12 +173,19 @@ def test_a_recorded_segment_is_replayed_again_after_a_truncation_failure(who: tu
     [(("client",), ("client",)), (("client", "server"), ("client",)), (("client", "server"), ("client", "server"))],
 )
 @pytest.mark.parametrize(
-    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+    ("family", "policy", "options"),
+    [
+        ("llama", "full", DEFAULTS),
+        ("llama", "mpcache", DEFAULTS),
+        ("llama", "mpcache ahead", DEFAULTS),
+        ("gpt2", "full", DEFAULTS),
+        ("llama", "full", COUNTS),
+    ],
 )
 def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
-    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str
+    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str, options: RunOptions
 ) -> None:
-    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
+    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu, options=options)
     for role in who:
         replayed, interpreted, refused, _ = counts[role]
         assert not refused, refused
