@@ -3,10 +3,11 @@
 import contextlib
 import select
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from parties.transport.frame import HEADER_BYTES, FixedFrames, IncomingFrame
+from xxhash import xxh3_64_intdigest
+
+from parties.transport.frame import HEADER_BYTES, Damaged, FixedFrames, IncomingFrame
 
 if TYPE_CHECKING:
     from parties.transport.tls import TlsSocket
@@ -75,24 +76,25 @@ class Connection:
             if not moved:
                 self._wait(sending=bool(outgoing), receiving=incoming is not None)
 
-    def swap(self, frames: FixedFrames, begun: Callable[[], None]) -> None:
+    def swap(self, frames: FixedFrames, expected: int) -> None:
         """Sends a frame and concurrently receives one of the same length.
 
         Args:
             frames: The frames.
-            begun: Called when the header has arrived; raises if it is not that of the next frame.
+            expected: Number of the frame to receive.
 
         Raises:
-            Stalled, OSError: As in `move`.
+            Stalled, Damaged, OSError: As in `move`.
+            Unexpected: The peer sends another frame.
         """
-        sock, size, sent, received = self._socket, frames.size, 0, 0
-        while received < size or sent < size:
-            if sent < size:
+        sock, size, left, received = self._socket, frames.size, frames.size, 0
+        while received < size or left:
+            if left:
                 try:
-                    count = sock.sendmsg([frames.outgoing[sent:]])
+                    count = sock.sendmsg([frames.outgoing[size - left :]])
                 except BlockingIOError:
                     count = 0
-                sent += count
+                left -= count
                 self.sent_bytes += count
             if received == size:
                 self._wait(sending=True, receiving=False)
@@ -100,7 +102,7 @@ class Connection:
             try:
                 count = sock.recv_into(frames.incoming[received:])
             except BlockingIOError:
-                if sent < size:
+                if left:
                     self._wait(sending=True, receiving=True)
                 elif not self._arrivals.poll(self.timeout_s * 1000):
                     raise Stalled from None
@@ -110,7 +112,9 @@ class Connection:
             self.received_bytes += count
             received += count
             if received - count < HEADER_BYTES <= received:
-                begun()
+                frames.begun(expected)
+        if xxh3_64_intdigest(frames.received) != frames.checksum:
+            raise Damaged("payload")
 
     def close(self) -> None:
         """Closes the connection, which the peer detects immediately. Thread-safe."""

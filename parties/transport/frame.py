@@ -9,9 +9,10 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-import xxhash
 from torch import Tensor
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
 _CHECK = struct.Struct("!I")
 _HEADER = struct.Struct("!QIQI")  # both
+_RECORD = np.dtype([("length", ">u8"), ("number", ">u4"), ("payload", ">u8"), ("check", ">u4")])  # the same
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 NUMBERS = 1 << 32
 
@@ -43,8 +45,12 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 def header(payload: memoryview | bytes, number: int) -> bytes:
     """The header of a payload that is frame `number` of its direction, counted from 0."""
-    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
-    return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
+    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxh3_64_intdigest(payload))
+    return fields + _CHECK.pack(xxh32_intdigest(fields))
+
+
+class Unexpected(Exception):  # noqa: N818 - named after the condition
+    """A frame has another length or number than the next one; the arguments are what it has."""
 
 
 class FixedFrames:
@@ -59,6 +65,7 @@ class FixedFrames:
         incoming: The frame that is received.
         payload: Payload to send.
         received: Payload that was received.
+        checksum: Checksum of the payload that is being received, once its header was checked.
     """
 
     def __init__(self, size: int) -> None:
@@ -66,33 +73,28 @@ class FixedFrames:
         self.outgoing, self.incoming = memoryview(bytearray(self.size)), memoryview(bytearray(self.size))
         self.payload, self.received = self.outgoing[HEADER_BYTES:], self.incoming[HEADER_BYTES:]
         self._fields, self._their_fields = self.outgoing[: _FIELDS.size], self.incoming[: _FIELDS.size]
-        self._checksum = 0
+        self._header = np.frombuffer(self.outgoing, _RECORD, 1)
+        self._header["length"] = size
+        self.checksum = 0
 
     def seal(self, number: int) -> None:
         """Writes the header of the payload that is frame `number` of its direction, counted from 0."""
-        number, digest = number % NUMBERS, xxhash.xxh3_64_intdigest(self.payload)
-        _FIELDS.pack_into(self._fields, 0, self.size - HEADER_BYTES, number, digest)
-        _CHECK.pack_into(self.outgoing, _FIELDS.size, xxhash.xxh32_intdigest(self._fields))
+        header = self._header
+        header["number"], header["payload"] = number % NUMBERS, xxh3_64_intdigest(self.payload)
+        header["check"] = xxh32_intdigest(self._fields)
 
-    def begun(self) -> tuple[int, int]:
-        """Checks a received header; returns the length and the number that it has.
+    def begun(self, expected: int) -> None:
+        """Checks a received header.
 
         Raises:
             Damaged: It does not match its checksum.
+            Unexpected: It is not that of frame `expected` of its direction, counted from 0, or has another length.
         """
-        length, number, self._checksum, check = _HEADER.unpack_from(self.incoming)
-        if xxhash.xxh32_intdigest(self._their_fields) != check:
+        length, number, self.checksum, check = _HEADER.unpack_from(self.incoming)
+        if xxh32_intdigest(self._their_fields) != check:
             raise Damaged("header")
-        return length, number
-
-    def check(self) -> None:
-        """Checks a received payload.
-
-        Raises:
-            Damaged: It does not match its checksum.
-        """
-        if xxhash.xxh3_64_intdigest(self.received) != self._checksum:
-            raise Damaged("payload")
+        if length != self.size - HEADER_BYTES or number != expected % NUMBERS:
+            raise Unexpected(length, number)
 
 
 class IncomingFrame:
@@ -139,13 +141,13 @@ class IncomingFrame:
             self._left = self._begin_payload()
         if self._left or self._room is None:
             return False
-        if xxhash.xxh3_64_intdigest(self._room) != self._checksum:
+        if xxh3_64_intdigest(self._room) != self._checksum:
             raise Damaged("payload")
         return True
 
     def _begin_payload(self) -> memoryview:
         fields, (check,) = self._header[: _FIELDS.size], _CHECK.unpack(self._header[_FIELDS.size :])
-        if xxhash.xxh32_intdigest(fields) != check:
+        if xxh32_intdigest(fields) != check:
             raise Damaged("header")
         length, number, self._checksum = _FIELDS.unpack(fields)
         self._check(length, number)

@@ -20,6 +20,7 @@ from parties.transport.frame import (
     Damaged,
     FixedFrames,
     IncomingFrame,
+    Unexpected,
     bytes_of,
     header,
     tensor_bytes,
@@ -156,19 +157,14 @@ class Link:
         meter, connection, done = self._meter, self._connection, False
         sent, received = connection.sent_bytes, connection.received_bytes
         frames.seal(self._sent_frames)
-
-        def begun() -> None:
-            length, number = frames.begun()
-            if length != frames.size - HEADER_BYTES or number != self._received_frames % NUMBERS:
-                self._check_exact(frames.size - HEADER_BYTES, length, number)
-
-        meter.begin_call(self.peer)
+        meter.marks += ((meter.clock(), None, self.peer, 0),)
         try:
             self._sent_frames += 1
-            connection.swap(frames, begun)
-            frames.check()
+            connection.swap(frames, self._received_frames)
             self._received_frames += 1
             done = True
+        except Unexpected as frame:
+            self._check_exact(frames.size - HEADER_BYTES, *frame.args)
         except (Damaged, Stalled, OSError) as error:
             raise self._failure(error, meter) from error
         finally:
@@ -176,7 +172,7 @@ class Link:
                 self.close()
                 sent, received = connection.sent_bytes - sent, connection.received_bytes - received
                 meter.count(self.peer, sent=sent, received=received)
-        meter.count_exchange(self.peer, frames.size)
+        meter.marks += ((meter.clock(), None, "", frames.size),)
 
     def send_tensor(self, tensor: Tensor) -> None:
         """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""

@@ -8,7 +8,7 @@ first opening; with `parallel` that is the stage of the first program.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.frame import FixedFrames
 from parties.transport.link import Link
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PLACE_BYTES = 8
 PROGRAM_BYTES = PLACE_BYTES - DIGEST_BYTES
@@ -123,24 +126,23 @@ class Opener:
             OutOfStep: See above.
             ConstantsDiffer: See above.
         """
-        place = self._place(program, constants)
-        theirs = self.peer.exchange(b"".join((place, *map(np.ndarray.tobytes, hidden))), alike=True)
-        if theirs[:PLACE_BYTES] != place:
-            self.peer.close()
-            raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
-        return memoryview(theirs)[PLACE_BYTES:]
+        frames, start = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden)), PLACE_BYTES
+        for array in hidden:
+            np.frombuffer(frames.payload, array.dtype, array.size, start)[:] = array.reshape(-1)
+            start += array.nbytes
+        self.swap_fixed(program, constants, frames)
+        return frames.received[PLACE_BYTES:]
 
-    def swap_fixed(self, program: bytes, constants: bytes, frames: FixedFrames) -> None:
+    def swap_fixed(self, program: bytes, constants: "ReadableBuffer", frames: FixedFrames) -> None:
         """Does what `swap` does, over memory that exists; the payload begins with room for the place."""
-        frames.payload[:PLACE_BYTES] = place = self._place(program, constants)
+        mine, digest = self._program, self.constants.state
+        mine.update(program)
+        digest.update(constants)
+        frames.payload[:PLACE_BYTES] = place = mine.digest() + digest.digest()[:DIGEST_BYTES]
         self.peer.swap(frames)
         if frames.received[:PLACE_BYTES] != place:
             self.peer.close()
             raise self._difference(place, bytes(frames.received[:PLACE_BYTES]))
-
-    def _place(self, program: bytes, constants: bytes) -> bytes:
-        self._program.update(program)
-        return self._program.digest() + self.constants.extended(constants)
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current

@@ -33,7 +33,6 @@ class Round:
         hidden: The tensors that the tapes write for it.
         opened: The places of what is opened; if it is `staged`, of what the peer sends.
         staged: Whether both are memory of the host, to and from which the tapes copy.
-        bound: The same as arrays, at a party that exchanges them.
     """
 
     tapes: list[tuple[str, int]] = field(default_factory=list)
@@ -43,7 +42,6 @@ class Round:
     hidden: list[Tensor] = field(default_factory=list)
     opened: list[Tensor] = field(default_factory=list)
     staged: bool = False
-    bound: Any = None
 
 
 class SegmentRecorder(Recorder):

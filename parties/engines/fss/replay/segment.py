@@ -2,10 +2,11 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +17,15 @@ from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.tracer import NotRecordable
+from parties.engines.fss.replay import parts
 from parties.engines.fss.replay.inputs import Inputs
-from parties.engines.fss.replay.recorder import Round, SegmentRecorder
+from parties.engines.fss.replay.recorder import SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
 
 Key = tuple[int, str]
 """A layer, and the name of what it holds."""
 _READ = ("rows", "selection", "weights", "state", "alive")
 _UNCHANGED = ("kept", "queries")
-FAILED = b"\1"
 
 
 class Replaced(NotRecordable):
@@ -64,6 +65,8 @@ class RecordedSegment:
     steps: int
     result: Any
     epoch: int
+    _parts: list[parts.Part] = field(default_factory=list, init=False)
+    _bound_to: Tensor | None = field(default=None, init=False)
 
     @classmethod
     def record(
@@ -160,14 +163,14 @@ class RecordedSegment:
             for found, block in pairs
         )
 
-    def replay(self, cache: Caches, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, end: parts.End) -> Any:
         """Runs the segment; returns its result.
 
         Args:
             cache: The cache, which `fits`.
-            source: The party's randomness; the epoch of the attempt has begun.
+            source: The party's randomness; the epoch of the attempt has begun, in stage `stage` of its meter.
             inputs: The shared memory that the segment was recorded with, filled with the segment's randomness.
-            exchange: Opens a round.
+            end: Binds what ends a part, always alike.
 
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
@@ -182,20 +185,11 @@ class RecordedSegment:
             self._take_blocks(cache)
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        checked, stage = 0, None
-        with source.meter.moving() as move:
-            for made in self.recorder.rounds:
-                for name, number in made.tapes:
-                    if name != stage:
-                        move(stage := name)
-                    self.tapes[number].run()
-                if made.checks > checked and FAILED in inputs.failed_array[checked : made.checks].tobytes():
-                    first = int(inputs.failed_array[checked : made.checks].argmax())
-                    raise self.recorder.failures[checked + first]()
-                checked = made.checks
-                if made.openings and made.openings[0].stage != stage:
-                    move(stage := made.openings[0].stage)
-                exchange(made)
+        if self._bound_to is not inputs.arena.memory:
+            failed = inputs.failed_array.view(np.uint8).data
+            self._parts = parts.bound(self.recorder.rounds, self.tapes, source.meter, failed, end)
+            self._bound_to = inputs.arena.memory
+        parts.replay(self._parts, source.meter, self.recorder.failures)
         return self._leave(cache, source.epoch, inputs)
 
     def _more_rows(self, cache: Caches) -> int:

@@ -15,7 +15,7 @@ from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.recording.tracer import Tracer
-from parties.engines.fss.replay.recorder import Round
+from parties.engines.fss.replay.exchange import BoundRound
 from parties.engines.fss.replay.recordings import FIRST, Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
@@ -64,7 +64,7 @@ def party(
     retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
     made: list[Recordings] = []
     engines: list[FssEngine] = []
-    begin, prepare, opening, replaying = DryRun.begin, FssEngine.prepare, Opener.__call__, FssEngine._open_round
+    begin, prepare, opening, exchange = DryRun.begin, FssEngine.prepare, Opener.__call__, BoundRound.exchange
     rounds = 0
 
     def dealing(self: DryRun, attempt: int) -> None:
@@ -89,14 +89,13 @@ def party(
         count()
         return opening(self, wanted)
 
-    def replayed(self: FssEngine, made: Round) -> None:
-        if made.openings:
-            count()
-        replaying(self, made)
+    def replayed(self: BoundRound) -> None:
+        count()
+        exchange(self)
 
     for kind, name, function in (
         (DryRun, "begin", dealing), (FssEngine, "prepare", prepared),
-        (Opener, "__call__", opened), (FssEngine, "_open_round", replayed),
+        (Opener, "__call__", opened), (BoundRound, "exchange", replayed),
     ):  # fmt: skip
         setattr(kind, name, function)
     device = "cuda" if role in on_gpu else "cpu"
