@@ -26,7 +26,7 @@ class DeviceInputs(Inputs):
         seed: Seed of the party's keystream.
     """
 
-    staged = True
+    staged = keeps_rows = True
     most_bytes = MOST_BYTES
 
     def __init__(self, device: torch.device, seed: bytes) -> None:
@@ -39,7 +39,7 @@ class DeviceInputs(Inputs):
         self._keystream = DeviceKeystream(seed, device)
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
-        self._left: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._rows = WeakTensorKeyDictionary()
 
     def place(self, numbers: Tensor) -> Tensor:
         """See `Inputs`; pinned."""
@@ -59,15 +59,6 @@ class DeviceInputs(Inputs):
         self._place.copy_(self._epoch, non_blocking=True)
         self._keystream.fill(self._place, self.streams[0, : drawn.own[0]].view(torch.int64))
         self.dealt[: drawn.dealt].copy_(self._received[: drawn.dealt], non_blocking=True)
-
-    def lasts(self, tensor: Tensor) -> bool:
-        """See `Inputs`."""
-        return tensor in self._left
-
-    def left(self, tensor: Tensor) -> Tensor:
-        """See `Inputs`."""
-        self._left[tensor] = True
-        return tensor
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """See `Inputs`; what lasts is at its place already."""
