@@ -6,7 +6,7 @@ first opening; with `parallel` that is the stage of the first program.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PLACE_BYTES = 8
 PROGRAM_BYTES = PLACE_BYTES - DIGEST_BYTES
 Exchange = Callable[[Sequence[Any]], Sequence[Any]]
+Array = NDArray[Any]
 
 
 class Pad:
@@ -114,27 +115,43 @@ class Opener:
             hidden = [opening.hidden.cpu().contiguous().numpy() for opening in wanted]
             return _combined(wanted, self.swap(program, constants, hidden))
 
-    def swap(self, program: bytes, constants: bytes, hidden: Sequence[NDArray[Any]]) -> memoryview:
-        """Exchanges one round's tensors; returns the peer's bytes.
+    def swap(self, program: bytes, constants: bytes, hidden: Sequence[Array]) -> memoryview:
+        """Exchanges one round's tensors; returns the peer's bytes. See `swap_fixed`.
 
         Args:
             program: What the round adds to the digest of the program.
             constants: What it adds to the digest of the constants.
-            hidden: This party's tensors, contiguous.
-
-        Raises:
-            OutOfStep: See above.
-            ConstantsDiffer: See above.
+            hidden: This party's tensors.
         """
-        frames, start = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden)), PLACE_BYTES
-        for array in hidden:
-            np.frombuffer(frames.payload, array.dtype, array.size, start)[:] = array.reshape(-1)
-            start += array.nbytes
-        self.swap_fixed(program, constants, frames)
+        frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+        places = split(frames.payload[PLACE_BYTES:], hidden)
+        moves = [(place, array.reshape(-1)) for place, array in zip(places, hidden, strict=True)]
+        self.swap_fixed(program, constants, frames, moves)
         return frames.received[PLACE_BYTES:]
 
-    def swap_fixed(self, program: bytes, constants: "ReadableBuffer", frames: FixedFrames) -> None:
-        """Does what `swap` does, over memory that exists; the payload begins with room for the place."""
+    def swap_fixed(
+        self,
+        program: bytes,
+        constants: "ReadableBuffer",
+        frames: FixedFrames,
+        moves: Sequence[tuple[Array, Array]],
+        results: Sequence[tuple[Callable[..., Any], Array, Array, Array]] = (),
+    ) -> None:
+        """Exchanges one round over memory that exists; all in one function, since recorded rounds are many.
+
+        Args:
+            program: What the round adds to the digest of the program.
+            constants: What it adds to the digest of the constants.
+            frames: The frames; the payload begins with room for the place.
+            moves: What is copied before, and where to: to the payload, and to `constants`.
+            results: A function that combines both parties' arrays, and these, and where the opened numbers go.
+
+        Raises:
+            OutOfStep: The peer is at another point of the program.
+            ConstantsDiffer: The peer is at the same point but has used other public constants.
+        """
+        for there, array in moves:
+            there[...] = array
         mine, digest = self._program, self.constants.state
         mine.update(program)
         digest.update(constants)
@@ -143,6 +160,8 @@ class Opener:
         if frames.received[:PLACE_BYTES] != place:
             self.peer.close()
             raise self._difference(place, bytes(frames.received[:PLACE_BYTES]))
+        for combine, own, theirs, opened in results:
+            combine(own, theirs, out=opened)
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current
@@ -162,6 +181,14 @@ def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
         opened.append(combined(mine, torch.from_numpy(other).to(mine.device)))
         start += octets.size
     return opened
+
+
+def split(octets: memoryview, arrays: Sequence[Array]) -> Iterator[Array]:
+    """Yields memory for the elements of each array, one after the other."""
+    start = 0
+    for array in arrays:
+        yield np.frombuffer(octets, array.dtype, array.size, start)
+        start += array.nbytes
 
 
 def combined(mine: Tensor, theirs: Tensor) -> Tensor:

@@ -1,19 +1,15 @@
 """The rounds of a recorded segment: what was announced when it was recorded, over buffers that exist already."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opener, announced
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Array, Opener, announced, split
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.replay.recorder import Round
 from parties.transport.frame import FixedFrames
-
-Array = NDArray[Any]
 
 
 class Notes:
@@ -30,7 +26,7 @@ class Notes:
     def __init__(self, noted: Sequence[bytes | Tensor]) -> None:
         arrays = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part.numpy() for part in noted]
         self.octets = memoryview(bytearray(sum(array.nbytes for array in arrays)))
-        places = [place.reshape(array.shape) for place, array in zip(_split(self.octets, arrays), arrays, strict=True)]
+        places = [place.reshape(array.shape) for place, array in zip(split(self.octets, arrays), arrays, strict=True)]
         moves = list(zip(places, arrays, strict=True))
         for place, array in moves:
             place[...] = array
@@ -43,51 +39,23 @@ class Notes:
         constants.state.update(self.octets)
 
 
-class BoundRound:
-    """A round with its arrays.
-
-    Args:
-        made: A recorded round.
-        opener: Opens it.
-    """
-
-    def __init__(self, made: Round, opener: Opener) -> None:
-        self._opener = opener
-        self._program, limits = announced(made.openings)
-        notes = Notes([*made.notes, limits])
-        hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
-        self._frames = frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
-        sent, received = (_split(side[PLACE_BYTES:], hidden) for side in (frames.payload, frames.received))
-        self._constants, self._moves = notes.octets, [*notes.moves, *zip(sent, hidden, strict=True)]
-        self._combined = [
-            (_received if made.staged else np.bitwise_xor if mine.dtype == np.uint8 else np.add, mine, theirs, result)
-            for mine, theirs, result in zip(hidden, received, opened, strict=True)
-        ]
-
-    def exchange(self) -> None:
-        """Opens the round over the link; the stage is the caller's."""
-        for place, array in self._moves:
-            place[...] = array
-        self._opener.swap_fixed(self._program, self._constants, self._frames)
-        for combine, mine, theirs, opened in self._combined:
-            combine(mine, theirs, out=opened)
-
-
 def bound(made: Round, opener: Opener) -> Callable[[], None] | None:
     """Returns what ends a part of a segment at a party: an exchange, or constants that are noted; None for neither."""
-    if made.openings:
-        return BoundRound(made, opener).exchange
-    return partial(Notes(made.notes).add, opener.constants) if made.notes else None
+    if not made.openings:
+        return partial(Notes(made.notes).add, opener.constants) if made.notes else None
+    program, limits = announced(made.openings)
+    notes = Notes([*made.notes, limits])
+    hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
+    frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+    sent, received = (split(side[PLACE_BYTES:], hidden) for side in (frames.payload, frames.received))
+    results = [
+        (_received if made.staged else np.bitwise_xor if mine.dtype == np.uint8 else np.add, mine, theirs, result)
+        for mine, theirs, result in zip(hidden, received, opened, strict=True)
+    ]
+    moves = [*notes.moves, *zip(sent, hidden, strict=True)]
+    return partial(opener.swap_fixed, program, notes.octets, frames, moves, results)
 
 
 def _received(_: Array, theirs: Array, out: Array) -> None:
     """Hands over what the peer sent: a graph adds both."""
     out[:] = theirs
-
-
-def _split(octets: memoryview, arrays: Sequence[Array]) -> Iterator[Array]:
-    """Yields memory for the elements of each array, one after the other."""
-    start = 0
-    for array in arrays:
-        yield np.frombuffer(octets, array.dtype, array.size, start)
-        start += array.nbytes

@@ -15,7 +15,6 @@ from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.recording.tracer import Tracer
-from parties.engines.fss.replay.exchange import BoundRound
 from parties.engines.fss.replay.recordings import FIRST, Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
@@ -64,7 +63,7 @@ def party(
     retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
     made: list[Recordings] = []
     engines: list[FssEngine] = []
-    begin, prepare, opening, exchange = DryRun.begin, FssEngine.prepare, Opener.__call__, BoundRound.exchange
+    begin, prepare, swap = DryRun.begin, FssEngine.prepare, Opener.swap_fixed
     rounds = 0
 
     def dealing(self: DryRun, attempt: int) -> None:
@@ -85,17 +84,13 @@ def party(
         if rounds == fail_at:
             raise TruncationFailure("a truncation that a test chose")
 
-    def opened(self: Opener, wanted: Any) -> Any:
+    def swapped(self: Opener, *given: Any) -> None:
         count()
-        return opening(self, wanted)
-
-    def replayed(self: BoundRound) -> None:
-        count()
-        exchange(self)
+        swap(self, *given)
 
     for kind, name, function in (
         (DryRun, "begin", dealing), (FssEngine, "prepare", prepared),
-        (Opener, "__call__", opened), (BoundRound, "exchange", replayed),
+        (Opener, "swap_fixed", swapped),
     ):  # fmt: skip
         setattr(kind, name, function)
     device = "cuda" if role in on_gpu else "cpu"
