@@ -251,17 +251,21 @@ class StageMeter:
             rounds: Rounds, 1 for an exchange and 0.5 for a one-way message.
             blocked: Wall seconds of the call that were not measured by `begin_call`.
         """
-        counts = Counts(
-            sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds, blocked_seconds=blocked
-        )
-        with self._stack.lock:
-            if self._stack.calling or self._stack.marks:
-                self._stack.settle()
-                blocked += self._stack.called_seconds
-                self._stack.calling, self._stack.called_seconds = "", 0.0
-            self._stack.stages[-1].tally(peer).add(counts)
+        stack = self._stack
+        with stack.lock:
+            if stack.calling or stack.marks:
+                stack.settle()
+                blocked_now, stack.calling = stack.called_seconds, ""
+            else:
+                blocked_now = 0.0
+            tally = stack.stages[-1].tally(peer)
+            tally.sent_bytes += sent
+            tally.received_bytes += received
+            tally.messages += messages
+            tally.rounds += rounds
+            tally.blocked_seconds += blocked
             if rounds >= 1:
-                self._stack.times(peer).observe(blocked)
+                stack.times(peer).observe(blocked + blocked_now)
 
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""

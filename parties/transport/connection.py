@@ -5,9 +5,7 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
-from xxhash import xxh3_64_intdigest
-
-from parties.transport.frame import HEADER_BYTES, Damaged, FixedFrames, IncomingFrame
+from parties.transport.frame import IncomingFrame
 
 if TYPE_CHECKING:
     from parties.transport.tls import TlsSocket
@@ -28,6 +26,8 @@ class Connection:
         timeout_s: As given.
         sent_bytes: Bytes sent so far.
         received_bytes: Bytes received so far.
+        fileno: The file descriptor of the socket.
+        socket: As given, non-blocking.
     """
 
     def __init__(self, sock: "socket.socket | TlsSocket", timeout_s: float) -> None:
@@ -41,9 +41,11 @@ class Connection:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.fileno = sock.fileno()
-        self._socket = sock
+        self.socket = sock
         self._arrivals = select.poll()
         self._arrivals.register(self.fileno, select.POLLIN)
+        self._hang_ups = select.poll()
+        self._hang_ups.register(self.fileno, select.POLLRDHUP)
 
     def await_bytes(self) -> None:
         """Waits without a timeout until bytes have arrived, and leaves them unread.
@@ -52,7 +54,7 @@ class Connection:
             OSError: The connection is closed or reset.
         """
         events = self._ready(select.POLLIN | select.POLLRDHUP, None)
-        if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
+        if not events & select.POLLIN or not self.socket.recv(1, socket.MSG_PEEK):
             raise ConnectionResetError
 
     def move(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
@@ -68,82 +70,52 @@ class Connection:
         while outgoing or incoming is not None:
             moved = self._push(outgoing) if outgoing else 0
             if incoming is not None:
-                count = incoming.pull(self._socket)
+                count = incoming.pull(self.socket)
                 self.received_bytes += count
                 moved += count
                 if incoming.advance():
                     incoming = None
             if not moved:
-                self._wait(sending=bool(outgoing), receiving=incoming is not None)
-
-    def swap(self, frames: FixedFrames, expected: int) -> None:
-        """Sends a frame and concurrently receives one of the same length.
-
-        Args:
-            frames: The frames.
-            expected: Number of the frame to receive.
-
-        Raises:
-            Stalled, Damaged, OSError: As in `move`.
-            Unexpected: The peer sends another frame.
-        """
-        sock, size, left, received = self._socket, frames.size, frames.size, 0
-        while received < size or left:
-            if left:
-                try:
-                    count = sock.sendmsg([frames.outgoing[size - left :]])
-                except BlockingIOError:
-                    count = 0
-                left -= count
-                self.sent_bytes += count
-            if received == size:
-                self._wait(sending=True, receiving=False)
-                continue
-            try:
-                count = sock.recv_into(frames.incoming[received:])
-            except BlockingIOError:
-                if left:
-                    self._wait(sending=True, receiving=True)
-                elif not self._arrivals.poll(self.timeout_s * 1000):
-                    raise Stalled from None
-                continue
-            if count == 0:
-                raise ConnectionResetError
-            self.received_bytes += count
-            received += count
-            if received - count < HEADER_BYTES <= received:
-                frames.begun(expected)
-        if xxh3_64_intdigest(frames.received) != frames.checksum:
-            raise Damaged("payload")
+                self.wait(sending=bool(outgoing), receiving=incoming is not None)
 
     def close(self) -> None:
         """Closes the connection, which the peer detects immediately. Thread-safe."""
         with contextlib.suppress(OSError):  # the peer may have closed first
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
     def _push(self, outgoing: list[memoryview]) -> int:
         """Sends as much of `outgoing` as the kernel accepts and removes it from there; returns the number of bytes."""
         try:
-            count = self._socket.sendmsg(outgoing)
+            count = self.socket.sendmsg(outgoing)
         except BlockingIOError:
             return 0
         self.sent_bytes += count
         left = count
-        while outgoing and left >= len(outgoing[0]):
-            left -= len(outgoing.pop(0))
+        while outgoing and left >= outgoing[0].nbytes:
+            left -= outgoing.pop(0).nbytes
         if left:
             outgoing[0] = outgoing[0][left:]
         return count
 
     def _raise_if_hung_up(self) -> None:
         """Checks before a one-way send, which would succeed into the kernel's buffer after the peer has closed."""
-        if self._ready(select.POLLRDHUP, 0):
+        if self._hang_ups.poll(0):
             raise ConnectionResetError
 
-    def _wait(self, *, sending: bool, receiving: bool) -> None:
+    def wait(self, *, sending: bool, receiving: bool) -> None:
+        """Waits until bytes can be sent, or have arrived.
+
+        Raises:
+            Stalled: Neither happened for `timeout_s`.
+            ConnectionResetError: The peer has closed the connection, on which bytes are to be sent.
+        """
+        if not sending:
+            if not self._arrivals.poll(self.timeout_s * 1000):
+                raise Stalled
+            return
         # A peer that has hung up accepts no more bytes, but those that it sent before must still be read.
-        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
+        events = select.POLLOUT | select.POLLRDHUP | (select.POLLIN if receiving else 0)
         ready = self._ready(events, self.timeout_s)
         if not ready:
             raise Stalled

@@ -17,6 +17,7 @@ from xxhash import xxh3_64_intdigest, xxh32_intdigest
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from parties.transport.connection import Connection
     from parties.transport.tls import TlsSocket
 
 _FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
@@ -34,7 +35,9 @@ class Damaged(Exception):  # noqa: N818 - named after the condition
 def bytes_of(buffer: "ReadableBuffer") -> memoryview:
     """The bytes of any buffer, without a copy where it is contiguous."""
     view = memoryview(buffer)
-    return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
+    if view.nbytes and view.c_contiguous:
+        return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    return memoryview(view.tobytes())
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
@@ -65,7 +68,6 @@ class FixedFrames:
         incoming: The frame that is received.
         payload: Payload to send.
         received: Payload that was received.
-        checksum: Checksum of the payload that is being received, once its header was checked.
     """
 
     def __init__(self, size: int) -> None:
@@ -75,26 +77,50 @@ class FixedFrames:
         self._fields, self._their_fields = self.outgoing[: _FIELDS.size], self.incoming[: _FIELDS.size]
         self._header = np.frombuffer(self.outgoing, _RECORD, 1)
         self._header["length"] = size
-        self.checksum = 0
 
-    def seal(self, number: int) -> None:
-        """Writes the header of the payload that is frame `number` of its direction, counted from 0."""
-        header = self._header
-        header["number"], header["payload"] = number % NUMBERS, xxh3_64_intdigest(self.payload)
-        header["check"] = xxh32_intdigest(self._fields)
+    def swap(self, connection: "Connection", number: int, expected: int) -> None:
+        """Sends the payload and concurrently receives one; all in one function, since recorded rounds are many.
 
-    def begun(self, expected: int) -> None:
-        """Checks a received header.
+        Args:
+            connection: The connection.
+            number: Number of the frame to send, counted from 0.
+            expected: Number of the frame to receive.
 
         Raises:
-            Damaged: It does not match its checksum.
-            Unexpected: It is not that of frame `expected` of its direction, counted from 0, or has another length.
+            Stalled, Damaged, OSError: As in `Connection.move`.
+            Unexpected: The peer sends a frame of another length or number.
         """
-        length, number, self.checksum, check = _HEADER.unpack_from(self.incoming)
-        if xxh32_intdigest(self._their_fields) != check:
-            raise Damaged("header")
-        if length != self.size - HEADER_BYTES or number != expected % NUMBERS:
-            raise Unexpected(length, number)
+        header, sock, size, left, received, checksum = self._header, connection.socket, self.size, self.size, 0, 0
+        header["number"], header["payload"] = number % NUMBERS, xxh3_64_intdigest(self.payload)
+        header["check"] = xxh32_intdigest(self._fields)
+        while received < size or left:
+            if left:
+                try:
+                    count = sock.sendmsg([self.outgoing[size - left :]])
+                except BlockingIOError:
+                    count = 0
+                left -= count
+                connection.sent_bytes += count
+            if received == size:
+                connection.wait(sending=True, receiving=False)
+                continue
+            try:
+                count = sock.recv_into(self.incoming[received:])
+            except BlockingIOError:
+                connection.wait(sending=left > 0, receiving=True)
+                continue
+            if count == 0:
+                raise ConnectionResetError
+            connection.received_bytes += count
+            received += count
+            if received - count < HEADER_BYTES <= received:
+                length, found, checksum, check = _HEADER.unpack_from(self.incoming)
+                if xxh32_intdigest(self._their_fields) != check:
+                    raise Damaged("header")
+                if length != size - HEADER_BYTES or found != expected % NUMBERS:
+                    raise Unexpected(length, found)
+        if xxh3_64_intdigest(self.received) != checksum:
+            raise Damaged("payload")
 
 
 class IncomingFrame:

@@ -156,11 +156,10 @@ class Link:
         """
         meter, connection, done = self._meter, self._connection, False
         sent, received = connection.sent_bytes, connection.received_bytes
-        frames.seal(self._sent_frames)
         meter.marks += ((meter.clock(), None, self.peer, 0),)
         try:
             self._sent_frames += 1
-            connection.swap(frames, self._received_frames)
+            frames.swap(connection, self._sent_frames - 1, self._received_frames)
             self._received_frames += 1
             done = True
         except Unexpected as frame:
@@ -237,13 +236,13 @@ class Link:
         account: BackgroundAccount | None = None,
     ) -> None:
         """Sends a frame, receives a frame, or does both concurrently, and counts the call."""
-        meter = account or self._meter
+        meter, connection = account or self._meter, self._connection
         sending, receiving, done = bool(outgoing), incoming is not None, False
-        sent_before, received_before = self.sent_bytes, self.received_bytes
+        sent, received = connection.sent_bytes, connection.received_bytes
         meter.begin_call(self.peer)
         try:
             self._sent_frames += sending
-            self._connection.move(outgoing, incoming)
+            connection.move(outgoing, incoming)
             self._received_frames += receiving
             done = True
         except (Damaged, Stalled, OSError) as error:
@@ -253,8 +252,8 @@ class Link:
                 self.close()
             meter.count(
                 self.peer,
-                sent=self.sent_bytes - sent_before if sending else 0,
-                received=self.received_bytes - received_before if receiving else 0,
+                sent=connection.sent_bytes - sent if sending else 0,
+                received=connection.received_bytes - received if receiving else 0,
                 messages=sending + receiving if done else 0,
                 rounds=rounds if done else 0.0,
             )
