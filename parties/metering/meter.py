@@ -102,27 +102,6 @@ class _Stack:
         """Returns the histogram of the exchanges with a peer."""
         return self.exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS))
 
-    def enter(self, stage: "Stage") -> None:
-        with self.lock:
-            self.settle()
-            self.stages.append(stage)
-            stage.used = stage.used or self.held is None
-        if self.changed is not None:
-            self.changed()
-
-    def leave(self, stage: "Stage", *, unwinding: bool) -> None:
-        with self.lock:
-            self.settle()
-            if self.stages[-1] is stage:
-                self.stages.pop()
-            elif not unwinding:
-                raise RuntimeError(f"stage {stage.name} was left while {self.stages[-1].name} is the innermost one")
-            elif stage in self.stages:  # an exception may close interleaved generators in any order
-                while self.stages.pop() is not stage:
-                    pass
-        if self.changed is not None:
-            self.changed()
-
 
 class Stage:
     """The account of one stage, and the context manager that enters and leaves it."""
@@ -146,12 +125,29 @@ class Stage:
         return self.peers[peer]
 
     def __enter__(self) -> None:
-        self.stack.enter(self)
+        stack = self.stack
+        with stack.lock:
+            stack.settle()
+            stack.stages.append(self)
+            self.used = self.used or stack.held is None
+        if stack.changed is not None:
+            stack.changed()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stack.leave(self, unwinding=kind is not None)
+        stack = self.stack
+        with stack.lock:
+            stack.settle()
+            if stack.stages[-1] is self:
+                stack.stages.pop()
+            elif kind is None:
+                raise RuntimeError(f"stage {self.name} was left while {stack.stages[-1].name} is the innermost one")
+            elif self in stack.stages:  # an exception may close interleaved generators in any order
+                while stack.stages.pop() is not self:
+                    pass
+        if stack.changed is not None:
+            stack.changed()
 
     def reading(self) -> StageReading:
         peers = {peer: tally.reading() for peer, tally in self.peers.items()}
