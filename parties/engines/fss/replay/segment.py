@@ -237,7 +237,7 @@ class RecordedSegment:
 
 
 def _epoch(value: Number) -> int:
-    return value.epoch if isinstance(value, Masked) else Masked.CONSTANT
+    return value.epoch if type(value) is Masked else Masked.CONSTANT
 
 
 def _held(cache: Caches) -> dict[Key, Any]:
