@@ -33,16 +33,20 @@ class Part:
 
 
 def bound(
-    rounds: Sequence[Round], tapes: Sequence[Tape], meter: StageMeter, failed: memoryview, end: End
+    rounds: Sequence[Round],
+    ends: Sequence[Callable[[], None] | None],
+    tapes: Sequence[Tape],
+    meter: StageMeter,
+    failed: memoryview,
 ) -> list[Part]:
     """Returns the parts of a segment.
 
     Args:
         rounds: Its rounds.
+        ends: What ends each; see `End`.
         tapes: Its tapes, which stay as they are as long as the arena does.
         meter: The party's stage meter.
         failed: Results of all checks, as bytes.
-        end: See `End`.
     """
     parts: list[Part] = []
     stage, checks = "", 0
@@ -54,15 +58,15 @@ def bound(
             stage = name
         return parts[-1]
 
-    for made in rounds:
+    for made, end in zip(rounds, ends, strict=True):
         for name, number in made.tapes:
             place(name).steps += tapes[number].steps
         if made.checks > checks:
             part = parts[-1]
             part.failed, part.passed, part.checks = failed[checks : made.checks], bytes(made.checks - checks), checks
             checks = made.checks
-        if (ending := end(made)) is not None:
-            place(made.openings[0].stage if made.openings else stage).steps.append(ending)
+        if end is not None:
+            place(made.openings[0].stage if made.openings else stage).steps.append(end)
     return parts
 
 

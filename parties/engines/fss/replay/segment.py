@@ -68,6 +68,7 @@ class RecordedSegment:
     result: Any
     epoch: int
     fresh_rows: Sequence[Masked]
+    _ends: list[Callable[[], None] | None] = field(default_factory=list, init=False)
     _parts: list[parts.Part] = field(default_factory=list, init=False)
     _bound_to: Tensor | None = field(default=None, init=False)
 
@@ -192,11 +193,15 @@ class RecordedSegment:
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
         if self._bound_to is not inputs.arena.memory:
-            failed = inputs.failed_array.view(np.uint8).data
-            self._parts = parts.bound(self.recorder.rounds, self.tapes, source.meter, failed, end)
-            self._bound_to = inputs.arena.memory
+            self._bind(source, inputs, end)
         parts.replay(self._parts, source.meter, self.recorder.failures)
         return self._leave(cache, source.epoch, inputs)
+
+    def _bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
+        rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
+        self._ends = self._ends or [end(made) for made in rounds]
+        self._parts = parts.bound(rounds, self._ends, self.tapes, source.meter, failed)
+        self._bound_to = inputs.arena.memory
 
     def _more_rows(self, cache: Caches) -> int:
         """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
