@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
@@ -17,14 +16,12 @@ from xxhash import xxh3_64_intdigest, xxh32_intdigest
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    from parties.transport.connection import Connection
     from parties.transport.tls import TlsSocket
 
-_FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
+FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
 _CHECK = struct.Struct("!I")
-_HEADER = struct.Struct("!QIQI")  # both
-_RECORD = np.dtype([("length", ">u8"), ("number", ">u4"), ("payload", ">u8"), ("check", ">u4")])  # the same
-HEADER_BYTES = _FIELDS.size + _CHECK.size
+HEADER = struct.Struct("!QIQI")  # both
+HEADER_BYTES = FIELDS.size + _CHECK.size
 NUMBERS = 1 << 32
 
 
@@ -48,79 +45,12 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 def header(payload: memoryview | bytes, number: int) -> bytes:
     """The header of a payload that is frame `number` of its direction, counted from 0."""
-    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxh3_64_intdigest(payload))
+    fields = FIELDS.pack(len(payload), number % NUMBERS, xxh3_64_intdigest(payload))
     return fields + _CHECK.pack(xxh32_intdigest(fields))
 
 
 class Unexpected(Exception):  # noqa: N818 - named after the condition
     """A frame has another length or number than the next one; the arguments are what it has."""
-
-
-class FixedFrames:
-    """A frame in each direction, of the same length, in memory that later frames use again.
-
-    Args:
-        size: Length of the payloads in bytes.
-
-    Attributes:
-        size: Length of a frame.
-        outgoing: The frame to send.
-        incoming: The frame that is received.
-        payload: Payload to send.
-        received: Payload that was received.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = HEADER_BYTES + size
-        self.outgoing, self.incoming = memoryview(bytearray(self.size)), memoryview(bytearray(self.size))
-        self.payload, self.received = self.outgoing[HEADER_BYTES:], self.incoming[HEADER_BYTES:]
-        self._fields, self._their_fields = self.outgoing[: _FIELDS.size], self.incoming[: _FIELDS.size]
-        self._header = np.frombuffer(self.outgoing, _RECORD, 1)
-        self._header["length"] = size
-
-    def swap(self, connection: "Connection", number: int, expected: int) -> None:
-        """Sends the payload and concurrently receives one; all in one function, since recorded rounds are many.
-
-        Args:
-            connection: The connection.
-            number: Number of the frame to send, counted from 0.
-            expected: Number of the frame to receive.
-
-        Raises:
-            Stalled, Damaged, OSError: As in `Connection.move`.
-            Unexpected: The peer sends a frame of another length or number.
-        """
-        header, sock, size, left, received, checksum = self._header, connection.socket, self.size, self.size, 0, 0
-        header["number"], header["payload"] = number % NUMBERS, xxh3_64_intdigest(self.payload)
-        header["check"] = xxh32_intdigest(self._fields)
-        while received < size or left:
-            if left:
-                try:
-                    count = sock.sendmsg([self.outgoing[size - left :]])
-                except BlockingIOError:
-                    count = 0
-                left -= count
-                connection.sent_bytes += count
-            if received == size:
-                connection.wait(sending=True, receiving=False)
-                continue
-            try:
-                count = sock.recv_into(self.incoming[received:])
-            except BlockingIOError:
-                connection.wait(sending=left > 0, receiving=True)
-                continue
-            if count == 0:
-                raise ConnectionResetError
-            connection.received_bytes += count
-            received += count
-            if received - count < HEADER_BYTES <= received:
-                length, found, checksum, check = _HEADER.unpack_from(self.incoming)
-                if xxh32_intdigest(self._their_fields) != check:
-                    raise Damaged("header")
-                if length != size - HEADER_BYTES or found != expected % NUMBERS:
-                    raise Unexpected(length, found)
-        if xxh3_64_intdigest(self.received) != checksum:
-            raise Damaged("payload")
 
 
 class IncomingFrame:
@@ -172,10 +102,10 @@ class IncomingFrame:
         return True
 
     def _begin_payload(self) -> memoryview:
-        fields, (check,) = self._header[: _FIELDS.size], _CHECK.unpack(self._header[_FIELDS.size :])
+        fields, (check,) = self._header[: FIELDS.size], _CHECK.unpack(self._header[FIELDS.size :])
         if xxh32_intdigest(fields) != check:
             raise Damaged("header")
-        length, number, self._checksum = _FIELDS.unpack(fields)
+        length, number, self._checksum = FIELDS.unpack(fields)
         self._check(length, number)
         if self._room is None:
             self.payload = bytearray(length)

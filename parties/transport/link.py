@@ -14,11 +14,11 @@ from parties.errors import CorruptFrame, OutOfStep, PartyError, PeerLost, PeerTi
 from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
 from parties.transport.connection import Connection, Stalled
+from parties.transport.fixed_frames import FixedFrames
 from parties.transport.frame import (
     HEADER_BYTES,
     NUMBERS,
     Damaged,
-    FixedFrames,
     IncomingFrame,
     Unexpected,
     bytes_of,

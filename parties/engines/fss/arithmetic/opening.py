@@ -20,7 +20,7 @@ from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
-from parties.transport.frame import FixedFrames
+from parties.transport.fixed_frames import FixedFrames
 from parties.transport.link import Link
 
 if TYPE_CHECKING:

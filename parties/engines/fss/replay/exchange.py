@@ -9,7 +9,7 @@ from torch import Tensor
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Array, Opener, announced, split
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.replay.recorder import Round
-from parties.transport.frame import FixedFrames
+from parties.transport.fixed_frames import FixedFrames
 
 
 class Notes:
