@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parties.decoding.batch import Caches
+from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
@@ -100,8 +100,8 @@ def decoded(
     engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
     weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
     run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
-    named = {name: engine.adopt(torch.zeros((), dtype=torch.int64).expand(shape)) for name, shape in shapes.items()}
-    cache, decoder = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named), Decoder(engine, spec, policy)
+    cache, decoder = folded(engine, spec, policy, shapes, given), Decoder(engine, spec, policy)
+    own = [1] * given.batch if role == "client" else None
     engine.mask_cache = lambda caches: _masked(engine, caches)  # type: ignore[method-assign]
     work = decoder.workload(cache, given.steps, RunOptions())
     vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
@@ -110,7 +110,7 @@ def decoded(
     seconds, stages = [], {}
     for _ in range(given.steps):
         meter.reset()
-        decode_in_segments(decoder, cache, [1] if role == "client" else None, "private")
+        decode_in_segments(decoder, cache, own, "private")
         _settle(given.device)
         stages = {stage.stage: stage.compute_seconds for stage in meter.snapshot()}
         seconds.append(sum(stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"))
@@ -132,8 +132,8 @@ def dealt(
     source.begin(1)
     run(engine.install(sizes, None), dealer_openings)
     named = {name: engine.adopt(source.placeholder(shape)) for name, shape in shapes.items()}
-    cache = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named)
-    plan = Plan.of(Decoder(engine, spec, policy).workload(cache, given.steps, RunOptions()), 2)
+    batch = Batch([Cache.from_values(spec.n_layers, policy.cached(given.tokens), named) for _ in range(given.batch)])
+    plan = Plan.of(Decoder(engine, spec, policy).workload(batch, given.steps, RunOptions()), 2)
     senders: Any = {"client": Echo(), "server": Echo()}
     dry_run, segments = DryRun(engine, source, plan, senders, Inputs()), list[float]()
     dry_run._replays, deal = recorded, dry_run._deal  # noqa: SLF001
@@ -147,8 +147,9 @@ def dealt(
     dry_run._deal = clocked  # type: ignore[method-assign] # noqa: SLF001
     dry_run._prompted.set()  # noqa: SLF001
     dry_run._run(2, 0)  # noqa: SLF001
-    size = (len(segments) - 1) // given.steps
-    tokens = [sum(segments[start : start + size]) for start in range(1, len(segments) - size + 1, size)]
+    size = spec.n_layers + 2
+    first = len(segments) - size * given.steps  # masks and, of several sequences, folding
+    tokens = [sum(segments[start : start + size]) for start in range(first, len(segments), size)]
     return _result(tokens, engine, given.device, dry_run._recordings, {})  # noqa: SLF001
 
 
@@ -192,14 +193,26 @@ def _drawn(shape: tuple[int, ...], device: str) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device=device).random_()
 
 
+def folded(
+    engine: FssEngine, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace
+) -> Batch:
+    """The sequences as they are after `Batch.fold`: one cache, in which a sequence's heads follow another's."""
+    zero, batch = torch.zeros((), dtype=torch.int64), given.batch
+    named = {name: engine.adopt(zero.expand(batch * heads, *rest)) for name, (heads, *rest) in shapes.items()}
+    cache = Cache.from_values(spec.n_layers, policy.cached(given.tokens), named)
+    cache.lanes = batch
+    return Batch([cache])
+
+
 def _masked(engine: FssEngine, caches: Caches) -> Program[None]:
     """Puts random numbers into a cache, as if they had been opened."""
-    assert isinstance(caches, Cache)  # noqa: S101 - there is no batch here
+    assert isinstance(caches, Batch)  # noqa: S101 - see `folded`
+    (cache,) = caches.sequences
     source, device = engine.source, engine.source.device.type
     values = {}
-    for name, value in caches.values().items():
+    for name, value in cache.values().items():
         public, mask = (_drawn(tuple(value.shape), device) for _ in range(2))
         values[name] = Masked(source, public, mask, 16, value.limit, source.epoch)
-    caches.layers = Cache.from_values(len(caches.layers), caches.position, values).layers
+    cache.layers = Cache.from_values(len(cache.layers), cache.position, values).layers
     return
     yield

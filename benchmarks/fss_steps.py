@@ -98,7 +98,10 @@ def parse() -> argparse.Namespace:
 def alone(given: argparse.Namespace) -> None:
     """Measures each role by itself on a GPU."""
     spec, context = replace(SHAPES[given.shape], n_layers=given.layers), multiprocessing.get_context("spawn")
-    print(f"{given.shape}, {given.layers} layers, token after {given.tokens} tokens, {given.policy}\n")
+    print(
+        f"{given.shape}, {given.layers} layers, token after {given.tokens} tokens, {given.policy}, "
+        f"batch of {given.batch}\n"
+    )
     print("| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used |")
     print("|---|---|---|---|---|---|")
     for role in given.role:
