@@ -28,6 +28,7 @@ class Connection:
         received_bytes: Bytes received so far.
         fileno: The file descriptor of the socket.
         socket: As given, non-blocking.
+        arrivals: Polls for bytes to receive; for the thread that receives.
     """
 
     def __init__(self, sock: "socket.socket | TlsSocket", timeout_s: float) -> None:
@@ -42,8 +43,8 @@ class Connection:
         self.received_bytes = 0
         self.fileno = sock.fileno()
         self.socket = sock
-        self._arrivals = select.poll()
-        self._arrivals.register(self.fileno, select.POLLIN)
+        self.arrivals = select.poll()
+        self.arrivals.register(self.fileno, select.POLLIN)
         self._hang_ups = select.poll()
         self._hang_ups.register(self.fileno, select.POLLRDHUP)
 
@@ -111,7 +112,7 @@ class Connection:
             ConnectionResetError: The peer has closed the connection, on which bytes are to be sent.
         """
         if not sending:
-            if not self._arrivals.poll(self.timeout_s * 1000):
+            if not self.arrivals.poll(self.timeout_s * 1000):
                 raise Stalled
             return
         # A peer that has hung up accepts no more bytes, but those that it sent before must still be read.

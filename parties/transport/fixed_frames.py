@@ -3,7 +3,7 @@
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
-from parties.transport.connection import Connection
+from parties.transport.connection import Connection, Stalled
 from parties.transport.frame import FIELDS, HEADER, HEADER_BYTES, NUMBERS, Damaged, Unexpected
 
 _RECORD = np.dtype([("length", ">u8"), ("number", ">u4"), ("payload", ">u8"), ("check", ">u4")])  # as `HEADER`
@@ -60,7 +60,10 @@ class FixedFrames:
             try:
                 count = sock.recv_into(self.incoming[received:])
             except BlockingIOError:
-                connection.wait(sending=left > 0, receiving=True)
+                if left:
+                    connection.wait(sending=True, receiving=True)
+                elif not connection.arrivals.poll(connection.timeout_s * 1000):
+                    raise Stalled from None
                 continue
             if count == 0:
                 raise ConnectionResetError
