@@ -14,6 +14,7 @@ On a GPU each role has a process of its own, one after the other on the same dev
 """
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 import sys
@@ -146,6 +147,8 @@ def party(
     role: str, sock: Any, addresses: Any, pipe: Connection, given: argparse.Namespace, recorded: bool, calls: bool
 ) -> None:
     torch.set_num_threads(1)
+    if calls:
+        gc.disable()  # CPython 3.11.2 can crash in a collection while frames are profiled
     listener, meter = Listener.__new__(Listener), StageMeter()
     listener.socket = sock
     with connect(role, listener, addresses, "steps", meter, 60.0) as mesh:

@@ -7,6 +7,7 @@ a family of models has follows from `ModelSpec`; no family has code of its own. 
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,6 +26,24 @@ from parties.models.rope import Rope
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
+
+
+@lru_cache(maxsize=4)
+def _turns(rope: Rope, first: int, count: int, length: int | None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions first .. first + count - 1, [count, dims]; those of a token serve all its layers.
+
+    Args:
+        rope: The rotary positions.
+        first: The first position.
+        count: Number of positions.
+        length: Tokens of the sequence; None if each position is the last one of a sequence of its own.
+    """
+    if length is None:
+        each = [rope.angles(torch.tensor([float(last)]).double(), last + 1) for last in range(first, first + count)]
+        angles = torch.cat(each)
+    else:
+        angles = rope.angles(torch.arange(first, first + count, dtype=torch.float64), length)
+    return angles.cos() * rope.scale, angles.sin() * rope.scale
 
 
 class Decoder:
@@ -430,16 +449,13 @@ class Decoder:
 
     def _rotate(self, x: Any, rope: Rope, position: int, length: int | None) -> Any:
         """Rotary positions (RoFormer, arXiv 2104.09864, half-split layout) of [heads, n, head_dim]; public angles."""
-        half, positions = rope.dims // 2, torch.arange(position, position + x.shape[1], dtype=torch.float64)
+        half, count = rope.dims // 2, x.shape[1]
 
-        def angles(later: int) -> Tensor:
-            if length is not None:
-                return rope.angles(positions + later, length + later)
-            last = range(position + later, position + later + x.shape[1])  # each the last one of its own sequence
-            return torch.cat([rope.angles(torch.tensor([float(each)]).double(), each + 1) for each in last])
+        def turns(later: int) -> tuple[Tensor, Tensor]:
+            return _turns(rope, position + later, count, None if length is None else length + later)
 
-        cos = self.engine.varying(lambda later: angles(later).cos() * rope.scale, rope.scale)
-        sin = self.engine.varying(lambda later: angles(later).sin() * rope.scale, rope.scale)
+        cos = self.engine.varying(lambda later: turns(later)[0], rope.scale)
+        sin = self.engine.varying(lambda later: turns(later)[1], rope.scale)
         turned = x[:, :, : rope.dims]
         swapped = self.engine.cat([-turned[:, :, half:], turned[:, :, :half]], dim=2)
         turned = turned * cos + swapped * sin

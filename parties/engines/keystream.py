@@ -10,7 +10,9 @@ from torch import Tensor
 
 SEED_BYTES = 32
 _ZEROS = memoryview(bytes(1 << 20))
-_BLOCK_BYTES = 16
+_FIRST = bytes(8)
+SPARE_BYTES = 16
+"""Room after the bytes that are written, which the cipher requires."""
 
 
 class Keystream:
@@ -22,17 +24,16 @@ class Keystream:
 
     def __init__(self, seed: bytes) -> None:
         self._key = algorithms.AES(seed)
-        self.begin(0)
+        self._cipher = Cipher(self._key, modes.CTR(bytes(16))).encryptor()
 
     def begin(self, epoch: int) -> None:
         """Starts the stream of `epoch`, 0 to 2^64 - 1, at its first byte; each epoch has its own 2^64 blocks."""
-        self._cipher = Cipher(self._key, modes.CTR(epoch.to_bytes(8, "big") + bytes(8))).encryptor()
+        self._cipher.reset_nonce(epoch.to_bytes(8, "big") + _FIRST)
 
     def octets(self, count: int) -> memoryview:
         """Returns the next `count` bytes; the buffer belongs to the caller."""
-        buffer = np.empty(count + _BLOCK_BYTES - 1, dtype=np.uint8).data  # the cipher requires the additional bytes
-        for start in range(0, count, len(_ZEROS)):
-            self._cipher.update_into(_ZEROS[: count - start], buffer[start:])
+        buffer = np.empty(count + SPARE_BYTES, dtype=np.uint8).data
+        self.fill(buffer, count)
         return buffer[:count]
 
     def draw(self, shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -47,6 +48,7 @@ class Keystream:
         """Returns uniform elements of Z_2^64, int64."""
         return self.draw(shape)
 
-    def fill(self, octets: Tensor) -> None:
-        """Fills a tensor of whole words, uint8, with the next bytes."""
-        octets.numpy()[:] = np.frombuffer(self.octets(octets.numel()), np.uint8)
+    def fill(self, buffer: memoryview, count: int) -> None:
+        """Writes the next `count` bytes, whole words, to the start of a buffer with room for SPARE_BYTES more."""
+        for start in range(0, count, len(_ZEROS)):
+            self._cipher.update_into(_ZEROS[: count - start], buffer[start:])

@@ -36,8 +36,9 @@ def phase_of(stage: str) -> str:
     return prefix if dot and prefix in PHASES[1:] else "online"
 
 
-def _nothing() -> None:
-    """Does nothing."""
+Mark = tuple[float, "Stage | None", str, int]
+"""A moment of the clock, and what holds from then on: the innermost stage, or None if it stays, and the peer on which
+the thread is blocked, or an empty string. The number is the size of the exchange that ended then, or 0."""
 
 
 class _Stack:
@@ -48,15 +49,19 @@ class _Stack:
             threading.RLock()
         )  # reentrant: the garbage collector may close a generator, and with it its stage, at any point
         self.clock = clock
-        self.stages: list[_Stage] = []
+        self.stages: list[Stage] = []
         self.mark = clock()
+        self.marks: list[Mark] = []
         self.calling = ""
         self.called_seconds = 0.0
-        self.changed: Callable[[], None] = _nothing
-        self.held: _Stage | None = None
+        self.exchanges: dict[str, Histogram] = {}
+        self.changed: Callable[[], None] | None = None
+        self.held: Stage | None = None
 
     def settle(self) -> None:
         """Adds the time since the last call to the innermost stage; the caller holds the lock."""
+        if self.marks:
+            self.take_marks()
         now = self.clock()
         passed, self.mark = now - self.mark, now
         stage = self.held or self.stages[-1]
@@ -67,27 +72,40 @@ class _Stack:
         else:
             stage.compute_seconds += passed
 
-    def enter(self, stage: "_Stage") -> None:
-        with self.lock:
-            self.settle()
-            self.stages.append(stage)
-            stage.used = stage.used or self.held is None
-        self.changed()
+    def take_marks(self) -> None:
+        """Does what the marks say, in one go and without further calls; the caller holds the lock."""
+        marks = self.marks[:]  # their thread may add to them meanwhile
+        del self.marks[: len(marks)]
+        stage = self.held or self.stages[-1]
+        for moment, following, peer, size in marks:
+            passed = moment - self.mark if moment > self.mark else 0.0  # another thread may have settled since
+            self.mark += passed
+            stage.seconds += passed
+            if self.calling:
+                self.called_seconds += passed
+                tally = stage.peers[self.calling] if self.calling in stage.peers else stage.tally(self.calling)
+                tally.blocked_seconds += passed
+                if size:
+                    tally.sent_bytes += size
+                    tally.received_bytes += size
+                    tally.messages += 2
+                    tally.rounds += 1.0
+                    times = self.exchanges[self.calling] if self.calling in self.exchanges else self.times(self.calling)
+                    times.buckets[bisect_left(EXCHANGE_BUCKETS, self.called_seconds)] += 1
+                    times.seconds += self.called_seconds
+            else:
+                stage.compute_seconds += passed
+            if following is not None:
+                self.stages[-1] = stage = following
+                stage.used = True
+            self.calling, self.called_seconds = peer, 0.0
 
-    def leave(self, stage: "_Stage", *, unwinding: bool) -> None:
-        with self.lock:
-            self.settle()
-            if self.stages[-1] is stage:
-                self.stages.pop()
-            elif not unwinding:
-                raise RuntimeError(f"stage {stage.name} was left while {self.stages[-1].name} is the innermost one")
-            elif stage in self.stages:  # an exception may close interleaved generators in any order
-                while self.stages.pop() is not stage:
-                    pass
-        self.changed()
+    def times(self, peer: str) -> Histogram:
+        """Returns the histogram of the exchanges with a peer."""
+        return self.exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS))
 
 
-class _Stage:
+class Stage:
     """The account of one stage, and the context manager that enters and leaves it."""
 
     __slots__ = ("compute_seconds", "kernel_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
@@ -109,12 +127,29 @@ class _Stage:
         return self.peers[peer]
 
     def __enter__(self) -> None:
-        self.stack.enter(self)
+        stack = self.stack
+        with stack.lock:
+            stack.settle()
+            stack.stages.append(self)
+            self.used = self.used or stack.held is None
+        if stack.changed is not None:
+            stack.changed()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stack.leave(self, unwinding=kind is not None)
+        stack = self.stack
+        with stack.lock:
+            stack.settle()
+            if stack.stages[-1] is self:
+                stack.stages.pop()
+            elif kind is None:
+                raise RuntimeError(f"stage {self.name} was left while {stack.stages[-1].name} is the innermost one")
+            elif self in stack.stages:  # an exception may close interleaved generators in any order
+                while stack.stages.pop() is not self:
+                    pass
+        if stack.changed is not None:
+            stack.changed()
 
     def reading(self) -> StageReading:
         peers = {peer: tally.reading() for peer, tally in self.peers.items()}
@@ -135,21 +170,27 @@ class StageMeter:
 
     Args:
         clock: Seconds from any origin, monotonic.
+
+    Attributes:
+        clock: As given.
+        marks: What the thread that enters stages adds moments to, in order, where entering a stage or counting a call
+            takes too long. Each says what holds from then on, see `Mark`; it is accounted for at the next call of the
+            meter. The stage is one from `stage`, and takes the place of the innermost one, which must come back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._stack = _Stack(clock)
-        idle = _Stage(IDLE, self._stack)
+        self.clock, self.marks = clock, self._stack.marks
+        idle = Stage(IDLE, self._stack)
         self._stack.stages.append(idle)
         self._stages = {IDLE: idle}
-        self._exchanges: dict[str, Histogram] = {}
         self._steps: dict[str, Histogram] = {}
         self._durations: dict[str, Histogram] = {}
         self._added: dict[str, float] = {}
         self._put: dict[str, float | Callable[[], float]] = {}
         self._restart()
 
-    def stage(self, name: str) -> _Stage:
+    def stage(self, name: str) -> Stage:
         """Returns a context manager; time and counts inside it belong to stage `name`.
 
         Raises:
@@ -157,13 +198,13 @@ class StageMeter:
         """
         return self._stages.get(name) or self._open_account(name)
 
-    def _open_account(self, name: str) -> _Stage:
+    def _open_account(self, name: str) -> Stage:
         if name not in STAGES and phase_of(name) == "online":
             raise ValueError(
                 f"stage {name!r} is unknown; use one of {', '.join(STAGES)}, offline.*, setup.* or bench.*"
             )
         with self._stack.lock:
-            return self._stages.setdefault(name, _Stage(name, self._stack))
+            return self._stages.setdefault(name, Stage(name, self._stack))
 
     @contextmanager
     def rehearsal(self, stage: str, changed: Callable[[], None]) -> Iterator[None]:
@@ -180,16 +221,13 @@ class StageMeter:
                 yield
             finally:
                 self._stack.settle()
-                self._stack.held, self._stack.changed = None, _nothing
+                self._stack.held, self._stack.changed = None, None
 
     def begin_call(self, peer: str) -> None:
         """Begins a call of the link to `peer`; until `count` ends it, the time counts as blocked on that peer."""
         stack = self._stack
         with stack.lock:
-            now, stage = stack.clock(), stack.stages[-1]
-            passed, stack.mark = now - stack.mark, now
-            stage.seconds += passed
-            stage.compute_seconds += passed
+            stack.settle()
             stack.calling, stack.called_seconds = peer, 0.0
 
     def count(
@@ -212,68 +250,28 @@ class StageMeter:
             rounds: Rounds, 1 for an exchange and 0.5 for a one-way message.
             blocked: Wall seconds of the call that were not measured by `begin_call`.
         """
-        counts = Counts(
-            sent_bytes=sent, received_bytes=received, messages=messages, rounds=rounds, blocked_seconds=blocked
-        )
-        with self._stack.lock:
-            if self._stack.calling:
-                self._stack.settle()
-                blocked += self._stack.called_seconds
-                self._stack.calling, self._stack.called_seconds = "", 0.0
-            self._stack.stages[-1].tally(peer).add(counts)
-            if rounds >= 1:
-                self._exchanges.setdefault(peer, Histogram(EXCHANGE_BUCKETS)).observe(blocked)
-
-    def count_exchange(self, peer: str, size: int) -> None:
-        """Ends a call that `begin_call` began, an exchange of `size` bytes each way, with framing; see `count`."""
         stack = self._stack
         with stack.lock:
-            now, stage = stack.clock(), stack.stages[-1]
-            passed, stack.mark = now - stack.mark, now
-            stage.seconds += passed
-            blocked = stack.called_seconds + passed
-            stack.calling, stack.called_seconds = "", 0.0
-            tally = stage.peers[peer] if peer in stage.peers else stage.tally(peer)
-            tally.sent_bytes += size
-            tally.received_bytes += size
-            tally.messages += 2
-            tally.rounds += 1.0
-            tally.blocked_seconds += passed
-            if peer not in self._exchanges:
-                self._exchanges[peer] = Histogram(EXCHANGE_BUCKETS)
-            times = self._exchanges[peer]
-            times.buckets[bisect_left(EXCHANGE_BUCKETS, blocked)] += 1
-            times.seconds += blocked
+            if stack.calling or stack.marks:
+                stack.settle()
+                blocked_now, stack.calling = stack.called_seconds, ""
+            else:
+                blocked_now = 0.0
+            tally = stack.stages[-1].tally(peer)
+            tally.sent_bytes += sent
+            tally.received_bytes += received
+            tally.messages += messages
+            tally.rounds += rounds
+            tally.blocked_seconds += blocked
+            if rounds >= 1:
+                stack.times(peer).observe(blocked + blocked_now)
 
     def add_kernel_seconds(self, seconds: float) -> None:
         """Adds seconds in which a GPU computed for the current stage."""
         with self._stack.lock:
+            if self._stack.marks:
+                self._stack.take_marks()
             self._stack.stages[-1].kernel_seconds += seconds
-
-    @contextmanager
-    def moving(self) -> Iterator[Callable[[str], None]]:
-        """Yields a function that leaves the innermost stage for another; in the end the first one is the innermost.
-
-        A recorded segment changes stages so often that entering and leaving each would be much of its time. The stages
-        have been entered before.
-        """
-        stack, stages = self._stack, self._stages
-
-        def move(name: str) -> None:
-            with stack.lock:
-                now, last, stage = stack.clock(), stack.stages[-1], stages[name]
-                passed, stack.mark = now - stack.mark, now
-                last.seconds += passed
-                last.compute_seconds += passed
-                stack.stages[-1], stage.used = stage, True
-
-        depth, outer = len(stack.stages), stack.stages[-1]
-        try:
-            yield move
-        finally:
-            with stack.lock:
-                stack.settle()
-                stack.stages[depth - 1 :] = [outer]
 
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""
@@ -331,7 +329,10 @@ class StageMeter:
     @property
     def current(self) -> str:
         """The name of the innermost open stage."""
-        return self._stack.stages[-1].name
+        with self._stack.lock:
+            if self._stack.marks:
+                self._stack.take_marks()
+            return self._stack.stages[-1].name
 
     def seconds(self, stage: str) -> float:
         """The seconds of a stage since `reset`, the open part included."""
@@ -364,7 +365,7 @@ class StageMeter:
                 self._steps.setdefault(stage.name, Histogram(STEP_BUCKETS)).observe(seconds)
                 stage.step_mark = stage.seconds
 
-    def _since_last_step(self) -> Iterator[tuple[_Stage, float]]:
+    def _since_last_step(self) -> Iterator[tuple[Stage, float]]:
         with self._stack.lock:
             self._stack.settle()
             for stage in self._stages.values():
@@ -378,7 +379,7 @@ class StageMeter:
     def exchange_times(self) -> dict[str, Histogram]:
         """For each peer, the blocked times of exchanges (calls of at least one round) since the meter was created."""
         with self._stack.lock:
-            return {peer: times.copy() for peer, times in self._exchanges.items()}
+            return {peer: times.copy() for peer, times in self._stack.exchanges.items()}
 
     def reset(self) -> None:
         """Resets all accounts to zero; open stages stay open, and `lifetime` continues."""

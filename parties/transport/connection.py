@@ -3,10 +3,9 @@
 import contextlib
 import select
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from parties.transport.frame import HEADER_BYTES, FixedFrames, IncomingFrame
+from parties.transport.frame import IncomingFrame
 
 if TYPE_CHECKING:
     from parties.transport.tls import TlsSocket
@@ -27,6 +26,9 @@ class Connection:
         timeout_s: As given.
         sent_bytes: Bytes sent so far.
         received_bytes: Bytes received so far.
+        fileno: The file descriptor of the socket.
+        socket: As given, non-blocking.
+        arrivals: Polls for bytes to receive; for the thread that receives.
     """
 
     def __init__(self, sock: "socket.socket | TlsSocket", timeout_s: float) -> None:
@@ -40,9 +42,11 @@ class Connection:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.fileno = sock.fileno()
-        self._socket = sock
-        self._arrivals = select.poll()
-        self._arrivals.register(self.fileno, select.POLLIN)
+        self.socket = sock
+        self.arrivals = select.poll()
+        self.arrivals.register(self.fileno, select.POLLIN)
+        self._hang_ups = select.poll()
+        self._hang_ups.register(self.fileno, select.POLLRDHUP)
 
     def await_bytes(self) -> None:
         """Waits without a timeout until bytes have arrived, and leaves them unread.
@@ -51,7 +55,7 @@ class Connection:
             OSError: The connection is closed or reset.
         """
         events = self._ready(select.POLLIN | select.POLLRDHUP, None)
-        if not events & select.POLLIN or not self._socket.recv(1, socket.MSG_PEEK):
+        if not events & select.POLLIN or not self.socket.recv(1, socket.MSG_PEEK):
             raise ConnectionResetError
 
     def move(self, outgoing: list[memoryview], incoming: IncomingFrame | None) -> None:
@@ -67,79 +71,52 @@ class Connection:
         while outgoing or incoming is not None:
             moved = self._push(outgoing) if outgoing else 0
             if incoming is not None:
-                count = incoming.pull(self._socket)
+                count = incoming.pull(self.socket)
                 self.received_bytes += count
                 moved += count
                 if incoming.advance():
                     incoming = None
             if not moved:
-                self._wait(sending=bool(outgoing), receiving=incoming is not None)
-
-    def swap(self, frames: FixedFrames, begun: Callable[[], None]) -> None:
-        """Sends a frame and concurrently receives one of the same length.
-
-        Args:
-            frames: The frames.
-            begun: Called when the header has arrived; raises if it is not that of the next frame.
-
-        Raises:
-            Stalled, OSError: As in `move`.
-        """
-        sock, size, sent, received = self._socket, frames.size, 0, 0
-        while received < size or sent < size:
-            if sent < size:
-                try:
-                    count = sock.sendmsg([frames.outgoing[sent:]])
-                except BlockingIOError:
-                    count = 0
-                sent += count
-                self.sent_bytes += count
-            if received == size:
-                self._wait(sending=True, receiving=False)
-                continue
-            try:
-                count = sock.recv_into(frames.incoming[received:])
-            except BlockingIOError:
-                if sent < size:
-                    self._wait(sending=True, receiving=True)
-                elif not self._arrivals.poll(self.timeout_s * 1000):
-                    raise Stalled from None
-                continue
-            if count == 0:
-                raise ConnectionResetError
-            self.received_bytes += count
-            received += count
-            if received - count < HEADER_BYTES <= received:
-                begun()
+                self.wait(sending=bool(outgoing), receiving=incoming is not None)
 
     def close(self) -> None:
         """Closes the connection, which the peer detects immediately. Thread-safe."""
         with contextlib.suppress(OSError):  # the peer may have closed first
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
     def _push(self, outgoing: list[memoryview]) -> int:
         """Sends as much of `outgoing` as the kernel accepts and removes it from there; returns the number of bytes."""
         try:
-            count = self._socket.sendmsg(outgoing)
+            count = self.socket.sendmsg(outgoing)
         except BlockingIOError:
             return 0
         self.sent_bytes += count
         left = count
-        while outgoing and left >= len(outgoing[0]):
-            left -= len(outgoing.pop(0))
+        while outgoing and left >= outgoing[0].nbytes:
+            left -= outgoing.pop(0).nbytes
         if left:
             outgoing[0] = outgoing[0][left:]
         return count
 
     def _raise_if_hung_up(self) -> None:
         """Checks before a one-way send, which would succeed into the kernel's buffer after the peer has closed."""
-        if self._ready(select.POLLRDHUP, 0):
+        if self._hang_ups.poll(0):
             raise ConnectionResetError
 
-    def _wait(self, *, sending: bool, receiving: bool) -> None:
+    def wait(self, *, sending: bool, receiving: bool) -> None:
+        """Waits until bytes can be sent, or have arrived.
+
+        Raises:
+            Stalled: Neither happened for `timeout_s`.
+            ConnectionResetError: The peer has closed the connection, on which bytes are to be sent.
+        """
+        if not sending:
+            if not self.arrivals.poll(self.timeout_s * 1000):
+                raise Stalled
+            return
         # A peer that has hung up accepts no more bytes, but those that it sent before must still be read.
-        events = (select.POLLOUT | select.POLLRDHUP if sending else 0) | (select.POLLIN if receiving else 0)
+        events = select.POLLOUT | select.POLLRDHUP | (select.POLLIN if receiving else 0)
         ready = self._ready(events, self.timeout_s)
         if not ready:
             raise Stalled

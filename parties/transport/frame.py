@@ -10,18 +10,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-import xxhash
 from torch import Tensor
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from parties.transport.tls import TlsSocket
 
-_FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
+FIELDS = struct.Struct("!QIQ")  # payload length in bytes, sequence number modulo 2^32, checksum of the payload
 _CHECK = struct.Struct("!I")
-_HEADER = struct.Struct("!QIQI")  # both
-HEADER_BYTES = _FIELDS.size + _CHECK.size
+HEADER = struct.Struct("!QIQI")  # both
+HEADER_BYTES = FIELDS.size + _CHECK.size
 NUMBERS = 1 << 32
 
 
@@ -32,7 +32,9 @@ class Damaged(Exception):  # noqa: N818 - named after the condition
 def bytes_of(buffer: "ReadableBuffer") -> memoryview:
     """The bytes of any buffer, without a copy where it is contiguous."""
     view = memoryview(buffer)
-    return view.cast("B") if view.nbytes and view.c_contiguous else memoryview(view.tobytes())
+    if view.nbytes and view.c_contiguous:
+        return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    return memoryview(view.tobytes())
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
@@ -43,56 +45,12 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 
 def header(payload: memoryview | bytes, number: int) -> bytes:
     """The header of a payload that is frame `number` of its direction, counted from 0."""
-    fields = _FIELDS.pack(len(payload), number % NUMBERS, xxhash.xxh3_64_intdigest(payload))
-    return fields + _CHECK.pack(xxhash.xxh32_intdigest(fields))
+    fields = FIELDS.pack(len(payload), number % NUMBERS, xxh3_64_intdigest(payload))
+    return fields + _CHECK.pack(xxh32_intdigest(fields))
 
 
-class FixedFrames:
-    """A frame in each direction, of the same length, in memory that later frames use again.
-
-    Args:
-        size: Length of the payloads in bytes.
-
-    Attributes:
-        size: Length of a frame.
-        outgoing: The frame to send.
-        incoming: The frame that is received.
-        payload: Payload to send.
-        received: Payload that was received.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = HEADER_BYTES + size
-        self.outgoing, self.incoming = memoryview(bytearray(self.size)), memoryview(bytearray(self.size))
-        self.payload, self.received = self.outgoing[HEADER_BYTES:], self.incoming[HEADER_BYTES:]
-        self._fields, self._their_fields = self.outgoing[: _FIELDS.size], self.incoming[: _FIELDS.size]
-        self._checksum = 0
-
-    def seal(self, number: int) -> None:
-        """Writes the header of the payload that is frame `number` of its direction, counted from 0."""
-        number, digest = number % NUMBERS, xxhash.xxh3_64_intdigest(self.payload)
-        _FIELDS.pack_into(self._fields, 0, self.size - HEADER_BYTES, number, digest)
-        _CHECK.pack_into(self.outgoing, _FIELDS.size, xxhash.xxh32_intdigest(self._fields))
-
-    def begun(self) -> tuple[int, int]:
-        """Checks a received header; returns the length and the number that it has.
-
-        Raises:
-            Damaged: It does not match its checksum.
-        """
-        length, number, self._checksum, check = _HEADER.unpack_from(self.incoming)
-        if xxhash.xxh32_intdigest(self._their_fields) != check:
-            raise Damaged("header")
-        return length, number
-
-    def check(self) -> None:
-        """Checks a received payload.
-
-        Raises:
-            Damaged: It does not match its checksum.
-        """
-        if xxhash.xxh3_64_intdigest(self.received) != self._checksum:
-            raise Damaged("payload")
+class Unexpected(Exception):  # noqa: N818 - named after the condition
+    """A frame has another length or number than the next one; the arguments are what it has."""
 
 
 class IncomingFrame:
@@ -139,15 +97,15 @@ class IncomingFrame:
             self._left = self._begin_payload()
         if self._left or self._room is None:
             return False
-        if xxhash.xxh3_64_intdigest(self._room) != self._checksum:
+        if xxh3_64_intdigest(self._room) != self._checksum:
             raise Damaged("payload")
         return True
 
     def _begin_payload(self) -> memoryview:
-        fields, (check,) = self._header[: _FIELDS.size], _CHECK.unpack(self._header[_FIELDS.size :])
-        if xxhash.xxh32_intdigest(fields) != check:
+        fields, (check,) = self._header[: FIELDS.size], _CHECK.unpack(self._header[FIELDS.size :])
+        if xxh32_intdigest(fields) != check:
             raise Damaged("header")
-        length, number, self._checksum = _FIELDS.unpack(fields)
+        length, number, self._checksum = FIELDS.unpack(fields)
         self._check(length, number)
         if self._room is None:
             self.payload = bytearray(length)

@@ -14,12 +14,13 @@ from parties.errors import CorruptFrame, OutOfStep, PartyError, PeerLost, PeerTi
 from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
 from parties.transport.connection import Connection, Stalled
+from parties.transport.fixed_frames import FixedFrames
 from parties.transport.frame import (
     HEADER_BYTES,
     NUMBERS,
     Damaged,
-    FixedFrames,
     IncomingFrame,
+    Unexpected,
     bytes_of,
     header,
     tensor_bytes,
@@ -155,20 +156,14 @@ class Link:
         """
         meter, connection, done = self._meter, self._connection, False
         sent, received = connection.sent_bytes, connection.received_bytes
-        frames.seal(self._sent_frames)
-
-        def begun() -> None:
-            length, number = frames.begun()
-            if length != frames.size - HEADER_BYTES or number != self._received_frames % NUMBERS:
-                self._check_exact(frames.size - HEADER_BYTES, length, number)
-
-        meter.begin_call(self.peer)
+        meter.marks += ((meter.clock(), None, self.peer, 0),)
         try:
             self._sent_frames += 1
-            connection.swap(frames, begun)
-            frames.check()
+            frames.swap(connection, self._sent_frames - 1, self._received_frames)
             self._received_frames += 1
             done = True
+        except Unexpected as frame:
+            self._check_exact(frames.size - HEADER_BYTES, *frame.args)
         except (Damaged, Stalled, OSError) as error:
             raise self._failure(error, meter) from error
         finally:
@@ -176,7 +171,7 @@ class Link:
                 self.close()
                 sent, received = connection.sent_bytes - sent, connection.received_bytes - received
                 meter.count(self.peer, sent=sent, received=received)
-        meter.count_exchange(self.peer, frames.size)
+        meter.marks += ((meter.clock(), None, "", frames.size),)
 
     def send_tensor(self, tensor: Tensor) -> None:
         """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
@@ -241,13 +236,13 @@ class Link:
         account: BackgroundAccount | None = None,
     ) -> None:
         """Sends a frame, receives a frame, or does both concurrently, and counts the call."""
-        meter = account or self._meter
+        meter, connection = account or self._meter, self._connection
         sending, receiving, done = bool(outgoing), incoming is not None, False
-        sent_before, received_before = self.sent_bytes, self.received_bytes
+        sent, received = connection.sent_bytes, connection.received_bytes
         meter.begin_call(self.peer)
         try:
             self._sent_frames += sending
-            self._connection.move(outgoing, incoming)
+            connection.move(outgoing, incoming)
             self._received_frames += receiving
             done = True
         except (Damaged, Stalled, OSError) as error:
@@ -257,8 +252,8 @@ class Link:
                 self.close()
             meter.count(
                 self.peer,
-                sent=self.sent_bytes - sent_before if sending else 0,
-                received=self.received_bytes - received_before if receiving else 0,
+                sent=connection.sent_bytes - sent if sending else 0,
+                received=connection.received_bytes - received if receiving else 0,
                 messages=sending + receiving if done else 0,
                 rounds=rounds if done else 0.0,
             )

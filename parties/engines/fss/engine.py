@@ -24,7 +24,7 @@ from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
 from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
-from parties.engines.fss.replay.exchange import BoundRound, note
+from parties.engines.fss.replay.exchange import bound
 from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
@@ -81,7 +81,7 @@ class FssEngine(Computation):
         self.recordings = Recordings(source, self._inputs)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
-        self.exchange = Opener(self.peer, meter, source.constants)
+        self.exchange = self._opener = Opener(self.peer, meter, source.constants)
         self._index = 0
 
     @property
@@ -195,17 +195,13 @@ class FssEngine(Computation):
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            result = known.replay(caches, self.source, self._inputs, self._open_round)
+            result = known.replay(caches, self.source, self._inputs, self._end_of)
         if self._inputs.staged:
             self.meter.add("mpcbench_gpu_graph_replays_total", len(known.tapes))
         return result  # type: ignore[no-any-return]
 
-    def _open_round(self, made: Round) -> None:
-        if made.openings:
-            made.bound = made.bound or BoundRound.of(made)
-            made.bound.exchange(self.exchange)
-        else:
-            note(self._draws.constants, made.notes)
+    def _end_of(self, made: Round) -> Callable[[], None] | None:
+        return bound(made, self._opener)
 
     def _again(self, index: int) -> None:
         self.meter.add("mpcbench_repeats_total")

@@ -362,37 +362,39 @@ def test_the_difference_of_two_readings_is_what_happened_in_between() -> None:
     assert earlier.followed_by(between) == by_stage(meter)["softmax"]
 
 
-def test_stages_that_follow_each_other_share_a_look_at_the_clock_and_the_outer_one_comes_back() -> None:
+def test_marks_are_accounted_for_as_entered_stages_and_counted_exchanges_are() -> None:
     clock = Clock()
     meter = StageMeter(clock)
-    for name in ("norm", "qkv"):
-        with meter.stage(name):
-            pass
-    with contextlib.suppress(KeyError), meter.stage("softmax"), meter.moving() as move:
+    outer, norm, qkv = map(meter.stage, ("softmax", "norm", "qkv"))
+    with outer:
         clock.now += 1
-        move("norm")
+        meter.marks.append((clock.now, norm, "", 0))
         clock.now += 2
-        move("qkv")
+        meter.marks.append((clock.now, qkv, "", 0))
         clock.now += 4
-        meter.begin_call("server")
-        clock.now += 8
-        meter.count_exchange("server", 30)
-        raise KeyError
+        meter.marks.append((clock.now, None, "server", 0))
+        clock.now += 3
+        assert meter.current == "qkv"
+        assert by_stage(meter)["qkv"].blocked_seconds == 3, "also while the exchange goes on"
+        clock.now += 5
+        meter.marks.append((clock.now, None, "", 30))
+        meter.marks.append((clock.now, outer, "", 0))
     assert meter.current == IDLE
     readings = by_stage(meter)
     assert {name: readings[name].seconds for name in ("softmax", "norm", "qkv")} == {"softmax": 1, "norm": 2, "qkv": 12}
-    qkv = readings["qkv"]
-    assert (qkv.compute_seconds, qkv.blocked_seconds, qkv.sent_bytes, qkv.received_bytes) == (4, 8, 30, 30)
-    assert (qkv.rounds, qkv.messages) == (1, 2)
+    reading = readings["qkv"]
+    assert (reading.compute_seconds, reading.blocked_seconds) == (4, 8)
+    assert (reading.sent_bytes, reading.received_bytes, reading.rounds, reading.messages) == (30, 30, 1, 2)
+    assert meter.exchange_times()["server"].seconds == 8
 
 
 def test_seconds_of_a_gpu_belong_to_the_current_stage_over_all_resets() -> None:
     meter = StageMeter(Clock())
     for _ in range(2):
         meter.reset()
-        with meter.stage("softmax"), meter.moving() as move:
-            meter.stage("norm")
-            move("norm")
+        with meter.stage("softmax"):
+            meter.marks.append((0.0, meter.stage("norm"), "", 0))
             meter.add_kernel_seconds(0.5)
+            meter.marks.append((0.0, meter.stage("softmax"), "", 0))
     assert {reading.stage: reading.kernel_seconds for reading in meter.snapshot()}["norm"] == 0.5
     assert {reading.stage: reading.kernel_seconds for reading in meter.lifetime()}["norm"] == 1.0

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
-from parties.transport.frame import HEADER_BYTES, FixedFrames
+from parties.transport.fixed_frames import FixedFrames
+from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import Link
 from tests.helpers.metering import totals
 from tests.helpers.wires import DEADLINE_S, later, linked, tcp_pair

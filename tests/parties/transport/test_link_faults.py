@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from parties.errors import CorruptFrame, OutOfStep, PeerLost, PeerTimeout
 from parties.metering.meter import StageMeter
-from parties.transport.frame import HEADER_BYTES, FixedFrames
+from parties.transport.fixed_frames import FixedFrames
+from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import MAX_FRAME_BYTES, Link
 from tests.helpers.metering import totals
 from tests.helpers.wires import DEADLINE_S, announced, child, frame, later, link_and_wire, linked

@@ -6,9 +6,9 @@ first opening; with `parallel` that is the stage of the first program.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +20,16 @@ from parties.engines.fss.randomness.frames import RandomnessReused
 from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
-from parties.transport.frame import FixedFrames
+from parties.transport.fixed_frames import FixedFrames
 from parties.transport.link import Link
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PLACE_BYTES = 8
 PROGRAM_BYTES = PLACE_BYTES - DIGEST_BYTES
 Exchange = Callable[[Sequence[Any]], Sequence[Any]]
+Array = NDArray[Any]
 
 
 class Pad:
@@ -111,36 +115,53 @@ class Opener:
             hidden = [opening.hidden.cpu().contiguous().numpy() for opening in wanted]
             return _combined(wanted, self.swap(program, constants, hidden))
 
-    def swap(self, program: bytes, constants: bytes, hidden: Sequence[NDArray[Any]]) -> memoryview:
-        """Exchanges one round's tensors; returns the peer's bytes.
+    def swap(self, program: bytes, constants: bytes, hidden: Sequence[Array]) -> memoryview:
+        """Exchanges one round's tensors; returns the peer's bytes. See `swap_fixed`.
 
         Args:
             program: What the round adds to the digest of the program.
             constants: What it adds to the digest of the constants.
-            hidden: This party's tensors, contiguous.
+            hidden: This party's tensors.
+        """
+        frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+        places = split(frames.payload[PLACE_BYTES:], hidden)
+        moves = [(place, array.reshape(-1)) for place, array in zip(places, hidden, strict=True)]
+        self.swap_fixed(program, constants, frames, moves)
+        return frames.received[PLACE_BYTES:]
+
+    def swap_fixed(
+        self,
+        program: bytes,
+        constants: "ReadableBuffer",
+        frames: FixedFrames,
+        moves: Sequence[tuple[Array, Array]],
+        results: Sequence[tuple[Callable[..., Any], Array, Array, Array]] = (),
+    ) -> None:
+        """Exchanges one round over memory that exists; all in one function, since recorded rounds are many.
+
+        Args:
+            program: What the round adds to the digest of the program.
+            constants: What it adds to the digest of the constants.
+            frames: The frames; the payload begins with room for the place.
+            moves: What is copied before, and where to: to the payload, and to `constants`.
+            results: A function that combines both parties' arrays, and these, and where the opened numbers go.
 
         Raises:
-            OutOfStep: See above.
-            ConstantsDiffer: See above.
+            OutOfStep: The peer is at another point of the program.
+            ConstantsDiffer: The peer is at the same point but has used other public constants.
         """
-        place = self._place(program, constants)
-        theirs = self.peer.exchange(b"".join((place, *map(np.ndarray.tobytes, hidden))), alike=True)
-        if theirs[:PLACE_BYTES] != place:
-            self.peer.close()
-            raise self._difference(place, bytes(theirs[:PLACE_BYTES]))
-        return memoryview(theirs)[PLACE_BYTES:]
-
-    def swap_fixed(self, program: bytes, constants: bytes, frames: FixedFrames) -> None:
-        """Does what `swap` does, over memory that exists; the payload begins with room for the place."""
-        frames.payload[:PLACE_BYTES] = place = self._place(program, constants)
+        for there, array in moves:
+            there[...] = array
+        mine, digest = self._program, self.constants.state
+        mine.update(program)
+        digest.update(constants)
+        frames.payload[:PLACE_BYTES] = place = mine.digest() + digest.digest()[:DIGEST_BYTES]
         self.peer.swap(frames)
         if frames.received[:PLACE_BYTES] != place:
             self.peer.close()
             raise self._difference(place, bytes(frames.received[:PLACE_BYTES]))
-
-    def _place(self, program: bytes, constants: bytes) -> bytes:
-        self._program.update(program)
-        return self._program.digest() + self.constants.extended(constants)
+        for combine, own, theirs, opened in results:
+            combine(own, theirs, out=opened)
 
     def _difference(self, mine: bytes, theirs: bytes) -> PartyError:
         peer, stage = self.peer.peer, self.meter.current
@@ -160,6 +181,14 @@ def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
         opened.append(combined(mine, torch.from_numpy(other).to(mine.device)))
         start += octets.size
     return opened
+
+
+def split(octets: memoryview, arrays: Sequence[Array]) -> Iterator[Array]:
+    """Yields memory for the elements of each array, one after the other."""
+    start = 0
+    for array in arrays:
+        yield np.frombuffer(octets, array.dtype, array.size, start)
+        start += array.nbytes
 
 
 def combined(mine: Tensor, theirs: Tensor) -> Tensor:

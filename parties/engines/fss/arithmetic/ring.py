@@ -57,10 +57,8 @@ def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
         multiply = matrix_products.vector_matrix if x.is_cuda else matrix_products.vector_matrix_from_host
         call(multiply, x.contiguous(), transposed, product)
         return product
-    from parties.engines.fss.kernels import threads  # Numba, which only the CPU's products need
-
     product = torch.empty(1, x.shape[0], transposed.shape[0], dtype=torch.int64)
-    call(threads.products_by_columns, x.contiguous()[None], transposed[None], product, torch.get_num_threads())
+    _multiply_columns(x.contiguous()[None], transposed[None], product)
     return product[0]
 
 
@@ -82,15 +80,26 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         product = torch.empty(*x.shape[:2], y.shape[2], dtype=torch.int64, device=x.device)
         call(matrix_products.matmul, x, y, product)
         return product
-    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
-
     columns = y.transpose(1, 2)
     product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
-        call(threads.products_by_columns, x.contiguous(), columns, product, torch.get_num_threads())
+        _multiply_columns(x.contiguous(), columns, product)
     else:
+        from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
+
         call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
     return product
+
+
+def _multiply_columns(x: Tensor, columns: Tensor, product: Tensor) -> None:
+    """Multiplies by the threads that torch may use, as far as they are worth it."""
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
+
+    count = threads.worthwhile(columns.shape[1], columns.numel(), torch.get_num_threads())
+    if count == 1:
+        call(loops.products_by_columns, x, columns, product, 0, columns.shape[1])
+    else:
+        call(threads.products_by_columns, x, columns, product, count)
 
 
 def _check_inner(first: int, second: int) -> None:

@@ -181,7 +181,8 @@ class DryRun:
             return
         source = self._source
         self._inputs.fill(known.recorder.drawn, (source.client, source.server), None, source.epoch)
-        known.replay(self._caches, self._source, self._inputs, lambda _: None)
+        with source.meter.stage(known.stage):
+            known.replay(self._caches, self._source, self._inputs, lambda _: None)
         self._source.forward(known.recorder.sent)
 
     def _await_prompt(self) -> None:

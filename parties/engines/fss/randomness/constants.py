@@ -61,29 +61,28 @@ def encoded(constant: Constant) -> bytes:
 
 
 class Constants:
-    """The constants used so far, in order."""
+    """The constants used so far, in order.
+
+    Attributes:
+        state: The digest so far, which takes what `encoded` returns.
+    """
 
     def __init__(self) -> None:
-        self._state = xxhash.xxh3_64()
+        self.state = xxhash.xxh3_64()
 
     def note(self, constant: Constant) -> None:
         """Adds an encoded constant; of a tensor the elements, not the shape."""
-        self._state.update(encoded(constant))
-
-    def extended(self, octets: bytes) -> bytes:
-        """Adds what `encoded` returned; returns the digest, 4 bytes."""
-        self._state.update(octets)
-        return self._state.digest()[:DIGEST_BYTES]
+        self.state.update(encoded(constant))
 
     def digest(self) -> bytes:
         """Returns the digest, 4 bytes."""
-        return self._state.digest()[:DIGEST_BYTES]
+        return self.state.digest()[:DIGEST_BYTES]
 
     def snapshot(self) -> Callable[[], None]:
         """Returns a function that forgets what is noted from here on, any number of times."""
-        kept = self._state.copy()
+        kept = self.state.copy()
 
         def restore() -> None:
-            self._state = kept.copy()
+            self.state = kept.copy()
 
         return restore

@@ -17,6 +17,7 @@ from parties.engines.fss.recording.notes import Call, Instruction, Note
 from parties.engines.fss.recording.opcodes import HEADER
 
 Integers = NDArray[np.int64]
+WRONG_INDEX = "an index of a recorded operation is outside its dimension"
 
 
 class Recording:
@@ -93,17 +94,22 @@ class Tape:
         """Size of the program for the machine."""
         return self._words.nbytes
 
+    @property
+    def steps(self) -> Sequence[Callable[[], Any]]:
+        """Its calls, bound to memory, as long as the arena is the same; one returns true for an index that is wrong."""
+        if self._bound is not self._arena.memory:
+            self._bind()
+        return self._steps
+
     def run(self) -> None:
         """Runs all steps.
 
         Raises:
             IndexError: An index is outside its dimension.
         """
-        if self._bound is not self._arena.memory:
-            self._bind()
-        for step in self._steps:
+        for step in self.steps:
             if step():
-                raise IndexError("an index of a recorded operation is outside its dimension")
+                raise IndexError(WRONG_INDEX)
 
     def difference(self, other: "Tape") -> str | None:
         """Names the first step in which another tape differs, or returns None.

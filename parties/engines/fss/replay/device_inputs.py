@@ -28,7 +28,7 @@ class DeviceInputs(Inputs):
         meter: Counts the time of kernels.
     """
 
-    staged = True
+    staged = keeps_rows = True
     most_bytes = MOST_BYTES
 
     def __init__(self, device: torch.device, seed: bytes, meter: StageMeter) -> None:
@@ -42,7 +42,7 @@ class DeviceInputs(Inputs):
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
         self._clock = graphs.KernelClock(meter.add_kernel_seconds)
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
-        self._left: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._rows = WeakTensorKeyDictionary()
 
     def place(self, numbers: Tensor) -> Tensor:
         """See `Inputs`; pinned."""
@@ -62,15 +62,6 @@ class DeviceInputs(Inputs):
         self._place.copy_(self._epoch, non_blocking=True)
         self._keystream.fill(self._place, self.streams[0, : drawn.own[0]].view(torch.int64))
         self.dealt[: drawn.dealt].copy_(self._received[: drawn.dealt], non_blocking=True)
-
-    def lasts(self, tensor: Tensor) -> bool:
-        """See `Inputs`."""
-        return tensor in self._left
-
-    def left(self, tensor: Tensor) -> Tensor:
-        """See `Inputs`."""
-        self._left[tensor] = True
-        return tensor
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """See `Inputs`; what lasts is at its place already."""

@@ -1,77 +1,61 @@
 """The rounds of a recorded segment: what was announced when it was recorded, over buffers that exist already."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opener, announced
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Array, Opener, announced, split
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.replay.recorder import Round
-from parties.transport.frame import FixedFrames
+from parties.transport.fixed_frames import FixedFrames
 
 
-@dataclass
-class BoundRound:
-    """A round with its arrays.
+class Notes:
+    """Constants that a part of a segment adds to the digest, in memory that stays.
+
+    Args:
+        noted: Encoded constants, and the places of numbers that change.
 
     Attributes:
-        program: What it adds to the digest of the program.
-        notes: Constants before the opening; see `Round`.
-        constants: What the opening and the last of the notes add to the digest of the constants.
-        frames: Memory of the frames of both parties.
-        mine: For each opening this party's array, and where it goes in the frame.
-        theirs: For each opening the function that combines both, this party's array, the peer's in its frame, and where
-            the opened numbers go.
+        octets: All of them, one after the other.
+        moves: Where numbers that change go in it, and what they are.
     """
 
-    program: bytes
-    notes: Sequence[bytes | Tensor]
-    constants: bytes
-    frames: FixedFrames
-    mine: Sequence[tuple[NDArray[Any], NDArray[Any]]]
-    theirs: Sequence[tuple[Callable[..., Any], NDArray[Any], NDArray[Any], NDArray[Any]]]
+    def __init__(self, noted: Sequence[bytes | Tensor]) -> None:
+        arrays = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part.numpy() for part in noted]
+        self.octets = memoryview(bytearray(sum(array.nbytes for array in arrays)))
+        places = [place.reshape(array.shape) for place, array in zip(split(self.octets, arrays), arrays, strict=True)]
+        moves = list(zip(places, arrays, strict=True))
+        for place, array in moves:
+            place[...] = array
+        self.moves = [move for move, part in zip(moves, noted, strict=True) if isinstance(part, Tensor)]
 
-    @classmethod
-    def of(cls, made: Round) -> "BoundRound":
-        """Binds a recorded round."""
-        program, constants = announced(made.openings)
-        notes, last = list(made.notes), made.notes[-1] if made.notes else None
-        if isinstance(last, bytes):
-            notes, constants = notes[:-1], last + constants
-        hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
-        frames, start = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden)), PLACE_BYTES
-        mine, theirs = [], []
-        for array, result in zip(hidden, opened, strict=True):
-            sent, received = (
-                np.frombuffer(side, array.dtype, array.size, start) for side in (frames.payload, frames.received)
-            )
-            mine.append((sent, array))
-            add = np.bitwise_xor if array.dtype == np.uint8 else np.add
-            theirs.append((_received if made.staged else add, array, received, result))
-            start += array.nbytes
-        return cls(program, notes, constants, frames, mine, theirs)
-
-    def exchange(self, opener: Opener) -> None:
-        """Opens the round over the link; the stage is the caller's."""
-        for sent, array in self.mine:
-            sent[:] = array
-        if self.notes:
-            note(opener.constants, self.notes)
-        opener.swap_fixed(self.program, self.constants, self.frames)
-        for combine, array, received, opened in self.theirs:
-            combine(array, received, out=opened)
+    def add(self, constants: Constants) -> None:
+        """Adds the constants to the digest."""
+        for place, numbers in self.moves:
+            place[...] = numbers
+        constants.state.update(self.octets)
 
 
-def _received(_: NDArray[Any], theirs: NDArray[Any], out: NDArray[Any]) -> None:
+def bound(made: Round, opener: Opener) -> Callable[[], None] | None:
+    """Returns what ends a part of a segment at a party: an exchange, or constants that are noted; None for neither."""
+    if not made.openings:
+        return partial(Notes(made.notes).add, opener.constants) if made.notes else None
+    program, limits = announced(made.openings)
+    notes = Notes([*made.notes, limits])
+    hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
+    frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+    sent, received = (split(side[PLACE_BYTES:], hidden) for side in (frames.payload, frames.received))
+    results = [
+        (_received if made.staged else np.bitwise_xor if mine.dtype == np.uint8 else np.add, mine, theirs, result)
+        for mine, theirs, result in zip(hidden, received, opened, strict=True)
+    ]
+    moves = [*notes.moves, *zip(sent, hidden, strict=True)]
+    return partial(opener.swap_fixed, program, notes.octets, frames, moves, results)
+
+
+def _received(_: Array, theirs: Array, out: Array) -> None:
     """Hands over what the peer sent: a graph adds both."""
     out[:] = theirs
-
-
-def note(constants: Constants, notes: Sequence[bytes | Tensor]) -> None:
-    """Adds a part's constants to the digest."""
-    for constant in notes:
-        constants.note(constant)

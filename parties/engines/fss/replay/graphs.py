@@ -19,7 +19,7 @@ from parties.engines.fss.kernels.device_rows import LENGTH, NAMES, OPERANDS, SHA
 from parties.engines.fss.recording.launches import Launch, Row, launches
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, mapped, plan
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
-from parties.engines.fss.recording.tape import copied_to, octets_of, place_kept, readable
+from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, octets_of, place_kept, readable
 from parties.engines.fss.recording.tracer import NotRecordable
 
 Step = Callable[[], Any]
@@ -142,6 +142,11 @@ class Graph:
         self._steps, self._replay = steps, captured(run)
         self._clock, self._untimed, self._due = clock, 0, FIRST_TIMED
 
+    @property
+    def steps(self) -> Sequence[Callable[[], Any]]:
+        """See `Tape`."""
+        return [self.run]
+
     def run(self) -> None:
         """Replays the graph and waits for it.
 
@@ -156,7 +161,7 @@ class Graph:
             self._replay()
             wait()
         if self._wrong_array[0]:
-            raise IndexError("an index of a recorded operation is outside its dimension")
+            raise IndexError(WRONG_INDEX)
 
     @property
     def _wrong_array(self) -> Any:

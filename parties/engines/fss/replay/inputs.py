@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.recording.tape import Recording
-from parties.engines.keystream import Keystream
+from parties.engines.keystream import SPARE_BYTES, Keystream
 
 MOST_BYTES = 1 << 28
 """Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
@@ -33,7 +34,12 @@ class Drawn:
 class Inputs:
     """Memory that recordings that run one after the other share: randomness, checks, and intermediate results.
 
+    Args:
+        keeps_rows: Whether rows that a segment leaves in a cache stay where they are until it is replayed again, for
+            the next segment to read them there. The dealer, which goes back to earlier tokens, needs copies.
+
     Attributes:
+        keeps_rows: As given.
         staged: Whether what is opened is copied to memory of the host and back.
         most_bytes: Randomness of one kind that a recorded segment may take.
         streams: Keystreams of the party, [2, bytes]; the dealer expands two.
@@ -45,9 +51,13 @@ class Inputs:
     staged = False
     most_bytes = MOST_BYTES
 
-    def __init__(self) -> None:
-        self.streams = torch.empty(2, MOST_BYTES, dtype=torch.uint8)
+    def __init__(self, *, keeps_rows: bool = False) -> None:
+        self.keeps_rows = keeps_rows
+        self.streams = torch.empty(2, MOST_BYTES + SPARE_BYTES, dtype=torch.uint8)
         self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8)
+        self._rooms = [octets.numpy().data for octets in self.streams]
+        self._dealt = self.dealt.numpy()
+        self._rows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.failed = torch.zeros(MOST_CHECKS, dtype=torch.bool)
         self.failed_array = self.failed.numpy()
         self.arena = Arena()
@@ -69,18 +79,19 @@ class Inputs:
             frames: The dealer's stream; None at the dealer.
             epoch: The epoch.
         """
-        for stream, octets, size in zip(streams, self.streams, drawn.own, strict=False):
-            stream.fill(octets[:size])
-        if frames is not None:
-            frames.fill(self.dealt[: drawn.dealt].numpy())
+        for stream, room, size in zip(streams, self._rooms, drawn.own, strict=False):
+            stream.fill(room, size)
+        if frames is not None and drawn.dealt:
+            frames.fill(self._dealt[: drawn.dealt])
 
-    def lasts(self, tensor: Tensor) -> bool:  # noqa: ARG002
-        """Tells whether rows that were left in a cache stay where they are, for the next segment to read them there."""
-        return False
+    def lasts(self, tensor: Tensor) -> bool:
+        """Tells whether a tensor is one of rows that stay where they are."""
+        return tensor in self._rows
 
-    def left(self, tensor: Tensor) -> Tensor:
-        """Returns what a cache gets of rows that a segment leaves."""
-        return tensor.clone()
+    def left(self, rows: Sequence[Tensor]) -> None:
+        """Takes tensors of rows that stay where they are."""
+        for tensor in rows:
+            self._rows[tensor] = True
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Copies what a segment reads to where its tapes read it: pairs of a place there and a tensor."""

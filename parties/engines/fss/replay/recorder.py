@@ -32,7 +32,6 @@ class Round:
         hidden: The tensors that the tapes write for it.
         opened: The places of what is opened; if it is `staged`, of what the peer sends.
         staged: Whether both are memory of the host, to and from which the tapes copy.
-        bound: The same as arrays, at a party that exchanges them.
     """
 
     tapes: list[tuple[str, int]] = field(default_factory=list)
@@ -42,7 +41,6 @@ class Round:
     hidden: list[Tensor] = field(default_factory=list)
     opened: list[Tensor] = field(default_factory=list)
     staged: bool = False
-    bound: Any = None
 
 
 class SegmentRecorder(Recorder):
@@ -64,7 +62,7 @@ class SegmentRecorder(Recorder):
         self.noted: list[tuple[list[bytes | Tensor], int, Tensor]] = []
         self.rounds = [Round()]
         self.risk = 0.0
-        self._stage = source.meter.current
+        self._stage = self._last = source.meter.current
 
     def record(self, program: Program[Any]) -> Any:
         """Runs the program; returns its result.
@@ -79,16 +77,16 @@ class SegmentRecorder(Recorder):
                     opened = None if wanted is None else self._opened(wanted)
                     wanted = next(program) if opened is None else program.send(opened)
             except StopIteration as stop:
-                if not self._inputs.staged:
-                    self._cut()
                 return stop.value
 
     def leave(self, left: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Takes what the segment leaves. A graph copies it out of memory that is overwritten by the next segment."""
-        if self._inputs.staged:
+        """Takes what the segment leaves, and copies rows that stay out of memory that the next segment overwrites."""
+        if self._inputs.keeps_rows:
             with self.tracer:
                 left = [tensor.clone(memory_format=torch.contiguous_format) for tensor in left]
-            self._cut()
+        if self._stage == RECORDING:
+            self._stage = self._last
+        self._cut()
         return left
 
     def finish(self, keep: Sequence[Tensor]) -> Any:
@@ -137,6 +135,7 @@ class SegmentRecorder(Recorder):
     def _cut(self) -> None:
         if self.tracer.has_notes:
             self.rounds[-1].tapes.append((self._stage, self.tracer.cut()))
+            self._last = self._stage
         self._stage = self._source.meter.current
 
     def _opened(self, wanted: Sequence[Opening]) -> list[Tensor]:

@@ -2,10 +2,11 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +17,16 @@ from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.tracer import NotRecordable
+from parties.engines.fss.replay import parts
 from parties.engines.fss.replay.inputs import Inputs
-from parties.engines.fss.replay.recorder import Round, SegmentRecorder
+from parties.engines.fss.replay.reading import Moves, Reading
+from parties.engines.fss.replay.recorder import SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
 
 Key = tuple[int, str]
 """A layer, and the name of what it holds."""
 _READ = ("rows", "selection", "weights", "state", "alive")
 _UNCHANGED = ("kept", "queries")
-FAILED = b"\1"
 
 
 class Replaced(NotRecordable):
@@ -38,7 +40,7 @@ class RecordedSegment:
     Attributes:
         recorder: The rounds, and what was drawn and dealt.
         tapes: The tapes, by number.
-        reads: Values that the segment reads: where they are in the cache, and the tensors that the tapes read.
+        reads: What the segment reads besides blocks.
         leaves: What it leaves in the cache.
         blocks: Keys and values that it reads, by layer.
         private: Whether the blocks are copies of the cache's, because the segment leaves other keys and values.
@@ -49,11 +51,12 @@ class RecordedSegment:
         steps: Positions by which it moves the sequence.
         result: What the program returns.
         epoch: Epoch of the recorded masks.
+        fresh_rows: The masked values among the rows that it leaves, whose masks are new in each replay.
     """
 
     recorder: SegmentRecorder
     tapes: Sequence[Tape]
-    reads: Mapping[Key, Mapping[int, Number]]
+    reads: Sequence[Reading]
     leaves: Mapping[Key, Any]
     blocks: Mapping[int, Block]
     private: bool
@@ -64,6 +67,10 @@ class RecordedSegment:
     steps: int
     result: Any
     epoch: int
+    fresh_rows: Sequence[Masked]
+    _ends: list[Callable[[], None] | None] = field(default_factory=list, init=False)
+    _parts: list[parts.Part] = field(default_factory=list, init=False)
+    _bound_to: Tensor | None = field(default=None, init=False)
 
     @classmethod
     def record(
@@ -117,10 +124,13 @@ class RecordedSegment:
             return any(tensor.untyped_storage().data_ptr() in addresses for tensor in tensors_of(value))
 
         reads = {key: {i: v for i, v in enumerate(values_in(tree)) if read(v)} for key, tree in static.items()}
+        rows = [value for (_, name), tree in leaves.items() if name == "rows" for value in values_in(tree)]
+        if inputs.keeps_rows:
+            inputs.left([tensor for value in rows for tensor in tensors_of(value)])
         return cls(
             recorder,
             recording.tapes,
-            {key: values for key, values in reads.items() if values},
+            [Reading(*key, values) for key, values in reads.items() if values],
             leaves,
             (used := {i: block for i, block in blocks.items() if read(block.k) or read(block.v)}),
             private,
@@ -131,6 +141,7 @@ class RecordedSegment:
             steps,
             result,
             source.epoch,
+            [value for value in rows if isinstance(value, Masked) and value.epoch == source.epoch],
         )
 
     @property
@@ -140,83 +151,85 @@ class RecordedSegment:
 
     def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
-        if self.stale(cache) or not all(cache.layers[index].spare() for index in self.blocks):
+        if self.stale(cache):
             return False
-        if any(cache.layers[index].room < self.added for index in self.grown):
+        if self.private and not all(cache.layers[index].spare() for index in self.blocks):
             return False
-        return all(
-            _shapes(values_in(getattr(cache.layers[layer], name)), values) == [v.shape for v in values.values()]
-            for (layer, name), values in self.reads.items()
-        )
+        for index in self.grown:
+            if cache.layers[index].room < self.added:
+                return False
+        return all(reading.moves(cache) is not None for reading in self.reads)
 
     def stale(self, cache: Caches) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
-        now = {index: cache.layers[index].spare() for index in self.blocks}
-        pairs = list(zip(now.values(), self.blocks.values(), strict=True))
-        if self.private:
-            return any(found is not None and found.k.shape != block.k.shape for found, block in pairs)
-        return any(
-            found is None or found.k.public is not block.k.public or found.v.public is not block.v.public
-            for found, block in pairs
-        )
+        for index in self.blocks:
+            block, found = self.blocks[index], cache.layers[index].spare()
+            if self.private:
+                if found is not None and found.k.shape != block.k.shape:
+                    return True
+            elif found is None or found.k.public is not block.k.public or found.v.public is not block.v.public:
+                return True
+        return False
 
-    def replay(self, cache: Caches, source: Source, inputs: Inputs, exchange: Callable[[Round], None]) -> Any:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, end: parts.End) -> Any:
         """Runs the segment; returns its result.
 
         Args:
             cache: The cache, which `fits`.
-            source: The party's randomness; the epoch of the attempt has begun.
+            source: The party's randomness; the epoch of the attempt has begun, in stage `stage` of its meter.
             inputs: The shared memory that the segment was recorded with, filled with the segment's randomness.
-            exchange: Opens a round.
+            end: Binds what ends a part, always alike.
 
         Raises:
             TruncationFailure: A check failed; the cache is as it was.
         """
-        moves = list[tuple[Tensor, Tensor]]()
-        for (layer, name), values in self.reads.items():
-            found = values_in(getattr(cache.layers[layer], name))
-            for index, static in values.items():
-                moves += zip(tensors_of(static), tensors_of(found[index]), strict=True)
-        inputs.take(moves)
+        moves: Moves = []
+        for reading in self.reads:
+            moves += reading.moves(cache) or ()
+        if moves:
+            inputs.take(moves)
         if self.private:
             self._take_blocks(cache)
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        checked, stage = 0, None
-        with source.meter.moving() as move:
-            for made in self.recorder.rounds:
-                for name, number in made.tapes:
-                    if name != stage:
-                        move(stage := name)
-                    self.tapes[number].run()
-                if made.checks > checked and FAILED in inputs.failed_array[checked : made.checks].tobytes():
-                    first = int(inputs.failed_array[checked : made.checks].argmax())
-                    raise self.recorder.failures[checked + first]()
-                checked = made.checks
-                if made.openings and made.openings[0].stage != stage:
-                    move(stage := made.openings[0].stage)
-                exchange(made)
+        if self._bound_to is not inputs.arena.memory:
+            self._bind(source, inputs, end)
+        parts.replay(self._parts, source.meter, self.recorder.failures)
         return self._leave(cache, source.epoch, inputs)
+
+    def _bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
+        rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
+        self._ends = self._ends or [end(made) for made in rounds]
+        self._parts = parts.bound(rounds, self._ends, self.tapes, source.meter, failed)
+        self._bound_to = inputs.arena.memory
 
     def _more_rows(self, cache: Caches) -> int:
         """Rows by which the layers are longer than at the recording: all that it reads grow alike."""
-        return next((cache.layers[index].tokens - tokens for index, tokens in self.tokens.items()), 0)
+        for index in self.tokens:
+            return cache.layers[index].tokens - self.tokens[index]
+        return 0
 
     def _leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
         cache.position += self.steps
-        for index, block in self.grown.items():
-            cache.layers[index].show(block, cache.layers[index].tokens + self.added)
+        for index in self.grown:
+            layer = cache.layers[index]
+            layer.show(self.grown[index], layer.tokens + self.added)
 
-        def fresh(value: Number, copied: Callable[[Tensor], Tensor] = torch.clone) -> Number:
+        def fresh(value: Number) -> Number:
             began = _epoch(value)
-            return over(value, list(map(copied, tensors_of(value))), epoch if began == self.epoch else began)
+            return over(value, list(map(torch.clone, tensors_of(value))), epoch if began == self.epoch else began)
 
-        for (index, name), tree in self.leaves.items():
-            left = partial(fresh, copied=inputs.left) if name == "rows" else fresh
-            setattr(cache.layers[index], name, mapped(tree, left))
+        for index, name in self.leaves:
+            tree, layer = self.leaves[index, name], cache.layers[index]
+            if name == "rows" and inputs.keeps_rows:
+                layer.rows = tree
+                for value in self.fresh_rows:
+                    value.epoch = epoch
+            else:
+                setattr(layer, name, mapped(tree, fresh))
             if name in ("k", "v"):
-                cache.layers[index].room = 0
-        return mapped(self.result, fresh)
+                layer.room = 0
+        return None if self.result is None else mapped(self.result, fresh)
 
     def _take_blocks(self, cache: Caches) -> None:
         """Copies keys and values to where the tapes read them."""
@@ -229,7 +242,7 @@ class RecordedSegment:
 
 
 def _epoch(value: Number) -> int:
-    return value.epoch if isinstance(value, Masked) else Masked.CONSTANT
+    return value.epoch if type(value) is Masked else Masked.CONSTANT
 
 
 def _held(cache: Caches) -> dict[Key, Any]:
@@ -279,10 +292,6 @@ def _own_blocks(cache: Caches) -> None:
 
 def _replaced(layer: LayerCache, shown: tuple[Any, Any]) -> bool:
     return layer.k is not shown[0] or layer.v is not shown[1]
-
-
-def _shapes(found: Sequence[Number], wanted: Mapping[int, Number]) -> list[torch.Size | None]:
-    return [found[index].shape if index < len(found) else None for index in wanted]
 
 
 def _same(one: Any, other: Any) -> bool:

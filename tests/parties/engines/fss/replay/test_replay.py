@@ -1,7 +1,9 @@
 """Recorded segments of a token in real processes: in step with parties that interpret, and repeated after failures."""
 
+import gc
 import sys
 from itertools import pairwise
+from statistics import median
 from types import FrameType
 from typing import Any
 
@@ -15,7 +17,6 @@ from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.recording.tracer import Tracer
-from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import FIRST, Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
@@ -32,6 +33,7 @@ STEPS = 9
 COUNTS = RunOptions(softmax="dpf")
 LATE = 300
 """A round in a layer that is replayed."""
+WAITING = ("wait", "poll", "recv_into")
 TRAINED = {name for name in VARIANTS if case(name).trained}  # their steps are those of `snapkv`
 POLICIES: dict[str, Policy] = {
     "full": Full(),
@@ -66,7 +68,7 @@ def party(
     retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
     made: list[Recordings] = []
     engines: list[FssEngine] = []
-    begin, prepare, opening, replaying = DryRun.begin, FssEngine.prepare, Opener.__call__, FssEngine._open_round
+    begin, prepare, swap = DryRun.begin, FssEngine.prepare, Opener.swap_fixed
     rounds = 0
 
     def dealing(self: DryRun, attempt: int) -> None:
@@ -87,18 +89,13 @@ def party(
         if rounds == fail_at:
             raise TruncationFailure("a truncation that a test chose")
 
-    def opened(self: Opener, wanted: Any) -> Any:
+    def swapped(self: Opener, *given: Any) -> None:
         count()
-        return opening(self, wanted)
-
-    def replayed(self: FssEngine, made: Round) -> None:
-        if made.openings:
-            count()
-        replaying(self, made)
+        swap(self, *given)
 
     for kind, name, function in (
         (DryRun, "begin", dealing), (FssEngine, "prepare", prepared),
-        (Opener, "__call__", opened), (FssEngine, "_open_round", replayed),
+        (Opener, "swap_fixed", swapped),
     ):  # fmt: skip
         setattr(kind, name, function)
     device = "cuda" if role in on_gpu else "cpu"
@@ -272,37 +269,40 @@ def test_a_replay_draws_new_permutations() -> None:
 
 
 def counting(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
-    """Counts the calls of Python in the replays of the client."""
+    """Counts the calls of Python in the client's replays of layers, without those that wait for the peer."""
     counts: list[int] = []
-    attempt = FssEngine._attempt
+    run_segment = FssEngine.run_segment
 
     def counted(self: FssEngine, *given: Any) -> Any:
         before, calls = self.recordings.replayed, 0
 
-        def count(_: FrameType, event: str, __: Any) -> None:
+        def count(frame: FrameType, event: str, function: Any) -> None:
             nonlocal calls
-            calls += event in ("call", "c_call")
+            name = frame.f_code.co_name if event == "call" else getattr(function, "__name__", "")
+            calls += event in ("call", "c_call") and frame.f_code.co_filename != __file__ and name not in WAITING
 
         known = len(self.recordings._known)
         sys.setprofile(count)
         try:
-            return attempt(self, *given)
+            return run_segment(self, *given)
         finally:
             sys.setprofile(None)
-            if self.recordings.replayed > before and len(self.recordings._known) == known:
+            replayed = self.recordings.replayed > before and len(self.recordings._known) == known
+            if replayed and isinstance(given[2], tuple):
                 counts.append(calls)
 
     if role == "client":
-        setattr(FssEngine, "_attempt", counted)  # noqa: B010
+        gc.disable()  # CPython 3.11.2 can crash in a collection while frames are profiled
+        setattr(FssEngine, "run_segment", counted)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
     return (*result, counts)
 
 
 def test_a_layer_is_replayed_with_few_calls_of_python() -> None:
-    """Python and C functions together; most are of the link and of the stage meter, 20 rounds of them."""
+    """Python and C functions together, half of them those of 17 rounds; some layers also wait for the dealer."""
     _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
     who = ("client", "server", "dealer")
     results = together(counting, who, 0, "llama", POLICIES["full"], parts, token)
     counts = results["client"][-1]
     assert counts
-    assert max(counts) < 1300, counts
+    assert median(counts) < 560, counts
