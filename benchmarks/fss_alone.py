@@ -31,7 +31,7 @@ from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter
-from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.recording.warm_up import compile_all, compile_products
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import SEED_BYTES, Keystream
 from parties.metering.meter import StageMeter
@@ -129,6 +129,7 @@ def dealt(
     for name, shape in sizes.items():
         if len(shape) == 2 and name != "positions":
             engine.matrices[name] = ServerMatrix(_drawn((shape[1], shape[0]), given.device))
+    compile_products(torch.device(given.device), [matrix.transposed.shape[1] for matrix in engine.matrices.values()])
     source.begin(1)
     run(engine.install(sizes, None), dealer_openings)
     named = {name: engine.adopt(source.placeholder(shape)) for name, shape in shapes.items()}

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 Comparison = Literal["dcf", "prefix"]
+SoftmaxForm = Literal["tables", "dpf"]
 SpuProtocol = Literal["aby3", "semi2k", "cheetah"]
 Bounds = tuple[tuple[str, int], ...]
 """Numbers and their bounds on |x|, sorted; a mapping in files."""
@@ -164,6 +165,12 @@ class RunOptions(BaseModel):
         description="How the engine `fss` computes signs. `dcf`: no round, long keys from the dealer. `prefix`: very "
         "little correlated randomness, one round for each doubling of the width.",
         examples=["dcf"],
+    )
+    softmax: Annotated[SoftmaxForm, OnlyHow("fss")] = Field(
+        default="tables",
+        description="How the engine `fss` finds the shift of a softmax. `tables`: by look-ups. `dpf`: a round less per "
+        "layer, with a key from the dealer for each attention score; for a few queries at once, as in decoding.",
+        examples=["tables"],
     )
     spu: Annotated[SpuOptions, OnlyHow("spu")] = Field(
         default=SpuOptions(),

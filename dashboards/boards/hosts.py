@@ -213,6 +213,49 @@ def _gpu() -> list[Panel]:
                 width=6,
             )
         ),
+        graph(
+            PanelOptions(
+                title="Model loaded",
+                question="How far is loading? The share of the model's matrices that each party has, meanwhile.",
+                unit=units.PercentUnit,
+                queries=[Query(_of("loaded_ratio"), "{{party}}")],
+                lowest=0,
+                highest=1,
+                empty="No model is being loaded by the engine fss",
+                width=8,
+            )
+        ),
+        graph(
+            PanelOptions(
+                title="CUDA graphs",
+                question="Are graphs captured once and then replayed? Graphs per second; a graph is a stretch of a "
+                "segment between two rounds.",
+                unit=units.Short,
+                queries=[
+                    Query(_rate("gpu_graph_replays_total"), "{{party}}, replayed"),
+                    Query(_rate("gpu_graph_captures_total"), "{{party}}, captured"),
+                ],
+                lowest=0,
+                empty=_NO_GPU,
+                width=8,
+            )
+        ),
+        graph(
+            PanelOptions(
+                title="GPU time by stage",
+                question="What does the GPU of a party compute? Seconds of its graphs per second, by stage, estimated "
+                "from one in eight replays.",
+                unit=units.PercentUnit,
+                queries=[
+                    Query(
+                        f"sum by (party, stage) ({rate('mpcbench_gpu_kernel_seconds_total')})", "{{party}}, {{stage}}"
+                    )
+                ],
+                lowest=0,
+                empty=_NO_GPU,
+                width=8,
+            )
+        ),
     ]
 
 

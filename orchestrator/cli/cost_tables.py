@@ -52,7 +52,8 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
 def stages(cells: Iterable[Cell]) -> Iterator[Table]:
     """Online rounds and bytes by stage, all tokens together: a table for each forecast that is exact."""
     different = {
-        (cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison, cell.draft): cell for cell in cells
+        (cell.engine.name, str(cell.policy), cell.prompt_tokens, cell.comparison, cell.softmax, cell.draft): cell
+        for cell in cells
     }
     for cell in different.values():
         found = forecast(cell) if has_model(cell) else None
@@ -62,6 +63,8 @@ def stages(cells: Iterable[Cell]) -> Iterator[Table]:
 
 def _stages(cell: Cell, found: Forecast) -> Table:
     title = f"{cell.engine.name} {cell.policy} {cell.prompt_tokens} tokens, {cell.new_tokens} new, {cell.comparison}"
+    if cell.softmax != "tables":
+        title += f", softmax by {cell.softmax}"
     if cell.draft:
         title += f", draft {cell.draft}, none accepted"
     result = _table(title, ("of", "stage", *_COUNTS[:3]))

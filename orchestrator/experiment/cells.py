@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
@@ -15,8 +15,12 @@ from orchestrator.experiment.comparison import choose_comparison
 from orchestrator.experiment.experiment import Experiment, model_spec
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.experiment.selection_use import choose_use
-from parties.options import RunOptions
+from orchestrator.experiment.softmax_form import choose_softmax
+from parties.options import RunOptions, SoftmaxForm
 from parties.policies.choice import PolicyChoice, parameters_of
+
+if TYPE_CHECKING:
+    from parties.policies.base import Policy
 
 SCHEMA = 1
 """Part of every id; increased when the same values change their meaning."""
@@ -94,6 +98,8 @@ def _resolved(values: dict[str, Any]) -> Cell:
         values = values | {"comparison": choose_comparison(values["network"], values["offline"])}
     if values["policy"].parameters.get("use") == "auto":
         values = values | {"policy": _policy_for(values)}
+    if values["softmax"] == "auto":
+        values = values | {"softmax": _softmax_for(values)}
     if protocol := values["engine"].protocol:
         values = values | {"spu": values["spu"].model_copy(update={"protocol": protocol})}
     cell = Cell(**values)
@@ -104,9 +110,21 @@ def _policy_for(values: dict[str, Any]) -> PolicyChoice:
     """The policy with `use: auto` resolved; engines but `fss` have one way."""
     policy, use = values["policy"].build(), "scores"
     if values["engine"].name == "fss":
-        tokens = policy.held(values["seq_len"] - 1, values["new_tokens"])
-        use = choose_use(policy, model_spec(values["model"]), tokens, values["network"])
+        use = choose_use(policy, model_spec(values["model"]), _held(policy, values), values["network"])
     return PolicyChoice(name=values["policy"].name, **parameters_of(replace(policy, use=use)))
+
+
+def _softmax_for(values: dict[str, Any]) -> SoftmaxForm:
+    """The form of the softmax for `softmax: auto`; engines but `fss` have one."""
+    if values["engine"].name != "fss":
+        return "tables"
+    policy, how = values["policy"].build(), {key: values[key] for key in ("batch", "offline")}
+    return choose_softmax(policy, model_spec(values["model"]), _held(policy, values), values["network"], **how)
+
+
+def _held(policy: "Policy", values: dict[str, Any]) -> int:
+    """Cached tokens of a layer when the last token is decoded."""
+    return policy.held(values["seq_len"] - 1, values["new_tokens"])
 
 
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:

@@ -176,6 +176,12 @@ class Experiment(RunOptions, Sweep):
         "cell's links.",
         examples=["auto"],
     )
+    softmax: Literal["auto", "tables", "dpf"] = Field(  # type: ignore[assignment] # wider
+        default="tables",
+        description=f"{RunOptions.model_fields['softmax'].description} `auto`: whichever takes less time on the cell's "
+        "links.",
+        examples=["auto"],
+    )
     bounds: Annotated[Bounds, *MAPPING_IN_FILES, BeforeValidator(read_bounds)] = Field(
         default=(),
         description=RunOptions.model_fields["bounds"].description,

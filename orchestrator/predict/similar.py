@@ -9,7 +9,7 @@ from orchestrator.predict.forecast import Forecast, known_forecast
 from orchestrator.records.record import Record
 
 _SETTING = ("engine", "model", "argmax", "gpu", "comparison", "spu", "draft")
-_MEASUREMENT = (*_SETTING, "policy", "seq_len", "batch", "network", "offline")
+_MEASUREMENT = (*_SETTING, "policy", "seq_len", "batch", "network", "offline", "softmax")
 
 
 @dataclass(frozen=True)

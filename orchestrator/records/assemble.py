@@ -223,6 +223,7 @@ def _serving(cell: Cell, result: PartyResult) -> Serving | None:
     return Serving(
         **dict(times),
         pass_seconds=result.pass_seconds,
+        recording_seconds=result.recording_seconds,
         ttft_covers="first token" if prompt is None else "prompt and first token",
     )
 

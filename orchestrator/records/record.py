@@ -46,6 +46,9 @@ class PartyStage(_Part):
     phase: str = Field(description="`online`, `offline`, `setup` (once a model), or `bench` (no part of the protocol).")
     seconds: Seconds = Field(description="Wall time, without that of the stages inside it.")
     blocked_seconds: Seconds = Field(description="The part of `seconds` spent waiting for a peer.")
+    kernel_seconds: Seconds = Field(
+        default=0.0, description="The part of `seconds` in which a GPU computed, estimated from one in eight replays."
+    )
     sent_bytes: Bytes = Field(description="Bytes sent, with framing.")
     received_bytes: Bytes = Field(description="Bytes received, with framing.")
     messages: Annotated[int, Field(ge=0)] = Field(default=0, description="Messages sent and received.")
@@ -82,6 +85,11 @@ class Serving(TokenTimes):
 
     pass_seconds: tuple[Seconds, ...] = Field(
         description="Wall time of each decoding step; it yields a token of each sequence, with drafts up to several."
+    )
+    recording_seconds: tuple[Seconds, ...] = Field(
+        default=(),
+        description="The part of each step in which the client recorded segments, to replay them later; it is in all "
+        "of these numbers. Empty where nothing was recorded.",
     )
     ttft_covers: Literal["prompt and first token", "first token"] = Field(
         description="`first token`: the prompt was shared (`prefill: shared`), and ran in the clear, off the clock."

@@ -24,7 +24,7 @@ from orchestrator.report.links import link_rows
 from orchestrator.report.pays import draw_pays
 from orchestrator.report.prompts import prompt_rows
 from orchestrator.report.rows import Row, against_crypten, against_full, longest, rows, stage_rows
-from orchestrator.report.serving import NUMBERS, batch_rows, serving_rows, ttft_words
+from orchestrator.report.serving import NUMBERS, batch_rows, recording_words, serving_rows, ttft_words
 from orchestrator.report.summary import summarise
 from orchestrator.report.timelines import draw_timelines
 
@@ -108,6 +108,7 @@ def _content(records: Sequence[Record], corrupt: Sequence[str], curves: Sequence
         "prompts": prompt_rows(measured),
         "serving": (serving := serving_rows(measured)),
         "ttft": ttft_words(serving),
+        "recording": recording_words(serving),
         "serving_numbers": list(NUMBERS),
         "bench_work": bench_work(records),
         "pays": curves,

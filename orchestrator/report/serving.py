@@ -87,6 +87,25 @@ def ttft_words(found: Sequence[ServingRow]) -> str:
     return "the prompt and the first token" + (alone if shared else "")
 
 
+def recording_words(found: Sequence[ServingRow]) -> str:
+    """The largest part of TPOT that recording segments took; empty where nothing was recorded."""
+    parts = [(_recording(one), one) for one in found]
+    most, of = max(parts, key=lambda part: part[0], default=(0.0, None))
+    if of is None or not most:
+        return ""
+    where = f"{of.row.series} at {of.row.seq_len:,} tokens, network {of.row.network}"
+    return (
+        f" All include the recording of segments, which only the first tokens and those after which the cache is "
+        f"enlarged wait for: at most {share(most)} of TPOT ({where}). The records have it for each step "
+        f"(recording_seconds)."
+    )
+
+
+def _recording(one: ServingRow) -> float:
+    runs = [record.serving for record in one.row.records if record.serving is not None]
+    return sum(sum(run.recording_seconds) for run in runs) / sum(sum(run.pass_seconds) for run in runs)
+
+
 def _median(runs: Sequence[Serving], field: str) -> float:
     return float(median(getattr(run, field) for run in runs))
 

@@ -218,7 +218,7 @@ def _row(role: str, progress: PartyProgress | None) -> tuple[str, ...]:
         return (role, "starting", *[""] * (len(_COLUMNS) - 2))
     return (
         role,
-        progress.state,
+        _state(progress),
         progress.stage,
         f"{progress.tokens}",
         size(progress.sent_bytes),
@@ -229,9 +229,13 @@ def _row(role: str, progress: PartyProgress | None) -> tuple[str, ...]:
     )
 
 
+def _state(progress: PartyProgress) -> str:
+    return progress.state if progress.loaded is None else f"{progress.state} {progress.loaded:.0%}"
+
+
 def _words(role: str, progress: PartyProgress) -> str:
     return (
-        f"{role} {progress.state}/{progress.stage} {progress.tokens} tokens, {size(progress.sent_bytes)} sent, "
+        f"{role} {_state(progress)}/{progress.stage} {progress.tokens} tokens, {size(progress.sent_bytes)} sent, "
         f"{progress.rounds:,.0f} rounds"
     )
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 LONGEST_ROW = {"fss": 1 << 17}
 """Most attention scores in a row, that is, tokens of prompt and answer together; other engines have no limit. In `fss`
-the sums and the resolution of the softmax set it (`softmax.LADDERS`)."""
+the sums and the resolution of the softmax set it (`ladders.LADDERS`)."""
 
 WIDEST_CENTRED = {"fss": 1 << 14}
 """Largest hidden size of a model with layer norms: `fss` multiplies sums by 1/d with 24 fraction bits

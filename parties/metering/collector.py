@@ -53,6 +53,8 @@ class PartyCollector(Collector):
             stage = {"stage": reading.stage, "phase": reading.phase}
             yield "mpcbench_stage_seconds_total", stage, reading.seconds
             yield "mpcbench_compute_seconds_total", stage, reading.compute_seconds
+            if reading.kernel_seconds:
+                yield "mpcbench_gpu_kernel_seconds_total", stage, reading.kernel_seconds
             for peer, counts in reading.peers.items():
                 link = {**stage, "peer": peer}
                 yield "mpcbench_sent_bytes_total", link, counts.sent_bytes

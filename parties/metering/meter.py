@@ -19,6 +19,8 @@ STAGES = (
 )  # fmt: skip
 PHASES = ("online", "offline", "setup", "bench")
 IDLE = "bench.idle"
+RECORDING = "setup.recording"
+"""The stage in which an engine records a segment of a token, to replay it in later tokens."""
 
 # Upper bounds in seconds, 1-2-5, from a round trip on loopback to more than one by satellite; the last bucket is open.
 EXCHANGE_BUCKETS = (
@@ -106,7 +108,7 @@ class _Stack:
 class Stage:
     """The account of one stage, and the context manager that enters and leaves it."""
 
-    __slots__ = ("compute_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
+    __slots__ = ("compute_seconds", "kernel_seconds", "name", "past", "peers", "seconds", "stack", "step_mark", "used")
 
     def __init__(self, name: str, stack: _Stack) -> None:
         self.name = name
@@ -115,7 +117,7 @@ class Stage:
         self.clear()
 
     def clear(self) -> None:
-        self.seconds = self.compute_seconds = self.step_mark = 0.0
+        self.seconds = self.compute_seconds = self.kernel_seconds = self.step_mark = 0.0
         self.peers: dict[str, Tally] = {}
         self.used = False
 
@@ -151,7 +153,8 @@ class Stage:
 
     def reading(self) -> StageReading:
         peers = {peer: tally.reading() for peer, tally in self.peers.items()}
-        return StageReading.of(self.name, phase_of(self.name), self.seconds, self.compute_seconds, peers)
+        phase, seconds = phase_of(self.name), (self.seconds, self.compute_seconds, self.kernel_seconds)
+        return StageReading.of(self.name, phase, *seconds, peers)
 
     def lifetime(self) -> StageReading:
         """The reading since the stage was created, over all resets."""
@@ -263,6 +266,13 @@ class StageMeter:
             if rounds >= 1:
                 stack.times(peer).observe(blocked + blocked_now)
 
+    def add_kernel_seconds(self, seconds: float) -> None:
+        """Adds seconds in which a GPU computed for the current stage."""
+        with self._stack.lock:
+            if self._stack.marks:
+                self._stack.take_marks()
+            self._stack.stages[-1].kernel_seconds += seconds
+
     def background_account(self, stage: str) -> BackgroundAccount:
         """An account for the link calls of a background thread."""
         return BackgroundAccount(self.count_background, stage)
@@ -323,6 +333,13 @@ class StageMeter:
             if self._stack.marks:
                 self._stack.take_marks()
             return self._stack.stages[-1].name
+
+    def seconds(self, stage: str) -> float:
+        """The seconds of a stage since `reset`, the open part included."""
+        with self._stack.lock:
+            self._stack.settle()
+            known = self._stages.get(stage)
+            return 0.0 if known is None else known.seconds
 
     def snapshot(self) -> tuple[StageReading, ...]:
         """One reading per stage entered since `reset`, including the time of open stages so far."""

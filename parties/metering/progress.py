@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from parties.metering.meter import StageMeter
+from parties.metering.meter import RECORDING, StageMeter
 from parties.metering.registry import CELL_STATES
 from parties.metering.token_times import TokenTimes, token_times
 
@@ -27,6 +27,7 @@ class Progress:
         tokens: New tokens of each sequence, decoded in the current cell.
         prompt_seconds: Wall seconds of the cell's prompt, if client and server run it themselves.
         pass_seconds: Wall seconds of each decoding step of the cell; see `parties.metering.token_times`.
+        recording_seconds: The part of each that recording segments took.
         times: The numbers that follow from them; None before the first token.
     """
 
@@ -52,6 +53,7 @@ class Progress:
         self.tokens = self._drafted = self._accepted = 0
         self.prompt_seconds = 0.0
         self.pass_seconds: list[float] = []
+        self.recording_seconds: list[float] = []
         self.times: TokenTimes | None = None
         for gauge in _GAUGES:
             self._meter.put(f"mpcbench_{gauge}", None)
@@ -60,6 +62,7 @@ class Progress:
         """Begins decoding, with so many cached tokens in each layer."""
         self._since, self._decoding = self._clock(), True
         self._meter.put("mpcbench_kept_tokens", fmean(cached))
+        self._recorded = self._meter.seconds(RECORDING)
         self._meter.begin_steps()
 
     def token(
@@ -89,6 +92,9 @@ class Progress:
         self._drafted, self._accepted = self._drafted + drafted, self._accepted + accepted
         self._meter.end_step()
         self._meter.add("mpcbench_tokens_total", tokens * sequences)
+        recorded = self._meter.seconds(RECORDING)
+        self.recording_seconds.append(recorded - self._recorded)
+        self._recorded = recorded
         self._took(now - self._since, sequences)
         self._meter.put("mpcbench_cache_tokens", fmean(cached))
         self._meter.put("mpcbench_cache_bytes", sum(cached) * numbers * _NUMBER_BYTES)

@@ -53,37 +53,59 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReading(Counts):
-    """One stage: its exclusive wall seconds, those outside link calls, the counts for each peer, and their sum."""
+    """One stage: its exclusive wall seconds, those outside link calls and of a GPU, counts by peer, and their sum."""
 
     stage: str
     phase: str
     seconds: float
     compute_seconds: float = 0.0
+    kernel_seconds: float = 0.0
     peers: Mapping[str, Counts]
 
     @classmethod
     def of(
-        cls, stage: str, phase: str, seconds: float, compute_seconds: float, peers: Mapping[str, Counts]
+        cls,
+        stage: str,
+        phase: str,
+        seconds: float,
+        compute_seconds: float,
+        kernel_seconds: float,
+        peers: Mapping[str, Counts],
     ) -> "StageReading":
         """A reading with the sum of its peers."""
         total = asdict(sum(peers.values(), start=Counts()))
         return cls(
-            stage=stage, phase=phase, seconds=seconds, compute_seconds=compute_seconds, peers=dict(peers), **total
+            stage=stage,
+            phase=phase,
+            seconds=seconds,
+            compute_seconds=compute_seconds,
+            kernel_seconds=kernel_seconds,
+            peers=dict(peers),
+            **total,
         )
 
     def followed_by(self, later: "StageReading") -> "StageReading":
         """The sum of this reading and a later one of the same stage."""
-        return self._with(later.seconds, later.compute_seconds, later.peers)
+        return self._with(later.seconds, later.compute_seconds, later.kernel_seconds, later.peers)
 
     def since(self, earlier: "StageReading") -> "StageReading":
         """The difference between this reading and an earlier one of the same stage."""
         peers = {peer: -counts for peer, counts in earlier.peers.items()}
-        return self._with(-earlier.seconds, -earlier.compute_seconds, peers)
+        return self._with(-earlier.seconds, -earlier.compute_seconds, -earlier.kernel_seconds, peers)
 
-    def _with(self, seconds: float, compute_seconds: float, peers: Mapping[str, Counts]) -> "StageReading":
+    def _with(
+        self, seconds: float, compute_seconds: float, kernel_seconds: float, peers: Mapping[str, Counts]
+    ) -> "StageReading":
         """This reading with amounts added."""
         both = {peer: self.peers.get(peer, Counts()) + peers.get(peer, Counts()) for peer in {**self.peers, **peers}}
-        return self.of(self.stage, self.phase, self.seconds + seconds, self.compute_seconds + compute_seconds, both)
+        return self.of(
+            self.stage,
+            self.phase,
+            self.seconds + seconds,
+            self.compute_seconds + compute_seconds,
+            self.kernel_seconds + kernel_seconds,
+            both,
+        )
 
 
 class Histogram:

@@ -68,6 +68,11 @@ _STAGES = (
         "Stage seconds minus blocked seconds.",
     ),
     _metric(
+        "gpu_kernel_seconds_total", "counter", _STAGE, "seconds", "Time in which the GPU computed for a stage.",
+        "An estimate: one in eight replays of each CUDA graph is timed by CUDA events, from its launch to its end, and "
+        "counts for those since the last one. Absent without a GPU.",
+    ),
+    _metric(
         "stage_duration_seconds", "histogram", _STAGE, "seconds", "Wall time of a stage within one decoding step.",
         "Stage seconds between one token and the next, observed at each token; buckets 1-3-10 from 1 ms to 30 s.",
     ),
@@ -77,6 +82,11 @@ _DECODING = (
         "cell_state", "gauge", _PARTY, "",
         f"What the party is doing: {', '.join(f'{i} {state}' for i, state in enumerate(CELL_STATES))}.",
         "Set by the party as the cell proceeds.",
+    ),
+    _metric(
+        "loaded_ratio", "gauge", _PARTY, "ratio", "Share of the model's matrices that the party has loaded.",
+        "Elements of the matrices that were encoded, masked, sent or received, over those of all; absent once all are. "
+        "The engine `fss` only.",
     ),
     _metric(
         "tokens_total", "counter", _PARTY, "tokens", "New tokens decoded.",
@@ -139,6 +149,14 @@ _DECODING = (
     _metric(
         "interpreted_segments_total", "counter", _PARTY, "", "Segments that were not replayed.",
         "1 for each segment that was interpreted, to record it where it has a name; the engine `fss` only.",
+    ),
+    _metric(
+        "gpu_graph_captures_total", "counter", _PARTY, "", "CUDA graphs captured.",
+        "1 for each graph of a segment that was recorded; absent without a GPU.",
+    ),
+    _metric(
+        "gpu_graph_replays_total", "counter", _PARTY, "", "CUDA graphs replayed.",
+        "1 for each graph of a segment that was replayed to its end; absent without a GPU.",
     ),
     _metric(
         "dealer_backlog_bytes", "gauge", _PARTY, "bytes", "Correlated randomness that was generated and not used yet.",

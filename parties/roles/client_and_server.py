@@ -88,6 +88,7 @@ class ComputingParty:
             tokens=job.new_tokens,
             decode_seconds=decode_seconds,
             pass_seconds=tuple(self.state.pass_seconds),
+            recording_seconds=tuple(self.state.recording_seconds) if any(self.state.recording_seconds) else (),
             prefill=prompt,
             replayed_segments=session.engine.replayed_segments,
             interpreted_segments=sum(session.engine.interpreted_segments.values()),

@@ -141,6 +141,7 @@ class Party:
             memory_limit_bytes=int(process["mpcbench_memory_limit_bytes"]),
             memory_available_bytes=int(process["mpcbench_memory_available_bytes"]),
             gpu_bytes=None if gpu is None else int(gpu),
+            loaded=self.meter.numbers().get("mpcbench_loaded_ratio"),
             uptime_seconds=time.perf_counter() - self._started,
             stages={r.stage: (r.seconds, r.rounds, r.sent_bytes + r.received_bytes) for r in readings},
             peers=_sent(readings),

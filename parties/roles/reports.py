@@ -34,6 +34,7 @@ class PartyProgress(_Report):
     memory_available_bytes: int | None = None
     gpu_bytes: int | None = Field(default=None, description="Memory of tensors on the GPU; None without one.")
     uptime_seconds: float | None = None
+    loaded: float | None = Field(default=None, description="Share of the model's matrices that is loaded, meanwhile.")
     stages: dict[str, tuple[float, float, int]] = Field(
         default={}, description="Seconds, rounds and bytes both ways of each stage, all phases."
     )
@@ -89,6 +90,7 @@ class RoleResult(_Report):
         tokens: New tokens; 0 if the role had no part in the cell.
         decode_seconds: Wall time of decoding.
         pass_seconds: Wall time of each decoding step, in order.
+        recording_seconds: The part of each in which segments were recorded for later steps; empty if none was.
         prefill: Cost of a prompt that client and server ran themselves.
         stages: The stages, if they are not those of the party's own meter.
         check: The referee's check.
@@ -104,6 +106,7 @@ class RoleResult(_Report):
     tokens: int = 0
     decode_seconds: float = 0.0
     pass_seconds: tuple[float, ...] = ()
+    recording_seconds: tuple[float, ...] = ()
     prefill: PromptReport | None = None
     stages: tuple[StageReading, ...] = ()
     check: CheckReport | None = None

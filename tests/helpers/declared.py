@@ -18,6 +18,7 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import below_edges, count_below, negative
 from parties.engines.fss.functions import softmax, tables
 from parties.engines.fss.functions.activation import activation, gated_activation
+from parties.engines.fss.functions.ladders import ladder_of
 from parties.engines.fss.functions.norm import normalise, row_roots, scaled_after, to_norm
 from parties.engines.fss.functions.raw_scores import raw_scores
 from parties.engines.fss.randomness.constants import Known
@@ -237,6 +238,12 @@ def functions_of(n: int, d: int, count: int) -> list[Protocol]:
         ),
         Protocol("exponentials", [scores], softmax.exponentials, lambda how: exponentials_cost(n, count, how)),
         Protocol(
+            "exponentials, counted",
+            [((count, 1, n), 32, 64.0)],
+            counted_exponentials,
+            lambda how: counted_exponentials_cost(n, count, how),
+        ),
+        Protocol(
             "reciprocal",
             [((n,), 18, 4.0)],
             softmax.reciprocal,
@@ -300,9 +307,29 @@ def exponentials_cost(n: int, rows: int, how: How) -> Count:
     floors, steps = (3, 11) if n <= 2048 else (4, 9) if n <= 4096 else (4, 17) if n <= 32_768 else (5, 15)
     n, sums = n * rows, floors * rows
     shift = Count(1, 8 * floors * n, 0, 40 * n + 8 * sums) + opened(sums)
-    passed = counted_edges(sums, steps, 62, how) + opened(rows)
-    fine = Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
-    return shift + passed + fine
+    return shift + counted_edges(sums, steps, 62, how) + opened(rows) + fine_cost(n)
+
+
+def counted_exponentials(scores: Masked) -> Program[Masked]:
+    """Exponentials with coarse sums by counts."""
+    scores.source.softmax = "dpf"
+    try:
+        return (yield from softmax.exponentials(scores))
+    finally:
+        scores.source.softmax = "tables"
+
+
+def counted_exponentials_cost(n: int, rows: int, how: How) -> Count:
+    """For rows of n scores: a key per score, sums and comparisons, the fine pass."""
+    ladder = ladder_of(n).counted(n)
+    keys, sums, width = 96 * n * rows, ladder.floors * rows, 29 if how == "dcf" else 63
+    shift = Count(0, 0, keys, keys) + opened(sums) + counted_edges(sums, ladder.steps, width, how) + opened(rows)
+    return shift + fine_cost(n * rows)
+
+
+def fine_cost(n: int) -> Count:
+    """For n scores: two look-ups, a digit, their product with the signs, its truncation."""
+    return Count(1, 16 * n, 0, 32 * n + 8 * n + 8 * n) + Count(1, 8 * n, 0, 64 * n + 8 * n)
 
 
 def divided(x: Masked, total: Masked) -> Program[Masked]:

@@ -4,15 +4,19 @@ import numpy as np
 import torch
 
 from parties.engines.fss.functions.tables import Tables, _mirrored
-from parties.engines.fss.kernels import comparison, keystream, look_ups, matrix_products, prefixes
+from parties.engines.fss.kernels import cells as cell_kernels
+from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
+from parties.engines.fss.kernels.cell_trees import CELLS
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
-from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
+from parties.engines.fss.randomness import cell_dpf, dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers, seeds
 
 
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
+    first_launches.launch_others(torch.device("cpu"))
+    first_launches.launch_products(torch.device("cpu"), (16, 17))
     dice = np.random.default_rng(0)
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
@@ -44,6 +48,13 @@ def main() -> None:
             prefixes.evaluate(x, seed, key, *comparison.constants(permutation.key, x.device), share, party, 20)
             share = share.sum(1)
             assert torch.equal(share, prefix_dpf.evaluate(permutation, party, x, 20, levels, seed, key))
+    alpha, places, own = numbers(7, 15), numbers(7, 3, 5, seed=1), seeds(15)
+    key = cell_dpf.generate(permutation, alpha, *own)
+    for party, seed in enumerate(own):
+        counts = torch.empty(3, CELLS, dtype=torch.int64)
+        cell_kernels.evaluate(places, seed, key, *comparison.constants(permutation.key, places.device), counts, party)
+        counts <<= cell_dpf.SPARE_BITS
+        assert torch.equal(counts, cell_dpf.evaluate(permutation, party, places, seed, key))
     for n, columns, rows in ((1, 576, 9), (1, 7, 5), (3, 33, 17), (16, 130, 65), (70, 40, 3)):
         left, right = (torch.randint(-(2**63), 2**63 - 1, (size, columns)) for size in (n, rows))
         product = torch.empty(n, rows, dtype=torch.int64)

@@ -57,7 +57,7 @@ DECLARED = certain("number that the policy compares", -math.inf, math.inf)  # th
 SCORE_LIMIT = SCORE.limit
 STATE_LIMIT = 2.0**16  # a policy's state; the policy declares the bound of each value (`bounded`)
 WEIGHT_LIMIT = 4.0  # of exponentials; follows from the bounds of scores
-TOTAL_LIMIT = 8.0  # of their sum, in the worst case of rounding in long rows (`softmax.Ladder`)
+TOTAL_LIMIT = 8.0  # of their sum, in the worst case of rounding in long rows (`ladders.Ladder`)
 
 BOUNDS: Mapping[str, Bound] = {
     **LINEAR,

@@ -85,7 +85,8 @@ class Computation(Engine):
 
     def configure(self, options: RunOptions) -> None:
         """Takes over a cell's options; the same at all three parties, before its first program."""
-        self.source.comparison, self.source.bounds = options.comparison, self.declared(options)
+        self.source.comparison, self.source.softmax = options.comparison, options.softmax
+        self.source.bounds = self.declared(options)
 
     def _limit(self, number: str) -> float:
         return self.source.bounds[number].limit
@@ -280,7 +281,7 @@ class Computation(Engine):
         return soft_cap(x, cap)
 
     def softmax(self, scores: Masked, mask: Tensor | Known | None = None) -> Program[Masked]:
-        """Softmax over the last axis. 7 rounds and those of `count_below` for few queries, 8 for many."""
+        """Softmax over the last axis. 7 rounds and those of `count_below` for few queries (6 by `dpf`), 8 for many."""
         weights = yield from softmax.exponentials(scores, mask)
         return (yield from softmax.divide(weights, (yield from self._inverse_sums(weights)), 1.5))
 

@@ -11,9 +11,8 @@ from parties.decoding.batch import AnyCaches, Caches
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
-from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, encoded, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation
@@ -24,7 +23,7 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
-from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
 from parties.engines.fss.replay.exchange import bound
 from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
@@ -67,8 +66,8 @@ class FssEngine(Computation):
     def __init__(self, role: str, mesh: Mesh, meter: StageMeter, device: str = "cpu") -> None:
         self.client = role == "client"
         self.peer, self.dealer = mesh["server" if self.client else "client"], mesh["dealer"]
-        with meter.stage("setup.compile"):
-            compile_all()
+        with meter.stage(COMPILE):
+            compile_all(device)
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
         self.stream = Keystream(seed)
@@ -78,7 +77,7 @@ class FssEngine(Computation):
         self.source.device = torch.device(device)
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
-        self._inputs = memory_on(self.source.device, seed)
+        self._inputs = memory_on(self.source.device, seed, meter)
         self.recordings = Recordings(source, self._inputs)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
@@ -118,12 +117,12 @@ class FssEngine(Computation):
 
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Masks the server's matrices for the client: 8 bytes a weight, once a model."""
+        with self.meter.stage(COMPILE):
+            compile_products(self.source.device, [s[0] for name, s in shapes.items() if is_matrix(name, s)])
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
-        for name, shape in shapes.items():
-            if is_matrix(name, shape):
-                self.matrices[name] = ServerMatrix(
-                    self._masked_matrix(shape, None if weights is None else weights[name])
-                )
+        for name, shape in matrices_in(shapes, self.meter):
+            weight = None if weights is None else weights[name]
+            self.matrices[name] = ServerMatrix(self._masked_matrix(shape, weight))
         self._begin()
         yield from super().install(shapes, weights)
 
@@ -133,9 +132,9 @@ class FssEngine(Computation):
         if weight is None:
             self.peer.await_peer()
             return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
-        plain = ring.encode(weight.T.contiguous())
-        self.peer.send_tensor(plain - self.stream.words(turned))
-        return plain.to(self.source.device)
+        plain = encoded(weight, self.source.device)
+        self.peer.send_tensor(self.stream.words(turned).neg_().add_(plain.cpu()))
+        return plain
 
     def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
         """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
@@ -196,7 +195,10 @@ class FssEngine(Computation):
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            return known.replay(caches, self.source, self._inputs, self._end_of)  # type: ignore[no-any-return]
+            result = known.replay(caches, self.source, self._inputs, self._end_of)
+        if self._inputs.staged:
+            self.meter.add("mpcbench_gpu_graph_replays_total", len(known.tapes))
+        return result  # type: ignore[no-any-return]
 
     def _end_of(self, made: Round) -> Callable[[], None] | None:
         return bound(made, self._opener)

@@ -59,6 +59,16 @@ def test_the_report_names_the_numbers_and_says_what_the_first_token_covers(tmp_p
     assert table["itl_p99_seconds"].to_pylist() == [pytest.approx(2.98)]
 
 
+def test_the_report_names_the_largest_part_of_recording_if_there_is_any(tmp_path: Path) -> None:
+    _, without = render(run(tmp_path / "without", [5.0, 5.0]))
+    assert "recording" not in without.read_text()
+    recorded = samples.serving([5.0, 5.0]).model_copy(update={"recording_seconds": (0.0, 1.0)})
+    with RecordStore(tmp_path / "with") as store:
+        store.append(samples.record(CELLS[0], serving=recorded))
+    for page in render(tmp_path / "with"):
+        assert "at most 10 % of TPOT (crypten, full at 128 tokens, network none)" in page.read_text()
+
+
 def test_compare_shows_both_sides_of_each_number(tmp_path: Path) -> None:
     (pair,) = compare(run(tmp_path / "a", [5.0, 1.0]), run(tmp_path / "b", [4.0, 0.5])).pairs
     assert "TTFT 5 s -> 4 s" in pair.serving

@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray.autoscaler._private.docker import validate_docker_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.run.placement import PROTOCOL_ROLES
@@ -37,6 +38,25 @@ def test_every_role_of_the_protocol_has_a_machine(name: str) -> None:
     started = " ".join(content["head_start_ray_commands"] + content["worker_start_ray_commands"])
     offered = typed | set(re.findall(r'(?:ROLE=|\{")(client|server|dealer)', started))
     assert offered == set(PROTOCOL_ROLES)
+
+
+def test_ray_accepts_the_types_of_machines_with_gpus() -> None:
+    content = document("ray_cluster.aws.yaml")
+    types = content["available_node_types"]
+    content["head_node_type"] = "client_gpu"
+    types["server"]["min_workers"], types["server_gpu"]["min_workers"] = 0, 1
+    validate_config(prepare_config(content))
+    started = [kind for kind in types.values() if kind.get("min_workers")] + [types["client_gpu"]]
+    assert {role for kind in started for role in kind["resources"]} == set(PROTOCOL_ROLES)
+
+
+def test_ray_accepts_the_container_that_is_commented_out() -> None:
+    text = (ROOT / "ray_cluster.yaml").read_text()
+    (block,) = re.findall(r"^# docker:\n(?:#   .*\n)+", text, re.MULTILINE)
+    content = document("ray_cluster.yaml") | yaml.safe_load(re.sub("^# ", "", block, flags=re.MULTILINE))
+    assert "--shm-size=1g" in content["docker"]["run_options"]
+    validate_config(prepare_config(content))
+    validate_docker_config(content)
 
 
 @pytest.mark.parametrize("name", NAMES)

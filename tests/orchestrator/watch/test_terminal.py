@@ -159,3 +159,12 @@ def test_sizes_keep_three_digits_or_more(count: float) -> None:
     number, unit = size(count).split()
     scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     assert abs(float(number) * scale - count) <= max(0.5, 0.051 * scale)
+
+
+def test_while_a_model_is_loaded_its_share_is_shown(tmp_path: Path) -> None:
+    screen, sweep = console(terminal=True), SweepProgress("quickstart", 1)
+    with view(screen, sweep) as shown:
+        sweep.begin([30.0])
+        shown.begin(fake_cell(tmp_path))
+        shown.update(progress(state="loading", loaded=0.43))
+    assert "loading 43%" in output(screen)

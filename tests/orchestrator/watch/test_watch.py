@@ -84,6 +84,7 @@ def test_a_cell_serves_its_parameters_its_links_and_their_use(run: Run) -> None:
         "party": "driver", "cell": cell().id, "engine": "crypten", "policy": "full", "parameters": "",
         "model": "random:tiny-llama", "seq_len": "128", "new_tokens": str(cell().new_tokens), "network": "none",
         "prefill": "shared", "argmax": "private", "offline": "streamed", "comparison": "dcf",
+        "softmax": "tables",
         "spu": "protocol=aby3, field=64, fxp=18, gather=rows", "bounds": "", "draft": "none",
         "seed": "0", "repeat": "0",
     }  # fmt: skip

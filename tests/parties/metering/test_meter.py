@@ -386,3 +386,16 @@ def test_marks_are_accounted_for_as_entered_stages_and_counted_exchanges_are() -
     assert (reading.compute_seconds, reading.blocked_seconds) == (4, 8)
     assert (reading.sent_bytes, reading.received_bytes, reading.rounds, reading.messages) == (30, 30, 1, 2)
     assert meter.exchange_times()["server"].seconds == 8
+
+
+def test_seconds_of_a_gpu_belong_to_the_current_stage_over_all_resets() -> None:
+    meter = StageMeter(clock := Clock())
+    norm = meter.stage("norm")
+    for _ in range(2):
+        meter.reset()
+        with (softmax := meter.stage("softmax")):
+            meter.marks.append((clock.now, norm, "", 0))
+            meter.add_kernel_seconds(0.5)
+            meter.marks.append((clock.now, softmax, "", 0))
+    assert {reading.stage: reading.kernel_seconds for reading in meter.snapshot()}["norm"] == 0.5
+    assert {reading.stage: reading.kernel_seconds for reading in meter.lifetime()}["norm"] == 1.0

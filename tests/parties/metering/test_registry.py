@@ -85,7 +85,8 @@ def test_everything_served_is_in_the_registry_as_registered() -> None:
     meter.count("server", sent=1, received=1, messages=2, rounds=1, blocked=0.1)
     for counter in ("repeats", "replayed_segments", "interpreted_segments"):
         meter.add(f"mpcbench_{counter}_total")
-    meter.put("mpcbench_dealer_backlog_bytes", 0)
+    for gauge in ("dealer_backlog_bytes", "loaded_ratio"):
+        meter.put(f"mpcbench_{gauge}", 0)
     collector = PartyCollector("client", meter)
     collector.state = Progress(meter)
     for _ in range(2):  # the first cell has ended, the second decodes

@@ -1,13 +1,18 @@
 """The server's matrices, which the client gets once, masked, in the set-up."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.randomness.source import DEALER, SERVER
+from parties.metering.meter import StageMeter
+
+_CHUNK = 1 << 22  # elements
 
 
 class ServerMatrix:
@@ -47,3 +52,29 @@ class ServerMatrix:
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a parameter is a matrix that activations are multiplied with."""
     return len(shape) == 2 and name != "positions" and math.prod(shape) > 0
+
+
+def matrices_in(shapes: Shapes, meter: StageMeter) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields name and shape of each matrix to load it; the meter shows the share of their elements that is loaded."""
+    found = {name: shape for name, shape in shapes.items() if is_matrix(name, shape)}
+    total, loaded = sum(map(math.prod, found.values())), 0
+    for name, shape in found.items():
+        meter.put("mpcbench_loaded_ratio", loaded / total)
+        yield name, shape
+        loaded += math.prod(shape)
+    meter.put("mpcbench_loaded_ratio", None)
+
+
+def encoded(weight: Tensor, device: torch.device) -> Tensor:
+    """Encodes a matrix [in, out] on a device: [out, in], int64. It does so in chunks, so that a GPU can be almost full.
+
+    Args:
+        weight: Real numbers, on the CPU.
+        device: Where it is encoded and stays.
+    """
+    transposed = torch.empty(weight.shape[::-1], dtype=torch.int64, device=device)
+    columns = max(1, _CHUNK // max(1, weight.shape[0]))
+    for start in range(0, weight.shape[1], columns):
+        chunk = weight[:, start : start + columns]
+        transposed[start : start + columns] = ring.encode(chunk.to(device)).T
+    return transposed

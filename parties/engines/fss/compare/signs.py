@@ -48,7 +48,7 @@ def below_edges(x: Masked, edges: Tensor) -> Program[Bits]:
     return signs.reshape(tuple(moved.shape))
 
 
-def count_below(x: Masked, edges: Tensor) -> Program[Additive]:
+def count_below(x: Masked, edges: Tensor, spare_bits: int = 0) -> Program[Additive]:
     """Counts, for each number, the public edges that it is below; additive, in the shape of x, 32 fraction bits.
 
     The integers are multiples of 2^32 because the keys' payloads have 32 bits: shares modulo 2^32, shifted up, are
@@ -61,17 +61,18 @@ def count_below(x: Masked, edges: Tensor) -> Program[Additive]:
 
     Args:
         x: The numbers; their differences from the edges stay within the declared bound of x, too.
-        edges: Public integers in units of 2^-scale, [edges].
+        edges: Public integers in units of 2^(spare_bits - scale), [edges].
+        spare_bits: The integers of x are multiples of 2^spare_bits; with `dcf` k is so much less.
 
     Raises:
         ValueError: The declared bound is beyond the ring.
     """
-    source = x.source
+    source, edges = x.source, edges << spare_bits
     if source.comparison != "dcf":
         bits = arithmetic(source, (yield from xor_bits(source, (yield from below_edges(x, edges)))))
         return bits.sum(-1).upscaled(LANE_BITS)
-    width, mask = _checked_width(x), x.mask.reshape(-1)
-    public = _differences(x, edges).public.reshape(-1, len(edges))
+    width, mask = _checked_width(x) - spare_bits, x.mask.reshape(-1) >> spare_bits
+    public = _differences(x, edges).public.reshape(-1, len(edges)) >> spare_bits
     rho = (mask >> width) & 1
     shared_rho = source.deal(mask.shape, lambda: rho).share
     found = _with_payload(source, public, mask, (1 - 2 * rho)[:, None], width)

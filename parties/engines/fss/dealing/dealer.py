@@ -9,7 +9,7 @@ import torch
 
 from parties.decoding.program import run
 from parties.engines.base import Shapes
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -21,7 +21,7 @@ from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutatio
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
-from parties.engines.fss.recording.warm_up import compile_all
+from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import Keystream
 from parties.errors import OutOfStep
@@ -45,7 +45,7 @@ class Dealer:
     def __init__(self, client: Link, server: Link, meter: StageMeter, device: str = "cpu") -> None:
         self.links, self.meter = {"client": client, "server": server}, meter
         permutation_key = os.urandom(PERMUTATION_KEY_BYTES)
-        with meter.stage("setup.compile"):
+        with meter.stage(COMPILE):
             compile_all()
         with meter.stage("setup.seeds"):
             tosses = {role: DealerCoinToss(link) for role, link in self.links.items()}
@@ -175,10 +175,11 @@ class Dealer:
         if (numbers := sum(map(math.prod, shapes.values()))) > MOST_NUMBERS:
             raise BadRequest("client", "install request's shapes", f"{numbers} numbers", f"at most {MOST_NUMBERS}")
         self._installed = {name: tuple(shape) for name, shape in shapes.items()}
-        for name, shape in self._installed.items():
-            if is_matrix(name, shape):
-                mask = self._server_stream.words((shape[1], shape[0]))
-                self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
+        with self.meter.stage(COMPILE):
+            compile_products(self._device, [s[0] for name, s in self._installed.items() if is_matrix(name, s)])
+        for name, shape in matrices_in(self._installed, self.meter):
+            mask = self._server_stream.words((shape[1], shape[0]))
+            self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
         self._source.begin(epoch(0, 1))
         run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()

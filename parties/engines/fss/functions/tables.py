@@ -82,6 +82,12 @@ class Found:
     sign: Secret
 
 
+def window(length: int, low: int) -> Integers:
+    """Returns the integers, from `low` on, that the indices of a table stand for modulo its length."""
+    places = np.arange(length)
+    return (places - low) % length + low
+
+
 def look_up(source: Source, public: Tensor, mask: Tensor, start: int, tables: Tables) -> Found:
     """Looks up T[(x >> start) mod N] or its right neighbour for each table T; local.
 

@@ -18,10 +18,10 @@ from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 10
 _MOST_LANES = 128
-_FEW = 2048
+FEW = 2048
 
 
-@triton.jit(do_not_specialize=["n", "points", "party", "width", "inner"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["x", "seeds", "words", "out", "n", "points", "party", "width", "inner"])  # type: ignore[untyped-decorator]
 def _evaluated(  # type: ignore[no-untyped-def]
     x,
     seeds,
@@ -112,7 +112,9 @@ def _leaf(low, high, place, LANE: tl.constexpr, LANES: tl.constexpr, CELLS: tl.c
     return leaf
 
 
-@triton.jit(do_not_specialize=["n", "points", "party", "width", "rest"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["x", "seeds", "words", "values", "leaves", "out", "n", "points", "party", "width", "rest"]
+)
 def _evaluated_payload(  # type: ignore[no-untyped-def]
     x,
     seeds,
@@ -214,7 +216,7 @@ def evaluate_payload(
 
 def points_per_program(points: int) -> int:
     """Returns the points of a program: a lone one finds its words in AES's table without waiting for others."""
-    return 1 if points <= _FEW else _MOST_LANES
+    return 1 if points <= FEW else _MOST_LANES
 
 
 @lru_cache(maxsize=8)

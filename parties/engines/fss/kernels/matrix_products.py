@@ -3,6 +3,9 @@
 A product with one row reads the matrix once and is limited by memory bandwidth. With several rows 64-bit arithmetic
 would limit it, so tensor cores do the work: they multiply the int8 digits of the numbers. Sums wrap around modulo 2^64
 in any order, so the results equal those of the CPU.
+
+Triton compiles a kernel anew for numbers that are 1 or a multiple of 16, and for pointers that are. Here it may do so
+only where that makes reading faster: by the columns of a matrix, and by whether those of y lie next to each other.
 """
 
 import torch
@@ -19,7 +22,7 @@ _ROWS_OF_DIGITS, _COLUMNS_OF_DIGITS = 64, 64
 _BIAS = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["vector", "out", "rows"])  # type: ignore[untyped-decorator]
 def _matrix_vector(matrix, vector, out, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Each program: ROWS rows of [rows, columns] times [columns]."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -38,7 +41,7 @@ def _digit(biased, place: tl.constexpr):  # type: ignore[no-untyped-def]
     return (biased >> (8 * place)).to(tl.int8)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["x", "out", "n", "rows"])  # type: ignore[untyped-decorator]
 def _matrix_rows(  # type: ignore[no-untyped-def]
     x, matrix, out, n, rows, columns, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BIAS: tl.constexpr
 ):
@@ -86,7 +89,10 @@ def vector_matrix_from_host(x: loops.Integers, transposed: Tensor, out: loops.In
     torch.from_numpy(out).copy_(product)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["x", "y", "out", "n", "inner", "m", "x_batch", "x_row", "x_column", "y_batch", "y_row"],
+    do_not_specialize_on_alignment=["y_column"],
+)
 def _tiles(  # type: ignore[no-untyped-def]
     x, y, out, n, inner, m, x_batch, x_row, x_column, y_batch, y_row, y_column, TILE: tl.constexpr
 ):

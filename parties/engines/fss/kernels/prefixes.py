@@ -10,7 +10,9 @@ from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BI
 from parties.engines.fss.kernels.table_aes import hashed
 
 
-@triton.jit(do_not_specialize=["n", "tables", "party", "lowest"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["x", "seeds", "words", "values", "out", "n", "tables", "party", "lowest"]
+)
 def _evaluated(  # type: ignore[no-untyped-def]
     x,
     seeds,

@@ -25,9 +25,8 @@ _GREATEST = tl.constexpr(2**63 - 1)
 
 
 @triton.jit
-def _read(row, operand, narrow, offset, inside):  # type: ignore[no-untyped-def]
+def _read(address, narrow, offset, inside):  # type: ignore[no-untyped-def]
     """Reads elements of an operand as int64."""
-    address = tl.load(row + operand)
     if narrow != 0:
         value = tl.load(address.to(tl.pointer_type(tl.uint8)) + offset, mask=inside, other=0).to(tl.int64)
     else:
@@ -39,23 +38,30 @@ def _read(row, operand, narrow, offset, inside):  # type: ignore[no-untyped-def]
 def _offsets(row, index):  # type: ignore[no-untyped-def]
     """Returns the offsets of elements in the four operands."""
     last = tl.load(row + 2).to(tl.int32) - 1
+    out_step, a_step, b_step, c_step = _steps(row, 0)
+    size = tl.load(row + _SHAPE).to(tl.int32)
     left = index
-    out = index.to(tl.int64) * 0
-    a, b, c = out, out, out
-    for d in range(last):
-        size = tl.load(row + _SHAPE + d).to(tl.int32)
-        here = (left % size).to(tl.int64)
-        left = left // size
-        out += here * tl.load(row + _OUT + 1 + d)
-        a += here * tl.load(row + _A + 1 + d)
-        b += here * tl.load(row + _B + 1 + d)
-        c += here * tl.load(row + _C + 1 + d)
     here = left.to(tl.int64)
-    out += here * tl.load(row + _OUT + 1 + last)
-    a += here * tl.load(row + _A + 1 + last)
-    b += here * tl.load(row + _B + 1 + last)
-    c += here * tl.load(row + _C + 1 + last)
+    if last > 0:
+        here = (left % size).to(tl.int64)
+    out, a, b, c = here * out_step, here * a_step, here * b_step, here * c_step
+    for d in range(1, last + 1):
+        left = left // size
+        size = tl.load(row + _SHAPE + d).to(tl.int32)
+        out_step, a_step, b_step, c_step = _steps(row, d)
+        here = (left % size).to(tl.int64)
+        out += here * out_step
+        a += here * a_step
+        b += here * b_step
+        c += here * c_step
     return out, a, b, c
+
+
+@triton.jit
+def _steps(row, d):  # type: ignore[no-untyped-def]
+    """Returns the strides of the four operands in a dimension."""
+    at = row + 1 + d
+    return tl.load(at + _OUT), tl.load(at + _A), tl.load(at + _B), tl.load(at + _C)
 
 
 @triton.jit
@@ -106,18 +112,19 @@ def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
     """Runs an instruction on a block of elements. An index outside its dimension is not used but reported."""
     narrow, operands = tl.load(row + 5), tl.load(row + 6)
     stride, size = tl.load(row + 3), tl.load(row + 4)
+    out, first, second, third = tl.load(row + _OUT), tl.load(row + _A), tl.load(row + _B), tl.load(row + _C)
     out_at, a_at, b_at, c_at = _offsets(row, index)
     if op == _UNPACK:
         a_at = (index // 8).to(tl.int64)
-    a = _read(row, _A, narrow & 2, a_at, inside)
+    a = _read(first, narrow & 2, a_at, inside)
     b, c = a, a
     if operands > 3:
-        c = _read(row, _C, narrow & 8, c_at, inside)
+        c = _read(third, narrow & 8, c_at, inside)
     if op == _UNPACK:
         a = (a >> (7 - index % 8).to(tl.int64)) & 1
     if (op >= _PLACE) & (op <= _SCATTER_ADD):
         if op == _PLACE:
-            b = _read(row, _B, narrow & 4, b_at, inside)
+            b = _read(second, narrow & 4, b_at, inside)
             place = tl.where(b < 0, b + size, b)
         else:
             place = tl.where(a < 0, a + size, a)
@@ -127,32 +134,31 @@ def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
         if op == _PLACE:
             a = a + place * stride
         elif op == _GATHER:
-            b = _read(row, _B, narrow & 4, b_at + place * stride, inside)
+            b = _read(second, narrow & 4, b_at + place * stride, inside)
         else:
-            b = _read(row, _B, narrow & 4, b_at, inside)
+            b = _read(second, narrow & 4, b_at, inside)
             a = b
             out_at += place * stride
     elif operands > 2:
-        b = _read(row, _B, narrow & 4, b_at, inside)
-    address = tl.load(row + _OUT)
+        b = _read(second, narrow & 4, b_at, inside)
     if op == _SCATTER_ADD:
-        tl.atomic_add(address.to(tl.pointer_type(tl.int64)) + out_at, b, mask=inside, sem="relaxed")
+        tl.atomic_add(out.to(tl.pointer_type(tl.int64)) + out_at, b, mask=inside, sem="relaxed")
     else:
         result = _computed(op, a, b, c)
         if (narrow & 1) != 0:
-            tl.store(address.to(tl.pointer_type(tl.uint8)) + out_at, result.to(tl.uint8), mask=inside)
+            tl.store(out.to(tl.pointer_type(tl.uint8)) + out_at, result.to(tl.uint8), mask=inside)
         else:
-            tl.store(address.to(tl.pointer_type(tl.int64)) + out_at, result, mask=inside)
+            tl.store(out.to(tl.pointer_type(tl.int64)) + out_at, result, mask=inside)
 
 
 @triton.jit
 def _packed(row, index, inside):  # type: ignore[no-untyped-def]
     """Packs bits into a block of bytes; the number of bits is the first extra."""
     bits = tl.load(row + 3).to(tl.int32)
-    result = index.to(tl.int64) * 0
+    result, source = index.to(tl.int64) * 0, tl.load(row + _A)
     for place in range(8):
         bit = index * 8 + place
-        result |= _read(row, _A, 1, bit.to(tl.int64), inside & (bit < bits)) << (7 - place)
+        result |= _read(source, 1, bit.to(tl.int64), inside & (bit < bits)) << (7 - place)
     address = tl.load(row + _OUT)
     tl.store(address.to(tl.pointer_type(tl.uint8)) + index, result.to(tl.uint8), mask=inside)
 
@@ -165,7 +171,7 @@ def _reduced(row, op, output, start, size, BLOCK: tl.constexpr):  # type: ignore
     inside = index < size
     _, a_at, _, _ = _offsets(row, output * size + index)
     out_at, _, _, _ = _offsets(row, output * size)
-    a = _read(row, _A, narrow & 2, a_at, inside)
+    a = _read(tl.load(row + _A), narrow & 2, a_at, inside)
     address = tl.load(row + _OUT)
     if (narrow & 1) != 0:  # of one program, which takes its blocks one after the other
         octet = address.to(tl.pointer_type(tl.uint8)) + out_at
@@ -198,7 +204,7 @@ def _accumulated(row, line, size, BLOCK: tl.constexpr):  # type: ignore[no-untyp
         index = start + tl.arange(0, BLOCK)
         inside = index < size
         out_at, a_at, _, _ = _offsets(row, line * size + index)
-        a = tl.where(inside, _read(row, _A, narrow & 2, a_at, inside), 0)
+        a = tl.where(inside, _read(tl.load(row + _A), narrow & 2, a_at, inside), 0)
         tl.store(address.to(tl.pointer_type(tl.int64)) + out_at, tl.cumsum(a, axis=0) + before, mask=inside)
         before += tl.sum(a, axis=0)
 
@@ -207,9 +213,12 @@ def _accumulated(row, line, size, BLOCK: tl.constexpr):  # type: ignore[no-untyp
 def _machine(rows, count, wrong, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Runs instructions; each program takes its blocks of every one."""
     first, programs = tl.program_id(0), tl.num_programs(0)
+    next_op, next_elements = tl.load(rows).to(tl.int32), tl.load(rows + 1).to(tl.int32)
     for number in range(count):
         row = rows + number * _LENGTH
-        op, elements = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
+        op, elements = next_op, next_elements
+        if number + 1 < count:  # read ahead, since a program waits for its next instruction longest
+            next_op, next_elements = tl.load(row + _LENGTH).to(tl.int32), tl.load(row + _LENGTH + 1).to(tl.int32)
         if op < _TOTAL:
             for start in range(first * BLOCK, elements, programs * BLOCK):
                 index = start + tl.arange(0, BLOCK)

@@ -21,7 +21,7 @@ from parties.engines.fss.randomness.constants import Constant, Known
 from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.retries import Retries
 from parties.metering.meter import StageMeter
-from parties.options import Comparison
+from parties.options import Comparison, SoftmaxForm
 
 Shape = Sequence[int]
 Condition = Callable[[], Exception]
@@ -77,6 +77,7 @@ class Source(ABC):
         rank: CLIENT, SERVER or DEALER.
         meter: Provides the current stage of a program.
         comparison: The comparison protocol, `dcf` or `prefix`; the same at all three parties.
+        softmax: The form of the softmax's coarse sums, `tables` or `dpf`; the same at all three parties.
         bounds: The declared bounds, those of the engine or of the model; the same at all three parties.
         permutation: The fixed-key permutation of the comparison keys' generator; one per session, the same at all three
             parties. Unset until the session has drawn it.
@@ -94,6 +95,7 @@ class Source(ABC):
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.comparison: Comparison = "dcf"
+        self.softmax: SoftmaxForm = "tables"
         self.bounds: Mapping[str, Bound] = BOUNDS
         self.device = torch.device("cpu")
         self.declared: Callable[[Any], None] = lambda _: None

@@ -14,6 +14,7 @@ from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.replay import graphs
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 from parties.engines.keystream import Keystream
+from parties.metering.meter import StageMeter
 
 MOST_BYTES = 1 << 27
 
@@ -24,12 +25,13 @@ class DeviceInputs(Inputs):
     Args:
         device: A GPU.
         seed: Seed of the party's keystream.
+        meter: Counts the time of kernels.
     """
 
     staged = keeps_rows = True
     most_bytes = MOST_BYTES
 
-    def __init__(self, device: torch.device, seed: bytes) -> None:
+    def __init__(self, device: torch.device, seed: bytes, meter: StageMeter) -> None:
         self.streams = torch.empty(1, MOST_BYTES, dtype=torch.uint8, device=device)
         self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8, device=device)
         self._received = torch.empty(self.dealt.shape, dtype=torch.uint8, pin_memory=True)
@@ -38,6 +40,7 @@ class DeviceInputs(Inputs):
         self.arena = Arena(device)
         self._keystream = DeviceKeystream(seed, device)
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
+        self._clock = graphs.KernelClock(meter.add_kernel_seconds)
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
         self._rows = WeakTensorKeyDictionary()
 
@@ -47,7 +50,7 @@ class DeviceInputs(Inputs):
 
     def recording(self, drawn: Drawn) -> Callable[..., Any]:
         """See `Inputs`."""
-        return partial(graphs.GraphRecording, before=partial(self._expand, drawn))
+        return partial(graphs.GraphRecording, before=partial(self._expand, drawn), clock=self._clock)
 
     def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""

@@ -23,6 +23,8 @@ from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, octets_of
 from parties.engines.fss.recording.tracer import NotRecordable
 
 Step = Callable[[], Any]
+FIRST_TIMED, ONE_IN = 2, 8
+"""The second replay of a graph is timed, then one in eight: an event costs as much as a small kernel."""
 
 
 def captured(run: Step) -> Step:
@@ -56,6 +58,26 @@ def wait() -> None:
     torch.cuda.current_stream().synchronize()
 
 
+class KernelClock:
+    """Times graphs by CUDA events.
+
+    Args:
+        count: Gets estimated seconds of kernels, in the stage of the graph.
+    """
+
+    def __init__(self, count: Callable[[float], None]) -> None:
+        self._count = count
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def run(self, replay: Step, replays: int) -> None:
+        """Replays a graph and waits for it. Its time counts for so many replays."""
+        self._start.record()
+        replay()
+        self._end.record()
+        wait()
+        self._count(replays * self._start.elapsed_time(self._end) / 1e3)
+
+
 class GraphRecording:
     """The tapes of one trace, and their memory; see `recording.tape.Recording`.
 
@@ -64,6 +86,7 @@ class GraphRecording:
         keep: Tensors that stay readable, as views and as they were traced.
         arena: Memory for the others.
         before: What the first graph does before the steps.
+        clock: Times the graphs.
 
     Attributes:
         tapes: One graph for each cut, to be run in this order.
@@ -71,7 +94,12 @@ class GraphRecording:
     """
 
     def __init__(
-        self, notes: Sequence[Sequence[Note]], keep: Sequence[tuple[View, Tensor]], arena: Arena, before: Step
+        self,
+        notes: Sequence[Sequence[Note]],
+        keep: Sequence[tuple[View, Tensor]],
+        arena: Arena,
+        before: Step,
+        clock: KernelClock,
     ) -> None:
         try:
             launched = [launches(tape) for tape in notes]
@@ -83,7 +111,7 @@ class GraphRecording:
         memory = _Memory(kept, arena.memory)
         self.tensors = [readable(view, tensor, kept) for view, tensor in keep]
         firsts: list[Step | None] = [before] + [None] * (len(launched) - 1)
-        self.tapes = [Graph(tape, memory, first) for tape, first in zip(launched, firsts, strict=True)]
+        self.tapes = [Graph(tape, memory, first, clock) for tape, first in zip(launched, firsts, strict=True)]
         self.memory_bytes = kept.numel() + memory.copied_bytes + sum(tape.program_bytes for tape in self.tapes)
 
 
@@ -96,7 +124,7 @@ class Graph:
         program_bytes: Size of the program for the machine.
     """
 
-    def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None) -> None:
+    def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None, clock: KernelClock) -> None:
         buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
         self.externals = [buffer for buffer in buffers if buffer.kind is Kind.EXTERNAL]
         self._alive = [buffer for buffer in buffers if buffer.kind is not Kind.PLANNED]
@@ -112,6 +140,7 @@ class Graph:
                 step()
 
         self._steps, self._replay = steps, captured(run)
+        self._clock, self._untimed, self._due = clock, 0, FIRST_TIMED
 
     @property
     def steps(self) -> Sequence[Callable[[], Any]]:
@@ -124,8 +153,13 @@ class Graph:
         Raises:
             IndexError: An index is outside its dimension.
         """
-        self._replay()
-        wait()
+        self._untimed += 1
+        if self._untimed == self._due:
+            self._clock.run(self._replay, self._untimed)
+            self._untimed, self._due = 0, ONE_IN
+        else:
+            self._replay()
+            wait()
         if self._wrong_array[0]:
             raise IndexError(WRONG_INDEX)
 

@@ -17,8 +17,7 @@ from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
-
-RECORDING = "setup.recording"
+from parties.metering.meter import RECORDING
 
 
 @dataclass

@@ -9,8 +9,8 @@ from parties.decoding.program import Program
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.inputs import Inputs
-from parties.engines.fss.replay.recorder import RECORDING
 from parties.engines.fss.replay.segment import RecordedSegment
+from parties.metering.meter import RECORDING
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
@@ -81,7 +81,10 @@ class Recordings:
             del self._known[oldest]
         try:
             with self._source.meter.stage(RECORDING):
-                self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
+                made = self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
         except NotRecordable as refusal:
             self.refused[key] = str(refusal)
-        return self._known.get(key)
+            return None
+        if self.inputs.staged:
+            self._source.meter.add("mpcbench_gpu_graph_captures_total", len(made.tapes))
+        return made

@@ -91,6 +91,13 @@ def test_exponentials_cost_what_they_declare_for_rows_of_any_length(n: int, how:
     assert dry_run(protocol, how) == protocol.cost(how)
 
 
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("n", [1, 1024, 1025, 4096, 16_384])
+def test_counted_exponentials_cost_what_they_declare_for_rows_of_any_length(n: int, how: How) -> None:
+    (protocol,) = [p for p in of_sizes(n, 1, 2) if p.name == "exponentials, counted"]
+    assert dry_run(protocol, how) == protocol.cost(how)
+
+
 def row(protocol: Protocol) -> str:
     """The protocol's line in docs/protocols.md."""
     numbers = [getattr(protocol.cost(how), field) for how in HOWS for field in ("rounds", "online", "client", "server")]

@@ -19,6 +19,7 @@ from parties.engines.fss.randomness.retries import RetriesImprobable
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
+from parties.options import DEFAULTS, RunOptions
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
@@ -44,6 +45,7 @@ def decode(
     named: dict[str, Tensor],
     token: int,
     device: str = "cpu",
+    options: RunOptions = DEFAULTS,
 ) -> Any:
     """Decodes from a prefilled cache that the test has split."""
     if role == "dealer":
@@ -54,7 +56,7 @@ def decode(
     position = named.pop("position").item()
     cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
     decoder = Decoder(engine, spec, policy)
-    cache = engine.prepare(decoder.workload(cache, STEPS), cache)
+    cache = engine.prepare(decoder.workload(cache, STEPS, options), cache)
     meter.reset()
     logits, tokens = [], []
     own = [token] if owns else None

@@ -15,7 +15,7 @@ SMALL = {"fine_size": 4, "coarse_size": 8}
 TRIES = 4
 """A run with a truncation failure does something twice; that is rare, and a prediction does not include it."""
 
-PREFIX, INSIDE = {"comparison": "prefix"}, {"prefill": "mpc"}
+PREFIX, INSIDE, COUNTS = {"comparison": "prefix"}, {"prefill": "mpc"}, {"softmax": "dpf"}
 DRAFTS = {"draft": {"lookup": 3}}
 CELLS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -32,6 +32,14 @@ CELLS: dict[str, dict[str, Any]] = {
     "stored, prompt inside": {"options": {"offline": "stored", **INSIDE}, "seq_len": 12},
     "mpcache ahead": {"policy": {"name": "mpcache", "ahead": True, "static_keep": 1.0, **SMALL}, "seq_len": 133},
     "mpcache by rows": {"policy": {"name": "mpcache", "ahead": True, "use": "rows", **SMALL}, "seq_len": 61},
+    "counted softmax, rows that grow": {"options": COUNTS, "seq_len": 60, "new_tokens": 8},
+    "counted softmax, stored, prompt inside": {"options": COUNTS | INSIDE | {"offline": "stored"}, "seq_len": 12},
+    "counted softmax, batch, prefix": {"options": COUNTS | PREFIX, "batch": 3},
+    "counted softmax, drafts and mpcache": {
+        "options": COUNTS | DRAFTS,
+        "new_tokens": 12,
+        "policy": {"name": "mpcache", **SMALL},
+    },
     "h2o": {"policy": {"name": "h2o"}},
     "quest": {"policy": {"name": "quest"}},
     "batch": {"batch": 3},

@@ -68,7 +68,7 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
     if how.get("fail_truncation"):
         fail_truncation(how["fail_truncation"])
     engine = open_engine(role, mesh, meter)
-    options = {"offline": how["offline"], "comparison": how["comparison"]}
+    options = {name: value for name, value in how.items() if name != "fail_truncation"}
     decoder, cache = begin(engine, POLICIES["mpcache"], parts[role], **options)
     left, sent = sorted(path.name for path in Path(folder).iterdir()), mesh["dealer"].received_bytes
     alone = role == "client" and how["offline"] == "stored" and not how.get("fail_truncation")
@@ -86,6 +86,7 @@ CELLS: dict[str, dict[str, Any]] = {
     "stored, dcf": {"offline": "stored", "comparison": "dcf"},
     "stored, prefix": {"offline": "stored", "comparison": "prefix"},
     "streamed, prefix": {"offline": "streamed", "comparison": "prefix"},
+    "stored, counted softmax": {"offline": "stored", "comparison": "dcf", "softmax": "dpf"},
     "stored, failure early": {"offline": "stored", "comparison": "dcf", "fail_truncation": 3},
     "stored, failure late": {"offline": "stored", "comparison": "dcf", "fail_truncation": 90},
 }

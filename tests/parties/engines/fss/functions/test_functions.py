@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from parties.engines.fss.arithmetic.matrices import ServerMatrix
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
-from parties.engines.fss.functions import softmax
+from parties.engines.fss.functions import ladders, softmax
 from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
 from parties.engines.fss.functions.norm import normalise, to_norm
 from parties.engines.fss.functions.windowed import WindowedFunction
@@ -25,17 +25,21 @@ from parties.engines.fss.randomness.source import CLIENT, DEALER, SERVER, Source
 from parties.engines.fss.topk import maximum
 from parties.engines.operations import MatrixProduct
 from parties.engines.plain import ACTIVATIONS
+from parties.options import SoftmaxForm
 from parties.policies.full import Full
 
 Function = Callable[[Masked], Program[Any]]
 
 
-def computed(function: Function, x: Tensor, limit: float, scale: int = 16) -> tuple[Any, Any, Simulation]:
+def computed(
+    function: Function, x: Tensor, limit: float, scale: int = 16, form: SoftmaxForm = "tables"
+) -> tuple[Any, Any, Simulation]:
     """Both parties' results; truncation fails now and then, and then another seed is used."""
     for seed in range(20):
         simulation = Simulation(seed)
 
         def program(source: Source) -> Program[Any]:
+            source.softmax = form
             return (yield from function((yield from gates.open_(share(source, x, limit, scale)))))
 
         try:
@@ -198,6 +202,7 @@ def test_layer_norm_and_rows_of_zeros() -> None:
 
 
 NORMAL = torch.randn(9, 1024, generator=torch.Generator().manual_seed(4))
+FORMS = get_args(SoftmaxForm)
 SCORES = {
     "one": torch.zeros(9, 1),
     "flat": torch.zeros(9, 1024),
@@ -220,30 +225,38 @@ def exponentials(scores: Masked) -> Program[Any]:
     return weights, total, (yield from softmax.reciprocal(total))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", SCORES)
-def test_softmax(name: str) -> None:
+def test_softmax(name: str, form: SoftmaxForm) -> None:
     x = SCORES[name].double().clamp(bounds.SCORE.low, bounds.PEAK.high)
-    first, second, simulation = computed(exponentials, x, bounds.SCORE_LIMIT, scale=32)
+    first, second, simulation = computed(exponentials, x, bounds.SCORE_LIMIT, scale=32, form=form)
     weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
     assert 0.03 < total.min() <= total.max() < 3.7
     expected = x.softmax(1) * total.unsqueeze(1)
     assert ((weights - expected).abs() <= 2.0**-7 * expected + 2.0**-15).all()
     assert ((total * inverse - 1).abs() <= (2.0**-11 / total) ** 2 + 2.0**-13).all()
-    assert simulation.cost.rounds - 1 == 5 + 2
-    n = x.numel()
-    per_row = simulation.cost.online_bytes - 8 * n - 48 * n
-    assert 0 < per_row <= 9 * 130
+    is_counted, n = form == "dpf", x.numel()
+    assert simulation.cost.rounds - 1 == 5 - is_counted + 2
+    per_row = simulation.cost.online_bytes - 8 * n - (24 if is_counted else 48) * n
+    assert 0 < per_row <= 9 * 240
+
+
+LENGTHS = [1024, 1025, 2048, 2049, 4096, 4097, 8192]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 8.0], ids=["flat", "nearly flat", "usual"])
-@pytest.mark.parametrize("n", [1024, 1025, 2048, 2049, 4096, 4097, 8192, 32_768, 131_072])
+@pytest.mark.parametrize(
+    ("n", "form"),
+    [*((n, "tables") for n in [*LENGTHS, 32_768, 131_072]), *((n, "dpf") for n in [40, *LENGTHS, 16_384])],
+)
 @pytest.mark.slow
-def test_softmax_of_long_rows_wherever_their_peak_is(n: int, spread: float) -> None:
-    peaks = torch.linspace(-44, 44, max(4, 80_000 // n)).double().unsqueeze(1)
+def test_softmax_of_long_rows_wherever_their_peak_is(n: int, form: SoftmaxForm, spread: float) -> None:
+    peaks = torch.linspace(-44, 44, max(4, min(400, 80_000 // n))).double().unsqueeze(1)
     noise = torch.randn(len(peaks), n, generator=torch.Generator().manual_seed(n)).double() * spread
     x = (noise - noise.logsumexp(1, keepdim=True) + peaks).clamp(-63, 63)
-    first, second, _ = computed(exponentials, x, 64.0, scale=32)
-    weights, total, inverse = (value_of(a, b) for a, b in zip(first, second, strict=True))
+    first, second, simulation = computed(exponentials, x.unsqueeze(1), 64.0, scale=32, form=form)
+    weights, total, inverse = (value_of(a, b).squeeze(1) for a, b in zip(first, second, strict=True))
+    assert simulation.cost.rounds - 1 == (6 if form == "dpf" else 7)
     assert 0.04 < total.min() <= total.max() < bounds.TOTAL_LIMIT
     assert weights.max() < bounds.WEIGHT_LIMIT
     assert ((total * inverse - 1).abs() <= (2.0**-11 / total) ** 2 + 2.0**-13).all()
@@ -260,20 +273,38 @@ def cells_of(x: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(x.floor().long() + 64, 128).double()
 
 
+def test_a_softmax_by_counts_saves_a_round_and_costs_what_it_says() -> None:
+    n, heads, key = 1000, 8, 20 * (29 - 2) + 16  # 17 scales with 8 powers
+    found = [
+        costs(computed(softmax.exponentials, torch.zeros(heads, 1, n), 64.0, form=form)[2], heads * n) for form in FORMS
+    ]
+    assert [rounds for rounds, _, _ in found] == [5, 4]
+    assert found[1][1:] == (
+        heads * (24 * n + 8 * 17 + 8),
+        (heads * (96 * n + 17 * key), heads * (216 * n + 17 * (key + 8))),
+    )
+    assert found[0][1] == heads * (48 * n + 8 * 3 + 8)
+    many = [computed(softmax.exponentials, torch.zeros(1, 17, 20), 64.0, form=form)[2].cost for form in FORMS]
+    assert many[0] == many[1], "of many queries the scores are looked up"
+
+
 def test_a_row_that_is_too_long_is_refused_and_so_is_a_ladder_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match="a row of 131,073 attention scores: fss takes at most 131,072 tokens"):
-        softmax.ladder_of(131_073)
+        ladders.ladder_of(131_073)
     with pytest.raises(ValueError, match="rows of 2048: 11 coarse bits are too many"):
-        replace(softmax.LADDERS[0], longest=2048)  # sums would leave the ring
+        replace(ladders.LADDERS[0], longest=2048)  # sums would leave the ring
     with pytest.raises(ValueError, match="rows of 32768: 13 coarse bits are too many or too few"):
-        replace(softmax.LADDERS[3], coarse_bits=13)  # many small scores would round to nothing
+        replace(ladders.LADDERS[3], coarse_bits=13)  # many small scores would round to nothing
     with pytest.raises(ValueError, match="rows of 1024: 2 scales end below 47"):
-        replace(softmax.LADDERS[0], floors=2)
+        replace(ladders.LADDERS[0], floors=2)
+    with pytest.raises(ValueError, match="rows of 16385 scores to be counted; at most 16384"):
+        ladders.LADDERS[3].counted(16_385)
 
 
-def test_masked_scores_weigh_nothing() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_masked_scores_weigh_nothing(form: SoftmaxForm) -> None:
     x, mask = torch.randn(3, 20).double() * 5, torch.arange(20) < torch.tensor([[1], [5], [20]])
-    first, second, _ = computed(lambda v: softmax.exponentials(v, mask), x, 64.0, scale=32)
+    first, second, _ = computed(lambda v: softmax.exponentials(v, mask), x, 64.0, scale=32, form=form)
     weights = value_of(first, second)
     assert (weights[~mask] == 0).all()
     shares = weights / weights.sum(1, keepdim=True)

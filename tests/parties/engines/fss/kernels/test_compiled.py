@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from parties.engines.fss.kernels.compiled import VARIABLE, UnsafeFolder, code_folder
+from parties.engines.fss.recording.warm_up import TRITON_FOLDER, compile_all
 from tests.helpers.paths import ROOT
 
 PROGRAM = """
@@ -83,3 +84,15 @@ def test_the_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
     assert code_folder.__wrapped__() == tmp_path / "own"
     assert (tmp_path / "own").stat().st_mode & 0o077 == 0
+
+
+def test_triton_keeps_its_code_beside_unless_the_user_names_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRITON_FOLDER, "own")
+    compile_all()
+    assert os.environ[TRITON_FOLDER] == "own"
+    monkeypatch.delenv(TRITON_FOLDER)
+    compile_all()
+    folder = code_folder()
+    assert folder is not None
+    assert Path(os.environ[TRITON_FOLDER]) == folder / "triton"
+    assert (folder / "triton").stat().st_mode & 0o077 == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
-from parties.engines.fss.randomness import dcf, payload_dcf, prefix_dpf
+from parties.engines.fss.randomness import cell_dpf, dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers as numbers_below
 from tests.helpers.comparisons import seeds
@@ -92,6 +92,17 @@ def test_tables_by_prefix_are_those_of_the_cpu(tables: int) -> None:
     for party, seed in enumerate(own):
         share = prefix_dpf.evaluate(PERMUTATION, party, x.cuda(), lowest, tables, seed.cuda(), key.cuda()).cpu()
         assert torch.equal(share, prefix_dpf.evaluate(PERMUTATION, party, x, lowest, tables, seed, key))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(1, 1), (9, 1024), (3, 131)])
+def test_counts_of_cells_are_those_of_the_cpu(shape: tuple[int, int]) -> None:
+    count = shape[0] * shape[1]
+    alpha, places, own = numbers_below(7, count), numbers_below(7, *shape, seed=1), seeds(count)
+    key = cell_dpf.generate(PERMUTATION, alpha, *own)
+    for party, seed in enumerate(own):
+        counts = cell_dpf.evaluate(PERMUTATION, party, places.cuda(), seed.cuda(), key.cuda()).cpu()
+        assert torch.equal(counts, cell_dpf.evaluate(PERMUTATION, party, places, seed, key))
 
 
 @pytest.mark.gpu

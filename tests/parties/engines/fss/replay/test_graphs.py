@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -61,15 +62,20 @@ def products(x: Tensor, y: Tensor) -> list[Tensor]:
     return [ring.vector_matrix(x[:1], y), ring.vector_matrix(x, y), ring.matmul(x[None], y.transpose(0, 1)[None])]
 
 
+def recorded(tracer: Tracer, kept: list[Tensor], count: Callable[[float], None] = lambda _: None) -> Any:
+    from parties.engines.fss.replay.graphs import GraphRecording, KernelClock
+
+    making = partial(GraphRecording, before=lambda: None, clock=KernelClock(count))
+    return tracer.finish(kept, Arena(torch.device("cuda")), making)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (9, 528), (27, 11), (32, 1040), (2, 22_016)])
 @pytest.mark.parametrize("function", [elementwise, reductions, indices, bits, products])
 def test_a_graph_computes_what_torch_does(function: Function, shape: tuple[int, ...]) -> None:
-    from parties.engines.fss.replay.graphs import GraphRecording
-
     x, y = (torch.randint(-(2**62), 2**62, shape, device="cuda") for _ in range(2))
     with Tracer() as tracer:
         traced = function(x, y)
-    recording = tracer.finish(traced, Arena(x.device), partial(GraphRecording, before=lambda: None))
+    recording = recorded(tracer, traced)
     for _ in range(2):
         x.random_()
         y.random_()
@@ -80,22 +86,30 @@ def test_a_graph_computes_what_torch_does(function: Function, shape: tuple[int, 
 
 
 def test_what_no_graph_can_do_is_refused() -> None:
-    from parties.engines.fss.replay.graphs import GraphRecording
-
     x = torch.ones([2] * 6, dtype=torch.int64, device="cuda")
     with Tracer() as tracer:
         traced = x + x.permute(5, 3, 1, 4, 2, 0)
     with pytest.raises(NotRecordable, match="no instruction"):
-        tracer.finish([traced], Arena(x.device), partial(GraphRecording, before=lambda: None))
+        recorded(tracer, [traced])
 
 
 def test_an_index_outside_its_dimension_is_reported() -> None:
-    from parties.engines.fss.replay.graphs import GraphRecording
-
     x, places = torch.arange(4, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda")
     with Tracer() as tracer:
         traced = x[places]
-    recording = tracer.finish([traced], Arena(x.device), partial(GraphRecording, before=lambda: None))
+    recording = recorded(tracer, [traced])
     places[1] = 4
     with pytest.raises(IndexError, match="outside its dimension"):
         recording.tapes[0].run()
+
+
+def test_one_in_eight_replays_is_timed() -> None:
+    seconds: list[float] = []
+    x = torch.ones(1 << 20, dtype=torch.int64, device="cuda")
+    with Tracer() as tracer:
+        traced = x * x
+    recording = recorded(tracer, [traced], seconds.append)
+    for _ in range(2 + 8 + 8):
+        recording.tapes[0].run()
+    assert len(seconds) == 3
+    assert min(seconds) > 0

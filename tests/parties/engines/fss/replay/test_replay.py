@@ -19,6 +19,7 @@ from parties.engines.fss.recording.tracer import Tracer
 from parties.engines.fss.replay.recordings import FIRST, Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
+from parties.options import DEFAULTS, RunOptions
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
@@ -28,6 +29,7 @@ from tests.helpers.together import together
 from tests.parties.engines.fss import test_decoding as decoding
 
 STEPS = 9
+COUNTS = RunOptions(softmax="dpf")
 LATE = 300
 """A round in a layer that is replayed."""
 WAITING = ("wait", "poll", "recv_into")
@@ -58,7 +60,7 @@ QUICK = [
 
 def party(
     role: str, mesh: Mesh, meter: StageMeter, who: tuple[str, ...], fail_at: int, family: str, policy: Policy,
-    parts: Any, token: int, on_gpu: tuple[str, ...] = (),
+    parts: Any, token: int, on_gpu: tuple[str, ...] = (), options: RunOptions = DEFAULTS,
 ) -> Any:  # fmt: skip
     """Decodes; the parties in `who` replay. At both parties a segment fails before it opens round `fail_at`, if any."""
     vars(decoding)["STEPS"] = STEPS
@@ -96,7 +98,7 @@ def party(
     ):  # fmt: skip
         setattr(kind, name, function)
     device = "cuda" if role in on_gpu else "cpu"
-    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device)
+    result = decoding.decode(role, mesh, meter, family, policy, parts.get(role, {}), token, device, options)
     (recordings,) = made
     for engine in engines:
         segments = engine.replayed_segments + sum(engine.interpreted_segments.values())
@@ -108,11 +110,12 @@ def party(
 
 
 def decoded(
-    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6
-) -> dict[str, Any]:
+    who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = (), seed: int = 6,
+    options: RunOptions = DEFAULTS,
+) -> dict[str, Any]:  # fmt: skip
     """Checks logits and tokens; returns, for each party, what was replayed, interpreted, refused and repeated."""
     decoder, cache, parts, token = decoding.prefilled(family, policy, seed)
-    results = together(party, who, fail_at, family, policy, parts, token, on_gpu)
+    results = together(party, who, fail_at, family, policy, parts, token, on_gpu, options)
     vars(decoding)["STEPS"] = STEPS
     try:
         decoding.check({role: result[:4] for role, result in results.items()}, decoder, cache, token)
@@ -121,8 +124,9 @@ def decoded(
     return {role: result[-1] for role, result in results.items()}
 
 
-def in_step(family: str, policy: str) -> None:
-    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=SEEDS.get((family, policy), 6))
+def in_step(family: str, policy: str, options: RunOptions = DEFAULTS) -> None:
+    seed = SEEDS.get((family, policy), 6)
+    counts = decoded(("client", "dealer"), family, POLICIES[policy], seed=seed, options=options)
     replayed, interpreted, refused, repeats = counts["client"]
     if not repeats:  # else the dealer deals again what it dealt ahead of a truncation that failed by chance
         assert replayed == counts["dealer"][0]
@@ -137,6 +141,11 @@ def in_step(family: str, policy: str) -> None:
 def test_recorded_parties_are_in_step_with_interpreted_ones(family: str, policy: str) -> None:
     """The server interprets: every number that the client opens, and every key and mask of the dealer's, are alike."""
     in_step(family, policy)
+
+
+@pytest.mark.parametrize("policy", ["full", "mpcache"])
+def test_a_softmax_by_counts_is_recorded_as_one_by_tables_is(policy: str) -> None:
+    in_step("llama", policy, COUNTS)
 
 
 @pytest.mark.slow
@@ -160,12 +169,19 @@ def test_a_recorded_segment_is_replayed_again_after_a_truncation_failure(who: tu
     [(("client",), ("client",)), (("client", "server"), ("client",)), (("client", "server"), ("client", "server"))],
 )
 @pytest.mark.parametrize(
-    ("family", "policy"), [("llama", "full"), ("llama", "mpcache"), ("llama", "mpcache ahead"), ("gpt2", "full")]
+    ("family", "policy", "options"),
+    [
+        ("llama", "full", DEFAULTS),
+        ("llama", "mpcache", DEFAULTS),
+        ("llama", "mpcache ahead", DEFAULTS),
+        ("gpt2", "full", DEFAULTS),
+        ("llama", "full", COUNTS),
+    ],
 )
 def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
-    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str
+    who: tuple[str, ...], on_gpu: tuple[str, ...], family: str, policy: str, options: RunOptions
 ) -> None:
-    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu)
+    counts = decoded(who, family, POLICIES[policy], on_gpu=on_gpu, options=options)
     for role in who:
         replayed, interpreted, refused, _ = counts[role]
         assert not refused, refused
@@ -194,15 +210,16 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
     if role == "client":
         setattr(FssEngine, "_attempt", watched)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
-    return (*result, launched)
+    return (*result, dict(meter.numbers()), launched)
 
 
 @pytest.mark.gpu
 def test_a_replay_launches_graphs_and_nothing_else() -> None:
     _, _, parts, token = decoding.prefilled("llama", POLICIES["full"])
     results = together(profiled, ("client",), 0, "llama", POLICIES["full"], parts, token, ("client",))
-    launched = results["client"][-1]
+    *_, counted, launched = results["client"]
     assert launched
+    assert counted["mpcbench_gpu_graph_replays_total"] > counted["mpcbench_gpu_graph_captures_total"] > 0
     assert all(graphs > 5 and others == 0 for graphs, others in launched), launched
 
 
@@ -211,6 +228,30 @@ def test_graphs_are_replayed_again_after_a_truncation_failure() -> None:
     who = ("client", "server")
     counts = decoded(who, "llama", POLICIES["full"], fail_at=LATE, on_gpu=who)
     assert counts["client"][0] == counts["server"][0] > 20
+
+
+def compiling(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
+    """Lists the kernels that Triton compiles or loads after the set-up."""
+    from triton import knobs
+
+    compiled: list[str] = []
+    prepare = FssEngine.prepare
+
+    def prepared(self: FssEngine, *given: Any) -> Any:
+        knobs.runtime.jit_cache_hook = lambda **kernel: compiled.append(kernel["repr"])
+        return prepare(self, *given)
+
+    setattr(FssEngine, "prepare", prepared)  # noqa: B010
+    return (*party(role, mesh, meter, *arguments), compiled)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("family", "policy"), [("llama", "full"), ("llama", "mpcache ahead"), ("gpt2", "mpcache")])
+def test_no_kernel_is_compiled_after_the_set_up(family: str, policy: str) -> None:
+    _, _, parts, token = decoding.prefilled(family, POLICIES[policy])
+    who = ("client", "server")
+    results = together(compiling, who, 0, family, POLICIES[policy], parts, token, who)
+    assert {role: results[role][-1] for role in who} == {role: [] for role in who}
 
 
 def test_a_replay_draws_new_permutations() -> None:

@@ -1,0 +1,88 @@
+"""Launches each Triton kernel once on small inputs, so that it is compiled, or loaded, before a timed phase begins.
+
+What a kernel is compiled for are its constants, and the arguments that it may be specialised on. Each function below
+covers what occurs; a test on a GPU asserts that decoding compiles nothing else.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from parties.engines.fss.kernels import (
+    cells,
+    comparison,
+    keystream,
+    look_ups,
+    matrix_products,
+    prefixes,
+    table_aes,
+    tape_machine,
+)
+from parties.engines.fss.kernels.cell_trees import CELLS, KEY_BYTES
+from parties.engines.fss.kernels.device_rows import LENGTH
+from parties.engines.fss.kernels.prefix_trees import ENTRIES
+
+_LANES = (1, 3)  # of payloads: a count's, and those of the tournament for the largest logit
+_SOME_ROWS = (1, 2, 17, 33)  # one for each kernel of products with a matrix
+
+
+def launch_products(device: torch.device, columns: Iterable[int]) -> None:
+    """Compiles the products with the server's matrices.
+
+    Args:
+        device: A GPU.
+        columns: Columns of the matrices.
+    """
+    for inner in sorted({1 if count == 1 else 16 + (count % 16 > 0) for count in columns}):  # as Triton distinguishes
+        for n in _SOME_ROWS:
+            left, product = _words(device, n, inner), _words(device, n, 1)
+            matrix_products.vector_matrix(left, _words(device, 1, inner), product)
+    _finish(device)
+
+
+def launch_others(device: torch.device) -> None:
+    """Compiles the other kernels of a computing party.
+
+    Args:
+        device: A GPU.
+    """
+    keystream.DeviceKeystream(bytes(32), device).fill(_words(device, 2), _words(device, 2))
+    tape_machine.run(_words(device, 1, LENGTH), 1, _words(device, 1))  # an instruction on no elements
+    left, right = _words(device, 1, 1, 2), _words(device, 1, 2, 2)
+    for y in (right, right.transpose(1, 2)):
+        matrix_products.matmul(left, y, _words(device, 1, 1, 2))
+    for length in (8, 1024):
+        bits, sums = _octets(device, 1, length // 8), _words(device, 1, 1)
+        look_ups.table_sums(_words(device, 1, 1, 2 * length), bits, _words(device, 1), sums)
+    _launch_trees(device)
+    _finish(device)
+
+
+def _launch_trees(device: torch.device) -> None:
+    """Compiles what evaluates keys: for a few points, which have a program each, and for many."""
+    aes, seed = (table_aes.columns(device), table_aes.schedule(bytes(16), device)), _octets(device, 1, 16)
+    for points in (1, comparison.FEW + 1):
+        x = _words(device, 1, points)
+        comparison.evaluate(x, seed, _octets(device, 1, 1, 16), *aes, _octets(device, 1, points), 0, 1)
+        for lanes in _LANES:
+            key, shares = _octets(device, 16), _words(device, 1, points, lanes)
+            comparison.evaluate_payload(x, seed, key, *aes, shares, 0, 1, 0)
+    for n in (1, comparison.FEW // 2 + 1):
+        x, seeds, key = _words(device, n), _octets(device, n, 16), _octets(device, n * 16 * (1 + ENTRIES))
+        prefixes.evaluate(x, seeds, key, *aes, _words(device, n, 2), 0, 40)
+    cells.evaluate(_words(device, 1, 1), seed, _octets(device, KEY_BYTES), *aes, _words(device, 1, CELLS), 0)
+
+
+def _words(device: torch.device, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64, device=device)
+
+
+def _octets(device: torch.device, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.uint8, device=device)
+
+
+def _finish(device: torch.device) -> None:
+    """Waits, so that what fails does so here."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
