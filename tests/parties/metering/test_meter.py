@@ -389,12 +389,13 @@ def test_marks_are_accounted_for_as_entered_stages_and_counted_exchanges_are() -
 
 
 def test_seconds_of_a_gpu_belong_to_the_current_stage_over_all_resets() -> None:
-    meter = StageMeter(Clock())
+    meter = StageMeter(clock := Clock())
+    norm = meter.stage("norm")
     for _ in range(2):
         meter.reset()
-        with meter.stage("softmax"):
-            meter.marks.append((0.0, meter.stage("norm"), "", 0))
+        with (softmax := meter.stage("softmax")):
+            meter.marks.append((clock.now, norm, "", 0))
             meter.add_kernel_seconds(0.5)
-            meter.marks.append((0.0, meter.stage("softmax"), "", 0))
+            meter.marks.append((clock.now, softmax, "", 0))
     assert {reading.stage: reading.kernel_seconds for reading in meter.snapshot()}["norm"] == 0.5
     assert {reading.stage: reading.kernel_seconds for reading in meter.lifetime()}["norm"] == 1.0

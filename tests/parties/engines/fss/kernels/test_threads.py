@@ -1,0 +1,28 @@
+"""Products by several threads."""
+
+import pytest
+import torch
+
+from parties.engines.fss.kernels import loops, threads
+
+
+@pytest.mark.parametrize(("columns", "count"), [(7, 2), (7, 3), (2, 2)])
+def test_products_by_threads_are_those_of_one(columns: int, count: int) -> None:
+    draws = torch.Generator().manual_seed(columns)
+    x, y = (torch.randint(-(2**62), 2**62, (2, n, 5), generator=draws).numpy() for n in (3, columns))
+    alone, together = (torch.zeros(2, 3, columns, dtype=torch.int64).numpy() for _ in range(2))
+    loops.products_by_columns(x, y, alone, 0, columns)
+    for _ in range(2):
+        together[:] = 0
+        threads.products_by_columns(x, y, together, count)
+        assert (together == alone).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "elements", "limit", "found"),
+    [(8, threads.LEAST // 2, 4, 1), (8, 3 * threads.LEAST, 4, 3), (2, 9 * threads.LEAST, 4, 2), (8, 9**9, 1, 1)],
+)
+def test_a_thread_is_used_where_the_matrix_is_worth_its_start(
+    columns: int, elements: int, limit: int, found: int
+) -> None:
+    assert threads.worthwhile(columns, elements, limit) == found
