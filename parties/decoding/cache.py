@@ -9,6 +9,10 @@ import torch
 from parties.decoding.clusters import Selection
 from parties.engines.operations import Operations
 
+_MOST_ROOM = 1 / 16
+"""Most room that a layer has for tokens to come, beyond a block, as a share of its tokens: the work grows with it, but
+segments are recorded anew whenever it is used up."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -129,6 +133,7 @@ class LayerCache:
         begin: Callable[[int], Mapping[str, torch.Tensor]],
         tokens: int | None = None,
         needed: int = 1,
+        wanted: int = 1,
     ) -> None:
         """Makes room for the next token, or for several if the engine's shapes shall last. Local.
 
@@ -138,12 +143,14 @@ class LayerCache:
             tokens: Cached tokens by which the room is chosen; those of the layer if left out. In a batch they are those
                 of the first cache, so that the room of all is used up together.
             needed: Number of tokens that need room now.
+            wanted: Number of tokens that will: the room is theirs as far as it costs little (`_MOST_ROOM`).
         """
         place = self.tokens
         if self.k is None or (self.room >= needed and (engine.block == 1 or self.spare() is not None)):
             return
         start = place if tokens is None else tokens
-        count = -(-(start + needed) // engine.block) * engine.block - start
+        wanted = min(wanted, max(engine.block, int(_MOST_ROOM * start))) if engine.block > 1 else 1
+        count = -(-(start + max(needed, wanted)) // engine.block) * engine.block - start
         for name, numbers in begin(count).items():
             if name in self.state:
                 self.state[name] = self._widened(engine, self.state[name], numbers)

@@ -47,10 +47,17 @@ def _turns(rope: Rope, first: int, count: int, length: int | None) -> tuple[Tens
 
 
 class Decoder:
-    """One model on one engine with one policy."""
+    """One model on one engine with one policy.
 
-    def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy) -> None:
-        self.engine, self.spec, self.policy = engine, spec, policy
+    Args:
+        engine: The engine.
+        spec: The model.
+        policy: The cache policy.
+        end: Position after the last token that will be decoded; 0 if that is not known before `workload`.
+    """
+
+    def __init__(self, engine: Engine, spec: ModelSpec, policy: Policy, end: int = 0) -> None:
+        self.engine, self.spec, self.policy, self._end = engine, spec, policy, end
         engine.score_cap = spec.score_cap
 
     def workload(
@@ -77,6 +84,7 @@ class Decoder:
         policy, parameters = self.policy.name, asdict(self.policy)
         work = Workload(self.spec, policy, parameters, steps, options, tuple(starts), drafts)
         self._check_windows(work.tokens)
+        self._end = work.end
         return work
 
     def _check_windows(self, tokens: int) -> None:
@@ -196,7 +204,11 @@ class Decoder:
         """Makes room for the next token in a layer of each cache; see `LayerCache.make_room`."""
         tokens = caches.layers[layer].tokens
         for cache in caches.sequences:
-            cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens)
+            cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, tokens, wanted=self._left(caches))
+
+    def _left(self, caches: Caches) -> int:
+        """Tokens that are still to be decoded; 1 if that is not known."""
+        return max(1, self._end - caches.position)
 
     def step_name(self, caches: Caches, layer: int) -> Hashable | None:
         """See `Policy.step_name`, one of each cache; the layer has room for the tokens afterwards."""
@@ -302,7 +314,8 @@ class Decoder:
         """
         here, after, engine = cache.layers[layer], cache.layers[(layer + 1) % self.spec.n_layers], self.engine
         (rows,), here.rows = here.rows, ()
-        here.make_room(engine, self.policy.begin_tokens, needed=rows.shape[0])
+        left = self._left(cache) + rows.shape[0] - 1
+        here.make_room(engine, self.policy.begin_tokens, needed=rows.shape[0], wanted=left)
         qkv, *guessed = yield from self._project(rows, *self._products(layer))
         q, k, v = yield from self._query_key_value(layer, qkv, cache.position)
         known = self.policy.known_selection(cache, layer)
@@ -314,7 +327,8 @@ class Decoder:
 
     def pass_name(self, cache: Cache, layer: int, tokens: int) -> Hashable:
         """See `Policy.pass_name`; the layer has room for the tokens of the pass afterwards."""
-        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, needed=tokens)
+        left = self._left(cache) + tokens - 1
+        cache.layers[layer].make_room(self.engine, self.policy.begin_tokens, needed=tokens, wanted=left)
         return self.policy.pass_name(cache, layer)
 
     def _attend_pass(

@@ -12,7 +12,7 @@ import torch
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.verification import Verified, decode_pass
+from parties.decoding.verification import Verified, decode_pass, pass_segments
 
 LONGEST_MATCH = 16
 """Most tokens by which two places of a text are compared."""
@@ -87,6 +87,12 @@ class Drafting:
     text: list[int] = field(default_factory=list)
     drafted: tuple[int, ...] = ()
     accepted: tuple[int, ...] = ()
+
+    def rehearse(self) -> None:
+        """Prepares for the first pass; see `Engine.rehearse`."""
+        count = self.count + 1
+        tokens = None if self.drafter is None else [self.text[-1]] * count
+        self.decoder.engine.rehearse(pass_segments(self.decoder, self.cache, tokens, count, self.argmax), self.cache)
 
     def passes(self) -> Iterator[Verified]:
         """Decodes all tokens, some in each pass."""

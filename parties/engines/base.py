@@ -93,6 +93,14 @@ class Engine(Operations):
         """
         return run(program(), self.exchange)
 
+    def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches) -> None:
+        """Called before the first token: does what the tokens' segments need only once.
+
+        Args:
+            segments: Those of the first token, in order; see `run_segment`.
+            caches: What they will read and change; they stay as they are.
+        """
+
     def prefilled(self) -> None:
         """Called between the last segment of a prompt and the first token, which the dealer accounts for separately.
 

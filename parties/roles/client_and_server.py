@@ -16,7 +16,7 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.drafts import Drafting
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
-from parties.decoding.steps import decode_in_segments, fold_segments
+from parties.decoding.steps import decode_in_segments, fold_segments, token_segments
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
@@ -70,10 +70,14 @@ class ComputingParty:
                 session.engine.prepare(decoder.workload(batch, job.new_tokens, job.options), batch)
                 self._fold(decoder, batch)
         drafting = self._drafting(job, decoder, batch, own)
+        last = None if own is None else [tokens[-1] for tokens in own]
+        if drafting is None:
+            session.engine.rehearse(token_segments(decoder, batch, last, job.options.argmax), batch)
+        else:
+            drafting.rehearse()
         self.state.enter("decode")
         start = time.perf_counter()
         if drafting is None:
-            last = None if own is None else [tokens[-1] for tokens in own]
             logits, generated = self._decode(job, decoder, batch, last)
         else:
             logits, generated = self._decode_drafts(drafting)

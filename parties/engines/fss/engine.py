@@ -1,6 +1,6 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,10 +27,10 @@ from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_
 from parties.engines.fss.replay.exchange import bound
 from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
-from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
+from parties.engines.fss.replay.recordings import Recordings, records
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
-from parties.metering.meter import StageMeter
+from parties.metering.meter import RECORDING, StageMeter
 from parties.transport.announcements import announced
 from parties.transport.mesh import Mesh
 
@@ -141,7 +141,7 @@ class FssEngine(Computation):
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
-        self.replays = workload.steps >= LEAST_STEPS
+        self.replays = records(workload)
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
@@ -152,6 +152,14 @@ class FssEngine(Computation):
             self.run_segment(partial(self.mask_cache, caches), caches)
         self.recordings.count_anew()
         return caches
+
+    def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches) -> None:
+        """See `Engine`: records the segments, then waits for the peer, which does the same: 1 round."""
+        self.recordings.rehearse(segments, caches, record=self.replays)
+        with self.meter.stage(RECORDING):
+            self.peer.send(b"")
+            self.peer.await_peer()
+            self.peer.receive(at_most=0)
 
     def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.

@@ -15,7 +15,7 @@ from parties.engines.fss.dealing.requests import BadRequest
 from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.replay.inputs import Inputs
-from parties.engines.fss.replay.recordings import LEAST_STEPS, Recordings
+from parties.engines.fss.replay.recordings import Recordings, records
 
 _POLL_S = 0.1  # how soon a stop is seen
 
@@ -41,11 +41,12 @@ class DryRun:
     ) -> None:
         self._source, self._plan, self._senders = source, plan, senders
         self._caches = plan.caches(engine)
-        self._replays = plan.workload.steps >= LEAST_STEPS
+        self._replays = records(plan.workload)
         self._inputs = inputs
         self._recordings = Recordings(source, inputs)
         before, steps = plan.programs(engine, self._caches, self._accepted_now)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
+        self._unrehearsed = steps[: len(steps) // plan.workload.steps]
         self._restores: dict[int, Callable[[], None]] = {plan.first: self._caches.snapshot()}
         self._attempts: dict[int, int] = {}
         self._index, self._accepted = plan.first, dict[int, int]()
@@ -159,6 +160,8 @@ class DryRun:
             self._source.silent = index < start
             if not self._source.silent:
                 self._attempts[index] = attempt
+            if index - first == self._prompt_segments:
+                self._rehearse()
             if self._offline == "streamed":
                 self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
@@ -172,6 +175,11 @@ class DryRun:
         if self._offline == "stored":
             for sender in self._senders.values():
                 sender.put(END, self._stop)
+
+    def _rehearse(self) -> None:
+        segments, self._unrehearsed = self._unrehearsed, []
+        if segments:
+            self._recordings.rehearse(segments, self._caches, record=self._replays)
 
     def _deal(self, segment: Callable[[], Program[Any]]) -> None:
         name = name_of(segment)

@@ -160,7 +160,7 @@ class Plan:
             accepted: Returns, after each pass, how many of its tokens stay.
         """
         work = self.workload
-        decoder = Decoder(engine, work.spec, self.policy.build())
+        decoder = Decoder(engine, work.spec, self.policy.build(), work.end)
         step: list[Segment] = list(token_segments(decoder, caches, None, work.options.argmax))
         if work.drafts:
             count, (cache,) = work.drafts + 1, caches.sequences

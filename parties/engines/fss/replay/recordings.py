@@ -1,11 +1,13 @@
 """The recordings of a party: which segments are replayed, and which are interpreted and why."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from parties.decoding.batch import Caches
 from parties.decoding.program import Program
+from parties.decoding.steps import name_of
+from parties.decoding.workload import Workload
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.inputs import Inputs
@@ -14,14 +16,23 @@ from parties.metering.meter import RECORDING
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
+LARGE = 1 << 22
+"""Layers times width squared of a model whose cells are recorded whatever they decode: tokens then take as long in a
+cell of one token as in a long one, and recording takes less than loading the model."""
 MOST_KEPT = 1024
 """Recordings that a party keeps: four shapes of 256 layers."""
 NAMELESS = "its step depends on more than shapes, or the cell is not recorded"
 FIRST = "the first of its name"
 
 
+def records(workload: Workload) -> bool:
+    """Whether the tokens of a cell are recorded. Public."""
+    spec = workload.spec
+    return workload.steps >= LEAST_STEPS or spec.n_layers * spec.hidden**2 >= LARGE
+
+
 class Recordings:
-    """Records segments when they are met for the second time, and keeps the recordings while they fit.
+    """Records segments in a rehearsal, or when met for the second time, and keeps the recordings while they fit.
 
     Args:
         source: The party's randomness.
@@ -60,6 +71,30 @@ class Recordings:
         else:
             self.interpreted[self.refused.get(key, FIRST)] += 1
         return known
+
+    def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches, *, record: bool) -> None:
+        """Records segments in order, each on the shapes that the one before leaves: the first token is replayed.
+
+        Ends early at a segment that cannot be recorded: what comes after it is recorded when it is met again.
+
+        Args:
+            segments: Those of a token.
+            caches: What they read and change; they get room for the token and stay as they are otherwise.
+            record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
+        """
+        source, names = self._source, [name_of(segment) for segment in segments]
+        before, restore = source.epoch, caches.snapshot()
+        try:
+            for segment, name in zip(segments, names, strict=True) if record else ():
+                source.epoch += 1  # as in a run: what comes from an earlier segment has not been opened in this one
+                self._met.add(name)
+                known = None if name is None else self._record(name, segment, caches)
+                if known is None:
+                    break
+                known.leave(caches, source.epoch, self.inputs)
+        finally:
+            restore()
+            source.epoch = before
 
     def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)

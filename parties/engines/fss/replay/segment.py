@@ -195,7 +195,7 @@ class RecordedSegment:
         if self._bound_to is not inputs.arena.memory:
             self._bind(source, inputs, end)
         parts.replay(self._parts, source.meter, self.recorder.failures)
-        return self._leave(cache, source.epoch, inputs)
+        return self.leave(cache, source.epoch, inputs)
 
     def _bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
         rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
@@ -209,7 +209,8 @@ class RecordedSegment:
             return cache.layers[index].tokens - self.tokens[index]
         return 0
 
-    def _leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
+    def leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
+        """Puts what the tapes wrote into the cache, as of an epoch; returns the segment's result."""
         cache.position += self.steps
         for index in self.grown:
             layer = cache.layers[index]

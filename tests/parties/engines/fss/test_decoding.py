@@ -10,7 +10,7 @@ from torch import Tensor
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
-from parties.decoding.steps import decode_in_segments
+from parties.decoding.steps import decode_in_segments, token_segments
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.engine import MOST_ATTEMPTS, FssEngine, RetriesExhausted
@@ -57,9 +57,10 @@ def decode(
     cache = Cache.from_values(spec.n_layers, int(position), {name: engine.adopt(t) for name, t in named.items()})
     decoder = Decoder(engine, spec, policy)
     cache = engine.prepare(decoder.workload(cache, STEPS, options), cache)
+    own = [token] if owns else None
+    engine.rehearse(token_segments(decoder, cache, own, "private"), cache)
     meter.reset()
     logits, tokens = [], []
-    own = [token] if owns else None
     for _ in range(STEPS):
         out, found = decode_in_segments(decoder, cache, own, "private")
         logits.append(engine.export(out))

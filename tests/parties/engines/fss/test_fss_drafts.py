@@ -64,6 +64,7 @@ def party(
     engine.replays = role == "client" and not fail_at
     drafter, text = (Adversary(right[1:], wrong), [0] * position + [right[0]]) if role == "client" else (None, [])
     drafting = Drafting(decoder, cache, STEPS, 3, "private", drafter, text)
+    drafting.rehearse()
     passes = list(drafting.passes())
     engine.finish()
     logits = [engine.export(row) for found in passes for row in found.logits]
