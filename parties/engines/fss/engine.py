@@ -154,12 +154,14 @@ class FssEngine(Computation):
         return caches
 
     def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches) -> None:
-        """See `Engine`: records the segments, then waits for the peer, which does the same: 1 round."""
+        """See `Engine`: records the segments, then waits for the peer and the dealer, which do the same: 1 round."""
         self.recordings.rehearse(segments, caches, record=self.replays)
         with self.meter.stage(RECORDING):
             self.peer.send(b"")
             self.peer.await_peer()
             self.peer.receive(at_most=0)
+            if self.recordings.dealt_bytes and isinstance(self._supply, Receiver):
+                self._supply.await_frame()
 
     def run_segment(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable = None) -> T:
         """Runs a segment, from the start again after a truncation failure; one with a name is recorded and replayed.
@@ -252,3 +254,4 @@ class FssEngine(Computation):
         if self._supply is not None:
             self._supply.finish()
             self._supply = None
+        self.recordings.clear()

@@ -1,5 +1,6 @@
 """The dealer: runs the parties' programs on shapes alone, ahead of them, and sends the randomness they need."""
 
+import gc
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -99,6 +100,7 @@ class Dealer:
         if self._dry_run is not None:
             self._dry_run.stop()
         self._dry_run = None
+        gc.collect()  # recordings are parts of cycles
         self._prompted.clear()
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:

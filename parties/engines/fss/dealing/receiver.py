@@ -75,6 +75,17 @@ class Receiver:
                 self._send_credit()
         return frame
 
+    def await_frame(self) -> None:
+        """Waits without a timeout until there is a frame, and leaves it; see `Link.await_peer`.
+
+        Raises:
+            PartyError: The link's own errors.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._frames or self._ended or self._failure))
+        if self._failure is not None:
+            raise self._failure
+
     def finish(self) -> None:
         """Waits for the dealer's last frame; from then on, others may receive from it.
 

@@ -1,5 +1,6 @@
 """The recordings of a party: which segments are replayed, and which are interpreted and why."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -54,6 +55,16 @@ class Recordings:
     def count_anew(self) -> None:
         """Forgets the counts, but not the recordings."""
         self.replayed, self.interpreted = 0, Counter[str]()
+
+    @property
+    def dealt_bytes(self) -> int:
+        """Randomness of the dealer's that the recorded segments take together."""
+        return sum(made.recorder.drawn.dealt for made in self._known.values())
+
+    def clear(self) -> None:
+        """Frees the recordings and the caches that they are bound to, which are parts of cycles."""
+        self._known.clear()
+        gc.collect()
 
     def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted.
