@@ -155,7 +155,7 @@ class FssEngine(Computation):
 
     def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches) -> None:
         """See `Engine`: records the segments, then waits for the peer and the dealer, which do the same: 1 round."""
-        self.recordings.rehearse(segments, caches, record=self.replays)
+        self.recordings.rehearse(segments, caches, self._end_of, record=self.replays)
         with self.meter.stage(RECORDING):
             self.peer.send(b"")
             self.peer.await_peer()

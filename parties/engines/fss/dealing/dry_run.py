@@ -179,7 +179,7 @@ class DryRun:
     def _rehearse(self) -> None:
         segments, self._unrehearsed = self._unrehearsed, []
         if segments:
-            self._recordings.rehearse(segments, self._caches, record=self._replays)
+            self._recordings.rehearse(segments, self._caches, _nothing, record=self._replays)
 
     def _deal(self, segment: Callable[[], Program[Any]]) -> None:
         name = name_of(segment)
@@ -190,7 +190,7 @@ class DryRun:
         source = self._source
         self._inputs.fill(known.recorder.drawn, (source.client, source.server), None, source.epoch)
         with source.meter.stage(known.stage):
-            known.replay(self._caches, self._source, self._inputs, lambda _: None)
+            known.replay(self._caches, self._source, self._inputs, _nothing)
         self._source.forward(known.recorder.sent)
 
     def _await_prompt(self) -> None:
@@ -198,3 +198,7 @@ class DryRun:
         while not self._prompted.wait(_POLL_S):
             if self._stop.is_set():
                 raise Stopped
+
+
+def _nothing(_: Any) -> None:
+    """What ends a part of a segment at the dealer, which has nothing to exchange."""

@@ -12,6 +12,7 @@ from parties.decoding.workload import Workload
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.meter import RECORDING
 
@@ -83,7 +84,9 @@ class Recordings:
             self.interpreted[self.refused.get(key, FIRST)] += 1
         return known
 
-    def rehearse(self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches, *, record: bool) -> None:
+    def rehearse(
+        self, segments: Sequence[Callable[[], Program[Any]]], caches: Caches, end: End, *, record: bool
+    ) -> None:
         """Records segments in order, each on the shapes that the one before leaves: the first token is replayed.
 
         Ends early at a segment that cannot be recorded: what comes after it is recorded when it is met again.
@@ -91,6 +94,7 @@ class Recordings:
         Args:
             segments: Those of a token.
             caches: What they read and change; they get room for the token and stay as they are otherwise.
+            end: See `RecordedSegment.replay`.
             record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
         """
         source, names = self._source, [name_of(segment) for segment in segments]
@@ -106,6 +110,8 @@ class Recordings:
         finally:
             restore()
             source.epoch = before
+        for made in self._known.values():  # by now the memory that they share is as large as it will be
+            made.bind(source, self.inputs, end)
 
     def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)

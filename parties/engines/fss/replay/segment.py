@@ -192,12 +192,14 @@ class RecordedSegment:
             self._take_blocks(cache)
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
-        if self._bound_to is not inputs.arena.memory:
-            self._bind(source, inputs, end)
+        self.bind(source, inputs, end)
         parts.replay(self._parts, source.meter, self.recorder.failures)
         return self.leave(cache, source.epoch, inputs)
 
-    def _bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
+    def bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
+        """Binds what a replay calls, unless it is bound to the memory that recordings share by now; see `replay`."""
+        if self._bound_to is inputs.arena.memory:
+            return
         rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
         self._ends = self._ends or [end(made) for made in rounds]
         self._parts = parts.bound(rounds, self._ends, self.tapes, source.meter, failed)
