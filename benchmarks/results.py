@@ -187,20 +187,57 @@ def spread(row: Row | None) -> str:
     return f"{row.seconds:.3g} s ({row.low:.3g} to {row.high:.3g})"
 
 
-def long() -> str:
-    """MPCache at 4,096 tokens."""
-    lines = [
-        [
-            f"`{row.first.cell.policy}`",
-            f"{row.seconds:.2f} s",
-            megabytes(row.client_bytes),
-            f"{row.rounds:,g}",
-            f"{row.error or 0:.3f}",
-        ]
-        for row in measured("long")
-    ]
-    head = ["policy", "seconds per token", "online bytes, each way", "online rounds", "largest logit error"]
-    return table(head, lines)
+def pays() -> str:
+    """Seconds per token by length, policy and link, and those as a share of the full cache's."""
+    found: dict[tuple[int, str], dict[str, Row]] = {}
+    for row in measured("pays"):
+        found.setdefault((row.seq_len, str(row.first.cell.policy)), {})[row.network] = row
+    lines = []
+    for (seq_len, policy), by_link in sorted(found.items()):
+        full, any_link = found.get((seq_len, "full"), {}), next(iter(by_link.values()))
+        seconds = [relative(by_link.get(link), full.get(link)) for link in ("lan", "wan")]
+        amounts = [megabytes(any_link.client_bytes), f"{any_link.rounds:,g}", megabytes(any_link.offline_bytes)]
+        error = max(row.error or 0 for row in by_link.values())
+        lines.append([f"{seq_len:,}", f"`{policy}`", *seconds, *amounts, f"{error:.3f}"])
+    head = ["prompt", "policy", "lan", "wan", "online bytes, each way", "online rounds", "offline bytes"]
+    return table([*head, "largest logit error"], lines)
+
+
+def relative(row: Row | None, full: Row | None) -> str:
+    """Seconds, and the share of the full cache's."""
+    if row is None:
+        return ""
+    return f"{row.seconds:.3g} s" + (f" ({row.seconds / full.seconds:.2f})" if full is not None else "")
+
+
+def batches() -> str:
+    """Tokens per second of all sequences together, by the number of sequences."""
+    found: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in measured("batch"):
+        found.setdefault((row.network, str(row.first.cell.policy)), {})[row.first.cell.batch] = row
+    lines = []
+    for (link, policy), by_batch in sorted(found.items()):
+        speed = {batch: batch / row.seconds for batch, row in by_batch.items()}
+        amounts = [f"{speed[batch]:.3g}" if batch in speed else "" for batch in (1, 16)]
+        gain = f"{speed[16] / speed[1]:.1f}" if {1, 16} <= speed.keys() else ""
+        lines.append([link, f"`{policy}`", *amounts, gain])
+    return table(["link", "policy", "1 sequence", "16 sequences", "gain"], lines)
+
+
+def engines() -> str:
+    """Seconds, rounds and bytes per token of each engine after 512 tokens."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in measured("engines"):
+        if row.seq_len == 512:
+            found.setdefault((str(row.first.cell.engine), row.first.cell.policy.name), {})[row.network] = row
+    lines = []
+    for (engine, policy), by_link in sorted(found.items()):
+        row = next(iter(by_link.values()))
+        seconds = [f"{by_link[link].seconds:.3g} s" if link in by_link else "" for link in ("lan", "wan")]
+        amounts = [megabytes(row.client_bytes), f"{row.rounds:,g}", megabytes(row.offline_bytes)]
+        lines.append([f"`{engine}`, `{policy}`", *seconds, *amounts, f"{row.error or 0:.3f}"])
+    head = ["engine, policy", "lan", "wan", "online bytes of the client", "online rounds", "offline bytes"]
+    return table([*head, "largest logit error"], lines)
 
 
 def savings() -> str:
@@ -282,12 +319,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "ratios": ratios,
     "costs": costs,
     "seconds": seconds,
-    "long": long,
+    "pays": pays,
+    "batches": batches,
+    "engines": engines,
     "savings": savings,
     "needles-2048": partial(needles, 2048),
     "needles-4096": partial(needles, 4096),
     "families": families,
-    **{f"machine-{name}": partial(machine, name) for name in ("speedup", "networks", "long")},
+    **{f"machine-{name}": partial(machine, name) for name in ("speedup", "networks", "pays", "batch", "engines")},
 }
 
 if __name__ == "__main__":

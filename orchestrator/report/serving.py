@@ -95,8 +95,8 @@ def recording_words(found: Sequence[ServingRow]) -> str:
         return ""
     where = f"{of.row.series} at {of.row.seq_len:,} tokens, network {of.row.network}"
     return (
-        f" All include the recording of segments, which only the first tokens and those after which the cache is "
-        f"enlarged wait for: at most {share(most)} of TPOT ({where}). The records have it for each step "
+        f" All include the recording of segments, which only tokens wait for that enlarge the cache or do something "
+        f"for the first time: at most {share(most)} of TPOT ({where}). The records have it for each step "
         f"(recording_seconds)."
     )
 

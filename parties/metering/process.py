@@ -1,5 +1,7 @@
 """Memory, CPU time, interface counters and GPU of this process and its host, from the kernel and the GPU driver."""
 
+import ctypes
+import gc
 import math
 import re
 from collections.abc import Iterator
@@ -35,6 +37,14 @@ def peak_resident_bytes() -> float:
     """
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) * 1024 if found else math.nan
+
+
+def release_memory() -> None:
+    """Frees cycles, and returns free memory to the system: glibc keeps what lies below memory that is in use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _host_readings() -> Iterator[Reading]:

@@ -14,7 +14,7 @@ from parties.errors import PartyError
 from parties.metering.exporter import Exporter
 from parties.metering.interfaces import INTERFACES
 from parties.metering.meter import Counts, StageMeter, StageReading
-from parties.metering.process import peak_resident_bytes, process_readings
+from parties.metering.process import peak_resident_bytes, process_readings, release_memory
 from parties.metering.progress import Progress
 from parties.roles.client_and_server import ComputingParty
 from parties.roles.dealer import DealingParty
@@ -108,6 +108,7 @@ class Party:
         if result.prefill is not None:
             stages = _without(stages, result.prefill.stages)
         self.state.enter("idle")
+        release_memory()
         return PartyResult(
             **{**dict(result), "stages": stages},
             role=self.role,

@@ -1,6 +1,5 @@
 """The dealer: runs the parties' programs on shapes alone, ahead of them, and sends the randomness they need."""
 
-import gc
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -100,7 +99,6 @@ class Dealer:
         if self._dry_run is not None:
             self._dry_run.stop()
         self._dry_run = None
-        gc.collect()  # recordings are parts of cycles
         self._prompted.clear()
 
     def _requests(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,5 @@
 """The recordings of a party: which segments are replayed, and which are interpreted and why."""
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -63,9 +62,8 @@ class Recordings:
         return sum(made.recorder.drawn.dealt for made in self._known.values())
 
     def clear(self) -> None:
-        """Frees the recordings and the caches that they are bound to, which are parts of cycles."""
+        """Forgets the recordings, and with them the caches that they are bound to."""
         self._known.clear()
-        gc.collect()
 
     def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted.
