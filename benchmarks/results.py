@@ -8,6 +8,7 @@ of date.
 
 import argparse
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -211,17 +212,17 @@ def relative(row: Row | None, full: Row | None) -> str:
 
 
 def batches() -> str:
-    """Tokens per second of all sequences together, by the number of sequences."""
+    """Tokens per second of all sequences together in the online phase, by the number of sequences."""
     found: dict[tuple[str, str], dict[int, Row]] = {}
     for row in measured("batch"):
         found.setdefault((row.network, str(row.first.cell.policy)), {})[row.first.cell.batch] = row
     lines = []
     for (link, policy), by_batch in sorted(found.items()):
-        speed = {batch: batch / row.seconds for batch, row in by_batch.items()}
-        amounts = [f"{speed[batch]:.3g}" if batch in speed else "" for batch in (1, 16)]
-        gain = f"{speed[16] / speed[1]:.1f}" if {1, 16} <= speed.keys() else ""
+        speed = {batch: batch / row.online_seconds for batch, row in by_batch.items()}
+        amounts = [f"{speed[batch]:.3g}" if batch in speed else "" for batch in (1, 4)]
+        gain = f"{speed[4] / speed[1]:.1f}" if {1, 4} <= speed.keys() else ""
         lines.append([link, f"`{policy}`", *amounts, gain])
-    return table(["link", "policy", "1 sequence", "16 sequences", "gain"], lines)
+    return table(["link", "policy", "1 sequence", "4 sequences", "gain"], lines)
 
 
 def engines() -> str:
@@ -266,6 +267,25 @@ def needles(length: int) -> str:
     asked = [(task, question) for task in TASKS for question in ("visible", "hidden")]
     head = ["policy", "cached", "attended", *(f"{task}, {question}" for task, question in asked)]
     return table(head, [[f"`{line.name}`", share(line.cached), share(line.attended), *shares(line)] for line in lines])
+
+
+def fidelity() -> str:
+    """KL divergence from the full cache by policy, and that of a selection ahead over that of the layer's own query."""
+    found: dict[str, dict[int, float]] = {}
+    for result in ResultStore(RESULTS / "quality" / "ahead").read():
+        point = result.point
+        if point.policy is not None and point.policy.name == "mpcache":
+            found.setdefault(str(point.policy), {})[point.sample] = result.values["kl"]
+    lines = []
+    for policy, by_window in found.items():
+        own = found.get(policy.replace(", ahead=True", "").replace("(ahead=True)", ""), {})
+        both = sorted(by_window.keys() & own.keys())
+        ratio = sum(by_window[window] for window in both) / sum(own[window] for window in both) if both else 1.0
+        kl = list(by_window.values())
+        error = statistics.stdev(kl) / len(kl) ** 0.5
+        note = f"{ratio:.2f} ({len(both)} windows)" if "ahead=True" in policy else ""
+        lines.append([f"`{policy}`", f"{len(kl)}", f"{statistics.mean(kl):.3f} ({error:.3f})", note])
+    return table(["policy", "windows", "KL (standard error), nats", "over the own query"], lines)
 
 
 def shares(line: Line) -> list[str]:
@@ -325,6 +345,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "savings": savings,
     "needles-2048": partial(needles, 2048),
     "needles-4096": partial(needles, 4096),
+    "fidelity": fidelity,
     "families": families,
     **{f"machine-{name}": partial(machine, name) for name in ("speedup", "networks", "pays", "batch", "engines")},
 }
