@@ -314,7 +314,7 @@ def machine(folder: str) -> str:
     return (
         f"*{len(found)} records, {first:%Y-%m-%d %H:%M} to {last:%H:%M} UTC. Machine: {facts('cpu')}, {facts('cores')} "
         f"cores, {facts('memory_gib')} GiB; {facts('kernel')}.\nPython {facts('python')}, torch {facts('torch')}, "
-        f"CrypTen {facts('crypten')}, mpcache-bench {facts('mpcache-bench')} at commit {facts('commit')}.*"
+        f"CrypTen {facts('crypten')},\nmpcache-bench {facts('mpcache-bench')} at commit {facts('commit')}.*"
     )
 
 
