@@ -56,7 +56,7 @@ def forecast(cell: Cell, most: int | None = None, accepted: tuple[int, ...] = ()
     if not has_model(cell):
         raise Unsupported(f"engine {cell.engine.name!r} has no cost model; only records of runs predict its cells")
     counted = min(cell.new_tokens, most or cell.new_tokens)
-    asked = (cell.model, cell.policy.build(), cell.seq_len, counted, cell.options, cell.batch)
+    asked = (cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, counted, cell.options, cell.batch)
     found = _ENGINES[cell.engine.name](*asked, accepted)
     if cell.prompt.lines:  # which may be shorter
         found = replace(found, exact=False)
@@ -90,6 +90,7 @@ def _fss(
     policy: Policy,
     seq_len: int,
     new_tokens: int,
+    counted: int,
     options: RunOptions,
     batch: int,
     accepted: tuple[int, ...],
@@ -101,6 +102,7 @@ def _fss(
         policy,
         seq_len=seq_len,
         new_tokens=new_tokens,
+        counted=counted,
         options=options,
         batch=batch,
         accepted=accepted,
@@ -125,10 +127,10 @@ def _phase(traffic: "Traffic") -> PhaseCost:
 
 @lru_cache(maxsize=512)
 def _crypten(
-    model: str, policy: Policy, seq_len: int, new_tokens: int, options: RunOptions, batch: int, *_: Any
+    model: str, policy: Policy, seq_len: int, _: int, counted: int, options: RunOptions, batch: int, *__: Any
 ) -> Forecast:
     spec, cost = model_spec(model), Cost()
-    for step in range(new_tokens):
+    for step in range(counted):
         cached = policy.held(seq_len - 1, step + 1)
         cost += crypten_token(spec, policy, cached, batch=batch, private_argmax=options.argmax == "private")
     sent = cost.sent * WORD

@@ -91,9 +91,8 @@ def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_requested(new
     assert whole.counts is not None
     assert (scaled.counts.exact, whole.counts.exact) == (False, True)
     assert scaled.rounds == pytest.approx(whole.rounds)
-    room = 0.2  # the prompt is so short that the blocks by which the cache grows are a part of it
-    assert scaled.online_bytes == pytest.approx(whole.online_bytes, rel=room)
-    assert scaled.seconds == pytest.approx(whole.seconds, rel=room)
+    assert scaled.online_bytes == pytest.approx(whole.online_bytes, rel=0.1)
+    assert scaled.seconds == pytest.approx(whole.seconds, rel=0.1)
 
 
 def test_a_slow_dealer_determines_the_time_per_token() -> None:

@@ -104,6 +104,7 @@ def predict(
     *,
     seq_len: int,
     new_tokens: int,
+    counted: int | None = None,
     options: RunOptions = DEFAULTS,
     batch: int = 1,
     accepted: Iterable[int] = (),
@@ -115,6 +116,7 @@ def predict(
         policy: The cache policy.
         seq_len: Prompt tokens, the last of which is the first private step.
         new_tokens: Tokens to decode.
+        counted: The first tokens, to which the counts are restricted; all if left out.
         options: The cell's engine options.
         batch: Sequences that decode side by side, all of that length.
         accepted: With drafts, how many draft tokens each pass accepts; passes after these accept none.
@@ -130,11 +132,13 @@ def predict(
         begun = Cache.empty(spec.n_layers) if inside else prefilled(spec, policy, seq_len - 1)
         plan = Plan.of(decoder.workload(Batch([begun] * batch), new_tokens, options, sizes), 1)
         caches, stay = plan.caches(dry_run.engine), [1 + number for number in accepted]
-        passes = len(stay) + max(0, new_tokens - sum(stay)) if plan.workload.drafts else new_tokens
+        counted = new_tokens if counted is None else counted
+        passes = len(stay) + max(0, counted - sum(stay)) if plan.workload.drafts else counted
+        end = plan.workload.end - new_tokens + counted
         stays = chain(stay, repeat(1))
         before, steps = plan.programs(dry_run.engine, caches, lambda: dry_run.engine.announce(next(stays), new_tokens))
         prompt, _ = dry_run.count(before if inside else map(dry_run.off_the_clock, before), decoder)
-        decode, work = dry_run.count(takewhile(lambda _: caches.position < plan.workload.end, steps), decoder)
+        decode, work = dry_run.count(takewhile(lambda _: caches.position < end, steps), decoder)
         decode += dry_run.end_frames(2 if options.offline == "stored" else 1)
         if not inside:
             decode += prompt
