@@ -11,7 +11,7 @@ from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
-from parties.decoding.steps import fold_segments
+from parties.decoding.steps import fold
 from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict
@@ -33,8 +33,7 @@ def decoding(decoder: Decoder, texts: list[Text], *, owns: bool) -> Program[tupl
     for cache, (prompt, _) in zip(batch.sequences, texts, strict=True):
         x = yield from decoder.embed(prompt if owns else None, len(prompt), 0)
         yield from decoder.prefill(x, cache)
-    for segment in fold_segments(decoder, batch):
-        yield from segment()
+    fold(decoder, batch)
     logits = []
     for together in zip(*(text for _, text in texts), strict=True):
         x = yield from decoder.embed_next(list(together) if owns else None, batch)

@@ -90,15 +90,14 @@ class SegmentRecorder(Recorder):
         return left
 
     def finish(self, keep: Sequence[Tensor]) -> Any:
-        """Plans the memory of the tapes; what is opened, noted and sent is kept, too. Returns the recording.
+        """Plans the memory of the tapes; what is opened and noted is kept, too. Returns the recording.
 
         Raises:
             NotRecordable: A GPU cannot replay it.
         """
         hidden = [tensor for made in self.rounds for tensor in made.hidden]
-        others = [tensor for _, _, tensor in self.noted] + [tensor for tensor, _ in self.sent]
-        inputs = self._inputs
-        return self.tracer.finish([*hidden, *others, *keep], inputs.arena, inputs.recording(self.drawn))
+        noted, inputs = [tensor for _, _, tensor in self.noted], self._inputs
+        return self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
@@ -107,7 +106,6 @@ class SegmentRecorder(Recorder):
             made.hidden = [next(left) for _ in made.hidden]
         for notes, place, _ in self.noted:
             notes[place] = next(left)
-        self.sent = [(next(left), to) for _, to in self.sent]
         return list(left)
 
     @contextmanager
@@ -185,8 +183,10 @@ class SegmentRecorder(Recorder):
         return place, start + in_words(size)
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
-        """See `Recorder`."""
-        self.sent.append((tensor, receivers))
+        """See `Recorder`. Copied to memory that recordings share: all that a dealer sends would take gigabytes."""
+        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, tensor.shape, tensor.dtype)
+        place.copy_(tensor)
+        self.sent.append((place, receivers))
 
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""
