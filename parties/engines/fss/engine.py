@@ -144,6 +144,8 @@ class FssEngine(Computation):
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
+            if self.replays and not workload.runs_prompts:
+                self._supply.await_recording()
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)

@@ -97,7 +97,9 @@ class SegmentRecorder(Recorder):
         """
         hidden = [tensor for made in self.rounds for tensor in made.hidden]
         noted, inputs = [tensor for _, _, tensor in self.noted], self._inputs
-        return self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
+        recording = self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
+        del self.tracer  # with its notes, of which the recording has made tapes
+        return recording
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
