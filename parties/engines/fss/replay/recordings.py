@@ -14,6 +14,7 @@ from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.meter import RECORDING
+from parties.metering.process import release_memory
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
@@ -95,6 +96,7 @@ class Recordings:
             end: See `RecordedSegment.replay`.
             record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
         """
+        release_memory()  # that of the caches before they were masked, folded and given room
         source, names = self._source, [name_of(segment) for segment in segments]
         before, restore = source.epoch, caches.snapshot()
         try:
@@ -110,6 +112,7 @@ class Recordings:
             source.epoch = before
         for made in self._known.values():  # by now the memory that they share is as large as it will be
             made.bind(source, self.inputs, end)
+        release_memory()
 
     def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)
