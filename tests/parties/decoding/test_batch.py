@@ -42,6 +42,16 @@ def decoding(decoder: Decoder, texts: list[Text], *, owns: bool) -> Program[tupl
     return logits, held, (yield from decoder.engine.argmax(logits[-1]))
 
 
+def test_a_folded_cache_replaces_those_of_its_sequences() -> None:
+    decoder = plain(Full())
+    each = [Cache.empty(SPEC.n_layers) for _ in range(3)]
+    for cache, (prompt, _) in zip(each, of_lengths(17, 17, 14), strict=True):
+        run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
+    fold(decoder, batch := Batch(each))
+    assert [cache.lanes for cache in batch.sequences] == [2, 1]
+    assert [bool(cache.values()) for cache in each] == [False, False, True]
+
+
 def of_lengths(*lengths: int) -> list[Text]:
     return [tokens(prompt=length, seed=seed) for seed, length in enumerate(lengths)]
 

@@ -25,8 +25,9 @@ class DryRun:
 
     A segment with a truncation failure is run again, and all that follow it, since their masks depend on its masks. To
     begin again at a segment, the dry run needs the cache as it was there. Streamed, it keeps a snapshot for each
-    segment that the parties may still repeat. Stored, all segments are ahead of the parties and too many for that, so
-    it runs from the first segment and sends nothing until it is there.
+    segment that the parties may still repeat, but for those that mask a cache: these are quick, and their snapshots
+    would hold the cache a second time. Stored, all segments are ahead of the parties and too many for that. Without a
+    snapshot it runs from the first segment and sends nothing until it is there.
 
     Args:
         engine: The dealer's side of the computation.
@@ -55,7 +56,8 @@ class DryRun:
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
         self._offline = plan.workload.options.offline
-        if self._offline == "stored" or not plan.workload.runs_prompts:
+        self._masks = 0 if plan.workload.runs_prompts else len(before)
+        if self._offline == "stored" or self._masks:
             self._prompted.set()
 
     def begin(self, attempt: int) -> None:
@@ -162,7 +164,7 @@ class DryRun:
                 self._attempts[index] = attempt
             if index - first == self._prompt_segments:
                 self._rehearse()
-            if self._offline == "streamed":
+            if self._offline == "streamed" and index - first >= self._masks:
                 self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
                 if self._caches.position == self._plan.workload.end:

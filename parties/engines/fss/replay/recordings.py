@@ -14,7 +14,7 @@ from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.meter import RECORDING
-from parties.metering.process import release_memory
+from parties.metering.process import release_memory, trim_heap
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
@@ -96,8 +96,11 @@ class Recordings:
             end: See `RecordedSegment.replay`.
             record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
         """
-        release_memory()  # that of the caches before they were masked, folded and given room
-        source, names = self._source, [name_of(segment) for segment in segments]
+        release_memory()  # that of the caches before they were masked and folded
+        source, names = self._source, list[Hashable]()
+        for segment in segments:
+            names.append(name_of(segment))  # makes room in a layer; what was there before does not fit the next one
+            trim_heap()
         before, restore = source.epoch, caches.snapshot()
         try:
             for segment, name in zip(segments, names, strict=True) if record else ():
