@@ -7,15 +7,14 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 | --- | --- | --- | --- | --- | --- |
 | client, `fss` | 8 W | 16 C: X and the mask | 4 M | what the dealer may send ahead | none |
 | server, `fss` | 8 W | 16 C | 4 M | the same | 4 P + 4 W + 24 L: float32, read and folded |
-| dealer, `fss` | 8 W: masks | 16 C, 24 C if streamed | none | what it queues for both | none |
+| dealer, `fss` | 8 W: masks | 16 C | none | what it queues for both | none |
 | client, server, `crypten` | 8 W: shares | 8 C | none | none | at the server as above |
 | dealer, `crypten` | none | none | none | 20 L while it makes the largest triple | none |
-| referee | 8 W | 16 C + 8 R | none | none | 4 P + 4 W |
+| referee | 8 W | 8 R | none | none | 4 P + 4 W |
 
 M are the bytes that client and server send each other for a token: recorded segments hold them as numbers, and as
-messages, in both directions. A streaming dealer holds the cache as it was when it was masked until the parties have
-begun to decode. The referee holds the prefilled cache and the one that it decodes with, and keeps the rows that enter
-each layer, R numbers, for other policies (`KeptPrompts`).
+messages, in both directions. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
+prefilled cache and the one that it decodes with, 16 C, count as its work: it frees them once the shares are sent.
 
 On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
 
@@ -179,9 +178,7 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
     )
     dealt, message = _traffic(cell)
     if role == "dealer":
-        before = 8 * sizes.cached if cell.offline == "streamed" else 0
-        queued = sum(min(_QUEUED_BYTES, size) for size in dealt.values())
-        return replace(need, cache=need.cache + before, randomness=queued)
+        return replace(need, randomness=sum(min(_QUEUED_BYTES, size) for size in dealt.values()))
     need = replace(need, recordings=4 * message)
     if cell.offline == "stored":
         return replace(need, disk=dealt[role])
@@ -234,8 +231,8 @@ def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the
 def _referee(sizes: _Sizes) -> Need:
     return Need(
         weights=8 * sizes.folded,
-        cache=16 * sizes.cached + 8 * (sizes.logits + sizes.kept),
-        work=8 * sizes.plain_prompt,
+        cache=8 * (sizes.logits + sizes.kept),
+        work=16 * sizes.cached + 8 * sizes.plain_prompt,
         loading=4 * (sizes.parameters + sizes.folded),
     )
 

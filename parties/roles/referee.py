@@ -94,6 +94,7 @@ class Referee:
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"), _all_cores():
             batch = Batch([_prefill(job, session, decoder, tokens[:-1]) for tokens in own])
+        release_memory()
         _refuse(job.engine, watch)
         prefilled = [
             (cache.position, {name: value.cpu() for name, value in cache.values().items()}) for cache in batch.sequences
@@ -118,6 +119,8 @@ class Referee:
             self._share(job, prefilled)
         else:
             self._start(job, [position for position, _ in prefilled])
+        del batch, prefilled  # while the parties decode, the caches are theirs alone
+        release_memory()
         self.state.enter("check")
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
