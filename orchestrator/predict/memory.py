@@ -5,15 +5,15 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 
 | role | weights | cache | recordings | randomness | while loading |
 | --- | --- | --- | --- | --- | --- |
-| client, `fss` | 8 W | 16 C: X and the mask | 4 M | what the dealer may send ahead | none |
-| server, `fss` | 8 W | 16 C | 4 M | the same | 4 P + 4 W + 24 L: float32, read and folded |
+| client, `fss` | 8 W | 16 C: X and the mask | 2 M | what the dealer may send ahead | none |
+| server, `fss` | 8 W | 16 C | 2 M | the same | 4 P + 4 W + 24 L: float32, read and folded |
 | dealer, `fss` | 8 W: masks | 16 C | none | what it queues for both | none |
 | client, server, `crypten` | 8 W: shares | 8 C | none | none | at the server as above |
 | dealer, `crypten` | none | none | none | 20 L while it makes the largest triple | none |
 | referee | 8 W | 8 R | none | none | 4 P + 4 W |
 
-M are the bytes that client and server send each other for a token: recorded segments hold them as numbers, and as
-messages, in both directions. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
+M are the bytes that client and server send each other for a token: recorded segments hold what is hidden, and what is
+opened. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
 prefilled cache and the one that it decodes with, 16 C, count as its work: it frees them once the shares are sent.
 
 On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
@@ -56,7 +56,7 @@ class Need:
     Attributes:
         weights: The role's part of the model.
         cache: Keys, values, and the logits of all tokens.
-        recordings: Messages of recorded segments.
+        recordings: Numbers that recorded segments open.
         randomness: Correlated randomness in flight.
         work: Values of the largest step.
         loading: On top of the weights while they are read and shared.
@@ -179,7 +179,7 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
     dealt, message = _traffic(cell)
     if role == "dealer":
         return replace(need, randomness=sum(min(_QUEUED_BYTES, size) for size in dealt.values()))
-    need = replace(need, recordings=4 * message)
+    need = replace(need, recordings=2 * message)
     if cell.offline == "stored":
         return replace(need, disk=dealt[role])
     return replace(need, randomness=min(_AHEAD_BYTES, dealt[role]))

@@ -1,14 +1,18 @@
 """Memory of recorded segments: what one needs while it is replayed, all have at the same place."""
 
 import weakref
+from typing import cast
 
 from parties.decoding.program import Program
+from parties.engines.fss.arithmetic.opening import Opener
+from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.recorder import SegmentRecorder
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
+from parties.transport.link import Link
 
 NUMBERS = 1000
 
@@ -42,6 +46,12 @@ def test_the_dealers_recordings_send_from_the_same_memory() -> None:
         for tape in made.tapes:
             tape.run()
         assert sent.tolist() == [int.from_bytes(b"\1" * 8) + 1] * NUMBERS
+
+
+def test_recorded_rounds_of_a_size_share_their_frames() -> None:
+    opener = Opener(cast("Link", None), StageMeter(), Constants())
+    frames = opener.fixed_frames(8)
+    assert opener.fixed_frames(8) is frames is not opener.fixed_frames(16)
 
 
 def test_a_finished_recording_keeps_nothing_of_its_trace() -> None:
