@@ -16,6 +16,7 @@ from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.recordings import Recordings, records
+from parties.metering.process import release_memory
 
 _POLL_S = 0.1  # how soon a stop is seen
 
@@ -158,6 +159,9 @@ class DryRun:
     def _run(self, start: int, attempt: int) -> None:
         base, first = max(known for known in self._restores if known <= start), self._plan.first
         self._restores[base]()
+        if base == first:  # the cache is made anew: recordings would hold the old one until each has been met again
+            self._recordings.clear()
+            release_memory()
         for index, program in enumerate(self._programs[base - first :], base):
             self._source.silent = index < start
             if not self._source.silent:
