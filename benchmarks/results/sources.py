@@ -101,7 +101,7 @@ def machine_tables() -> Tables:
 
 
 def machine(folder: str) -> str:
-    """The report, the time, the hardware and the software of a run; empty if the run is not committed."""
+    """The report, the model, the time, the hardware and the software of a run; empty if the run is not committed."""
     try:
         found = records(folder)
     except NotMeasuredError:
@@ -112,9 +112,10 @@ def machine(folder: str) -> str:
     def facts(name: str) -> str:
         return ", ".join(sorted({record.versions[name] for record in found if record.versions.get(name)}))
 
+    models = ", ".join(sorted({f"`{record.cell.model}`" for record in found}))
     software = {"Python": facts("python"), "torch": facts("torch"), "CrypTen": facts("crypten")}
     return (
-        f"*[Report]({folder}/report.md): {len(found)} records, {first:%Y-%m-%d %H:%M} to {end} UTC.\n"
+        f"*[Report]({folder}/report.md): {len(found)} records of {models}, {first:%Y-%m-%d %H:%M} to {end} UTC.\n"
         f"Machine: {facts('cpu')}, {facts('cores')} cores, {facts('memory_gib')} GiB; {facts('kernel')}.\n"
         f"{', '.join(f'{name} {version}' for name, version in software.items() if version)},\n"
         f"mpcache-bench {facts('mpcache-bench')} at commit {facts('commit')}.*"
