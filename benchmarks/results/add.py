@@ -62,12 +62,12 @@ def add(run: Path, name: str, results: Path = RESULTS) -> list[Record]:
         raise ValueError(f"{run} holds no ok record of examples/{name}.yaml")
     local = local_folders(kept, example)
     lines = {record.id: record.model_dump_json() for record in (neutral(record, local) for record in kept)}
+    written = without((run / EXPERIMENT).read_text(encoding="utf-8"), local)
     folder = results / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / RECORDS).write_text("".join(f"{line}\n" for line in lines.values()), encoding="utf-8")
-    written = (run / EXPERIMENT).read_text(encoding="utf-8")
-    (folder / EXPERIMENT).write_text(without(written, local), encoding="utf-8")
+    (folder / EXPERIMENT).write_text(written, encoding="utf-8")
     render(folder)
     return [record for record in known if record not in kept]
 
