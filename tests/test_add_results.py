@@ -1,5 +1,7 @@
 """Records of a run become committed ones: those of the example that are ok, without a path of the machine."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,10 @@ def test_another_prompt_and_a_run_without_results_are_refused(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"no ok record of examples/speedup\.yaml"):
         add(run_of(tmp_path / "failed", failure(first)), NAME, tmp_path)
     assert not (tmp_path / NAME).exists()
+
+
+def test_the_command_says_why_it_adds_nothing(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "benchmarks.results.add", str(tmp_path), NAME]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds no ok record of examples/speedup.yaml" in done.stderr

@@ -105,3 +105,7 @@ def without(text: str, local: set[str]) -> str:
     for folder in local:
         text = text.replace(folder, NEUTRAL)
     return text
+
+
+if __name__ == "__main__":
+    main()
