@@ -38,7 +38,7 @@ def _amounts(line: dict[str, Row]) -> list[str]:
     """Bytes, rounds, and the divergence of the policy from the full cache."""
     row = next(iter(line.values()))
     policy = str(row.first.cell.policy)
-    by_window = divergences().get(policy, {})
+    by_window = divergences(4096).get(policy, {})
     quality = "0" if policy == "full" else with_error(list(by_window.values())) if by_window else ""
     return [megabytes(row.client_bytes), f"{row.rounds:,g}", quality]
 

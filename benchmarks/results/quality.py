@@ -20,11 +20,11 @@ def needles(length: int) -> str:
     return table(head, [[f"`{line.name}`", share(line.cached), share(line.attended), *_shares(line)] for line in lines])
 
 
-def fidelity() -> str:
+def fidelity(length: int) -> str:
     """KL divergence from the full cache by policy, and that of a selection ahead over that of the layer's own query."""
-    found, lines = divergences(), []
+    found, lines = divergences(length), []
     for policy, by_window in found.items():
-        own = found.get(policy.replace(", ahead=True", "").replace("(ahead=True)", ""), {})
+        own = found.get(policy.replace(", ahead=True", "").replace("ahead=True, ", "").replace("(ahead=True)", ""), {})
         both = sorted(by_window.keys() & own.keys())
         ratio = sum(by_window[window] for window in both) / sum(own[window] for window in both) if both else 1.0
         note = f"{ratio:.2f} ({len(both)} windows)" if "ahead=True" in policy else ""
@@ -32,10 +32,10 @@ def fidelity() -> str:
     return table(["policy", "windows", "KL (standard error), nats", "over the own query"], lines)
 
 
-def divergences() -> dict[str, dict[int, float]]:
-    """KL divergence of the next token from the full cache, in nats, by policy and window of text."""
+def divergences(length: int) -> dict[str, dict[int, float]]:
+    """KL divergence of the next token from the full cache, in nats, by policy and window of so many tokens of text."""
     found: dict[str, dict[int, float]] = {}
-    for result in ResultStore(RESULTS / "quality" / "ahead").read():
+    for result in ResultStore(RESULTS / "quality" / "ahead" / f"{length}").read():
         policy = result.point.policy
         if policy is not None and policy.name == "mpcache":
             found.setdefault(str(policy), {})[result.sample] = result.values["kl"]
@@ -52,4 +52,9 @@ def _shares(line: Line) -> list[str]:
     return [f"{line.columns[task, q, 'accuracy'].value:.1f}" for task in TASKS for q in ("visible", "hidden")]
 
 
-TABLES: Tables = {"needles-2048": partial(needles, 2048), "needles-4096": partial(needles, 4096), "fidelity": fidelity}
+TABLES: Tables = {
+    "needles-2048": partial(needles, 2048),
+    "needles-4096": partial(needles, 4096),
+    "fidelity-1024": partial(fidelity, 1024),
+    "fidelity-4096": partial(fidelity, 4096),
+}
