@@ -36,16 +36,16 @@ from orchestrator.predict.prediction import COUNTED_TOKENS
 from parties.policies.base import Policy
 
 ROLES = ("client", "server", "dealer", "referee")
-PROCESS_BYTES = 500_000_000
-"""A process with torch and transformers in it."""
+PROCESS_BYTES = 600_000_000
+"""A process with torch, transformers and compiled kernels in it, and the free memory that its allocator keeps."""
 
 _QUERIES = 64  # of the plain engine's blocks
 _MASKED_AT_ONCE = 1 << 23  # numbers of a cache, by `fss`
 _SCORES = 1 << 23  # of a prompt that a policy rates at once
 _CHUNK_BYTES = 1 << 28
 _AHEAD_BYTES, _QUEUED_BYTES = 256 << 20, 64 << 20  # of a receiver's credit, and of a sender beyond it
-_PER_NUMBER = {"fss": 768, "crypten": 256}  # bytes while a function of one number is computed
-_PER_DEALT_NUMBER = 2100  # the same at the dealer of `fss`, which also copies the largest tensor that it sends
+_PER_NUMBER = {"fss": 1024, "crypten": 256}  # bytes while a function of one number is computed
+_PER_DEALT_NUMBER = 2400  # the same at the dealer of `fss`, which also copies the largest tensor that it sends
 _PER_MASKED_NUMBER = 48
 
 

@@ -187,7 +187,7 @@ def test_memory_is_held_against_the_most_demanding_cell(
     near: Any = NearHost()
     (found,) = memory([near], slots, [cell], [])
     assert found.verdict is verdict
-    assert "client, server, dealer, referee need about 2.0 GB (computed for 128 tokens" in found.found
+    assert "client, server, dealer, referee need about 2.4 GB (computed for 128 tokens" in found.found
     (bare,) = memory([near], slots, [], [])
     assert bare.verdict is Verdict.NOTE
 
