@@ -54,7 +54,7 @@ class DeviceInputs(Inputs):
         """See `Inputs`."""
         for piece in self.dealt.made[len(self._received) :]:
             self._received.append(torch.empty(piece.shape, dtype=torch.uint8, pin_memory=True))
-        return partial(graphs.GraphRecording, before=partial(self._expand, drawn), clock=self._clock)
+        return partial(graphs.GraphRecording, before=partial(self._expand_there, drawn), clock=self._clock)
 
     def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""
@@ -63,7 +63,7 @@ class DeviceInputs(Inputs):
             for piece, size in zip(self._received, drawn.dealt, strict=False):
                 frames.fill(piece[:size].numpy())
 
-    def _expand(self, drawn: Drawn) -> None:
+    def _expand_there(self, drawn: Drawn) -> None:
         first, own = 0, drawn.own[0]
         for piece, size in zip(self.streams[0].made, own, strict=False):
             self._place.copy_(self._epoch, non_blocking=True)

@@ -1,6 +1,7 @@
 """The memory that recorded segments share, since they run one after the other."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -60,6 +61,7 @@ class Inputs:
         make = partial(torch.empty, dtype=torch.uint8)
         self.streams: Sequence[Pieces] = [Pieces(make, PIECE_BYTES) for _ in range(2)]
         self.dealt = Pieces(make, PIECE_BYTES)
+        self._threads = ThreadPoolExecutor(1, "keystream")  # of the dealer's second stream
         self._rows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.failed = torch.zeros(MOST_CHECKS, dtype=torch.bool)
         self.failed_array = self.failed.numpy()
@@ -82,12 +84,18 @@ class Inputs:
             frames: The dealer's stream; None at the dealer.
             epoch: The epoch.
         """
-        for stream, pieces, sizes in zip(streams, self.streams, drawn.own, strict=False):
-            for piece, size in zip(pieces.made, sizes, strict=False):
-                stream.fill(piece.numpy().data, size)
+        first, *others = streams
+        later = [self._threads.submit(self._expand, drawn, k, stream) for k, stream in enumerate(others, 1)]
+        self._expand(drawn, 0, first)
+        for filled in later:
+            filled.result()
         if frames is not None:
             for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
                 frames.fill(piece[:size].numpy())
+
+    def _expand(self, drawn: Drawn, index: int, stream: Keystream) -> None:
+        for piece, size in zip(self.streams[index].made, drawn.own[index], strict=False):
+            stream.fill(piece.numpy().data, size)
 
     def lasts(self, tensor: Tensor) -> bool:
         """Tells whether a tensor is one of rows that stay where they are."""
