@@ -7,7 +7,8 @@ from parties.engines.keystream import SPARE_BYTES
 
 
 def test_segments_share_pieces_which_never_move() -> None:
-    pieces, first, second = Pieces(lambda size: torch.zeros(size, dtype=torch.uint8), 64 + SPARE_BYTES), [], []
+    pieces = Pieces(lambda size: torch.zeros(size, dtype=torch.uint8), 64 + SPARE_BYTES)
+    first, second = list[int](), list[int]()
     taken = [pieces.take(first, size) for size in (40, 13, 20, 100, 8)]
     assert [tensor.numel() for tensor in taken] == [40, 13, 20, 100, 8]
     assert first == [56, 24, 104, 8]  # whole words; a large tensor has a piece of its size
