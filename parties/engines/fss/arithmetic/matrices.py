@@ -73,8 +73,8 @@ def encoded(weight: Tensor, device: torch.device) -> Tensor:
         device: Where it is encoded and stays.
     """
     transposed = torch.empty(weight.shape[::-1], dtype=torch.int64, device=device)
-    rows = max(1, _CHUNK[device.type] // max(1, weight.shape[1]))
-    for start in range(0, weight.shape[0], rows):
-        chunk = weight[start : start + rows]
-        transposed[:, start : start + rows] = ring.encode(chunk.to(device)).T
+    dim = 1 if device.type == "cpu" else 0  # a CPU writes whole rows of the result; a GPU gets whole rows of the weight
+    count = max(1, _CHUNK[device.type] // weight.shape[1 - dim])
+    for chunk, place in zip(torch.split(weight, count, dim), torch.split(transposed, count, 1 - dim), strict=True):
+        place.copy_(ring.encode(chunk.to(device)).T)
     return transposed
