@@ -85,10 +85,19 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     if columns.is_contiguous():
         _multiply_columns(x.contiguous(), columns, product)
     else:
-        from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
-
-        call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
+        _multiply_rows(x.contiguous(), y.contiguous(), product)
     return product
+
+
+def _multiply_rows(x: Tensor, rows: Tensor, product: Tensor) -> None:
+    """Multiplies by threads as `_multiply_columns` does."""
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
+
+    count = threads.worthwhile(len(x), rows.numel(), torch.get_num_threads())
+    if count == 1:
+        call(loops.products_by_rows, x, rows, product)
+    else:
+        call(threads.products_by_rows, x, rows, product, count)
 
 
 def _multiply_columns(x: Tensor, columns: Tensor, product: Tensor) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.opening import Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
-from parties.engines.fss.randomness.frames import in_words
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
+from parties.engines.fss.replay.pieces import Pieces
 from parties.metering.meter import RECORDING
 
 
@@ -167,22 +167,18 @@ class SegmentRecorder(Recorder):
 
     def own(self, shape: Shape, dtype: torch.dtype, stream: int = 0) -> Tensor:
         """See `Recorder`."""
-        own = self.drawn.own
-        place, own[stream] = self._place(self._inputs.streams[stream], own[stream], shape, dtype)
-        return place
+        return self._place(self._inputs.streams[stream], self.drawn.own[stream], shape, dtype)
 
     def dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """See `Recorder`."""
-        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
-        return place
+        return self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
 
-    def _place(self, octets: Tensor, start: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, int]:
+    def _place(self, pieces: Pieces, taken: list[int], shape: Shape, dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
-        if start + size > (most := self._inputs.most_bytes):
+        if sum(taken) + size > (most := self._inputs.most_bytes):
             raise NotRecordable("a draw", f"a recorded segment takes at most {most:,} bytes of randomness")
         with self.tracer.paused():
-            place = octets[start : start + size].view(dtype).reshape(tuple(shape))
-        return place, start + in_words(size)
+            return pieces.take(taken, size).view(dtype).reshape(tuple(shape))
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
         """See `Recorder`."""
