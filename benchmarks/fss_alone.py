@@ -103,7 +103,7 @@ def decoded(
     run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
     cache, decoder = folded(engine, spec, policy, shapes, given), Decoder(engine, spec, policy)
     own = [1] * given.batch if role == "client" else None
-    engine.mask_cache = lambda caches: _masked(engine, caches)  # type: ignore[method-assign]
+    engine.mask_cache = lambda caches: [lambda: _masked(engine, caches)]  # type: ignore[method-assign]
     work = decoder.workload(cache, given.steps, RunOptions())
     vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
     engine.prepare(work, cache)

@@ -132,9 +132,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, caches: Caches) -> Program[None]:
-        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(caches)
+    def mask_cache(self, caches: Caches) -> list[Callable[[], Program[None]]]:
+        """Segments that open adopted caches under masks that stay. 1 round per 2^23 elements; see `masked_cache`."""
+        return masked_cache.segments(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""

@@ -1,7 +1,6 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -132,7 +131,7 @@ class FssEngine(Computation):
         return sent(self.peer, shapes, self.meter, weights, self._masks, self.source.device)
 
     def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
-        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
+        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay; see `mask_cache`."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
@@ -140,11 +139,14 @@ class FssEngine(Computation):
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
+            if self.replays and not workload.runs_prompts:
+                self._supply.await_recording()
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)
         if not workload.runs_prompts:
-            self.run_segment(partial(self.mask_cache, caches), caches)
+            for segment in self.mask_cache(caches):
+                self.run_segment(segment, caches)
         self.recordings.count_anew()
         return caches
 

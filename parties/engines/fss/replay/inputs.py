@@ -48,7 +48,7 @@ class Inputs:
         staged: Whether what is opened is copied to memory of the host and back.
         most_bytes: Randomness of one kind that a recorded segment may take.
         streams: Keystreams of the party; the dealer expands two.
-        dealt: What the dealer sends.
+        dealt: What the dealer sends; at the dealer itself, what it is about to send.
         failed: Results of the checks; `failed_array` is the same memory.
         arena: Intermediate results.
     """

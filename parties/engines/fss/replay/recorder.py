@@ -90,15 +90,16 @@ class SegmentRecorder(Recorder):
         return left
 
     def finish(self, keep: Sequence[Tensor]) -> Any:
-        """Plans the memory of the tapes; what is opened, noted and sent is kept, too. Returns the recording.
+        """Plans the memory of the tapes; what is opened and noted is kept, too. Returns the recording.
 
         Raises:
             NotRecordable: A GPU cannot replay it.
         """
         hidden = [tensor for made in self.rounds for tensor in made.hidden]
-        others = [tensor for _, _, tensor in self.noted] + [tensor for tensor, _ in self.sent]
-        inputs = self._inputs
-        return self.tracer.finish([*hidden, *others, *keep], inputs.arena, inputs.recording(self.drawn))
+        noted, inputs = [tensor for _, _, tensor in self.noted], self._inputs
+        recording = self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
+        del self.tracer  # with its notes, of which the recording has made tapes
+        return recording
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
@@ -107,7 +108,6 @@ class SegmentRecorder(Recorder):
             made.hidden = [next(left) for _ in made.hidden]
         for notes, place, _ in self.noted:
             notes[place] = next(left)
-        self.sent = [(next(left), to) for _, to in self.sent]
         return list(left)
 
     @contextmanager
@@ -181,8 +181,9 @@ class SegmentRecorder(Recorder):
             return pieces.take(taken, size).view(dtype).reshape(tuple(shape))
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
-        """See `Recorder`."""
-        self.sent.append((tensor, receivers))
+        """See `Recorder`. Copied to memory that recordings share: all that a dealer sends would take gigabytes."""
+        place = self._place(self._inputs.dealt, self.drawn.dealt, tensor.shape, tensor.dtype)
+        self.sent.append((place.copy_(tensor), receivers))
 
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""

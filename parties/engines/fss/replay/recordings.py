@@ -16,6 +16,7 @@ from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.meter import RECORDING
+from parties.metering.process import release_memory, trim_heap
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
@@ -98,7 +99,11 @@ class Recordings:
             end: See `RecordedSegment.replay`.
             record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
         """
-        source, names = self._source, [name_of(segment) for segment in segments]
+        release_memory()  # that of the caches before they were masked and folded
+        source, names = self._source, list[Hashable]()
+        for segment in segments:
+            names.append(name_of(segment))  # makes room in a layer; what was there before does not fit the next one
+            trim_heap()
         before, restore = source.epoch, caches.snapshot()
         try:
             for segment, name in zip(segments, names, strict=True) if record else ():
@@ -113,6 +118,7 @@ class Recordings:
             source.epoch = before
         for made in self._known.values():  # by now the memory that they share is as large as it will be
             made.bind(source, self.inputs, end)
+        release_memory()
 
     def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)
