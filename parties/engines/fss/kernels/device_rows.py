@@ -15,7 +15,8 @@ BLOCK = 1024
 """Elements that a program takes at a time."""
 
 NAMES = (
-    "COPY", "ABS", "ADD", "SUB", "MUL", "AND", "OR", "XOR", "SHL", "SHR", "MAX", "MIN", "EQ", "NE", "LT", "LE",
+    "COPY", "ABS", "ADD", "SUB", "MUL", "AND", "OR", "XOR", "SHL", "SHR", "CHECKED_SHIFT",
+    "MAX", "MIN", "EQ", "NE", "LT", "LE",
     "WHERE", "PLACE", "GATHER", "SCATTER", "SCATTER_ADD", "PACK", "UNPACK", "TOTAL", "LARGEST", "SMALLEST",
     "CUMSUM",
 )  # fmt: skip

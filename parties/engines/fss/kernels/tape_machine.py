@@ -13,7 +13,8 @@ from parties.engines.fss.kernels.device_rows import BLOCK, LENGTH, NAMES, OPERAN
 
 _WARPS = 8
 (
-    _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _MAX, _MIN, _EQ, _NE, _LT, _LE,
+    _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _CHECKED_SHIFT,
+    _MAX, _MIN, _EQ, _NE, _LT, _LE,
     _WHERE, _PLACE, _GATHER, _SCATTER, _SCATTER_ADD, _PACK, _UNPACK, _TOTAL, _LARGEST, _SMALLEST,
     _CUMSUM,
 ) = (tl.constexpr(code) for code in range(len(NAMES)))  # fmt: skip
@@ -83,7 +84,7 @@ def _computed(op, a, b, c):  # type: ignore[no-untyped-def]
             result = a ^ b
         elif op == _SHL:
             result = a << b
-        elif op == _SHR:
+        elif (op == _SHR) | (op == _CHECKED_SHIFT):
             result = a >> b
         elif op == _ABS:
             result = tl.where(a < 0, -a, a)
@@ -139,6 +140,10 @@ def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
             b = _read(second, narrow & 4, b_at, inside)
             a = b
             out_at += place * stride
+    elif op == _CHECKED_SHIFT:
+        outside = (a < -size) | (a >= size)
+        tl.store(second.to(tl.pointer_type(tl.uint8)) + index * 0, 1, mask=inside & outside)
+        b = a * 0 + stride
     elif operands > 2:
         b = _read(second, narrow & 4, b_at, inside)
     if op == _SCATTER_ADD:

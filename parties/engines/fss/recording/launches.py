@@ -23,7 +23,14 @@ _REDUCTIONS = {
 }  # fmt: skip
 _SCATTERED = {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
 _INDEXED = {Op.GATHER_64, Op.GATHER_8, *_SCATTERED}
-_OTHER_NAMES = {"WIDEN": "COPY", "NARROW": "COPY", "PLACE": "PLACE", "PACK": "PACK", "UNPACK": "UNPACK"}
+_OTHER_NAMES = {
+    "WIDEN": "COPY",
+    "NARROW": "COPY",
+    "PLACE": "PLACE",
+    "PACK": "PACK",
+    "UNPACK": "UNPACK",
+    "CHECKED_SHIFT": "CHECKED_SHIFT",
+}
 
 
 @dataclass
@@ -155,7 +162,7 @@ def _programs(note: Instruction) -> int:
 def _written(note: Note) -> set[Buffer]:
     """Returns the buffers that a step writes; a kernel may write all of its tensors."""
     if isinstance(note, Instruction):
-        return {note.operands[0].buffer}
+        return {note.operands[place].buffer for place in note.written}
     if note.outputs:
         return {view.buffer for view in note.outputs}
     return set(note.buffers)
@@ -167,7 +174,7 @@ def _independent(before: Instruction, after: Instruction) -> bool:
         _alike(before, place, after, where)
         for place, one in enumerate(before.operands)
         for where, other in enumerate(after.operands)
-        if one.buffer is other.buffer and (place == 0 or where == 0)
+        if one.buffer is other.buffer and (place in before.written or where in after.written)
     )
 
 
@@ -179,6 +186,8 @@ def _alike(before: Instruction, place: int, after: Instruction, where: int) -> b
     if _apart(one, other):
         return True
     if before.shape != after.shape or {before.op, after.op} & {Op.PACK, Op.UNPACK, *_REDUCTIONS}:
+        return False
+    if (Op.CHECKED_SHIFT, 2) in ((before.op, place), (after.op, where)):  # each program may set the flag
         return False
     return (one.offset, one.strides, one.dtype.itemsize) == (other.offset, other.strides, other.dtype.itemsize)
 

@@ -105,6 +105,8 @@ def _row(
         failed = rows.scatter_8(n, o, so, a, sa, b, sb, stride, size)
     elif op == Op.SCATTER_ADD_64:
         failed = rows.scatter_add_64(n, o, so, a, sa, b, sb, stride, size)
+    elif op == Op.CHECKED_SHIFT:
+        rows.checked_shift(n, o, so, a, sa, b, stride, size)
     elif op == Op.PACK:
         pack_bits(carray(rows.octets(a), n), carray(rows.octets(o), (n + 7) // 8))
     elif op == Op.UNPACK:

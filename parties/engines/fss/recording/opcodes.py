@@ -62,7 +62,17 @@ class Op(IntEnum):
     SCATTER_ADD_64 = 41
     PACK = 42  # `loops.pack_bits`; the shape is that of the bits
     UNPACK = 43  # `loops.unpack_bits`
+    CHECKED_SHIFT = 44  # `loops.checked_shift`: output, operand, flag, which is written, too; extras: bits, edge
 
+
+ELEMENTWISE = frozenset(op for op in Op if op <= Op.WHERE_8) | {Op.CHECKED_SHIFT}
+"""Opcodes that compute each element of the output from the same elements of the operands."""
+
+REDUCTIONS = frozenset({Op.TOTAL_64, Op.TOTAL_8, Op.LARGEST_64, Op.SMALLEST_64, Op.ANY_8, Op.ALL_8})
+"""Opcodes that reduce the dimensions in which the output has stride 0."""
+
+ACCUMULATING = REDUCTIONS | {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
+"""Opcodes whose output depends on what it was before."""
 
 ORDERED = frozenset({Op.CUMSUM_64, Op.CUMSUM_8})
 """Opcodes whose innermost dimension is fixed."""

@@ -217,6 +217,24 @@ def _scattered(load: Any, store: Any, *, add: bool) -> Rows:
     return row
 
 
+@inner
+def checked_shift(n: int, o: int, so: int, a: int, sa: int, flag: int, drop: int, edge: int) -> None:
+    """Shifts right; sets the flag if an element is not in -edge .. edge - 1."""
+    outside = False
+    if so == 1 and sa == 1:
+        for i in range(n):
+            x = _load(a, i)
+            outside |= (x < -edge) | (x >= edge)
+            _store(o, i, x >> drop)
+    else:
+        for i in range(n):
+            x = _load(a, i * sa)
+            outside |= (x < -edge) | (x >= edge)
+            _store(o, i * so, x >> drop)
+    if outside:
+        _store8(flag, 0, np.uint8(1))
+
+
 def _binary(build: Callable[..., Any], *, width: int = 64, commutes: bool = True) -> Rows:
     """A broadcast operand of an operation that commutes is on the right."""
     cases = (_CONTIGUOUS, _RIGHT_BROADCAST, *(() if commutes else (_LEFT_BROADCAST,)))
