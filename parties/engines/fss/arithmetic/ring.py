@@ -98,12 +98,13 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         call(matrix_products.matmul, x, y, product)
         return product
     columns = y.transpose(1, 2)
-    product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
+        product = torch.empty(*x.shape[:2], y.shape[2], dtype=torch.int64)
         _multiply_columns(x.contiguous(), columns, product)
     else:
         from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
 
+        product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
         call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
     return product
 

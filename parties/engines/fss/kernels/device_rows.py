@@ -15,9 +15,8 @@ BLOCK = 1024
 """Elements that a program takes at a time."""
 
 NAMES = (
-    "COPY", "ABS", "ADD", "SUB", "MUL", "AND", "OR", "XOR", "SHL", "SHR", "CHECKED_SHIFT",
-    "MAX", "MIN", "EQ", "NE", "LT", "LE",
-    "WHERE", "PLACE", "GATHER", "SCATTER", "SCATTER_ADD", "PACK", "UNPACK", "TOTAL", "LARGEST", "SMALLEST",
-    "CUMSUM",
+    "COPY", "ABS", "ADD", "SUB", "MUL", "AND", "OR", "XOR", "SHL", "SHR", "CHECKED_SHIFT", "MAX", "MIN", "EQ", "NE",
+    "LT", "LE", "WHERE", "MUL_ADD", "MUL_SUB", "SUB_MUL", "SUB_ADD", "ADD_ADD", "SHR_AND", "PLACE", "GATHER",
+    "SCATTER", "SCATTER_ADD", "PACK", "UNPACK", "TOTAL", "LARGEST", "SMALLEST", "MUL_TOTAL", "CUMSUM",
 )  # fmt: skip
 """Operations, by opcode. The width of operands is not part of them."""

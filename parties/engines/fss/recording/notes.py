@@ -40,7 +40,7 @@ class Instruction:
     @property
     def written(self) -> tuple[int, ...]:
         """The operands that are written: the first one, and the flag of a check."""
-        return (0, 2) if self.op is Op.CHECKED_SHIFT else (0,)
+        return (0, 3) if self.op is Op.CHECKED_SHIFT else (0,)
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,20 @@ class Op(IntEnum):
     SCATTER_ADD_64 = 41
     PACK = 42  # `loops.pack_bits`; the shape is that of the bits
     UNPACK = 43  # `loops.unpack_bits`
-    CHECKED_SHIFT = 44  # `loops.checked_shift`: output, operand, flag, which is written, too; extras: bits, edge
+    CHECKED_SHIFT = 44  # output = (second + third) >> first extra; sets the flag, the fourth: see `loops.checked_shift`
+    MUL_ADD_64 = 45  # second * third + fourth, and so on
+    MUL_SUB_64 = 46
+    SUB_MUL_64 = 47
+    SUB_ADD_64 = 48
+    ADD_ADD_64 = 49
+    SHR_AND_64 = 50
+    MUL_TOTAL_64 = 51  # adds second * third to the output
 
 
-ELEMENTWISE = frozenset(op for op in Op if op <= Op.WHERE_8) | {Op.CHECKED_SHIFT}
+ELEMENTWISE = frozenset(op for op in Op if op <= Op.WHERE_8 or Op.CHECKED_SHIFT <= op <= Op.SHR_AND_64)
 """Opcodes that compute each element of the output from the same elements of the operands."""
 
-REDUCTIONS = frozenset({Op.TOTAL_64, Op.TOTAL_8, Op.LARGEST_64, Op.SMALLEST_64, Op.ANY_8, Op.ALL_8})
+REDUCTIONS = frozenset({Op.TOTAL_64, Op.TOTAL_8, Op.MUL_TOTAL_64, Op.LARGEST_64, Op.SMALLEST_64, Op.ANY_8, Op.ALL_8})
 """Opcodes that reduce the dimensions in which the output has stride 0."""
 
 ACCUMULATING = REDUCTIONS | {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
@@ -81,6 +88,7 @@ SWAPPED = {
     Op.ADD_64: Op.ADD_64, Op.MUL_64: Op.MUL_64, Op.AND_64: Op.AND_64, Op.OR_64: Op.OR_64, Op.XOR_64: Op.XOR_64,
     Op.MAX_64: Op.MAX_64, Op.MIN_64: Op.MIN_64, Op.EQ_64: Op.EQ_64, Op.NE_64: Op.NE_64,
     Op.ADD_8: Op.ADD_8, Op.MUL_8: Op.MUL_8, Op.AND_8: Op.AND_8, Op.OR_8: Op.OR_8, Op.XOR_8: Op.XOR_8,
-    Op.NE_8: Op.NE_8,
+    Op.NE_8: Op.NE_8, Op.CHECKED_SHIFT: Op.CHECKED_SHIFT, Op.MUL_ADD_64: Op.MUL_ADD_64, Op.MUL_SUB_64: Op.MUL_SUB_64,
+    Op.ADD_ADD_64: Op.ADD_ADD_64, Op.MUL_TOTAL_64: Op.MUL_TOTAL_64,
 }  # fmt: skip
-"""Opcodes of operations that commute."""
+"""Opcodes whose second and third operands commute."""

@@ -6,11 +6,12 @@ from parties.engines.fss.recording.memory import Buffer
 from parties.engines.fss.recording.notes import Note
 from parties.engines.fss.recording.peephole.copies import remove_copies
 from parties.engines.fss.recording.peephole.identities import replace_identities
+from parties.engines.fss.recording.peephole.pairs import fuse_pairs
 from parties.engines.fss.recording.peephole.repeats import remove_repeats
 from parties.engines.fss.recording.peephole.steps import Steps
 from parties.engines.fss.recording.peephole.unused import remove_unused
 
-PASSES = (remove_unused, replace_identities, remove_repeats, remove_copies)
+PASSES = (remove_unused, replace_identities, remove_copies, remove_repeats, fuse_pairs)
 
 
 def shortened(tapes: Sequence[Sequence[Note]], kept: Iterable[Buffer]) -> list[list[Note]]:

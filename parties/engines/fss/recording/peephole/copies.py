@@ -31,9 +31,10 @@ def _read_source(steps: Steps, index: int, copy: Instruction) -> bool:
         note = steps.instruction(reader)
         if note is None or note.op not in ELEMENTWISE | REDUCTIONS or not steps.is_stable(source.buffer, index, reader):
             return False
-        operands = [_seen(view, copy) if view.buffer is out.buffer else view for view in note.operands]
-        if note.operands[0].buffer is source.buffer or None in operands:
+        seen = {view: _seen(view, copy) for view in note.operands if view.buffer is out.buffer}
+        if note.operands[0].buffer is source.buffer or None in seen.values():
             return False
+        operands = [seen.get(view) or view for view in note.operands]
         changed[reader] = instruction(note.op, operands, note.extras)
     for reader, note in changed.items():
         steps.put(reader, note)

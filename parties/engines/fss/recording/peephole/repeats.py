@@ -7,7 +7,7 @@ from parties.engines.fss.recording.peephole.steps import Steps
 
 
 def remove_repeats(steps: Steps) -> None:
-    """Lets the readers of an elementwise result read the same result of an earlier instruction, and removes this one."""
+    """Lets readers of a result read the same result of an earlier instruction instead."""
     known: dict[Hashable, int] = {}
     for index, note in steps.instructions():
         out, *operands = note.operands

@@ -44,3 +44,14 @@ def split(view: View, shape: Sequence[int]) -> View:
         if at >= 0:
             left[at] //= size
     return replace(view, shape=tuple(shape), strides=tuple(reversed(strides)))
+
+
+def sorted_by(note: Instruction, place: int) -> Instruction:
+    """Returns an elementwise instruction or a reduction with dimensions in the order of the strides of an operand."""
+    order = sorted(range(len(note.shape)), key=lambda d: -note.operands[place].strides[d])
+
+    def turned(view: View) -> View:
+        return replace(view, shape=shape, strides=tuple(view.strides[d] for d in order))
+
+    shape = tuple(note.shape[d] for d in order)
+    return replace(note, shape=shape, operands=tuple(map(turned, note.operands)))

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
+
 from parties.engines.fss.recording.memory import Buffer, Kind, View, mapped
 from parties.engines.fss.recording.notes import Call, Instruction, Note
 from parties.engines.fss.recording.opcodes import ACCUMULATING
@@ -120,6 +122,14 @@ class Steps:
     @staticmethod
     def _buffers(note: Note | None) -> list[Buffer]:
         return [] if note is None else list(dict.fromkeys(note.buffers))
+
+
+def number(view: View) -> int | None:
+    """Returns the number of a broadcast constant on the host, or None if the view is no such constant."""
+    held = view.buffer.storage
+    if view.buffer.kind is not Kind.CONSTANT or any(view.strides) or held is None or held.device.type != "cpu":
+        return None
+    return int(torch.empty(0, dtype=view.dtype).set_(held, view.offset // view.dtype.itemsize, (1,), (1,)).item())
 
 
 def elements(view: View) -> int:
