@@ -24,7 +24,7 @@ def names(program: Program, inputs: list[Tensor]) -> list[str]:
 def test_a_fused_instruction_computes_what_two_do(name: str, shape: tuple[int, ...]) -> None:
     x, y, z = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
     for first, last in ((x, z), (x[..., :1].expand(shape), z), (x, z[..., :1])):
-        found = names(lambda first=first, last=last: [FUSED[name](first, y, last)], [x, y, z])  # type: ignore[misc]
+        found = names(lambda first=first, last=last: [FUSED[name](first, y, last)], [x, y, z])
         assert [found for found in found if "copy" not in found] == [name]
 
 
