@@ -6,7 +6,7 @@ from parties.engines.fss.recording.memory import Kind, View
 from parties.engines.fss.recording.notes import Instruction, instruction
 from parties.engines.fss.recording.opcodes import ELEMENTWISE, REDUCTIONS, Op
 from parties.engines.fss.recording.peephole.shapes import reshaped
-from parties.engines.fss.recording.peephole.steps import Steps, elements, is_contiguous
+from parties.engines.fss.recording.peephole.steps import Steps, elements, is_contiguous, is_whole
 
 _COPIES = (Op.COPY_64, Op.COPY_8)
 
@@ -55,10 +55,10 @@ def _seen(view: View, copy: Instruction) -> View | None:
 
 
 def _merge(steps: Steps, index: int, copy: Instruction) -> bool:
-    """Makes a temporary and the whole copy of it one buffer."""
+    """Makes a temporary, which is not written later, and the whole copy of it one buffer."""
     out, source = copy.operands
-    alike = steps.is_written_once(out) and steps.is_written_once(source) and steps.is_temporary(source.buffer)
-    if not alike or out.buffer.size != source.buffer.size:
+    alike = is_whole(source) and steps.is_written_once(out) and out.buffer.size == source.buffer.size
+    if not alike or not steps.is_temporary(source.buffer) or max(steps.writes[source.buffer], default=0) > index:
         return False
     steps.put(index, None)
     steps.rename(source.buffer, out.buffer)

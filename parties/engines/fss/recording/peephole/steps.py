@@ -72,8 +72,8 @@ class Steps:
     def is_written_once(self, view: View) -> bool:
         """Tells whether a planned buffer has no other content than what one instruction writes to the view of it."""
         buffer = view.buffer
-        whole = view.offset == 0 and is_contiguous(view) and elements(view) * view.dtype.itemsize == buffer.size
-        return buffer.kind is Kind.PLANNED and whole and self.writes[buffer].total() == 1 and not self._adds(buffer)
+        once = self.writes[buffer].total() == 1 and not self._adds(buffer)
+        return buffer.kind is Kind.PLANNED and once and is_whole(view)
 
     def is_stable(self, buffer: Buffer, first: int, last: int) -> bool:
         """Tells whether a buffer holds at step `last` what it holds after step `first`; the host may write externals.
@@ -138,6 +138,11 @@ def elements(view: View) -> int:
     for size in view.shape:
         count *= size
     return count
+
+
+def is_whole(view: View) -> bool:
+    """Tells whether a view shows all of its buffer, in order."""
+    return view.offset == 0 and is_contiguous(view) and elements(view) * view.dtype.itemsize == view.buffer.size
 
 
 def is_contiguous(view: View) -> bool:

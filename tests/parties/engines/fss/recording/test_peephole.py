@@ -66,9 +66,9 @@ def test_a_copy_is_read_where_it_came_from_and_written_where_it_goes() -> None:
 
     def program() -> list[Tensor]:
         place[:, 2:6].copy_(x.clone() ^ 5)
-        return [(x & 3).clone()]
+        return [(x & 3).clone(), torch.cat([x, x]).clone()]
 
-    assert names(program, [x, place]) == ["xor_64", "and_64"]
+    assert names(program, [x, place]) == ["xor_64", "and_64", "copy_64", "copy_64"]
 
 
 def test_a_copy_keeps_what_is_overwritten_later() -> None:
