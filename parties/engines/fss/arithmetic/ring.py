@@ -48,9 +48,9 @@ def checked_shift(x: Tensor, drop: int, edge: int, outside: Tensor) -> Tensor:
         edge: Bound.
         outside: A flag, bool, [1]; set if an element is not in -edge .. edge - 1, and left as it is otherwise.
     """
-    shifted = torch.empty(x.shape, dtype=torch.int64, device=x.device)
-    from parties.engines.fss.kernels import device_shifts, loops
+    from parties.engines.fss.kernels import device_shifts, loops  # Numba, which counting does not need
 
+    shifted = torch.empty(x.shape, dtype=torch.int64, device=x.device)
     shift = device_shifts.checked_shift if x.is_cuda else loops.checked_shift
     call(shift, x.contiguous().view(-1), shifted.view(-1), outside, drop, edge)
     return shifted
