@@ -166,6 +166,7 @@ def _result(
         "used": whole - free,
         "replayed": recordings.replayed,
         "interpreted": recordings.interpreted,
+        "instructions": recordings.instructions,
         "refused": sorted(set(recordings.refused.values())),
         "stages": stages,
     }

@@ -223,10 +223,17 @@ class SegmentRecorder(Recorder):
             for made, place in numbers:
                 place.copy_(made(count))
 
-    def refuse(self, failed: Tensor, failure: Condition) -> None:
+    def flag(self) -> Tensor:
         """See `Recorder`."""
         if len(self.failures) == MOST_CHECKS:
             raise NotRecordable("a check", f"a recorded segment makes at most {MOST_CHECKS} checks")
-        self._inputs.failed[len(self.failures)] = failed
+        with self.tracer.paused():
+            return self._inputs.failed[len(self.failures) :][:1]
+
+    def refuse(self, failed: Tensor, failure: Condition) -> None:
+        """See `Recorder`."""
+        place = self.flag()
+        if failed.data_ptr() != place.data_ptr():
+            place.copy_(failed)
         self.failures.append(failure)
         self.rounds[-1].checks = len(self.failures)

@@ -65,6 +65,11 @@ class Recordings:
         """Randomness of the dealer's that the recorded segments take together."""
         return sum(sum(made.recorder.drawn.dealt) for made in self._known.values())
 
+    @property
+    def instructions(self) -> list[int]:
+        """Instructions of the tape machine in each recording, in the order in which they were last used."""
+        return [sum(tape.instructions for tape in made.tapes) for made in self._known.values()]
+
     def clear(self) -> None:
         """Forgets the recordings, and with them the caches that they are bound to."""
         self._known.clear()
