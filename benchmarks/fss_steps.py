@@ -7,7 +7,7 @@ Client, server and dealer are processes that are connected over loopback; the de
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
 party's local work is the time of its online stages less the time in calls of links; the dealer's is the processor time
 of its thread. The first tokens of a shape are interpreted, so the median over the tokens is taken. With `--calls` the
-Python calls of the client are counted, too, in a run of their own.
+Python calls of the client are counted, too, in a run of their own. Instructions are the tape machine's, per layer.
 
 On a GPU each role has a process of its own, one after the other on the same device, and the others are echoes
 (`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens.
@@ -65,18 +65,22 @@ def main() -> None:
         return
     print(f"{given.layers} layers, token after {given.tokens} tokens, {given.policy}, median of {given.steps} tokens\n")
     print(
-        "| role | steps | ms per token | times reading the matrices | Python calls per token |\n|---|---|---|---|---|"
+        "| role | steps | ms per token | times reading the matrices | Python calls per token | instructions |\n"
+        "|---|---|---|---|---|---|"
     )
     for recorded in (False, True):
         results = together(given, recorded, calls=False)
         counted = together(given, recorded, calls=True)["client"][0] if given.calls else []
         for role in ROLES:
-            seconds, bound = results[role]
+            seconds, bound, instructions = results[role]
             typical = statistics.median(seconds)
             calls = f"{statistics.median(counted):,.0f}" if counted and role == "client" else ""
             ratio = f"{typical / bound:.1f}" if bound else ""
             name = "recorded" if recorded else "interpreted"
-            print(f"| {role} | {name} | {typical * 1000:.0f} | {ratio} | {calls} |", flush=True)
+            print(
+                f"| {role} | {name} | {typical * 1000:.0f} | {ratio} | {calls} | {per_layer(instructions)} |",
+                flush=True,
+            )
 
 
 def parse() -> argparse.Namespace:
@@ -103,8 +107,10 @@ def alone(given: argparse.Namespace) -> None:
         f"{given.shape}, {given.layers} layers, token after {given.tokens} tokens, {given.policy}, "
         f"batch of {given.batch}\n"
     )
-    print("| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| role | steps | ms per token | ms of reading the matrices | GB allocated | GB used | instructions per layer |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for role in given.role:
         for recorded in (True,) if given.recorded else (False, True):
             pipe, theirs = context.Pipe()
@@ -119,9 +125,15 @@ def alone(given: argparse.Namespace) -> None:
             name, (allocated, used) = "recorded" if recorded else "interpreted", (found["allocated"], found["used"])
             milliseconds, reading = 1000 * found["typical"], 1000 * found["reading"]
             print(
-                f"| {role} | {name} | {milliseconds:.1f} | {reading:.1f} | {allocated / 1e9:.1f} | {used / 1e9:.1f} |"
+                f"| {role} | {name} | {milliseconds:.1f} | {reading:.1f} | {allocated / 1e9:.1f} | {used / 1e9:.1f} | "
+                f"{per_layer(found['instructions'])} |"
             )
             print(found, file=sys.stderr, flush=True)
+
+
+def per_layer(instructions: list[int]) -> str:
+    """Returns the median instructions of a layer's segment, without those of the embedding and of the choice."""
+    return f"{statistics.median(instructions[1:-1]):.0f}" if len(instructions) > 2 else ""
 
 
 def together(given: argparse.Namespace, recorded: bool, *, calls: bool) -> dict[str, Any]:
@@ -153,7 +165,7 @@ def party(
     listener.socket = sock
     with connect(role, listener, addresses, "steps", meter, 60.0) as mesh:
         if role == "dealer":
-            pipe.send((dealt(mesh, meter, given, recorded), 0.0))
+            pipe.send((dealt(mesh, meter, given, recorded), 0.0, []))
         else:
             pipe.send(decoded(role, mesh, meter, given, recorded, calls))
 
@@ -180,8 +192,8 @@ def dealt(mesh: Mesh, meter: StageMeter, given: argparse.Namespace, recorded: bo
 
 def decoded(
     role: str, mesh: Mesh, meter: StageMeter, given: argparse.Namespace, recorded: bool, calls: bool
-) -> tuple[list[float], float]:
-    """Local seconds of each token, or Python calls; and the seconds of reading the matrices."""
+) -> tuple[list[float], float, list[int]]:
+    """Local seconds of each token, or Python calls; seconds of reading the matrices; instructions of recordings."""
     spec, policy = replace(SHAPES[given.shape], n_layers=given.layers), POLICIES[given.policy]()
     engine = FssEngine(role, mesh, meter)
     run(engine.install(folded_shapes(spec), weights(spec) if role == "server" else None), engine.exchange)
@@ -200,8 +212,9 @@ def decoded(
         sys.setprofile(None)
         online = [stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"]
         measured.append(float(count.calls) if calls else sum(online))
+    instructions = engine.recordings.instructions
     engine.finish()
-    return measured, reading(engine)
+    return measured, reading(engine), instructions
 
 
 def filled(engine: FssEngine, policy: Policy, tokens: int, spec: ModelSpec) -> Cache:

@@ -23,6 +23,7 @@ TOYS = {
     "fss_compute": ["--layers", "1", "--tokens", "16", "--repeats", "1"],
     "fss_comparisons": ["--seconds", "0.01"],
     "fss_gates": ["--tokens", "64"],
+    "fss_set_up": ["random:tiny-llama"],
     "fss_steps": ["--layers", "1", "--tokens", "16", "--steps", "4"],
     "fss_pivots": [],
     "fss_repeats": ["--tokens", "64"],

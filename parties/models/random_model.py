@@ -207,13 +207,13 @@ class RandomModel:
         if module.endswith("norm"):
             return 1 + noise * 0.1
         if kind in ("embed", "positions") or module == "lm_head":
-            return noise.mul(2 / spec.hidden**0.5)
+            return noise.mul_(2 / spec.hidden**0.5)
         noise /= shape[0] ** 0.5
         if module in ("o", "down"):  # 2 n_layers of these add up in the residual stream
-            return noise.div(self.damping * (2 * spec.n_layers) ** 0.5)
+            return noise.div_(self.damping * (2 * spec.n_layers) ** 0.5)
         if module == "q":  # spread of the scores: the first head attends to few tokens, the last one to all alike
             spread = torch.linspace(4, 0.5, spec.n_heads).repeat_interleave(spec.head_dim)
-            return noise * spread
+            return noise.mul_(spread)
         return noise
 
 

@@ -4,7 +4,8 @@ With a protocol of three parties the dealer's is the third; it owns nothing.
 """
 
 import time
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,7 @@ class ComputingParty:
             release_memory()
         return self._session
 
-    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
+    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, Mapping[str, torch.Tensor] | None]:
         """The server loads model and heads and sends the others their public facts; they never open them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
@@ -132,7 +133,7 @@ class ComputingParty:
             for peer in job.computing:
                 if peer != self.role:
                     self.mesh[peer].send_json(card)
-            return spec, tokenizer, shapes, folding.fold(spec, weights) | heads
+            return spec, tokenizer, shapes, ChainMap(heads, folding.Folded(spec, weights))  # type: ignore[arg-type] # is only read
         self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
         shapes = {name: tuple(shape) for name, shape in card["heads"].items()}

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from parties.engines.fss.arithmetic import masking
 from parties.engines.fss.functions.tables import Tables, _mirrored
 from parties.engines.fss.kernels import cells as cell_kernels
 from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
@@ -11,12 +12,15 @@ from parties.engines.fss.kernels.prefix_trees import ENTRIES
 from parties.engines.fss.randomness import cell_dpf, dcf, payload_dcf, prefix_dpf
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.comparisons import numbers, seeds
+from tests.helpers.interpreted_machine import compare_fused
 
 
 def main() -> None:
     """Compares with the CPU; an AssertionError ends the process with status 1."""
     first_launches.launch_others(torch.device("cpu"))
     first_launches.launch_products(torch.device("cpu"), (16, 17))
+    for shape in ((1,), (3, 40), (2, 1500)):  # of several programs, too
+        compare_fused(*shape)
     dice = np.random.default_rng(0)
     for width, name in zip((1, 5, 7, 8, 33, 63), b"abacab", strict=True):  # each kernel under several sessions' keys
         permutation = dcf.Permutation(bytes([name]) * dcf.PERMUTATION_KEY_BYTES)
@@ -78,6 +82,11 @@ def main() -> None:
         filled = torch.zeros(count, dtype=torch.int64)
         keystream.DeviceKeystream(bytes(range(SEED_BYTES)), filled.device).fill(torch.tensor([epoch, first]), filled)
         assert torch.equal(filled, stream.words((first + count,))[first:])
+    stream.begin(0)
+    masks, plain = keystream.DeviceKeystream(bytes(range(SEED_BYTES)), torch.device("cpu")), torch.arange(35)
+    for _ in range(2):  # the second time from the middle of a block
+        found = masking.masked(plain.view(7, 5), masks, torch.zeros(40, dtype=torch.int64))
+        assert torch.equal(found, plain.view(7, 5) - stream.words((7, 5)))
 
 
 if __name__ == "__main__":

@@ -98,12 +98,14 @@ class Computation(Engine):
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
         for name, shape in shapes.items():
+            if is_matrix(name, shape):
+                continue
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
                 self.biases[name] = private_input(
                     self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
                 )
-            elif not is_matrix(name, shape):
+            else:
                 self.parameters[name] = yield from gates.open_(
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )

@@ -1,6 +1,6 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +11,8 @@ from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, encoded, is_matrix, matrices_in
+from parties.engines.fss.arithmetic.masking import masks_on, received, sent
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation
@@ -69,7 +70,7 @@ class FssEngine(Computation):
             compile_all(device)
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
-        self.stream = Keystream(seed)
+        self.stream, self._masks = Keystream(seed), masks_on(torch.device(device), seed)
         source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._dealt_frame))
         super().__init__(source)
         self._draws = source
@@ -119,21 +120,15 @@ class FssEngine(Computation):
         with self.meter.stage(COMPILE):
             compile_products(self.source.device, [s[0] for name, s in shapes.items() if is_matrix(name, s)])
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
-        for name, shape in matrices_in(shapes, self.meter):
-            weight = None if weights is None else weights[name]
-            self.matrices[name] = ServerMatrix(self._masked_matrix(shape, weight))
+        self.matrices |= {name: ServerMatrix(matrix) for name, matrix in self._matrices(shapes, weights)}
         self._begin()
         yield from super().install(shapes, weights)
 
-    def _masked_matrix(self, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
-        """[out, in]: W at the server, which sends W - b; W - b at the client."""
-        turned = (shape[1], shape[0])
-        if weight is None:
-            self.peer.await_peer()
-            return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
-        plain = encoded(weight, self.source.device)
-        self.peer.send_tensor(self.stream.words(turned).neg_().add_(plain.cpu()))
-        return plain
+    def _matrices(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+        """Names and [out, in]: W at the server, which sends W - b; W - b at the client."""
+        if weights is None:
+            return received(self.peer, shapes, self.meter, self.source.device)
+        return sent(self.peer, shapes, self.meter, weights, self._masks, self.source.device)
 
     def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
         """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay; see `mask_cache`."""

@@ -7,7 +7,6 @@ product of masked values is local work that gives additive shares.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from parties.decoding.program import Program
@@ -95,20 +94,25 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
             f"stage {source.meter.current}: numbers {tuple(x.shape)} that were opened in epoch {x.epoch} are truncated "
             f"in epoch {source.epoch}, where no retry would change them; truncate them in the segment that opens them"
         )
-    if source.rank != DEALER:
-        source.note(x.bits)
-        source.retries.risk(x.public.numel(), 2.0 ** (x.bits - 63))
-        if x.public.numel():
-            least, largest = torch.aminmax(x.public)
-            edge, where = 2**63 - 2**x.bits, source.meter.current
-            size = f"{x.public.numel():,} numbers below 2^{x.bits}"
-            source.refuse(
-                (least < -edge) | (largest >= edge),
-                lambda: TruncationFailure(f"stage {where}, where {size} are truncated"),
-            )
-    cut = source.deal(x.shape, lambda: x.mask >> drop)
-    public = cut.client_share if source.rank == DEALER else x.public >> drop
-    return Masked(source, public, cut.share, scale, x.limit, x.epoch)
+    if source.rank == DEALER:
+        cut = source.deal(x.shape, lambda: x.mask >> drop)
+        return Masked(source, cut.client_share, cut.share, scale, x.limit, x.epoch)
+    public = _shifted(x, drop)
+    return Masked(source, public, source.deal(x.shape, _never).share, scale, x.limit, x.epoch)
+
+
+def _shifted(x: Masked, drop: int) -> Tensor:
+    """Returns X >> drop at a computing party, after the check of `truncate`."""
+    source, count, where = x.source, x.public.numel(), x.source.meter.current
+    source.note(x.bits)
+    source.retries.risk(count, 2.0 ** (x.bits - 63))
+    if not count:
+        return x.public
+    outside = source.flag()
+    public = ring.checked_shift(x.public, drop, 2**63 - 2**x.bits, outside)
+    size = f"{count:,} numbers below 2^{x.bits}"
+    source.refuse(outside, lambda: TruncationFailure(f"stage {where}, where {size} are truncated"))
+    return public
 
 
 def matmul(x: Masked, y: Masked, limit: float | None = None) -> Additive:

@@ -39,6 +39,23 @@ def low_bits(x: Tensor, start: int, width: int) -> Tensor:
     return (x >> start) & ((1 << width) - 1) if width < 64 else x >> start
 
 
+def checked_shift(x: Tensor, drop: int, edge: int, outside: Tensor) -> Tensor:
+    """Returns x >> drop, and checks the range of x in the same pass.
+
+    Args:
+        x: Integers of any shape.
+        drop: Bits to drop, 0 to 63.
+        edge: Bound.
+        outside: A flag, bool, [1]; set if an element is not in -edge .. edge - 1, and left as it is otherwise.
+    """
+    from parties.engines.fss.kernels import device_shifts, loops  # Numba, which counting does not need
+
+    shifted = torch.empty(x.shape, dtype=torch.int64, device=x.device)
+    shift = device_shifts.checked_shift if x.is_cuda else loops.checked_shift
+    call(shift, x.contiguous().view(-1), shifted.view(-1), outside, drop, edge)
+    return shifted
+
+
 def vector_matrix(x: Tensor, transposed: Tensor) -> Tensor:
     """Multiplies [n, in] by the transpose of a contiguous [out, in]; a single row runs at memory bandwidth.
 
@@ -81,14 +98,24 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         call(matrix_products.matmul, x, y, product)
         return product
     columns = y.transpose(1, 2)
-    product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
     if columns.is_contiguous():
+        product = torch.empty(*x.shape[:2], y.shape[2], dtype=torch.int64)
         _multiply_columns(x.contiguous(), columns, product)
     else:
-        from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
-
-        call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
+        product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
+        _multiply_rows(x.contiguous(), y.contiguous(), product)
     return product
+
+
+def _multiply_rows(x: Tensor, rows: Tensor, product: Tensor) -> None:
+    """Multiplies by threads as `_multiply_columns` does."""
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
+
+    count = threads.worthwhile(len(x), rows.numel(), torch.get_num_threads())
+    if count == 1:
+        call(loops.products_by_rows, x, rows, product)
+    else:
+        call(threads.products_by_rows, x, rows, product, count)
 
 
 def _multiply_columns(x: Tensor, columns: Tensor, product: Tensor) -> None:

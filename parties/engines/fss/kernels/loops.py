@@ -68,6 +68,16 @@ def unpack_bits(packed: Octets, bits: Octets) -> None:
         bits[n - n % 8 + j] = (packed[n // 8] >> (7 - j)) & 1
 
 
+@compiled("void(int64[::1], int64[::1], boolean[::1], int64, int64)")
+def checked_shift(x: Integers, shifted: Integers, outside: NDArray[np.bool_], drop: int, edge: int) -> None:
+    """Shifts [n] right by `drop` bits; sets a flag, [1], if an element is not in -edge .. edge - 1."""
+    found = False
+    for i in range(x.shape[0]):
+        found |= (x[i] < -edge) | (x[i] >= edge)
+        shifted[i] = x[i] >> drop
+    outside[0] |= found
+
+
 @compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1], int64, int64)")
 def products_by_columns(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
     """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once."""

@@ -13,9 +13,9 @@ from parties.engines.fss.kernels.device_rows import BLOCK, LENGTH, NAMES, OPERAN
 
 _WARPS = 8
 (
-    _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _MAX, _MIN, _EQ, _NE, _LT, _LE,
-    _WHERE, _PLACE, _GATHER, _SCATTER, _SCATTER_ADD, _PACK, _UNPACK, _TOTAL, _LARGEST, _SMALLEST,
-    _CUMSUM,
+    _COPY, _ABS, _ADD, _SUB, _MUL, _AND, _OR, _XOR, _SHL, _SHR, _CHECKED_SHIFT, _MAX, _MIN, _EQ, _NE, _LT, _LE,
+    _WHERE, _MUL_ADD, _MUL_SUB, _SUB_MUL, _SUB_ADD, _ADD_ADD, _SHR_AND, _PLACE, _GATHER, _SCATTER, _SCATTER_ADD,
+    _PACK, _UNPACK, _TOTAL, _LARGEST, _SMALLEST, _MUL_TOTAL, _CUMSUM,
 ) = (tl.constexpr(code) for code in range(len(NAMES)))  # fmt: skip
 _OUT, _A, _B, _C = map(tl.constexpr, OPERANDS)
 _SHAPE = tl.constexpr(SHAPE)
@@ -83,11 +83,11 @@ def _computed(op, a, b, c):  # type: ignore[no-untyped-def]
             result = a ^ b
         elif op == _SHL:
             result = a << b
-        elif op == _SHR:
+        elif (op == _SHR) | (op == _CHECKED_SHIFT):
             result = a >> b
         elif op == _ABS:
             result = tl.where(a < 0, -a, a)
-    else:
+    elif op < _MUL_ADD:
         if op == _MAX:
             result = tl.where(a > b, a, b)
         elif op == _MIN:
@@ -102,6 +102,19 @@ def _computed(op, a, b, c):  # type: ignore[no-untyped-def]
             result = (a <= b).to(tl.int64)
         elif op == _WHERE:
             result = tl.where(a != 0, b, c)
+    else:
+        if op == _MUL_ADD:
+            result = a * b + c
+        elif op == _MUL_SUB:
+            result = a * b - c
+        elif op == _SUB_MUL:
+            result = (a - b) * c
+        elif op == _SUB_ADD:
+            result = a - b + c
+        elif op == _ADD_ADD:
+            result = a + b + c
+        elif op == _SHR_AND:
+            result = (a >> b) & c
         elif op == _GATHER:
             result = b
     return result
@@ -118,7 +131,7 @@ def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
         a_at = (index // 8).to(tl.int64)
     a = _read(first, narrow & 2, a_at, inside)
     b, c = a, a
-    if operands > 3:
+    if (operands > 3) & (op != _CHECKED_SHIFT):
         c = _read(third, narrow & 8, c_at, inside)
     if op == _UNPACK:
         a = (a >> (7 - index % 8).to(tl.int64)) & 1
@@ -141,6 +154,11 @@ def _each(row, op, index, inside, wrong):  # type: ignore[no-untyped-def]
             out_at += place * stride
     elif operands > 2:
         b = _read(second, narrow & 4, b_at, inside)
+    if op == _CHECKED_SHIFT:
+        a += b
+        outside = (a < -size) | (a >= size)
+        tl.store(third.to(tl.pointer_type(tl.uint8)) + index * 0, 1, mask=inside & outside)
+        b = b * 0 + stride
     if op == _SCATTER_ADD:
         tl.atomic_add(out.to(tl.pointer_type(tl.int64)) + out_at, b, mask=inside, sem="relaxed")
     else:
@@ -169,9 +187,11 @@ def _reduced(row, op, output, start, size, BLOCK: tl.constexpr):  # type: ignore
     narrow = tl.load(row + 5)
     index = start + tl.arange(0, BLOCK)
     inside = index < size
-    _, a_at, _, _ = _offsets(row, output * size + index)
+    _, a_at, b_at, _ = _offsets(row, output * size + index)
     out_at, _, _, _ = _offsets(row, output * size)
     a = _read(tl.load(row + _A), narrow & 2, a_at, inside)
+    if op == _MUL_TOTAL:
+        a *= _read(tl.load(row + _B), 0, b_at, inside)
     address = tl.load(row + _OUT)
     if (narrow & 1) != 0:  # of one program, which takes its blocks one after the other
         octet = address.to(tl.pointer_type(tl.uint8)) + out_at
@@ -187,7 +207,7 @@ def _reduced(row, op, output, start, size, BLOCK: tl.constexpr):  # type: ignore
         tl.debug_barrier()
     else:
         word = address.to(tl.pointer_type(tl.int64)) + out_at
-        if op == _TOTAL:
+        if (op == _TOTAL) | (op == _MUL_TOTAL):
             tl.atomic_add(word, tl.sum(a, axis=0), sem="relaxed")
         elif op == _LARGEST:
             tl.atomic_max(word, tl.max(tl.where(inside, a, _LEAST), axis=0), sem="relaxed")

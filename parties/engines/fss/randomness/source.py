@@ -66,6 +66,10 @@ class Recorder(ABC):
         """The place of public numbers that change from token to token, or with each row that the cache grows by."""
 
     @abstractmethod
+    def flag(self) -> Tensor:
+        """The place of the result of the next check, [1], which each replay finds false."""
+
+    @abstractmethod
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Notes a check."""
 
@@ -148,11 +152,17 @@ class Source(ABC):
         where = self.recorder.varying(lambda more: places + more, by_row=True)
         return rows.index_copy_(1, where.to(rows.device), new)
 
+    def flag(self) -> Tensor:
+        """Returns a false boolean, [1], to be set and handed to the next call of `refuse`."""
+        if self.recorder is not None:
+            return self.recorder.flag()
+        return torch.zeros(1, dtype=torch.bool, device=self.device)
+
     def refuse(self, failed: Tensor, failure: Condition) -> None:
         """Raises a failure if a public condition holds; every attempt of a segment checks the same conditions.
 
         Args:
-            failed: A boolean of what both parties see, [].
+            failed: A boolean of what both parties see, [] or [1].
             failure: Makes the exception.
         """
         if self.recorder is not None:

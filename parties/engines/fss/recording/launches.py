@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from parties.engines.fss.kernels.device_rows import BLOCK, MAX_RANK
 from parties.engines.fss.recording.memory import Buffer, View
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
-from parties.engines.fss.recording.opcodes import ORDERED, Op
+from parties.engines.fss.recording.opcodes import ORDERED, REDUCTIONS, Op
 
 ALONE = 2 * BLOCK
 """Most elements of an instruction that shares a program with others; more of them are worth several programs."""
 MOST_PROGRAMS = 1024
-_REDUCTIONS = {
-    Op.TOTAL_64: "TOTAL", Op.TOTAL_8: "TOTAL", Op.LARGEST_64: "LARGEST", Op.SMALLEST_64: "SMALLEST",
-    Op.ANY_8: "LARGEST", Op.ALL_8: "SMALLEST",
-}  # fmt: skip
 _SCATTERED = {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
 _INDEXED = {Op.GATHER_64, Op.GATHER_8, *_SCATTERED}
-_OTHER_NAMES = {"WIDEN": "COPY", "NARROW": "COPY", "PLACE": "PLACE", "PACK": "PACK", "UNPACK": "UNPACK"}
+_NAMES = {
+    Op.WIDEN: "COPY", Op.NARROW: "COPY", Op.ANY_8: "LARGEST", Op.ALL_8: "SMALLEST",
+    **{op: op.name for op in (Op.PLACE, Op.PACK, Op.UNPACK, Op.CHECKED_SHIFT)},
+}  # fmt: skip
+"""Names on a GPU; others are those of the opcodes without the width."""
 
 
 @dataclass
@@ -84,9 +84,9 @@ class Row:
         """
         if len(note.shape) > MAX_RANK or math.prod(note.shape) >= 1 << 31:
             raise Unsupported
-        name = _REDUCTIONS.get(note.op) or _OTHER_NAMES.get(note.op.name) or note.op.name.rpartition("_")[0]
+        name = _NAMES.get(note.op) or note.op.name.rpartition("_")[0]
         order, elements, extras = list(range(len(note.shape)))[::-1], math.prod(note.shape), note.extras
-        if note.op in _REDUCTIONS:
+        if note.op in REDUCTIONS:
             across = [d for d in order if note.operands[0].strides[d] == 0]
             order = across + [d for d in order if d not in across]
             extras = (math.prod(note.shape[d] for d in across), 0)
@@ -105,7 +105,7 @@ class Row:
     @property
     def blocks(self) -> int:
         """Blocks of elements that are computed."""
-        if self.name in ("TOTAL", "LARGEST", "SMALLEST", "CUMSUM"):
+        if self.name in ("TOTAL", "MUL_TOTAL", "LARGEST", "SMALLEST", "CUMSUM"):
             return self.elements * -(-self.extras[0] // BLOCK)
         return -(-self.elements // BLOCK)
 
@@ -155,7 +155,7 @@ def _programs(note: Instruction) -> int:
 def _written(note: Note) -> set[Buffer]:
     """Returns the buffers that a step writes; a kernel may write all of its tensors."""
     if isinstance(note, Instruction):
-        return {note.operands[0].buffer}
+        return {note.operands[place].buffer for place in note.written}
     if note.outputs:
         return {view.buffer for view in note.outputs}
     return set(note.buffers)
@@ -167,7 +167,7 @@ def _independent(before: Instruction, after: Instruction) -> bool:
         _alike(before, place, after, where)
         for place, one in enumerate(before.operands)
         for where, other in enumerate(after.operands)
-        if one.buffer is other.buffer and (place == 0 or where == 0)
+        if one.buffer is other.buffer and (place in before.written or where in after.written)
     )
 
 
@@ -178,7 +178,9 @@ def _alike(before: Instruction, place: int, after: Instruction, where: int) -> b
     one, other = before.operands[place], after.operands[where]
     if _apart(one, other):
         return True
-    if before.shape != after.shape or {before.op, after.op} & {Op.PACK, Op.UNPACK, *_REDUCTIONS}:
+    if before.shape != after.shape or {before.op, after.op} & {Op.PACK, Op.UNPACK, *REDUCTIONS}:
+        return False
+    if (Op.CHECKED_SHIFT, 3) in ((before.op, place), (after.op, where)):  # each program may set the flag
         return False
     return (one.offset, one.strides, one.dtype.itemsize) == (other.offset, other.strides, other.dtype.itemsize)
 

@@ -37,6 +37,11 @@ class Instruction:
         """The buffers that are read or written."""
         return [operand.buffer for operand in self.operands]
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The operands that are written: the first one, and the flag of a check."""
+        return (0, 3) if self.op is Op.CHECKED_SHIFT else (0,)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -160,16 +165,22 @@ class Notebook:
         Raises:
             Unsupported: The instruction has too many dimensions.
         """
-        views = [out, *(view if view.shape == out.shape else view.expand(out.shape) for view in operands)]
-        shape, strides = _collapsed(out.shape, [view.strides for view in views], ordered=op in ORDERED)
-        if 0 in shape:
+        if 0 in out.shape:
             return
-        if len(shape) > MAX_RANK:
+        views = [out, *(view if view.shape == out.shape else view.expand(out.shape) for view in operands)]
+        note = instruction(op, views, extras)
+        if len(note.shape) > MAX_RANK:
             raise Unsupported
-        views = [replace(view, shape=shape, strides=own) for view, own in zip(views, strides, strict=True)]
-        if op in SWAPPED and views[1].strides[-1] == 0:  # the loop with one broadcast operand has it on the right
-            views[1], views[2] = views[2], views[1]
-        self.notes.append(Instruction(op, shape, tuple(views), extras))
+        self.notes.append(note)
+
+
+def instruction(op: Op, operands: Sequence[View], extras: tuple[int, int] = (0, 0)) -> Instruction:
+    """Returns an instruction on views of one shape, with dimensions as the machine likes them."""
+    shape, strides = _collapsed(operands[0].shape, [view.strides for view in operands], ordered=op in ORDERED)
+    views = [replace(view, shape=shape, strides=own) for view, own in zip(operands, strides, strict=True)]
+    if op in SWAPPED and views[1].strides[-1] == 0:  # the loop with one broadcast operand has it on the right
+        views[1], views[2] = views[2], views[1]
+    return Instruction(op, shape, tuple(views), extras)
 
 
 def _collapsed(

@@ -5,7 +5,7 @@ An instruction is a row of int64 words:
     length, opcode, rank, operands, first extra, second extra, shape [rank], then for each operand
     its address and its strides [rank]
 
-Strides are in bytes for the outer dimensions and in elements for the innermost one. The first operand is written.
+Strides are in bytes for the outer dimensions and in elements for the innermost one. The first operand is written, and the flag of a checked shift.
 """
 
 from enum import IntEnum, unique
@@ -62,7 +62,24 @@ class Op(IntEnum):
     SCATTER_ADD_64 = 41
     PACK = 42  # `loops.pack_bits`; the shape is that of the bits
     UNPACK = 43  # `loops.unpack_bits`
+    CHECKED_SHIFT = 44  # output = (second + third) >> first extra; sets the flag, the fourth: see `loops.checked_shift`
+    MUL_ADD_64 = 45  # second * third + fourth, and so on
+    MUL_SUB_64 = 46
+    SUB_MUL_64 = 47
+    SUB_ADD_64 = 48
+    ADD_ADD_64 = 49
+    SHR_AND_64 = 50
+    MUL_TOTAL_64 = 51  # adds second * third to the output
 
+
+ELEMENTWISE = frozenset(op for op in Op if op <= Op.WHERE_8 or Op.CHECKED_SHIFT <= op <= Op.SHR_AND_64)
+"""Opcodes that compute each element of the output from the same elements of the operands."""
+
+REDUCTIONS = frozenset({Op.TOTAL_64, Op.TOTAL_8, Op.MUL_TOTAL_64, Op.LARGEST_64, Op.SMALLEST_64, Op.ANY_8, Op.ALL_8})
+"""Opcodes that reduce the dimensions in which the output has stride 0."""
+
+ACCUMULATING = REDUCTIONS | {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
+"""Opcodes whose output depends on what it was before."""
 
 ORDERED = frozenset({Op.CUMSUM_64, Op.CUMSUM_8})
 """Opcodes whose innermost dimension is fixed."""
@@ -71,6 +88,7 @@ SWAPPED = {
     Op.ADD_64: Op.ADD_64, Op.MUL_64: Op.MUL_64, Op.AND_64: Op.AND_64, Op.OR_64: Op.OR_64, Op.XOR_64: Op.XOR_64,
     Op.MAX_64: Op.MAX_64, Op.MIN_64: Op.MIN_64, Op.EQ_64: Op.EQ_64, Op.NE_64: Op.NE_64,
     Op.ADD_8: Op.ADD_8, Op.MUL_8: Op.MUL_8, Op.AND_8: Op.AND_8, Op.OR_8: Op.OR_8, Op.XOR_8: Op.XOR_8,
-    Op.NE_8: Op.NE_8,
+    Op.NE_8: Op.NE_8, Op.CHECKED_SHIFT: Op.CHECKED_SHIFT, Op.MUL_ADD_64: Op.MUL_ADD_64, Op.MUL_SUB_64: Op.MUL_SUB_64,
+    Op.ADD_ADD_64: Op.ADD_ADD_64, Op.MUL_TOTAL_64: Op.MUL_TOTAL_64,
 }  # fmt: skip
-"""Opcodes of operations that commute."""
+"""Opcodes whose second and third operands commute."""

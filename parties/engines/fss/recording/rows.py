@@ -68,7 +68,7 @@ def octets(_context: Any, _address: Any) -> Any:
     return types.CPointer(types.uint8)(types.int64), generate
 
 
-_CONTIGUOUS, _RIGHT_BROADCAST, _LEFT_BROADCAST = (1, 1, 1, 1), (1, 1, 0, 1), (1, 0, 1, 1)
+_CONTIGUOUS, _RIGHT_BROADCAST, _LEFT_BROADCAST, _BOTH_BROADCAST = (1, 1, 1, 1), (1, 1, 0, 1), (1, 0, 1, 1), (1, 1, 0, 0)
 
 
 def _elementwise(widths: Sequence[int], build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
@@ -217,10 +217,57 @@ def _scattered(load: Any, store: Any, *, add: bool) -> Rows:
     return row
 
 
+@inner
+def checked_shift(
+    n: int, o: int, so: int, a: int, sa: int, b: int, sb: int, flag: int, drop: int, edge: int
+) -> None:  # fmt: skip
+    """Shifts sums right; sets the flag if one of them is not in -edge .. edge - 1."""
+    outside = False
+    if so == 1 and sa == 1 and sb == 1:
+        for i in range(n):
+            x = _load(a, i) + _load(b, i)
+            outside |= (x < -edge) | (x >= edge)
+            _store(o, i, x >> drop)
+    elif so == 1 and sa == 1 and sb == 0:
+        right = _load(b, 0)
+        for i in range(n):
+            x = _load(a, i) + right
+            outside |= (x < -edge) | (x >= edge)
+            _store(o, i, x >> drop)
+    else:
+        for i in range(n):
+            x = _load(a, i * sa) + _load(b, i * sb)
+            outside |= (x < -edge) | (x >= edge)
+            _store(o, i * so, x >> drop)
+    if outside:
+        _store8(flag, 0, np.uint8(1))
+
+
+@inner
+def mul_total_64(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int) -> None:
+    """Adds products to the output: a sum of all of them if its stride is 0, else element by element."""
+    if so == 0:
+        total = _load(o, 0)
+        if sa == 1 and sb == 1:
+            for i in range(n):
+                total += _load(a, i) * _load(b, i)
+        else:
+            for i in range(n):
+                total += _load(a, i * sa) * _load(b, i * sb)
+        _store(o, 0, total)
+    else:
+        for i in range(n):
+            _store(o, i * so, _load(o, i * so) + _load(a, i * sa) * _load(b, i * sb))
+
+
 def _binary(build: Callable[..., Any], *, width: int = 64, commutes: bool = True) -> Rows:
     """A broadcast operand of an operation that commutes is on the right."""
     cases = (_CONTIGUOUS, _RIGHT_BROADCAST, *(() if commutes else (_LEFT_BROADCAST,)))
     return _elementwise((width, width, width), build, *cases)
+
+
+def _ternary(build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
+    return _elementwise((64, 64, 64, 64), build, *(cases or (_CONTIGUOUS, _RIGHT_BROADCAST)))
 
 
 def _comparison(operator: str, *, width: int = 64) -> Rows:
@@ -282,6 +329,12 @@ xor_8 = _binary(lambda builder, a, b: builder.xor(a, b), width=8)
 ne_8 = _comparison("!=", width=8)
 where_64 = _elementwise((64, 8, 64, 64), _if, _CONTIGUOUS)
 where_8 = _elementwise((8, 8, 8, 8), _if, _CONTIGUOUS)
+mul_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.mul(a, b), c))
+mul_sub_64 = _ternary(lambda builder, a, b, c: builder.sub(builder.mul(a, b), c))
+sub_mul_64 = _ternary(lambda builder, a, b, c: builder.mul(builder.sub(a, b), c))
+sub_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.sub(a, b), c))
+add_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.add(a, b), c))
+shr_and_64 = _ternary(lambda builder, a, b, c: builder.and_(_shifted_right(builder, a, b), c), _BOTH_BROADCAST)
 total_64 = _reduced(_load, _load, _store, lambda total, a: total + a)
 total_8 = _reduced(_load8, _load, _store, lambda total, a: total + np.int64(a))
 largest_64 = _reduced(_load, _load, _store, lambda total, a: a if a > total else total)

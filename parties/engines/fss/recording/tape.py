@@ -62,12 +62,14 @@ class Tape:
 
     Attributes:
         names: Names of its instructions and calls, in order.
+        instructions: Number of its instructions.
         digests: Their hashes, with numbers of buffers in place of addresses.
         externals: The buffers from outside that it reads or writes.
     """
 
     def __init__(self, notes: Sequence[Note], kept: Tensor, arena: Arena, numbers: dict[Buffer, int]) -> None:
         self.names = [note.name for note in notes]
+        self.instructions = sum(isinstance(note, Instruction) for note in notes)
         self._kept, self._arena = kept, arena
         self.digests = [_digest(note, numbers) for note in notes]
         mine = dict.fromkeys(buffer for note in notes for buffer in note.buffers)

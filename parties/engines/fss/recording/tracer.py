@@ -16,6 +16,7 @@ from parties.engines.fss.kernels.call import call_untraced, traced_by
 from parties.engines.fss.recording.lowering import KERNELS, LOWERINGS
 from parties.engines.fss.recording.memory import Arena, Kind, Storages, View, mapped, tensors_in
 from parties.engines.fss.recording.notes import Call, Note, Notebook, Unsupported
+from parties.engines.fss.recording.peephole import shortened
 from parties.engines.fss.recording.tape import Recording
 
 _EMPTY = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
@@ -111,7 +112,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.cut()
         with self.paused():
             views = [self._storages.view(tensor) for tensor in keep]
-            return make(self._tapes, list(zip(views, keep, strict=True)), arena)
+            tapes = shortened(self._tapes, [view.buffer for view in views])
+            return make(tapes, list(zip(views, keep, strict=True)), arena)
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

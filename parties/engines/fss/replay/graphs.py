@@ -121,6 +121,7 @@ class Graph:
     Attributes:
         externals: The buffers from outside that it reads or writes.
         launches: Number of launches of the tape machine, and of calls.
+        instructions: Number of instructions of the tape machine.
         program_bytes: Size of the program for the machine.
     """
 
@@ -128,7 +129,7 @@ class Graph:
         buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
         self.externals = [buffer for buffer in buffers if buffer.kind is Kind.EXTERNAL]
         self._alive = [buffer for buffer in buffers if buffer.kind is not Kind.PLANNED]
-        self.launches = len(launched)
+        self.launches, self.instructions = len(launched), sum(len(each.notes) for each in launched if not each.is_call)
         self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
         rows = [memory.row(note) for launch in launched for note in launch.notes if isinstance(note, Instruction)]
         self._rows = torch.from_numpy(np.array(rows, dtype=np.int64).reshape(-1, LENGTH)).to(memory.device)

@@ -12,11 +12,11 @@ from torch import Tensor
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.opening import Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
-from parties.engines.fss.randomness.frames import in_words
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
+from parties.engines.fss.replay.pieces import Pieces
 from parties.metering.meter import RECORDING
 
 
@@ -167,28 +167,23 @@ class SegmentRecorder(Recorder):
 
     def own(self, shape: Shape, dtype: torch.dtype, stream: int = 0) -> Tensor:
         """See `Recorder`."""
-        own = self.drawn.own
-        place, own[stream] = self._place(self._inputs.streams[stream], own[stream], shape, dtype)
-        return place
+        return self._place(self._inputs.streams[stream], self.drawn.own[stream], shape, dtype)
 
     def dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """See `Recorder`."""
-        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
-        return place
+        return self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
 
-    def _place(self, octets: Tensor, start: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, int]:
+    def _place(self, pieces: Pieces, taken: list[int], shape: Shape, dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
-        if start + size > (most := self._inputs.most_bytes):
+        if sum(taken) + size > (most := self._inputs.most_bytes):
             raise NotRecordable("a draw", f"a recorded segment takes at most {most:,} bytes of randomness")
         with self.tracer.paused():
-            place = octets[start : start + size].view(dtype).reshape(tuple(shape))
-        return place, start + in_words(size)
+            return pieces.take(taken, size).view(dtype).reshape(tuple(shape))
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
         """See `Recorder`. Copied to memory that recordings share: all that a dealer sends would take gigabytes."""
-        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, tensor.shape, tensor.dtype)
-        place.copy_(tensor)
-        self.sent.append((place, receivers))
+        place = self._place(self._inputs.dealt, self.drawn.dealt, tensor.shape, tensor.dtype)
+        self.sent.append((place.copy_(tensor), receivers))
 
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""
@@ -228,10 +223,17 @@ class SegmentRecorder(Recorder):
             for made, place in numbers:
                 place.copy_(made(count))
 
-    def refuse(self, failed: Tensor, failure: Condition) -> None:
+    def flag(self) -> Tensor:
         """See `Recorder`."""
         if len(self.failures) == MOST_CHECKS:
             raise NotRecordable("a check", f"a recorded segment makes at most {MOST_CHECKS} checks")
-        self._inputs.failed[len(self.failures)] = failed
+        with self.tracer.paused():
+            return self._inputs.failed[len(self.failures) :][:1]
+
+    def refuse(self, failed: Tensor, failure: Condition) -> None:
+        """See `Recorder`."""
+        place = self.flag()
+        if failed.data_ptr() != place.data_ptr():
+            place.copy_(failed)
         self.failures.append(failure)
         self.rounds[-1].checks = len(self.failures)

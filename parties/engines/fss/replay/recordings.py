@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import torch
+
 from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.decoding.steps import name_of
@@ -25,6 +27,7 @@ MOST_KEPT = 1024
 """Recordings that a party keeps: four shapes of 256 layers."""
 NAMELESS = "its step depends on more than shapes, or the cell is not recorded"
 FIRST = "the first of its name"
+FULL = "the GPU has no memory left for its recording"
 
 
 def records(workload: Workload) -> bool:
@@ -60,7 +63,12 @@ class Recordings:
     @property
     def dealt_bytes(self) -> int:
         """Randomness of the dealer's that the recorded segments take together."""
-        return sum(made.recorder.drawn.dealt for made in self._known.values())
+        return sum(sum(made.recorder.drawn.dealt) for made in self._known.values())
+
+    @property
+    def instructions(self) -> list[int]:
+        """Instructions of the tape machine in each recording, in the order in which they were last used."""
+        return [sum(tape.instructions for tape in made.tapes) for made in self._known.values()]
 
     def clear(self) -> None:
         """Forgets the recordings, and with them the caches that they are bound to."""
@@ -140,6 +148,9 @@ class Recordings:
                 made = self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
         except NotRecordable as refusal:
             self.refused[key] = str(refusal)
+            return None
+        except torch.OutOfMemoryError:
+            self.refused[key] = FULL
             return None
         if self.inputs.staged:
             self._source.meter.add("mpcbench_gpu_graph_captures_total", len(made.tapes))

@@ -190,6 +190,7 @@ class RecordedSegment:
             inputs.take(moves)
         if self.private:
             self._take_blocks(cache)
+        inputs.failed_array[: len(self.recorder.failures)] = False  # a check may only set it
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
         source.retries.expected += self.recorder.risk
         self.bind(source, inputs, end)

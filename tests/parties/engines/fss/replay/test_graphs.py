@@ -12,6 +12,7 @@ from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
+from tests.helpers.fused import FUSED
 
 pytestmark = pytest.mark.gpu
 Function = Callable[[Tensor, Tensor], list[Tensor]]
@@ -62,6 +63,12 @@ def products(x: Tensor, y: Tensor) -> list[Tensor]:
     return [ring.vector_matrix(x[:1], y), ring.vector_matrix(x, y), ring.matmul(x[None], y.transpose(0, 1)[None])]
 
 
+def fused(x: Tensor, y: Tensor) -> list[Tensor]:
+    flag = torch.zeros(1, dtype=torch.bool, device=x.device)
+    shifted = ring.checked_shift(x + y, 9, 2**63 - 2**30, flag)
+    return [shifted, flag, *(both(x, y, x ^ 5) for both in FUSED.values())]
+
+
 def recorded(tracer: Tracer, kept: list[Tensor], count: Callable[[float], None] = lambda _: None) -> Any:
     from parties.engines.fss.replay.graphs import GraphRecording, KernelClock
 
@@ -70,7 +77,7 @@ def recorded(tracer: Tracer, kept: list[Tensor], count: Callable[[float], None] 
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (9, 528), (27, 11), (32, 1040), (2, 22_016)])
-@pytest.mark.parametrize("function", [elementwise, reductions, indices, bits, products])
+@pytest.mark.parametrize("function", [elementwise, reductions, indices, bits, products, fused])
 def test_a_graph_computes_what_torch_does(function: Function, shape: tuple[int, ...]) -> None:
     x, y = (torch.randint(-(2**62), 2**62, shape, device="cuda") for _ in range(2))
     with Tracer() as tracer:
