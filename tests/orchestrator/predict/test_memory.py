@@ -51,7 +51,7 @@ def test_a_small_run_takes_what_the_formula_says(model: str, seq_len: int, batch
         results = four.run(job | {"seq_len": seq_len, "batch": batch, "new_tokens": 1})
     for role, need in memory_needs(of).items():
         result, _ = results[role]
-        assert 1 / FACTOR < need.peak / result["peak_rss_bytes"] < FACTOR, role
+        assert 0.8 < need.peak / result["peak_rss_bytes"] < 2, role  # above rather than below
 
 
 def test_a_longer_prompt_takes_more_where_its_cache_is_kept() -> None:
