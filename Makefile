@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 600
 MPCBENCH_SPU ?= .spu
 SPU_PYTHON ?= python3.11
 
-.PHONY: install spu demo test test-hosts quick fuzz check format site drawing clean
+.PHONY: install spu demo test test-hosts quick fuzz check results format site drawing clean
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt requirements-nodeps.txt requirements-dev-nodeps.txt
@@ -53,6 +53,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+results: install  # the tables of docs/results/, from the committed records
+	$(BIN)/python -m benchmarks.results
 
 site: $(SITE)/bin/mkdocs  # the documents, every link checked; build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict

@@ -8,7 +8,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,8 +20,9 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
 from parties.decoding.steps import decode_in_segments
+from parties.engines.base import Shapes
 from parties.engines.fss import engine as engines
-from parties.engines.fss.arithmetic.matrices import ServerMatrix
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
@@ -96,13 +97,13 @@ def decoded(
     vars(engines).update(drawn_seed=lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES)))
     meter, links = StageMeter(), {"client": Echo(), "server": Echo(), "dealer": Echo()}
     engine = FssEngine(role, links, meter, given.device)  # type: ignore[arg-type]
-    engine._masked_matrix = lambda shape, weight: _drawn((shape[1], shape[0]), given.device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
+    engine._matrices = lambda shapes, weights: _random_matrices(shapes, given.device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
     engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
     weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
     run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
     cache, decoder = folded(engine, spec, policy, shapes, given), Decoder(engine, spec, policy)
     own = [1] * given.batch if role == "client" else None
-    engine.mask_cache = lambda caches: _masked(engine, caches)  # type: ignore[method-assign]
+    engine.mask_cache = lambda caches: [lambda: _masked(engine, caches)]  # type: ignore[method-assign]
     work = decoder.workload(cache, given.steps, RunOptions())
     vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
     engine.prepare(work, cache)
@@ -126,9 +127,7 @@ def dealt(
     source = DealerSource(StageMeter(), client, server, writer(), writer())
     source.permutation = Permutation(bytes(PERMUTATION_KEY_BYTES))
     engine, sizes = Computation(source), folded_shapes(spec)
-    for name, shape in sizes.items():
-        if len(shape) == 2 and name != "positions":
-            engine.matrices[name] = ServerMatrix(_drawn((shape[1], shape[0]), given.device))
+    engine.matrices |= {name: ServerMatrix(matrix) for name, matrix in _random_matrices(sizes, given.device)}
     compile_products(torch.device(given.device), [matrix.transposed.shape[1] for matrix in engine.matrices.values()])
     source.begin(1)
     run(engine.install(sizes, None), dealer_openings)
@@ -193,6 +192,10 @@ def _settle(device: str) -> None:
 
 def _drawn(shape: tuple[int, ...], device: str) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device=device).random_()
+
+
+def _random_matrices(shapes: Shapes, device: str) -> Iterator[tuple[str, Tensor]]:
+    return ((name, _drawn((s[1], s[0]), device)) for name, s in shapes.items() if is_matrix(name, s))
 
 
 def folded(

@@ -140,7 +140,8 @@ def compute(
                 yield from segment()
             return None
         cache = _cache(engine, policy, policy.cached(tokens), layers)
-        yield from engine.mask_cache(cache)
+        for segment in engine.mask_cache(cache):
+            yield from segment()
         simulation.start(source.rank)
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 

@@ -92,7 +92,8 @@ def step(policy: Policy, layers: int, tokens: int) -> tuple[Cost, Counter[str]]:
         engine = Computation(source)
         engine.matrices = {name: _matrix(source, name, shape) for name, shape in folded_shapes(spec).items()}
         decoder, cache = Decoder(engine, spec, policy), _cache(engine, policy, kept, layers)
-        yield from engine.mask_cache(cache)
+        for segment in engine.mask_cache(cache):
+            yield from segment()
         return (yield from decode_token(decoder, cache, [1] if source.rank == CLIENT else None, "private"))
 
     while True:

@@ -32,7 +32,7 @@ from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
-from parties.decoding.steps import decode_in_segments, fold_segments
+from parties.decoding.steps import decode_in_segments, fold
 from parties.engines.fss.dealing.dealer import Dealer
 from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
@@ -201,8 +201,7 @@ def decoded(
     decoder = Decoder(engine, spec, policy)
     batch = Batch([filled(engine, policy, tokens, spec) for _ in range(given.batch)])
     engine.prepare(decoder.workload(batch, given.steps, RunOptions(offline="stored")), batch)
-    for segment in fold_segments(decoder, batch):
-        engine.run_segment(segment, batch)
+    fold(decoder, batch)
     engine.replays = recorded
     measured, own = [], [1] * given.batch if role == "client" else None
     for _ in range(given.steps):

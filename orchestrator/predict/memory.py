@@ -3,20 +3,25 @@
 With W folded parameters and P parameters of the model, L the numbers of its largest matrix, C those of the cache that
 is held at the end, and 8 bytes per number of the ring or of float64:
 
-| role | weights | cache | randomness | while loading |
-| --- | --- | --- | --- | --- |
-| client, `fss` | 8 W | 16 C: X and the mask | what the dealer may send ahead | none |
-| server, `fss` | 8 W | 16 C | the same | 4 P + 4 W + 16 L: float32, read and folded |
-| dealer, `fss` | 8 W: masks | 16 C | what it queues for both | none |
-| client, server, `crypten` | 8 W: shares | 8 C | none | at the server as above |
-| dealer, `crypten` | none | none | 20 L while it makes the largest triple | none |
-| referee | 8 W | 16 C | none | 4 P + 4 W |
+| role | weights | cache | recordings | randomness | while loading |
+| --- | --- | --- | --- | --- | --- |
+| client, `fss` | 8 W | 16 C: X and the mask | 2 M | what the dealer may send ahead | none |
+| server, `fss` | 8 W | 16 C | 2 M | the same | 4 P + 4 W + 24 L: float32, read and folded |
+| dealer, `fss` | 8 W: masks | 16 C | none | what it queues for both | none |
+| client, server, `crypten` | 8 W: shares | 8 C | none | none | at the server as above |
+| dealer, `crypten` | none | none | none | 20 L while it makes the largest triple | none |
+| referee | 8 W | 8 R | none | none | 4 P + 4 W |
+
+M are the bytes that client and server send each other for a token: recorded segments hold what is hidden, and what is
+opened. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
+prefilled cache and the one that it decodes with, 16 C, count as its work: it frees them once the shares are sent.
 
 On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
 
-The work of a step comes on top (`_Sizes.step`, `_Sizes.prompt`). Loading and decoding do not overlap, so the larger of
-the two counts. The logits of all tokens are kept for the check, and count as cache. In a batch, cache, logits and the
-work of a step are those of all sequences; prompts are run one after the other.
+The work of a step comes on top (`_Sizes.step`, `_Sizes.masked`, `_Sizes.prompt`): the widest function of a step, among
+them the private choice among all logits, or the part of a cache that is masked at once. Loading and decoding do not
+overlap, so the larger of the two counts. The logits of all tokens are kept for the check, and count as cache. In a
+batch, cache, logits and the work of a step are those of all sequences; prompts are run one after the other.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -35,10 +40,13 @@ PROCESS_BYTES = 500_000_000
 """A process with torch and transformers in it."""
 
 _QUERIES = 64  # of the plain engine's blocks
+_MASKED_AT_ONCE = 1 << 23  # numbers of a cache, by `fss`
 _SCORES = 1 << 23  # of a prompt that a policy rates at once
 _CHUNK_BYTES = 1 << 28
 _AHEAD_BYTES, _QUEUED_BYTES = 256 << 20, 64 << 20  # of a receiver's credit, and of a sender beyond it
-_PER_NUMBER = {"fss": 512, "crypten": 256}  # bytes while a function of one number is computed
+_PER_NUMBER = {"fss": 768, "crypten": 256}  # bytes while a function of one number is computed
+_PER_DEALT_NUMBER = 2100  # the same at the dealer of `fss`, which also copies the largest tensor that it sends
+_PER_MASKED_NUMBER = 48
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Need:
     Attributes:
         weights: The role's part of the model.
         cache: Keys, values, and the logits of all tokens.
+        recordings: Numbers that recorded segments open.
         randomness: Correlated randomness in flight.
         work: Values of the largest step.
         loading: On top of the weights while they are read and shared.
@@ -56,6 +65,7 @@ class Need:
 
     weights: int = 0
     cache: int = 0
+    recordings: int = 0
     randomness: int = 0
     work: int = 0
     loading: int = 0
@@ -64,7 +74,7 @@ class Need:
     @property
     def steady(self) -> int:
         """Memory between two steps, with that of the process."""
-        return PROCESS_BYTES + self.weights + self.cache + self.randomness
+        return PROCESS_BYTES + self.weights + self.cache + self.recordings + self.randomness
 
     @property
     def peak(self) -> int:
@@ -73,10 +83,11 @@ class Need:
 
     def __str__(self) -> str:
         parts = {"process": PROCESS_BYTES, "weights": self.weights}
-        if self.loading > self.cache + self.randomness + self.work:
+        if PROCESS_BYTES + self.weights + self.loading > self.steady + self.work:
             parts |= {"loading them": self.loading}
         else:
-            parts |= {"cache": self.cache, "randomness": self.randomness, "a step": self.work}
+            parts |= {"cache": self.cache, "recordings": self.recordings, "randomness": self.randomness}
+            parts |= {"a step": self.work}
         return ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items() if size > 5e7)
 
 
@@ -90,7 +101,9 @@ class _Sizes:
     cached: int
     logits: int
     step: int
+    masked: int
     prompt: int
+    kept: int
     plain_prompt: int
 
 
@@ -118,14 +131,15 @@ def gpu_needs(cell: Cell) -> dict[str, Need]:
 
 
 def _need(role: str, cell: Cell) -> Need:
-    sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.batch, cell.prefill == "mpc")
+    inside, chosen = cell.prefill == "mpc", cell.argmax == "private"
+    sizes = _sizes(cell.model, cell.policy.build(), cell.seq_len, cell.new_tokens, cell.batch, inside, chosen)
     if cell.draft:
         sizes = replace(sizes, step=sizes.step * (cell.draft.count + 1))
     return _ENGINES[cell.engine.name](role, sizes, cell)
 
 
 @lru_cache(maxsize=512)
-def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, batch: int, inside: bool) -> _Sizes:
+def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, batch: int, inside: bool, chosen: bool) -> _Sizes:
     from parties.models.folding import folded_shapes  # torch comes with it, and most commands do without
 
     spec, prompt = model_spec(model), seq_len - 1
@@ -136,14 +150,17 @@ def _sizes(model: str, policy: Policy, seq_len: int, new_tokens: int, batch: int
     rated = 4 * min(_SCORES, 256 * spec.n_heads * prompt) if evicting else 0
     moved = spec.n_kv_heads * policy.cached(prompt) * prompt if evicting else 0
     scores = 3 * min(_QUERIES, prompt) * spec.n_heads * prompt
+    keys = batch * spec.n_layers * spec.cached_numbers
     return _Sizes(
         parameters=spec.parameters,
         folded=sum(shapes),
         largest=max(shapes),
-        cached=batch * spec.n_layers * spec.cached_numbers * held,
+        cached=keys * held,
         logits=batch * new_tokens * spec.vocab,
-        step=batch * max(spec.intermediate, spec.n_heads * policy.attended(held)),
+        step=batch * max(spec.intermediate, spec.n_heads * policy.attended(held), spec.vocab if chosen else 0),
+        masked=0 if inside else min(_MASKED_AT_ONCE, keys * held),
         prompt=prompt * rows * 2 + moved if inside else 0,
+        kept=0 if inside or policy.chunk else batch * spec.n_layers * spec.hidden * prompt,
         plain_prompt=prompt * rows + max(scores, rated) + prompt * prompt // 8,
     )
 
@@ -152,32 +169,37 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
     if role == "referee":
         return _referee(sizes)
     chunk = _CHUNK_BYTES if sizes.prompt else 0
+    per_number = _PER_DEALT_NUMBER if role == "dealer" else _PER_NUMBER["fss"]
     need = Need(
         weights=8 * sizes.folded,
         cache=16 * (sizes.cached + sizes.logits),
-        work=_PER_NUMBER["fss"] * sizes.step + 8 * sizes.prompt + chunk,
+        work=max(per_number * sizes.step + 8 * sizes.prompt + chunk, _PER_MASKED_NUMBER * sizes.masked),
         loading=_loading(sizes) if role == "server" else 0,
     )
-    dealt = _dealt(cell)
+    dealt, message = _traffic(cell)
     if role == "dealer":
-        ahead = _AHEAD_BYTES if cell.offline == "stored" else _QUEUED_BYTES
-        return replace(need, randomness=sum(min(ahead, size) for size in dealt.values()))
+        return replace(need, randomness=sum(min(_QUEUED_BYTES, size) for size in dealt.values()))
+    need = replace(need, recordings=2 * message)
     if cell.offline == "stored":
         return replace(need, disk=dealt[role])
     return replace(need, randomness=min(_AHEAD_BYTES, dealt[role]))
 
 
 def _loading(sizes: _Sizes) -> int:
-    return 16 * sizes.largest + 4 * (sizes.parameters + sizes.folded)
+    return 24 * sizes.largest + 4 * (sizes.parameters + sizes.folded)
 
 
-def _dealt(cell: Cell) -> dict[str, int]:
-    """Bytes that the dealer sends to each party in the cell; as much as may be ahead where they are not known here."""
+def _traffic(cell: Cell) -> tuple[dict[str, int], int]:
+    """Bytes that the dealer sends to each party in the cell, and those of a party's messages for a token.
+
+    Where they are not known here, as much as may be ahead, and none.
+    """
     found: Forecast | None = known_forecast(cell, COUNTED_TOKENS)
     if found is None:
-        return {"client": _AHEAD_BYTES, "server": _AHEAD_BYTES}
+        return {"client": _AHEAD_BYTES, "server": _AHEAD_BYTES}, 0
     phases = [found.decode, *([found.prefill] if found.prefill else [])]
-    return {role: round(sum(phase.dealt[role] for phase in phases)) for role in ("client", "server")}
+    dealt = {role: round(sum(phase.dealt[role] for phase in phases)) for role in ("client", "server")}
+    return dealt, round(max(found.decode.sent.values()) / cell.new_tokens)
 
 
 def _crypten(role: str, sizes: _Sizes, cell: Cell) -> Need:
@@ -209,8 +231,8 @@ def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the
 def _referee(sizes: _Sizes) -> Need:
     return Need(
         weights=8 * sizes.folded,
-        cache=16 * sizes.cached + 8 * sizes.logits,
-        work=8 * sizes.plain_prompt,
+        cache=8 * (sizes.logits + sizes.kept),
+        work=16 * sizes.cached + 8 * sizes.plain_prompt,
         loading=4 * (sizes.parameters + sizes.folded),
     )
 

@@ -51,7 +51,7 @@ class Batch:
         return tuple(layer.tokens for cache in self.sequences for layer in cache.layers for _ in range(cache.lanes))
 
     def fold(self, engine: Operations) -> None:
-        """Puts neighbours of equal shapes into one cache, as further heads. Local.
+        """Puts neighbours of equal shapes into one cache, as further heads, and empties their own. Local.
 
         Their programs are then one program of more numbers, with as many operations as that of one sequence.
         """
@@ -83,8 +83,11 @@ def _shape(cache: Cache) -> tuple[Any, ...]:
 
 
 def _folded(engine: Operations, caches: Sequence[Cache]) -> Cache:
-    held = [cache.values() for cache in caches]
-    named = {name: engine.cat([values[name] for values in held], dim=0) for name in held[0]}
+    held, named = [cache.values() for cache in caches], dict[str, Any]()
+    for cache in caches:
+        cache.layers = Cache.empty(len(cache.layers)).layers
+    for name in list(held[0]):  # both forms of a single value are in memory at once
+        named[name] = engine.cat([values.pop(name) for values in held], dim=0)
     folded = Cache.from_values(len(caches[0].layers), caches[0].position, named)
     folded.prompt, folded.lanes = caches[0].prompt, len(caches)
     return folded

@@ -92,10 +92,11 @@ class LayerCache:
 
     def append(self, engine: Operations, k: Any, v: Any) -> None:
         """Appends keys and values [kv_heads, n, head_dim] of new tokens, which are alive."""
-        self.newest = k[:, -1:]
-        if self.k is None:
-            self.k, self.v = k, v
+        if self.k is None:  # copies: views would keep the queries, which were computed with them, in memory
+            self.k, self.v = (engine.cat([rows], dim=1) for rows in (k, v))
+            self.newest = self.k[:, -1:]
             return
+        self.newest = k[:, -1:]
         count, room, block = k.shape[1], self.room, self.spare()
         if self.alive is not None and count > room:
             ones = engine.constant(torch.ones(self.alive.shape[0], count - room))

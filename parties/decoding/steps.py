@@ -8,7 +8,7 @@ from typing import Any
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.program import Program, eager, run, staged
+from parties.decoding.program import Program, run, staged
 
 Step = tuple[Any, list[int] | None]
 """Logits of a token of each sequence, [sequences, vocab], and, at the client, the next tokens."""
@@ -39,11 +39,10 @@ def name_of(segment: Callable[[], Program[Any]]) -> Hashable:
     return segment.name() if isinstance(segment, NamedSegment) else None
 
 
-def fold_segments(decoder: Decoder, caches: Caches) -> list[Callable[[], Program[None]]]:
-    """What follows the prompts of a batch: sequences of equal shapes become one cache, if the policy folds."""
-    if isinstance(caches, Cache) or len(caches.sequences) == 1 or not decoder.policy.folds:
-        return []
-    return [partial(eager(caches.fold), decoder.engine)]
+def fold(decoder: Decoder, caches: Caches) -> None:
+    """What follows the prompts of a batch: sequences of equal shapes become one cache, if the policy folds. Local."""
+    if not isinstance(caches, Cache) and len(caches.sequences) > 1 and decoder.policy.folds:
+        caches.fold(decoder.engine)
 
 
 def token_segments(decoder: Decoder, caches: Caches, tokens: Sequence[int] | None, argmax: str) -> list[NamedSegment]:

@@ -42,6 +42,11 @@ def peak_resident_bytes() -> float:
 def release_memory() -> None:
     """Frees cycles, and returns free memory to the system: glibc keeps what lies below memory that is in use."""
     gc.collect()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Returns free memory to the system, but frees no cycles, which takes longer."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries have none
     if trim is not None:
         trim(0)

@@ -6,7 +6,7 @@ and matrices with the same input are concatenated, so that they cost one product
 follows a norm, its gain remains: of queries and keys before they are rotated, and of a norm before a residual.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -55,14 +55,59 @@ def query_factor(spec: ModelSpec) -> float:
 
 def fold(spec: ModelSpec, weights: Weights) -> dict[str, Tensor]:
     """The folded parameters, float32, with the names and shapes of `folded_shapes`."""
-    folded = {"embed": weights["embed"] * spec.embed_scale if spec.embed_scale != 1 else weights["embed"]}
-    head = weights["embed"].T if spec.tied else weights["lm_head.weight"]
-    folded |= _after_norm("lm_head", [(head, None)], weights, "final_norm", bias=spec.architecture.norm == "layer")
-    if spec.architecture.learned_positions:
-        folded["positions"] = weights["positions"]
-    for layer in range(spec.n_layers):
-        folded |= _fold_layer(spec, weights, f"layers.{layer}")
-    return {name: tensor.contiguous() for name, tensor in folded.items()}
+    return dict(Folded(spec, weights))
+
+
+class Folded(Mapping[str, Tensor]):
+    """The result of `fold`, layer by layer: one is folded when a parameter of it is read, and kept until another is.
+
+    What is not a matrix is kept for good, so that layers are folded once by who reads the matrices first.
+
+    Args:
+        spec: The model's specification.
+        weights: Its canonical parameters.
+    """
+
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
+        self._spec, self._weights, self._shapes = spec, weights, folded_shapes(spec)
+        self._at, self._kept, self._small = "", dict[str, Tensor](), dict[str, Tensor]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Returns a parameter, contiguous."""
+        if name not in self._shapes:
+            raise KeyError(name)
+        if name in self._small:
+            return self._small[name]
+        if (at := _group(name)) != self._at:
+            self._at, self._kept = "", {}  # before the next layer takes memory
+            self._at, self._kept = at, self._fold(at)
+            self._small |= {other: tensor for other, tensor in self._kept.items() if tensor.dim() != 2}
+        return self._kept[name].contiguous()
+
+    def __iter__(self) -> Iterator[str]:
+        """Lists the names."""
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        """Counts the names."""
+        return len(self._shapes)
+
+    def _fold(self, at: str) -> dict[str, Tensor]:
+        spec, weights = self._spec, self._weights
+        if at == "embed":
+            return {at: weights["embed"] * spec.embed_scale if spec.embed_scale != 1 else weights["embed"]}
+        if at == "positions":
+            return {at: weights["positions"]}
+        if at != "lm_head":
+            return _fold_layer(spec, weights, at)
+        head = weights["embed"].T if spec.tied else weights["lm_head.weight"]
+        return _after_norm(at, [(head, None)], weights, "final_norm", bias=spec.architecture.norm == "layer")
+
+
+def _group(name: str) -> str:
+    """What is folded with a parameter: `layers.3` for `layers.3.qkv.bias`, `lm_head` for its bias."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "layers" else parts[0]
 
 
 def _inner(spec: ModelSpec) -> tuple[str, ...]:

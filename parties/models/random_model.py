@@ -172,10 +172,13 @@ class RandomModel:
     Attributes:
         shape: Specification of the model.
         seed: Seed of the weights; equal seeds and shapes give equal weights.
+        damping: Divides what each layer adds to the residual stream. Without it random weights amplify an error from
+            layer to layer as no trained model does: one near tie in a ranking of a deep model changes its tokens.
     """
 
     shape: ModelSpec
     seed: int = 0
+    damping: int = 1
 
     def spec(self) -> ModelSpec:
         """The specification of the model."""
@@ -204,13 +207,13 @@ class RandomModel:
         if module.endswith("norm"):
             return 1 + noise * 0.1
         if kind in ("embed", "positions") or module == "lm_head":
-            return noise.mul(2 / spec.hidden**0.5)
+            return noise.mul_(2 / spec.hidden**0.5)
         noise /= shape[0] ** 0.5
         if module in ("o", "down"):  # 2 n_layers of these add up in the residual stream
-            return noise.div((2 * spec.n_layers) ** 0.5)
+            return noise.div_(self.damping * (2 * spec.n_layers) ** 0.5)
         if module == "q":  # spread of the scores: the first head attends to few tokens, the last one to all alike
             spread = torch.linspace(4, 0.5, spec.n_heads).repeat_interleave(spec.head_dim)
-            return noise * spread
+            return noise.mul_(spread)
         return noise
 
 
@@ -231,19 +234,21 @@ def parse_random(text: str) -> RandomModel:
         raise ModelError(f"random:{text}: {error}; write options as layers=2&hidden=64") from error
     changes: dict[str, Any] = {}
     seed = _whole(text, "seed", options.pop("seed", "0"))
+    if not (damping := _whole(text, "damping", options.pop("damping", "1"))):
+        raise ModelError(f"random:{text}: damping is 0; it must be at least 1")
     for option, value in options.items():
         if option in ("tied", "qkv_bias"):
             changes[option] = _truth(text, option, value)
         elif option in _OPTIONS:
             changes[_OPTIONS[option]] = _whole(text, option, value)
         else:
-            known = ", ".join([*_OPTIONS, "tied", "qkv_bias", "seed"])
+            known = ", ".join([*_OPTIONS, "tied", "qkv_bias", "seed", "damping"])
             raise ModelError(f"random:{text}: option {option} is not known; choose from {known}")
     spec = _changed(SHAPES[name], changes)
     if name in SCALINGS:
         scaling = read_rope(name, SCALINGS[name], spec.rope_theta, spec.head_dim, spec.max_positions)
         spec = replace(spec, **scaling)
-    return RandomModel(spec, seed)
+    return RandomModel(spec, seed, damping)
 
 
 def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:

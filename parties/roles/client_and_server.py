@@ -4,7 +4,8 @@ With a protocol of three parties the dealer's is the third; it owns nothing.
 """
 
 import time
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +17,15 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.drafts import Drafting
 from parties.decoding.prefill import chunked, prompts_segments, protocol
 from parties.decoding.program import run, staged
-from parties.decoding.steps import decode_in_segments, fold_segments, token_segments
+from parties.decoding.steps import decode_in_segments, fold, token_segments
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
 from parties.heads.folding import Shapes, head_of, shapes_of
 from parties.metering.meter import StageMeter
+from parties.metering.process import release_memory
 from parties.metering.progress import Progress
-from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
-from parties.models.folding import fold, folded_shapes
+from parties.models import ModelSpec, Tokenizer, folding, load_spec, load_tokenizer, load_weights
 from parties.roles.drafter import make_drafter
 from parties.roles.job import Job
 from parties.roles.prompt import prompts
@@ -68,7 +69,7 @@ class ComputingParty:
             batch = self._receive_caches(session)
             with self.meter.stage("bench.prefill"):
                 session.engine.prepare(decoder.workload(batch, job.new_tokens, job.options), batch)
-                self._fold(decoder, batch)
+                fold(decoder, batch)
         drafting = self._drafting(job, decoder, batch, own)
         last = None if own is None else [tokens[-1] for tokens in own]
         if drafting is None:
@@ -115,12 +116,14 @@ class ComputingParty:
                 spec, tokenizer, shapes, weights = self._model(job)
             device = "cuda" if job.gpu else "cpu"
             engine = make_engine(job.engine, self.role, self.mesh, self.meter, device, job.randomness, job.options)
-            installing = engine.install(folded_shapes(spec) | shapes, weights)
+            installing = engine.install(folding.folded_shapes(spec) | shapes, weights)
             run(staged(self.meter, "setup.weights", installing), engine.exchange)
             self._session = Session(wanted, engine, spec, tokenizer)
+            del installing, weights
+            release_memory()
         return self._session
 
-    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, dict[str, torch.Tensor] | None]:
+    def _model(self, job: Job) -> tuple[ModelSpec, Tokenizer, Shapes, Mapping[str, torch.Tensor] | None]:
         """The server loads model and heads and sends the others their public facts; they never open them."""
         if self.role == "server":
             spec, tokenizer, weights = load_spec(job.model), load_tokenizer(job.model), load_weights(job.model)
@@ -130,7 +133,7 @@ class ComputingParty:
             for peer in job.computing:
                 if peer != self.role:
                     self.mesh[peer].send_json(card)
-            return spec, tokenizer, shapes, fold(spec, weights) | heads
+            return spec, tokenizer, shapes, ChainMap(heads, folding.Folded(spec, weights))  # type: ignore[arg-type] # is only read
         self.mesh["server"].await_peer()
         card = self.mesh["server"].receive_json()
         shapes = {name: tuple(shape) for name, shape in card["heads"].items()}
@@ -165,17 +168,12 @@ class ComputingParty:
         engine.prepare(decoder.workload(batch, job.new_tokens, job.options, sizes), batch)
         for segment in prompts_segments(decoder, batch, own, sizes):
             engine.run_segment(segment, batch)
-        self._fold(decoder, batch)
+        fold(decoder, batch)
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)
         engine.prefilled()
         self.state.prompt_seconds = took.seconds
         return batch, took
-
-    @staticmethod
-    def _fold(decoder: Decoder, batch: Batch) -> None:
-        for segment in fold_segments(decoder, batch):
-            decoder.engine.run_segment(segment, batch)
 
     def _decode(
         self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int] | None

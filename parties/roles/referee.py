@@ -18,7 +18,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder, draft_problem
 from parties.decoding.drafts import Drafting
 from parties.decoding.program import run
-from parties.decoding.steps import decode_token, fold_segments
+from parties.decoding.steps import decode_token, fold
 from parties.engines.base import Engine
 from parties.engines.bounds import Kind, Watch
 from parties.engines.factory import engine_class
@@ -28,9 +28,9 @@ from parties.errors import OutOfRange, Unsupported
 from parties.heads.folding import head_of, shapes_of
 from parties.metering.cgroup import usable_cpus
 from parties.metering.meter import StageMeter
+from parties.metering.process import release_memory
 from parties.metering.progress import Progress
-from parties.models import ModelSpec, Tokenizer, load_spec, load_tokenizer, load_weights
-from parties.models.folding import fold, folded_shapes
+from parties.models import ModelSpec, Tokenizer, folding, load_spec, load_tokenizer, load_weights
 from parties.roles.drafter import make_drafter
 from parties.roles.job import Job
 from parties.roles.kept_prompts import KeptPrompts
@@ -94,6 +94,7 @@ class Referee:
         session.engine.watch = watch = Watch(bounds if job.options.prefill == "mpc" else kept)
         with self.meter.stage("bench.prefill"), _all_cores():
             batch = Batch([_prefill(job, session, decoder, tokens[:-1]) for tokens in own])
+        release_memory()
         _refuse(job.engine, watch)
         prefilled = [
             (cache.position, {name: value.cpu() for name, value in cache.values().items()}) for cache in batch.sequences
@@ -118,6 +119,8 @@ class Referee:
             self._share(job, prefilled)
         else:
             self._start(job, [position for position, _ in prefilled])
+        del batch, prefilled  # while the parties decode, the caches are theirs alone
+        release_memory()
         self.state.enter("check")
         check = self._check(job, session.spec, reference)
         if (left := watch.first.get(Kind.RARE)) is None:
@@ -137,13 +140,14 @@ class Referee:
             spec, weights = load_spec(job.model), load_weights(job.model)
             heads = head_of(job.policy.build(), spec, weights)
             engine = WatchedEngine(StageMeter(), device=device)
-            run(engine.install(folded_shapes(spec) | shapes_of(heads), fold(spec, weights) | heads))
+            run(engine.install(folding.folded_shapes(spec) | shapes_of(heads), folding.fold(spec, weights) | heads))
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
+            del weights, heads
+            release_memory()
         return self._session
 
     def _decode(self, job: Job, decoder: Decoder, batch: Batch, tokens: list[int], watch: Watch) -> Reference:
-        for segment in fold_segments(decoder, batch):
-            run(segment())
+        fold(decoder, batch)
         start, kept, generated = time.perf_counter(), [], []
         if job.engine == "plain":
             self.state.prefilled(batch.cached)

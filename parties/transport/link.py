@@ -184,8 +184,16 @@ class Link:
             OutOfStep: Also if the frame does not have the length of such a tensor.
         """
         tensor = torch.empty(tuple(shape), dtype=dtype)
-        self._transfer([], self._into(tensor), rounds=0.5)
+        self.receive_into(tensor)
         return tensor
+
+    def receive_into(self, tensor: Tensor) -> None:
+        """Receives the elements of a contiguous CPU tensor into its memory; half a round.
+
+        Raises:
+            OutOfStep: Also if the frame does not have the length of the tensor.
+        """
+        self._transfer([], self._into(tensor), rounds=0.5)
 
     def exchange_tensor(self, tensor: Tensor) -> Tensor:
         """Sends a tensor and concurrently receives one of the same shape, dtype and device; one round."""

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from parties.engines.fss.arithmetic import masking
 from parties.engines.fss.functions.tables import Tables, _mirrored
 from parties.engines.fss.kernels import cells as cell_kernels
 from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
@@ -81,6 +82,11 @@ def main() -> None:
         filled = torch.zeros(count, dtype=torch.int64)
         keystream.DeviceKeystream(bytes(range(SEED_BYTES)), filled.device).fill(torch.tensor([epoch, first]), filled)
         assert torch.equal(filled, stream.words((first + count,))[first:])
+    stream.begin(0)
+    masks, plain = keystream.DeviceKeystream(bytes(range(SEED_BYTES)), torch.device("cpu")), torch.arange(35)
+    for _ in range(2):  # the second time from the middle of a block
+        found = masking.masked(plain.view(7, 5), masks, torch.zeros(40, dtype=torch.int64))
+        assert torch.equal(found, plain.view(7, 5) - stream.words((7, 5)))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def at_source(
         if shared is not None:
             adopted = {name: engine.adopt(parts[source.rank == SERVER]) for name, parts in shares.items()}
             cache = Cache.from_values(spec.n_layers, shared.position, adopted)
-            yield from engine.mask_cache(cache)
+            for segment in engine.mask_cache(cache):
+                yield from segment()
         own = Decoder(engine, spec, policy)
         return (yield from decoding(own, prompt, text, owns=source.rank == CLIENT, cache=cache))
 

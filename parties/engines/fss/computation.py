@@ -98,12 +98,14 @@ class Computation(Engine):
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Program[None]:
         """Takes the biases, which the server adds on its side, and opens positions and gains under a fixed mask."""
         for name, shape in shapes.items():
+            if is_matrix(name, shape):
+                continue
             integers = None if weights is None else ring.encode(weights[name])
             if name.endswith(".bias"):
                 self.biases[name] = private_input(
                     self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT
                 )
-            elif not is_matrix(name, shape):
+            else:
                 self.parameters[name] = yield from gates.open_(
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
@@ -130,9 +132,9 @@ class Computation(Engine):
         """Additive shares of a value; `mask_cache` turns a whole cache into masked values."""
         return Additive(self.source, share, ring.FRACTION_BITS, self._limit("qkv"))
 
-    def mask_cache(self, caches: Caches) -> Program[None]:
-        """Opens adopted caches under masks that stay. 1 round per 2^27 elements; see `masked_cache.mask`."""
-        return masked_cache.mask(caches)
+    def mask_cache(self, caches: Caches) -> list[Callable[[], Program[None]]]:
+        """Segments that open adopted caches under masks that stay. 1 round per 2^23 elements; see `masked_cache`."""
+        return masked_cache.segments(caches)
 
     def export(self, value: Masked) -> Tensor:
         """An additive share, with 16 fraction bits."""

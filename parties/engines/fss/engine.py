@@ -1,7 +1,6 @@
 """One of the two computing parties: the programs of `Computation` over links to the peer and to the dealer."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +11,8 @@ from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.arithmetic.matrices import ServerMatrix, encoded, is_matrix, matrices_in
+from parties.engines.fss.arithmetic.masking import masks_on, received, sent
+from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.computation import Computation
@@ -70,7 +70,7 @@ class FssEngine(Computation):
             compile_all(device)
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
-        self.stream = Keystream(seed)
+        self.stream, self._masks = Keystream(seed), masks_on(torch.device(device), seed)
         source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._dealt_frame))
         super().__init__(source)
         self._draws = source
@@ -120,24 +120,18 @@ class FssEngine(Computation):
         with self.meter.stage(COMPILE):
             compile_products(self.source.device, [s[0] for name, s in shapes.items() if is_matrix(name, s)])
         self._ask({"do": "install", "shapes": {name: list(shape) for name, shape in shapes.items()}})
-        for name, shape in matrices_in(shapes, self.meter):
-            weight = None if weights is None else weights[name]
-            self.matrices[name] = ServerMatrix(self._masked_matrix(shape, weight))
+        self.matrices |= {name: ServerMatrix(matrix) for name, matrix in self._matrices(shapes, weights)}
         self._begin()
         yield from super().install(shapes, weights)
 
-    def _masked_matrix(self, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
-        """[out, in]: W at the server, which sends W - b; W - b at the client."""
-        turned = (shape[1], shape[0])
-        if weight is None:
-            self.peer.await_peer()
-            return self.peer.receive_tensor(turned, torch.int64).to(self.source.device)
-        plain = encoded(weight, self.source.device)
-        self.peer.send_tensor(self.stream.words(turned).neg_().add_(plain.cpu()))
-        return plain
+    def _matrices(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+        """Names and [out, in]: W at the server, which sends W - b; W - b at the client."""
+        if weights is None:
+            return received(self.peer, shapes, self.meter, self.source.device)
+        return sent(self.peer, shapes, self.meter, weights, self._masks, self.source.device)
 
     def prepare(self, workload: Workload, caches: AnyCaches) -> AnyCaches:
-        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay: 1 round."""
+        """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay; see `mask_cache`."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs)
@@ -145,11 +139,14 @@ class FssEngine(Computation):
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter)
+            if self.replays and not workload.runs_prompts:
+                self._supply.await_recording()
             self._supply.fetch()
         else:
             self._supply = Receiver(self.dealer, self.meter)
         if not workload.runs_prompts:
-            self.run_segment(partial(self.mask_cache, caches), caches)
+            for segment in self.mask_cache(caches):
+                self.run_segment(segment, caches)
         self.recordings.count_anew()
         return caches
 

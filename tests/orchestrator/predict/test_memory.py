@@ -16,6 +16,8 @@ FACTOR = 1.4
 """Between the formula and a process's peak."""
 
 MODEL = "random:llama?layers=2&hidden=512&intermediate=1024&heads=8&kv_heads=2&vocab=16384&positions=131072"
+WIDE_CACHE = "random:llama?layers=4&hidden=256&intermediate=512&heads=8&kv_heads=8&head_dim=256&vocab=1024"
+"""Half a gigabyte of keys and values in a batch of four sequences of 512 tokens."""
 
 
 def cell(**changes: Any) -> Cell:
@@ -39,11 +41,14 @@ def test_committed_runs_took_what_the_formula_says(folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_small_run_takes_what_the_formula_says() -> None:
-    of = cell(new_tokens=1)
-    job = {"model": MODEL, "engine": "fss", "policy": {"name": "full"}, "prompt": {"random_tokens": True}}
+@pytest.mark.parametrize(
+    ("model", "seq_len", "batch"), [(MODEL, 64, 1), (WIDE_CACHE, 512, 4)], ids=["weights", "caches of a batch"]
+)
+def test_a_small_run_takes_what_the_formula_says(model: str, seq_len: int, batch: int) -> None:
+    of = cell(model=model, seq_lens=[seq_len], batch=[batch], new_tokens=1)
+    job = {"model": model, "engine": "fss", "policy": {"name": "full"}, "prompt": {"random_tokens": True}}
     with Four() as four:
-        results = four.run(job | {"seq_len": of.seq_len, "new_tokens": 1})
+        results = four.run(job | {"seq_len": seq_len, "batch": batch, "new_tokens": 1})
     for role, need in memory_needs(of).items():
         result, _ = results[role]
         assert 1 / FACTOR < need.peak / result["peak_rss_bytes"] < FACTOR, role

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.experiment.cells import Cell, expand
+from benchmarks.results.add import measurement
+from orchestrator.experiment.cells import expand
 from orchestrator.experiment.experiment import load_experiment
 from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore
@@ -15,10 +16,6 @@ from tests.helpers.paths import ROOT
 
 FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/records.jsonl"))
 NETWORKS = ROOT / "docs" / "results" / "networks"
-
-
-def measurement(cell: Cell) -> tuple[object, ...]:
-    return (cell.engine.name, str(cell.policy), cell.seq_len, cell.network.name, cell.new_tokens, cell.repeat)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -11,7 +11,7 @@ from parties.decoding.batch import Batch
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
-from parties.decoding.steps import fold_segments
+from parties.decoding.steps import fold
 from parties.engines.fss.arithmetic.gates import TruncationFailure
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict
@@ -33,14 +33,23 @@ def decoding(decoder: Decoder, texts: list[Text], *, owns: bool) -> Program[tupl
     for cache, (prompt, _) in zip(batch.sequences, texts, strict=True):
         x = yield from decoder.embed(prompt if owns else None, len(prompt), 0)
         yield from decoder.prefill(x, cache)
-    for segment in fold_segments(decoder, batch):
-        yield from segment()
+    fold(decoder, batch)
     logits = []
     for together in zip(*(text for _, text in texts), strict=True):
         x = yield from decoder.embed_next(list(together) if owns else None, batch)
         logits.append((yield from decoder.step(x, batch)))
     held = [layer.tokens for cache in batch.sequences for _ in range(cache.lanes) for layer in cache.layers]
     return logits, held, (yield from decoder.engine.argmax(logits[-1]))
+
+
+def test_a_folded_cache_replaces_those_of_its_sequences() -> None:
+    decoder = plain(Full())
+    each = [Cache.empty(SPEC.n_layers) for _ in range(3)]
+    for cache, (prompt, _) in zip(each, of_lengths(17, 17, 14), strict=True):
+        run(decoder.prefill(run(decoder.embed(prompt, len(prompt), 0)), cache))
+    fold(decoder, batch := Batch(each))
+    assert [cache.lanes for cache in batch.sequences] == [2, 1]
+    assert [bool(cache.values()) for cache in each] == [False, False, True]
 
 
 def of_lengths(*lengths: int) -> list[Text]:

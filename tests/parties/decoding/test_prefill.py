@@ -50,6 +50,15 @@ def test_the_cache_does_not_depend_on_the_chunks(family: str, policy: str, data:
     assert all(layer.rows == layer.queries == () for layer in segmented.layers), "the prompt's rows must not stay"
 
 
+def test_a_cache_keeps_nothing_but_keys_and_values_in_memory() -> None:
+    decoder, cache = plain_decoder(LLAMA, Full()), Cache.empty(LLAMA.n_layers)
+    run(decoder.prefill(run(decoder.embed(random_tokens(LLAMA, 10), 10, 0)), cache))
+    for layer in cache.layers:
+        for held in (layer.k, layer.v):
+            assert held.untyped_storage().nbytes() == held.numel() * held.element_size()
+        assert layer.newest.untyped_storage().data_ptr() == layer.k.untyped_storage().data_ptr()
+
+
 def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> None:
     decoder = plain_decoder(LLAMA, Full())
     engine = decoder.engine = Watching()

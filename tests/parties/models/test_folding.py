@@ -10,7 +10,7 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.metering.meter import StageMeter
-from parties.models.folding import fold, folded_shapes
+from parties.models.folding import Folded, fold, folded_shapes
 from parties.models.spec import ModelSpec
 from parties.policies import Full
 from tests.helpers.naive_decoder import forward
@@ -29,6 +29,14 @@ def test_shapes_are_those_announced(spec: ModelSpec) -> None:
     folded = fold(spec, random_weights(spec))
     assert {name: tuple(tensor.shape) for name, tensor in folded.items()} == folded_shapes(spec)
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in folded.values())
+
+
+def test_layer_by_layer_every_parameter_is_the_same_in_any_order() -> None:
+    spec, weights = SPECS["llama_untied_with_bias"], random_weights(SPECS["llama_untied_with_bias"])
+    whole, by_layer = fold(spec, weights), Folded(spec, weights)
+    for name in sorted(whole, key=lambda name: name[::-1]):
+        assert torch.equal(by_layer[name], whole[name])
+    assert "layers.0.unknown" not in by_layer
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

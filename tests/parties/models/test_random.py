@@ -42,6 +42,13 @@ def test_activations_stay_near_one_and_attention_is_neither_flat_nor_all_peaks(s
         assert largest[-1] < 0.2
 
 
+def test_damping_divides_what_layers_add_to_the_residual_stream() -> None:
+    plain, damped = load_weights("random:tiny-llama"), load_weights("random:tiny-llama?damping=4")
+    for name, weights in plain.items():
+        adds = name.endswith((".o.weight", ".down.weight"))
+        torch.testing.assert_close(damped[name] * (4 if adds else 1), weights)
+
+
 def test_options_change_the_shape() -> None:
     spec = load_spec("random:llama?layers=2&hidden=96&heads=6&kv_heads=3&intermediate=100&vocab=300&positions=512")
     assert (spec.n_layers, spec.hidden, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (2, 96, 6, 3, 16)
@@ -67,6 +74,7 @@ def test_options_change_the_shape() -> None:
         ("random:gpt2?kv_heads=3", "n_kv_heads is 3"),
         ("random:llama?tied=1", "tied is '1'"),
         ("random:llama?seed=x", "seed is 'x'"),
+        ("random:llama?damping=0", "damping is 0"),
         ("random:llama?seed=99999999999999999999", "seed is '9"),
     ],
 )

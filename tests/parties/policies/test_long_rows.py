@@ -49,7 +49,8 @@ def simulated(policy: Policy, cache: Cache, text: list[int]) -> Tensor:
         yield from engine.install(shapes, installed if source.rank == SERVER else None)
         shared = {name: share(source, value, LINEAR["qkv"].limit) for name, value in named.items()}
         held = Cache.from_values(SPEC.n_layers, cache.position, shared)
-        yield from engine.mask_cache(held)
+        for segment in engine.mask_cache(held):
+            yield from segment()
         decoder = Decoder(engine, SPEC, policy)
         for token in text:
             x = yield from decoder.embed([token] if source.rank == CLIENT else None, 1, held.position)

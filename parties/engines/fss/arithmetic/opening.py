@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -102,6 +103,13 @@ class Opener:
     def __init__(self, peer: Link, meter: StageMeter, constants: Constants) -> None:
         self.peer, self.meter, self.constants = peer, meter, constants
         self._program = hashlib.blake2b(digest_size=PROGRAM_BYTES)
+        self._frames: WeakValueDictionary[int, FixedFrames] = WeakValueDictionary()
+
+    def fixed_frames(self, size: int) -> FixedFrames:
+        """Returns frames that all recorded rounds of a size share, since each ends before the next one begins."""
+        if (frames := self._frames.get(size)) is None:
+            frames = self._frames[size] = FixedFrames(size)
+        return frames
 
     def __call__(self, wanted: Sequence[Opening]) -> list[Any]:
         """Exchanges one round and returns the opened tensors.

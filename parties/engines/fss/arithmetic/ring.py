@@ -102,11 +102,20 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
         product = torch.empty(*x.shape[:2], y.shape[2], dtype=torch.int64)
         _multiply_columns(x.contiguous(), columns, product)
     else:
-        from parties.engines.fss.kernels import loops  # Numba, which only the CPU's products need
-
         product = torch.zeros(*x.shape[:2], y.shape[2], dtype=torch.int64)
-        call(loops.products_by_rows, x.contiguous(), y.contiguous(), product)
+        _multiply_rows(x.contiguous(), y.contiguous(), product)
     return product
+
+
+def _multiply_rows(x: Tensor, rows: Tensor, product: Tensor) -> None:
+    """Multiplies by threads as `_multiply_columns` does."""
+    from parties.engines.fss.kernels import loops, threads  # Numba, which only the CPU's products need
+
+    count = threads.worthwhile(len(x), rows.numel(), torch.get_num_threads())
+    if count == 1:
+        call(loops.products_by_rows, x, rows, product)
+    else:
+        call(threads.products_by_rows, x, rows, product, count)
 
 
 def _multiply_columns(x: Tensor, columns: Tensor, product: Tensor) -> None:

@@ -49,7 +49,7 @@ class CountingWriter(FrameWriter):
         super().__init__(lambda frame: count(len(frame)))
         self._count = count
 
-    def put(self, tensor: Tensor) -> None:
+    def put(self, tensor: Tensor, *, stays: bool = False) -> None:  # noqa: ARG002 - only its size counts
         """Adds the size of a tensor."""
         self.size += in_words(tensor.nbytes)
 

@@ -9,6 +9,7 @@ import torch
 
 from parties.decoding.program import run
 from parties.engines.base import Shapes
+from parties.engines.fss.arithmetic.masking import masks_on
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
@@ -50,12 +51,13 @@ class Dealer:
         with meter.stage("setup.seeds"):
             tosses = {role: DealerCoinToss(link) for role, link in self.links.items()}
             seeds = {role: toss.seed(permutation_key) for role, toss in tosses.items()}
-        self._server_stream = Keystream(seeds["server"])
         outboxes = [FrameWriter(lambda frame, role=role: self._deliver(role, frame)) for role in self.links]  # type: ignore[misc]
-        self._source = DealerSource(StageMeter(), Keystream(seeds["client"]), self._server_stream, *outboxes)
+        client_stream, server_stream = (Keystream(seeds[role]) for role in self.links)
+        self._source = DealerSource(StageMeter(), client_stream, server_stream, *outboxes)
         self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
         self._inputs, self._device = Inputs(), torch.device(device)
+        self._masks = masks_on(self._device, seeds["server"])
         self._installed: Shapes = {}
         self._dry_run: DryRun | None = None
         self._senders: dict[str, Sender] = {}
@@ -178,8 +180,7 @@ class Dealer:
         with self.meter.stage(COMPILE):
             compile_products(self._device, [s[0] for name, s in self._installed.items() if is_matrix(name, s)])
         for name, shape in matrices_in(self._installed, self.meter):
-            mask = self._server_stream.words((shape[1], shape[0]))
-            self.engine.matrices[name] = ServerMatrix(mask.to(self._device))
+            self.engine.matrices[name] = ServerMatrix(self._masks.words((shape[1], shape[0])))
         self._source.begin(epoch(0, 1))
         run(self.engine.install(self._installed, None), dealer_openings)
         self._source.flush()

@@ -16,6 +16,7 @@ from parties.engines.fss.dealing.sender import END, Sender, Stopped
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.recordings import Recordings, records
+from parties.metering.process import release_memory
 
 _POLL_S = 0.1  # how soon a stop is seen
 
@@ -25,8 +26,9 @@ class DryRun:
 
     A segment with a truncation failure is run again, and all that follow it, since their masks depend on its masks. To
     begin again at a segment, the dry run needs the cache as it was there. Streamed, it keeps a snapshot for each
-    segment that the parties may still repeat. Stored, all segments are ahead of the parties and too many for that, so
-    it runs from the first segment and sends nothing until it is there.
+    segment that the parties may still repeat, but for those that mask a cache: these are quick, and their snapshots
+    would hold the cache a second time. Stored, all segments are ahead of the parties and too many for that. Without a
+    snapshot it runs from the first segment and sends nothing until it is there.
 
     Args:
         engine: The dealer's side of the computation.
@@ -55,7 +57,8 @@ class DryRun:
         self._stop, self._prompted = threading.Event(), threading.Event()
         self._through = threading.Event()
         self._offline = plan.workload.options.offline
-        if self._offline == "stored" or not plan.workload.runs_prompts:
+        self._masks = 0 if plan.workload.runs_prompts else len(before)
+        if self._offline == "stored" or self._masks:
             self._prompted.set()
 
     def begin(self, attempt: int) -> None:
@@ -156,13 +159,16 @@ class DryRun:
     def _run(self, start: int, attempt: int) -> None:
         base, first = max(known for known in self._restores if known <= start), self._plan.first
         self._restores[base]()
+        if base == first:  # the cache is made anew: recordings would hold the old one until each has been met again
+            self._recordings.clear()
+            release_memory()
         for index, program in enumerate(self._programs[base - first :], base):
             self._source.silent = index < start
             if not self._source.silent:
                 self._attempts[index] = attempt
             if index - first == self._prompt_segments:
                 self._rehearse()
-            if self._offline == "streamed":
+            if self._offline == "streamed" and index - first >= self._masks:
                 self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
                 if self._caches.position == self._plan.workload.end:

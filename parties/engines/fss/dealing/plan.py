@@ -10,7 +10,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import prompts_segments
 from parties.decoding.program import Program
-from parties.decoding.steps import fold_segments, token_segments
+from parties.decoding.steps import fold, token_segments
 from parties.decoding.verification import pass_segments, settle
 from parties.decoding.workload import Prefill, Start, Workload
 from parties.engines.fss.bounds import BoundRefused, declared
@@ -166,11 +166,10 @@ class Plan:
             count, (cache,) = work.drafts + 1, caches.sequences
             step = list(pass_segments(decoder, cache, None, count, work.options.argmax))
             step.append(lambda: settle(decoder, cache, count, accepted()))
-        before: list[Segment] = [partial(engine.mask_cache, caches)]
-        if work.runs_prompts:
-            sizes = [start.prefill for start in work.sequences if start.prefill]
-            before = [*prompts_segments(decoder, caches, None, sizes)]
-        return [*before, *fold_segments(decoder, caches)], step * work.steps
+        sizes = [start.prefill for start in work.sequences if start.prefill]
+        prompts = prompts_segments(decoder, caches, None, sizes) if work.runs_prompts else engine.mask_cache(caches)
+        *before, last = prompts
+        return [*before, partial(_and_fold, last, decoder, caches)], step * work.steps
 
     def caches(self, engine: Computation) -> Batch:
         """The dealer's placeholders for the initial caches."""
@@ -179,6 +178,12 @@ class Plan:
     def _cache(self, engine: Computation, start: Start) -> Cache:
         named = {name: engine.adopt(engine.source.placeholder(shape)) for name, shape in start.shapes.items()}
         return Cache.from_values(self.workload.spec.n_layers, start.position, named)
+
+
+def _and_fold(last: Segment, decoder: Decoder, caches: Caches) -> Program[None]:
+    """The last segment of the prompts; the parties then fold the caches, which is local."""
+    yield from last()
+    fold(decoder, caches)
 
 
 def _start_json(start: Start) -> dict[str, Any]:

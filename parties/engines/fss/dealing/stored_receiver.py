@@ -5,7 +5,7 @@ from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import StoredFrames, new_file, write
 from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import OutOfStep
-from parties.metering.meter import StageMeter
+from parties.metering.meter import RECORDING, StageMeter
 from parties.transport.link import Link
 
 WRITE, READ = "offline.write", "offline.read"
@@ -22,6 +22,17 @@ class StoredReceiver:
     def __init__(self, dealer: Link, meter: StageMeter) -> None:
         self._dealer, self._meter = dealer, meter
         self._stored: StoredFrames | None = None
+
+    def await_recording(self) -> None:
+        """Waits until the dealer has recorded the segments of a token, which it does before it sends anything.
+
+        Masking a cache takes nothing from the dealer. A prompt does, so that the dealer records between two frames.
+
+        Raises:
+            PeerLost: The dealer is gone.
+        """
+        with self._meter.stage(RECORDING):
+            self._dealer.await_peer()
 
     def fetch(self) -> None:
         """Writes everything the dealer sends up to the end of the cell; drops what is left from before.

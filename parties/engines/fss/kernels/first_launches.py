@@ -28,12 +28,13 @@ _SOME_ROWS = (1, 2, 17, 33)  # one for each kernel of products with a matrix
 
 
 def launch_products(device: torch.device, columns: Iterable[int]) -> None:
-    """Compiles the products with the server's matrices.
+    """Compiles the products with the server's matrices, and the keystream that masks them.
 
     Args:
         device: A GPU.
         columns: Columns of the matrices.
     """
+    keystream.DeviceKeystream(bytes(32), device).words((2,))
     for inner in sorted({1 if count == 1 else 16 + (count % 16 > 0) for count in columns}):  # as Triton distinguishes
         for n in _SOME_ROWS:
             left, product = _words(device, n, inner), _words(device, n, 1)
@@ -47,7 +48,6 @@ def launch_others(device: torch.device) -> None:
     Args:
         device: A GPU.
     """
-    keystream.DeviceKeystream(bytes(32), device).fill(_words(device, 2), _words(device, 2))
     tape_machine.run(_words(device, 1, LENGTH), 1, _words(device, 1))  # an instruction on no elements
     left, right = _words(device, 1, 1, 2), _words(device, 1, 2, 2)
     for y in (right, right.transpose(1, 2)):

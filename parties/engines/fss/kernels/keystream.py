@@ -1,5 +1,7 @@
 """The stream of `parties.engines.keystream.Keystream` on a GPU: AES-256 in counter mode, bit for bit the same."""
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -10,6 +12,7 @@ from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 14
 _BLOCKS = 128
+_MOST_WORDS = 1 << 28  # of a launch, so that numbers of words have 32 bits
 
 
 @triton.jit
@@ -43,6 +46,15 @@ class DeviceKeystream:
 
     def __init__(self, seed: bytes, device: torch.device) -> None:
         self._table, self._keys = table_aes.columns(device), table_aes.schedule(seed, device)
+        self._drawn = 0
+
+    def words(self, shape: Sequence[int]) -> Tensor:
+        """Returns the next words of the stream of epoch 0, which starts at its first; see `Keystream.words`."""
+        words = torch.empty(tuple(shape), dtype=torch.int64, device=self._table.device)
+        for part in torch.split(words.view(-1), _MOST_WORDS):
+            self.fill(torch.tensor([0, self._drawn], device=words.device), part)
+            self._drawn += part.numel()
+        return words
 
     def fill(self, place: Tensor, words: Tensor) -> None:
         """Fills a tensor with consecutive words of an epoch's stream. The place is read on the device.

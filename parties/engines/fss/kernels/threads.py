@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from queue import SimpleQueue
@@ -27,12 +28,30 @@ def products_by_columns(x: loops.Integers, columns: loops.Integers, product: loo
         product: Output, [b, n, m].
         threads: So many threads.
     """
-    own, *spans = _spans(columns.shape[1], threads)
+    _together(loops.products_by_columns, [(x, columns, product, *span) for span in _spans(columns.shape[1], threads)])
+
+
+def products_by_rows(x: loops.Integers, rows: loops.Integers, product: loops.Integers, threads: int) -> None:
+    """Does what `loops.products_by_rows` does, each thread for a part of the batch; bit for bit the same.
+
+    Args:
+        x: [b, n, k].
+        rows: [b, k, m].
+        product: Output, [b, n, m], to which is added.
+        threads: So many threads.
+    """
+    spans = [slice(*span) for span in _spans(len(x), threads)]
+    _together(loops.products_by_rows, [(x[span], rows[span], product[span]) for span in spans])
+
+
+def _together(loop: Callable[..., None], parts: Sequence[tuple[Any, ...]]) -> None:
+    """Calls a loop on each part, on the first in this thread."""
+    own, *others = parts
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    for worker, span in zip(_workers(threads - 1), spans, strict=True):
-        worker.put((done, x, columns, product, *span))
-    loops.products_by_columns(x, columns, product, *own)
-    for _ in spans:
+    for worker, part in zip(_workers(len(others)), others, strict=True):
+        worker.put((done, loop, part))
+    loop(*own)
+    for _ in others:
         if (error := done.get()) is not None:
             raise error
 
@@ -53,9 +72,9 @@ def _workers(count: int) -> "list[SimpleQueue[Any]]":
 
 def _serve(queue: "SimpleQueue[Any]") -> None:
     while True:
-        done, *arguments = queue.get()
+        done, loop, part = queue.get()
         try:
-            loops.products_by_columns(*arguments)
+            loop(*part)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             done.put(error)
         else:

@@ -69,11 +69,14 @@ class DealerSource(Source):
                 frames.flush()
 
     def forward(self, tensors: Sequence[tuple[Tensor, tuple[int, ...]]]) -> None:
-        """Sends what a recorded segment has dealt, in order, each tensor to its receivers."""
+        """Sends what a recorded segment has dealt, in order, each tensor to its receivers.
+
+        The tensors stay as they are until the segment is replayed again; by then they have been flushed.
+        """
         for tensor, receivers in tensors:
             if CLIENT in receivers:
-                self.to_client.put(tensor)
-            self._correct(tensor)
+                self.to_client.put(tensor, stays=True)
+            self._correct(tensor, stays=True)
 
     def mask(self, shape: Shape) -> Dealt:
         """See `Source`."""
@@ -122,10 +125,10 @@ class DealerSource(Source):
             return self.recorder.own(shape, dtype, rank)
         return (self.client if rank == CLIENT else self.server).draw(shape, dtype)
 
-    def _correct(self, tensor: Tensor) -> None:
+    def _correct(self, tensor: Tensor, *, stays: bool = False) -> None:
         if self.recorder is not None:
             self.recorder.send(tensor, SERVER)
             return
-        self.to_server.put(tensor)
+        self.to_server.put(tensor, stays=stays)
         if max(self.to_server.size, self.to_client.size) >= FRAME_BYTES:
             self.flush()

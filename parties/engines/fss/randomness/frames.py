@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
@@ -17,6 +18,7 @@ _MARK = struct.Struct("<Q")
 MARK_BYTES = _MARK.size
 WORD_BYTES = 8
 FRAME_BYTES = 1 << 20
+_FILLING = memoryview(bytes(WORD_BYTES))
 LONGEST_BYTES = MARK_BYTES + FRAME_BYTES
 """Longest frame, with its mark, that a party accepts."""
 
@@ -46,7 +48,7 @@ class FrameWriter:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self._parts: list[bytes] = []
+        self._parts: list[memoryview] = []
         self.size = 0
         self._epoch = 0
 
@@ -59,18 +61,33 @@ class FrameWriter:
         """Drops the buffered bytes."""
         self._parts, self.size = [], 0
 
-    def put(self, tensor: Tensor) -> None:
-        """Appends the bytes of a tensor on the CPU."""
-        data = tensor.contiguous().numpy().tobytes()
-        self._parts += [data, bytes(-len(data) % WORD_BYTES)]
+    def put(self, tensor: Tensor, *, stays: bool = False) -> None:
+        """Appends the bytes of a tensor on the CPU.
+
+        Args:
+            tensor: The tensor.
+            stays: Whether it stays as it is until the next flush, so that it is not copied before.
+        """
+        octets = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        data = octets.data if stays else memoryview(octets.tobytes())
+        self._parts += [data, _FILLING[: -len(data) % WORD_BYTES]]
         self.size += in_words(len(data))
 
     def flush(self) -> None:
         """Sends the buffered bytes in frames of at most FRAME_BYTES, so that a queue of frames has bounded memory."""
-        buffered = memoryview(b"".join(self._parts))
+        parts, mark, frame, room = self._parts, _MARK.pack(self._epoch), list[memoryview](), FRAME_BYTES
         self._parts, self.size = [], 0
-        for start in range(0, len(buffered), FRAME_BYTES):
-            self._send(_MARK.pack(self._epoch) + buffered[start : start + FRAME_BYTES])
+        for part in parts:
+            left = part
+            while left:
+                taken, left = left[:room], left[room:]
+                frame.append(taken)
+                room -= len(taken)
+                if not room:
+                    self._send(b"".join([mark, *frame]))
+                    frame, room = [], FRAME_BYTES
+        if frame:
+            self._send(b"".join([mark, *frame]))
 
 
 class FrameReader:

@@ -1,6 +1,7 @@
 """Notes the torch operations of a program while it runs, and the kernels that it calls."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -59,7 +60,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._book = Notebook(self._storages)
         self._tapes: list[list[Note]] = []
         self.is_paused = False
-        self._functions = _ToPython(self)
+        self._functions = _ToPython(weakref.proxy(self))  # no cycle: a tracer keeps the storages that it met alive
 
     def __enter__(self) -> "Tracer":
         super().__enter__()  # type: ignore[no-untyped-call]

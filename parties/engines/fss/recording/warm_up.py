@@ -34,7 +34,7 @@ def compile_all(device: torch.device | str = "cpu") -> None:
 
 
 def compile_products(device: torch.device, columns: Iterable[int]) -> None:
-    """Compiles the products with matrices on a GPU.
+    """Compiles the products with matrices on a GPU, and the keystream that masks them.
 
     Args:
         device: Where they are computed; on a CPU there is nothing to do.

@@ -9,14 +9,16 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from parties.engines.fss.kernels.keystream import DeviceKeystream
-from parties.engines.fss.randomness.frames import FrameReader
+from parties.engines.fss.randomness.frames import WORD_BYTES, FrameReader
 from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.replay import graphs
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
+from parties.engines.fss.replay.pieces import Pieces
 from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 
-MOST_BYTES = 1 << 27
+PIECE_BYTES = 1 << 27
+MOST_BYTES = 1 << 34  # a GPU that has less memory left refuses the recording
 
 
 class DeviceInputs(Inputs):
@@ -32,9 +34,9 @@ class DeviceInputs(Inputs):
     most_bytes = MOST_BYTES
 
     def __init__(self, device: torch.device, seed: bytes, meter: StageMeter) -> None:
-        self.streams = torch.empty(1, MOST_BYTES, dtype=torch.uint8, device=device)
-        self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8, device=device)
-        self._received = torch.empty(self.dealt.shape, dtype=torch.uint8, pin_memory=True)
+        make = partial(torch.empty, dtype=torch.uint8, device=device)
+        self.streams, self.dealt = [Pieces(make, PIECE_BYTES)], Pieces(make, PIECE_BYTES)
+        self._received: list[Tensor] = []
         self.failed = graphs.pinned(torch.zeros(MOST_CHECKS, dtype=torch.bool))
         self.failed_array = self.failed.numpy()
         self.arena = Arena(device)
@@ -50,18 +52,27 @@ class DeviceInputs(Inputs):
 
     def recording(self, drawn: Drawn) -> Callable[..., Any]:
         """See `Inputs`."""
-        return partial(graphs.GraphRecording, before=partial(self._expand, drawn), clock=self._clock)
+        for piece in self.dealt.made[len(self._received) :]:
+            self._received.append(torch.empty(piece.shape, dtype=torch.uint8, pin_memory=True))
+        return partial(graphs.GraphRecording, before=partial(self._expand_there, drawn), clock=self._clock)
 
     def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""
         self._epoch[0] = epoch
         if frames is not None:
-            frames.fill(self._received[: drawn.dealt].numpy())
+            for piece, size in zip(self._received, drawn.dealt, strict=False):
+                frames.fill(piece[:size].numpy())
 
-    def _expand(self, drawn: Drawn) -> None:
-        self._place.copy_(self._epoch, non_blocking=True)
-        self._keystream.fill(self._place, self.streams[0, : drawn.own[0]].view(torch.int64))
-        self.dealt[: drawn.dealt].copy_(self._received[: drawn.dealt], non_blocking=True)
+    def _expand_there(self, drawn: Drawn) -> None:
+        first, own = 0, drawn.own[0]
+        for piece, size in zip(self.streams[0].made, own, strict=False):
+            self._place.copy_(self._epoch, non_blocking=True)
+            if first:
+                self._place[1].fill_(first // WORD_BYTES)
+            self._keystream.fill(self._place, piece[:size].view(torch.int64))
+            first += size
+        for place, piece, size in zip(self.dealt.made, self._received, drawn.dealt, strict=False):
+            place[:size].copy_(piece[:size], non_blocking=True)
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """See `Inputs`; what lasts is at its place already."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Array, Opener, announced, split
 from parties.engines.fss.randomness.constants import Constants
 from parties.engines.fss.replay.recorder import Round
-from parties.transport.fixed_frames import FixedFrames
 
 
 class Notes:
@@ -46,7 +45,7 @@ def bound(made: Round, opener: Opener) -> Callable[[], None] | None:
     program, limits = announced(made.openings)
     notes = Notes([*made.notes, limits])
     hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
-    frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+    frames = opener.fixed_frames(PLACE_BYTES + sum(array.nbytes for array in hidden))
     sent, received = (split(side[PLACE_BYTES:], hidden) for side in (frames.payload, frames.received))
     results = [
         (_received if made.staged else np.bitwise_xor if mine.dtype == np.uint8 else np.add, mine, theirs, result)

@@ -1,7 +1,9 @@
 """The memory that recorded segments share, since they run one after the other."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +13,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.recording.tape import Recording
-from parties.engines.keystream import SPARE_BYTES, Keystream
+from parties.engines.fss.replay.pieces import Pieces
+from parties.engines.keystream import Keystream
 
-MOST_BYTES = 1 << 28
-"""Randomness of one kind that a recorded segment may take; memory that is not used is not touched."""
+PIECE_BYTES = 1 << 28
+"""Randomness of one kind for which there is memory in one piece; what is not used is not touched."""
+MOST_BYTES = 1 << 30
+"""Randomness of one kind that a recorded segment may take."""
 MOST_CHECKS = 1 << 13
 
 
@@ -23,12 +28,12 @@ class Drawn:
     """The randomness of a segment.
 
     Attributes:
-        own: Bytes of each keystream.
-        dealt: Bytes that the dealer sends.
+        own: Bytes of each keystream, by piece of memory.
+        dealt: Bytes that the dealer sends, by piece of memory.
     """
 
-    own: list[int] = field(default_factory=lambda: [0, 0])
-    dealt: int = 0
+    own: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    dealt: list[int] = field(default_factory=list)
 
 
 class Inputs:
@@ -42,8 +47,8 @@ class Inputs:
         keeps_rows: As given.
         staged: Whether what is opened is copied to memory of the host and back.
         most_bytes: Randomness of one kind that a recorded segment may take.
-        streams: Keystreams of the party, [2, bytes]; the dealer expands two.
-        dealt: What the dealer sends, [bytes].
+        streams: Keystreams of the party; the dealer expands two.
+        dealt: What the dealer sends; at the dealer itself, what it is about to send.
         failed: Results of the checks; `failed_array` is the same memory.
         arena: Intermediate results.
     """
@@ -53,10 +58,10 @@ class Inputs:
 
     def __init__(self, *, keeps_rows: bool = False) -> None:
         self.keeps_rows = keeps_rows
-        self.streams = torch.empty(2, MOST_BYTES + SPARE_BYTES, dtype=torch.uint8)
-        self.dealt = torch.empty(MOST_BYTES, dtype=torch.uint8)
-        self._rooms = [octets.numpy().data for octets in self.streams]
-        self._dealt = self.dealt.numpy()
+        make = partial(torch.empty, dtype=torch.uint8)
+        self.streams: Sequence[Pieces] = [Pieces(make, PIECE_BYTES) for _ in range(2)]
+        self.dealt = Pieces(make, PIECE_BYTES)
+        self._threads = ThreadPoolExecutor(1, "keystream")  # of the dealer's second stream
         self._rows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.failed = torch.zeros(MOST_CHECKS, dtype=torch.bool)
         self.failed_array = self.failed.numpy()
@@ -79,10 +84,18 @@ class Inputs:
             frames: The dealer's stream; None at the dealer.
             epoch: The epoch.
         """
-        for stream, room, size in zip(streams, self._rooms, drawn.own, strict=False):
-            stream.fill(room, size)
-        if frames is not None and drawn.dealt:
-            frames.fill(self._dealt[: drawn.dealt])
+        first, *others = streams
+        later = [self._threads.submit(self._expand, drawn, k, stream) for k, stream in enumerate(others, 1)]
+        self._expand(drawn, 0, first)
+        for filled in later:
+            filled.result()
+        if frames is not None:
+            for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
+                frames.fill(piece[:size].numpy())
+
+    def _expand(self, drawn: Drawn, index: int, stream: Keystream) -> None:
+        for piece, size in zip(self.streams[index].made, drawn.own[index], strict=False):
+            stream.fill(piece.numpy().data, size)
 
     def lasts(self, tensor: Tensor) -> bool:
         """Tells whether a tensor is one of rows that stay where they are."""

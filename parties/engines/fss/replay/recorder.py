@@ -12,11 +12,11 @@ from torch import Tensor
 from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.opening import Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
-from parties.engines.fss.randomness.frames import in_words
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
+from parties.engines.fss.replay.pieces import Pieces
 from parties.metering.meter import RECORDING
 
 
@@ -90,15 +90,16 @@ class SegmentRecorder(Recorder):
         return left
 
     def finish(self, keep: Sequence[Tensor]) -> Any:
-        """Plans the memory of the tapes; what is opened, noted and sent is kept, too. Returns the recording.
+        """Plans the memory of the tapes; what is opened and noted is kept, too. Returns the recording.
 
         Raises:
             NotRecordable: A GPU cannot replay it.
         """
         hidden = [tensor for made in self.rounds for tensor in made.hidden]
-        others = [tensor for _, _, tensor in self.noted] + [tensor for tensor, _ in self.sent]
-        inputs = self._inputs
-        return self.tracer.finish([*hidden, *others, *keep], inputs.arena, inputs.recording(self.drawn))
+        noted, inputs = [tensor for _, _, tensor in self.noted], self._inputs
+        recording = self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
+        del self.tracer  # with its notes, of which the recording has made tapes
+        return recording
 
     def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
@@ -107,7 +108,6 @@ class SegmentRecorder(Recorder):
             made.hidden = [next(left) for _ in made.hidden]
         for notes, place, _ in self.noted:
             notes[place] = next(left)
-        self.sent = [(next(left), to) for _, to in self.sent]
         return list(left)
 
     @contextmanager
@@ -167,26 +167,23 @@ class SegmentRecorder(Recorder):
 
     def own(self, shape: Shape, dtype: torch.dtype, stream: int = 0) -> Tensor:
         """See `Recorder`."""
-        own = self.drawn.own
-        place, own[stream] = self._place(self._inputs.streams[stream], own[stream], shape, dtype)
-        return place
+        return self._place(self._inputs.streams[stream], self.drawn.own[stream], shape, dtype)
 
     def dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         """See `Recorder`."""
-        place, self.drawn.dealt = self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
-        return place
+        return self._place(self._inputs.dealt, self.drawn.dealt, shape, dtype)
 
-    def _place(self, octets: Tensor, start: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, int]:
+    def _place(self, pieces: Pieces, taken: list[int], shape: Shape, dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
-        if start + size > (most := self._inputs.most_bytes):
+        if sum(taken) + size > (most := self._inputs.most_bytes):
             raise NotRecordable("a draw", f"a recorded segment takes at most {most:,} bytes of randomness")
         with self.tracer.paused():
-            place = octets[start : start + size].view(dtype).reshape(tuple(shape))
-        return place, start + in_words(size)
+            return pieces.take(taken, size).view(dtype).reshape(tuple(shape))
 
     def send(self, tensor: Tensor, *receivers: int) -> None:
-        """See `Recorder`."""
-        self.sent.append((tensor, receivers))
+        """See `Recorder`. Copied to memory that recordings share: all that a dealer sends would take gigabytes."""
+        place = self._place(self._inputs.dealt, self.drawn.dealt, tensor.shape, tensor.dtype)
+        self.sent.append((place.copy_(tensor), receivers))
 
     def note(self, constant: Constant) -> None:
         """See `Recorder`."""

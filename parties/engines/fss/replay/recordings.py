@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import torch
+
 from parties.decoding.batch import Caches
 from parties.decoding.program import Program
 from parties.decoding.steps import name_of
@@ -14,6 +16,7 @@ from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.meter import RECORDING
+from parties.metering.process import release_memory, trim_heap
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""
@@ -24,6 +27,7 @@ MOST_KEPT = 1024
 """Recordings that a party keeps: four shapes of 256 layers."""
 NAMELESS = "its step depends on more than shapes, or the cell is not recorded"
 FIRST = "the first of its name"
+FULL = "the GPU has no memory left for its recording"
 
 
 def records(workload: Workload) -> bool:
@@ -59,7 +63,7 @@ class Recordings:
     @property
     def dealt_bytes(self) -> int:
         """Randomness of the dealer's that the recorded segments take together."""
-        return sum(made.recorder.drawn.dealt for made in self._known.values())
+        return sum(sum(made.recorder.drawn.dealt) for made in self._known.values())
 
     @property
     def instructions(self) -> list[int]:
@@ -100,7 +104,11 @@ class Recordings:
             end: See `RecordedSegment.replay`.
             record: Whether to record; a party that interprets makes room, which notes constants, at the same point.
         """
-        source, names = self._source, [name_of(segment) for segment in segments]
+        release_memory()  # that of the caches before they were masked and folded
+        source, names = self._source, list[Hashable]()
+        for segment in segments:
+            names.append(name_of(segment))  # makes room in a layer; what was there before does not fit the next one
+            trim_heap()
         before, restore = source.epoch, caches.snapshot()
         try:
             for segment, name in zip(segments, names, strict=True) if record else ():
@@ -115,6 +123,7 @@ class Recordings:
             source.epoch = before
         for made in self._known.values():  # by now the memory that they share is as large as it will be
             made.bind(source, self.inputs, end)
+        release_memory()
 
     def _find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         known = self._known.get(key)
@@ -139,6 +148,9 @@ class Recordings:
                 made = self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
         except NotRecordable as refusal:
             self.refused[key] = str(refusal)
+            return None
+        except torch.OutOfMemoryError:
+            self.refused[key] = FULL
             return None
         if self.inputs.staged:
             self._source.meter.add("mpcbench_gpu_graph_captures_total", len(made.tapes))

@@ -61,7 +61,7 @@ def segments(spec: ModelSpec, policy: Policy, prefill: str) -> tuple[DealerSourc
         run(clear.prefill(run(clear.embed(tokens(spec, PROMPT)[0], PROMPT, 0)), known))
         named = {name: engine.adopt(source.placeholder(value.shape)) for name, value in known.values().items()}
         cache = Cache.from_values(spec.n_layers, PROMPT, named)
-        before = [lambda: engine.mask_cache(cache)]
+        before = engine.mask_cache(cache)
     return source, cache, [*before, *(token_segments(decoder, cache, None, "private") * STEPS)]
 
 

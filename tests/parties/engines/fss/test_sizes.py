@@ -94,7 +94,8 @@ def test_a_cache_that_fills_more_than_a_frame_is_opened_in_several_rounds(monkey
 
     def program(source: Source) -> Program[dict[str, Masked]]:
         cache = Cache.from_values(3, 5, {name: share(source, value, 64.0) for name, value in numbers.items()})
-        yield from Computation(source).mask_cache(cache)
+        for segment in Computation(source).mask_cache(cache):
+            yield from segment()
         return cache.values()
 
     for most, rounds in ((240, 1), (239, 2), (80, 3), (1, 6)):

@@ -13,7 +13,7 @@ LOADED = "mpcbench_loaded_ratio"
 def test_a_matrix_is_encoded_in_chunks_as_it_is_at_once(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matrices, "_CHUNK", 20)
+    monkeypatch.setitem(matrices._CHUNK, "cpu", 20)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = matrices.encoded(weight, torch.device("cpu"))
     assert torch.equal(found, ring.encode(weight.T))

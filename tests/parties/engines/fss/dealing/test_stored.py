@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError, StoredFrames, new_file, write
+from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
+from parties.metering.meter import RECORDING, StageMeter
 from tests.helpers.wires import DEADLINE_S, child
 
 FRAMES = [b"one", bytes(5000), b"three"]
@@ -70,6 +73,13 @@ def everything(material: StoredFrames) -> list[bytes]:
 @given(st.lists(st.binary(min_size=1, max_size=3000), max_size=6))
 def test_frames_come_back_in_order(frames: list[bytes]) -> None:
     assert everything(StoredFrames(written(frames))) == frames
+
+
+def test_waiting_for_the_dealers_recording_belongs_to_recording() -> None:
+    meter, awaited = StageMeter(), list[str]()
+    dealer: Any = SimpleNamespace(await_peer=lambda: awaited.append(meter.current))
+    StoredReceiver(dealer, meter).await_recording()
+    assert awaited == [RECORDING]
 
 
 @pytest.mark.usefixtures("file_system")

@@ -18,6 +18,16 @@ def test_products_by_threads_are_those_of_one(columns: int, count: int) -> None:
         assert (together == alone).all()
 
 
+@pytest.mark.parametrize(("batch", "count"), [(7, 3), (2, 2)])
+def test_products_by_rows_are_split_by_the_batch(batch: int, count: int) -> None:
+    draws = torch.Generator().manual_seed(batch)
+    x, y = (torch.randint(-(2**62), 2**62, (batch, n, m), generator=draws).numpy() for n, m in ((3, 5), (5, 4)))
+    alone, together = (torch.ones(batch, 3, 4, dtype=torch.int64).numpy() for _ in range(2))
+    loops.products_by_rows(x, y, alone)
+    threads.products_by_rows(x, y, together, count)
+    assert (together == alone).all()
+
+
 @pytest.mark.parametrize(
     ("columns", "elements", "limit", "found"),
     [(8, threads.LEAST // 2, 4, 1), (8, 3 * threads.LEAST, 4, 3), (2, 9 * threads.LEAST, 4, 2), (8, 9**9, 1, 1)],

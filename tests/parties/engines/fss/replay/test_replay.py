@@ -17,6 +17,7 @@ from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.recording.tracer import Tracer
+from parties.engines.fss.replay import inputs
 from parties.engines.fss.replay.recordings import Recordings
 from parties.engines.fss.topk.selection import _permutations
 from parties.metering.meter import StageMeter
@@ -33,6 +34,8 @@ STEPS = 9
 COUNTS = RunOptions(softmax="dpf")
 LATE = 300
 """A round in a layer that is replayed."""
+SMALL_PIECE = 40_000
+"""Bytes of a piece of the client's memory for randomness, so that most segments take several."""
 WAITING = ("wait", "poll", "recv_into")
 TRAINED = {name for name in VARIANTS if case(name).trained}  # their steps are those of `snapkv`
 POLICIES: dict[str, Policy] = {
@@ -65,6 +68,12 @@ def party(
 ) -> Any:  # fmt: skip
     """Decodes; the parties in `who` replay. At both parties a segment fails before it opens round `fail_at`, if any."""
     vars(decoding)["STEPS"] = STEPS
+    if role == "client" and "server" not in who:
+        vars(inputs)["PIECE_BYTES"] = SMALL_PIECE
+        if role in on_gpu:
+            from parties.engines.fss.replay import device_inputs
+
+            vars(device_inputs)["PIECE_BYTES"] = SMALL_PIECE
     retries.SIGNIFICANCE = 0.0  # the party accepts the failure as chance
     made: list[Recordings] = []
     engines: list[FssEngine] = []

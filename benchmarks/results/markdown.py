@@ -1,0 +1,46 @@
+"""Markdown tables and the numbers in them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from orchestrator.report.rows import Row
+
+AMOUNTS = ("online bytes, each way", "online rounds", "offline bytes", "largest logit error")
+"""Heads of the columns of `amounts`."""
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose amounts are aligned to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+
+
+def amounts(line: Mapping[str, Row]) -> list[str]:
+    """Bytes and rounds per token of the first row, and the largest error of all rows of a line."""
+    first = next(iter(line.values()))
+    error = max(row.error or 0 for row in line.values())
+    return [megabytes(first.client_bytes), f"{first.rounds:,g}", megabytes(first.offline_bytes), f"{error:.3f}"]
+
+
+def seconds(row: Row | None) -> str:
+    """Seconds per token; empty without a row."""
+    return "" if row is None else f"{row.seconds:.3g} s"
+
+
+def relative(row: Row | None, full: Row | None) -> str:
+    """Seconds per token, and their share of the full cache's where both are measured."""
+    return seconds(row) + (f" ({row.seconds / full.seconds:.2f})" if row is not None and full is not None else "")
+
+
+def spread(row: Row | None) -> str:
+    """The median of the seconds per token, and the range of the repeats."""
+    return "" if row is None else f"{seconds(row)} ({row.low:.3g} to {row.high:.3g})"
+
+
+def megabytes(size: float) -> str:
+    """Bytes in MB: one decimal below 100 MB."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e8 else f"{size / 1e6:,.0f} MB"
+
+
+def share(value: float) -> str:
+    """A share in per cent."""
+    return f"{100 * value:.3g} %"
