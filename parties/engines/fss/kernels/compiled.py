@@ -60,7 +60,7 @@ def code_folder() -> Path | None:
 def _sources() -> str:
     """Returns a digest of all sources of compiled code; Numba itself sees changes of the file with the loop alone."""
     here = Path(__file__).parent
-    machine = [here.parent / "recording" / name for name in ("machine.py", "opcodes.py", "rows.py")]
+    machine = [here.parent / "recording" / name for name in ("machine.py", "opcodes.py", "rows.py", "fused_rows.py")]
     contents = b"".join(path.read_bytes() for path in [*sorted(here.glob("*.py")), *machine])
     return hashlib.blake2b(contents, digest_size=8).hexdigest()
 

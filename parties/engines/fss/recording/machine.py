@@ -11,7 +11,7 @@ from numba import carray
 
 from parties.engines.fss.kernels.compiled import compiled
 from parties.engines.fss.kernels.loops import pack_bits, unpack_bits
-from parties.engines.fss.recording import rows
+from parties.engines.fss.recording import fused_rows, rows
 from parties.engines.fss.recording.opcodes import HEADER, MAX_RANK, Op
 
 
@@ -106,21 +106,21 @@ def _row(
     elif op == Op.SCATTER_ADD_64:
         failed = rows.scatter_add_64(n, o, so, a, sa, b, sb, stride, size)
     elif op == Op.CHECKED_SHIFT:
-        rows.checked_shift(n, o, so, a, sa, b, sb, c, stride, size)
+        fused_rows.checked_shift(n, o, so, a, sa, b, sb, c, stride, size)
     elif op == Op.MUL_ADD_64:
-        rows.mul_add_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.mul_add_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MUL_SUB_64:
-        rows.mul_sub_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.mul_sub_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SUB_MUL_64:
-        rows.sub_mul_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.sub_mul_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SUB_ADD_64:
-        rows.sub_add_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.sub_add_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.ADD_ADD_64:
-        rows.add_add_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.add_add_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.SHR_AND_64:
-        rows.shr_and_64(n, o, so, a, sa, b, sb, c, sc)
+        fused_rows.shr_and_64(n, o, so, a, sa, b, sb, c, sc)
     elif op == Op.MUL_TOTAL_64:
-        rows.mul_total_64(n, o, so, a, sa, b, sb)
+        fused_rows.mul_total_64(n, o, so, a, sa, b, sb)
     elif op == Op.PACK:
         pack_bits(carray(rows.octets(a), n), carray(rows.octets(o), (n + 7) // 8))
     elif op == Op.UNPACK:

@@ -5,7 +5,8 @@ An instruction is a row of int64 words:
     length, opcode, rank, operands, first extra, second extra, shape [rank], then for each operand
     its address and its strides [rank]
 
-Strides are in bytes for the outer dimensions and in elements for the innermost one. The first operand is written, and the flag of a checked shift.
+Strides are in bytes for the outer dimensions and in elements for the innermost one. The first operand is written, and
+the flag of a checked shift.
 """
 
 from enum import IntEnum, unique

@@ -54,8 +54,8 @@ def _accessors(width: int, number: Any) -> tuple[Any, Any]:
     return load, store
 
 
-_load, _store = _accessors(64, types.int64)
-_load8, _store8 = _accessors(8, types.uint8)
+load_64, store_64 = _accessors(64, types.int64)
+load_8, store_8 = _accessors(8, types.uint8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -68,10 +68,10 @@ def octets(_context: Any, _address: Any) -> Any:
     return types.CPointer(types.uint8)(types.int64), generate
 
 
-_CONTIGUOUS, _RIGHT_BROADCAST, _LEFT_BROADCAST, _BOTH_BROADCAST = (1, 1, 1, 1), (1, 1, 0, 1), (1, 0, 1, 1), (1, 1, 0, 0)
+CONTIGUOUS, RIGHT_BROADCAST, _LEFT_BROADCAST = (1, 1, 1, 1), (1, 1, 0, 1), (1, 0, 1, 1)
 
 
-def _elementwise(widths: Sequence[int], build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
+def elementwise(widths: Sequence[int], build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
     """Returns the innermost loop of an operation on each element, as code for LLVM: typing it would take minutes.
 
     Args:
@@ -155,7 +155,7 @@ def _running(load: Any) -> Rows:
         total = np.int64(0)
         for i in range(n):
             total += np.int64(load(a, i * sa))
-            _store(o, i * so, total)
+            store_64(o, i * so, total)
 
     return row
 
@@ -171,10 +171,10 @@ def _position(index: int, size: int) -> int:
 def place(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int, stride: int, size: int) -> int:
     """Adds checked places to the second operand."""
     for i in range(n):
-        found = _position(_load(b, i * sb), size)
+        found = _position(load_64(b, i * sb), size)
         if found < 0:
             return OUT_OF_RANGE
-        _store(o, i * so, _load(a, i * sa) + found * stride)
+        store_64(o, i * so, load_64(a, i * sa) + found * stride)
     return DONE
 
 
@@ -184,7 +184,7 @@ def _gathered(load: Any, store: Any, width: int) -> Rows:
     @inner
     def row(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int, stride: int, size: int) -> int:
         if sa == 0:
-            place = _position(_load(a, 0), size)
+            place = _position(load_64(a, 0), size)
             if place < 0:
                 return OUT_OF_RANGE
             start = b + place * stride * width
@@ -192,7 +192,7 @@ def _gathered(load: Any, store: Any, width: int) -> Rows:
                 store(o, i * so, load(start, i * sb))
             return DONE
         for i in range(n):
-            place = _position(_load(a, i * sa), size)
+            place = _position(load_64(a, i * sa), size)
             if place < 0:
                 return OUT_OF_RANGE
             store(o, i * so, load(b, i * sb + place * stride))
@@ -207,7 +207,7 @@ def _scattered(load: Any, store: Any, *, add: bool) -> Rows:
     @inner
     def row(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int, stride: int, size: int) -> int:
         for i in range(n):
-            place = _position(_load(a, i * sa), size)
+            place = _position(load_64(a, i * sa), size)
             if place < 0:
                 return OUT_OF_RANGE
             at = i * so + place * stride
@@ -217,69 +217,22 @@ def _scattered(load: Any, store: Any, *, add: bool) -> Rows:
     return row
 
 
-@inner
-def checked_shift(
-    n: int, o: int, so: int, a: int, sa: int, b: int, sb: int, flag: int, drop: int, edge: int
-) -> None:  # fmt: skip
-    """Shifts sums right; sets the flag if one of them is not in -edge .. edge - 1."""
-    outside = False
-    if so == 1 and sa == 1 and sb == 1:
-        for i in range(n):
-            x = _load(a, i) + _load(b, i)
-            outside |= (x < -edge) | (x >= edge)
-            _store(o, i, x >> drop)
-    elif so == 1 and sa == 1 and sb == 0:
-        right = _load(b, 0)
-        for i in range(n):
-            x = _load(a, i) + right
-            outside |= (x < -edge) | (x >= edge)
-            _store(o, i, x >> drop)
-    else:
-        for i in range(n):
-            x = _load(a, i * sa) + _load(b, i * sb)
-            outside |= (x < -edge) | (x >= edge)
-            _store(o, i * so, x >> drop)
-    if outside:
-        _store8(flag, 0, np.uint8(1))
-
-
-@inner
-def mul_total_64(n: int, o: int, so: int, a: int, sa: int, b: int, sb: int) -> None:
-    """Adds products to the output: a sum of all of them if its stride is 0, else element by element."""
-    if so == 0:
-        total = _load(o, 0)
-        if sa == 1 and sb == 1:
-            for i in range(n):
-                total += _load(a, i) * _load(b, i)
-        else:
-            for i in range(n):
-                total += _load(a, i * sa) * _load(b, i * sb)
-        _store(o, 0, total)
-    else:
-        for i in range(n):
-            _store(o, i * so, _load(o, i * so) + _load(a, i * sa) * _load(b, i * sb))
-
-
 def _binary(build: Callable[..., Any], *, width: int = 64, commutes: bool = True) -> Rows:
     """A broadcast operand of an operation that commutes is on the right."""
-    cases = (_CONTIGUOUS, _RIGHT_BROADCAST, *(() if commutes else (_LEFT_BROADCAST,)))
-    return _elementwise((width, width, width), build, *cases)
-
-
-def _ternary(build: Callable[..., Any], *cases: Sequence[int]) -> Rows:
-    return _elementwise((64, 64, 64, 64), build, *(cases or (_CONTIGUOUS, _RIGHT_BROADCAST)))
+    cases = (CONTIGUOUS, RIGHT_BROADCAST, *(() if commutes else (_LEFT_BROADCAST,)))
+    return elementwise((width, width, width), build, *cases)
 
 
 def _comparison(operator: str, *, width: int = 64) -> Rows:
     def build(builder: Any, a: Any, b: Any) -> Any:
         return builder.zext(builder.icmp_signed(operator, a, b), ir.IntType(8))
 
-    cases = _CONTIGUOUS, _RIGHT_BROADCAST, *(() if operator in ("==", "!=") else (_LEFT_BROADCAST,))
-    return _elementwise((8, width, width), build, *cases)
+    cases = CONTIGUOUS, RIGHT_BROADCAST, *(() if operator in ("==", "!=") else (_LEFT_BROADCAST,))
+    return elementwise((8, width, width), build, *cases)
 
 
 def _converted(out: int, width: int, build: Callable[..., Any]) -> Rows:
-    return _elementwise((out, width), build, _CONTIGUOUS[:2], _RIGHT_BROADCAST[1:3])
+    return elementwise((out, width), build, CONTIGUOUS[:2], RIGHT_BROADCAST[1:3])
 
 
 def _shifted_left(builder: Any, a: Any, b: Any) -> Any:
@@ -288,7 +241,8 @@ def _shifted_left(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_unsigned("<", b, _INT64(64)), shifted, _INT64(0))
 
 
-def _shifted_right(builder: Any, a: Any, b: Any) -> Any:
+def shifted_right(builder: Any, a: Any, b: Any) -> Any:
+    """Builds an arithmetic shift; by 64 bits and more, which LLVM leaves undefined, it is one by 63."""
     return builder.ashr(a, builder.select(builder.icmp_unsigned("<", b, _INT64(64)), b, _INT64(63)))
 
 
@@ -316,7 +270,7 @@ and_64 = _binary(lambda builder, a, b: builder.and_(a, b))
 or_64 = _binary(lambda builder, a, b: builder.or_(a, b))
 xor_64 = _binary(lambda builder, a, b: builder.xor(a, b))
 shl_64 = _binary(_shifted_left, commutes=False)
-shr_64 = _binary(_shifted_right, commutes=False)
+shr_64 = _binary(shifted_right, commutes=False)
 max_64 = _binary(_larger)
 min_64 = _binary(_smaller)
 eq_64, ne_64, lt_64, le_64 = _comparison("=="), _comparison("!="), _comparison("<"), _comparison("<=")
@@ -327,24 +281,18 @@ and_8 = _binary(lambda builder, a, b: builder.and_(a, b), width=8)
 or_8 = _binary(lambda builder, a, b: builder.or_(a, b), width=8)
 xor_8 = _binary(lambda builder, a, b: builder.xor(a, b), width=8)
 ne_8 = _comparison("!=", width=8)
-where_64 = _elementwise((64, 8, 64, 64), _if, _CONTIGUOUS)
-where_8 = _elementwise((8, 8, 8, 8), _if, _CONTIGUOUS)
-mul_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.mul(a, b), c))
-mul_sub_64 = _ternary(lambda builder, a, b, c: builder.sub(builder.mul(a, b), c))
-sub_mul_64 = _ternary(lambda builder, a, b, c: builder.mul(builder.sub(a, b), c))
-sub_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.sub(a, b), c))
-add_add_64 = _ternary(lambda builder, a, b, c: builder.add(builder.add(a, b), c))
-shr_and_64 = _ternary(lambda builder, a, b, c: builder.and_(_shifted_right(builder, a, b), c), _BOTH_BROADCAST)
-total_64 = _reduced(_load, _load, _store, lambda total, a: total + a)
-total_8 = _reduced(_load8, _load, _store, lambda total, a: total + np.int64(a))
-largest_64 = _reduced(_load, _load, _store, lambda total, a: a if a > total else total)
-smallest_64 = _reduced(_load, _load, _store, lambda total, a: a if a < total else total)
-any_8 = _reduced(_load8, _load8, _store8, lambda total, a: np.uint8(total | a))
-all_8 = _reduced(_load8, _load8, _store8, lambda total, a: np.uint8(total & a))
-cumsum_64 = _running(_load)
-cumsum_8 = _running(_load8)
-gather_64 = _gathered(_load, _store, 8)
-gather_8 = _gathered(_load8, _store8, 1)
-scatter_64 = _scattered(_load, _store, add=False)
-scatter_8 = _scattered(_load8, _store8, add=False)
-scatter_add_64 = _scattered(_load, _store, add=True)
+where_64 = elementwise((64, 8, 64, 64), _if, CONTIGUOUS)
+where_8 = elementwise((8, 8, 8, 8), _if, CONTIGUOUS)
+total_64 = _reduced(load_64, load_64, store_64, lambda total, a: total + a)
+total_8 = _reduced(load_8, load_64, store_64, lambda total, a: total + np.int64(a))
+largest_64 = _reduced(load_64, load_64, store_64, lambda total, a: a if a > total else total)
+smallest_64 = _reduced(load_64, load_64, store_64, lambda total, a: a if a < total else total)
+any_8 = _reduced(load_8, load_8, store_8, lambda total, a: np.uint8(total | a))
+all_8 = _reduced(load_8, load_8, store_8, lambda total, a: np.uint8(total & a))
+cumsum_64 = _running(load_64)
+cumsum_8 = _running(load_8)
+gather_64 = _gathered(load_64, store_64, 8)
+gather_8 = _gathered(load_8, store_8, 1)
+scatter_64 = _scattered(load_64, store_64, add=False)
+scatter_8 = _scattered(load_8, store_8, add=False)
+scatter_add_64 = _scattered(load_64, store_64, add=True)
