@@ -123,6 +123,7 @@ def _rooms(shapes: Shapes, device: torch.device, count: int) -> list[Tensor]:
 
 def _free(rooms: list[Tensor]) -> None:
     """Returns pinned memory to the host, which torch would keep."""
-    rooms.clear()
-    if hasattr(torch.accelerator, "empty_host_cache"):  # torch 2.12; before, the memory stays pinned
-        torch.accelerator.empty_host_cache()
+    if rooms:
+        rooms.clear()
+        if hasattr(torch.accelerator, "empty_host_cache"):  # since torch 2.12; before, the memory stays pinned
+            torch.accelerator.empty_host_cache()
