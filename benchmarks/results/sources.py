@@ -114,9 +114,9 @@ def machine(folder: str) -> str:
 
     models = ", ".join(sorted({f"`{record.cell.model}`" for record in found}))
     software = {"Python": facts("python"), "torch": facts("torch"), "CrypTen": facts("crypten")}
+    ours = f",\nmpcache-bench {facts('mpcache-bench')} at commit {facts('commit')}" if facts("commit") else ""
     return (
         f"*[Report]({folder}/report.md): {len(found)} records of {models}, {first:%Y-%m-%d %H:%M} to {end} UTC.\n"
         f"Machine: {facts('cpu')}, {facts('cores')} cores, {facts('memory_gib')} GiB; {facts('kernel')}.\n"
-        f"{', '.join(f'{name} {version}' for name, version in software.items() if version)},\n"
-        f"mpcache-bench {facts('mpcache-bench')} at commit {facts('commit')}.*"
+        f"{', '.join(f'{name} {version}' for name, version in software.items() if version)}{ours}.*"
     )
