@@ -40,13 +40,13 @@ def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = Memory(3 * 10**9, 2 * 10**9 + 3 * 10**7, "the cgroup /a/b")
+    free = Memory(3 * 10**9, 24 * 10**8 + 3 * 10**7, "the cgroup /a/b")
     monkeypatch.setattr(preflight, "usable_memory", lambda _: free)
     nowhere = dict.fromkeys(ROLES, "n1")
     placement = Placement("PACK", nowhere, dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
     asked: Any = Deadline(60, threading.Event())
     large = samples.cell(model="random:smollm2-135m", engines=["fss"])
-    with pytest.raises(CellFailure, match=r"2\.0 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
+    with pytest.raises(CellFailure, match=r"2\.4 GB free of the 3\.0 GB that the cgroup /a/b allows") as refused:
         preflight.require_memory(large, placement, asked)
     assert refused.value.status == "oom"
     assert "GB more (server" in refused.value.message
