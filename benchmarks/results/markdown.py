@@ -22,13 +22,19 @@ def amounts(line: Mapping[str, Row]) -> list[str]:
 
 
 def seconds(row: Row | None) -> str:
-    """Seconds per token; empty without a row."""
-    return "" if row is None else f"{row.seconds:.3g} s"
+    """Seconds per token, online ones if randomness was stored before; empty without a row."""
+    return "" if row is None else f"{per_token(row):.3g} s"
 
 
 def relative(row: Row | None, full: Row | None) -> str:
     """Seconds per token, and their share of the full cache's where both are measured."""
-    return seconds(row) + (f" ({row.seconds / full.seconds:.2f})" if row is not None and full is not None else "")
+    share = "" if row is None or full is None else f" ({per_token(row) / per_token(full):.2f})"
+    return seconds(row) + share
+
+
+def per_token(row: Row) -> float:
+    """Seconds per token; of the online phase alone if correlated randomness was stored before the cell began."""
+    return row.online_seconds if row.first.cell.offline == "stored" else row.seconds
 
 
 def spread(row: Row | None) -> str:
