@@ -8,21 +8,26 @@ _PROMPT = 512
 
 
 def speedup() -> str:
-    """The engines on a quiet machine."""
+    """The engines on a quiet machine, by prompt length."""
     found = measured("speedup")
     links, lines = links_of(found), []
-    for (engine,), line in by_link(found, lambda row: (str(row.first.cell.engine),)).items():
+    for (seq_len, engine), line in by_link(found, lambda row: (row.seq_len, str(row.first.cell.engine))).items():
         note = " (insecure)" if engine == "crypten-stock" else ""
-        lines.append([f"`{engine}`{note}", *(seconds(line.get(link)) for link in links), *amounts(line)])
-    return table(["engine", *links, *AMOUNTS], lines)
+        took = (seconds(line.get(link)) for link in links)
+        lines.append([f"{seq_len:,}", f"`{engine}`{note}", *took, *amounts(line)])
+    return table(["prompt", "engine", *links, *AMOUNTS], lines)
 
 
 def ratios() -> str:
-    """How many times longer CrypTen takes than `fss`."""
+    """How many times longer CrypTen takes than `fss`, by prompt length."""
     found = measured("speedup")
-    took = {(str(row.first.cell.engine), row.network): row.seconds for row in found}
-    lines = [[link, f"{took['crypten', link] / took['fss', link]:.1f}"] for link in links_of(found)]
-    return table(["link", "`crypten` over `fss`"], lines)
+    took = {(str(row.first.cell.engine), row.seq_len, row.network): row.seconds for row in found}
+    lines = [
+        [f"{seq_len:,}", link, f"{took['crypten', seq_len, link] / own:.1f}"]
+        for (engine, seq_len, link), own in sorted(took.items())
+        if engine == "fss"
+    ]
+    return table(["prompt", "link", "`crypten` over `fss`"], lines)
 
 
 def three_engines() -> str:
