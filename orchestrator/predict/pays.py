@@ -54,9 +54,9 @@ class _Seconds:
         runs: dict[str, list[Record]] = {}
         for record in past:
             if record.status.measured and not record.cell.warmup:
-                runs.setdefault(_measurement(record.cell), []).append(record)
-        self._medians = {key: median(map(_per_token, records)) for key, records in runs.items()}
-        self._typical = [sorted(own, key=_per_token)[len(own) // 2] for own in runs.values()]
+                runs.setdefault(_measurement(record.cell), []).append(_online(record))
+        self._medians = {key: median(r.seconds_per_token or 0.0 for r in records) for key, records in runs.items()}
+        self._typical = [sorted(own, key=lambda r: r.seconds_per_token or 0.0)[len(own) // 2] for own in runs.values()]
         self._calibration = calibration
 
     def measured(self, cell: Cell) -> float | None:
@@ -70,11 +70,11 @@ class _Seconds:
         return None if expected.counts is None else expected.seconds_per_token
 
 
-def _per_token(record: Record) -> float:
-    """Seconds per token; of the online phase alone if correlated randomness was stored before the cell began."""
-    if record.cell.offline == "stored" and record.totals is not None and record.tokens:
-        return record.totals.online.seconds / record.tokens
-    return record.seconds_per_token or 0.0
+def _online(record: Record) -> Record:
+    """The record, with the seconds of the online phase alone if randomness was stored before the cell began."""
+    if record.cell.offline != "stored" or record.totals is None:
+        return record
+    return record.model_copy(update={"seconds_per_token": record.totals.online.seconds / record.tokens})
 
 
 def _points(cell: Cell, own: Sequence[Cell], full: Sequence[Cell], seconds: _Seconds) -> tuple[Point, ...]:
