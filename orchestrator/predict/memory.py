@@ -6,11 +6,11 @@ is held at the end, and 8 bytes per number of the ring or of float64:
 | role | weights | cache | recordings | randomness | while loading |
 | --- | --- | --- | --- | --- | --- |
 | client, `fss` | 8 W | 16 C: X and the mask | 2 M | what the dealer may send ahead | none |
-| server, `fss` | 8 W | 16 C | 2 M | the same | 4 P + 4 W + 24 L: float32, read and folded |
+| server, `fss` | 8 W | 16 C | 2 M | the same | 4 P + 8 L: float32, of which a matrix is folded and encoded |
 | dealer, `fss` | 8 W: masks | 16 C | none | what it queues for both | none |
-| client, server, `crypten` | 8 W: shares | 8 C | none | none | at the server as above |
+| client, server, `crypten` | 8 W: shares | 8 C | none | none | 4 P + 20 L at the server |
 | dealer, `crypten` | none | none | none | 20 L while it makes the largest triple | none |
-| referee | 8 W | 8 R | none | none | 4 P + 4 W |
+| referee | 8 W | 8 R | none | none | 4 P + 8 L |
 
 M are the bytes that client and server send each other for a token: recorded segments hold what is hidden, and what is
 opened. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
@@ -47,6 +47,7 @@ _AHEAD_BYTES, _QUEUED_BYTES = 256 << 20, 64 << 20  # of a receiver's credit, and
 _PER_NUMBER = {"fss": 1024, "crypten": 256}  # bytes while a function of one number is computed
 _PER_DEALT_NUMBER = 2400  # the same at the dealer of `fss`, which also copies the largest tensor that it sends
 _PER_MASKED_NUMBER = 48
+_PER_LOADED_NUMBER = {"plain": 8, "fss": 8, "crypten": 20, "spu": 20}  # of the largest matrix
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
         weights=8 * sizes.folded,
         cache=16 * (sizes.cached + sizes.logits),
         work=max(per_number * sizes.step + 8 * sizes.prompt + chunk, _PER_MASKED_NUMBER * sizes.masked),
-        loading=_loading(sizes) if role == "server" else 0,
+        loading=_loading(sizes, "fss") if role == "server" else 0,
     )
     dealt, message = _traffic(cell)
     if role == "dealer":
@@ -185,8 +186,8 @@ def _fss(role: str, sizes: _Sizes, cell: Cell) -> Need:
     return replace(need, randomness=min(_AHEAD_BYTES, dealt[role]))
 
 
-def _loading(sizes: _Sizes) -> int:
-    return 24 * sizes.largest + 4 * (sizes.parameters + sizes.folded)
+def _loading(sizes: _Sizes, engine: str) -> int:
+    return 4 * sizes.parameters + _PER_LOADED_NUMBER[engine] * sizes.largest
 
 
 def _traffic(cell: Cell) -> tuple[dict[str, int], int]:
@@ -212,7 +213,7 @@ def _crypten(role: str, sizes: _Sizes, cell: Cell) -> Need:
         weights=8 * sizes.folded,
         cache=8 * (sizes.cached + sizes.logits),
         work=40 * widest + _PER_NUMBER["crypten"] * sizes.step + 8 * sizes.prompt,
-        loading=_loading(sizes) if role == "server" else 0,
+        loading=_loading(sizes, "crypten") if role == "server" else 0,
     )
 
 
@@ -224,7 +225,7 @@ def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the
     """Two shares of every number at each of the three parties; no record has confirmed it yet."""
     if role == "referee":
         return _referee(sizes)
-    loading = _loading(sizes) if role == "server" else 0
+    loading = _loading(sizes, "spu") if role == "server" else 0
     return Need(weights=16 * sizes.folded, cache=16 * (sizes.cached + sizes.logits), loading=loading)
 
 
@@ -233,7 +234,7 @@ def _referee(sizes: _Sizes) -> Need:
         weights=8 * sizes.folded,
         cache=8 * (sizes.logits + sizes.kept),
         work=16 * sizes.cached + 8 * sizes.plain_prompt,
-        loading=4 * (sizes.parameters + sizes.folded),
+        loading=_loading(sizes, "plain"),
     )
 
 

@@ -16,7 +16,7 @@ from parties.engines.watched import WatchedEngine
 from parties.errors import PromptError
 from parties.metering.meter import StageMeter
 from parties.models import load_spec, load_tokenizer, load_weights
-from parties.models.folding import fold, folded_shapes
+from parties.models.folding import Folded, folded_shapes
 from parties.policies.base import Policy
 
 POWERS = 40
@@ -123,7 +123,7 @@ def measure(
     """
     spec, tokenizer, engine = load_spec(model), load_tokenizer(model), WatchedEngine(StageMeter(), torch.float32)
     prompts = [_tokens(text, tokenizer.encode, min(tokens, spec.max_positions - new)) for text in texts]
-    run(engine.install(folded_shapes(spec), fold(spec, load_weights(model))))
+    run(engine.install(folded_shapes(spec), Folded(spec, load_weights(model))))
     engine.watch = watch = Measured(bounds)
     for text, (*prompt, token) in zip(texts, prompts, strict=True):
         progress(str(text))

@@ -13,7 +13,7 @@ from parties.engines.plain import PlainEngine
 from parties.errors import Unsupported
 from parties.metering.meter import StageMeter
 from parties.models import load_spec, load_weights
-from parties.models.folding import fold, folded_shapes
+from parties.models.folding import Folded, folded_shapes
 from parties.options import DraftOptions
 from parties.policies import Full
 
@@ -47,7 +47,7 @@ class ModelDrafter(Drafter):
         if problem := vocabulary_problem(model, spec.vocab, vocab):
             raise Unsupported(f"draft: {problem}")
         engine = PlainEngine(StageMeter(), dtype=torch.float32)
-        run(engine.install(folded_shapes(spec), fold(spec, load_weights(model))))
+        run(engine.install(folded_shapes(spec), Folded(spec, load_weights(model))))
         return cls(Decoder(engine, spec, Full()))
 
     def draft(self, text: Sequence[int], count: int) -> list[int]:

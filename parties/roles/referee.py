@@ -7,6 +7,7 @@ start their clocks or after they stopped them.
 
 import statistics
 import time
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,7 +141,8 @@ class Referee:
             spec, weights = load_spec(job.model), load_weights(job.model)
             heads = head_of(job.policy.build(), spec, weights)
             engine = WatchedEngine(StageMeter(), device=device)
-            run(engine.install(folding.folded_shapes(spec) | shapes_of(heads), folding.fold(spec, weights) | heads))
+            shapes = folding.folded_shapes(spec) | shapes_of(heads)
+            run(engine.install(shapes, ChainMap(heads, folding.Folded(spec, weights))))  # type: ignore[arg-type] # is only read
             self._session = Session(wanted, engine, spec, load_tokenizer(job.model))
             del weights, heads
             release_memory()
