@@ -55,7 +55,13 @@ def test_a_run_without_records_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tables"), [("draft", {"drafts": 4}), ("paper_spu", {"spu": 20, "spu-savings": 10}), ("gpu", {"gpu": 9})]
+    ("name", "tables"),
+    [
+        ("draft", {"drafts": 4}),
+        ("paper_spu", {"spu": 20, "spu-savings": 10}),
+        ("paper_layer", {"layer": 18, "layer-savings": 9}),
+        ("gpu", {"gpu": 9}),
+    ],
 )
 def test_a_run_that_is_added_has_its_tables(name: str, tables: dict[str, int], results: Path) -> None:
     with RecordStore(results / name) as store:

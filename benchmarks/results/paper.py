@@ -1,5 +1,7 @@
 """Tables of docs/results/engines.md that stand next to the published claims of MPCache."""
 
+from functools import partial
+
 from benchmarks.results.markdown import AMOUNTS, amounts, relative, table
 from benchmarks.results.sources import attention_bytes, by_link, links_of, measured, predicted
 from orchestrator.report.rows import Row
@@ -20,10 +22,10 @@ def savings() -> str:
     return table(head, lines)
 
 
-def spu() -> str:
-    """What a token costs on SPU by protocol, prompt and policy; in brackets the share of the full cache's time."""
-    measurements = measured("paper_spu")
-    links, found, lines = links_of(measurements), by_link(measurements, _spu_line), []
+def costs(folder: str) -> str:
+    """What a token costs by engine, prompt and policy; in brackets the share of the full cache's time."""
+    measurements = measured(folder)
+    links, found, lines = links_of(measurements), by_link(measurements, _line), []
     for (engine, seq_len, policy), line in found.items():
         full = found.get((engine, seq_len, "full"), {})
         times = [relative(line.get(link), full.get(link)) for link in links]
@@ -31,10 +33,10 @@ def spu() -> str:
     return table(["engine, policy", "prompt", *links, "online bytes of the client", *AMOUNTS[1:]], lines)
 
 
-def spu_savings() -> str:
-    """The full cache over MPCache on SPU, as the paper states it."""
-    measurements = measured("paper_spu")
-    links, found, lines = links_of(measurements), by_link(measurements, _spu_line), []
+def ratios(folder: str) -> str:
+    """The full cache over MPCache, as the paper states it."""
+    measurements = measured(folder)
+    links, found, lines = links_of(measurements), by_link(measurements, _line), []
     for (engine, seq_len, policy), line in found.items():
         full = found.get((engine, seq_len, "full"), {})
         if policy != "full" and full:
@@ -46,7 +48,7 @@ def spu_savings() -> str:
     return table(["engine", "prompt", "online bytes of client and server", *times, "online rounds"], lines)
 
 
-def _spu_line(row: Row) -> tuple[str, int, str]:
+def _line(row: Row) -> tuple[str, int, str]:
     return str(row.first.cell.engine), row.seq_len, row.first.cell.policy.name
 
 
@@ -59,4 +61,10 @@ def _over(pair: tuple[float, float]) -> str:
     return f"{pair[0] / pair[1]:.2f} ({pair[0] / 1e6:.1f} over {pair[1] / 1e6:.1f} MB)"
 
 
-TABLES = {"savings": savings, "spu": spu, "spu-savings": spu_savings}
+TABLES = {
+    "savings": savings,
+    "spu": partial(costs, "paper_spu"),
+    "spu-savings": partial(ratios, "paper_spu"),
+    "layer": partial(costs, "paper_layer"),
+    "layer-savings": partial(ratios, "paper_layer"),
+}

@@ -15,7 +15,7 @@ from orchestrator.report.rows import Row, rows
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 
-RUNS = ("speedup", "networks", "pays", "batch", "draft", "engines", "paper_spu", "gpu", "gpu_small")
+RUNS = ("speedup", "networks", "pays", "batch", "draft", "engines", "paper_spu", "paper_layer", "gpu", "gpu_small")
 """Folders of RESULTS, each a run of the example of that name."""
 
 NETWORKS = ("none", "lan", "wan-1g-10ms", "wan")
