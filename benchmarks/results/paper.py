@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.results.markdown import AMOUNTS, amounts, relative, table
-from benchmarks.results.sources import attention_bytes, by_link, links_of, measured, predicted
+from benchmarks.results.sources import Tables, attention_bytes, by_link, links_of, measured, predicted
 from orchestrator.report.rows import Row
 
 
@@ -61,7 +61,7 @@ def _over(pair: tuple[float, float]) -> str:
     return f"{pair[0] / pair[1]:.2f} ({pair[0] / 1e6:.1f} over {pair[1] / 1e6:.1f} MB)"
 
 
-TABLES = {
+TABLES: Tables = {
     "savings": savings,
     "spu": partial(costs, "paper_spu"),
     "spu-savings": partial(ratios, "paper_spu"),
