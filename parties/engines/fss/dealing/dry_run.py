@@ -19,6 +19,7 @@ from parties.engines.fss.replay.recordings import Recordings, records
 from parties.metering.process import release_memory
 
 _POLL_S = 0.1  # how soon a stop is seen
+_STORED_SNAPSHOTS = 4  # most of a cell's tokens that have one; each may hold the cache as it was before a block grew
 
 
 class DryRun:
@@ -27,8 +28,8 @@ class DryRun:
     A segment with a truncation failure is run again, and all that follow it, since their masks depend on its masks. To
     begin again at a segment, the dry run needs the cache as it was there. Streamed, it keeps a snapshot for each
     segment that the parties may still repeat, but for those that mask a cache: these are quick, and their snapshots
-    would hold the cache a second time. Stored, all segments are ahead of the parties and too many for that. Without a
-    snapshot it runs from the first segment and sends nothing until it is there.
+    would hold the cache a second time. Stored, all segments are ahead of the parties and too many for that: a few
+    tokens have one each. Without a snapshot it runs from the last one before, and sends nothing until it is there.
 
     Args:
         engine: The dealer's side of the computation.
@@ -48,7 +49,8 @@ class DryRun:
         self._recordings = Recordings(source, inputs)
         before, steps = plan.programs(engine, self._caches, self._accepted_now)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
-        self._unrehearsed = steps[: len(steps) // plan.workload.steps]
+        self._step = len(steps) // plan.workload.steps
+        self._unrehearsed = steps[: self._step]
         self._restores: dict[int, Callable[[], None]] = {plan.first: self._caches.snapshot()}
         self._attempts: dict[int, int] = {}
         self._index, self._accepted = plan.first, dict[int, int]()
@@ -168,7 +170,7 @@ class DryRun:
                 self._attempts[index] = attempt
             if index - first == self._prompt_segments:
                 self._rehearse()
-            if self._offline == "streamed" and index - first >= self._masks:
+            if self._keeps(index - first):
                 self._restores[index] = self._caches.snapshot()
             if index - first >= self._prompt_segments:
                 if self._caches.position == self._plan.workload.end:
@@ -181,6 +183,13 @@ class DryRun:
         if self._offline == "stored":
             for sender in self._senders.values():
                 sender.put(END, self._stop)
+
+    def _keeps(self, place: int) -> bool:
+        """Whether the segment at a place in the plan has a snapshot."""
+        if self._offline == "streamed":
+            return place >= self._masks
+        spaced = self._step * -(-self._plan.workload.steps // _STORED_SNAPSHOTS)
+        return place >= self._prompt_segments and (place - self._prompt_segments) % spaced == 0
 
     def _rehearse(self) -> None:
         segments, self._unrehearsed = self._unrehearsed, []

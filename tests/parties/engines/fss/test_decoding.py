@@ -13,6 +13,7 @@ from parties.decoding.program import run
 from parties.decoding.steps import decode_in_segments, token_segments
 from parties.engines.fss.arithmetic import gates
 from parties.engines.fss.dealing.dealer import Dealer
+from parties.engines.fss.dealing.plan import ATTEMPT_BITS
 from parties.engines.fss.engine import MOST_ATTEMPTS, FssEngine, RetriesExhausted
 from parties.engines.fss.randomness import retries
 from parties.engines.fss.randomness.retries import RetriesImprobable
@@ -141,6 +142,45 @@ def test_a_token_with_a_truncation_failure_is_decoded_again_with_fresh_randomnes
     results = together(with_failure, at, policy, parts, token)
     check(results, decoder, cache, token)
     assert results["client"][3] == results["server"][3] >= 1
+
+
+def stored(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
+    """Decodes with randomness on disk and a failure in the last token; the dealer returns the epochs that it began."""
+    if role == "dealer":
+        dealer, begun = Dealer(mesh["client"], mesh["server"], meter), list[int]()
+        begin = dealer._source.begin
+
+        def beginning(epoch: int) -> None:
+            begun.append(epoch)
+            begin(epoch)
+
+        dealer._source.begin = beginning  # type: ignore[method-assign]
+        dealer.serve()
+        return begun
+    attempt, positions = FssEngine._attempt, list[int]()
+
+    def attempted(self: FssEngine, program: Any, caches: Any, name: Any) -> Any:
+        positions.append(caches.position)
+        if positions.count(positions[0] + STEPS - 1) == 2:
+            positions.append(caches.position)
+            raise gates.TruncationFailure("a truncation that a test chose")
+        return attempt(self, program, caches, name)
+
+    FssEngine._attempt = attempted  # type: ignore[method-assign]
+    retries.SIGNIFICANCE = 0.0
+    options = RunOptions.model_validate({"offline": "stored"})
+    return decode(role, mesh, meter, "llama", policy, parts[role], token, options=options)
+
+
+def test_a_retry_with_stored_randomness_deals_again_from_a_token_near_it_and_not_from_the_first() -> None:
+    policy = POLICIES["full"]
+    decoder, cache, parts, token = prefilled("llama", policy)
+    results = together(stored, policy, parts, token)
+    begun = [(epoch >> ATTEMPT_BITS, epoch % (1 << ATTEMPT_BITS)) for epoch in results.pop("dealer")]
+    check(results | {"dealer": None}, decoder, cache, token)
+    last = max(index for _, index in begun)
+    again = [index for place, (_, index) in enumerate(begun) if place > begun.index((0, last))]
+    assert len(again) == FAMILIES["llama"].n_layers + 2, "the segments of one token"
 
 
 def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
