@@ -301,8 +301,8 @@ FORBIDDEN = {
     "the orchestrator in dashboards": ("dashboards/a.py", "from orchestrator import cli", "orchestrator"),
     "more of parties in dashboards": (
         "dashboards/a.py",
-        "from parties.metering.meter import STAGES",
-        "parties.metering.meter",
+        "from parties.metering.stages import STAGES",
+        "parties.metering.stages",
     ),
     "all of parties in dashboards": ("dashboards/a.py", "import parties", "parties"),
     "beside the registry in dashboards": (

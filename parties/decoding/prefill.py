@@ -8,7 +8,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
 from parties.decoding.workload import CHUNK_BYTES, Prefill
-from parties.metering.meter import StageReading
+from parties.metering.readings import StageReading
 
 
 def chunked(decoder: Decoder, tokens: int) -> Prefill:
