@@ -39,6 +39,7 @@ CONTRACT = (
     "policies.base",
     "engines.__init__",
     "engines.base",
+    "engines.attention",
     "engines.operations",
     "engines.bounds",
     "engines.limits",
