@@ -57,7 +57,7 @@ def prompts_segments(
 
 def _embed(decoder: Decoder, cache: Cache, own: Sequence[int] | None, count: int, start: int) -> Program[None]:
     rows = yield from decoder.embed(own, count, start)
-    cache.layers[0].rows += (decoder.rows(rows),)
+    cache.layers[0].rows += (decoder.layers.rows(rows),)
 
 
 def protocol(stages: Sequence[StageReading]) -> tuple[StageReading, ...]:
