@@ -24,7 +24,7 @@ from parties.decoding.decoder import Decoder
 from parties.decoding.program import run
 from parties.engines.plain import PlainEngine
 from parties.metering.collector import PartyCollector
-from parties.metering.meter import STAGES
+from parties.metering.stages import STAGES
 from parties.models import load_spec, load_weights
 from parties.models.folding import fold, folded_shapes
 from parties.policies import make

@@ -39,6 +39,7 @@ CONTRACT = (
     "policies.base",
     "engines.__init__",
     "engines.base",
+    "engines.attention",
     "engines.operations",
     "engines.bounds",
     "engines.limits",
@@ -88,7 +89,8 @@ INSIDE: dict[str, dict[str, tuple[str, ...]]] = {
         "compare": ("arithmetic",),
         "functions": ("compare", "bounds"),
         "topk": ("compare",),
-        "computation": ("functions", "topk"),
+        "programs": ("functions", "topk"),
+        "computation": ("programs",),
         "replay": ("computation",),
         "dealing": ("replay",),
         "cost": ("dealing",),
@@ -301,8 +303,8 @@ FORBIDDEN = {
     "the orchestrator in dashboards": ("dashboards/a.py", "from orchestrator import cli", "orchestrator"),
     "more of parties in dashboards": (
         "dashboards/a.py",
-        "from parties.metering.meter import STAGES",
-        "parties.metering.meter",
+        "from parties.metering.stages import STAGES",
+        "parties.metering.stages",
     ),
     "all of parties in dashboards": ("dashboards/a.py", "import parties", "parties"),
     "beside the registry in dashboards": (

@@ -1,6 +1,7 @@
 """Markdown tables and the numbers in them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 
 from orchestrator.report.rows import Row
 
@@ -33,8 +34,8 @@ def relative(row: Row | None, full: Row | None) -> str:
 
 
 def per_token(row: Row) -> float:
-    """Seconds per token; of the online phase alone if correlated randomness was stored before the cell began."""
-    return row.online_seconds if row.first.cell.offline == "stored" else row.seconds
+    """Seconds per token, the median of the repeats; see `Record.token_latency`."""
+    return median(record.token_latency or 0.0 for record in row.records)
 
 
 def spread(row: Row | None) -> str:

@@ -54,7 +54,8 @@ class _Seconds:
         runs: dict[str, list[Record]] = {}
         for record in past:
             if record.status.measured and not record.cell.warmup:
-                runs.setdefault(_measurement(record.cell), []).append(_online(record))
+                timed = record.model_copy(update={"seconds_per_token": record.token_latency})
+                runs.setdefault(_measurement(record.cell), []).append(timed)
         self._medians = {key: median(r.seconds_per_token or 0.0 for r in records) for key, records in runs.items()}
         self._typical = [sorted(own, key=lambda r: r.seconds_per_token or 0.0)[len(own) // 2] for own in runs.values()]
         self._calibration = calibration
@@ -68,13 +69,6 @@ class _Seconds:
         one = cell.model_copy(update={"new_tokens": 1})
         expected = predict(one, self._typical, self._calibration, most=1)
         return None if expected.counts is None else expected.seconds_per_token
-
-
-def _online(record: Record) -> Record:
-    """The record, with the seconds of the online phase alone if randomness was stored before the cell began."""
-    if record.cell.offline != "stored" or record.totals is None:
-        return record
-    return record.model_copy(update={"seconds_per_token": record.totals.online.seconds / record.tokens})
 
 
 def _points(cell: Cell, own: Sequence[Cell], full: Sequence[Cell], seconds: _Seconds) -> tuple[Point, ...]:

@@ -234,6 +234,17 @@ class Record(_Part):
     versions: dict[str, str] = Field(default={}, description="What the driver's host runs.")
     warnings: tuple[str, ...] = Field(default=(), description="What a reader of the numbers should know.")
 
+    @property
+    def token_latency(self) -> float | None:
+        """Seconds from one token to the next, by which cells are compared; None without timings.
+
+        They are `seconds_per_token`, or those of the online phase alone where correlated randomness was stored before
+        the first token (`offline: stored`).
+        """
+        if self.cell.offline == "stored" and self.totals is not None:
+            return self.totals.online.seconds / self.tokens
+        return self.seconds_per_token
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.id != self.cell.id:

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray.exceptions
 
-from parties.metering.meter import IDLE
+from parties.metering.stages import IDLE
 from parties.roles.reports import PartyProgress
 
 Progress = Mapping[str, PartyProgress | None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ray
 from ray.actor import ActorHandle
 
-from parties.metering.meter import IDLE
+from parties.metering.stages import IDLE
 from parties.roles.reports import PartyProgress
 
 

@@ -1,6 +1,6 @@
 """Sequences that decode side by side: a cache for each, one program for all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeVar
@@ -96,3 +96,11 @@ def _folded(engine: Operations, caches: Sequence[Cache]) -> Cache:
 def by_sequence(steps: Sequence[Sequence[int]]) -> list[list[int]]:
     """The tokens of each sequence, from those of each step."""
     return [list(tokens) for tokens in zip(*steps, strict=True)]
+
+
+def by_cache(caches: Caches, rows: Any) -> Iterator[tuple[Cache, Any]]:
+    """Each cache, and the rows, [lanes, n], of its sequences, of [sequences, n]."""
+    start = 0
+    for cache in caches.sequences:
+        yield cache, rows[start : start + cache.lanes]
+        start += cache.lanes

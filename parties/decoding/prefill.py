@@ -8,7 +8,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
 from parties.decoding.workload import CHUNK_BYTES, Prefill
-from parties.metering.meter import StageReading
+from parties.metering.readings import StageReading
 
 
 def chunked(decoder: Decoder, tokens: int) -> Prefill:
@@ -57,7 +57,7 @@ def prompts_segments(
 
 def _embed(decoder: Decoder, cache: Cache, own: Sequence[int] | None, count: int, start: int) -> Program[None]:
     rows = yield from decoder.embed(own, count, start)
-    cache.layers[0].rows += (decoder.rows(rows),)
+    cache.layers[0].rows += (decoder.layers.rows(rows),)
 
 
 def protocol(stages: Sequence[StageReading]) -> tuple[StageReading, ...]:

@@ -93,7 +93,7 @@ def open_token(decoder: Decoder, chosen: Chosen) -> Program[Step]:
 
 
 def _enter(decoder: Decoder, caches: Caches) -> Program[None]:
-    caches.layers[0].rows = (decoder.rows((yield from decoder.embed_next(caches.token or None, caches))),)
+    caches.layers[0].rows = (decoder.layers.rows((yield from decoder.embed_next(caches.token or None, caches))),)
 
 
 def _choose(decoder: Decoder, caches: Caches, argmax: str) -> Program[Chosen]:

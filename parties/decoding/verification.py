@@ -16,6 +16,7 @@ from typing import Any
 
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
+from parties.decoding.passes import pass_layer, pass_name
 from parties.decoding.program import Program, parallel, run
 from parties.decoding.steps import NamedSegment, choose, name_of, open_token
 
@@ -50,7 +51,7 @@ def pass_segments(
     return [
         NamedSegment(partial(_enter, decoder, cache, count), lambda: "embed"),
         *(
-            NamedSegment(partial(decoder.pass_layer, cache, n), partial(decoder.pass_name, cache, n, count))
+            NamedSegment(partial(pass_layer, decoder, cache, n), partial(pass_name, decoder, cache, n, count))
             for n in layers
         ),
         NamedSegment(partial(choose, decoder, cache, argmax), lambda: "choose"),
@@ -58,7 +59,8 @@ def pass_segments(
 
 
 def _enter(decoder: Decoder, cache: Cache, count: int) -> Program[None]:
-    cache.layers[0].rows = (decoder.rows((yield from decoder.embed(cache.token or None, count, cache.position))),)
+    x = yield from decoder.embed(cache.token or None, count, cache.position)
+    cache.layers[0].rows = (decoder.layers.rows(x),)
 
 
 def settle(decoder: Decoder, cache: Cache, count: int, kept: int) -> Program[None]:

@@ -1,8 +1,8 @@
 """The contract between a secure computation and what is computed on it.
 
 The decoder and every policy are written once against `Engine`. What it computes with is in
-`parties.engines.operations`; here is how it lives through a run, how values come in and go out, and what is composed of
-its operations.
+`parties.engines.operations`, and attention, which is composed of that, in `parties.engines.attention`; here is how it
+lives through a run, and how values come in and go out.
 
 All parties of a run execute the same programs in the same order. Control flow depends on public numbers alone.
 """
@@ -14,12 +14,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from parties.decoding.batch import AnyCaches, Caches
-from parties.decoding.cache import LayerCache
-from parties.decoding.clusters import Selection
-from parties.decoding.program import Openings, Program, parallel, run, staged
+from parties.decoding.program import Openings, Program, run
 from parties.decoding.workload import Workload
+from parties.engines.attention import Attention
 from parties.engines.bounds import Bound
-from parties.engines.operations import MatrixProduct, Operations
 from parties.metering.meter import StageMeter
 from parties.options import RunOptions
 
@@ -27,7 +25,7 @@ T = TypeVar("T")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Engine(Operations):
+class Engine(Attention):
     """One party's side of a secure computation.
 
     Attributes:
@@ -36,12 +34,10 @@ class Engine(Operations):
         devices: Devices that it supports, `cpu` and maybe `cuda`.
         tolerance: Largest absolute error of a logit, against the `plain` engine, that still counts as correct.
         bounds: Ranges of the numbers that it supports, by the keys of `parties.engines.watched`; empty if it takes any.
-        scores_early: Whether a token's scores may be computed with its projection: `scored_projection`.
+        verifies: Whether it computes several tokens in one pass, as a draft needs it.
         number_bytes: Memory that a function of one number takes while it is computed; bounds the chunks of a prompt. 0
             on shapes alone.
-        meter: The party's stage meter.
         exchange: Opens what programs yield; None if they never do.
-        score_cap: Cap of attention scores in the model that is decoded; 0: none.
     """
 
     name: ClassVar[str]
@@ -51,12 +47,10 @@ class Engine(Operations):
     bounds: ClassVar[Mapping[str, Bound]] = {}
     verifies: ClassVar[bool] = True
     number_bytes: ClassVar[int] = 512
-    scores_early: ClassVar[bool] = False
 
     def __init__(self, meter: StageMeter) -> None:
         self.meter = meter
         self.exchange: Callable[[Openings], Openings] | None = None
-        self.score_cap = 0.0
 
     @classmethod
     def require(cls) -> None:
@@ -189,179 +183,3 @@ class Engine(Operations):
             PartyError: The number that arrives is another one.
         """
         raise NotImplementedError(f"engine {self.name} announces nothing")
-
-    # -- compositions that an engine may replace by something faster ------------------------------------------
-
-    @staticmethod
-    def causal_mask(first: int, n: int, window: int = 0) -> torch.Tensor:
-        """The mask of n tokens for queries at positions first..n-1, True where a query may attend: [n - first, n].
-
-        Args:
-            first: Position of the first query.
-            n: Number of tokens.
-            window: Latest tokens that a query attends to, its own included; 0: all.
-        """
-        queries, keys = torch.arange(first, n).unsqueeze(1), torch.arange(n)
-        seen = keys <= queries  # a byte per pair, and no difference of 8
-        return seen & (keys > queries - window) if window else seen
-
-    def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
-        """Each `linear` of `normalise`; an engine may divide after the products.
-
-        Args:
-            rows: See `normalise`.
-            eps: See `normalise`.
-            products: The matrices.
-        """
-        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
-        linear = (staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
-        return (yield from parallel(*linear))
-
-    def scores(self, q: Any, k: Any) -> Program[Any]:
-        """Q . k for grouped heads: [heads, n, d], [kv_heads, t, d] -> [heads, n, t]."""
-        heads, n, d = q.shape
-        grouped = q.reshape(k.shape[0], heads // k.shape[0] * n, d)
-        product = yield from self.matmul(grouped, k.transpose(1, 2))
-        return product.reshape(heads, n, k.shape[1])
-
-    def attention_scores(self, q: Any, k: Any) -> Program[Any]:
-        """The result of `scores`, capped if the model caps it."""
-        scores = yield from self.scores(q, k)
-        return (yield from self.soft_cap(scores, self.score_cap)) if self.score_cap else scores
-
-    def weigh(self, weights: Any, v: Any) -> Program[Any]:
-        """Weighted sum of values for grouped heads: [heads, n, t], [kv_heads, t, d] -> [heads, n, d]."""
-        heads, n, t = weights.shape
-        grouped = weights.reshape(v.shape[0], heads // v.shape[0] * n, t)
-        product = yield from self.matmul(grouped, v)
-        return product.reshape(heads, n, v.shape[2])
-
-    def softmax_weigh(
-        self, scores: Any, combine: Callable[[Any], Program[Any]], mask: torch.Tensor | None = None
-    ) -> Program[Any]:
-        """combine(softmax(scores)) for a linear `combine`; an engine may divide by the sum after combining."""
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
-        return (yield from staged(self.meter, "attend", combine(weights)))
-
-    def attend(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None, *, window: int = 0) -> Program[Any]:
-        """Attention over everything cached that is alive: [heads, n, d] -> [heads, n, d].
-
-        Args:
-            q: Queries.
-            layer: Keys and values.
-            mask: True where a query may attend, [n, tokens]; None: the queries are those of the latest tokens.
-            window: Without a mask, latest tokens that a query attends to, its own included; 0: all.
-        """
-        mask = self._latest(q, layer, window) if mask is None else mask
-        scores = yield from self._alive_scores(q, layer)
-        return (yield from self.softmax_weigh(scores, lambda weights: self.weigh(weights, layer.v), mask))
-
-    def _latest(self, q: Any, layer: LayerCache, window: int = 0) -> torch.Tensor | None:
-        """The mask for queries of the latest tokens; None if they attend to all, as one does without a window."""
-        n, tokens = q.shape[1], layer.tokens
-        return self.causal_mask(tokens - n, tokens, window) if n > 1 or 0 < window < tokens else None
-
-    def attend_observed(self, q: Any, layer: LayerCache, mask: torch.Tensor | None = None) -> Program[tuple[Any, Any]]:
-        """The result of `attend`, and the attention weights, [heads, n, tokens and the layer's room]."""
-        mask = self._latest(q, layer) if mask is None else mask
-        scores = yield from self._alive_scores(q, layer)
-        weights = yield from staged(self.meter, "softmax", self.softmax(scores, mask))
-        mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
-        return mixed, weights
-
-    def _alive_scores(self, q: Any, layer: LayerCache) -> Program[Any]:
-        """Scores of a layer's keys; those of evicted rows that are still there count for nothing."""
-        scores = yield from staged(self.meter, "scores", self.attention_scores(q, layer.k))
-        if layer.alive is None:
-            return scores
-        heads, n, t = scores.shape
-        groups, low = layer.alive.shape[0], self.constant(torch.tensor(self.masked_score))
-        lifted = scores.reshape(groups, heads // groups * n, t) - low
-        kept = yield from staged(self.meter, "scores", self.mul(lifted, layer.alive.reshape(groups, 1, t)))
-        return (kept + low).reshape(heads, n, t)
-
-    def scored_projection(
-        self,
-        rows: Any,
-        eps: float,
-        products: Sequence[MatrixProduct],
-        turn: Callable[[Any], Any],
-        layer: LayerCache,
-        selection: Selection | None = None,
-    ) -> Program[tuple[Any, Any, Any, list[Any]]]:
-        """`normalised_linear` of a row of each lane and their attention scores, before keys and values join the layer.
-
-        Only for engines that score early, and models whose queries and keys are products, without bias and norms.
-
-        Args:
-            rows: See `normalise`; one row of each sequence that the layer holds.
-            eps: See `normalise`.
-            products: Queries, keys and values of this layer; and others.
-            turn: Gives queries and keys, [lanes * (heads + kv_heads), 1, head_dim], their positions; local.
-            layer: The layer, with room for the token.
-            selection: What the token will attend to; None: to all tokens.
-
-        Returns:
-            Keys, values, [lanes * kv_heads, 1, head_dim]; scores for `attend_scored`; and the other products.
-        """
-        raise NotImplementedError
-
-    def attend_scored(
-        self, scores: Any, layer: LayerCache, selection: Selection | None = None, *, window: int = 0
-    ) -> Program[Any]:
-        """`attend`, or `attend_selected`, with scores of `scored_projection`, once key and value have joined."""
-        raise NotImplementedError
-
-    def fetch(self, selection: Selection, layer: LayerCache) -> Program[tuple[Any, Any]]:
-        """Keys and values of the selected clusters, at least one: [heads, count * size, d] each."""
-        (a, b), d = selection.candidates, layer.k.shape[2]
-        both = self.cat([layer.k[:, a:b], layer.v[:, a:b]], dim=2)
-        blocks = both.reshape(both.shape[0], (b - a) // selection.size, selection.size * 2 * d)
-        picked = yield from staged(self.meter, "gather", self.pick(selection.selected, blocks))
-        rows = picked.reshape(picked.shape[0], selection.count * selection.size, 2 * d)
-        return rows[:, :, :d], rows[:, :, d:]
-
-    def attend_selected(self, q: Any, layer: LayerCache, selection: Selection) -> Program[Any]:
-        """Attention over a selection, by fetching the chosen rows (MPCache's Pi_Gather): [heads, n, d].
-
-        Args:
-            q: Queries of the latest n tokens.
-            layer: Keys and values.
-            selection: What each of the n queries of each head attends to, as if there were n times as many heads.
-        """
-        heads, n, d = q.shape
-        near = tuple(self.cat([rows[:, a:b] for a, b in selection.always], dim=1) for rows in (layer.k, layer.v))
-        scores = [self.attention_scores(q, near[0])]
-        if selection.count:
-            far = selection.rows or (yield from self.fetch(selection, layer))
-            scores.append(self.attention_scores(q if n == 1 else q.reshape(heads * n, 1, d), far[0]))
-        found = yield from staged(self.meter, "scores", parallel(*scores))
-        cut, mask = found[0].shape[2], self._latest(q, layer)
-        if mask is not None:
-            chosen = mask.new_ones(n, selection.count * selection.size)
-            mask = torch.cat([*(mask[:, a:b] for a, b in selection.always), chosen], dim=1)
-
-        def combine(weights: Any) -> Program[Any]:
-            sums = [self.weigh(weights[:, :, :cut], near[1])]
-            if selection.count:
-                rest = weights[:, :, cut:]
-                sums.append(self.weigh(rest if n == 1 else rest.reshape(heads * n, 1, rest.shape[2]), far[1]))
-            mixed = yield from parallel(*sums)
-            return mixed[0] if len(mixed) == 1 else mixed[0] + mixed[1].reshape(heads, n, d)
-
-        parts = [part if n == 1 else part.reshape(heads, n, part.shape[2]) for part in found]
-        return (yield from self.softmax_weigh(self.cat(parts, dim=2), combine, mask))
-
-    def largest(self, x: Any, dim: int) -> Program[Any]:
-        """Maximum over an axis, which stays with length 1, by halving: log2 levels of `maximum`."""
-        axis = [slice(None)] * len(x.shape)
-
-        def part(start: int, stop: int) -> Any:
-            axis[dim] = slice(start, stop)
-            return x[tuple(axis)]
-
-        while (length := x.shape[dim]) > 1:
-            half = length // 2
-            larger = yield from self.maximum(part(0, half), part(half, 2 * half))
-            x = self.cat([larger, part(2 * half, length)], dim) if length % 2 else larger
-        return x

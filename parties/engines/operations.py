@@ -11,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 
-from parties.decoding.program import Program
+from parties.decoding.program import Program, parallel, staged
+from parties.metering.meter import StageMeter
 
 
 class Value(Protocol):
@@ -56,10 +57,12 @@ class Operations(ABC):
     Attributes:
         block: Rows by which a layer's cache grows while tokens are decoded; 1 if shapes need not last.
         masked_score: An attention score that counts for nothing next to any other score that the engine takes.
+        meter: The party's stage meter.
     """
 
     masked_score: ClassVar[float]
     block: ClassVar[int] = 1
+    meter: StageMeter
 
     @abstractmethod
     def constant(self, tensor: torch.Tensor) -> Any:
@@ -107,6 +110,18 @@ class Operations(ABC):
         Gains and biases of the model's norms are folded into the matrices that follow (`parties.models.folding`).
         """
 
+    def normalised_linear(self, rows: Any, eps: float, *products: MatrixProduct) -> Program[list[Any]]:
+        """Each `linear` of `normalise`; an engine may divide after the products.
+
+        Args:
+            rows: See `normalise`.
+            eps: See `normalise`.
+            products: The matrices.
+        """
+        normal = yield from staged(self.meter, "norm", self.normalise(rows, eps))
+        linear = (staged(self.meter, p.stage, self.linear(normal, p.name, p.columns)) for p in products)
+        return (yield from parallel(*linear))
+
     @abstractmethod
     def activation(self, x: Any, kind: str) -> Program[Any]:
         """`silu`, `gelu_tanh` or `gelu`, elementwise."""
@@ -126,6 +141,20 @@ class Operations(ABC):
     @abstractmethod
     def maximum(self, x: Any, y: Any) -> Program[Any]:
         """Elementwise maximum."""
+
+    def largest(self, x: Any, dim: int) -> Program[Any]:
+        """Maximum over an axis, which stays with length 1, by halving: log2 levels of `maximum`."""
+        axis = [slice(None)] * len(x.shape)
+
+        def part(start: int, stop: int) -> Any:
+            axis[dim] = slice(start, stop)
+            return x[tuple(axis)]
+
+        while (length := x.shape[dim]) > 1:
+            half = length // 2
+            larger = yield from self.maximum(part(0, half), part(half, 2 * half))
+            x = self.cat([larger, part(2 * half, length)], dim) if length % 2 else larger
+        return x
 
     @abstractmethod
     def negative(self, x: Any) -> Program[Any]:

@@ -7,10 +7,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from parties.metering.meter import Histogram, StageMeter, phase_of
+from parties.metering.meter import StageMeter
 from parties.metering.process import process_readings
 from parties.metering.progress import Progress
+from parties.metering.readings import Histogram
 from parties.metering.registry import BY_NAME
+from parties.metering.stages import phase_of
 
 Sample = tuple[str, Mapping[str, str], float]  # metric, labels other than `party`, value
 

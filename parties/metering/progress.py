@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from parties.metering.meter import RECORDING, StageMeter
+from parties.metering.meter import StageMeter
 from parties.metering.registry import CELL_STATES
+from parties.metering.stages import RECORDING
 from parties.metering.token_times import TokenTimes, token_times
 
 _GAUGES = (

@@ -13,9 +13,10 @@ from parties.decoding.prefill import protocol
 from parties.errors import PartyError
 from parties.metering.exporter import Exporter
 from parties.metering.interfaces import INTERFACES
-from parties.metering.meter import Counts, StageMeter, StageReading
+from parties.metering.meter import StageMeter
 from parties.metering.process import peak_resident_bytes, process_readings, release_memory
 from parties.metering.progress import Progress
+from parties.metering.readings import Counts, StageReading
 from parties.roles.client_and_server import ComputingParty
 from parties.roles.dealer import DealingParty
 from parties.roles.job import Job

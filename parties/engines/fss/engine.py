@@ -30,7 +30,8 @@ from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import Recordings, records
 from parties.engines.keystream import Keystream
 from parties.errors import PartyError
-from parties.metering.meter import RECORDING, StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.stages import RECORDING
 from parties.transport.announcements import announced
 from parties.transport.mesh import Mesh
 

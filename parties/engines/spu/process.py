@@ -15,7 +15,8 @@ from parties.engines.spu import environment
 from parties.engines.spu.values import Graph, SpuValue
 from parties.engines.spu.worker import wire
 from parties.errors import PeerLost, WorkerFailed
-from parties.metering.meter import Counts, StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.readings import Counts
 from parties.transport.frame import tensor_bytes
 from parties.transport.mesh import Mesh
 

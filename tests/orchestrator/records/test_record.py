@@ -27,6 +27,17 @@ def test_a_record_survives_json() -> None:
         assert Record.model_validate_json(record.model_dump_json()) == record
 
 
+def test_the_latency_of_a_token_leaves_out_what_was_stored_before_it() -> None:
+    cells = (samples.cell(engines=["fss"], offline=offline) for offline in ("streamed", "stored"))
+    streamed, stored = (samples.record(cell, seconds=10.0) for cell in cells)
+    assert stored.totals is not None
+    online = stored.totals.online.seconds / stored.tokens
+    assert online < 10.0
+    assert (streamed.token_latency, stored.token_latency) == (10.0, online)
+    assert (streamed.seconds_per_token, stored.seconds_per_token) == (10.0, 10.0)
+    assert samples.failure(stored.cell).token_latency is None
+
+
 @pytest.mark.parametrize("status", [status for status in Status if not status.measured])
 @pytest.mark.parametrize("carried", ["seconds_per_token", "totals", "stages", "check"])
 def test_a_failure_carries_no_timings(status: Status, carried: str) -> None:

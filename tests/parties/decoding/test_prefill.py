@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parties.decoding.cache import Cache
+from parties.decoding.decoder import Decoder
 from parties.decoding.prefill import chunked, prompt_segments
 from parties.decoding.program import Program, run
 from parties.decoding.workload import CHUNK_BYTES, Prefill
 from parties.engines.plain import PlainEngine
 from parties.metering.meter import StageMeter
+from parties.models.folding import folded_shapes
 from parties.policies import Full, MPCache
 from parties.policies.base import Policy
-from tests.helpers.tiny import LLAMA, SPECS, plain_decoder, random_tokens
+from tests.helpers.tiny import LLAMA, SPECS, folded, plain_decoder, random_tokens
 
 POLICIES: dict[str, Policy] = {"full": Full(), "mpcache": MPCache(fine_size=4, coarse_size=8)}
 
@@ -60,9 +62,9 @@ def test_a_cache_keeps_nothing_but_keys_and_values_in_memory() -> None:
 
 
 def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> None:
-    decoder = plain_decoder(LLAMA, Full())
-    engine = decoder.engine = Watching()
-    engine._parameters = plain_decoder(LLAMA, Full()).engine._parameters  # type: ignore[attr-defined]
+    engine = Watching()
+    run(engine.install(folded_shapes(LLAMA), folded(LLAMA)))
+    decoder = Decoder(engine, LLAMA, Full())
     for segment in prompt_segments(decoder, Cache.empty(LLAMA.n_layers), random_tokens(LLAMA, 10), Prefill(10, 4)):
         run(segment())
     layer = [(LLAMA.n_heads, 4, 4), (LLAMA.n_heads, 4, 8), (LLAMA.n_heads, 2, 10)]
@@ -72,8 +74,8 @@ def test_a_chunk_is_scored_against_the_tokens_up_to_its_last_and_no_others() -> 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 1 << 16), st.integers(1, 1 << 15), st.integers(1, 128))
 def test_a_chunk_is_as_large_as_memory_allows(tokens: int, intermediate: int, heads: int) -> None:
-    decoder = plain_decoder(LLAMA, Full())
-    decoder.spec = replace(LLAMA, intermediate=intermediate, n_heads=heads, n_kv_heads=1)
+    spec = replace(LLAMA, intermediate=intermediate, n_heads=heads, n_kv_heads=1)
+    decoder = Decoder(PlainEngine(StageMeter()), spec, Full())
     chunk = chunked(decoder, tokens).chunk
     row = max(intermediate, heads * tokens) * PlainEngine.number_bytes
     assert 1 <= chunk <= tokens

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties.metering.meter import EXCHANGE_BUCKETS, IDLE, STAGES, StageMeter, StageReading, phase_of
+from parties.metering.meter import StageMeter
+from parties.metering.readings import StageReading
+from parties.metering.stage_stack import EXCHANGE_BUCKETS
+from parties.metering.stages import IDLE, STAGES, phase_of
 
 NAMES = ("softmax", "topk", "offline.triples", "bench.check")
 

@@ -1,7 +1,8 @@
 """Progress of a party: the times of its decoding steps."""
 
-from parties.metering.meter import RECORDING, StageMeter
+from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
+from parties.metering.stages import RECORDING
 
 
 def test_the_part_of_a_step_that_recording_took_is_counted_with_the_step() -> None:

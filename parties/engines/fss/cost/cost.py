@@ -32,8 +32,9 @@ from parties.engines.fss.cost.shapes import installed_shapes, prefilled
 from parties.engines.fss.dealing.plan import Plan, Segment
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
-from parties.metering.meter import StageMeter, phase_of
+from parties.metering.meter import StageMeter
 from parties.metering.readings import Counts
+from parties.metering.stages import phase_of
 from parties.models.folding import folded_shapes
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions

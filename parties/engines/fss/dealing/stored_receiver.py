@@ -5,7 +5,8 @@ from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import StoredFrames, new_file, write
 from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import OutOfStep
-from parties.metering.meter import RECORDING, StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.stages import RECORDING
 from parties.transport.link import Link
 
 WRITE, READ = "offline.write", "offline.read"

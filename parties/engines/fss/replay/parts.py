@@ -7,7 +7,8 @@ from typing import Any
 from parties.engines.fss.randomness.source import Condition
 from parties.engines.fss.recording.tape import WRONG_INDEX, Tape
 from parties.engines.fss.replay.recorder import Round
-from parties.metering.meter import Stage, StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.stage_stack import Stage
 
 End = Callable[[Round], Callable[[], None] | None]
 """Binds what ends a part of a segment: an exchange; None for nothing."""

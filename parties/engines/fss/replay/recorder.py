@@ -17,7 +17,7 @@ from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, S
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 from parties.engines.fss.replay.pieces import Pieces
-from parties.metering.meter import RECORDING
+from parties.metering.stages import RECORDING
 
 
 @dataclass

@@ -15,8 +15,8 @@ from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
-from parties.metering.meter import RECORDING
 from parties.metering.process import release_memory, trim_heap
+from parties.metering.stages import RECORDING
 
 LEAST_STEPS = 4
 """Tokens of a cell from which on recording them costs less than interpreting them."""

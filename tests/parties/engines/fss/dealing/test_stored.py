@@ -23,7 +23,8 @@ from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError, S
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
-from parties.metering.meter import RECORDING, StageMeter
+from parties.metering.meter import StageMeter
+from parties.metering.stages import RECORDING
 from tests.helpers.wires import DEADLINE_S, child
 
 FRAMES = [b"one", bytes(5000), b"three"]
