@@ -108,7 +108,7 @@ class Sweep(BaseModel):
     exclude: tuple[Condition, ...] = Field(
         default=(),
         description="Cells to leave out: those that have one of the values on each axis named. Axes are `network`, "
-        "`engine`, `seq_len`, `policy`, `draft` and `repeat`, with a value or a list.",
+        "`engine`, `seq_len`, `policy`, `batch`, `draft` and `repeat`, with a value or a list.",
         examples=["[{engine: crypten, seq_len: [512, 1024]}]"],
     )
     repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
