@@ -157,6 +157,19 @@ def test_an_unrelated_key_gets_no_suggestion(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
 
 
+@pytest.mark.parametrize(
+    ("model", "fix"),
+    [
+        ("smollm-135m", "write smollm2-135m, or take another model"),
+        ("random:tinyllama", "write random:tiny-llama, or take another model"),
+        ("random:llama?layer=2", "correct the name, or take another model"),
+        ("someone/else", "correct the name, or take another model"),
+    ],
+)
+def test_a_model_that_is_misspelt_gets_the_one_that_was_meant(tmp_path: Path, model: str, fix: str) -> None:
+    assert problems(tmp_path, model=model)["model"].fix == fix
+
+
 def test_an_unknown_value_of_a_link_gets_no_suggestion(tmp_path: Path) -> None:
     found = problems(tmp_path, networks=[{"name": "a", "mtu": 9000, "duplex": True, "delay_ms": 20_000}])
     assert {problem.fix for problem in found.values()} == {"correct the value, or take it out"}
