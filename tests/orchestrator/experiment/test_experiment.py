@@ -132,6 +132,8 @@ def test_a_misspelt_name_gets_the_closest_one_as_suggestion(
         ({"shaping": "tcp"}, "shaping", "`auto`, `tc`, `relay` or `proxy`"),
         ({"name": "my sweep!"}, "name", "letters, digits, `.`, `_` and `-`, up to 64"),
         ({"prompt": "the text itself"}, "prompt", "mapping"),
+        ({"networks": [{"name": "a", "mtu": 9000}]}, "networks[0].mtu",
+         "only the keys rate_mbit, delay_ms, jitter_ms, loss_pct, pairs, name, tls"),
         ({"data_ports": {"clients": 7101}}, "data_ports.clients", "keys client, server, dealer, referee"),
         ({"data_ports": {"client": 0}}, "data_ports.client", "whole number from 1 to 65535"),
         ({"policies": [{"name": "mpcache", "select": "20%"}]}, "policies[0].select",
