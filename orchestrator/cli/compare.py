@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.common import ExitCode, refuse, refusing, say, show
+from orchestrator.report.words import digits
 
 if TYPE_CHECKING:
     from orchestrator.report.rows import Row
@@ -45,7 +46,8 @@ def compare(
         say(f"the runs also differ in {text}")
     for where, rows in ((before, found.only_before), (after, found.only_after)):
         if rows:
-            say(f"only in {where}: {', '.join(f'{row.series} {row.seq_len} {row.network}' for row in rows)}")
+            names = (f"{row.series}, {row.seq_len} tokens, network {row.network}" for row in rows)
+            say(f"only in {where}: {'; '.join(names)}")
     if not found.pairs:
         refuse("the runs have no measurement in common")
     if fail_if_slower is not None and any(pair.slower_by(fail_if_slower) for pair in found.pairs):
@@ -54,4 +56,5 @@ def compare(
 
 def _seconds(row: "Row") -> str:
     """The median, and the range if there are several runs."""
-    return f"{row.seconds:.2f}" + (f" ({row.low:.2f} to {row.high:.2f})" if len(row.records) > 1 else "")
+    spread = f" ({digits(row.low)} to {digits(row.high)})" if len(row.records) > 1 else ""
+    return digits(row.seconds) + spread

@@ -67,7 +67,11 @@ def shut_down(folder: _Folder = None) -> None:
     """End the Prometheus that `observe up --detach` started; its data stays."""
     with refusing(ObserveError):
         place = folder or default_folder()
-        say("it has ended" if down(place) else f"no Prometheus of ours runs in {place}")
+        say(
+            f"Prometheus has ended; its data stays in {place}"
+            if down(place)
+            else f"no Prometheus of ours runs in {place}"
+        )
 
 
 @observe_app.command()
@@ -81,7 +85,10 @@ def status(folder: _Folder = None) -> None:
         raise typer.Exit(ExitCode.FAILED)
     say(f"Prometheus is up at {server['url']}, process {server['pid']}")
     with refusing(ObserveError):
-        for target in scraped(server["url"]):
+        targets = scraped(server["url"])
+        if not targets:
+            say("  it scrapes nothing now; a run is found within seconds of the start of its first cell")
+        for target in targets:
             labels = target["labels"]
             name = f"{labels['run']} {labels['party']}" if "run" in labels else labels["job"]
             say(f"  {target['health']:<7} {name}  {target['scrapeUrl']}  {target['lastError']}".rstrip())
@@ -101,6 +108,6 @@ def _stay(process: "subprocess.Popen[bytes]", message: str) -> None:
         raise typer.Exit(ExitCode.FAILED)
     except KeyboardInterrupt:
         end(process)
-        say("it has ended")
+        say("Prometheus has ended")
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -149,9 +149,7 @@ def _run(experiment: "Experiment", cells: "Sequence[Cell]", out: Path, *, resume
         say(line)
     say(*paths)
     if outcome.refusal:
-        say(
-            f"stopped before its end: {outcome.refusal}; {len(outcome.left)} cells are left, the same command continues"
-        )
+        say(f"stopped before its end: {outcome.refusal}; cells left: {len(outcome.left)}; the same command continues")
     if outcome.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     good = len(outcome.records) == len(cells) and all(record.status == "ok" for record in outcome.records)

@@ -12,6 +12,7 @@ from orchestrator.predict.prediction import predict
 from orchestrator.records.record import Record
 from orchestrator.report.words import byte_count, digits, duration
 
+_MOST_CAUSES = 3
 _CELL = ("engine", "policy", "prompt tokens", "network", "repeat")
 
 
@@ -58,6 +59,8 @@ def summary(records: Sequence[Record]) -> Table:
     for record in records:
         table.add_row(record.status.value, *_words(record.cell), *_amounts(record))
     failures = [f"{record.cell}: {record.error.message}" for record in records if record.error is not None]
+    if (others := len(failures) - _MOST_CAUSES) > 0:
+        failures[_MOST_CAUSES:] = [f"{others} more: their causes are above, and in the report"]
     table.caption = Text("\n".join(failures)) if failures else None
     return table
 

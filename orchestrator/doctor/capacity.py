@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -87,4 +88,8 @@ def records(folder: Path, experiment: Experiment) -> Finding:
         require_prompt(store, experiment)
     except StoreError as error:
         return wrong("records", str(folder), str(error), "see the end of the message")
-    return fine("records", str(folder), f"{len(store.read())} records of this experiment, which can go on")
+    counts = Counter(record.status.value for record in store.latest().values())
+    failed = counts.total() - counts["ok"] - counts["interrupted"]
+    again = f"; `--retry failed` runs {failed} of them again" if failed else ""
+    ended = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
+    return fine("records", str(folder), f"cells with a record: {ended}; the run can go on{again}")

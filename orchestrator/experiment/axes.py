@@ -80,7 +80,13 @@ class Condition(BaseModel):
 
     def matches(self, point: Point) -> bool:
         """Whether a point is selected."""
-        has: Mapping[str, set[Any]] = {
+        has = self.names(point)
+        return all(not getattr(self, name) or has[name] & set(getattr(self, name)) for name in has)
+
+    @staticmethod
+    def names(point: Point) -> Mapping[str, set[Any]]:
+        """What a point is called on each axis."""
+        return {
             "network": {point.network.name},
             "engine": {point.engine.name, str(point.engine)},
             "seq_len": {point.seq_len},
@@ -89,7 +95,6 @@ class Condition(BaseModel):
             "draft": {draft_words(point.draft)},
             "repeat": {point.repeat},
         }
-        return all(not getattr(self, name) or has[name] & set(getattr(self, name)) for name in has)
 
 
 def points(axes: Axes) -> Iterator[Point]:
@@ -137,16 +142,28 @@ def check_linked(axes: Axes) -> list[Problem]:
     return found
 
 
+def _nowhere(condition: Condition, existing: Sequence[Point]) -> str:
+    """Why a condition matches none of the points: by values that no point has, if there are any."""
+    asked = condition.model_dump(exclude_defaults=True)
+    absent = [
+        f"{axis} {value}"
+        for axis, values in asked.items()
+        for value in values
+        if not any(value in condition.names(point)[axis] for point in existing)
+    ]
+    return f"no cell has {' or '.join(absent)}" if absent else "it matches no cell"
+
+
 def check_exclude(axes: Axes) -> list[Problem]:
     """Exclusions that exclude nothing, or everything."""
     existing = list(_all_points(axes))
     idle = [
         Problem(
             f"[{i}]",
-            condition.model_dump(exclude_defaults=True),
+            {axis: list(values) for axis, values in condition.model_dump(exclude_defaults=True).items()},
             "values that the axes have",
             "correct the values",
-            "it matches no cell",
+            _nowhere(condition, existing),
         )
         for i, condition in enumerate(axes.exclude)
         if not any(condition.matches(point) for point in existing)

@@ -234,8 +234,7 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
             good[key] = TypeAdapter(hints[key]).validate_python(parameters[key], strict=True)
         except ValidationError as error:
-            allowed = error.errors()[0]["msg"].removeprefix("Input should be ")
-            problems.append(Problem(key, parameters[key], allowed, _FIX))
+            problems.append(Problem(key, parameters[key], _allowed(name, key, parameters[key], error), _FIX))
     while True:
         try:
             policy = PolicyChoice(name=name, **good).build()
@@ -251,6 +250,21 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     if problems:
         raise Rejected(*problems)
     return {"name": name, **parameters_of(policy)}
+
+
+def _allowed(name: str, key: str, value: object, error: ValidationError) -> str:
+    """What a parameter of the wrong type may be: by the policy's own check of it, or else by its type."""
+    detail = error.errors()[0]
+    if detail["type"].startswith("bool"):
+        return "`true` or `false`"
+    try:
+        PolicyChoice(name=name, **{key: value}).build()
+    except OutOfRange as own:
+        if own.key == key:
+            return own.allowed
+    except Exception:  # noqa: BLE001, S110 - a policy that did not expect the type
+        pass
+    return detail["msg"].removeprefix("Input should be ")
 
 
 def named(value: object) -> object:

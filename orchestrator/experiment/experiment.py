@@ -23,7 +23,7 @@ from orchestrator.experiment.bounds import read_bounds
 from orchestrator.experiment.choices import ChosenPolicy, ChosenPrompt, Engine, RoleName, Shaping, located
 from orchestrator.experiment.drafts import draft_problems, read_draft
 from orchestrator.experiment.networks import ResolvedNetwork, parse_network
-from orchestrator.experiment.problems import ConfigError, Problem, Rejected, join, problems_of
+from orchestrator.experiment.problems import ConfigError, Problem, Rejected, closest, join, problems_of
 from orchestrator.experiment.yaml_files import read_mapping
 from parties.engines.limits import MOST_SEQUENCES, beyond
 from parties.errors import ModelError
@@ -108,7 +108,7 @@ class Sweep(BaseModel):
     exclude: tuple[Condition, ...] = Field(
         default=(),
         description="Cells to leave out: those that have one of the values on each axis named. Axes are `network`, "
-        "`engine`, `seq_len`, `policy`, `draft` and `repeat`, with a value or a list.",
+        "`engine`, `seq_len`, `policy`, `batch`, `draft` and `repeat`, with a value or a list.",
         examples=["[{engine: crypten, seq_len: [512, 1024]}]"],
     )
     repeats: Count = Field(default=1, description="How often each cell is measured.", examples=["3"])
@@ -277,7 +277,11 @@ def require_loadable(model: str, source: str) -> None:
     try:
         model_spec(source)
     except ModelError as error:
+        from parties.models.random_model import SHAPES
+
+        near = closest(model, ["smollm2-135m", *(f"random:{shape}" for shape in SHAPES)])
         allowed, fix = "a model that can be loaded", "correct the name, or take another model"
+        fix = f"write {near}, or take another model" if near and "?" not in model else fix
         raise Rejected(Problem("", model, allowed, fix, str(error))) from None
 
 

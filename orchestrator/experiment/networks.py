@@ -103,7 +103,8 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
         try:
             profile = NetworkProfile.from_mapping(rest).named(ROLES)
         except ProfileError as error:
-            problems.append(Problem(error.key, error.value, error.allowed, _fix(error.key, error.value)))
+            allowed = error.allowed.replace("pairs, name", "pairs, name, tls")  # the key that netem leaves to us
+            problems.append(Problem(error.key, error.value, allowed, _fix(error.key, error.value)))
             if not _drop(rest, error.key):
                 break
         else:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from orchestrator.experiment.allowed import allowed
+
 _LONGEST_VALUE = 80
 _LONGEST_KEY = 60
 _ALIKE = 0.76  # of difflib's ratio: `cryptn` is `crypten`, but `rtt_ms` is not `jitter_ms`
@@ -27,13 +29,16 @@ class NotShown:
         return self._reason
 
 
+_MISSING = NotShown("missing")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with one value.
 
     Attributes:
         path: Place in the file, such as `policies[1].select`; empty for the file as a whole.
-        value: The value at that place; None if the key is missing.
+        value: The value at that place, or what is shown instead of it.
         allowed: The allowed values.
         fix: The change to make.
         reason: Why the value cannot be used, if the allowed values do not explain it.
@@ -105,7 +110,8 @@ def unknown(path: str, name: object, known: Sequence[str], what: str) -> Problem
     match = closest(name, known)
     plural = "axes" if what == "axis" else f"{what}s"
     fix = f"write {match}" if match else f"use one of the {plural} listed, or take it out"
-    return Problem(path, name, f"{plural} {', '.join(known)}", fix)
+    value = NotShown(f"not a {what}") if path.rpartition(".")[2] == name else name  # not twice
+    return Problem(path, value, f"{plural} {', '.join(known)}", fix)
 
 
 def join(path: str, below: str) -> str:
@@ -116,7 +122,9 @@ def join(path: str, below: str) -> str:
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every problem that pydantic found in the input of a model."""
     details = [detail for detail in error.errors() if not _follows_from_others(detail)]
-    return [problem for detail in details for problem in _problems(detail, model)]
+    problems = [problem for detail in details for problem in _problems(detail, model)]
+    misspelt = {problem.fix for problem in problems}
+    return [problem for problem in problems if problem.value is not _MISSING or f"write {problem.path}" not in misspelt]
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
@@ -137,15 +145,26 @@ def _problems(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     if detail["type"] == "extra_forbidden":
         name = path.rpartition(".")[2] if secret else detail["loc"][-1]
         return [unknown(_public(path), _public(name), list(owner.model_fields), "key")]
-    missing = detail["type"] == "missing"
-    value = None if missing else NotShown() if secret else detail["input"]
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    allowed = "any value of its type" if missing else message
-    key = next((step for step in reversed(detail["loc"]) if isinstance(step, str)), "")
+    if detail["loc"][-1] == "[key]" and detail["type"] == "literal_error":
+        return [unknown(path, detail["input"], re.findall(r"'(\w+)'", detail["ctx"]["expected"]), "key")]
+    value = _MISSING if detail["type"] == "missing" else NotShown() if secret else detail["input"]
+    key = next((step for step in reversed(detail["loc"]) if step in owner.model_fields), "")
     example = (
         f"write for example `{key}: {field.examples[0]}`" if field and field.examples else "see docs/experiments.md"
     )
-    return [Problem(path, value, allowed, example, "the key is required" if missing else "")]
+    return [Problem(path, value, _allowed(detail, owner), example)]
+
+
+def _allowed(detail: ErrorDetails, owner: type[BaseModel]) -> str:
+    """The type and bounds of the field that pydantic refused, or what its own check of the value says."""
+    loc = detail["loc"]
+    start = next((i for i in reversed(range(len(loc))) if loc[i] in owner.model_fields), None)
+    if start is None or detail["type"] in {"value_error", "assertion_error"}:
+        return detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if detail["type"] == "string_pattern_mismatch":
+        first = (owner.model_fields[str(loc[start])].description or "").partition(". ")[0]
+        return first[:1].lower() + first[1:]
+    return allowed(owner, loc[start:])
 
 
 def _public(key: object) -> str:

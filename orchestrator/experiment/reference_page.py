@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from netem import presets
+from orchestrator.experiment.allowed import allowed
 from orchestrator.experiment.choices import EngineChoice
 from orchestrator.experiment.experiment import Experiment
 from parties.engines import ENGINES
@@ -117,7 +118,7 @@ def _model(model: type[BaseModel]) -> str:
     rows = ["\n| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n"]
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else f"`{_default(field.default)}`"
-        rows.append(f"| `{name}` | {_allowed(model, name)} | {default} | {field.description} |\n")
+        rows.append(f"| `{name}` | {allowed(model, [name])} | {default} | {field.description} |\n")
     return "".join(rows)
 
 
@@ -131,37 +132,6 @@ def _default(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(str(getattr(item, 'name', item) or 'none') for item in value)}]"
     return str(value)
-
-
-def _allowed(model: type[BaseModel], name: str) -> str:
-    """The type and bounds of a field, in words, from its JSON schema."""
-    schema = model.model_json_schema(mode="validation")
-    return _words(schema["properties"][name], schema.get("$defs", {}))
-
-
-def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
-    if "$ref" in schema:
-        return (
-            "mapping"
-            if schema["$ref"].endswith(("/Prompt", "/Condition", "/SpuOptions", "/DraftOptions"))
-            else "name or mapping"
-        )
-    if "enum" in schema or "const" in schema:
-        return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    if "anyOf" in schema:
-        return _words(next(part for part in schema["anyOf"] if part.get("type") != "null"), definitions)
-    kind = schema.get("type", "mapping")
-    if kind == "array":
-        least = ", at least one, each once" if schema.get("minItems") else ""
-        return f"list of {_words(schema['items'], definitions)}{least}"
-    if kind == "object" and "additionalProperties" in schema:
-        return f"mapping from role to {_words(schema['additionalProperties'], definitions)}"
-    if isinstance(kind, list):
-        return " or ".join(_words({"type": one, "items": {}}, definitions) for one in kind)
-    names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**53]
-    return " ".join([names.get(kind, kind), *limits])
 
 
 def _policy(name: str) -> str:

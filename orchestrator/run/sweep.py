@@ -90,6 +90,8 @@ def run_sweep(
     pending = unfinished(cells, store.latest(), retry)
     left = list(pending)
     if pending:
+        screen = console or Console()
+        screen.print(f"{experiment.name}: cells to run: {len(pending)}; starting Ray", markup=False, highlight=False)
         sweep, spending = SweepProgress(experiment.name, len(pending)), Spending(budget)
         with (
             ray_session(address),
@@ -104,7 +106,7 @@ def run_sweep(
                 party_class=party_class,
                 links_seen=observed.watch.links,
             ) as runner,
-            view(console or Console(), sweep) as terminal,
+            view(screen, sweep) as terminal,
         ):
             shown = Views(terminal, observed.watch)
             known, repeated = [*past, *store.latest().values()], RepeatedFailures()

@@ -19,6 +19,7 @@ Progress = Mapping[str, PartyProgress | None]
 _COLUMNS = ("party", "state", "stage", "tokens", "sent", "received", "rounds", "blocked", "memory")
 _TEXT_COLUMNS = 3
 _LINE_EVERY_S = 5.0
+_LINE_EVERY_SHARE = 0.2  # of the time that the cell has taken: a log of a long cell stays short
 
 
 class View(Protocol):
@@ -80,10 +81,15 @@ class SweepProgress:
         this, *later = self._expected or (0.0,)  # before the first cell nothing is known
         return max(0.0, this - self.cell_seconds) + sum(later)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether the cell takes longer than expected, so that nothing is known about the rest of it."""
+        return bool(self._expected) and self.cell_seconds > self._expected[0]
+
     def __str__(self) -> str:
-        return (
-            f"{self.name}: cell {self.number} of {self.total}, "
-            f"{duration(self.seconds)} elapsed, about {duration(self.seconds_left)} left"
+        left = duration(self.seconds_left)
+        return f"{self.name}: cell {self.number} of {self.total}, {duration(self.seconds)} elapsed, " + (
+            f"this cell takes longer than expected, then about {left}" if self.overdue else f"about {left} left"
         )
 
 
@@ -115,7 +121,7 @@ class TableView:
 
 
 class LineView:
-    """A line every few seconds and one for each finished cell, for logs and pipes."""
+    """A line every few seconds, fewer in long cells, and one for each finished cell, for logs and pipes."""
 
     def __init__(self, console: Console, sweep: SweepProgress) -> None:
         self._console = console
@@ -136,7 +142,8 @@ class LineView:
         """An action of the driver itself."""
         if self._sweep.cell_seconds < self._next_line_at:
             return
-        self._next_line_at = self._sweep.cell_seconds + _LINE_EVERY_S
+        seconds = self._sweep.cell_seconds
+        self._next_line_at = seconds + max(_LINE_EVERY_S, _LINE_EVERY_SHARE * seconds)
         self._print(f"{self._sweep}; {self._title}; {what}")
 
     def end(self, record: Record, text: str | None) -> None:
@@ -234,8 +241,9 @@ def _state(progress: PartyProgress) -> str:
 
 
 def _words(role: str, progress: PartyProgress) -> str:
+    tokens = "1 token" if progress.tokens == 1 else f"{progress.tokens} tokens"
     return (
-        f"{role} {_state(progress)}/{progress.stage} {progress.tokens} tokens, {size(progress.sent_bytes)} sent, "
+        f"{role} {_state(progress)}/{progress.stage} {tokens}, {size(progress.sent_bytes)} sent, "
         f"{progress.rounds:,.0f} rounds"
     )
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 import socketserver
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -57,7 +58,8 @@ class _Server(socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the signature of the base class
-        log.warning("a request by %s failed", client_address[0], exc_info=True)
+        if not isinstance(sys.exception(), ConnectionError):  # a browser that is closed, a scrape that is out of time
+            log.warning("a request by %s failed", client_address[0], exc_info=True)
 
     def close(self) -> None:
         self.shutdown()

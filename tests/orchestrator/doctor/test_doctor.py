@@ -244,11 +244,17 @@ def test_free_disk_space_is_that_of_the_nearest_existing_folder(tmp_path: Path) 
 def test_inputs_that_a_run_would_refuse_are_reported(tmp_path: Path) -> None:
     asked = samples.experiment()
     assert records(tmp_path / "new", asked).verdict is Verdict.OK
+    assert records(tmp_path / "new", asked).found == "cells with a record: none; the run can go on"
     assert not (tmp_path / "new").exists()
     with RecordStore(tmp_path / "out") as store:
         Snapshot(store, asked, expand(asked))
         store.append(samples.record(expand(asked)[0]).model_copy(update={"experiment": asked.name}))
-    assert records(tmp_path / "out", asked).verdict is Verdict.OK
+        store.append(samples.failure(expand(asked)[1]).model_copy(update={"experiment": asked.name}))
+        store.append(samples.record(expand(asked)[0]).model_copy(update={"experiment": asked.name}))  # once more
+    found = records(tmp_path / "out", asked)
+    assert found.verdict is Verdict.OK
+    assert found.found.startswith("cells with a record: 1 ok, 1 ")
+    assert found.found.endswith("; the run can go on; `--retry failed` runs 1 of them again")
     edited = asked.model_copy(update={"seed": asked.seed + 1})
     found = records(tmp_path / "out", edited)
     assert found.verdict is Verdict.FIX

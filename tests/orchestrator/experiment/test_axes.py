@@ -54,7 +54,7 @@ def test_batches_are_an_axis_and_one_prompt_is_the_default() -> None:
 
 
 def test_a_batch_out_of_range_or_of_a_chat_is_refused() -> None:
-    assert "batch[1]: 0; allowed: greater than or equal to 1" in message(batch=[1, 0])
+    assert "batch[1]: 0; allowed: whole number from 1 to 1024" in message(batch=[1, 0])
     assert "batch[0]: 2 cannot be used: a chat is one prompt" in message(batch=2, prompt={"messages": "chat.yaml"})
     assert "lines: True" in message(prompt={"random_tokens": True, "lines": True})
 
@@ -100,7 +100,7 @@ def test_the_order_leaves_the_global_generator_alone() -> None:
         ({"linked": [["engines", "networks"], ["engines"]]}, "linked[1][0]: 'engines'; allowed: each axis once"),
         (
             {"exclude": [{"engine": "fss"}]},
-            "exclude[0]: {'engine': ('fss',)} cannot be used: it matches no cell; allowed: values that the axes have",
+            "exclude[0]: {'engine': ['fss']} cannot be used: no cell has engine fss; allowed: values that",
         ),
         ({"exclude": [{"engine": "crypten"}]}, "exclude: 1; allowed: exclusions that leave at least one cell"),
         ({"exclude": [{}]}, "exclude[0]: {}; allowed: a mapping with at least one of network, engine"),

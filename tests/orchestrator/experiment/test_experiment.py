@@ -72,7 +72,8 @@ def test_all_errors_are_reported_at_once_with_path_value_range_and_fix(tmp_path:
     }  # fmt: skip
     assert found["policies[1].static_keep"].value == 40
     assert "(0, 1]" in found["policies[1].static_keep"].allowed
-    assert found["repeats"].allowed == "greater than or equal to 1"
+    assert found["repeats"].allowed == "whole number from 1"
+    assert str(found["newtokens"]).startswith("newtokens: not a key; allowed: keys name, model, ")
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,54 @@ def test_a_misspelt_name_gets_the_closest_one_as_suggestion(
     assert problems(tmp_path, **changes)[path].fix == f"write {fix}"
 
 
+@pytest.mark.parametrize(
+    ("changes", "path", "allowed"),
+    [
+        ({"seq_lens": 64}, "seq_lens", "list of whole numbers from 2, at least one, each once"),
+        ({"seq_lens": ["128"]}, "seq_lens[0]", "whole number from 2"),
+        ({"timeout_s": "10m"}, "timeout_s", "number above 0 to 604800"),
+        ({"prefill": "private"}, "prefill", "`shared` or `mpc`"),
+        ({"shaping": "tcp"}, "shaping", "`auto`, `tc`, `relay` or `proxy`"),
+        ({"name": "my sweep!"}, "name", "letters, digits, `.`, `_` and `-`, up to 64"),
+        ({"prompt": "the text itself"}, "prompt", "mapping"),
+        ({"networks": [{"name": "a", "mtu": 9000}]}, "networks[0].mtu",
+         "only the keys rate_mbit, delay_ms, jitter_ms, loss_pct, pairs, name, tls"),
+        ({"data_ports": {"clients": 7101}}, "data_ports.clients", "keys client, server, dealer, referee"),
+        ({"data_ports": {"client": 0}}, "data_ports.client", "whole number from 1 to 65535"),
+        ({"policies": [{"name": "mpcache", "select": "20%"}]}, "policies[0].select",
+         "a number in [0, 1]: a share, not a percentage"),
+        ({"policies": [{"name": "quest", "ahead": "yes"}]}, "policies[0].ahead", "`true` or `false`"),
+    ],
+)  # fmt: skip
+def test_what_is_allowed_is_said_in_the_words_of_the_reference(
+    tmp_path: Path, changes: dict[str, Any], path: str, allowed: str
+) -> None:
+    assert problems(tmp_path, **changes)[path].allowed == allowed
+
+
+def test_a_required_key_that_is_misspelt_is_one_problem_and_one_that_is_missing_says_so(tmp_path: Path) -> None:
+    found = problems(tmp_path, seq_lens=..., seq_len=[128], engines=..., motors=["fss"])
+    assert set(found) == {"seq_len", "engines", "motors"}
+    assert found["seq_len"].fix == "write seq_lens"
+    assert str(found["engines"]).startswith("engines: missing; allowed: list of names or mappings, at least one")
+
+
 @pytest.mark.parametrize("key", ["port", "store", "context", "include", "prompt_len", "shape_of_things", "rtt_ms"])
 def test_an_unrelated_key_gets_no_suggestion(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, **{key: 1})[key].fix == "use one of the keys listed, or take it out"
+
+
+@pytest.mark.parametrize(
+    ("model", "fix"),
+    [
+        ("smollm-135m", "write smollm2-135m, or take another model"),
+        ("random:tinyllama", "write random:tiny-llama, or take another model"),
+        ("random:llama?layer=2", "correct the name, or take another model"),
+        ("someone/else", "correct the name, or take another model"),
+    ],
+)
+def test_a_model_that_is_misspelt_gets_the_one_that_was_meant(tmp_path: Path, model: str, fix: str) -> None:
+    assert problems(tmp_path, model=model)["model"].fix == fix
 
 
 def test_an_unknown_value_of_a_link_gets_no_suggestion(tmp_path: Path) -> None:

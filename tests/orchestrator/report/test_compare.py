@@ -83,7 +83,17 @@ def test_the_command_fails_only_beyond_the_limit_that_it_was_given(tmp_path: Pat
     code, output = call(a, b, "--fail-if-slower", 10)
     assert code == 1
     assert "slower" in output
-    assert "12.25 (12.00 to 12.50)" in output
+    assert "12.2 (12 to 12.5)" in output
+
+
+def test_times_of_milliseconds_keep_three_digits_and_cells_of_only_one_run_are_listed(tmp_path: Path) -> None:
+    a = run(tmp_path / "a", 0.00465)
+    code, output = call(a, run(tmp_path / "b", 0.00472))
+    assert code == 0
+    assert "0.00465" in output
+    assert "0.00472" in output
+    both = write(tmp_path / "c", samples.record(CELLS[0]), samples.record(CELLS[-1]))
+    assert f"only in {both}: crypten, mpcache, 128 tokens, network none\n" in call(both, a)[1].replace("\n  ", " ")
 
 
 def test_runs_without_anything_in_common_are_bad_input(tmp_path: Path) -> None:

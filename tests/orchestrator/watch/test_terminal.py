@@ -100,6 +100,20 @@ def test_a_log_gets_a_line_every_few_seconds_and_no_control_codes(tmp_path: Path
     assert all(role in lines[0] for role in ROLES)
 
 
+def test_a_log_of_a_long_cell_has_fewer_lines_as_it_goes_on(tmp_path: Path) -> None:
+    clock = Clock()
+    log, sweep = console(terminal=False), SweepProgress("quickstart", 1, clock)
+    with view(log, sweep) as shown:
+        sweep.begin([4000.0])
+        shown.begin(fake_cell(tmp_path))
+        for _ in range(3600):
+            clock.now += 1
+            shown.update(progress(tokens=1))
+    lines = output(log).splitlines()
+    assert len(lines) < 40
+    assert "client decode/softmax 1 token," in lines[0]
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_failed_cell_is_shown_with_its_error_on_one_line(tmp_path: Path, terminal: bool) -> None:
     screen, sweep = console(terminal=terminal), SweepProgress("quickstart", 3)
@@ -134,6 +148,7 @@ def test_the_time_left_follows_the_estimates_and_the_clock() -> None:
     assert sweep.seconds_left == 56.0
     clock.now += 100  # slower than expected: the remaining cells keep their estimates
     assert sweep.seconds_left == 50.0
+    assert "1 min 44 s elapsed, this cell takes longer than expected, then about 50 s" in str(sweep)
     sweep.begin([200.0, 300.0])
     assert sweep.seconds_left == 500.0
     assert "cell 2 of 3, 1 min 44 s elapsed, about 8 min 20 s left" in str(sweep)

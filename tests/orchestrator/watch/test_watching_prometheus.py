@@ -94,7 +94,7 @@ def test_prometheus_watches_consecutive_runs_and_a_dead_party(folder: Path, own_
     wait_until(lambda: not query(port, 'up{run="r"}'))  # the run is over: its series are removed and not stale
     assert not query(port, "mpcbench_resident_bytes")
     exporters["client"].close()
-    assert observe("down", "--folder", str(folder)) == (0, "it has ended\n")
+    assert observe("down", "--folder", str(folder)) == (0, f"Prometheus has ended; its data stays in {folder}\n")
     assert running(folder) is None
     assert "no Prometheus of ours runs" in observe("down", "--folder", str(folder))[1]
     assert observe("status", "--folder", str(folder))[0] == 1

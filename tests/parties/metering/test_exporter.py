@@ -3,12 +3,15 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from parties.address import listen
 from parties.errors import AddressInUse, AddressUnusable
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
+from parties.metering.serving import HttpServer
 from tests.helpers.scraping import scrape, serving, value
 from tests.helpers.wires import DEADLINE_S, child
 
@@ -79,6 +82,22 @@ def test_garbage_is_answered_with_an_error_and_the_next_scrape_works(caplog: pyt
             stranger.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
             assert b"400" in stranger.recv(1000)
         assert scrape(exporter)
+
+
+@pytest.mark.parametrize(("error", "logged"), [(BrokenPipeError(), 0), (ConnectionResetError(), 0), (ValueError(), 1)])
+def test_who_hangs_up_before_the_answer_is_no_failure(
+    error: Exception, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            raise error
+
+    server = HttpServer(listen("127.0.0.1", 0), Handler)
+    with socket.create_connection(server.address, DEADLINE_S) as caller:
+        caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert not caller.recv(1), "closed after the error was handled"
+    server.close()
+    assert len(caplog.records) == logged
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
