@@ -87,10 +87,11 @@ class SweepProgress:
         return bool(self._expected) and self.cell_seconds > self._expected[0]
 
     def __str__(self) -> str:
-        left = duration(self.seconds_left)
-        return f"{self.name}: cell {self.number} of {self.total}, {duration(self.seconds)} elapsed, " + (
-            f"this cell takes longer than expected, then about {left}" if self.overdue else f"about {left} left"
-        )
+        left = f"about {duration(self.seconds_left)} left"
+        if self.overdue:
+            left = "this cell takes longer than expected"
+            left += f", those after it about {duration(self.seconds_left)}" if self._expected[1:] else ""
+        return f"{self.name}: cell {self.number} of {self.total}, {duration(self.seconds)} elapsed, {left}"
 
 
 class TableView:

@@ -148,10 +148,13 @@ def test_the_time_left_follows_the_estimates_and_the_clock() -> None:
     assert sweep.seconds_left == 56.0
     clock.now += 100  # slower than expected: the remaining cells keep their estimates
     assert sweep.seconds_left == 50.0
-    assert "1 min 44 s elapsed, this cell takes longer than expected, then about 50 s" in str(sweep)
+    assert "1 min 44 s elapsed, this cell takes longer than expected, those after it about 50 s" in str(sweep)
     sweep.begin([200.0, 300.0])
     assert sweep.seconds_left == 500.0
     assert "cell 2 of 3, 1 min 44 s elapsed, about 8 min 20 s left" in str(sweep)
+    sweep.begin([1.0])
+    clock.now += 2
+    assert str(sweep).endswith("elapsed, this cell takes longer than expected")
 
 
 @pytest.mark.parametrize(
