@@ -34,6 +34,6 @@ def test_a_description_of_several_lines_is_complete() -> None:
 
 def test_bounds_are_documented() -> None:
     text = page("")
-    assert "list of whole number from 2" in text
+    assert "list of whole numbers from 2, at least one, each once" in text
     assert "`private` or `client`" in text
     assert "whole number from 1 to 65535" in text
