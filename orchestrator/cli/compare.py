@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.common import ExitCode, refuse, refusing, say, show
-from orchestrator.report.words import digits
 
 if TYPE_CHECKING:
     from orchestrator.report.rows import Row
@@ -56,5 +55,7 @@ def compare(
 
 def _seconds(row: "Row") -> str:
     """The median, and the range if there are several runs."""
+    from orchestrator.report.words import digits  # with which the whole report comes
+
     spread = f" ({digits(row.low)} to {digits(row.high)})" if len(row.records) > 1 else ""
     return digits(row.seconds) + spread
