@@ -30,7 +30,7 @@ TOYS = {
     "latency": ["docs/results/networks"],
     "links": ["--backends", "proxy", "--networks", "lan", "--seconds", "0.05"],
     "soak": ["--seconds", "1", "--seed", "3", "--out", "NEW"],
-    "memory": ["docs/results/speedup"],
+    "memory": ["docs/results/families/llama"],
     "results": ["--check"],
     "referee_prefill": ["random:tiny-llama", "--tokens", "70", "--threads", "1"],
     "targets": ["--tokens", "64", "--longer", "128"],
