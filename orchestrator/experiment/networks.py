@@ -15,7 +15,7 @@ from orchestrator.experiment.problems import Problem, Rejected, closest
 ROLES = ("client", "server", "dealer")
 """The parties with shaped links, in the order of a preset's positions; the referee is not part of the protocol."""
 
-_KEYS = ("name", "rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs")
+_KEYS = ("rate_mbit", "delay_ms", "jitter_ms", "loss_pct", "pairs", "name", "tls")
 _TLS = "+tls"
 
 
@@ -103,7 +103,8 @@ def _custom(given: Mapping[str, Any]) -> NetworkProfile:
         try:
             profile = NetworkProfile.from_mapping(rest).named(ROLES)
         except ProfileError as error:
-            allowed = error.allowed.replace("pairs, name", "pairs, name, tls")  # the key that netem leaves to us
+            unknown = error.key in rest and error.key not in _KEYS  # netem would not list tls, which is ours
+            allowed = f"only the keys {', '.join(_KEYS)}" if unknown else error.allowed
             problems.append(Problem(error.key, error.value, allowed, _fix(error.key, error.value)))
             if not _drop(rest, error.key):
                 break
@@ -118,7 +119,7 @@ def _fix(path: str, value: object) -> str:
     """The fix for a link value that is not allowed."""
     key = path.rpartition(".")[2]
     if key not in _KEYS:
-        write = suggestion(key, value) or closest(key, (*_KEYS, "tls"))
+        write = suggestion(key, value) or closest(key, _KEYS)
     elif isinstance(value, str):  # such as `20ms`
         write = suggestion(key, value)
     else:
