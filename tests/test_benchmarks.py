@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S
 
 SCRIPTS = ROOT / "benchmarks"
-LONGEST_S = 300
 
 pytestmark = pytest.mark.slow
 TOYS = {
@@ -62,7 +62,7 @@ def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     call = [sys.executable, *called, *(str(tmp_path / "new") if word == "NEW" else word for word in TOYS[name])]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
+        call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip(), "it printed nothing"

@@ -21,6 +21,7 @@ from orchestrator.watch.prometheus import Prometheus, stop
 from orchestrator.watch.targets import FOLDER_VARIABLE
 from tests.helpers.needs import needs
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -61,7 +62,7 @@ class Watched:
 
     def _get(self, path: str, parameters: dict[str, Any]) -> Any:
         address = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own, on loopback
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own, on loopback
             return json.load(answer)["data"]
 
 
@@ -80,7 +81,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             begin = time.time()
             run = [sys.executable, "-m", "orchestrator.cli.main", "run", "experiment.yaml", "--out", "out"]
             done = subprocess.run(
-                run, cwd=folder, capture_output=True, text=True, check=False, timeout=500, env=os.environ
+                run, cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=os.environ
             )
             assert done.returncode == 0, done.stdout + done.stderr
             yield Watched(server.url, begin, time.time())

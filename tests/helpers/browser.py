@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 
-LONG_S = 60.0
+from tests.helpers.waiting import PATIENCE_S
+
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
 
 
@@ -32,7 +33,7 @@ class Page:
         self._number += 1
         await self._socket.send_json({"id": self._number, "method": method, "params": given})
         while True:
-            message = await self._socket.receive_json(timeout=LONG_S)
+            message = await self._socket.receive_json(timeout=PATIENCE_S)
             self._note(message)
             if message.get("id") == self._number:
                 result: dict[str, Any] = message["result"]
@@ -46,7 +47,7 @@ class Page:
 
     async def wait(self, expression: str) -> None:
         """Waits until an expression is true."""
-        deadline = time.monotonic() + LONG_S
+        deadline = time.monotonic() + PATIENCE_S
         while not await self.value(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             await asyncio.sleep(0.1)
@@ -93,12 +94,12 @@ async def browsing(url: str, folder: Path) -> AsyncIterator[Page]:
                 yield page
     finally:
         process.terminate()
-        process.wait(LONG_S)
+        process.wait(PATIENCE_S)
 
 
 async def _port(folder: Path, process: "subprocess.Popen[bytes]") -> int:
     """The port of the browser, once it listens."""
-    deadline = time.monotonic() + LONG_S
+    deadline = time.monotonic() + PATIENCE_S
     note = folder / "DevToolsActivePort"
     while time.monotonic() < deadline and process.poll() is None:
         if note.exists() and (lines := note.read_text().split()):

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
-from tests.helpers.wires import DEADLINE_S
+from tests.helpers.waiting import PATIENCE_S
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -23,7 +23,7 @@ def serving(role: str = "client", meter: StageMeter | None = None) -> Iterator[E
 
 
 def get(exporter: Exporter, accept: str = "text/plain") -> str:
-    connection = http.client.HTTPConnection(*exporter.address, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection(*exporter.address, timeout=PATIENCE_S)
     with closing(connection):
         connection.request("GET", "/metrics", headers={"Accept": accept})
         return connection.getresponse().read().decode()

@@ -18,9 +18,9 @@ from parties.metering.meter import StageMeter
 from parties.transport.frame import header
 from parties.transport.link import Link
 from parties.transport.mesh import Address, Listener, Mesh, connect
+from tests.helpers.waiting import PATIENCE_S
 
 SESSION = "a-secret-session"
-DEADLINE_S = 120.0  # longer than any working call takes on a busy machine
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -31,7 +31,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @contextmanager
-def linked(timeout_s: float = DEADLINE_S, **options: Any) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
+def linked(timeout_s: float = PATIENCE_S, **options: Any) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
     """The two ends of one connection: the client's link to the server, the server's to the client, their meters."""
     near, far = tcp_pair()
     meters = StageMeter(), StageMeter()
@@ -45,12 +45,12 @@ def linked(timeout_s: float = DEADLINE_S, **options: Any) -> Iterator[tuple[Link
 
 
 @contextmanager
-def link_and_wire(timeout_s: float = DEADLINE_S, **options: Any) -> Iterator[tuple[Link, socket.socket, StageMeter]]:
+def link_and_wire(timeout_s: float = PATIENCE_S, **options: Any) -> Iterator[tuple[Link, socket.socket, StageMeter]]:
     """The client's link to a server of which the test holds the bare socket."""
     near, far = tcp_pair()
     meter = StageMeter()
     link = Link(near, "server", meter, timeout_s, **options)
-    far.settimeout(DEADLINE_S)
+    far.settimeout(PATIENCE_S)
     try:
         yield link, far, meter
     finally:
@@ -114,5 +114,5 @@ def listeners(*roles: str, host: str = "127.0.0.1") -> Iterator[tuple[dict[str, 
 
 
 def join(role: str, bound: dict[str, Listener], addresses: dict[str, Address], **changes: Any) -> Mesh:
-    options = {"session": SESSION, "meter": StageMeter(), "timeout_s": DEADLINE_S, **changes}
+    options = {"session": SESSION, "meter": StageMeter(), "timeout_s": PATIENCE_S, **changes}
     return connect(role, bound[role], addresses, **options)

@@ -9,6 +9,7 @@ import pytest
 from netem import HostService, LocalSite, NetemError, ProbeError, ProbeServer, measure_link
 from netem.capability import capability
 from netem.route import device_towards
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_closing_the_service_closes_its_probers(service: HostService) -> None:
     address = tuple(service.perform("probe_open", {"host": "127.0.0.1"})["address"])
     service.close()
     with pytest.raises(OSError):  # noqa: PT011 - refused or reset, as the kernel likes
-        socket.create_connection(address, timeout=60).recv(1)
+        socket.create_connection(address, timeout=PATIENCE_S).recv(1)
 
 
 def test_an_address_of_another_machine_cannot_be_probed_from_here(service: HostService) -> None:
@@ -61,7 +62,7 @@ def test_a_server_that_is_not_a_prober_is_an_error_and_not_a_number() -> None:
 @pytest.mark.parametrize("first", [b"", b"X", b"S", b"S\x00"])
 def test_a_prober_survives_strangers(first: bytes) -> None:
     with ProbeServer("127.0.0.1") as server:
-        with socket.create_connection(server.address, timeout=60) as stranger:
+        with socket.create_connection(server.address, timeout=PATIENCE_S) as stranger:
             stranger.sendall(first)
             stranger.shutdown(socket.SHUT_WR)
             assert stranger.recv(100) == b""

@@ -10,7 +10,7 @@ import pytest
 from netem import NetemError, preset, shape
 from netem.lab import DATA_PORTS, Lab, attached, labs
 from tests.helpers.labs import CLEAN, TOLERANCE, endpoints, out, profile, python, sent_bytes
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.netns
 
@@ -194,7 +194,7 @@ def test_a_lab_with_its_own_network_shapes_its_data_ports() -> None:
                 "t = time.perf_counter(); c.sendall(b'x'); c.recv(1); print(time.perf_counter() - t)"
             )
             assert 0.025 < float(python(made, "h0", client).stdout) < 0.2
-            assert serving.wait(120) == 0
+            assert serving.wait(PATIENCE_S) == 0
 
 
 def test_a_process_on_a_host_finds_its_lab(lab: Lab) -> None:

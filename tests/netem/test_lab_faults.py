@@ -18,7 +18,7 @@ from netem import preset, shape
 from netem.lab import Lab, labs
 from netem.process import environment
 from tests.helpers.labs import CLEAN, endpoints, out, python, relays, seen_by_the_machine
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.netns
 
@@ -118,7 +118,7 @@ def test_a_killed_driver_ends_its_lab() -> None:
         supervisor = psutil.Process(int(driver.stdout.readline()))
         everyone = [supervisor, *supervisor.children(recursive=True)]
         driver.kill()
-    gone, alive = psutil.wait_procs(everyone, timeout=120)
+    gone, alive = psutil.wait_procs(everyone, timeout=PATIENCE_S)
     assert not alive
     assert len(gone) >= 7
     assert seen_by_the_machine() == before

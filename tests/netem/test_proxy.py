@@ -20,10 +20,9 @@ from netem import BackendUnavailable, NetemError, NetworkProfile, ProfileError, 
 from netem.prober import Address, Plan, measure_link
 from netem.process import Child, command, environment
 from netem.verify import deviations
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.links
-
-LONG_S = 120.0
 
 
 class Party:
@@ -31,12 +30,12 @@ class Party:
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.socket.settimeout(LONG_S)
+        self.socket.settimeout(PATIENCE_S)
         self.address = self.socket.getsockname()
 
     def accept(self) -> socket.socket:
         connection, _ = self.socket.accept()
-        connection.settimeout(LONG_S)
+        connection.settimeout(PATIENCE_S)
         return connection
 
 
@@ -112,7 +111,7 @@ def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     one, two = Party(), Party()
     asked = profile(delay_ms=1, jitter_ms=1, rate_mbit=1000)
     with shape(asked, {"a": one.address, "b": two.address}) as network:
-        near = socket.create_connection(network.dial["a"]["b"], timeout=LONG_S)
+        near = socket.create_connection(network.dial["a"]["b"], timeout=PATIENCE_S)
         far = two.accept()
         yield near, far
         near.close()
@@ -122,14 +121,14 @@ def both_ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def send_until_refused(address: Address) -> None:
-    with socket.create_connection(address, timeout=LONG_S) as connection:
+    with socket.create_connection(address, timeout=PATIENCE_S) as connection:
         while connection.send(b"x"):
             time.sleep(0.05)
 
 
 def test_a_half_closed_connection_still_carries_the_other_direction(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=PATIENCE_S)
         far = parties["server"].accept()
         near.sendall(b"question")
         near.shutdown(socket.SHUT_WR)
@@ -142,7 +141,7 @@ def test_a_half_closed_connection_still_carries_the_other_direction(parties: Par
 
 def test_a_closed_party_closes_its_peers_connection(parties: Parties) -> None:
     with shape(profile(delay_ms=2), endpoints(parties)) as network:
-        near = socket.create_connection(network.dial["client"]["server"], timeout=LONG_S)
+        near = socket.create_connection(network.dial["client"]["server"], timeout=PATIENCE_S)
         far = parties["server"].accept()
         near.sendall(b"x")
         assert far.recv(1) == b"x"
@@ -205,7 +204,7 @@ def test_a_stalled_proxy_is_a_drift_that_the_measurement_shows(parties: Parties)
 def test_a_killed_proxy_breaks_the_measurement_by_name(parties: Parties) -> None:
     with shape(profile(delay_ms=1), endpoints(parties)) as network:
         os.kill(network.details["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=LONG_S)
+        psutil.wait_procs([psutil.Process(network.details["pid"])], timeout=PATIENCE_S)
         with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
             network.measure(0.1, attempts=1)
 
@@ -258,7 +257,7 @@ def test_the_proxy_does_not_outlive_a_killed_driver(parties: Parties) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment(), text=True) as driver:
         proxy = psutil.Process(int(driver.stdout.readline()))
         driver.kill()
-    gone, _ = psutil.wait_procs([proxy], timeout=LONG_S)
+    gone, _ = psutil.wait_procs([proxy], timeout=PATIENCE_S)
     assert gone
 
 

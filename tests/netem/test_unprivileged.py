@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.links
 
@@ -18,7 +19,7 @@ def as_nobody(*argv: str, home: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command as an ordinary user without any capability, but with the present user's read access."""
     drop = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"] if os.geteuid() == 0 else []
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
-    return subprocess.run([*drop, *argv], capture_output=True, text=True, env=environment, cwd="/", timeout=120)
+    return subprocess.run([*drop, *argv], capture_output=True, text=True, env=environment, cwd="/", timeout=PATIENCE_S)
 
 
 @pytest.fixture

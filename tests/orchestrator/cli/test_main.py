@@ -19,6 +19,7 @@ from orchestrator.run import sweep
 from orchestrator.run.ray_session import ClusterError
 from orchestrator.run.sweep import SweepOutcome
 from tests.helpers import samples
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_the_schema_knows_every_key(tmp_path: Path) -> None:
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     code = "import sys, orchestrator.cli.main; print([m for m in ('torch', 'ray', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "[]"
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.common import ExitCode
 from orchestrator.cli.main import app
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -54,11 +54,9 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Pat
     program = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as training:
-        limit = time.monotonic() + 120
-        while not (tmp_path / "cut/heads.checkpoint").exists() and time.monotonic() < limit:
-            time.sleep(0.02)
+        assert eventually((tmp_path / "cut/heads.checkpoint").exists)
         training.send_signal(signal.SIGINT)
-        _, stderr = training.communicate(timeout=120)
+        _, stderr = training.communicate(timeout=PATIENCE_S)
     assert training.returncode == ExitCode.INTERRUPTED, stderr
     assert "--resume continues from the last checkpoint" in stderr
     assert "Traceback" not in stderr

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,6 +27,7 @@ from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.fake_party import REACHED
 from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.sweeping import sweep_in
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -36,14 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 STORE = 80_000_000
-LONG_S = 150.0
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head, and a second node that alone offers a slot for the server, and none for another party."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with emulated_cluster({"num_cpus": 2}, {"num_cpus": 1, "resources": {"server": 1, "rest": 1}}) as cluster:
-        assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(60)
+        assert placement_group([{"CPU": 1 - CPU_SHARE, "rest": 1}]).wait(PATIENCE_S)
         yield cluster
 
 
@@ -109,7 +101,7 @@ class Head:
         for process in everyone:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(everyone, timeout=LONG_S)
+        psutil.wait_procs(everyone, timeout=PATIENCE_S)
         self.log.close()
 
     @property
@@ -138,7 +130,7 @@ def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_co
             assert driver.poll() is None, driver.communicate()[0]
             head.kill()
             finished = (out / "records.jsonl").read_bytes()
-            printed, _ = driver.communicate(timeout=LONG_S)
+            printed, _ = driver.communicate(timeout=PATIENCE_S)
         assert driver.returncode != 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
 
@@ -146,7 +138,7 @@ def test_a_head_that_is_restarted_under_a_driver_loses_no_record_and_the_same_co
         wait_until(lambda: answers(port) or head.process.poll() is not None)
         assert head.process.poll() is None, head.output
         with sweep(out, head.address, "pause-server-decode") as driver:
-            printed, _ = driver.communicate(timeout=LONG_S)
+            printed, _ = driver.communicate(timeout=PATIENCE_S)
         assert driver.returncode == 0, printed
         assert (out / "records.jsonl").read_bytes().startswith(finished)
         assert Status.OK in {record.status for record in RecordStore(out).latest().values()}

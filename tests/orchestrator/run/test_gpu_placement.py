@@ -8,6 +8,7 @@ import ray
 
 from orchestrator.run.placement import PROTOCOL_ROLES, PlacementError, _granted, place
 from tests.helpers.emulated_cluster import emulated_cluster
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -36,7 +37,7 @@ def given(roles: tuple[str, ...]) -> dict[str, list[str]]:
     placement = place(gpu=roles, timeout_s=60)
     try:
         tasks = [ray.remote(seen).options(**placement.options(role)).remote() for role in roles]
-        return dict(zip(roles, ray.get(tasks, timeout=60), strict=True))
+        return dict(zip(roles, ray.get(tasks, timeout=PATIENCE_S), strict=True))
     finally:
         placement.release()
 

@@ -16,6 +16,7 @@ import pytest
 from orchestrator.records.record import Record, Status
 from orchestrator.records.store import RecordStore
 from tests.helpers.labs import seen_by_the_machine
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -35,7 +36,6 @@ seq_lens: [32, 48]
 order: listed
 new_tokens: 1
 """
-LONG_S = 180.0
 
 
 class LabRun:
@@ -65,11 +65,11 @@ class LabRun:
         self.wait_until(lambda: re.search(rf"cell {cell} of .*client decode/", self.log.read_text()))
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        stop = time.monotonic() + LONG_S
-        while not condition():
+        def fulfilled() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < stop, self.log.read_text()
-            time.sleep(0.1)
+            return bool(condition())
+
+        wait_until(fulfilled, self.log.read_text)
 
     def descendants(self, word: str) -> list[psutil.Process]:
         found = []
@@ -98,8 +98,8 @@ def test_two_simultaneous_runs_survive_a_lost_party_and_a_stalled_relay(tmp_path
         struck.descendants("ray::PartyActor")[0].kill()
         stalled.await_decoding()
         with stutter(stalled.descendants("netem.relay_process")[0]):
-            assert stalled.process.wait(LONG_S) == 1
-        assert struck.process.wait(LONG_S) == 1
+            assert stalled.process.wait(PATIENCE_S) == 1
+        assert struck.process.wait(PATIENCE_S) == 1
 
     died, after = struck.records()
     assert died.status is Status.PARTY_DIED
@@ -123,7 +123,7 @@ def test_a_killed_relay_fails_its_cell_and_a_killed_driver_ends_hosts_ray_and_pa
         assert cut.status in (Status.TIMEOUT, Status.PARTY_DIED)  # whether Ray or a peer notices first
         assert run.descendants("ray::PartyActor")
         everyone = run.process.children(recursive=True)
-    _, alive = psutil.wait_procs(everyone, timeout=60)
+    _, alive = psutil.wait_procs(everyone, timeout=PATIENCE_S)
     assert not alive
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from orchestrator.run.placement import ROLES, Placement
 from parties.metering.cgroup import Memory
 from tests.helpers import samples
 from tests.helpers.paths import HELPERS, ROOT
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 MEMORY = Path("/sys/fs/cgroup/memory")
 LIMIT = 4 * 10**9
-LONG_S = 200.0
 
 
 def died() -> ray.exceptions.RayActorError:
@@ -70,9 +69,7 @@ def group() -> Iterator[Path]:
         (group / "memory.limit_in_bytes").write_text(str(LIMIT))
         yield group
     finally:
-        deadline = time.monotonic() + LONG_S
-        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        eventually(lambda: not (group / "cgroup.procs").read_text())
         with contextlib.suppress(OSError):
             group.rmdir()
 
@@ -83,7 +80,7 @@ def test_a_party_killed_by_a_limit_is_oom_and_the_sweep_continues(group: Path, t
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(group)]
     done = subprocess.run(
-        [*join, *program], env=environment, capture_output=True, text=True, timeout=LONG_S, check=False
+        [*join, *program], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     (record,) = RecordStore(tmp_path / "out").read()
     assert record.status is Status.OOM, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.records.store import RecordStore
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S
 
 FOLDER = ROOT / "examples/policies"
 
@@ -20,7 +21,13 @@ def test_the_example_runs_and_is_recorded_under_its_full_name(tmp_path: Path) ->
     only = ["--only", "engine=fss policy=latest_tokens:LatestTokens", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
-        [*command, *only], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+        [*command, *only],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = RecordStore(tmp_path / "out").read()

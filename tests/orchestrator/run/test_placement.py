@@ -1,6 +1,5 @@
 """Slots on a cluster of three nodes (emulated on this machine by Ray)."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +8,7 @@ import ray
 from orchestrator.run.deadline import Interrupted
 from orchestrator.run.placement import PROTOCOL_ROLES, ROLES, Placement, PlacementError, place
 from tests.helpers.emulated_cluster import emulated_cluster
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 pytestmark = [
     pytest.mark.ray,
@@ -50,7 +50,8 @@ def test_an_actor_runs_where_the_placement_puts_it(placement: Placement) -> None
         return str(ray.get_runtime_context().get_node_id())
 
     seated = {
-        role: ray.get(ray.remote(where).options(**placement.options(role)).remote(), timeout=60) for role in ROLES
+        role: ray.get(ray.remote(where).options(**placement.options(role)).remote(), timeout=PATIENCE_S)
+        for role in ROLES
     }
     assert seated == placement.nodes
 
@@ -92,7 +93,5 @@ def test_a_missing_gpu_is_refused_at_once_with_the_fix(nodes: dict[str, str]) ->
 def _settled_cpus() -> float:
     """Free CPUs of the cluster, once Ray has registered releases."""
     total = ray.cluster_resources()["CPU"]
-    deadline = time.monotonic() + 120
-    while ray.available_resources().get("CPU") != total and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: ray.available_resources().get("CPU") == total)
     return float(ray.available_resources().get("CPU", 0.0))

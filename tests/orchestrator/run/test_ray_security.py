@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.ray
 
 HERE = ray.util.get_node_ip_address()  # Ray replaces 127.0.0.1 by it, so the certificate names it
 BIN = Path(sys.executable).parent
 TOKEN = "a-token-of-this-test-alone-0123456789abcdef"  # noqa: S105 - it opens nothing but this test's head
-LONG_S = 90.0
 EXPERIMENT = """
 name: secured
 model: random:tiny-llama
@@ -131,11 +130,11 @@ def head() -> Iterator[Head]:
 
 
 def until_started(process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + LONG_S
-    while "Ray runtime started" not in log.read_text():
+    def started() -> bool:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+        return "Ray runtime started" in log.read_text()
+
+    wait_until(started, log.read_text)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -147,7 +146,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         _, left = psutil.wait_procs(family, timeout=30)
         for one in left:
             one.kill()
-    process.wait(LONG_S)
+    process.wait(PATIENCE_S)
 
 
 def run(head: Head, folder: Path, **changes: str | None) -> "subprocess.CompletedProcess[str]":
@@ -157,7 +156,7 @@ def run(head: Head, folder: Path, **changes: str | None) -> "subprocess.Complete
     command += ["--address", head.address]
     environment = {name: value for name, value in (head.environment | changes).items() if value is not None}
     environment |= {"HOME": str(folder), "MPCACHE_BENCH_TARGETS": str(folder)}  # no token of the user's own
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONG_S)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def greeting(head: Head, *, certified: bool) -> bytes:
@@ -166,7 +165,7 @@ def greeting(head: Head, *, certified: bool) -> bytes:
     context.set_alpn_protocols(["h2"])
     if certified:
         context.load_cert_chain(head.folder / "node.crt", head.folder / "node.key")
-    plain = socket.create_connection((HERE, head.port), LONG_S)
+    plain = socket.create_connection((HERE, head.port), PATIENCE_S)
     with plain, context.wrap_socket(plain, server_hostname=HERE) as secure:
         return secure.recv(64)
 

@@ -14,6 +14,7 @@ from ray._private import services
 from orchestrator.run import ray_session as session
 from orchestrator.run import scratch
 from orchestrator.run.ray_session import ClusterError, ray_session
+from tests.helpers.waiting import PATIENCE_S
 
 WRITER = """
 import sys, time
@@ -55,7 +56,7 @@ def starts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     monkeypatch.setattr(ray, "init", starts)
     yield starts
     for process in starts.processes:
-        process.wait(120)
+        process.wait(PATIENCE_S)
 
 
 def test_a_second_start_may_succeed_and_leaves_nothing_of_the_first(root: Path, starts: Starts) -> None:

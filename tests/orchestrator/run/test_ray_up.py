@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from netem.lab import Lab
 from orchestrator.records.store import RecordStore
 from tests.helpers.needs import needs
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
 
@@ -26,7 +26,6 @@ pytestmark = [
     needs("ssh"),
 ]
 
-LONG_S = 600.0
 BIN = Path(sys.executable).parent
 ROLES = ("client", "server", "dealer")
 HOME = "/tmp/home"  # noqa: S108 - a host's /tmp is its own
@@ -113,7 +112,13 @@ def by_the_user(lab: Lab, folder: Path, *command: object) -> str:
     with (folder / "log").open("w+") as log:
         argv = [str(word) for word in command]
         done = lab.run(
-            lab.hosts[3].name, argv, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=LONG_S
+            lab.hosts[3].name,
+            argv,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            timeout=PATIENCE_S,
         )
         log.seek(0)
         text = log.read()
@@ -123,13 +128,12 @@ def by_the_user(lab: Lab, folder: Path, *command: object) -> str:
 
 def wait_for_raylets(lab: Lab, count: int) -> None:
     """Waits until `count` machines run Ray."""
-    stop = time.monotonic() + LONG_S
-    running = -1
-    while running != count:
-        assert time.monotonic() < stop, f"{running} machines run Ray, not {count}"
-        time.sleep(0.5)
+
+    def running() -> int:
         inside = psutil.Process(lab.pid).children(recursive=True)
-        running = sum(name_of(process) == "raylet" for process in inside)
+        return sum(name_of(process) == "raylet" for process in inside)
+
+    wait_until(lambda: running() == count, lambda: f"{running()} machines run Ray, not {count}")
 
 
 def name_of(process: psutil.Process) -> str:

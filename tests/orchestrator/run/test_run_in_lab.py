@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.labs import seen_by_the_machine
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -62,9 +63,9 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
         while run.poll() is None and len(seen) < 5:
             seen |= watched(tmp_path / "targets")
             time.sleep(0.5)
-        with urllib.request.urlopen(page, timeout=60) as answer:  # noqa: S310 - our own page
+        with urllib.request.urlopen(page, timeout=PATIENCE_S) as answer:  # noqa: S310 - our own page
             assert b"mpcache-bench, live" in answer.read()
-        output, _ = run.communicate(timeout=240)
+        output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert set(seen) == {"client", "server", "dealer", "referee", "driver"}
     assert all(f'mpcbench_resident_bytes{{party="{party}"}}' in text for party, text in seen.items())

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.main import app
 from orchestrator.run import scratch
+from tests.helpers.waiting import PATIENCE_S
 
 HOLDER = """
 import sys, time
@@ -59,7 +60,7 @@ def test_that_of_a_living_driver_is_left_and_that_of_a_killed_one_removed(
     assert scratch.remove_ended() == []
     assert (folder / "session").is_dir()
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(120)
+    process.wait(PATIENCE_S)
     assert scratch.remove_ended() == [f"removed {folder}: its driver is gone"]
     assert not folder.exists()
     assert scratch.remove_ended() == []
@@ -113,7 +114,7 @@ def test_a_folder_that_cannot_be_removed_keeps_its_lock_and_is_found_again(
 def test_clean_lists_what_it_removed(driver: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = driver
     process.kill()
-    process.wait(120)
+    process.wait(PATIENCE_S)
     result = CliRunner().invoke(app, ["clean"])
     assert result.exit_code == 0
     assert f"removed {folder}: its driver is gone" in result.output

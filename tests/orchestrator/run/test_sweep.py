@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.fake_party import REACHED
 from tests.helpers.paths import HELPERS, ROOT
 from tests.helpers.sweeping import sweep_in
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.ray,
@@ -42,7 +43,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LONG_S = 100.0
 
 
 def quiet() -> Console:
@@ -52,13 +52,6 @@ def quiet() -> Console:
 def ok_record(cell: Cell) -> Record:
     results = samples.reported({"referee": samples.result("referee", tokens=1, seconds=1.0)})
     return build_record(cell, results, (), NOW, NOW, experiment="fake")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def test_a_sweep_runs_pending_cells_and_leaves_only_records(tmp_path: Path) -> None:
@@ -128,7 +121,7 @@ def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monk
         with grpc.insecure_channel(ray.get_runtime_context().gcs_address) as stranger:
             ask = stranger.unary_unary(ray_address._QUESTION)
             with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
-                ask(b"", timeout=LONG_S)
+                ask(b"", timeout=PATIENCE_S)
     assert not folder.exists()
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -175,12 +168,12 @@ class Program:
         return self.process.stdout.read().decode()
 
     def wait(self) -> int:
-        return self.process.wait(LONG_S)
+        return self.process.wait(PATIENCE_S)
 
     def living(self, ignored: tuple[str, ...] = ()) -> list[str]:
         """Names of the processes that do not end in time, except those of `ignored`."""
         waited = [process for process in self.descendants if not set(ignored) & set(_words(process))]
-        _, alive = psutil.wait_procs(waited, timeout=LONG_S)
+        _, alive = psutil.wait_procs(waited, timeout=PATIENCE_S)
         return [" ".join(words) for words in map(_words, alive) if words]
 
 
@@ -203,7 +196,7 @@ def program(tmp_path: Path) -> Iterator[Program]:
     for process in everyone:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    program.process.wait(LONG_S)
+    program.process.wait(PATIENCE_S)
     for folder in program.ray_folders:
         shutil.rmtree(folder, ignore_errors=True)
     assert program.process.stdout is not None

@@ -23,6 +23,7 @@ from orchestrator.run.placement import ROLES
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.stepped_party import SteppedParty
 from tests.helpers.sweeping import sweep_in
+from tests.helpers.waiting import eventually
 
 pytestmark = [
     pytest.mark.ray,
@@ -30,7 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-LONG_S = 100.0
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def fill(disk: Path) -> None:
 
 
 def fill_once_parties_are_up(out: Path, disk: Path) -> None:
-    deadline = time.monotonic() + LONG_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError):
+    def up() -> bool:
+        with contextlib.suppress(ValueError):  # half a file
             groups = json.loads((out / "targets.json").read_text())
-            if {group["labels"]["party"] for group in groups} >= set(ROLES):
-                return fill(disk)
-        time.sleep(0.02)
-    raise TimeoutError("the parties did not come up")
+            return {group["labels"]["party"] for group in groups} >= set(ROLES)
+        return False
+
+    assert eventually(up)
+    fill(disk)
 
 
 def test_a_full_disk_keeps_finished_records_and_the_same_command_resumes(small_disk: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,10 @@ import yaml
 
 from orchestrator.records.store import RecordStore
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
-LONG_S = 600.0
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled"}
 
 
@@ -32,13 +32,6 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in sockets]
-
-
-def wait_for(fulfilled: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not fulfilled():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def answers(port: int, started: psutil.Popen, log: Path) -> bool:
@@ -75,7 +68,7 @@ def head() -> Iterator[Head]:
     with (folder / "head.log").open("wb") as log:
         started = psutil.Popen([BIN / "ray", "start", *options], env=ENVIRONMENT | settings, stdout=log, stderr=log)
     try:
-        wait_for(lambda: answers(ports["dashboard-port"], started, folder / "head.log"))
+        wait_until(lambda: answers(ports["dashboard-port"], started, folder / "head.log"))
         yield Head(ports["dashboard-port"], folder)
     finally:
         family = [*started.children(recursive=True), started]
@@ -150,10 +143,10 @@ class Proxy:
 def test_a_run_returns_its_log_and_records_although_the_connection_was_cut(head: Head, tmp_path: Path) -> None:
     proxy = Proxy(head.port)
     client = submitting(toy(tmp_path), proxy.port, tmp_path / "out")
-    assert proxy.tailed.wait(LONG_S)
+    assert proxy.tailed.wait(PATIENCE_S)
     time.sleep(1)
     proxy.cut()
-    stdout, stderr = client.communicate(timeout=LONG_S)
+    stdout, stderr = client.communicate(timeout=PATIENCE_S)
     proxy.close()
     assert client.returncode == 0, stdout + stderr
     assert "connection lost; trying again" in stderr
@@ -168,7 +161,7 @@ def test_a_run_returns_its_log_and_records_although_the_connection_was_cut(head:
 
 def test_a_run_that_fails_gives_its_exit_status(head: Head, tmp_path: Path) -> None:
     client = submitting(toy(tmp_path, model="/nowhere/model"), head.port, tmp_path / "out")
-    stdout, stderr = client.communicate(timeout=LONG_S)
+    stdout, stderr = client.communicate(timeout=PATIENCE_S)
     assert client.returncode == 2, stdout + stderr
     assert "model" in stdout + stderr
 
@@ -176,13 +169,13 @@ def test_a_run_that_fails_gives_its_exit_status(head: Head, tmp_path: Path) -> N
 def test_an_interrupt_stops_the_job_and_fetches_the_results_so_far(head: Head, tmp_path: Path) -> None:
     file = toy(tmp_path, repeats=50)
     detached = submitting(file, head.port, tmp_path / "out", "--detach")
-    _, stderr = detached.communicate(timeout=LONG_S)
+    _, stderr = detached.communicate(timeout=PATIENCE_S)
     assert detached.returncode == 0, stderr
     (job,) = re.findall(r"job (mpcache-bench-\w+);", stderr)
     following = submitting(file, head.port, tmp_path / "out", "--job", job)
-    wait_for(lambda: len(head.records(job)) > 1)
+    wait_until(lambda: len(head.records(job)) > 1)
     following.send_signal(signal.SIGINT)
-    stdout, stderr = following.communicate(timeout=LONG_S)
+    stdout, stderr = following.communicate(timeout=PATIENCE_S)
     assert following.returncode == 130, stdout + stderr
     assert f"stopping job {job}" in stderr
     fetched = RecordStore(tmp_path / "out").read()
@@ -192,14 +185,14 @@ def test_an_interrupt_stops_the_job_and_fetches_the_results_so_far(head: Head, t
 
 def test_an_address_without_a_server_is_reported_at_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    stdout, stderr = (client := submitting(toy(tmp_path), port, tmp_path / "out")).communicate(timeout=LONG_S)
+    stdout, stderr = (client := submitting(toy(tmp_path), port, tmp_path / "out")).communicate(timeout=PATIENCE_S)
     assert client.returncode == 2, stdout + stderr
     assert "no job server answers" in stderr
 
 
 def test_an_unknown_job_is_not_a_lost_connection(head: Head, tmp_path: Path) -> None:
     client = submitting(toy(tmp_path), head.port, tmp_path / "out", "--job", "mpcache-bench-nowhere")
-    stdout, stderr = client.communicate(timeout=LONG_S)
+    stdout, stderr = client.communicate(timeout=PATIENCE_S)
     assert client.returncode == 2, stdout + stderr
     assert "has no such job" in stderr
 
@@ -218,6 +211,6 @@ def test_rays_own_command_runs_it_too(head: Head, tmp_path: Path) -> None:
         "--",
     ]
     run = ["mpcache-bench", "run", "toy.yaml", "--out", str(head.folder / "own")]
-    done = subprocess.run([*command, *run], env=ENVIRONMENT, capture_output=True, text=True, timeout=LONG_S)
+    done = subprocess.run([*command, *run], env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record.status for record in RecordStore(head.folder / "own").read()] == ["ok"]

@@ -23,7 +23,7 @@ from parties.errors import AddressInUse
 from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
 from parties.metering.serving import HttpServer
-from tests.helpers.wires import DEADLINE_S
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def serving(routes: Routes) -> Iterator[Address]:
 
 def get(address: Address, path: str) -> tuple[int, str, str]:
     """Status, content type and body."""
-    connection = http.client.HTTPConnection(*address, timeout=DEADLINE_S)
+    connection = http.client.HTTPConnection(*address, timeout=PATIENCE_S)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -144,9 +144,9 @@ def test_a_driver_in_another_network_is_reached_by_inherited_sockets(
             assert driver.stdout is not None
             assert driver.stdout.readline().strip() == str(tmp_path) == str(outside.folder)
             for address in addresses:
-                with socket.create_connection(address, DEADLINE_S) as connection:
+                with socket.create_connection(address, PATIENCE_S) as connection:
                     assert connection.recv(100) == b"from inside"
-            assert driver.wait(DEADLINE_S) == 0
+            assert driver.wait(PATIENCE_S) == 0
 
 
 def test_outside_of_a_lab_there_are_no_inherited_sockets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,12 @@ from orchestrator.records.timeline import load
 from orchestrator.watch.observation import observing
 from orchestrator.watch.prometheus import down, running
 from orchestrator.watch.terminal import SweepProgress
+from tests.helpers.waiting import PATIENCE_S, wait_until
 from tests.orchestrator.watch.test_watching_prometheus import (
-    LONG_S,
     free_port,
     needs_prometheus,
     observe,
     query,
-    wait_until,
 )
 
 pytestmark = pytest.mark.ray
@@ -96,12 +95,12 @@ def test_a_run_is_not_affected_by_a_killed_prometheus_or_hanging_scrapers(
         assert all(float(found["value"][1]) < 1.5 for found in busy)  # one second of stages per second, set-up included
         for group in targets(folder):  # scrapers that send half a request and hang
             host, _, number = group["targets"][0].rpartition(":")
-            hung = stack.enter_context(socket.create_connection((host, int(number)), LONG_S))
+            hung = stack.enter_context(socket.create_connection((host, int(number)), PATIENCE_S))
             hung.sendall(b"GET /metrics HTTP/1.1\r\n")
         started = running(tmp_path / "prom")
         assert started is not None
         psutil.Process(started["pid"]).kill()
-        output, _ = run.communicate(timeout=2 * LONG_S)
+        output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode in (0, 1), output
     (record,) = map(json.loads, (tmp_path / "watched" / "records.jsonl").read_text().splitlines())
     assert record["seconds_per_token"] > 0, output  # it ran to its end; a random model may tie, and then be `incorrect`

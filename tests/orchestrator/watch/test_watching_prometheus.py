@@ -6,10 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
 from parties.metering.progress import Progress
 from tests.helpers.needs import needs
+from tests.helpers.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.slow
 
 needs_prometheus = needs("prometheus")
-LONG_S = 90.0
 
 
 @pytest.fixture(autouse=True)
@@ -62,16 +61,9 @@ def observe(*words: str) -> tuple[int, str]:
 
 def query(port: int, expression: str) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
         found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
 
 
 @needs_prometheus
@@ -109,7 +101,7 @@ def test_in_the_foreground_ctrl_c_ends_all_its_processes(folder: Path) -> None:
         assert f":{port}" in process.stdout.readline()
         server = psutil.Process(process.pid).children()[0]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.wait(LONG_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert not server.is_running()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from parties.metering.cgroup import Memory, memory, oom_kills, read_oom_kills, usable_cpus
 from parties.metering.process import process_readings
+from tests.helpers.waiting import PATIENCE_S
 
 NO_LIMIT_V1 = str(2**63 - 4096)
 CORES = len(os.sched_getaffinity(0))
@@ -146,7 +147,7 @@ def real_group() -> Iterator[Path]:
 
 def test_a_real_group_limits_the_process_in_it(real_group: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(real_group)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", PROGRAM, str(real_group)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     limit, *_, counter = done.stdout.split()
     assert abs(int(limit) - 3 * 10**9) < 2**16  # whole pages

@@ -13,7 +13,8 @@ from parties.metering.exporter import Exporter
 from parties.metering.meter import StageMeter
 from parties.metering.serving import HttpServer
 from tests.helpers.scraping import scrape, serving, value
-from tests.helpers.wires import DEADLINE_S, child
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import child
 
 
 def test_parties_in_one_process_do_not_mix() -> None:
@@ -67,7 +68,7 @@ def test_closing_does_not_wait_for_a_scrape_that_hangs(partial: bytes, monkeypat
     monkeypatch.setattr("parties.metering.serving.HUNG_REQUEST_SECONDS", 3600)
     before = set(threading.enumerate())
     exporter = Exporter("client", StageMeter(), "127.0.0.1")
-    with socket.create_connection(exporter.address, DEADLINE_S) as hung:
+    with socket.create_connection(exporter.address, PATIENCE_S) as hung:
         hung.sendall(partial)
         while len(set(threading.enumerate()) - before) < 2:  # the server's own, and the one of this scrape
             time.sleep(0.01)
@@ -78,7 +79,7 @@ def test_closing_does_not_wait_for_a_scrape_that_hangs(partial: bytes, monkeypat
 
 def test_garbage_is_answered_with_an_error_and_the_next_scrape_works(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as exporter:
-        with socket.create_connection(exporter.address, DEADLINE_S) as stranger:
+        with socket.create_connection(exporter.address, PATIENCE_S) as stranger:
             stranger.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
             assert b"400" in stranger.recv(1000)
         assert scrape(exporter)
@@ -93,7 +94,7 @@ def test_who_hangs_up_before_the_answer_is_no_failure(
             raise error
 
     server = HttpServer(listen("127.0.0.1", 0), Handler)
-    with socket.create_connection(server.address, DEADLINE_S) as caller:
+    with socket.create_connection(server.address, PATIENCE_S) as caller:
         caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert not caller.recv(1), "closed after the error was handled"
     server.close()
@@ -120,7 +121,7 @@ def test_a_killed_party_gives_its_port_back() -> None:
     def party() -> None:
         exporter = Exporter("server", StageMeter(), "127.0.0.1")
         os.write(notify, str(exporter.address[1]).encode())
-        time.sleep(DEADLINE_S)
+        time.sleep(PATIENCE_S)
 
     with child(party):
         port = int(os.read(ready, 10))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from parties.metering.interfaces import Counted, InterfaceTotals, kernel_counters
 from tests.helpers.needs import needs
+from tests.helpers.waiting import PATIENCE_S
 
 COUNTS = st.tuples(st.integers(0, 10**12), st.integers(0, 10**12))
 READINGS = st.lists(st.dictionaries(st.sampled_from(["lo", "eth0", "veth1"]), COUNTS), min_size=1, max_size=8)
@@ -63,4 +64,4 @@ assert totals.read()[0] >= sent
 
 @needs("namespaces")
 def test_an_interface_that_is_removed_under_traffic_leaves_its_bytes() -> None:
-    subprocess.run(["unshare", "--net", sys.executable, "-c", REMOVED_UNDER_TRAFFIC], check=True, timeout=60)
+    subprocess.run(["unshare", "--net", sys.executable, "-c", REMOVED_UNDER_TRAFFIC], check=True, timeout=PATIENCE_S)

@@ -9,6 +9,7 @@ import pytest
 from parties.errors import AddressInUse
 from parties.roles.party import Party
 from tests.helpers.four import Four
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def test_metrics_are_served_while_a_party_lives() -> None:
     party = Party("dealer", "127.0.0.1", "session")
     try:
         host, port = party.metrics_address
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE_S) as answer:
             text = answer.read().decode()
         assert 'mpcbench_cell_state{party="dealer"} 0.0\n' in text
         assert party.progress().state == "idle"

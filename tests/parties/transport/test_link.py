@@ -15,7 +15,8 @@ from parties.transport.fixed_frames import FixedFrames
 from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import Link
 from tests.helpers.metering import totals
-from tests.helpers.wires import DEADLINE_S, later, linked, tcp_pair
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import later, linked, tcp_pair
 
 MEGABYTES = 1 << 20
 
@@ -37,7 +38,7 @@ def test_frames_arrive_whole_and_in_order_and_both_ends_count_the_same(steps: li
 
     with linked() as (client, server, client_meter, server_meter):
         far = later(play, server, "back")
-        for received in (play(client, "there"), far.result(DEADLINE_S)):
+        for received in (play(client, "there"), far.result(PATIENCE_S)):
             assert all(got == sent for got, sent in received)
         here, there = totals(client_meter, "bench"), totals(server_meter, "bench")
 
@@ -70,7 +71,7 @@ def test_frames_in_memory_that_stays_are_frames_like_others(size: int) -> None:
             frames.payload[:] = payload
             client.swap(frames)
             got.append(bytes(frames.received))
-        assert far.result(DEADLINE_S) == rounds[::-1]
+        assert far.result(PATIENCE_S) == rounds[::-1]
         assert got == rounds
         here, there = totals(meter, "bench"), totals(other, "bench")
         (waits,), (other_waits,) = (m.exchange_times().values() for m in (meter, other))
@@ -85,7 +86,7 @@ def test_both_directions_of_64_megabytes_stream_at_once() -> None:
     with linked() as (client, server, meter, _):
         far = later(server.exchange_tensor, theirs)
         assert torch.equal(client.exchange_tensor(ours), theirs)
-        assert torch.equal(far.result(DEADLINE_S), ours)
+        assert torch.equal(far.result(PATIENCE_S), ours)
         counts = totals(meter, "bench")
     assert counts.sent_bytes == counts.received_bytes == 64 * MEGABYTES + HEADER_BYTES
     assert (counts.messages, counts.rounds) == (2, 1)
@@ -137,7 +138,7 @@ def test_tensors_of_any_dtype_and_layout_arrive_the_same(tensor: torch.Tensor) -
         received = server.receive_tensor(tensor.shape, tensor.dtype)
         far = later(server.exchange_tensor, received)
         returned = client.exchange_tensor(tensor)
-        far.result(DEADLINE_S)
+        far.result(PATIENCE_S)
     for copy in (received, returned):
         assert copy.dtype == tensor.dtype
         assert torch.equal(copy, tensor)
@@ -149,7 +150,7 @@ def test_a_tensor_exchanged_from_a_gpu_is_received_on_it() -> None:
     with linked() as (client, server, _, _):
         far = later(server.exchange_tensor, tensor + 1)
         assert torch.equal(client.exchange_tensor(tensor), tensor + 1)
-        assert far.result(DEADLINE_S).device == tensor.device
+        assert far.result(PATIENCE_S).device == tensor.device
 
 
 json_values = st.recursive(
@@ -192,7 +193,7 @@ def test_waiting_for_the_peer_is_blocked_time() -> None:
 
         far = later(answer)
         client.exchange(b"question")
-        far.result(DEADLINE_S)
+        far.result(PATIENCE_S)
     assert totals(meter, "bench").blocked_seconds >= 0.2
 
 

@@ -18,7 +18,8 @@ from parties.transport.fixed_frames import FixedFrames
 from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import MAX_FRAME_BYTES, Link
 from tests.helpers.metering import totals
-from tests.helpers.wires import DEADLINE_S, announced, child, frame, later, link_and_wire, linked
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import announced, child, frame, later, link_and_wire, linked
 
 MEGABYTES = 1 << 20
 
@@ -74,7 +75,7 @@ def test_a_killed_process_is_detected_at_once(load: bytes) -> None:
     with link_and_wire() as (link, wire, _):
 
         def peer() -> None:
-            Link(wire, "client", StageMeter(), DEADLINE_S).exchange(b"here")
+            Link(wire, "client", StageMeter(), PATIENCE_S).exchange(b"here")
             signal.pause()
 
         with child(peer) as pid:
@@ -91,7 +92,7 @@ def test_a_stopped_process_is_a_timeout(load: bytes) -> None:
     with link_and_wire() as (link, wire, meter):
 
         def peer() -> None:
-            Link(wire, "client", StageMeter(), DEADLINE_S).exchange(b"here")
+            Link(wire, "client", StageMeter(), PATIENCE_S).exchange(b"here")
             os.kill(os.getpid(), signal.SIGSTOP)
 
         with child(peer) as pid:
@@ -130,7 +131,7 @@ def test_a_slow_peer_is_not_a_timeout_as_long_as_bytes_move() -> None:
 
         far = later(trickle)
         assert link.receive() == b"slow"
-        far.result(DEADLINE_S)
+        far.result(PATIENCE_S)
 
 
 def test_closing_from_another_thread_ends_a_waiting_call() -> None:
@@ -139,7 +140,7 @@ def test_closing_from_another_thread_ends_a_waiting_call() -> None:
         time.sleep(0.1)
         client.close()
         with pytest.raises(PeerLost):
-            waiting.result(DEADLINE_S)
+            waiting.result(PATIENCE_S)
 
 
 def test_an_interrupt_propagates_and_closes_the_link() -> None:
@@ -247,8 +248,8 @@ def test_one_thread_sends_while_another_receives_and_each_is_counted_for_itself(
             saying = later(lambda: [server.send(bytes(50_000)) for _ in range(200)])
             for _ in range(200):
                 client.send(bytes(100))
-        assert (sum(hearing.result(DEADLINE_S)), sum(listening.result(DEADLINE_S))) == (200 * 50_000, 200 * 100)
-        saying.result(DEADLINE_S)
+        assert (sum(hearing.result(PATIENCE_S)), sum(listening.result(PATIENCE_S))) == (200 * 50_000, 200 * 100)
+        saying.result(PATIENCE_S)
         stages = {stage.stage: stage for stage in meter.snapshot()}
         mine, dealt = stages["softmax"], stages["offline.material"]
         assert (mine.sent_bytes, mine.received_bytes) == (200 * (100 + HEADER_BYTES), 0)

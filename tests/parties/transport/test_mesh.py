@@ -10,7 +10,8 @@ from parties.errors import AddressInUse, AddressUnusable, PeerLost
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import ROLES, Address, Listener
 from tests.helpers.metering import totals
-from tests.helpers.wires import DEADLINE_S, child, join, later, listeners
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import child, join, later, listeners
 
 PAIR = ("client", "server")
 
@@ -19,7 +20,7 @@ PAIR = ("client", "server")
 def test_every_pair_is_connected_once(roles: tuple[str, ...]) -> None:
     with listeners(*roles) as (bound, addresses):
         joining = {role: later(join, role, bound, addresses) for role in roles}
-        meshes = {role: future.result(DEADLINE_S) for role, future in joining.items()}
+        meshes = {role: future.result(PATIENCE_S) for role, future in joining.items()}
         for role, mesh in meshes.items():
             assert list(mesh) == [peer for peer in ROLES if peer in roles and peer != role]
             for peer, link in mesh.items():
@@ -38,7 +39,7 @@ def test_the_order_of_connections_does_not_matter() -> None:
             joining.append(later(join, role, bound, addresses))
             time.sleep(0.05)
         for future in joining:
-            with future.result(DEADLINE_S) as mesh:
+            with future.result(PATIENCE_S) as mesh:
                 assert len(mesh) == 3
 
 
@@ -48,7 +49,7 @@ def test_a_party_dials_until_the_other_listens() -> None:
         server = later(join, "server", bound, addresses)
         time.sleep(0.2)
         bound["client"] = Listener(*addresses["client"])
-        with join("client", bound, addresses) as mesh, server.result(DEADLINE_S) as theirs:
+        with join("client", bound, addresses) as mesh, server.result(PATIENCE_S) as theirs:
             theirs["client"].send(b"late but here")
             assert mesh["server"].receive() == b"late but here"
 
@@ -58,7 +59,7 @@ def test_ipv6_and_names_work(host: str) -> None:
     with listeners(*PAIR, host=host) as (bound, addresses):
         dialled = {"client": (host, addresses["client"][1]), "server": addresses["server"]}
         server = later(join, "server", bound, dialled)
-        with join("client", bound, addresses) as mesh, server.result(DEADLINE_S) as theirs:
+        with join("client", bound, addresses) as mesh, server.result(PATIENCE_S) as theirs:
             theirs["client"].send(b"a")
             assert mesh["server"].receive() == b"a"
 
@@ -83,7 +84,7 @@ class Proxy:
             with near, socket.create_connection(self.target) as far:
                 other = {near: far, far: near}
                 while True:
-                    for sock in select.select([near, far], [], [], DEADLINE_S)[0]:
+                    for sock in select.select([near, far], [], [], PATIENCE_S)[0]:
                         data = sock.recv(1 << 16)
                         if not data:
                             return
@@ -96,11 +97,11 @@ def test_addresses_may_lead_through_a_proxy_that_hangs_up_at_first() -> None:
         forwarding = later(proxy.serve)
         server = later(join, "server", bound, {**addresses, "client": proxy.address})
         with join("client", bound, addresses) as mesh:
-            theirs = server.result(DEADLINE_S)
+            theirs = server.result(PATIENCE_S)
             theirs["client"].send(b"through")
             assert mesh["server"].receive() == b"through"
             theirs.close()
-        forwarding.result(DEADLINE_S)
+        forwarding.result(PATIENCE_S)
         assert proxy.dials == 4
 
 
@@ -108,7 +109,7 @@ def test_hellos_are_not_counted() -> None:
     meter = StageMeter()
     with listeners(*PAIR) as (bound, addresses):
         server = later(join, "server", bound, addresses)
-        with join("client", bound, addresses, meter=meter) as mesh, server.result(DEADLINE_S):
+        with join("client", bound, addresses, meter=meter) as mesh, server.result(PATIENCE_S):
             assert mesh["server"].sent_bytes == mesh["server"].received_bytes == 0
     assert totals(meter, "bench").sent_bytes == 0
 
@@ -116,7 +117,7 @@ def test_hellos_are_not_counted() -> None:
 def test_closing_a_mesh_is_detected_by_every_peer() -> None:
     with listeners(*ROLES) as (bound, addresses):
         joining = {role: later(join, role, bound, addresses) for role in ROLES}
-        meshes = {role: future.result(DEADLINE_S) for role, future in joining.items()}
+        meshes = {role: future.result(PATIENCE_S) for role, future in joining.items()}
         meshes.pop("dealer").close()
         for mesh in meshes.values():
             with pytest.raises(PeerLost, match="dealer"):
@@ -134,7 +135,7 @@ def test_a_killed_process_is_lost_to_everyone() -> None:
 
         with child(dealer) as pid:
             server = later(join, "server", bound, addresses)
-            with join("client", bound, addresses) as mesh, server.result(DEADLINE_S) as theirs:
+            with join("client", bound, addresses) as mesh, server.result(PATIENCE_S) as theirs:
                 assert mesh["dealer"].receive() == b"here"
                 os.kill(pid, signal.SIGKILL)
                 for link in (mesh["dealer"], theirs["dealer"]):

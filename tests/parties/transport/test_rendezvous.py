@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from parties.errors import HelloRefused, PeerLost, PeersMissing
 from parties.transport.mesh import ROLES
 from parties.transport.rendezvous import MAX_HELLO_BYTES, PROTOCOL_VERSION, refuse_self_connection
-from tests.helpers.wires import DEADLINE_S, SESSION, child, join, later, listeners
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import SESSION, child, join, later, listeners
 
 PAIR = ("client", "server")
 
@@ -48,7 +49,7 @@ def test_a_mesh_that_fails_closes_its_connections() -> None:
         failing = later(lambda: join("client", bound, addresses, timeout_s=5.0))
         with join("server", bound, {"client": addresses["client"]}) as mesh:
             with pytest.raises(PeersMissing, match="dealer") as caught:
-                failing.result(DEADLINE_S)
+                failing.result(PATIENCE_S)
             assert list(caught.value.missing) == ["dealer"]
             with pytest.raises(PeerLost):
                 mesh["client"].receive()
@@ -60,7 +61,7 @@ def test_another_session_is_refused_at_once_without_revealing_it() -> None:
         with pytest.raises(HelloRefused, match="client refused our hello: it is in another session") as caught:
             join("server", bound, addresses, session="yesterday's")
         assert SESSION not in str(caught.value)
-        with join("server", bound, {"client": addresses["client"]}), client.result(DEADLINE_S) as mesh:
+        with join("server", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
@@ -71,7 +72,7 @@ def test_the_refused_role_is_reported_as_missing_with_the_reason(caplog: pytest.
         with pytest.raises(HelloRefused):
             join("server", bound, addresses, session="yesterday's")
         with pytest.raises(PeersMissing, match="server: refused its hello: it is in another session"):
-            client.result(DEADLINE_S)
+            client.result(PATIENCE_S)
     assert "client refused a connection: it is in another session" in caplog.text
     assert SESSION not in caplog.text
 
@@ -96,13 +97,13 @@ def test_a_wrong_hello_is_answered_with_the_reason_and_honest_parties_get_in(
 ) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
+        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(hello(**changes))
             answer = reply_of(stranger)
             assert reason in answer["refused"]
             assert len(answer["refused"]) < 200
             assert stranger.recv(1) == b""
-        with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
+        with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
@@ -112,7 +113,7 @@ def test_a_second_party_of_the_same_role_is_refused() -> None:
         with join("server", bound, {"client": addresses["client"]}) as first:
             with pytest.raises(HelloRefused, match="a server has already joined"):
                 join("server", bound, {"client": addresses["client"]})
-            with join("dealer", bound, {"client": addresses["client"]}), client.result(DEADLINE_S) as mesh:
+            with join("dealer", bound, {"client": addresses["client"]}), client.result(PATIENCE_S) as mesh:
                 first["client"].send(b"still the one")
                 assert mesh["server"].receive() == b"still the one"
 
@@ -134,12 +135,12 @@ STRANGERS = {
 def test_a_stranger_does_not_keep_honest_parties_out(noise: bytes, reset: bool) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
+        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(noise)
             if reset:
                 stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 stranger.close()
-            with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
+            with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
                 assert list(mesh) == ["server"]
             assert reset or hung_up(stranger), "the stranger was let in"
 
@@ -148,11 +149,11 @@ def test_a_stranger_does_not_keep_honest_parties_out(noise: bytes, reset: bool) 
 def test_a_stranger_that_sends_garbage_is_disconnected_at_once(noise: str) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
+        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(STRANGERS[noise])
             assert hung_up(stranger)
             assert not client.done()
-        with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
+        with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
             assert list(mesh) == ["server"]
 
 
@@ -169,9 +170,9 @@ def hung_up(wire: socket.socket) -> bool:
 def test_no_bytes_break_the_accept_loop(noise: bytes) -> None:
     with listeners(*PAIR) as (bound, addresses):
         client = later(join, "client", bound, addresses)
-        with socket.create_connection(addresses["client"], DEADLINE_S) as stranger:
+        with socket.create_connection(addresses["client"], PATIENCE_S) as stranger:
             stranger.sendall(noise)
-            with join("server", bound, addresses), client.result(DEADLINE_S) as mesh:
+            with join("server", bound, addresses), client.result(PATIENCE_S) as mesh:
                 assert list(mesh) == ["server"]
 
 
@@ -189,7 +190,7 @@ def test_dialling_something_else_is_reported_as_missing(answer: bytes) -> None:
         serving = later(serve)
         with pytest.raises(PeersMissing, match=f"client: 127.0.0.1 port {other.getsockname()[1]}: "):
             join("server", bound, {"client": other.getsockname()}, timeout_s=3.0)
-        serving.result(DEADLINE_S)
+        serving.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_only_a_welcome_by_the_dialled_role_counts(answer: str, expected: str) -
         serving = later(serve)
         with pytest.raises(HelloRefused, match=f"client refused our hello: .*{expected}"):
             join("server", bound, {"client": other.getsockname()})
-        serving.result(DEADLINE_S)
+        serving.result(PATIENCE_S)
 
 
 def test_a_socket_that_dialled_itself_is_not_a_peer() -> None:
@@ -233,7 +234,7 @@ def test_an_interrupted_party_stops_connecting() -> None:
             wire, _ = silent.accept()
             with wire:
                 os.kill(pid, signal.SIGINT)
-                assert select.select([ready], [], [], DEADLINE_S)[0]
+                assert select.select([ready], [], [], PATIENCE_S)[0]
                 assert os.read(ready, 100) == b"interrupted"
     os.close(ready)
     os.close(notify)

@@ -19,7 +19,8 @@ from parties.metering.meter import StageMeter
 from parties.transport.link import Link
 from parties.transport.mesh import ROLES, Mesh
 from parties.transport.tls import Authority, Identity
-from tests.helpers.wires import DEADLINE_S, child, join, later, linked, listeners, tcp_pair
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import child, join, later, linked, listeners, tcp_pair
 
 
 def identity(authority: Authority, role: str) -> Identity:
@@ -30,14 +31,14 @@ def identity(authority: Authority, role: str) -> Identity:
 
 
 @contextmanager
-def secured(timeout_s: float = DEADLINE_S) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
+def secured(timeout_s: float = PATIENCE_S) -> Iterator[tuple[Link, Link, StageMeter, StageMeter]]:
     """As `linked`, in TLS."""
     authority, (near, far) = Authority(), tcp_pair()
-    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S))
-    ours = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
+    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S))
+    ours = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
     meters = StageMeter(), StageMeter()
     client = Link(ours, "server", meters[0], timeout_s)
-    server = Link(theirs.result(DEADLINE_S), "client", meters[1], timeout_s)
+    server = Link(theirs.result(PATIENCE_S), "client", meters[1], timeout_s)
     try:
         yield client, server, *meters
     finally:
@@ -56,7 +57,7 @@ def test_frames_and_counts_are_those_without_tls(ours: list[int], theirs: list[i
             others = later(lambda: [server.exchange(os.urandom(size)) for size in theirs[: len(ours)]])
             mine = [os.urandom(size) for size in ours[: len(theirs)]]
             got = [client.exchange(payload) for payload in mine]
-            assert others.result(DEADLINE_S) == mine
+            assert others.result(PATIENCE_S) == mine
             assert [len(payload) for payload in got] == theirs[: len(ours)]
             client.send(b"one more")
             client.send(b"and another")  # two frames wait, and each is one
@@ -80,9 +81,9 @@ def test_one_thread_may_send_while_another_receives() -> None:
         got = later(lambda: [server.receive_tensor(numbers.shape, numbers.dtype) for _ in range(8)])
         for _ in range(8):
             assert torch.equal(client.receive_tensor(numbers.shape, numbers.dtype), numbers)
-        assert all(torch.equal(tensor, numbers) for tensor in got.result(DEADLINE_S))
+        assert all(torch.equal(tensor, numbers) for tensor in got.result(PATIENCE_S))
         for future in busy:
-            future.result(DEADLINE_S)
+            future.result(PATIENCE_S)
 
 
 def test_every_pair_of_a_mesh_is_proven() -> None:
@@ -91,7 +92,7 @@ def test_every_pair_of_a_mesh_is_proven() -> None:
         joining = [
             later(lambda role=role: join(role, bound, addresses, identity=identity(authority, role))) for role in ROLES
         ]
-        meshes = [future.result(DEADLINE_S) for future in joining]
+        meshes = [future.result(PATIENCE_S) for future in joining]
         for role, mesh in zip(ROLES, meshes, strict=True):
             for peer, link in mesh.items():
                 link.send_json([role, peer])
@@ -107,7 +108,7 @@ def met(**identities: Identity | None) -> dict[str, Mesh | BaseException]:
             role: later(lambda role=role, own=own: join(role, bound, addresses, identity=own, timeout_s=10.0))
             for role, own in identities.items()
         }
-        ended = {role: future.exception(DEADLINE_S) or future.result() for role, future in joining.items()}
+        ended = {role: future.exception(PATIENCE_S) or future.result() for role, future in joining.items()}
     for mesh in ended.values():
         if isinstance(mesh, Mesh):
             mesh.close()
@@ -154,15 +155,15 @@ def test_a_killed_peer_is_lost() -> None:
 
     def peer() -> None:
         near.close()
-        own = identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S)
-        link = Link(own, "client", StageMeter(), DEADLINE_S)
+        own = identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S)
+        link = Link(own, "client", StageMeter(), PATIENCE_S)
         link.send(b"here")
-        time.sleep(DEADLINE_S)
+        time.sleep(PATIENCE_S)
 
     with child(peer) as pid:
         far.close()
-        own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
-        link = Link(own, "server", StageMeter(), DEADLINE_S)
+        own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
+        link = Link(own, "server", StageMeter(), PATIENCE_S)
         link.await_peer()
         assert link.receive() == b"here"
         os.kill(pid, signal.SIGKILL)
@@ -185,10 +186,10 @@ def test_a_byte_changed_on_the_way_ends_the_connection() -> None:
 
     later(forward, relay_near, relay_far)
     later(forward, relay_far, relay_near)
-    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=DEADLINE_S))
-    own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=DEADLINE_S)
-    client = Link(own, "server", StageMeter(), DEADLINE_S)
-    server = Link(theirs.result(DEADLINE_S), "client", StageMeter(), DEADLINE_S)
+    theirs = later(lambda: identity(authority, "server").secure(far, "client", dialled=True, timeout_s=PATIENCE_S))
+    own = identity(authority, "client").secure(near, "server", dialled=False, timeout_s=PATIENCE_S)
+    client = Link(own, "server", StageMeter(), PATIENCE_S)
+    server = Link(theirs.result(PATIENCE_S), "client", StageMeter(), PATIENCE_S)
     damage.append(True)
     client.send(b"what the server must not believe")
     with pytest.raises((PeerLost, CorruptFrame)):

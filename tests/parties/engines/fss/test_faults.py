@@ -19,6 +19,7 @@ from parties.metering.meter import StageMeter
 from parties.transport.mesh import Mesh
 from tests.helpers.four import Four, Job
 from tests.helpers.together import start
+from tests.helpers.waiting import PATIENCE_S
 from tests.parties.engines.fss.test_decoding import POLICIES, decode, prefilled
 
 ROLES = ("client", "server", "dealer")
@@ -104,7 +105,7 @@ def test_a_byte_that_flips_on_its_way_ends_the_cell_by_name(engine: str, pair: t
             four.send(role, job(engine))
         reports: dict[str, Any] = {}
         while not any(result.get("error") == "CorruptFrame" for result in reports.values()) and len(reports) < 2:
-            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in reports], timeout=120)
+            (pipe, *_) = wait([four.pipes[role] for role in pair if role not in reports], timeout=PATIENCE_S)
             role = next(role for role in pair if four.pipes[role] is pipe)
             reports[role] = four.receive(role)[0]
         for process in four.processes.values():

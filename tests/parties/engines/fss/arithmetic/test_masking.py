@@ -6,7 +6,8 @@ from torch import Tensor
 
 from parties.engines.fss.arithmetic import masking, ring
 from parties.engines.keystream import SEED_BYTES, Keystream
-from tests.helpers.wires import DEADLINE_S, later, linked
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import later, linked
 
 SHAPES = {"embed": (7, 5), "norm": (5,), "qkv": (5, 12), "o": (1, 5), "positions": (9, 5), "down": (33, 3)}
 MATRICES = ("embed", "qkv", "o", "down")
@@ -28,7 +29,7 @@ def test_the_client_gets_every_matrix_minus_the_words_of_the_seed_in_order(
 
         there = later(send)
         hidden = dict(masking.received(client, SHAPES, client_meter, place))
-        plain = there.result(DEADLINE_S)
+        plain = there.result(PATIENCE_S)
     assert tuple(hidden) == tuple(plain) == MATRICES
     for name in MATRICES:
         expected = ring.encode(weights[name].T)

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from parties.policies.base import Policy
 from parties.transport.mesh import Mesh
 from tests.helpers.tiny import SPECS, folded
 from tests.helpers.together import together
+from tests.helpers.waiting import eventually
 from tests.parties.engines.fss.test_decoding import POLICIES, STEPS, check, fail_truncation, prefilled
 
 ROLES = ("client", "server", "dealer")
@@ -170,9 +170,7 @@ def ahead(role: str, mesh: Mesh, meter: StageMeter, parts: Any, whole: dict[str,
             return None
     engine = open_engine(role, mesh, meter)
     begin(engine, POLICIES["full"], parts[role], offline="streamed")
-    give_up = time.monotonic() + 60
-    while mesh["dealer"].received_bytes < 0.9 * whole[role] and time.monotonic() < give_up:
-        time.sleep(0.05)
+    eventually(lambda: mesh["dealer"].received_bytes >= 0.9 * whole[role])
     mesh["server" if role == "client" else "client"].exchange(b"")  # the dealer ends with the first party that leaves
     return mesh["dealer"].received_bytes
 

@@ -28,7 +28,8 @@ from parties.roles import dealer
 from parties.roles.job import Job
 from parties.transport.link import Link
 from tests.helpers.tiny import SPECS
-from tests.helpers.wires import DEADLINE_S, announced, later, tcp_pair
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import announced, later, tcp_pair
 
 SPEC = SPECS["llama"]
 INSTALL = {"do": "install", "shapes": {name: list(shape) for name, shape in folded_shapes(SPEC).items()}}
@@ -44,12 +45,12 @@ ROOM = {"do": "credit", "upto": 1 << 40}
 def dealers() -> Iterator[tuple[Dealer, dict[str, Link], dict[str, Any]]]:
     """A dealer that is set up, the parties' ends, and the bare sockets."""
     pairs = {role: tcp_pair() for role in ("client", "server")}
-    mine = {role: Link(near, "dealer", StageMeter(), DEADLINE_S) for role, (near, _) in pairs.items()}
-    links = {role: Link(far, role, StageMeter(), DEADLINE_S) for role, (_, far) in pairs.items()}
+    mine = {role: Link(near, "dealer", StageMeter(), PATIENCE_S) for role, (near, _) in pairs.items()}
+    links = {role: Link(far, role, StageMeter(), PATIENCE_S) for role, (_, far) in pairs.items()}
     drawn = [later(seeds.drawn_seed, link, role) for role, link in mine.items()]
     dealer = Dealer(links["client"], links["server"], StageMeter())
     for future in drawn:
-        future.result(DEADLINE_S)
+        future.result(PATIENCE_S)
     try:
         yield dealer, mine, {role: near for role, (near, _) in pairs.items()}
     finally:
@@ -64,7 +65,7 @@ def refusal(*requests: Any, role: str = "client") -> PartyError:
         for request in requests:
             mine[role].send_json(request)
         with pytest.raises(PartyError) as caught:
-            served.result(DEADLINE_S)
+            served.result(PATIENCE_S)
     return caught.value
 
 
@@ -175,7 +176,7 @@ def test_a_request_that_is_too_long_is_refused_by_its_header(role: str) -> None:
         served = later(dealer.serve)
         wires[role].sendall(announced(3 << 30, number=1))
         with pytest.raises(OutOfStep, match=f"at most {REQUEST_BYTES} bytes"):
-            served.result(DEADLINE_S)
+            served.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.Monkey
         honest, joined = DryRun.stop, Event()
 
         def slow(*_: Any) -> None:
-            joined.wait(DEADLINE_S)
+            joined.wait(PATIENCE_S)
             order.append("the dry run ends")
 
         def stop(dry_run: DryRun) -> None:
@@ -218,7 +219,7 @@ def test_the_next_cell_waits_for_an_abandoned_dry_run(monkeypatch: pytest.Monkey
         for request in (INSTALL, DECODE, {"do": "nothing"}):
             mine["client"].send_json(request)
         with pytest.raises(BadRequest):
-            served.result(DEADLINE_S)
+            served.result(PATIENCE_S)
         monkeypatch.setattr(
             "parties.engines.fss.dealing.dealer.Sender", lambda *_: order.append("the next cell begins")
         )
@@ -256,12 +257,12 @@ def test_decoding_is_dealt_once_both_parties_have_accounted_for_the_prompt() -> 
         assert not through.wait(1.0)
         before = {role: link.received_bytes for role, link in mine.items()}
         mine["server"].send_json({"do": "prefilled"})
-        assert through.wait(DEADLINE_S)
+        assert through.wait(PATIENCE_S)
         for link in mine.values():
             link.send_json({"do": "end"})
-        served.result(DEADLINE_S)
+        served.result(PATIENCE_S)
         for role, whole in drained.items():
-            assert whole.result(DEADLINE_S) > before[role] > 0
+            assert whole.result(PATIENCE_S) > before[role] > 0
 
 
 def drain(link: Link) -> int:

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,8 @@ from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.metering.stages import RECORDING
-from tests.helpers.wires import DEADLINE_S, child
+from tests.helpers.waiting import eventually
+from tests.helpers.wires import child
 
 FRAMES = [b"one", bytes(5000), b"three"]
 
@@ -126,12 +126,9 @@ def test_a_party_that_is_killed_leaves_nothing(folder: Path, when: str) -> None:
         signal.pause()
 
     with child(party) as pid:
-        give_up = time.monotonic() + DEADLINE_S
-        while not reached.exists() and time.monotonic() < give_up:
-            time.sleep(0.01)
+        assert eventually(reached.exists)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    assert reached.exists()
     assert list(folder.iterdir()) == []
 
 

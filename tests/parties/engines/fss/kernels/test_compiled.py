@@ -10,6 +10,7 @@ import pytest
 from parties.engines.fss.kernels.compiled import VARIABLE, UnsafeFolder, code_folder
 from parties.engines.fss.recording.warm_up import TRITON_FOLDER, compile_all
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE_S
 
 PROGRAM = """
 import numpy as np
@@ -37,7 +38,7 @@ def run(folder: Path, **environment: str) -> list[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -16,13 +16,14 @@ from parties.metering.meter import StageMeter
 from parties.transport.link import Link
 from tests.helpers import comparisons
 from tests.helpers.comparisons import numbers
-from tests.helpers.wires import DEADLINE_S, later, tcp_pair
+from tests.helpers.waiting import PATIENCE_S
+from tests.helpers.wires import later, tcp_pair
 
 
 def ends(role: str) -> tuple[Link, Link]:
     """The party's end and the dealer's."""
     near, far = tcp_pair()
-    return Link(near, "dealer", StageMeter(), DEADLINE_S), Link(far, role, StageMeter(), DEADLINE_S)
+    return Link(near, "dealer", StageMeter(), PATIENCE_S), Link(far, role, StageMeter(), PATIENCE_S)
 
 
 def session() -> tuple[dict[str, bytes], set[bytes], Any]:
@@ -30,7 +31,7 @@ def session() -> tuple[dict[str, bytes], set[bytes], Any]:
     links = {role: ends(role) for role in ("client", "server")}
     drawn = {role: later(drawn_seed, mine, role) for role, (mine, _) in links.items()}
     dealer = Dealer(links["client"][1], links["server"][1], StageMeter())
-    results = {role: future.result(DEADLINE_S) for role, future in drawn.items()}
+    results = {role: future.result(PATIENCE_S) for role, future in drawn.items()}
     for pair in links.values():
         for link in pair:
             link.close()
@@ -71,7 +72,7 @@ def test_both_halves_decide(monkeypatch: pytest.MonkeyPatch) -> None:
         mine, theirs = ends("client")
         toss = DealerCoinToss(theirs)
         found = later(drawn_seed, mine, "client")
-        assert toss.seed(bytes(PERMUTATION_KEY_BYTES)) == found.result(DEADLINE_S)[0]
+        assert toss.seed(bytes(PERMUTATION_KEY_BYTES)) == found.result(PATIENCE_S)[0]
         drawn.add(found.result()[0])
         mine.close()
         theirs.close()
@@ -88,7 +89,7 @@ def test_a_dealer_that_chooses_its_half_after_the_partys_is_detected(role: str) 
     wanted = next(half for half in map(os.urandom, [SEED_BYTES] * 10**5) if not seeds._seed(role, half, partys)[0])
     theirs.send(wanted + bytes(PERMUTATION_KEY_BYTES))
     with pytest.raises(CommitmentBroken, match="another half of the seed than it had committed to"):
-        drawn.result(DEADLINE_S)
+        drawn.result(PATIENCE_S)
     with pytest.raises(PeerLost):
         theirs.receive()
 
@@ -100,7 +101,7 @@ def test_a_half_for_the_other_party_does_not_open() -> None:
     theirs.receive()
     theirs.send(half + bytes(PERMUTATION_KEY_BYTES))
     with pytest.raises(CommitmentBroken):
-        drawn.result(DEADLINE_S)
+        drawn.result(PATIENCE_S)
     theirs.close()
 
 
