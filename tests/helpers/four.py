@@ -16,6 +16,7 @@ import torch
 
 from parties.transport.mesh import ROLES
 from tests.helpers.together import PRELOAD, hasten_crypten
+from tests.helpers.waiting import PATIENCE_S
 
 Job = dict[str, Any]
 Look = Callable[[], Any]
@@ -96,7 +97,7 @@ class Four:
         record: Puts a `Wire` between each pair; `wires` maps (dialler, listener) to it.
     """
 
-    def __init__(self, look: Look | None = None, *, record: bool = False, timeout_s: float = 60.0) -> None:
+    def __init__(self, look: Look | None = None, *, record: bool = False, timeout_s: float = PATIENCE_S) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         session = secrets.token_hex(8)

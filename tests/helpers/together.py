@@ -16,6 +16,7 @@ import torch
 from parties.engines.crypten import randomness
 from parties.metering.meter import StageMeter
 from parties.transport.mesh import Listener, connect
+from tests.helpers.waiting import PATIENCE_S
 
 import crypten  # isort: skip - after what makes it importable
 
@@ -47,7 +48,7 @@ def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "s
 
 @contextmanager
 def start(
-    part: Part, *arguments: Any, roles: tuple[str, ...], timeout_s: float = 60.0
+    part: Part, *arguments: Any, roles: tuple[str, ...], timeout_s: float = PATIENCE_S
 ) -> Iterator[tuple[dict[str, Connection], dict[str, Any]]]:
     """Starts the processes of `together`; gives a pipe and a process for each role, and ends them all."""
     context = multiprocessing.get_context("forkserver")
