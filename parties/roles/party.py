@@ -14,7 +14,7 @@ from parties.errors import PartyError
 from parties.metering.exporter import Exporter
 from parties.metering.interfaces import INTERFACES
 from parties.metering.meter import StageMeter
-from parties.metering.process import peak_resident_bytes, process_readings, release_memory
+from parties.metering.process import keep_what_is_loaded, peak_resident_bytes, process_readings, release_memory
 from parties.metering.progress import Progress
 from parties.metering.readings import Counts, StageReading
 from parties.roles.client_and_server import ComputingParty
@@ -61,6 +61,7 @@ class Party:
         self._exporter.observe(self.state)
         self._mesh: Mesh | None = None
         self._worker: Role | None = None
+        keep_what_is_loaded()
 
     @property
     def address(self) -> Address:

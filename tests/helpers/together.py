@@ -23,14 +23,7 @@ import crypten  # isort: skip - after what makes it importable
 Part = Callable[..., Any]  # takes a role, its mesh, its meter and arguments
 
 ENDING_S = 3.0  # for a process that has sent its result
-PRELOAD = [
-    "torch",
-    "transformers",
-    "parties.roles.party",
-    "parties.engines.crypten.engine",
-    "parties.engines.fss.dealing.dealer",
-    "parties.engines.fss.recording.machine",
-]
+PRELOAD = ["tests.helpers.preloaded"]
 
 
 def together(part: Part, *arguments: Any, roles: tuple[str, ...] = ("client", "server", "dealer")) -> dict[str, Any]:
