@@ -4,8 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SITE   ?= build/site-venv
-JOBS   ?= 2
-HOST_JOBS ?= 3
+JOBS   ?= 3
 HOSTS  := ray or netns or links
 FUZZ_SECONDS ?= 600
 MPCBENCH_SPU ?= .spu
@@ -37,11 +36,11 @@ $(MPCBENCH_SPU)/.ready: requirements-spu.txt
 demo: install
 	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
-test: install  # tests that need neither a cluster nor an emulated host; at most ten minutes
+test: install  # tests that need neither a cluster nor an emulated host; at most ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS))"
 
 test-hosts: install  # clusters, emulated hosts, faults; these tests wait for half of their time
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(HOST_JOBS) --dist loadfile -m "$(HOSTS)"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "$(HOSTS)"
 
 quick: install  # for frequent use: less than two minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not ($(HOSTS) or slow)"

@@ -31,7 +31,7 @@ ROLES = ("client", "server", "dealer")
 
 def main() -> None:
     given = parse()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # imports once
     listeners = {role: Listener("127.0.0.1", 0) for role in ROLES}
     addresses, session = {role: listener.address for role, listener in listeners.items()}, secrets.token_hex(8)
     pipes: dict[str, Connection] = {}

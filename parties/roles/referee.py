@@ -5,7 +5,6 @@ that the prompt and the weights never meet in a party of the protocol. All of it
 start their clocks or after they stopped them.
 """
 
-import statistics
 import time
 from collections import ChainMap
 from collections.abc import Iterator
@@ -32,11 +31,12 @@ from parties.metering.meter import StageMeter
 from parties.metering.process import release_memory
 from parties.metering.progress import Progress
 from parties.models import ModelSpec, Tokenizer, folding, load_spec, load_tokenizer, load_weights
+from parties.roles.agreement import agreement
 from parties.roles.drafter import make_drafter
 from parties.roles.job import Job
 from parties.roles.kept_prompts import KeptPrompts
 from parties.roles.prompt import prompts
-from parties.roles.reports import CheckReport, RangeReport, RoleResult, SequenceReport
+from parties.roles.reports import CheckReport, RangeReport, RoleResult
 from parties.transport.mesh import Mesh
 
 
@@ -226,42 +226,7 @@ class Referee:
         shares = zip(parts["client"], parts["server"], strict=True)
         private = torch.stack([engine.combine(both) for both in shares], 1)
         errors = (private - torch.stack(reference.logits, 1)).abs().amax(-1)
-        return _compared(errors, by_sequence(generated), by_sequence(reference.tokens), engine.tolerance)
-
-
-def _compared(
-    errors: torch.Tensor, generated: list[list[int]], expected: list[list[int]], tolerance: float
-) -> CheckReport:
-    """The check of a cell: of each sequence, for as long as its tokens are the same, and of all together.
-
-    Args:
-        errors: Largest error of a logit, [sequences, steps].
-        generated: Tokens of each sequence, by the private run.
-        expected: The same by the plain engine.
-        tolerance: Largest error that counts as correct.
-    """
-    compared = [
-        own[: next((step + 1 for step, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), len(own))]
-        for own, mine, theirs in zip(errors.tolist(), generated, expected, strict=True)
-    ]
-    sequences = [
-        SequenceReport(
-            max_abs_logit_error=max(own),
-            median_abs_logit_error=statistics.median(own),
-            tokens_match=mine == theirs,
-            tokens_compared=len(own),
-        )
-        for own, mine, theirs in zip(compared, generated, expected, strict=True)
-    ]
-    every = [error for own in compared for error in own]
-    return CheckReport(
-        max_abs_logit_error=max(every),
-        median_abs_logit_error=statistics.median(every),
-        tokens_match=generated == expected,
-        tokens_compared=len(every),
-        tolerance=tolerance,
-        sequences=tuple(sequences) if len(sequences) > 1 else (),
-    )
+        return agreement(errors, by_sequence(generated), by_sequence(reference.tokens), engine.tolerance)
 
 
 def _engine(job: Job) -> type[Engine]:
