@@ -1,6 +1,8 @@
-"""GPU metrics of a process, with a fake of NVIDIA's library, since the test machine has no GPU."""
+"""GPU metrics of a process, with a fake of NVIDIA's library, since the test machine has no GPU; its memory."""
 
+import gc
 import sys
+import weakref
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
@@ -80,3 +82,21 @@ def test_a_process_that_has_not_used_a_gpu_does_not_touch_one(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "memory_allocated", None)
     assert gpu_readings() == {}
+
+
+class Circle:
+    """An object that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_collections_pass_over_what_is_loaded_but_garbage_is_not_kept() -> None:
+    kept, garbage = Circle(), weakref.ref(Circle())
+    assert garbage() is not None
+    process.keep_what_is_loaded()
+    assert garbage() is None
+    assert not any(kept is found for found in gc.get_objects())
+    later = weakref.ref(Circle())
+    process.release_memory()
+    assert later() is None
