@@ -39,6 +39,7 @@ ROLES = ("client", "server", "dealer", "referee")
 PROCESS_BYTES = 600_000_000
 """A process with torch, transformers and compiled kernels in it, and the free memory that its allocator keeps."""
 
+_WORKER_BYTES = 300_000_000  # of a process with SPU and jax in it
 _QUERIES = 64  # of the plain engine's blocks
 _MASKED_AT_ONCE = 1 << 23  # numbers of a cache, by `fss`
 _SCORES = 1 << 23  # of a prompt that a policy rates at once
@@ -47,7 +48,7 @@ _AHEAD_BYTES, _QUEUED_BYTES = 256 << 20, 64 << 20  # of a receiver's credit, and
 _PER_NUMBER = {"fss": 1024, "crypten": 256}  # bytes while a function of one number is computed
 _PER_DEALT_NUMBER = 2400  # the same at the dealer of `fss`, which also copies the largest tensor that it sends
 _PER_MASKED_NUMBER = 48
-_PER_LOADED_NUMBER = {"plain": 8, "fss": 8, "crypten": 20, "spu": 20}  # of the largest matrix
+_PER_LOADED_NUMBER = {"plain": 8, "fss": 8, "crypten": 20, "spu": 8}  # of the largest matrix
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Need:
         randomness: Correlated randomness in flight.
         work: Values of the largest step.
         loading: On top of the weights while they are read and shared.
+        worker: The process beside it in which `spu` computes.
         disk: Correlated randomness stored on disk, not part of the total.
     """
 
@@ -70,21 +72,26 @@ class Need:
     randomness: int = 0
     work: int = 0
     loading: int = 0
+    worker: int = 0
     disk: int = 0
 
     @property
     def steady(self) -> int:
         """Memory between two steps, with that of the process."""
-        return PROCESS_BYTES + self.weights + self.cache + self.recordings + self.randomness
+        return self._processes + self.weights + self.cache + self.recordings + self.randomness
 
     @property
     def peak(self) -> int:
         """Memory at its peak."""
-        return max(PROCESS_BYTES + self.weights + self.loading, self.steady + self.work)
+        return max(self._processes + self.weights + self.loading, self.steady + self.work)
+
+    @property
+    def _processes(self) -> int:
+        return PROCESS_BYTES + self.worker
 
     def __str__(self) -> str:
-        parts = {"process": PROCESS_BYTES, "weights": self.weights}
-        if PROCESS_BYTES + self.weights + self.loading > self.steady + self.work:
+        parts = {"process": self._processes, "weights": self.weights}
+        if self._processes + self.weights + self.loading > self.steady + self.work:
             parts |= {"loading them": self.loading}
         else:
             parts |= {"cache": self.cache, "recordings": self.recordings, "randomness": self.randomness}
@@ -221,12 +228,19 @@ def _plain(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as t
     return _referee(sizes) if role == "referee" else Need()
 
 
-def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:  # noqa: ARG001 - as the other engines
-    """Two shares of every number at each of the three parties; no record has confirmed it yet."""
+def _spu(role: str, sizes: _Sizes, cell: Cell) -> Need:
+    """A party and its worker, which has one share of every number, or two in ABY3; no record has confirmed it yet."""
     if role == "referee":
         return _referee(sizes)
-    loading = _loading(sizes, "spu") if role == "server" else 0
-    return Need(weights=16 * sizes.folded, cache=16 * (sizes.cached + sizes.logits), loading=loading)
+    from parties.engines.spu.protocols import PROTOCOLS
+
+    roles = PROTOCOLS[cell.spu.protocol].roles
+    if role not in roles:
+        return Need()
+    share = 8 * (len(roles) - 1)
+    loading = share * sizes.largest + (_loading(sizes, "spu") if role == "server" else 0)  # a matrix is copied into SPU
+    cache = share * (sizes.cached + sizes.logits)
+    return Need(weights=share * sizes.folded, cache=cache, loading=loading, worker=_WORKER_BYTES)
 
 
 def _referee(sizes: _Sizes) -> Need:

@@ -91,8 +91,8 @@ class SpuEngine(Engine):
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:
         """Shares the weights; in ABY3 one part of each is sent to the client, and otherwise nothing."""
         for name, shape in shapes.items():
-            own = None if weights is None else self._sharing.encode(weights[name])
-            self._parameters[name] = self._worker.put(self._sharing.enter(SERVER, own, shape), shape)
+            shares = self._sharing.enter_in_parts(SERVER, None if weights is None else weights[name], shape)
+            self._parameters[name] = self._worker.put(shares, shape)
 
     def public(self, tensor: Tensor) -> Tensor:
         """The tensor in the format of constants."""
@@ -104,7 +104,7 @@ class SpuEngine(Engine):
 
     def adopt(self, share: Tensor) -> SpuValue:
         """A value from the summands of client and server; a third party passes zeros."""
-        return self._worker.put(self._sharing.adopt(share), share.shape)
+        return self._worker.put([self._sharing.adopt(share)], share.shape)
 
     def export(self, value: SpuValue) -> Tensor:
         """This party's summand of two, int64."""
@@ -127,12 +127,11 @@ class SpuEngine(Engine):
     def embed(self, tokens: Sequence[int] | None, count: int) -> SpuValue:
         """One-hot rows, shared by the client, times the shared embedding."""
         table = self._parameters["embed"]
-        shape, words = (count, table.shape[0]), None
+        shape, rows = (count, table.shape[0]), None
         if tokens is not None:
             rows = torch.zeros(shape)
             rows[torch.arange(count), torch.tensor(tokens)] = 1
-            words = self._sharing.encode(rows)
-        hot = self._worker.put(self._sharing.enter(CLIENT, words, shape), shape)
+        hot = self._worker.put(self._sharing.enter_in_parts(CLIENT, rows, shape), shape)
         return self._operation("matmul", (hot, table), product(hot, table))
 
     @eager

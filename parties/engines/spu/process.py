@@ -1,10 +1,11 @@
 """The worker, seen from its party: a child process that ends with it, and what its links carried."""
 
+import math
 import os
 import select
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,15 @@ class Worker:
         }
         self.version: str = self._ask("open", given)[0]["version"]
 
-    def put(self, share: Tensor, shape: Sequence[int]) -> SpuValue:
-        """A secret value from this party's share of it."""
-        value = SpuValue(shape)
+    def put(self, parts: Iterable[Tensor], shape: Sequence[int]) -> SpuValue:
+        """A secret value from this party's share of it, which comes in parts of some rows each."""
+        value, start = SpuValue(shape), 0
+        whole = 8 * math.prod(shape) * (2 if len(self._roles) > 2 else 1)
         value.become(self._name(), self._freed.append)
-        self._ask("put", {"name": value.name, "shape": list(shape)}, [tensor_bytes(share)])
+        for part in parts:
+            self._ask("add", {"bytes": whole, "start": start}, [tensor_bytes(part)])
+            start += part.nbytes
+        self._ask("put", {"name": value.name, "shape": list(shape)})
         return value
 
     def get(self, value: SpuValue) -> Tensor:

@@ -5,8 +5,9 @@ Both forms are sums in Z_2^64. With two parties, x = x_0 + x_1, and party i hold
 one of them draws for the other, comes from its keystream and is not sent.
 """
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from parties.engines.keystream import SEED_BYTES, Keystream
 from parties.transport.mesh import Mesh
 
 CLIENT, SERVER, THIRD = "client", "server", "dealer"
+
+_PART_NUMBERS = 1 << 22
+"""Numbers that enter at once."""
 
 
 class Sharing:
@@ -51,14 +55,21 @@ class Sharing:
         """The inverse of `encode`, float64."""
         return words.double() / self._scale
 
-    def enter(self, owner: str, words: Tensor | None, shape: Sequence[int]) -> Tensor:
-        """This party's share of a value that one party owns.
+    def enter_in_parts(self, owner: str, values: Tensor | None, shape: Sequence[int]) -> Iterator[Tensor]:
+        """This party's share of a value that one party owns, some rows after the other, so that it is never whole here.
 
         Args:
             owner: `client` or `server`.
-            words: Its encoding, at the owner; None elsewhere.
+            values: The value, at the owner; None elsewhere.
             shape: Its public shape.
         """
+        rows, *rest = shape
+        step = max(1, _PART_NUMBERS // math.prod(rest))
+        for start in range(0, rows, step):
+            words = None if values is None else self.encode(values[start : start + step])
+            yield self._enter(owner, words, (min(step, rows - start), *rest))
+
+    def _enter(self, owner: str, words: Tensor | None, shape: Sequence[int]) -> Tensor:
         if not self.replicated:
             drawn = self._streams[SERVER if self._role == CLIENT else CLIENT].words(shape)
             return drawn if words is None else words - drawn

@@ -74,6 +74,13 @@ def test_parties_of_the_plain_engine_are_bare_processes() -> None:
     assert needs["referee"].peak > needs["client"].peak
 
 
+def test_only_a_party_that_computes_in_spu_has_shares_of_the_model_two_of_each_number_in_aby3() -> None:
+    two, three = (memory_needs(cell(engines=[{"name": "spu", "protocol": p}])) for p in ("semi2k", "aby3"))
+    assert two["dealer"] == Need()
+    assert three["dealer"].weights == three["client"].weights == 2 * two["client"].weights > 0
+    assert three["server"].loading > three["client"].loading > 0, "the server also has the weights themselves"
+
+
 def test_peaks_of_roles_on_one_host_do_not_coincide() -> None:
     needs = [Need(weights=10, work=5), Need(weights=20, loading=7), Need()]
     assert together(needs) == sum(need.steady for need in needs) + 7

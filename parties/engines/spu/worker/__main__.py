@@ -34,6 +34,7 @@ class Worker:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._programs: dict[str, bytes] = {}
+        self._chunks: list[bytes] = []
         self._public = 0
 
     def open(self, given: dict[str, Any], _: list[bytearray]) -> wire.Message:
@@ -52,14 +53,18 @@ class Worker:
         self._runtime = spu.Runtime(self._link.context, config)
         return {"version": spu.__version__}
 
-    def put(self, given: dict[str, Any], blobs: list[bytearray]) -> wire.Message:
-        """Takes this rank's share of a secret value."""
+    def add(self, given: dict[str, Any], blobs: list[bytearray]) -> wire.Message:
+        """Takes the next rows of this rank's share of a secret value, which start at a byte of it."""
+        for start in range(0, len(blobs[0]), _CHUNK):
+            content = memoryview(blobs[0])[start : start + _CHUNK]
+            self._chunks.append(_chunk(given["bytes"], given["start"] + start, content))
+        return {}
+
+    def put(self, given: dict[str, Any], _: list[bytearray]) -> wire.Message:
+        """Makes a secret value of the rows that came."""
         share = spu.libspu.Share()
         share.meta = _meta(given["shape"], self._storage)
-        share.share_chunks = [
-            _chunk(len(blobs[0]), start, bytes(blobs[0][start : start + _CHUNK]))
-            for start in range(0, len(blobs[0]), _CHUNK)
-        ]
+        share.share_chunks, self._chunks = self._chunks, []
         self._runtime.set_var(given["name"], share)
         return {}
 
@@ -144,9 +149,10 @@ def _meta(shape: list[int], storage: str) -> bytes:
     )  # fmt: skip
 
 
-def _chunk(total: int, start: int, content: bytes) -> bytes:
+def _chunk(total: int, start: int, content: memoryview) -> bytes:
     """A part of a share in protobuf's encoding."""
-    return b"\x08" + _varint(total) + b"\x10" + _varint(start) + b"\x1a" + _varint(len(content)) + content
+    head = b"\x08" + _varint(total) + b"\x10" + _varint(start) + b"\x1a" + _varint(len(content))
+    return b"".join([head, content])
 
 
 def _varint(number: int) -> bytes:

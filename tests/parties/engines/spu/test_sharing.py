@@ -38,9 +38,17 @@ def total(shares: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("owner", ["client", "server"])
 @pytest.mark.parametrize("protocol", ["aby3", "semi2k"])
-def test_a_value_of_one_owner_enters_as_shares_of_it(protocol: str, owner: str) -> None:
+@pytest.mark.parametrize("numbers", [1, 11, 100])
+def test_a_value_of_one_owner_enters_as_shares_of_it_in_parts_of_whole_rows(
+    protocol: str, owner: str, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parties.engines.spu.sharing._PART_NUMBERS", numbers)
+    rows = {1: [1, 1, 1], 11: [2, 1], 100: [3]}[numbers]
+
     def act(role: str, sharing: Sharing) -> tuple[Tensor, Tensor, Tensor | None]:
-        share = sharing.enter(owner, sharing.encode(VALUES) if role == owner else None, SHAPE)
+        parts = list(sharing.enter_in_parts(owner, VALUES if role == owner else None, SHAPE))
+        assert [part.shape[0] for part in parts] == rows
+        share = torch.cat(parts)
         return share, sharing.export(share), sharing.open_to_client(share)
 
     got = shared(protocol, act)
