@@ -57,4 +57,5 @@ TABLES: Tables = {
     "needles-4096": partial(needles, 4096),
     "fidelity-1024": partial(fidelity, 1024),
     "fidelity-4096": partial(fidelity, 4096),
+    "fidelity-8000": partial(fidelity, 8000),
 }
