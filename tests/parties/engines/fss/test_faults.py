@@ -1,4 +1,4 @@
-"""Parties that die or stop and corrupted bytes, in each part of a cell, are detected in seconds and named."""
+"""Parties that die or stop and corrupted bytes, in each part of a cell, are detected and named."""
 
 import os
 import pickle
