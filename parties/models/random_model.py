@@ -173,7 +173,8 @@ class RandomModel:
         shape: Specification of the model.
         seed: Seed of the weights; equal seeds and shapes give equal weights.
         damping: Divides what each layer adds to the residual stream. Without it random weights amplify an error from
-            layer to layer as no trained model does: one near tie in a ranking of a deep model changes its tokens.
+            layer to layer as no trained model does: one near tie in a ranking of a deep model changes its tokens. An
+            embedding of its own is then of order 1, since damped layers leave the stream as small as it begins.
     """
 
     shape: ModelSpec
@@ -206,6 +207,8 @@ class RandomModel:
             return noise * 0.1
         if module.endswith("norm"):
             return 1 + noise * 0.1
+        if kind == "embed" and self.damping > 1 and not spec.tied:
+            return noise
         if kind in ("embed", "positions") or module == "lm_head":
             return noise.mul_(2 / spec.hidden**0.5)
         noise /= shape[0] ** 0.5

@@ -100,7 +100,7 @@ class FssEngine(Computation):
         """See `Engine`."""
         return self.recordings.interpreted
 
-    def _dealt_frame(self) -> bytes | bytearray:
+    def _dealt_frame(self) -> bytes | bytearray | memoryview:
         if self._supply is not None:
             return self._supply.next()
         with self.meter.stage(MATERIAL):
@@ -139,7 +139,7 @@ class FssEngine(Computation):
         self.replays = records(workload)
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
-            self._supply = StoredReceiver(self.dealer, self.meter)
+            self._supply = StoredReceiver(self.dealer, self.meter, pinned=self.source.device.type == "cuda")
             if self.replays and not workload.runs_prompts:
                 self._supply.await_recording()
             self._supply.fetch()

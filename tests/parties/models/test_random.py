@@ -49,6 +49,11 @@ def test_damping_divides_what_layers_add_to_the_residual_stream() -> None:
         torch.testing.assert_close(damped[name] * (4 if adds else 1), weights)
 
 
+def test_damped_layers_add_little_to_an_embedding_of_order_1() -> None:
+    """Numbers that stay small through all layers would leave a norm few bits."""
+    assert 0.9 < load_weights("random:tiny-gpt_neox?damping=4")["embed"].std() < 1.1
+
+
 def test_options_change_the_shape() -> None:
     spec = load_spec("random:llama?layers=2&hidden=96&heads=6&kv_heads=3&intermediate=100&vocab=300&positions=512")
     assert (spec.n_layers, spec.hidden, spec.n_heads, spec.n_kv_heads, spec.head_dim) == (2, 96, 6, 3, 16)

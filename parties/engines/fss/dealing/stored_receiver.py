@@ -18,10 +18,11 @@ class StoredReceiver:
     Args:
         dealer: Link to the dealer.
         meter: The party's stage meter.
+        pinned: See `StoredFrames`.
     """
 
-    def __init__(self, dealer: Link, meter: StageMeter) -> None:
-        self._dealer, self._meter = dealer, meter
+    def __init__(self, dealer: Link, meter: StageMeter, *, pinned: bool = False) -> None:
+        self._dealer, self._meter, self._pinned = dealer, meter, pinned
         self._stored: StoredFrames | None = None
 
     def await_recording(self) -> None:
@@ -46,10 +47,10 @@ class StoredReceiver:
         file = new_file()
         with self._meter.stage(WRITE):
             write(file, self._receive)
-            self._stored = StoredFrames(file)
+            self._stored = StoredFrames(file, pinned=self._pinned)
 
-    def next(self) -> bytes:
-        """The next frame from disk.
+    def next(self) -> memoryview:
+        """The next frame from disk; waits for the thread that reads it.
 
         Raises:
             StorageError: The file is damaged or used up.

@@ -97,7 +97,7 @@ class FrameReader:
         receive: Waits for the next frame and returns it.
     """
 
-    def __init__(self, receive: Callable[[], bytes | bytearray]) -> None:
+    def __init__(self, receive: Callable[[], bytes | bytearray | memoryview]) -> None:
         self._receive = receive
         self._begun = False
         self._epoch = 0
@@ -131,13 +131,29 @@ class FrameReader:
         """
         filled = 0
         while filled < octets.size:
-            if not self._left:
-                self._next_frame()
-                continue
-            count = min(octets.size - filled, len(self._left))
-            octets[filled : filled + count] = np.frombuffer(self._left[:count], np.uint8)
-            self._left, filled = self._left[count:], filled + count
+            part = self._part(octets.size - filled)
+            octets[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
         self._left = self._left[-octets.size % WORD_BYTES :]
+
+    def copy_to(self, octets: Tensor) -> None:
+        """Fills a tensor of bytes on a GPU, in its stream; frames must stay as they are until that is done.
+
+        Raises:
+            RandomnessOutOfStep: See `take`.
+        """
+        filled, size = 0, octets.numel()
+        while filled < size:
+            part = self._part(size - filled)
+            octets[filled : filled + len(part)].copy_(torch.frombuffer(part, dtype=torch.uint8), non_blocking=True)
+            filled += len(part)
+        self._left = self._left[-size % WORD_BYTES :]
+
+    def _part(self, most: int) -> memoryview:
+        while not self._left:
+            self._next_frame()
+        part, self._left = self._left[:most], self._left[most:]
+        return part
 
     def _next_frame(self) -> None:
         frame = memoryview(self._receive())

@@ -22,7 +22,7 @@ MOST_BYTES = 1 << 34  # a GPU that has less memory left refuses the recording
 
 
 class DeviceInputs(Inputs):
-    """See `Inputs`. The first graph of a segment expands the keystreams, and takes what was dealt from pinned memory.
+    """See `Inputs`. The first graph of a segment expands the keystream; what was dealt is copied before it begins.
 
     Args:
         device: A GPU.
@@ -36,7 +36,6 @@ class DeviceInputs(Inputs):
     def __init__(self, device: torch.device, seed: bytes, meter: StageMeter) -> None:
         make = partial(torch.empty, dtype=torch.uint8, device=device)
         self.streams, self.dealt = [Pieces(make, PIECE_BYTES)], Pieces(make, PIECE_BYTES)
-        self._received: list[Tensor] = []
         self.failed = graphs.pinned(torch.zeros(MOST_CHECKS, dtype=torch.bool))
         self.failed_array = self.failed.numpy()
         self.arena = Arena(device)
@@ -52,16 +51,15 @@ class DeviceInputs(Inputs):
 
     def recording(self, drawn: Drawn) -> Callable[..., Any]:
         """See `Inputs`."""
-        for piece in self.dealt.made[len(self._received) :]:
-            self._received.append(torch.empty(piece.shape, dtype=torch.uint8, pin_memory=True))
         return partial(graphs.GraphRecording, before=partial(self._expand_there, drawn), clock=self._clock)
 
     def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""
         self._epoch[0] = epoch
         if frames is not None:
-            for piece, size in zip(self._received, drawn.dealt, strict=False):
-                frames.fill(piece[:size].numpy())
+            for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
+                frames.copy_to(piece[:size])
+            graphs.wait()  # for frames in pinned memory, which is used again
 
     def _expand_there(self, drawn: Drawn) -> None:
         first, own = 0, drawn.own[0]
@@ -71,8 +69,6 @@ class DeviceInputs(Inputs):
                 self._place[1].fill_(first // WORD_BYTES)
             self._keystream.fill(self._place, piece[:size].view(torch.int64))
             first += size
-        for place, piece, size in zip(self.dealt.made, self._received, drawn.dealt, strict=False):
-            place[:size].copy_(piece[:size], non_blocking=True)
 
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """See `Inputs`; what lasts is at its place already."""
