@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from netem.errors import NetemError
-from netem.lab.supervisor import HUB, Plan
+from netem.lab.supervisor import HUB, OF_THE_HOST, Plan
 from netem.process import Child, command, environment
 from netem.profile import NetworkProfile
 from netem.state import started, state_dir
@@ -93,7 +93,8 @@ class Lab:
             network: Links between the hosts, for the TCP ports `DATA_PORTS`; not shaped if omitted.
 
         Raises:
-            NetemError: The process is not root, a number is out of range, a program is missing, or the kernel refused.
+            NetemError: The process is not root, a number is out of range, a program is missing, a folder cannot be
+                seen on the hosts, or the kernel refused.
         """
         if not 2 <= hosts <= _MOST_HOSTS:
             raise NetemError(f"hosts: {hosts} is not allowed; give 2 to {_MOST_HOSTS}")
@@ -101,8 +102,15 @@ class Lab:
             raise NetemError("a lab needs root, for namespaces and raw sockets; without it use the back end `proxy`")
         if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
             raise NetemError(f"a lab needs {', '.join(missing)}; install the packages util-linux and mount")
+        for path in keep:
+            if path.resolve() in OF_THE_HOST:
+                raise NetemError(
+                    f"each host of a lab has a {path} of its own, so what lies in it directly cannot be seen there; "
+                    f"move it to a folder below {path}, with all that it refers to"
+                )
+        here = [path for path in (Path.cwd(),) if path not in OF_THE_HOST]
         folder = state_dir("labs")  # processes on a host find their lab there
-        needed = [Path(sys.prefix), Path(__file__).parents[2], Path.cwd(), folder, *keep]
+        needed = [Path(sys.prefix), Path(__file__).parents[2], *here, folder, *keep]
         plan = Plan(
             id=secrets.token_hex(3),
             addresses={f"h{index}": f"{subnet}.{10 + index}" for index in range(hosts)},

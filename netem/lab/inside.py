@@ -19,9 +19,9 @@ from netem.errors import NetemError
 from netem.host import HostService
 from netem.lab.hub import HubService, Switch
 from netem.lab.links import plug_in, prepare
+from netem.lab.supervisor import OF_THE_HOST
 
 _TMP_MB = 4096
-_PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - they are made private here
 
 
 class Inside:
@@ -91,7 +91,7 @@ def _mount_private(path: str, size_mb: int) -> None:
 @contextlib.contextmanager
 def _kept(paths: list[Path]) -> Iterator[None]:
     """Keep folders visible on the host that lie below a path which becomes private."""
-    hidden = [path for path in paths if any(path.is_relative_to(private) for private in _PRIVATE)]
+    hidden = [path for path in paths if any(path.is_relative_to(private) for private in OF_THE_HOST)]
     held = [(path, os.open(path, os.O_PATH)) for path in hidden]
     yield
     for path, descriptor in held:

@@ -28,6 +28,8 @@ from netem.state import started, write_whole
 HUB = "hub"
 # TCP ports that a lab with its own network shapes; all other traffic, in particular Ray's, is not shaped.
 DATA_PORTS = range(7168, 7232)
+OF_THE_HOST = (Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - each host has its own
+"""Folders of which each host has its own."""
 _PREFIX = 24
 _NAMESPACES = ("--mount", "--propagation", "private", "--net", "--pid", "--ipc", "--uts")
 

@@ -48,6 +48,20 @@ def test_folders_in_tmp_are_visible_on_request(tmp_path: Path) -> None:
     assert (shown / "file").read_text() == "result\n"
 
 
+def test_a_folder_of_which_each_host_has_its_own_cannot_be_seen_there() -> None:
+    """Otherwise all hosts would share it, and Ray's nodes would meet in it."""
+    with pytest.raises(NetemError, match=r"has a /tmp of its own.*move it to a folder below /tmp"):
+        Lab.up(2, keep=[Path("/tmp")])
+
+
+def test_a_lab_is_made_from_a_folder_of_which_each_host_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    with Lab.up(2) as made:
+        out(made, "h0", "touch", "/tmp/mine")
+        assert "mine" not in out(made, "h1", "ls", "/tmp")
+    assert not Path("/tmp/mine").exists()
+
+
 def test_a_process_on_a_host_finds_its_lab_although_the_state_lies_in_tmp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

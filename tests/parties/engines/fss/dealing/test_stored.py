@@ -62,7 +62,7 @@ def everything(material: StoredFrames) -> list[bytes]:
     frames: list[bytes] = []
     try:
         while True:
-            frames.append(material.next())
+            frames.append(bytes(material.next()))
     except StorageError as error:
         if f"holds only {len(frames)} frames" not in str(error):
             assert frames == FRAMES[: len(frames)]
