@@ -31,12 +31,17 @@ class Selected:
 
 
 class PlainEngine(Engine):
-    """Reference arithmetic in `dtype` on `device`."""
+    """Reference arithmetic in `dtype` on `device`.
+
+    Attributes:
+        fused: Type of fused attention; `dtype` if None.
+    """
 
     name = "plain"
     trust_model = "none: one process sees the prompt, the weights and everything computed from them"
     devices = ("cpu", "cuda")
     tolerance = 1e-3
+    fused: torch.dtype | None = None
     masked_score = -1e4  # far below any score, and small enough that sums with a score keep its digits
 
     def __init__(self, meter: StageMeter, dtype: torch.dtype = torch.float64, device: str = "cpu") -> None:
@@ -166,16 +171,12 @@ class PlainEngine(Engine):
         return not self.score_cap and layer.alive is None
 
     def _fused(self, q: Tensor, layer: LayerCache, mask: Tensor) -> Program[Tensor]:
-        """Torch's attention, whose scores are never in memory at once (FlashAttention, Dao et al., NeurIPS 2022).
-
-        In single precision at most, a third of the time: it rounds far below what an engine on shares does.
-        """
+        """Torch's attention, whose scores are never in memory at once (FlashAttention, Dao et al., NeurIPS 2022)."""
         return staged(self.meter, "attend", self._scaled_dot_product(q, layer.k, layer.v, mask))
 
     @eager
     def _scaled_dot_product(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        dtype = torch.float32 if q.dtype == torch.float64 else q.dtype
-        query, key, value = (part[None].to(dtype) for part in (q, k, v))
+        query, key, value = (part[None].to(self.fused or q.dtype) for part in (q, k, v))
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask.to(q.device), scale=1.0, enable_gqa=True
         )
