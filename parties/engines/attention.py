@@ -87,6 +87,17 @@ class Attention(Operations):
         mixed = yield from staged(self.meter, "attend", self.weigh(weights, layer.v))
         return mixed, weights
 
+    def causal_weights(self, q: Any, k: Any, first: int) -> Program[Any]:
+        """Attention weights of some queries of a prompt: [heads, rows, d], [kv_heads, n, d] -> [heads, rows, n].
+
+        Args:
+            q: Queries.
+            k: Keys of the whole prompt.
+            first: Position of the first query.
+        """
+        scores = yield from self.attention_scores(q, k)
+        return (yield from self.softmax(scores, self.causal_mask(first, k.shape[1])[: q.shape[1]]))
+
     def _alive_scores(self, q: Any, layer: LayerCache) -> Program[Any]:
         """Scores of a layer's keys; those of evicted rows that are still there count for nothing."""
         scores = yield from staged(self.meter, "scores", self.attention_scores(q, layer.k))

@@ -166,6 +166,12 @@ class PlainEngine(Engine):
             mixed.append((yield from attend(q[:, block], visible, mask[block, :end])))
         return torch.cat(mixed, dim=1)
 
+    def causal_weights(self, q: Tensor, k: Tensor, first: int) -> Program[Tensor]:
+        """Attention weights of some queries; keys that none of them may see are not scored."""
+        n, end = k.shape[1], first + q.shape[1]
+        weights = yield from super().causal_weights(q, k[:, :end], first)
+        return functional.pad(weights, (0, n - end))
+
     def _fuses(self, layer: LayerCache) -> bool:
         """Whether nothing between scores and result is needed: no cap, no evicted rows."""
         return not self.score_cap and layer.alive is None

@@ -32,8 +32,7 @@ def attention_of(
     rows = max(1, min(rows, SCORES // (q.shape[0] * n))) if engine.number_bytes else n
     for start in range(first, n, rows):
         stop = min(start + rows, n)
-        scores = yield from engine.attention_scores(q[:, start:stop], k)
-        weights = yield from engine.softmax(scores, engine.causal_mask(start, n)[: stop - start])
+        weights = yield from engine.causal_weights(q[:, start:stop], k, start)
         part = reduce(weights)
         total = part if total is None else total + part
     return total

@@ -16,6 +16,9 @@ class NaiveEngine(WatchedEngine):
     def attend(self, q: Tensor, layer: LayerCache, mask: Tensor | None = None, *, window: int = 0) -> Program[Tensor]:
         return Engine.attend(self, q, layer, mask, window=window)
 
+    def causal_weights(self, q: Tensor, k: Tensor, first: int) -> Program[Tensor]:
+        return Engine.causal_weights(self, q, k, first)
+
 
 def prefilled(decoder: Decoder, prompt: list[int], inputs: list[Tensor] | None = None) -> Cache:
     """The cache that a decoder makes of a prompt."""
