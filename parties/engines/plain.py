@@ -167,10 +167,14 @@ class PlainEngine(Engine):
         return torch.cat(mixed, dim=1)
 
     def causal_weights(self, q: Tensor, k: Tensor, first: int) -> Program[Tensor]:
-        """Attention weights of some queries; keys that none of them may see are not scored."""
-        n, end = k.shape[1], first + q.shape[1]
-        weights = yield from super().causal_weights(q, k[:, :end], first)
-        return functional.pad(weights, (0, n - end))
+        """Attention weights in blocks of queries; keys that no query of a block may see are not scored."""
+        weights = q.new_zeros(q.shape[0], q.shape[1], k.shape[1])
+        for start in range(0, q.shape[1], QUERIES):
+            block = q[:, start : start + QUERIES]
+            end = first + start + block.shape[1]
+            part = yield from super().causal_weights(block, k[:, :end], first + start)
+            weights[:, start : start + QUERIES, :end] = part
+        return weights
 
     def _fuses(self, layer: LayerCache) -> bool:
         """Whether nothing between scores and result is needed: no cap, no evicted rows."""
