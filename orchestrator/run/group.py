@@ -12,12 +12,11 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
-from netem import NetemError
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, Progress, failure_of, lost, reported, root_cause
-from orchestrator.run.links import PROXY, Links, links_between, shaper
+from orchestrator.run.links import Links, links_between
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import ROLES, Placement
 from orchestrator.run.progress_reports import ProgressReports
@@ -46,7 +45,6 @@ class PartyGroup:
     Attributes:
         placement: Their slots.
         exporters: Address of each party's Prometheus exporter.
-        network: The network of the links.
         pids: Process id of each party, on its own machine.
         oom_kills: The kernel's count of processes killed for lack of memory where each role started.
         links: The links between them.
@@ -56,12 +54,10 @@ class PartyGroup:
     placement: Placement
     actors: dict[str, ActorHandle]
     timeout_s: float
-    network: ResolvedNetwork
     exporters: dict[str, Address] = field(default_factory=dict, init=False)
     pids: dict[str, int] = field(default_factory=dict, init=False)
     oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
-    _bound: dict[str, Address] = field(default_factory=dict, init=False)
     _reports: ProgressReports = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
@@ -86,7 +82,7 @@ class PartyGroup:
             deadline: Bounds the whole start.
             timeout_s: Longest time that a party waits for a byte of a peer, in seconds.
             ports: Data ports of the roles that want a fixed one.
-            network: The links between them.
+            network: The links between them, for as long as they live.
             shaping: The back end that shapes the links, or `auto`.
             party_class: See `PartyActor`.
 
@@ -102,9 +98,9 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, timeout_s, network)
+        group = cls(placement, actors, timeout_s)
         try:
-            group._connect(deadline, ports, shaping)
+            group._connect(deadline, ports, network, shaping)
         except BaseException:
             group.kill()
             raise
@@ -133,33 +129,6 @@ class PartyGroup:
 
         answers = self._all({role: actor.run.remote(job) for role, actor in self.actors.items()}, deadline, observe)
         return {role: PartyResult.model_validate(answer) for role, answer in answers.items()}
-
-    def relink(self, network: ResolvedNetwork, shaping: str) -> bool:
-        """Gives the links the values of another network, if the parties can stay connected and keep their models.
-
-        They cannot where a proxy shapes the links, to which they connect, or where only one network has TLS.
-
-        Args:
-            network: The network.
-            shaping: The back end that shapes the links, or `auto`.
-
-        Returns:
-            Whether they have these values now; if not, they are as they were.
-
-        Raises:
-            CellFailure: The links could not be shaped.
-        """
-        hosts = data_hosts(self.placement)
-        try:
-            backends = (self.links.backend, shaper(network, shaping, hosts, self.placement))
-        except NetemError:  # a new start will say so
-            return False
-        if PROXY in backends or network.tls != self.network.tls:
-            return False
-        self._undo.close()
-        self.links = self._undo.enter_context(links_between(network, shaping, self._bound, self.placement))
-        self.network = network
-        return True
 
     @property
     def progress(self) -> Progress:
@@ -201,7 +170,7 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, deadline: Deadline, ports: Mapping[str, int], shaping: str) -> None:
+    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: ResolvedNetwork, shaping: str) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)
@@ -216,9 +185,9 @@ class PartyGroup:
             deadline,
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
-        self._bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
-        self.links = self._undo.enter_context(links_between(self.network, shaping, self._bound, self.placement))
-        if self.network.tls:
+        bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
+        self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
+        if network.tls:
             self._certify(deadline)
         self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, deadline)
 

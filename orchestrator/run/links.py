@@ -20,8 +20,6 @@ from orchestrator.run.placement import Placement
 Address = tuple[str, int]
 Readings = Mapping[Pair, Measured]
 
-PROXY = "proxy"
-"""The back end that stands between the parties, at addresses of its own."""
 _ANSWER_S = 60.0
 _TOLD = ("scheduling", "compensation_ms")
 _LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before

@@ -146,8 +146,8 @@ class Runner:
         return noted | {"shaping": measurements.backend, "shaping_details": measurements.details}
 
     def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
-        key = (cell.model, cell.engine, cell.gpu, cell.shaping, cell.timeout_s, *cell.data_ports.items())
-        if self._group is not None and key == self._group_key and self._linked(self._group, cell):
+        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
+        if self._group is not None and key == self._group_key:
             self._admitted = require_memory(cell, self._group.placement, deadline, self._admitted)
             return self._group
         if self._group is not None:
@@ -162,11 +162,6 @@ class Runner:
         self._group_key = key
         self._targets.write(self._group.exporters)
         return self._group
-
-    @staticmethod
-    def _linked(group: PartyGroup, cell: Cell) -> bool:
-        """Whether the parties' links are, or can be made, those of a cell."""
-        return cell.network == group.network or group.relink(cell.network, cell.shaping)
 
     def _failure(self, cell: Cell, error: BaseException) -> CellFailure | None:
         """The failure to record; None if the error is not the cell's, but a bug or the user's second Ctrl-C."""
