@@ -85,8 +85,7 @@ class Cell(RunOptions, _Point):
 def expand(experiment: Experiment) -> tuple[Cell, ...]:
     """All cells of an experiment.
 
-    They are ordered by network and engine, so that links are shaped and parties started as rarely as possible, and then
-    by length, policy, warm-up and repeat.
+    They are ordered by network, engine, length, policy, warm-up and repeat; see `schedule` for the order of execution.
     """
     fixed = {name: getattr(experiment, name) for name in Cell.model_fields.keys() & Experiment.model_fields.keys()}
     return tuple(_resolved(fixed | point._asdict()) for point in points(experiment))
@@ -130,15 +129,17 @@ def _held(policy: "Policy", values: dict[str, Any]) -> int:
 def schedule(cells: Sequence[Cell], seed: int) -> tuple[Cell, ...]:
     """The order of execution: blocks of equal network and engine, each with its warm-ups first and the rest shuffled.
 
+    Those of an engine follow each other, since its parties keep their model from network to network.
+
     Args:
         cells: The cells, in the order of `expand`.
         seed: The same seed gives the same order.
     """
-    blocks: dict[tuple[str, EngineChoice], list[Cell]] = {}
+    blocks: dict[EngineChoice, dict[str, list[Cell]]] = {}
     for cell in cells:
-        blocks.setdefault((cell.network.name, cell.engine), []).append(cell)
+        blocks.setdefault(cell.engine, {}).setdefault(cell.network.name, []).append(cell)
     dice = random.Random(seed)  # noqa: S311 - a public order, not a secret
-    return tuple(cell for block in blocks.values() for cell in _shuffled(block, dice))
+    return tuple(cell for engine in blocks.values() for block in engine.values() for cell in _shuffled(block, dice))
 
 
 def _shuffled(block: list[Cell], dice: random.Random) -> list[Cell]:

@@ -86,7 +86,11 @@ class PartyActor:
         return self._reply(work)
 
     def connect(self, addresses: dict[str, tuple[str, int]]) -> dict[str, Any]:
-        """Connect the data links to every other role, under TLS if there is a certificate; `{}`, or `error`."""
+        """Connect the data links to every other role, for the first time or anew, under TLS if there is a certificate.
+
+        Returns:
+            `{}`, or `error`.
+        """
 
         def work() -> dict[str, Any]:
             self._party.connect(addresses, *([self._identity] if self._identity.certified else []))

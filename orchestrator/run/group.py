@@ -44,6 +44,7 @@ class PartyGroup:
 
     Attributes:
         placement: Their slots.
+        network: The network between them.
         exporters: Address of each party's Prometheus exporter.
         pids: Process id of each party, on its own machine.
         oom_kills: The kernel's count of processes killed for lack of memory where each role started.
@@ -54,10 +55,12 @@ class PartyGroup:
     placement: Placement
     actors: dict[str, ActorHandle]
     timeout_s: float
+    network: ResolvedNetwork
     exporters: dict[str, Address] = field(default_factory=dict, init=False)
     pids: dict[str, int] = field(default_factory=dict, init=False)
     oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
+    _bound: dict[str, Address] = field(default_factory=dict, init=False)
     _reports: ProgressReports = field(init=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
@@ -82,7 +85,7 @@ class PartyGroup:
             deadline: Bounds the whole start.
             timeout_s: Longest time that a party waits for a byte of a peer, in seconds.
             ports: Data ports of the roles that want a fixed one.
-            network: The links between them, for as long as they live.
+            network: The network between them.
             shaping: The back end that shapes the links, or `auto`.
             party_class: See `PartyActor`.
 
@@ -98,13 +101,29 @@ class PartyGroup:
             )
             for role in ROLES
         }
-        group = cls(placement, actors, timeout_s)
+        group = cls(placement, actors, timeout_s, network)
         try:
-            group._connect(deadline, ports, network, shaping)
+            group._open(deadline, ports)
+            group._connect(deadline, shaping)
         except BaseException:
             group.kill()
             raise
         return group
+
+    def move_to(self, network: ResolvedNetwork, shaping: str, deadline: Deadline) -> None:
+        """Connect the parties anew, over another network; they keep what they have loaded.
+
+        Args:
+            network: The network; it has TLS if the former one has.
+            shaping: The back end that shapes the links, or `auto`.
+            deadline: Bounds the change.
+
+        Raises:
+            CellFailure, Interrupted, Overdue: As in `start`; `kill` the group.
+        """
+        self._undo.close()
+        self.network = network
+        self._connect(deadline, shaping)
 
     def run(self, job: dict[str, Any], deadline: Deadline, watch: Callable[[Progress], None]) -> Results:
         """Run one job on all parties at once.
@@ -170,7 +189,7 @@ class PartyGroup:
     def _is_here(self, role: str) -> bool:
         return bool(self.placement.nodes[role] == ray.get_runtime_context().get_node_id())
 
-    def _connect(self, deadline: Deadline, ports: Mapping[str, int], network: ResolvedNetwork, shaping: str) -> None:
+    def _open(self, deadline: Deadline, ports: Mapping[str, int]) -> None:
         session = secrets.token_hex(16)
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)
@@ -185,10 +204,12 @@ class PartyGroup:
             deadline,
         )
         self.exporters = {role: tuple(answer["metrics_address"]) for role, answer in opened.items()}
-        bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
-        self.links = self._undo.enter_context(links_between(network, shaping, bound, self.placement))
-        if network.tls:
+        self._bound = {role: tuple(answer["address"]) for role, answer in opened.items()}
+        if self.network.tls:
             self._certify(deadline)
+
+    def _connect(self, deadline: Deadline, shaping: str) -> None:
+        self.links = self._undo.enter_context(links_between(self.network, shaping, self._bound, self.placement))
         self._all({role: a.connect.remote(self.links.dial[role]) for role, a in self.actors.items()}, deadline)
 
     def _certify(self, deadline: Deadline) -> None:

@@ -23,6 +23,7 @@ from orchestrator.run.preflight import require_memory
 from orchestrator.run.slots import remarks, reserve
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
+from parties.engines import OWN_LINKS
 from parties.errors import ModelError
 from parties.options import HOW
 from parties.roles.job import Job
@@ -146,8 +147,11 @@ class Runner:
         return noted | {"shaping": measurements.backend, "shaping_details": measurements.details}
 
     def _group_for(self, cell: Cell, deadline: Deadline) -> PartyGroup:
-        key = (cell.model, cell.engine, cell.gpu, cell.network, cell.shaping, cell.timeout_s, *cell.data_ports.items())
+        links = cell.network if cell.engine.name in OWN_LINKS else cell.network.tls  # what cannot change under a model
+        key = (cell.model, cell.engine, cell.gpu, links, cell.shaping, cell.timeout_s, *cell.data_ports.items())
         if self._group is not None and key == self._group_key:
+            if self._group.network != cell.network:
+                self._group.move_to(cell.network, cell.shaping, deadline)
             self._admitted = require_memory(cell, self._group.placement, deadline, self._admitted)
             return self._group
         if self._group is not None:

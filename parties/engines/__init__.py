@@ -10,6 +10,9 @@ ENGINES: dict[str, str] = {
 }
 """Name of each engine and what it is, in one line."""
 
+OWN_LINKS = frozenset({"spu"})
+"""Engines that open links of their own beside the parties', so that these cannot be replaced under a loaded model."""
+
 Randomness = Literal["private", "stock"]
 """Generator of `crypten`: our keystream, or CrypTen's own; see `parties.engines.crypten.randomness`."""
 

@@ -76,9 +76,14 @@ class Party:
     def connect(self, addresses: Mapping[str, Address], identity: Identity | None = None) -> None:
         """Links to every other role, under TLS if this party has an identity.
 
+        Called again, it gives the links new connections; the party keeps the identity and what its role has loaded.
+
         Raises:
             PartyError: A role did not come, or a stranger did.
         """
+        if self._mesh is not None:
+            self._mesh.renew(dict(addresses))
+            return
         self._mesh = connect(
             self.role, self._listener, dict(addresses), self.session, self.meter, self.timeout_s, identity
         )

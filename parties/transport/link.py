@@ -84,6 +84,16 @@ class Link:
         """Bytes received so far, with framing."""
         return self._connection.received_bytes
 
+    def renew(self, sock: "socket.socket | TlsSocket") -> None:
+        """Takes a new connection to the same peer and closes the former one; no call may be under way.
+
+        Args:
+            sock: As for a new link.
+        """
+        self.close()
+        self._connection = Connection(sock, self.timeout_s)
+        self._sent_frames = self._received_frames = 0
+
     def await_peer(self) -> None:
         """Waits without a timeout until the peer has sent something; for phases in which the peer only computes.
 

@@ -1,7 +1,9 @@
 """The mesh of links: every pair of parties connects once and exchanges hellos, or the error names the missing roles."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +17,9 @@ from parties.transport.tls import Identity, TlsSocket
 __all__ = ["ROLES", "Address", "Listener", "Mesh", "connect"]
 
 ROLES = ("client", "server", "dealer", "referee")  # a role's rank is its index here
+
+
+Sockets = Mapping[str, socket.socket | TlsSocket]
 
 
 class Listener:
@@ -46,15 +51,38 @@ class Mesh(Mapping[str, Link]):
         links: The links.
         listener: The party's own, which the peers have dialled.
         dialled: Address at which this party reaches each peer.
+        meet: Connects with every peer again, each at its address.
         secured: Whether the links have TLS.
     """
 
     def __init__(
-        self, links: dict[str, Link], listener: Listener, dialled: Mapping[str, Address], *, secured: bool
+        self,
+        links: dict[str, Link],
+        listener: Listener,
+        dialled: Mapping[str, Address],
+        meet: Callable[[Mapping[str, Address]], Sockets],
+        *,
+        secured: bool,
     ) -> None:
-        self._links, self._listener, self._dialled = links, listener, dialled
+        self._links, self._listener, self._dialled, self._meet = links, listener, dialled, meet
         self._address = listener.address
         self.secured = secured
+
+    def renew(self, addresses: Mapping[str, Address]) -> None:
+        """Gives every link a new connection; all parties do so at once, while none of them uses a link.
+
+        Congestion control knows nothing of the path before, which may be shaped differently now.
+
+        Args:
+            addresses: Address of each role, as for `connect`.
+
+        Raises:
+            PeersMissing, HelloRefused, PeerUnproven: As in `connect`; the links stay closed.
+        """
+        self.close()
+        for peer, sock in self._meet(addresses).items():
+            self._links[peer].renew(sock)
+        self._dialled = addresses
 
     def hand_over_port(self) -> tuple[Address, Mapping[str, Address]]:
         """Frees the data port for a process of this party with links of its own, which are then shaped like these.
@@ -122,13 +150,26 @@ def connect(
     for name in (role, *addresses):
         if name not in ROLES:
             raise ValueError(f"role {name!r} is unknown; use one of {', '.join(ROLES)}")
+    meet = partial(_meet, role, listener, session, timeout_s, identity)
+    links = {peer: Link(sock, peer, meter, timeout_s) for peer, sock in meet(addresses).items()}
+    return Mesh(links, listener, addresses, meet, secured=identity is not None)
+
+
+def _meet(
+    role: str,
+    listener: Listener,
+    session: str,
+    timeout_s: float,
+    identity: Identity | None,
+    addresses: Mapping[str, Address],
+) -> Sockets:
+    """A connection to each peer, in the order of ranks; see `connect`."""
     peers = [peer for peer in ROLES if peer in addresses and peer != role]
     lower = {peer: addresses[peer] for peer in peers if ROLES.index(peer) < ROLES.index(role)}
     higher = [peer for peer in peers if peer not in lower]
     sockets = asyncio.run(Rendezvous(role, session, listener.socket, dial=lower, expect=higher).meet(timeout_s))
     if identity is None:
-        links = {peer: Link(sockets[peer], peer, meter, timeout_s) for peer in peers}
-        return Mesh(links, listener, addresses, secured=False)
+        return {peer: sockets[peer] for peer in peers}
     secured: dict[str, TlsSocket] = {}
     try:
         for peer in peers:  # in the order of ranks, so that there is no deadlock
@@ -137,5 +178,4 @@ def connect(
         for session_or_socket in (sockets | secured).values():
             session_or_socket.close()
         raise
-    links = {peer: Link(sock, peer, meter, timeout_s) for peer, sock in secured.items()}
-    return Mesh(links, listener, addresses, secured=True)
+    return secured

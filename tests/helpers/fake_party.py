@@ -40,6 +40,9 @@ class FakeParty:
         self.state, self.tokens, self.looks = "idle", 0, 0
 
     def connect(self, addresses: dict[str, tuple[str, int]], identity: Identity | None = None) -> None:
+        if self.mesh is not None:
+            self.mesh.renew(addresses)
+            return
         self.mesh = connect(self.role, self.listener, addresses, self.session, self.meter, self.timeout_s, identity)
 
     def run(self, job: dict[str, Any]) -> PartyResult:

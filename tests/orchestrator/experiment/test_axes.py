@@ -77,7 +77,8 @@ def test_blocks_of_equal_network_and_engine_stay_whole_and_are_shuffled_by_the_s
     def block(cell: Cell) -> tuple[str, str]:
         return cell.network.name, cell.engine.name
 
-    assert list(dict.fromkeys(map(block, ordered))) == list(dict.fromkeys(map(block, cells)))
+    in_turn = [("none", "plain"), ("wan", "plain"), ("none", "crypten"), ("wan", "crypten")]
+    assert list(dict.fromkeys(map(block, ordered))) == in_turn
     changes = sum(block(a) != block(b) for a, b in pairwise(ordered))
     assert changes == 3
     for each in dict.fromkeys(map(block, cells)):

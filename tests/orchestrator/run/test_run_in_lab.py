@@ -24,7 +24,8 @@ model: random:tiny-llama
 prompt: {random_tokens: true}
 engines: [crypten]
 policies: [mpcache]
-networks: [{name: far, rate_mbit: 100, delay_ms: 10}]
+networks: [none, {name: far, rate_mbit: 100, delay_ms: 10}]
+order: listed
 seq_lens: [32]
 new_tokens: 1
 """
@@ -70,9 +71,11 @@ def test_each_party_has_a_host_its_links_are_measured_and_all_is_watched_from_ou
     assert set(seen) == {"client", "server", "dealer", "referee", "driver"}
     assert all(f'mpcbench_resident_bytes{{party="{party}"}}' in text for party, text in seen.items())
     assert not any((tmp_path / "targets").iterdir())
-    (line,) = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert record["status"] == "ok"
+    near, record = map(json.loads, (tmp_path / "out" / "records.jsonl").read_text().splitlines())
+    assert (near["status"], record["status"]) == ("ok", "ok")
+    assert near["shaping"] == "none"
+    assert "setup" in {stage["phase"] for stage in near["stages"]}
+    assert "setup" not in {stage["phase"] for stage in record["stages"]}  # new links, the same model
     assert record["shaping"] in ("tc", "relay")
     assert len({record["parties"][role]["host"] for role in ("client", "server", "dealer")}) == 3
     for link in record["links"]:

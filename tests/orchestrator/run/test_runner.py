@@ -104,6 +104,9 @@ def test_parties_stay_for_the_next_cell_of_the_same_kind_only(runner: Runner, tm
     first = pids()
     assert run(runner, tmp_path, seq_lens=[17]).record.status is Status.OK
     assert pids() == first
+    slow = run(runner, tmp_path, networks=[{"name": "slow", "rate_mbit": 50, "delay_ms": 20}]).record
+    assert (slow.status, slow.shaping) == (Status.OK, "proxy")
+    assert pids() == first
     assert run(runner, tmp_path, timeout_s=59).record.status is Status.OK
     assert len(pids()) == len(ROLES)
     assert not pids() & first

@@ -105,6 +105,28 @@ def test_addresses_may_lead_through_a_proxy_that_hangs_up_at_first() -> None:
         assert proxy.dials == 4
 
 
+def test_links_stay_when_they_get_new_connections_at_other_addresses() -> None:
+    with listeners(*PAIR) as (bound, addresses):
+        server = later(join, "server", bound, addresses)
+        with join("client", bound, addresses) as mesh:
+            theirs, link = server.result(PATIENCE_S), mesh["server"]
+            theirs["client"].send(b"never read")
+            link.send(b"read")
+            assert theirs["client"].receive() == b"read"
+            proxy = Proxy(addresses["client"], unlucky=1)
+            forwarding = later(proxy.serve)
+            renewed = later(theirs.renew, {**addresses, "client": proxy.address})
+            mesh.renew(addresses)
+            renewed.result(PATIENCE_S)
+            theirs["client"].send(b"through")
+            assert link.receive() == b"through"
+            link.send(b"back")
+            assert theirs["client"].receive() == b"back"
+            theirs.close()
+        forwarding.result(PATIENCE_S)
+        assert proxy.dials == 2
+
+
 def test_hellos_are_not_counted() -> None:
     meter = StageMeter()
     with listeners(*PAIR) as (bound, addresses):

@@ -86,7 +86,7 @@ def test_one_thread_may_send_while_another_receives() -> None:
             future.result(PATIENCE_S)
 
 
-def test_every_pair_of_a_mesh_is_proven() -> None:
+def test_every_pair_of_a_mesh_is_proven_for_the_first_time_and_anew() -> None:
     authority = Authority()
     with listeners(*ROLES) as (bound, addresses):
         joining = [
@@ -98,6 +98,13 @@ def test_every_pair_of_a_mesh_is_proven() -> None:
                 link.send_json([role, peer])
         for role, mesh in zip(ROLES, meshes, strict=True):
             assert [link.receive_json() for link in mesh.values()] == [[peer, role] for peer in mesh]
+        for renewed in [later(mesh.renew, addresses) for mesh in meshes]:
+            renewed.result(PATIENCE_S)
+        for role, mesh in zip(ROLES, meshes, strict=True):
+            for peer, link in mesh.items():
+                link.send_json([peer, role])
+        for role, mesh in zip(ROLES, meshes, strict=True):
+            assert [link.receive_json() for link in mesh.values()] == [[role, peer] for peer in mesh]
             mesh.close()
 
 
