@@ -27,8 +27,10 @@ from parties.errors import PartyError
 FOLDER_VARIABLE = "MPCBENCH_OFFLINE_DIR"
 """Environment variable: folder of each party's stored randomness; the system's temporary folder if unset."""
 
-FRAMES_AHEAD = 64
-"""Frames that a party reads ahead of their use: 67 MB at most."""
+AT_ONCE_BYTES = 1 << 23
+"""What the thread that reads ahead reads each time that it is woken up, at least."""
+AHEAD = 8
+"""How often it does so ahead of what is used: 76 MB at most."""
 _FRAME = struct.Struct("<QQ")  # length, checksum; the last frame is empty
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -100,7 +102,8 @@ class StoredFrames:
         self._file, self._pinned = file, pinned
         self._frames = 0
         self._thread = ThreadPoolExecutor(1, "stored randomness")
-        self._ahead: deque[Future[memoryview]] = deque()
+        self._ahead: deque[Future[list[memoryview | StorageError]]] = deque()
+        self._read: deque[memoryview | StorageError] = deque()
 
     def next(self) -> memoryview:
         """The next frame; it may be written.
@@ -108,20 +111,34 @@ class StoredFrames:
         Raises:
             StorageError: The file is damaged or at its end.
         """
-        while len(self._ahead) <= FRAMES_AHEAD:
-            self._ahead.append(self._thread.submit(self._read))
-        try:
-            return self._ahead.popleft().result()
-        except StorageError:
+        if not self._read:
+            while len(self._ahead) <= AHEAD:
+                self._ahead.append(self._thread.submit(self._several))
+            self._read.extend(self._ahead.popleft().result())
+        if isinstance(frame := self._read.popleft(), StorageError):
             self.close()
-            raise
+            raise frame
+        return frame
 
     def close(self) -> None:
         """Closes the file, which frees its space on disk."""
         self._thread.shutdown(cancel_futures=True)
         self._file.close()
 
-    def _read(self) -> memoryview:
+    def _several(self) -> list[memoryview | StorageError]:
+        """The next frames; an error stands for the first that cannot be read."""
+        frames: list[memoryview | StorageError] = []
+        size = 0
+        while size < AT_ONCE_BYTES:
+            try:
+                frame = self._one()
+            except StorageError as error:
+                return [*frames, error]
+            frames.append(frame)
+            size += len(frame)
+        return frames
+
+    def _one(self) -> memoryview:
         length, checksum = self._unpack(_FRAME)
         if length > LONGEST_BYTES:
             raise self._wrong(f"is damaged in frame {self._frames}")

@@ -136,18 +136,23 @@ class FrameReader:
             filled += len(part)
         self._left = self._left[-octets.size % WORD_BYTES :]
 
-    def copy_to(self, octets: Tensor) -> None:
-        """Fills a tensor of bytes on a GPU, in its stream; frames must stay as they are until that is done.
+    def copy_to(self, octets: Tensor) -> list[Tensor]:
+        """Fills a tensor of bytes on a GPU, in its stream.
+
+        Returns:
+            The bytes on the host, to be kept until the stream has come so far.
 
         Raises:
             RandomnessOutOfStep: See `take`.
         """
-        filled, size = 0, octets.numel()
+        filled, size, parts = 0, octets.numel(), list[Tensor]()
         while filled < size:
-            part = self._part(size - filled)
-            octets[filled : filled + len(part)].copy_(torch.frombuffer(part, dtype=torch.uint8), non_blocking=True)
+            part = torch.frombuffer(self._part(size - filled), dtype=torch.uint8)
+            octets[filled : filled + len(part)].copy_(part, non_blocking=True)
             filled += len(part)
+            parts.append(part)
         self._left = self._left[-size % WORD_BYTES :]
+        return parts
 
     def _part(self, most: int) -> memoryview:
         while not self._left:

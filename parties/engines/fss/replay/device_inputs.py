@@ -43,6 +43,7 @@ class DeviceInputs(Inputs):
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
         self._clock = graphs.KernelClock(meter.add_kernel_seconds)
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
+        self._frames: list[Tensor] = []
         self._rows = WeakTensorKeyDictionary()
 
     def place(self, numbers: Tensor) -> Tensor:
@@ -56,10 +57,10 @@ class DeviceInputs(Inputs):
     def fill(self, drawn: Drawn, streams: Sequence[Keystream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""
         self._epoch[0] = epoch
+        self._frames.clear()  # the graphs of the segment before have waited for them
         if frames is not None:
             for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
-                frames.copy_to(piece[:size])
-            graphs.wait()  # for frames in pinned memory, which is used again
+                self._frames += frames.copy_to(piece[:size])
 
     def _expand_there(self, drawn: Drawn) -> None:
         first, own = 0, drawn.own[0]
