@@ -180,7 +180,7 @@ class RunOptions(BaseModel):
 
     bounds: Annotated[Bounds, *MAPPING_IN_FILES, ReadBy("fss")] = Field(
         default=(),
-        description="Wider bounds on numbers of the model for the engine `fss`: a file that `mpcache-bench calibrate` "
+        description="Bounds on numbers of the model for the engine `fss`: a file that `mpcache-bench calibrate` "
         "wrote, or its mapping from number to bound. All parties and the report see them.",
         examples=["bounds.yaml"],
     )

@@ -34,6 +34,9 @@ def calibrate(
     headroom: Annotated[
         float, typer.Option(min=1.0, help="Least factor between the largest number found and its bound.")
     ] = 1.25,
+    narrow: Annotated[
+        bool, typer.Option("--narrow", help="Also narrow bounds: fewer segments are run again, and more is revealed.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also print the ranges by layer.")] = False,
 ) -> None:
     """Measure the ranges of a model's numbers in the clear, and propose bounds for them.
@@ -46,7 +49,7 @@ def calibrate(
     from orchestrator.ranges.measure import measure  # torch comes with it, and most commands do without
     from orchestrator.ranges.propose import bounds_of, propose
     from parties.engines.factory import engine_class
-    from parties.engines.fss.bounds import WIDEST
+    from parties.engines.fss.bounds import NARROWED, WIDEST
     from parties.errors import PartyError
 
     widest = WIDEST if engine is PrivateEngine.FSS else {}
@@ -54,7 +57,7 @@ def calibrate(
         built, bounds = chosen_policy(policy).build(), engine_class(engine.value).bounds
         progress = lambda name: note(f"running {name}")  # noqa: E731
         measured = measure(model, text, built, bounds, tokens=tokens, new=new, progress=progress)
-        proposals = propose(measured, widest, headroom)
+        proposals = propose(measured, widest, headroom, NARROWED if narrow and widest else ())
     show(by_number(proposals, engine.value))
     if layers:
         show(by_layer(measured))
@@ -91,6 +94,7 @@ def _write(out: Path | None, bounds: dict[str, int], model: str, headroom: float
 
 
 _REVEALS = """\
-What this reveals about the weights: for each number in the file, that it stays below a power of two over your texts and
-exceeds half of the engine's own bound, in some layer. Client, dealer and every reader of the report see that. The table
-above is more precise; it is computed from the weights, so keep it where they are."""
+What this reveals about the weights: for each number in the file, that it stays below a power of two over your texts, or
+rarely exceeds it, and that it exceeds half of the engine's own bound, or of that power, in some layer. Client, dealer
+and every reader of the report see that. The table above is more precise; it is computed from the weights, so keep it
+where they are."""

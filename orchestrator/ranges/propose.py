@@ -1,7 +1,7 @@
 """Bounds that a model needs, from the ranges of its numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.ranges.measure import Measured, Range
@@ -41,7 +41,9 @@ class Proposal:
     retries: float = 0.0
 
 
-def propose(measured: Measured, widest: Mapping[str, float], headroom: float = HEADROOM) -> list[Proposal]:
+def propose(
+    measured: Measured, widest: Mapping[str, float], headroom: float = HEADROOM, narrowed: Collection[str] = ()
+) -> list[Proposal]:
     """A proposal for each number that was seen, in the order of the engine's table.
 
     A number of the kind `certain` needs a bound of at least `headroom` times its largest absolute value. One of the
@@ -52,18 +54,20 @@ def propose(measured: Measured, widest: Mapping[str, float], headroom: float = H
         measured: The ranges.
         widest: The widest bounds that the engine takes, by key; other numbers keep the engine's own.
         headroom: At least 1.
+        narrowed: Numbers of the kind `rare` whose bounds may be narrower than the engine's own, down to 1.
     """
     found = {key: measured.together(key) for key in measured.bounds if math.isfinite(measured.bounds[key].high)}
-    rules = {Kind.RARE: _rare, Kind.CERTAIN: _certain}
     return [
-        rules[measured.bounds[key].kind](key, each, measured, widest.get(key), headroom)
+        _rare(key, each, measured, widest.get(key), headroom, narrow=key in narrowed)
+        if measured.bounds[key].kind is Kind.RARE
+        else _certain(key, each, measured, widest.get(key), headroom)
         for key, each in found.items()
         if each is not None
     ]
 
 
 def bounds_of(proposals: Sequence[Proposal]) -> dict[str, int]:
-    """The bounds to declare: those that are wider than the engine's own."""
+    """The bounds to declare: those that differ from the engine's own."""
     return {each.key: each.limit for each in proposals if each.limit is not None}
 
 
@@ -78,9 +82,11 @@ def _certain(key: str, found: Range, measured: Measured, widest: float | None, h
     return Proposal(key, bound, found, layer, limit=round(min(needed, widest)), tight=needed > widest)
 
 
-def _rare(key: str, found: Range, measured: Measured, widest: float | None, headroom: float) -> Proposal:
+def _rare(
+    key: str, found: Range, measured: Measured, widest: float | None, headroom: float, *, narrow: bool
+) -> Proposal:
     bound, tokens = measured.bounds[key], measured.tokens
-    limit, most = bound.limit, widest or bound.limit
+    limit, most = 1.0 if narrow else bound.limit, widest or bound.limit
 
     def chance(limit: float) -> float:
         excess = headroom * float(found.beyond[round(math.log2(limit))])
@@ -93,7 +99,7 @@ def _rare(key: str, found: Range, measured: Measured, widest: float | None, head
         bound,
         found,
         measured.layer_of(key),
-        limit=round(limit) if limit > bound.limit else None,
+        limit=round(limit) if limit != bound.limit else None,
         tight=chance(limit) > RARE_CHANCE,
         chance=chance(limit),
         retries=found.count / tokens * limit * 2.0 ** (bound.fraction_bits - 63),

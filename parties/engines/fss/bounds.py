@@ -5,7 +5,7 @@ is wrong, undetected, with probability (|x| - 2^k) / 2^64 in integers; within it
 signs, look-ups and everything computed from them are wrong, and an opened ranking is not uniformly random. The bound of
 a truncated number also determines how often a segment is run again: with probability 2^(k - 63) per number.
 
-Bounds are those of the engine unless a model has wider ones of its own: `declared`. To compare the numbers of a model
+Bounds are those of the engine unless a model has its own: `declared`. To compare the numbers of a model
 with these bounds, run `mpcache-bench calibrate MODEL`; for SmolLM2-135M see docs/design/0011-ranges.md.
 """
 
@@ -99,6 +99,12 @@ Beyond those of truncated numbers, retries would take over. A table of activatio
 element at 2^9. Rows of a larger mean square would be squared with fewer than 10 fraction bits, and rankings leave no
 room for more."""
 
+NARROWED = frozenset(
+    {"o", "gate_up", "up", "down", "lm_head", "product", "mixed", "unscaled", "first unscaled", "mean"}
+)
+"""The `rare` bounds that a model may narrow, down to 1, for fewer retries. Those of queries, keys and values stay: they
+also bound what policies compare."""
+
 FIXED: Mapping[str, str] = {
     **dict.fromkeys(("score", "peak"), "the tables of the softmax have one range"),
     "capped": "the table of the cap has one range",
@@ -117,16 +123,16 @@ class BoundRefused(ValueError):  # noqa: N818 - named for what happened
 
 
 @cache
-def declared(wider: Bounds) -> Mapping[str, Bound]:
+def declared(own: Bounds) -> Mapping[str, Bound]:
     """The engine's bounds, some of them replaced by a model's own.
 
     Args:
-        wider: Numbers with powers of two, from the engine's own bound to `WIDEST`.
+        own: Numbers with powers of two, up to `WIDEST`; from the engine's own bound on, or from 1 for `NARROWED`.
 
     Raises:
         BoundRefused: A number's bound cannot be declared, or is not allowed.
     """
-    return MappingProxyType({**BOUNDS, **{number: _widened(number, limit) for number, limit in wider}})
+    return MappingProxyType({**BOUNDS, **{number: _replaced(number, limit) for number, limit in own}})
 
 
 def own_only(number: str) -> str:
@@ -134,14 +140,15 @@ def own_only(number: str) -> str:
     return f"the engine's own: {FIXED[number]}"
 
 
-def _widened(number: str, limit: int) -> Bound:
+def _replaced(number: str, limit: int) -> Bound:
     if number in FIXED:
         raise BoundRefused(number, limit, own_only(number))
     if number not in WIDEST:
         raise BoundRefused(number, limit, f"of one of {', '.join(WIDEST)}")
     own, most = BOUNDS[number], WIDEST[number]
-    if not own.limit <= limit <= most or limit & (limit - 1):
-        raise BoundRefused(number, limit, f"a power of two from {own.limit:.0f} to {most:.0f}")
+    least = 1 if number in NARROWED else own.limit
+    if not least <= limit <= most or limit & (limit - 1):
+        raise BoundRefused(number, limit, f"a power of two from {least:.0f} to {most:.0f}")
     if own.kind is Kind.RARE or own.high == own.limit:
         return replace(own, low=-float(limit), high=float(limit))
     if number == "activation":

@@ -18,6 +18,7 @@ from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program, run
 from parties.engines.bounds import Bound, certain, rare
+from parties.engines.fss.bounds import BOUNDS, NARROWED, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.simulation import Simulation, value_of
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Source
@@ -104,6 +105,16 @@ def test_a_model_within_the_engines_ranges_needs_no_file(text: Path, tmp_path: P
     assert not out.exists()
 
 
+def test_narrow_bounds_are_proposed_on_request_and_a_cell_takes_them(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bounds.yaml"
+    printed = output_of("--text", text, "--out", out, "--narrow")
+    narrow = yaml.safe_load(out.read_text())
+    assert narrow.keys() <= NARROWED
+    assert all(limit < BOUNDS[number].limit for number, limit in narrow.items())
+    assert "rarely exceeds it" in " ".join(printed.split())
+    assert declared(RunOptions.model_validate({"bounds": narrow}).bounds)["down"].limit == narrow["down"]
+
+
 def test_numbers_that_no_bound_admits_are_named_and_no_file_is_written(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,4 +162,6 @@ def test_a_rare_number_gets_a_wider_bound_only_if_truncations_beyond_it_would_of
     assert many.limit is not None
     assert many.limit & (many.limit - 1) == 0
     assert many.chance < 2.0**-20 < 1.25 * (3e4 - many.limit / 2) * 2.0**-32
+    narrow, *_ = propose(measured(rare("x", 2.0**11, 32), 3.0, tokens=1000), {"x": 2.0**17}, narrowed={"x"})
+    assert (narrow.limit, narrow.tight) == (1, False), "2^-20 leaves room for few numbers that exceed it"
     assert many.retries == pytest.approx(many.limit * 2.0 ** (32 - 63))

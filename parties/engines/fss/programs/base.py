@@ -41,7 +41,7 @@ class Programs(Engine):
 
     @classmethod
     def declared(cls, options: RunOptions) -> Mapping[str, Bound]:
-        """The engine's bounds, or the model's where it has wider ones.
+        """The engine's bounds, or the model's where it has its own.
 
         Raises:
             Unsupported: The engine does not take such a bound.

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from parties.decoding.program import Program
+from parties.engines.bounds import Kind
 from parties.engines.fss import bounds
 from parties.engines.fss.arithmetic import gates
-from parties.engines.fss.bounds import BOUNDS, FIXED, WIDEST, BoundRefused, declared
+from parties.engines.fss.bounds import BOUNDS, FIXED, NARROWED, WIDEST, BoundRefused, declared
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.cost.cost import predict
 from parties.engines.fss.cost.simulation import Simulation, share, value_of
@@ -70,11 +71,43 @@ def test_every_bound_is_a_models_own_or_has_a_reason_not_to_be() -> None:
     assert not set(WIDEST) & set(FIXED)
 
 
+@pytest.mark.parametrize("number", sorted(NARROWED))
+def test_a_bound_of_truncated_numbers_can_be_narrowed(number: str) -> None:
+    narrow = declared(((number, 1),))
+    assert (narrow[number].low, narrow[number].high) == (-1.0, 1.0)
+    assert narrow[number].kind is Kind.RARE
+    assert narrow[number].fraction_bits == BOUNDS[number].fraction_bits
+
+
+def test_narrow_bounds_leave_results_as_they_are_and_make_retries_rare() -> None:
+    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(2)).double()
+    expected = ACTIVATIONS["silu"](x) * x
+
+    def gated(options: RunOptions) -> tuple[torch.Tensor, float]:
+        expected_failures = []
+
+        def program(source: Source) -> Program[Any]:
+            engine = Computation(source)
+            engine.configure(options)
+            shared = yield from gates.open_(share(source, x, 32.0))
+            found = yield from engine.gated_activation(shared, shared, "silu")
+            expected_failures.append(source.retries.expected)
+            return found
+
+        return value_of(*Simulation().run(program)), max(expected_failures)
+
+    (own, often), (narrow, rarely) = gated(RunOptions()), gated(bounded(product=16))
+    assert (own - expected).abs().max() < 5e-3
+    assert (narrow - expected).abs().max() < 5e-3
+    assert rarely < often / 8
+
+
 @pytest.mark.parametrize(
     ("number", "limit", "allowed"),
     [
-        ("down", 3000, "a power of two from 2048 to 131072"),
-        ("down", 1 << 18, "a power of two from 2048 to 131072"),
+        ("down", 3000, "a power of two from 1 to 131072"),
+        ("down", 1 << 18, "a power of two from 1 to 131072"),
+        ("qkv", 32, "a power of two from 64 to 4096"),
         ("activation", 32, "a power of two from 64 to 512"),
         ("score", 512, "the engine's own: the tables of the softmax have one range"),
         ("peak", 512, "the engine's own: the tables of the softmax have one range"),
