@@ -17,12 +17,15 @@ from orchestrator.report.words import byte_count, digits, duration
 
 _CELL = ("engine", "policy", "prompt tokens", "network", "of")
 _COUNTS = ("rounds", "client sends", "server sends", "dealer to client", "dealer to server")
+_RETRIES = "retries"
 _SECONDS = ("links", "compute", "seconds", "counts", "compute from")
 _NOTES = """Exact counts are those of a run, framing included. They leave out what is run again by chance, and requests.
+Retries: segments that are run again, on average; calibrate --narrow finds the bounds that make them rare.
 Seconds are compute + rounds x delay + bytes / rate, or what a streaming dealer's links take if that is more."""
 _CALIBRATE = f"""
 Compute by a {RULE_OF_THUMB}: measure this machine by `mpcache-bench cost --calibrate`, or name runs by --records."""
 _UNMODELLED = ("no cost model", "n/a")
+_UNKNOWN = ("n/a",) * len((*_COUNTS, _RETRIES, "links", "compute"))
 _TEXT = ("engine", "policy", "network", "of", "stage", "counts", "compute from")
 
 
@@ -33,7 +36,7 @@ def costs(cells: Sequence[Cell], past: Iterable[Record], calibration: Calibratio
         PartyError: A policy's trained heads cannot be read here.
     """
     past, rough, pays = list(past), False, list[str]()
-    result = _table("", (*_CELL, *_COUNTS, *_SECONDS))
+    result = _table("", (*_CELL, *_COUNTS, _RETRIES, *_SECONDS))
     for cell in cells:
         counts = forecast(cell) if has_model(cell) else None
         expected = predict(cell, past, calibration, most=None)
@@ -105,7 +108,7 @@ def _token(counts: Forecast | None, expected: Prediction) -> list[str]:
     """Amounts per token; without a cost model only the seconds of a record."""
     n = expected.tokens
     if counts is None:
-        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", _recorded(expected, expected.decode_seconds / n), *_UNMODELLED]
+        return [*_UNKNOWN, _recorded(expected, expected.decode_seconds / n), *_UNMODELLED]
     times = [expected.link_seconds / n, expected.local_seconds / n, expected.seconds_per_pass]
     return [*_counts(counts.decode, n), *map(duration, times), _sort(counts), expected.source]
 
@@ -116,17 +119,17 @@ def _recorded(expected: Prediction, seconds: float) -> str:
 
 def _prompt(cell: Cell, counts: Forecast | None, expected: Prediction) -> list[str]:
     if counts is None:
-        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", _recorded(expected, expected.prompt_seconds), *_UNMODELLED]
+        return [*_UNKNOWN, _recorded(expected, expected.prompt_seconds), *_UNMODELLED]
     seconds = duration(expected.prompt_seconds)
     if counts.prefill is None:
-        return [*["n/a"] * len(_COUNTS), "n/a", "n/a", seconds, "n/a", expected.source]
+        return [*_UNKNOWN, seconds, "n/a", expected.source]
     links = link_seconds(counts.prefill, cell.network, cell.engine.name)
     return [*_counts(counts.prefill, 1), duration(links), "n/a", seconds, _sort(counts), expected.source]
 
 
 def _counts(cost: PhaseCost, n: int) -> list[str]:
     sizes = [parts[role] / n for parts in (cost.sent, cost.dealt) for role in PARTIES]
-    return [digits(cost.rounds / n), *map(byte_count, sizes)]
+    return [digits(cost.rounds / n), *map(byte_count, sizes), f"{cost.retries / n:.2g}"]
 
 
 def _sort(found: Forecast) -> str:

@@ -31,12 +31,14 @@ class PhaseCost:
         sent: Online bytes that each of client and server sends.
         dealt: Offline bytes that each of them receives from the dealer.
         stages: Stages of the online phase, in their order; empty for an estimate.
+        retries: Expected number of segments that are run again by chance, which the other amounts leave out.
     """
 
     rounds: float
     sent: Mapping[str, float]
     dealt: Mapping[str, float]
     stages: tuple[StageCost, ...] = ()
+    retries: float = 0.0
 
     @property
     def handled(self) -> float:

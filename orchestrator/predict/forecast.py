@@ -81,7 +81,8 @@ def _scaled(found: Forecast, factor: float) -> Forecast:
     sent, dealt = ({role: n * factor for role, n in counts.items()} for counts in (cost.sent, cost.dealt))
     if work is not None:
         work = replace(work, **{name: round(n * factor) for name, n in asdict(work).items()})
-    return Forecast(PhaseCost(cost.rounds * factor, sent, dealt), found.prefill, exact=False, work=work)
+    decode = PhaseCost(cost.rounds * factor, sent, dealt, retries=cost.retries * factor)
+    return Forecast(decode, found.prefill, exact=False, work=work)
 
 
 @lru_cache(maxsize=512)
@@ -122,6 +123,7 @@ def _phase(traffic: "Traffic") -> PhaseCost:
             for (role, stage), counts in traffic.counts.items()
             if role == "client" and "." not in stage
         ),
+        retries=traffic.retries,
     )
 
 

@@ -5,6 +5,7 @@ Yalame, USENIX Security 2021), with a dealer as in Beaver (CRYPTO 1991): a value
 product of masked values is local work that gives additive shares.
 """
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -94,6 +95,7 @@ def truncate(x: Masked, scale: int = ring.FRACTION_BITS) -> Masked:
             f"stage {source.meter.current}: numbers {tuple(x.shape)} that were opened in epoch {x.epoch} are truncated "
             f"in epoch {source.epoch}, where no retry would change them; truncate them in the segment that opens them"
         )
+    source.retries.risk(math.prod(x.shape), 2.0 ** (x.bits - 63))
     if source.rank == DEALER:
         cut = source.deal(x.shape, lambda: x.mask >> drop)
         return Masked(source, cut.client_share, cut.share, scale, x.limit, x.epoch)
@@ -105,7 +107,6 @@ def _shifted(x: Masked, drop: int) -> Tensor:
     """Returns X >> drop at a computing party, after the check of `truncate`."""
     source, count, where = x.source, x.public.numel(), x.source.meter.current
     source.note(x.bits)
-    source.retries.risk(count, 2.0 ** (x.bits - 63))
     if not count:
         return x.public
     outside = source.flag()

@@ -49,9 +49,11 @@ class Traffic:
 
     Attributes:
         counts: Counts by role and stage, with framing, as the meters of a run count them.
+        retries: Expected number of segments that are run again; their traffic is not in `counts`.
     """
 
     counts: Mapping[tuple[str, str], Counts]
+    retries: float = 0.0
 
     def total(self, role: str, phase: str) -> Counts:
         """All stages of a phase, `online` or `offline`."""
@@ -62,7 +64,7 @@ class Traffic:
         merged = defaultdict(Counts, self.counts)
         for key, counts in other.counts.items():
             merged[key] += counts
-        return Traffic(dict(merged))
+        return Traffic(dict(merged), self.retries + other.retries)
 
 
 @dataclass(frozen=True)
@@ -222,13 +224,14 @@ class _DryRun:
         self._ledger.counts.clear()
         source = self._source
         drawn, levels, shared = source.drawn.size, source.comparison_levels, source.dealt_bytes
+        failures = source.retries.expected
         for segment in segments:
             self._source.begin(self._source.epoch + 1)
             chosen = run(segment(), self._exchange)
             if chosen is not None:
                 run(open_token(decoder, chosen), self._exchange)
             self._source.flush()
-        traffic = Traffic(dict(self._ledger.counts))
+        traffic = Traffic(dict(self._ledger.counts), source.retries.expected - failures)
         work = Work(
             weight_bytes=0,
             drawn_bytes=source.drawn.size - drawn,

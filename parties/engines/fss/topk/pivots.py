@@ -42,6 +42,7 @@ def top_k_by_pivots(x: Masked, sizes: SampleSizes) -> Program[Places]:
         PivotsMissed: With probability below rows 2^-30, whatever the keys are.
     """
     source, rows = x.source, x.shape[0]
+    source.retries.risk(rows, 2.0**-ROW_MISS_BITS)
     order = yield from open_ranking(x[:, : sizes.sample])
     pivots = yield from open_(_at(x, order[:, list(sizes.pivots)]))
     below = yield from _below(x[:, sizes.sample :], pivots)
@@ -49,7 +50,6 @@ def top_k_by_pivots(x: Masked, sizes: SampleSizes) -> Program[Places]:
         nothing = torch.zeros(sizes.pairs, dtype=torch.int64)
         yield from _compare(x, (nothing, nothing, nothing))
         return torch.arange(sizes.count).repeat(rows, 1)
-    source.retries.risk(rows, 2.0**-ROW_MISS_BITS)
     gaps = _gaps(order, below, sizes)
     pairs, found = _contested(gaps, sizes)
     where = source.meter.current

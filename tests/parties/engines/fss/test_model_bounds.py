@@ -149,6 +149,15 @@ def test_wider_bounds_cost_what_they_say_and_the_engines_own_cost_nothing() -> N
     assert per_element == pytest.approx(256, abs=1)
 
 
+def test_the_prediction_counts_retries_by_the_bounds() -> None:
+    def retries(**own: int) -> float:
+        return predict(LLAMA, Full(), seq_len=20, new_tokens=1, options=bounded(**own)).decode.retries
+
+    products = LLAMA.n_layers * LLAMA.intermediate  # each is truncated once
+    assert retries() - retries(product=512) == pytest.approx(products * 2.0 ** (41 - 63))
+    assert retries(product=2048) - retries() == pytest.approx(products * 2.0 ** (42 - 63))
+
+
 def test_the_referee_compares_with_the_bounds_of_the_model() -> None:
     assert Computation.declared(RunOptions()) == bounds.BOUNDS
     assert Computation.declared(bounded(activation=128))["activation"].high == 128 - 2**-4

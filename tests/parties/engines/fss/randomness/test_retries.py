@@ -92,7 +92,7 @@ def test_truncations_count_their_elements_and_bounds() -> None:
 
     simulation = Simulation()
     simulation.run(program)
-    for party in (simulation.client, simulation.server):
+    for party in (simulation.client, simulation.server, simulation.dealer):
         assert party.retries.expected == pytest.approx(30 * 2.0 ** (34 - 63), rel=1e-12)
 
 
