@@ -7,7 +7,8 @@ Client, server and dealer are processes that are connected over loopback; the de
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
 party's local work is the time of its online stages less the time in calls of links; the dealer's is the processor time
 of its thread. The first tokens of a shape are interpreted, so the median over the tokens is taken. With `--calls` the
-Python calls of the client are counted, too, in a run of their own. Instructions are the tape machine's, per layer.
+client's calls of Python functions are counted, too, in a run of their own. Instructions are the tape machine's, per
+layer.
 
 On a GPU each role has a process of its own, one after the other on the same device, and the others are echoes
 (`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens.
@@ -69,7 +70,7 @@ def main() -> None:
         "| role | steps | ms per token | times reading the matrices | Python calls per token | instructions |\n"
         "|---|---|---|---|---|---|"
     )
-    for recorded in (False, True):
+    for recorded in (True,) if given.recorded else (False, True):
         results = together(given, recorded, calls=False)
         counted = together(given, recorded, calls=True)["client"][0] if given.calls else []
         for role in ROLES:
@@ -95,7 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calls", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--role", choices=ROLES, nargs="+", default=ROLES, help="on a GPU, the roles to measure")
-    parser.add_argument("--recorded", action="store_true", help="on a GPU, measure recorded steps alone")
+    parser.add_argument("--recorded", action="store_true", help="measure recorded steps alone")
     given = parser.parse_args()
     given.layers = given.layers or SHAPES[given.shape].n_layers
     return given
@@ -226,14 +227,14 @@ def filled(engine: FssEngine, policy: Policy, tokens: int, spec: ModelSpec) -> C
 
 
 class Count:
-    """Counts calls of Python functions and of functions that Python calls."""
+    """Counts calls of Python functions."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def __call__(self, _: Any, event: str, __: Any) -> None:
         """A profile function of `sys.setprofile`."""
-        self.calls += event in ("call", "c_call")
+        self.calls += event == "call"
 
 
 def weights(spec: Any) -> dict[str, torch.Tensor]:

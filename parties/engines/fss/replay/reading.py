@@ -1,12 +1,12 @@
 """What a recorded segment reads from a cache, and the tensors that its tapes read in its place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from parties.decoding.batch import Caches
+from parties.decoding.cache import LayerCache
 from parties.engines.fss.arithmetic.values import Number
 from parties.engines.fss.replay.values import tensors_of, values_in
 
@@ -30,9 +30,9 @@ class Reading:
     _found: Any = field(default=None, init=False)
     _moves: Moves = field(default_factory=list, init=False)
 
-    def moves(self, cache: Caches) -> Moves | None:
-        """Returns what to copy from a cache; None if it holds values of other shapes."""
-        found = getattr(cache.layers[self.layer], self.name)
+    def moves(self, layers: Sequence[LayerCache]) -> Moves | None:
+        """Returns what to copy from the layers of a cache; None if they hold values of other shapes."""
+        found = getattr(layers[self.layer], self.name)
         if found is not self._found or self.name != "rows":  # only rows cannot change without being another object
             values = values_in(found)
             if any(n >= len(values) or values[n].shape != static.shape for n, static in self.values.items()):

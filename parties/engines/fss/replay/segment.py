@@ -151,19 +151,23 @@ class RecordedSegment:
 
     def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
-        if self.stale(cache):
+        layers = cache.layers
+        if self._stale(layers):
             return False
-        if self.private and not all(cache.layers[index].spare() for index in self.blocks):
+        if self.private and not all(layers[index].spare() for index in self.blocks):
             return False
         for index in self.grown:
-            if cache.layers[index].room < self.added:
+            if layers[index].room < self.added:
                 return False
-        return all(reading.moves(cache) is not None for reading in self.reads)
+        return all(reading.moves(layers) is not None for reading in self.reads)
 
     def stale(self, cache: Caches) -> bool:
         """Whether the cache has other blocks by now, so that the recording will never fit again."""
+        return self._stale(cache.layers)
+
+    def _stale(self, layers: Sequence[LayerCache]) -> bool:
         for index in self.blocks:
-            block, found = self.blocks[index], cache.layers[index].spare()
+            block, found = self.blocks[index], layers[index].spare()
             if self.private:
                 if found is not None and found.k.shape != block.k.shape:
                     return True
@@ -184,8 +188,9 @@ class RecordedSegment:
             TruncationFailure: A check failed; the cache is as it was.
         """
         moves: Moves = []
+        layers = cache.layers
         for reading in self.reads:
-            moves += reading.moves(cache) or ()
+            moves += reading.moves(layers) or ()
         if moves:
             inputs.take(moves)
         if self.private:
@@ -215,8 +220,9 @@ class RecordedSegment:
     def leave(self, cache: Caches, epoch: int, inputs: Inputs) -> Any:
         """Puts what the tapes wrote into the cache, as of an epoch; returns the segment's result."""
         cache.position += self.steps
+        layers = cache.layers
         for index in self.grown:
-            layer = cache.layers[index]
+            layer = layers[index]
             layer.show(self.grown[index], layer.tokens + self.added)
 
         def fresh(value: Number) -> Number:
@@ -224,7 +230,7 @@ class RecordedSegment:
             return over(value, list(map(torch.clone, tensors_of(value))), epoch if began == self.epoch else began)
 
         for index, name in self.leaves:
-            tree, layer = self.leaves[index, name], cache.layers[index]
+            tree, layer = self.leaves[index, name], layers[index]
             if name == "rows" and inputs.keeps_rows:
                 layer.rows = tree
                 for value in self.fresh_rows:
