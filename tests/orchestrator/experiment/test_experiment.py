@@ -514,7 +514,7 @@ def test_bounds_are_read_from_a_file_and_are_part_of_the_ids_of_the_engine_that_
 
 def test_bounds_that_the_engine_does_not_take_are_refused_by_number(tmp_path: Path) -> None:
     found = problems(tmp_path, bounds={"down": 4095, "activaton": 128, "product": "large"})
-    assert found["bounds.down"].allowed == "a power of two from 2048 to 131072"
+    assert found["bounds.down"].allowed == "a power of two from 1 to 131072"
     assert found["bounds.activaton"].fix == "write activation"
     assert found["bounds.product"].allowed == "a power of two"
     (tmp_path / "prompt.txt").write_text("a secret\n")
