@@ -102,8 +102,8 @@ room for more."""
 NARROWED = frozenset(
     {"o", "gate_up", "up", "down", "lm_head", "product", "mixed", "unscaled", "first unscaled", "mean"}
 )
-"""The `rare` bounds that a model may narrow, down to 1, for fewer retries. Those of queries, keys and values stay: they
-also bound what policies compare."""
+"""The `rare` bounds that a model may narrow, down to 1, for fewer retries. Those of queries, keys, values and trained
+heads stay: they also bound what policies compare."""
 
 FIXED: Mapping[str, str] = {
     **dict.fromkeys(("score", "peak"), "the tables of the softmax have one range"),
