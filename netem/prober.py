@@ -35,6 +35,7 @@ _APART_S = 0.02  # and started at this interval: all are in flight before the fi
 _LEAST_BYTES = 24 << 10  # minimum bytes for a throughput where the rate is known: some chunks of a back end
 _FIRST_WINDOW = 14_600  # bytes that TCP sends before the first acknowledgement (RFC 6928)
 _MOST_ROUNDS = 10  # rounds of slow start, which doubles its window in each; enough for the links of all presets
+_LEAST_WARM_UP_S = 0.2  # for what a link's queue holds; one of unknown rate has none of ours
 _FASTER = 1.25  # sending rate over requested rate: fills the link, and reveals a link that is too fast
 
 
@@ -117,7 +118,7 @@ class Plan:
         """Time for TCP to fill the link; bytes that arrive before are not counted."""
         windows = self.rtt_s * self.bytes_per_second / _FIRST_WINDOW if self.rtt_s else 0.0
         rounds = _MOST_ROUNDS if windows > 2**_MOST_ROUNDS else 1 + math.ceil(math.log2(max(1.0, windows)))
-        return max(0.2, min(rounds, _MOST_ROUNDS) * self.rtt_s)
+        return max(_LEAST_WARM_UP_S if self.rate_mbit else 0.0, min(rounds, _MOST_ROUNDS) * self.rtt_s)
 
     @property
     def counting_s(self) -> float:

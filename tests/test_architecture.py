@@ -409,8 +409,14 @@ def test_modules_that_import_a_third_are_not_a_circle() -> None:
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_the_registry_of_metrics_does_not_import_torch() -> None:
-    heavy = "{'torch', 'ray', 'crypten', 'transformers'}"
-    script = f"import sys, parties.metering.registry; print(*{heavy} & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("parties.metering.registry", "torch ray crypten transformers"),
+        ("orchestrator.run.actors, parties.transport.mesh", "torch crypten transformers"),  # a party sets its threads
+    ],
+)
+def test_what_is_imported_early_does_not_import_what_takes_seconds(modules: str, heavy: str) -> None:
+    script = f"import sys, {modules}; print(*set({heavy.split()}) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -15,8 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from parties.errors import OutOfRange, PartyError
 from parties.metering.cgroup import oom_kills, usable_cpus
 from parties.roles.reports import PartyProgress, PartyResult
@@ -47,7 +45,8 @@ class PartyActor:
         self._party: Any = None
         self._identity = Identity()
         self._party_class = party_class
-        self._threads = threads_for(parties_here)
+        # OpenMP reads it, for all threads, when `open` imports the party's class, and torch with it: not earlier.
+        os.environ["OMP_NUM_THREADS"] = str(threads_for(parties_here))
 
     def hello(self) -> dict[str, Any]:
         """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
@@ -62,7 +61,6 @@ class PartyActor:
         """
 
         def work() -> dict[str, Any]:
-            torch.set_num_threads(self._threads)
             party_class = pkgutil.resolve_name(self._party_class)
             self._party = party_class(self._role, host, session, port=port, timeout_s=timeout_s)
             return {
@@ -102,7 +100,6 @@ class PartyActor:
         """Run one cell; the fields of its `PartyResult`, or `error`."""
 
         def work() -> dict[str, Any]:
-            torch.set_num_threads(self._threads)  # OpenMP keeps this per thread, and Ray may run us on any of its own
             result: PartyResult = self._party.run(job)
             return result.to_json()
 
@@ -175,7 +172,8 @@ def _status(error: Exception) -> str:
 def _out_of_memory(error: Exception) -> bool:
     """Whether the host or the GPU had no memory left; for the host, torch raises a plain RuntimeError."""
     return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )

@@ -1,7 +1,9 @@
 """The links between the parties of a group: made as the cell asks, measured before and after, always undone."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -21,6 +23,7 @@ Address = tuple[str, int]
 Readings = Mapping[Pair, Measured]
 
 _ANSWER_S = 60.0
+_FRESH_S = 10.0
 _TOLD = ("scheduling", "compensation_ms")
 _LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before
 
@@ -44,6 +47,7 @@ class Links:
             }
             for role in bound
         }
+        self._latest: tuple[float, Readings] = (-_FRESH_S, {})
 
     def measure(self, watch: Callable[[str], None] = lambda _: None) -> Readings:
         """Round-trip time and throughput of every ordered pair of the protocol's parties; they should be idle.
@@ -58,10 +62,17 @@ class Links:
             CellFailure: A link with requested values could not be measured.
         """
         with _as_cell_failure(Status.SHAPING_FAILED):
-            return self._shaped.measure(
+            readings = self._shaped.measure(
                 seconds=0.5 if self._shaped.profile.shaped else 0.1,
                 watch=lambda pair: watch(f"measuring the link {pair[0]}>{pair[1]}"),
             )
+        self._latest = (time.monotonic(), readings)
+        return readings
+
+    def recent(self) -> Readings:
+        """The readings of the latest measurement if it ended in the last ten seconds, as that after the former cell."""
+        taken, readings = self._latest
+        return readings if time.monotonic() - taken < _FRESH_S else {}
 
     def deviations(self, measured: Readings) -> tuple[str, ...]:
         """The deviations from the requested values, in words; empty if all are within the tolerance."""
@@ -86,12 +97,12 @@ class LinkMeasurements:
         self._taken: dict[str, Readings] = {}
 
     def before(self) -> None:
-        """Measure before the cell.
+        """Measure before the cell, unless a cell on the same links has just ended: its last readings count for both.
 
         Raises:
             CellFailure: `shaping_failed`: the links are not what was asked for, so that the cell must not run.
         """
-        self._take("before", Status.SHAPING_FAILED)
+        self._take("before", Status.SHAPING_FAILED, self._links.recent() if self._links else {})
 
     def after(self) -> None:
         """Measure after the cell.
@@ -101,10 +112,10 @@ class LinkMeasurements:
         """
         self._take("after", Status.SHAPING_DRIFTED)
 
-    def _take(self, when: str, status: Status) -> None:
+    def _take(self, when: str, status: Status, known: Readings = MappingProxyType({})) -> None:
         if self._links is None:
             return
-        self._taken[when] = self._links.measure(self._watch)
+        self._taken[when] = known or self._links.measure(self._watch)
         if wrong := self._links.deviations(self._taken[when]):
             message = f"links are not as asked for: {'; '.join(wrong)}; the record holds what was measured"
             raise CellFailure(status, message)

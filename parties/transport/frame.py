@@ -9,12 +9,11 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from torch import Tensor
 
     from parties.transport.tls import TlsSocket
 
@@ -37,8 +36,10 @@ def bytes_of(buffer: "ReadableBuffer") -> memoryview:
     return memoryview(view.tobytes())
 
 
-def tensor_bytes(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: "Tensor") -> memoryview:
     """The bytes of a CPU tensor of any dtype and shape, without a copy where it is contiguous."""
+    import torch  # takes a second, and a process that sends no tensors does without it
+
     flat = tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
     return flat.view(torch.uint8).numpy().data
 

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from parties.errors import CorruptFrame, OutOfStep, PartyError, PeerLost, PeerTimeout
 from parties.metering.background import BackgroundAccount
 from parties.metering.meter import StageMeter
@@ -27,7 +24,9 @@ from parties.transport.frame import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from _typeshed import ReadableBuffer
+    from torch import Tensor
 
     from parties.transport.tls import TlsSocket
 
@@ -183,21 +182,23 @@ class Link:
                 meter.count(self.peer, sent=sent, received=received)
         meter.marks += ((meter.clock(), None, "", frames.size),)
 
-    def send_tensor(self, tensor: Tensor) -> None:
+    def send_tensor(self, tensor: "Tensor") -> None:
         """Sends the elements of a tensor in row-major order, without its shape and dtype; half a round."""
         self.send(tensor_bytes(tensor.cpu()))
 
-    def receive_tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def receive_tensor(self, shape: Sequence[int], dtype: "torch.dtype") -> "Tensor":
         """Receives a CPU tensor of known shape and dtype; half a round.
 
         Raises:
             OutOfStep: Also if the frame does not have the length of such a tensor.
         """
+        import torch  # see `tensor_bytes`
+
         tensor = torch.empty(tuple(shape), dtype=dtype)
         self.receive_into(tensor)
         return tensor
 
-    def receive_into(self, tensor: Tensor) -> None:
+    def receive_into(self, tensor: "Tensor") -> None:
         """Receives the elements of a contiguous CPU tensor into its memory; half a round.
 
         Raises:
@@ -205,9 +206,9 @@ class Link:
         """
         self._transfer([], self._into(tensor), rounds=0.5)
 
-    def exchange_tensor(self, tensor: Tensor) -> Tensor:
+    def exchange_tensor(self, tensor: "Tensor") -> "Tensor":
         """Sends a tensor and concurrently receives one of the same shape, dtype and device; one round."""
-        theirs = torch.empty(tensor.shape, dtype=tensor.dtype)
+        theirs = tensor.new_empty(tensor.shape, device="cpu")
         self._transfer(self._frame(tensor_bytes(tensor.cpu())), self._into(theirs), rounds=1.0)
         return theirs.to(tensor.device)
 
@@ -241,7 +242,7 @@ class Link:
             raise ValueError(f"a frame holds at most {self._max_frame_bytes} bytes, not {len(payload)}; send parts")
         return [memoryview(header(payload, self._sent_frames)), payload]
 
-    def _into(self, tensor: Tensor) -> IncomingFrame:
+    def _into(self, tensor: "Tensor") -> IncomingFrame:
         room = tensor_bytes(tensor)
         return IncomingFrame(partial(self._check_exact, len(room)), room)
 

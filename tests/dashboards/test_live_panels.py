@@ -25,7 +25,6 @@ from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(600),  # eight processes start, on machines that may be busy
     needs("prometheus"),
 ]
 

@@ -25,8 +25,8 @@ def fake_experiment(folder: Path, fault: str = "none", **changes: Any) -> Experi
         "networks": ["none"],
         "seq_lens": [16],
         "new_tokens": 1,
-        "timeout_s": 60,
-        "cell_timeout_s": 240,
+        "timeout_s": 300,  # what is slow on a busy machine is not a fault
+        "cell_timeout_s": 600,
     }
     return Experiment.model_validate(asked | changes)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from parties.errors import OutOfRange, PartyError, PromptError
 from parties.metering.meter import StageMeter
@@ -74,7 +73,7 @@ class FakeParty:
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,
             "interface_received_bytes": 0,
-            "versions": {"python": "3", "threads": str(torch.get_num_threads())},
+            "versions": {"python": "3", "threads": os.environ["OMP_NUM_THREADS"]},
             "warnings": [],
         }
         return PartyResult.model_validate(result | self.extras(job))
@@ -128,6 +127,8 @@ def fail(fault: str) -> None:
         number = {"number": "mean square", "low": 0.0, "high": 1.0, "kind": "certain", "value": 2.0}
         raise OutOfRange("fss", "mean square of layer 3 is 2", {**number, "layer": 3, "token": 1})
     elif fault == "hog":
+        import torch  # only here: a fake party is to start quickly
+
         in_use = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**26, resource.RLIM_INFINITY))
         torch.empty(2**33, dtype=torch.uint8)

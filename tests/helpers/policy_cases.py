@@ -1,6 +1,7 @@
 """Every policy in a size that fits a tiny model, and its results there with the plain engine."""
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -105,6 +106,7 @@ class NoisyEngine(PlainEngine):
         return y + 1e-3 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
 
 
+@cache
 def calm(name: str, spec: Any = SPEC, prompt: int = PROMPT, steps: int = STEPS, count: int = 2) -> list[Text]:
     """Texts on which noise changes little: the policy has no near ties, which engines may resolve differently."""
     policy, found = case(name), []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 # Tests wait for events and fail where an event can no longer happen; this limit only ends a test that hangs. It is far
 # longer than anything takes on a machine with every core busy, and shorter than pytest's own limit.
-PATIENCE_S = 600.0
+PATIENCE_S = 900.0
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:

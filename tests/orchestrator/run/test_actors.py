@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from orchestrator.run.actors import PartyActor, describe, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
 from parties.roles.reports import PartyProgress
 from tests.helpers.fake_party import FakeParty
+from tests.helpers.paths import ROOT
 
 FAKE = f"{FakeParty.__module__}:FakeParty"
 
@@ -32,6 +35,25 @@ class Failing:
 
     def progress(self) -> PartyProgress:
         return PartyProgress(role="server", state="decode", stage="softmax", sent_bytes=7, received_bytes=8)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives this process its variable back, which an actor sets for its own one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+def test_torch_uses_the_threads_of_the_actor_in_every_thread_of_its_process() -> None:
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+from orchestrator.run.actors import PartyActor, threads_for
+PartyActor("client", 1)
+import torch
+with ThreadPoolExecutor(1) as other:
+    print(torch.get_num_threads() == other.submit(torch.get_num_threads).result() == threads_for(1))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
 
 
 def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

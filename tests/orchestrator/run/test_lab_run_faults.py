@@ -21,7 +21,6 @@ from tests.helpers.waiting import PATIENCE_S, wait_until
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.netns,
-    pytest.mark.timeout(600),
 ]
 
 # Slow enough links that a fault finds the parties at work.

@@ -1,13 +1,16 @@
 """When links are accepted, and how a record describes them."""
 
+import itertools
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import pytest
 
 from netem import LinkReading, Measured, Pair
 from orchestrator.records.record import Status
+from orchestrator.run import links as links_module
 from orchestrator.run.failures import CellFailure
-from orchestrator.run.links import LinkMeasurements
+from orchestrator.run.links import LinkMeasurements, Links
 
 GOOD, BAD, NONE = 4.0, 9.0, -1.0
 
@@ -19,6 +22,10 @@ class Scripted:
 
     def __init__(self, *rtts: float) -> None:
         self.rtts = list(rtts)
+        self.known: Mapping[Pair, Measured] = {}
+
+    def recent(self) -> Mapping[Pair, Measured]:
+        return self.known
 
     def measure(self, watch: Callable[[str], None]) -> Mapping[Pair, Measured]:
         watch("measuring the link client>server")
@@ -48,6 +55,27 @@ def test_good_links_are_measured_once_before_and_once_after() -> None:
     assert rtt(survey, "measured_after") == GOOD
     assert not links.rtts
     assert survey.backend == "scripted"
+
+
+def test_the_readings_after_a_cell_are_those_before_the_next_one_if_it_follows_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = itertools.count(1.0)
+    shaped = SimpleNamespace(
+        backend="none", details={}, dial={}, profile=SimpleNamespace(shaped=False), deviations=lambda _: (),
+        measure=lambda **_: {("client", "server"): Measured(next(taken), 5.0, 50, 100.0, "cubic")},
+        readings=Scripted().readings,
+    )  # fmt: skip
+    links = Links(shaped, {})  # type: ignore[arg-type]
+    first, second, later = (LinkMeasurements(links) for _ in range(3))
+    first.before()
+    first.after()
+    second.before()
+    assert (rtt(first, "measured_before"), rtt(first, "measured_after")) == (1.0, 2.0)
+    assert rtt(second, "measured_before") == 2.0
+    monkeypatch.setattr(links_module, "_FRESH_S", 0.0)
+    later.before()
+    assert rtt(later, "measured_before") == 3.0
 
 
 @pytest.mark.parametrize(("when", "status"), [("before", Status.SHAPING_FAILED), ("after", Status.SHAPING_DRIFTED)])

@@ -112,7 +112,6 @@ def arrays(parameters: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_crypten_decodes_every_family(saved: Any) -> None:
     text = (TOKENS[:WINDOW], TOKENS[WINDOW : WINDOW + 1])  # CrypTen takes hundreds of rounds per layer
     cases, expected = {}, {}

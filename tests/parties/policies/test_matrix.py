@@ -155,7 +155,6 @@ def few_layers(name: str) -> ModelSpec:
     return SPEC if name.endswith("ahead") else SMALLER
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ON_CRYPTEN)
 def test_crypten_decodes_like_the_plain_engine_and_its_traffic_does_not_depend_on_the_text(
     name: str, crypten: dict[str, Any]

@@ -91,7 +91,6 @@ def test_weights_are_masked_once_for_all_cells_of_a_model(cells: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.model
-@pytest.mark.timeout(600)
 def test_smollm2_decodes_like_the_plain_engine(tmp_path: Any) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("The library opened in 1911 and burned down twice; the third building still stands. " * 4)
