@@ -1,6 +1,6 @@
 """Tables of docs/results/engines.md, and of README.md: what a token costs with each engine."""
 
-from benchmarks.results.markdown import AMOUNTS, amounts, megabytes, seconds, table
+from benchmarks.results.markdown import AMOUNTS, amounts, megabytes, relative, seconds, table
 from benchmarks.results.sources import ATTENTION, attention_bytes, by_link, links_of, measured, predicted, records
 from orchestrator.records.record import Record
 
@@ -31,13 +31,14 @@ def ratios() -> str:
 
 
 def three_engines() -> str:
-    """Seconds, rounds and bytes per token of each engine after 512 tokens."""
+    """Seconds, rounds and bytes per token of each engine after 512 tokens; in brackets, as multiples of `fss`."""
     found = [row for row in measured("engines") if row.seq_len == _PROMPT]
+    by_engine = by_link(found, lambda row: (str(row.first.cell.engine), row.first.cell.policy.name))
     links, lines = links_of(found), []
-    for (engine, policy), line in by_link(
-        found, lambda row: (str(row.first.cell.engine), row.first.cell.policy.name)
-    ).items():
-        lines.append([f"`{engine}`, `{policy}`", *(seconds(line.get(link)) for link in links), *amounts(line)])
+    for (engine, policy), line in by_engine.items():
+        ours = by_engine.get(("fss", policy), {})
+        took = [relative(line.get(link), None if engine == "fss" else ours.get(link)) for link in links]
+        lines.append([f"`{engine}`, `{policy}`", *took, *amounts(line)])
     return table(["engine, policy", *links, "online bytes of the client", *AMOUNTS[1:]], lines)
 
 

@@ -27,10 +27,12 @@ def seconds(row: Row | None) -> str:
     return "" if row is None else f"{per_token(row):.3g} s"
 
 
-def relative(row: Row | None, full: Row | None) -> str:
-    """Seconds per token, and their share of the full cache's where both are measured."""
-    share = "" if row is None or full is None else f" ({per_token(row) / per_token(full):.2f})"
-    return seconds(row) + share
+def relative(row: Row | None, other: Row | None) -> str:
+    """Seconds per token, and as a multiple of another row's where both are measured."""
+    if row is None or other is None:
+        return seconds(row)
+    multiple = per_token(row) / per_token(other)
+    return f"{seconds(row)} ({multiple:.{2 if multiple < 10 else 1}f})"
 
 
 def per_token(row: Row) -> float:

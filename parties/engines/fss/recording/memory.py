@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -63,12 +63,13 @@ class View:
         strides = [0] * missing + [
             0 if own == 1 else stride for own, stride in zip(self.shape, self.strides, strict=True)
         ]
-        return replace(self, shape=tuple(shape), strides=tuple(strides))
+        return View(self.buffer, self.offset, self.dtype, tuple(shape), tuple(strides))
 
     def select(self, dim: int, start: int, length: int) -> "View":
         """Returns elements start .. start + length - 1 of a dimension."""
         shape = (*self.shape[:dim], length, *self.shape[dim + 1 :])
-        return replace(self, offset=self.offset + start * self.strides[dim] * self.dtype.itemsize, shape=shape)
+        offset = self.offset + start * self.strides[dim] * self.dtype.itemsize
+        return View(self.buffer, offset, self.dtype, shape, self.strides)
 
     def tensor(self, storage: torch.UntypedStorage, start: int = 0) -> Tensor:
         """Returns the view over memory that begins at byte `start` of a storage."""
@@ -105,14 +106,19 @@ class Storages:
         self._known[_identity(storage)] = (StorageWeakRef(storage), buffer)  # type: ignore[no-untyped-call]
         return buffer
 
-    def view(self, tensor: Tensor) -> View:
-        """Returns the tensor as a view of its buffer.
+    def buffer(self, tensor: Tensor) -> Buffer:
+        """Returns the buffer of the tensor's storage.
 
         An unknown storage is an external. One of floating-point numbers is a constant: what a program computes on is
         integers, and real numbers are its public parameters.
         """
-        outside = Kind.CONSTANT if tensor.is_floating_point() else Kind.EXTERNAL
-        buffer = self._buffer(tensor) or self.enter(tensor, outside)
+        if (known := self._buffer(tensor)) is not None:
+            return known
+        return self.enter(tensor, Kind.CONSTANT if tensor.is_floating_point() else Kind.EXTERNAL)
+
+    def view(self, tensor: Tensor) -> View:
+        """Returns the tensor as a view of its buffer; see `buffer`."""
+        buffer = self.buffer(tensor)
         if buffer.kind is Kind.CONSTANT and buffer.storage is None:
             buffer.storage = tensor.untyped_storage()
         offset = int(tensor.storage_offset()) * tensor.dtype.itemsize
@@ -196,11 +202,20 @@ class _Free:
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Lists the tensors in nested lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [tensor for item in value for tensor in tensors_in(item)] if isinstance(value, (list, tuple)) else []
+    found: list[Tensor] = []
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[Tensor]) -> None:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _gather(item, found)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _gather(item, found)
+    elif isinstance(value, Tensor):
+        found.append(value)
 
 
 def mapped(value: Any, kind: type, function: Any) -> Any:

@@ -100,7 +100,7 @@ class Notebook:
             return self.scalar(value, dtype)
         view = self.uniform(value) or self.storages.view(value)
         if view.dtype == dtype or (view.dtype == torch.bool and dtype == torch.uint8):
-            return replace(view, dtype=dtype)
+            return view if view.dtype == dtype else replace(view, dtype=dtype)
         if 0 in view.strides:  # convert each element once
             narrow = tuple(1 if stride == 0 else size for size, stride in zip(view.shape, view.strides, strict=True))
             converted = self.temporary(narrow, dtype)
@@ -177,7 +177,7 @@ class Notebook:
 def instruction(op: Op, operands: Sequence[View], extras: tuple[int, int] = (0, 0)) -> Instruction:
     """Returns an instruction on views of one shape, with dimensions as the machine likes them."""
     shape, strides = _collapsed(operands[0].shape, [view.strides for view in operands], ordered=op in ORDERED)
-    views = [replace(view, shape=shape, strides=own) for view, own in zip(operands, strides, strict=True)]
+    views = [View(v.buffer, v.offset, v.dtype, shape, own) for v, own in zip(operands, strides, strict=True)]
     if op in SWAPPED and views[1].strides[-1] == 0:  # the loop with one broadcast operand has it on the right
         views[1], views[2] = views[2], views[1]
     return Instruction(op, shape, tuple(views), extras)

@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -126,8 +127,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def constant(self, tensor: Tensor) -> bool:
         """Tells whether the content of a tensor is the same in each replay."""
-        self._storages.view(tensor)
-        return self._storages.constant([tensor])
+        return self._storages.buffer(tensor).kind is Kind.CONSTANT
 
     def call(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Calls a kernel, and notes the call; see `kernels.call`. All of its tensors may be written."""
@@ -155,9 +155,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = _written(func, args, kwargs)
         for tensor in written:
             self._writable(tensor)
-        for tensor in tensors:
-            self._storages.view(tensor)
-        known = self._storages.constant(tensors) and not written
+        buffers = [self._storages.buffer(tensor) for tensor in tensors]
+        known = not written and all(buffer.kind is Kind.CONSTANT for buffer in buffers)
         self._check(func, name, args, known=known)
         result = func(*args, **kwargs)
         outputs = tensors_in(result)
@@ -255,6 +254,7 @@ def untraced() -> Iterator[None]:
 _LAYOUT = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "out"}
 
 
+@cache
 def _packet(func: Any) -> str:
     """Returns the name of an operation without overload and without the mark of an in-place form."""
     name: str = func.overloadpacket.__name__
@@ -263,9 +263,12 @@ def _packet(func: Any) -> str:
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """Lists the tensors that an operation writes in place."""
-    found = []
-    for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001 - as documented for dispatch modes
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[place] if place < len(args) else kwargs.get(argument.name)
-            found += tensors_in([value])
-    return found
+    values = [args[place] if place < len(args) else kwargs.get(name) for place, name in _written_arguments(func)]
+    return tensors_in(values)
+
+
+@cache
+def _written_arguments(func: Any) -> list[tuple[int, str]]:
+    """Lists place and name of the arguments that an operation writes in place."""
+    arguments = enumerate(func._schema.arguments)  # noqa: SLF001 - as documented for dispatch modes
+    return [(place, one.name) for place, one in arguments if one.alias_info is not None and one.alias_info.is_write]
