@@ -40,4 +40,9 @@ def crossings() -> str:
     return table(["link", "policy", "faster than the full cache", "known by"], sorted(lines))
 
 
-TABLES: Tables = {"seconds": seconds, "pays": partial(by_length, "pays"), "crossings": crossings}
+TABLES: Tables = {
+    "seconds": seconds,
+    "pays": partial(by_length, "pays"),
+    "crossings": crossings,
+    "sweep": partial(by_length, "sweep"),
+}

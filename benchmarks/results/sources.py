@@ -15,10 +15,22 @@ from orchestrator.report.rows import Row, rows
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 
-RUNS = ("speedup", "networks", "pays", "batch", "draft", "engines", "paper_spu", "paper_layer", "gpu", "gpu_small")
+RUNS = (
+    "speedup",
+    "networks",
+    "pays",
+    "sweep",
+    "batch",
+    "draft",
+    "engines",
+    "paper_spu",
+    "paper_layer",
+    "gpu",
+    "gpu_small",
+)
 """Folders of RESULTS, each a run of the example of that name."""
 
-NETWORKS = ("none", "lan", "wan-1g-10ms", "wan")
+NETWORKS = ("none", "lan", "wan-1g-10ms", "wan", "wan-100m-80ms")
 """The links that runs are measured on, from the fastest to the slowest."""
 
 MPCACHE = {"name": "mpcache", "static_keep": 0.4, "select": 0.2}
