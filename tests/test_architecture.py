@@ -413,7 +413,7 @@ def test_modules_that_import_a_third_are_not_a_circle() -> None:
     ("modules", "heavy"),
     [
         ("parties.metering.registry", "torch ray crypten transformers"),
-        ("orchestrator.run.actors, parties.transport.mesh", "torch crypten transformers"),  # a party sets its threads
+        ("orchestrator.run.actors, parties.transport.mesh", "torch crypten transformers"),
     ],
 )
 def test_what_is_imported_early_does_not_import_what_takes_seconds(modules: str, heavy: str) -> None:

@@ -8,6 +8,7 @@ import errno
 import faulthandler
 import os
 import pkgutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -45,8 +46,7 @@ class PartyActor:
         self._party: Any = None
         self._identity = Identity()
         self._party_class = party_class
-        # OpenMP reads it, for all threads, when `open` imports the party's class, and torch with it: not earlier.
-        os.environ["OMP_NUM_THREADS"] = str(threads_for(parties_here))
+        self._threads = threads_for(parties_here)
 
     def hello(self) -> dict[str, Any]:
         """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
@@ -62,6 +62,7 @@ class PartyActor:
 
         def work() -> dict[str, Any]:
             party_class = pkgutil.resolve_name(self._party_class)
+            self._limit_threads()
             self._party = party_class(self._role, host, session, port=port, timeout_s=timeout_s)
             return {
                 "address": tuple(self._party.address),
@@ -100,6 +101,7 @@ class PartyActor:
         """Run one cell; the fields of its `PartyResult`, or `error`."""
 
         def work() -> dict[str, Any]:
+            self._limit_threads()
             result: PartyResult = self._party.run(job)
             return result.to_json()
 
@@ -129,6 +131,11 @@ class PartyActor:
             return {}
 
         return self._reply(work)
+
+    def _limit_threads(self) -> None:
+        """Gives torch this party's share of the processors. OpenMP keeps it per thread, and Ray runs us on any."""
+        if (torch := sys.modules.get("torch")) is not None:  # imported by the party's class, if at all
+            torch.set_num_threads(self._threads)
 
     def _reply(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:

@@ -73,7 +73,7 @@ class FakeParty:
             "gpu_peak_bytes": None,
             "interface_sent_bytes": 0,
             "interface_received_bytes": 0,
-            "versions": {"python": "3", "threads": os.environ["OMP_NUM_THREADS"]},
+            "versions": {"python": "3"},
             "warnings": [],
         }
         return PartyResult.model_validate(result | self.extras(job))

@@ -2,9 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from orchestrator.run.actors import PartyActor, describe, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
 from parties.roles.reports import PartyProgress
 from tests.helpers.fake_party import FakeParty
-from tests.helpers.paths import ROOT
 
 FAKE = f"{FakeParty.__module__}:FakeParty"
 
@@ -37,23 +37,29 @@ class Failing:
         return PartyProgress(role="server", state="decode", stage="softmax", sent_bytes=7, received_bytes=8)
 
 
+class Counting(Failing):
+    """A party that reports torch's threads where it runs."""
+
+    def run(self, job: dict[str, Any]) -> Any:
+        return SimpleNamespace(to_json=lambda: {"threads": torch.get_num_threads()})
+
+
 @pytest.fixture(autouse=True)
-def threads_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives this process its variable back, which an actor sets for its own one."""
-    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+def threads_of_tests() -> Iterator[None]:
+    """Gives this process its threads back, which an actor sets for its own one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
-def test_torch_uses_the_threads_of_the_actor_in_every_thread_of_its_process() -> None:
-    script = """
-from concurrent.futures import ThreadPoolExecutor
-from orchestrator.run.actors import PartyActor, threads_for
-PartyActor("client", 1)
-import torch
-with ThreadPoolExecutor(1) as other:
-    print(torch.get_num_threads() == other.submit(torch.get_num_threads).result() == threads_for(1))
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True"]
+def test_torch_uses_the_partys_share_of_the_processors_in_whichever_thread_ray_runs_it() -> None:
+    share = threads_for(1)
+    torch.set_num_threads(share + 1)  # as another task of the same process may have
+    actor = PartyActor("client", 1, f"{__name__}:Counting")
+    assert "error" not in actor.open("127.0.0.1", 0, "s", 1.0)
+    assert actor.run({}) == {"threads": share}
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(actor.run, {}).result() == {"threads": share}
 
 
 def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import pytest
 from netem import ProbeError, host, shaping
 from orchestrator.experiment.networks import ROLES as SHAPED
 from orchestrator.records.record import Record, Status
-from orchestrator.run.actors import threads_for
 from orchestrator.run.placement import ROLES
 from orchestrator.run.ray_session import ray_session
 from orchestrator.run.runner import Outcome, Runner, job_of
@@ -95,8 +94,6 @@ def test_a_cell_runs_with_each_party_in_a_process_of_its_own(runner: Runner, tmp
     groups = json.loads((tmp_path / "targets.json").read_text())
     assert len(groups) == len(ROLES)
     assert {group["labels"]["party"] for group in groups} == set(ROLES)
-    threads = {record.parties[role].versions["threads"] for role in ROLES}
-    assert threads == {str(threads_for(len(ROLES)))}
 
 
 def test_parties_stay_for_the_next_cell_of_the_same_kind_only(runner: Runner, tmp_path: Path) -> None:
