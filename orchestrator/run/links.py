@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -102,7 +101,7 @@ class LinkMeasurements:
         Raises:
             CellFailure: `shaping_failed`: the links are not what was asked for, so that the cell must not run.
         """
-        self._take("before", Status.SHAPING_FAILED, self._links.recent() if self._links else {})
+        self._take("before", Status.SHAPING_FAILED, None if self._links is None else self._links.recent())
 
     def after(self) -> None:
         """Measure after the cell.
@@ -112,7 +111,7 @@ class LinkMeasurements:
         """
         self._take("after", Status.SHAPING_DRIFTED)
 
-    def _take(self, when: str, status: Status, known: Readings = MappingProxyType({})) -> None:
+    def _take(self, when: str, status: Status, known: Readings | None = None) -> None:
         if self._links is None:
             return
         self._taken[when] = known or self._links.measure(self._watch)
