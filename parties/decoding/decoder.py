@@ -7,6 +7,7 @@ from typing import Any
 from parties.decoding.attention import Attention
 from parties.decoding.batch import Caches, by_cache
 from parties.decoding.cache import Cache, Rows
+from parties.decoding.layer_names import LayerName
 from parties.decoding.layers import Layers
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Start, Workload
@@ -37,6 +38,7 @@ class Decoder:
         self.engine, self.spec, self.policy, self._end = engine, spec, policy, end
         self.layers = Layers(engine, spec)
         self.attention = Attention(self.layers, policy)
+        self._kinds = _layer_kinds(spec, policy)
         engine.score_cap = spec.score_cap
 
     def workload(
@@ -207,11 +209,15 @@ class Decoder:
         """Tokens that are still to be decoded; 1 if that is not known."""
         return max(1, self._end - caches.position)
 
-    def step_name(self, caches: Caches, layer: int) -> Hashable | None:
+    def step_name(self, caches: Caches, layer: int) -> LayerName | None:
         """See `Policy.step_name`, one of each cache; the layer has room for the tokens afterwards."""
         self.make_room(caches, layer)
         names = tuple(self.policy.step_name(cache, layer) for cache in caches.sequences)
-        return None if None in names else names
+        return None if None in names else self.layer_name(layer, names)
+
+    def layer_name(self, layer: int, name: Hashable) -> LayerName:
+        """The name of what is done in a layer, by a name that it has in all layers of a kind."""
+        return LayerName(layer, (self._kinds[layer], name))
 
     def predict(self, caches: Caches) -> Program[Any]:
         """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
@@ -243,6 +249,20 @@ class Decoder:
             table = engine.parameter("positions")
             x = x + engine.cat([engine.rows_from(table, position, 1) for position in positions], dim=0)
         return x
+
+
+def _layer_kinds(spec: ModelSpec, policy: Policy) -> list[int]:
+    """The first layer that is of the kind of each: of the model's, and of the policy's."""
+    last = spec.n_layers - 1
+    kinds = [
+        (policy.layer_kind(layer, spec.n_layers), layer == last, *_positions(spec, layer), *_positions(spec, layer + 1))
+        for layer in range(spec.n_layers)
+    ]
+    return [layer if kind[0] is None else kinds.index(kind) for layer, kind in enumerate(kinds)]
+
+
+def _positions(spec: ModelSpec, layer: int) -> tuple[Hashable, ...]:
+    return (spec.window(layer), spec.rope(layer)) if layer < spec.n_layers else ()
 
 
 def draft_problem(engine: type[Engine], policy: Policy, batch: int = 1) -> str:

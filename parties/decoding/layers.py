@@ -75,7 +75,7 @@ class Layers:
             rows = self.rows(x)
         inner = yield from (self._gated(at, rows) if self.spec.architecture.gated else self._mlp(at, rows))
         down = yield from staged(engine.meter, "down", engine.linear(inner, f"{at}.down"))
-        return self.rows(x + (yield from self._after(f"{at}.mlp_gain", down)))
+        return self.rows(engine.residual(x + (yield from self._after(f"{at}.mlp_gain", down))))
 
     def _after(self, gain: str, x: Any) -> Program[Any]:
         """The output of attention or MLP as it is added to the residual: normalised in families with post-norms."""

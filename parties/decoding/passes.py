@@ -1,11 +1,11 @@
 """A pass takes several tokens of one sequence through the layers at once; see `parties.decoding.verification`."""
 
-from collections.abc import Hashable
 from typing import Any
 
 from parties.decoding.cache import Cache, Rows
 from parties.decoding.clusters import Selection
 from parties.decoding.decoder import Decoder
+from parties.decoding.layer_names import LayerName
 from parties.decoding.program import Program, parallel
 
 
@@ -29,11 +29,11 @@ def pass_layer(decoder: Decoder, cache: Cache, layer: int) -> Program[None]:
     after.rows = (row,)
 
 
-def pass_name(decoder: Decoder, cache: Cache, layer: int, tokens: int) -> Hashable:
+def pass_name(decoder: Decoder, cache: Cache, layer: int, tokens: int) -> LayerName:
     """See `Policy.pass_name`; the layer has room for the tokens of the pass afterwards."""
     left = decoder.left(cache) + tokens - 1
     cache.layers[layer].make_room(decoder.engine, decoder.policy.begin_tokens, needed=tokens, wanted=left)
-    return decoder.policy.pass_name(cache, layer)
+    return decoder.layer_name(layer, decoder.policy.pass_name(cache, layer))
 
 
 def _attend(

@@ -96,6 +96,10 @@ class Operations(ABC):
     def matmul(self, x: Any, y: Any) -> Program[Any]:
         """Batched matrix product: [..., a, b] @ [..., b, c]."""
 
+    def residual(self, x: Any) -> Any:
+        """Rows as they leave a layer, [n, d]; an engine may declare one bound for those of all layers."""
+        return x
+
     @abstractmethod
     def to_norm(self, x: Any, *, centre: bool) -> Any:
         """Rows [n, d], less their mean if `centre`, in the form that `normalise` takes.

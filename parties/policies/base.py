@@ -168,12 +168,20 @@ class Policy(ABC):
         return {}
 
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
-        """A name for what a step does in a layer: steps of the same name do the same on values of the same shapes.
+        """A name for what a step does in a layer: steps of a layer with the same name do the same on equal shapes.
 
-        None if it depends on more, such as the position. By default a policy that does nothing while tokens are decoded
-        has the same step in each layer.
+        None if it depends on more, such as the position. By default all steps of a policy that does nothing while
+        tokens are decoded have the same name.
         """
-        return (layer,) if self._idle else None
+        return () if self._idle else None
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable | None:
+        """What a step depends on besides its name: in layers of the same kind, steps of the same name do the same.
+
+        None if no other layer is like this one. By default all layers are alike if the policy does nothing while tokens
+        are decoded, and none are if it does.
+        """
+        return () if self._idle else None
 
     @property
     def _idle(self) -> bool:
@@ -209,7 +217,7 @@ class Policy(ABC):
         here, generated = cache.layers[layer], cache.position - cache.prompt + 1
         selects = type(self).before_attention is not Policy.before_attention
         key = self.pass_key(here.tokens + 1, generated) if selects else None
-        return (layer, "pass", here.alive is None, key)
+        return ("pass", here.alive is None, key)
 
     @property
     def observes(self) -> bool:

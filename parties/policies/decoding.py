@@ -63,15 +63,19 @@ class DecodingEviction(Eviction):
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """Steps that do not evict are alike; those that do recur soon only if every step does."""
         if not self.compression_ratio:
-            return (layer,)
+            return ()
         generated = cache.position - cache.prompt + 1
-        name = (layer, reach(cache), cache.layers[layer].alive is None)
+        name = (reach(cache), cache.layers[layer].alive is None)
         if generated % self.compression_interval:
             return name
         if self.compression_interval > 1:
             return None
         compacts = bool(self.compact_every) and generated % self.compact_every == 0
         return (*name, cache.layers[layer].tokens, generated > 1, compacts)
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:
+        """All layers are alike."""
+        return ()
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the state with the step's attention, and evicts at the end of each interval."""

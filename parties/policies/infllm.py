@@ -167,7 +167,11 @@ class InfLLM(Policy):
         tokens = cache.layers[layer].tokens + 1
         if self._complete(tokens) > self._complete(tokens - 1) or tokens <= self.n_init:
             return None
-        return (layer, self._blocks(tokens), self._chosen(tokens))
+        return (self._blocks(tokens), self._chosen(tokens))
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:
+        """Whether the layer selects, and whether the next one does ahead."""
+        return (self._selects(layer), layer + 1 < n_layers and self.selects_ahead(layer + 1))
 
     def _remember(
         self, engine: "Engine", here: "LayerCache", q: Any, position: int, *, has_place: bool = False

@@ -95,7 +95,11 @@ class MiKV(Policy):
         if demotes and self.compression_interval > 1:
             return None
         quantised = here.tokens + here.room - here.state["score"].shape[1] if self.compression_ratio else 0
-        return (layer, reach(cache), quantised)
+        return (reach(cache), quantised)
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:  # noqa: ARG002
+        """All layers are alike."""
+        return ()
 
     def after_prefill(self, engine: "Engine", cache: "Cache", layer: int, q: Any) -> Program[None]:
         """Balances channels, sums the prompt's attention, and quantises the tokens with the least of it."""

@@ -167,7 +167,13 @@ class MPCache(Policy):
         tokens = cache.layers[layer].tokens + 1
         clusters = self._clusters(tokens)
         begun = tuple((tokens - 1) % size == 0 for size in self._levels().values())
-        return (layer, clusters.n_fine, clusters.n_coarse, begun)
+        return (clusters.n_fine, clusters.n_coarse, begun)
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:
+        """Which layers around it share its selection, or that of the next layer, and whether these two select."""
+        sources = [(other, self.source_layer(other)) for other in range(n_layers)]
+        near = [(other - layer, source - layer) for other, source in sources if source in (layer, layer + 1)]
+        return (tuple(near), *(self.chooses(here) for here in (layer, layer + 1)))
 
     def pass_key(self, tokens: int, generated: int) -> Hashable | None:  # noqa: ARG002
         """The geometry of the clusters: the last one grows by the tokens of a pass, and does not compete.

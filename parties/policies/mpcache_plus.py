@@ -105,7 +105,11 @@ class MPCachePlus(Policy):
         """The numbers of clusters, and whether the new token begins one."""
         tokens = cache.layers[layer].tokens + 1
         clusters = self._clusters(tokens)
-        return (layer, clusters.n_fine, self._chosen(clusters), tokens % self.cluster_size == 1 % self.cluster_size)
+        return (clusters.n_fine, self._chosen(clusters), tokens % self.cluster_size == 1 % self.cluster_size)
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:  # noqa: ARG002
+        """Whether the layer selects."""
+        return layer >= self.dense_layers
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:  # noqa: ARG002
         """Updates the last cluster's bounds with the new key; only complete clusters compete."""

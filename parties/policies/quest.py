@@ -132,7 +132,11 @@ class Quest(Policy):
     def step_name(self, cache: "Cache", layer: int) -> Hashable | None:
         """The numbers of pages, and whether the new token begins one."""
         tokens = cache.layers[layer].tokens + 1
-        return (layer, self._pages(tokens), tokens % self.page_size == 1 % self.page_size)
+        return (self._pages(tokens), tokens % self.page_size == 1 % self.page_size)
+
+    def layer_kind(self, layer: int, n_layers: int) -> Hashable:
+        """Whether the layer selects, and whether the next one does ahead."""
+        return (self._selects(layer), layer + 1 < n_layers and self.selects_ahead(layer + 1))
 
     def after_attention(self, engine: "Engine", cache: "Cache", layer: int, weights: Any) -> Program[None]:
         """Updates the newest page's bounds with the new key; only complete pages compete."""

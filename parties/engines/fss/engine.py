@@ -79,7 +79,7 @@ class FssEngine(Computation):
         self.source.permutation = Permutation(permutation_key)
         self.source.note(permutation_key)
         self._inputs = memory_on(self.source.device, seed, meter)
-        self.recordings = Recordings(source, self._inputs)
+        self.recordings = Recordings(source, self._inputs, self.installed)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
         self.exchange = self._opener = Opener(self.peer, meter, source.constants)
@@ -135,7 +135,7 @@ class FssEngine(Computation):
         """Sends the dealer the cell's plan, and puts prefilled caches under masks that stay; see `mask_cache`."""
         plan = Plan.of(workload, self._index + 1)
         self.configure(workload.options)
-        self.recordings = Recordings(self.source, self._inputs)
+        self.recordings = Recordings(self.source, self._inputs, self.installed)
         self.replays = records(workload)
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":

@@ -46,7 +46,7 @@ class DryRun:
         self._caches = plan.caches(engine)
         self._replays = records(plan.workload)
         self._inputs = inputs
-        self._recordings = Recordings(source, inputs)
+        self._recordings = Recordings(source, inputs, engine.installed)
         before, steps = plan.programs(engine, self._caches, self._accepted_now)
         self._programs, self._prompt_segments = [*before, *steps], len(before)
         self._step = len(steps) // plan.workload.steps

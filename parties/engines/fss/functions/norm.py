@@ -80,6 +80,17 @@ def unscaled_of(x: Masked) -> Bound:
     return x.source.bounds["first unscaled" if x.limit < FIRST_LAYER_LIMIT else "unscaled"]
 
 
+def residual(x: Masked) -> Masked:
+    """Declares rows [n, d] of the residual stream as what the bound of their `mean square` lets them be, in any layer.
+
+    No number of a row exceeds sqrt(d) times its root mean square, and before it is centred by more than the mean. A sum
+    of what all layers add would be another bound in each layer, of which each then has a recording of its own.
+    """
+    bounds = x.source.bounds
+    largest = math.sqrt(x.shape[1] * bounds["mean square"].high) + bounds["mean"].limit
+    return x.bounded(2.0 ** math.ceil(math.log2(largest)))
+
+
 def to_norm(x: Masked, *, centre: bool) -> NormInput:
     """Prepares rows [n, d] for `normalise`; subtracts their mean if `centre`.
 

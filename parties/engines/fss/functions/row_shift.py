@@ -29,6 +29,7 @@ from parties.engines.fss.functions.tables import Tables, look_up, window
 from parties.engines.fss.kernels.cell_trees import CELLS, HASHES, KEY_BYTES
 from parties.engines.fss.randomness import cell_dpf
 from parties.engines.fss.randomness.source import DEALER
+from parties.engines.fss.recording.tracer import untraced
 from parties.engines.limits import FEW_ROWS
 
 
@@ -86,12 +87,14 @@ def _sums_of_counts(scores: Masked, ladder: Ladder) -> Additive:
 @cache
 def _by_floor(ladder: Ladder, device: torch.device) -> Tensor:
     """Returns the exponentials on a device, [floors, 1, cells]."""
-    return _exponentials(ladder).unsqueeze(1).to(device)
+    with untraced():
+        return _exponentials(ladder).unsqueeze(1).to(device)
 
 
 @cache
 def _tables(ladder: Ladder) -> Tables:
-    return Tables(_exponentials(ladder).numpy()[:, None])
+    with untraced():
+        return Tables(_exponentials(ladder).numpy()[:, None])
 
 
 @cache
@@ -103,4 +106,5 @@ def _exponentials(ladder: Ladder) -> Tensor:
     cells = window(256 // ladder.cell, round(SCORE.low) // ladder.cell) * ladder.cell
     exps = np.stack([np.exp(cells - (PEAK.low + i * ladder.span)) for i in range(ladder.floors)])
     capped = np.minimum(exps * 2.0**ladder.coarse_bits, float(ladder.edges[-1]))
-    return torch.from_numpy(np.rint(capped).astype(np.int64))
+    with untraced():
+        return torch.from_numpy(np.rint(capped).astype(np.int64))

@@ -22,6 +22,7 @@ from parties.engines.fss.arithmetic.values import Additive, Masked
 from parties.engines.fss.kernels import loops
 from parties.engines.fss.kernels.call import call
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
+from parties.engines.fss.recording.tracer import untraced
 
 Integers = NDArray[np.int64]
 
@@ -66,7 +67,8 @@ class Tables:
 @cache
 def _mirrored(tables: Tables, device: torch.device) -> Tensor:
     """Reverses each table and repeats it, so that a rotated table is a contiguous slice."""
-    return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
+    with untraced():
+        return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
 
 
 @dataclass(frozen=True)

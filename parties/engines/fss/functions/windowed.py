@@ -27,6 +27,7 @@ from parties.engines.fss.functions.tables import Tables, digit, look_up
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
 from parties.engines.fss.randomness import prefix_dpf
 from parties.engines.fss.randomness.source import DEALER, Bits
+from parties.engines.fss.recording.tracer import untraced
 from parties.engines.limits import FEW_ROWS
 
 Reals = NDArray[np.float64]
@@ -100,7 +101,8 @@ class WindowedFunction:
         at = np.arange(ENTRIES)[None] * cell
         middle, before, after = (self.function(np.maximum(at + step * cell, cell / 2)) for step in (0, -1, 1))
         values = np.stack([(2 * middle + before + after) / 4, (after - before) / 2.0 ** (1 + REST_BITS)], -1)
-        return torch.from_numpy(np.rint(values * 2.0**self.out_scale).astype(np.int64))
+        with untraced():
+            return torch.from_numpy(np.rint(values * 2.0**self.out_scale).astype(np.int64))
 
     def apply(self, x: Masked) -> Program[Additive]:
         """Applies the function to x [...], whose integers are below 2^62; error relative 2^-12 where x >= 2^low.

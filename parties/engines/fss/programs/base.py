@@ -74,6 +74,12 @@ class Programs(Engine):
                     private_input(self.source, shape, integers, ring.FRACTION_BITS, bounds.PARAMETER_LIMIT)
                 )
 
+    def installed(self) -> dict[str, list[Tensor]]:
+        """The tensors of the installed model, by name."""
+        found = {name: [matrix.transposed] for name, matrix in self.matrices.items()}
+        found |= {name: [value.public, value.mask] for name, value in self.parameters.items()}
+        return found | {name: [value.share] for name, value in self.biases.items()}
+
     def parameter(self, name: str) -> Masked:
         """An installed parameter."""
         return self.parameters[name]

@@ -8,7 +8,7 @@ from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.compare.signs import negative
 from parties.engines.fss.functions import softmax
 from parties.engines.fss.functions.activation import activation, gated_activation, soft_cap
-from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, to_norm
+from parties.engines.fss.functions.norm import NormInput, inverse_root, normalise, residual, to_norm
 from parties.engines.fss.programs.base import Programs
 from parties.engines.fss.randomness.constants import Known
 from parties.engines.fss.topk import maximum
@@ -16,6 +16,10 @@ from parties.engines.fss.topk import maximum
 
 class Functions(Programs):
     """Each is a program of `parties.engines.fss.functions`, or of `compare` and `topk`, with the engine's bounds."""
+
+    def residual(self, x: Masked) -> Masked:
+        """Rows with the bound that rows of all layers have; see `norm.residual`."""
+        return residual(x)
 
     def to_norm(self, x: Masked, *, centre: bool) -> NormInput:
         """Rows less their mean if `centre`, and a narrower copy for their squares; see `norm.to_norm`."""

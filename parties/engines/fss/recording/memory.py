@@ -41,10 +41,15 @@ class Buffer:
     kept: bool = False
 
     @property
+    def memory(self) -> torch.UntypedStorage:
+        """The memory of an external or a constant."""
+        assert self.storage is not None  # noqa: S101 - planned buffers have no memory of their own
+        return self.storage
+
+    @property
     def fixed(self) -> int:
         """Address of an external or a constant."""
-        assert self.storage is not None  # noqa: S101 - planned buffers have no address of their own
-        return self.storage.data_ptr()
+        return self.memory.data_ptr()
 
 
 @dataclass(frozen=True)

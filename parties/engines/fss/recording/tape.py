@@ -1,6 +1,6 @@
 """Tapes: what a tracer noted, bound to memory and ready to run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -25,7 +25,7 @@ class Recording:
 
     Args:
         notes: The steps of each tape.
-        keep: Tensors that stay readable, as views and as they were traced.
+        keep: Tensors that stay readable, as views and as they were traced; None for one that was not.
         arena: Memory for the others; own memory if None.
 
     Attributes:
@@ -34,7 +34,7 @@ class Recording:
     """
 
     def __init__(
-        self, notes: Sequence[Sequence[Note]], keep: Sequence[tuple[View, Tensor]], arena: Arena | None
+        self, notes: Sequence[Sequence[Note]], keep: Sequence[tuple[View, Tensor | None]], arena: Arena | None
     ) -> None:
         self._shared = arena is not None
         self._arena = arena or Arena()
@@ -64,7 +64,7 @@ class Tape:
         names: Names of its instructions and calls, in order.
         instructions: Number of its instructions.
         digests: Their hashes, with numbers of buffers in place of addresses.
-        externals: The buffers from outside that it reads or writes.
+        externals: The memory from outside that it reads or writes.
     """
 
     def __init__(self, notes: Sequence[Note], kept: Tensor, arena: Arena, numbers: dict[Buffer, int]) -> None:
@@ -73,8 +73,8 @@ class Tape:
         self._kept, self._arena = kept, arena
         self.digests = [_digest(note, numbers) for note in notes]
         mine = dict.fromkeys(buffer for note in notes for buffer in note.buffers)
-        self.externals = [buffer for buffer in mine if buffer.kind is Kind.EXTERNAL]
-        self._alive = [buffer for buffer in mine if buffer.kind is not Kind.PLANNED]
+        self.externals = externals_of(mine)
+        self._fixed = {buffer: buffer.memory for buffer in mine if buffer.kind is not Kind.PLANNED}
         self._program = _Program(kept)
         self._plan: list[tuple[int, int] | Call] = []
         for machine_runs, group in groupby(notes, lambda note: isinstance(note, Instruction)):
@@ -126,8 +126,8 @@ class Tape:
         if len(self.names) != len(other.names):
             return f"{len(self.names)} steps, {len(other.names)} steps"
         for place, (own, its) in enumerate(zip(self.externals, other.externals, strict=True)):
-            if own.fixed != its.fixed and not torch.equal(_octets(own), _octets(its)):
-                return f"external {place} of {own.size} bytes"
+            if own.data_ptr() != its.data_ptr() and not torch.equal(octets_of(own).cpu(), octets_of(its).cpu()):
+                return f"external {place} of {own.nbytes()} bytes"
         return None
 
     def same_program(self, other: "Tape") -> bool:
@@ -156,8 +156,7 @@ class Tape:
     def _tensor(self, view: View) -> Tensor:
         buffer = view.buffer
         if buffer.kind is not Kind.PLANNED:
-            assert buffer.storage is not None  # noqa: S101 - externals and constants have one
-            return view.tensor(buffer.storage)
+            return view.tensor(self._fixed[buffer])
         memory = self._kept if buffer.kept else self._arena.memory
         return view.tensor(memory.untyped_storage(), buffer.offset)
 
@@ -213,13 +212,19 @@ def copied_to(function: Callable[[], Any], outputs: Sequence[Tensor]) -> None:
         output.copy_(computed)
 
 
-def readable(view: View, tensor: Tensor, kept: Tensor) -> Tensor:
+def readable(view: View, tensor: Tensor | None, kept: Tensor) -> Tensor:
     """Returns a kept tensor over memory for kept buffers, with the values of the trace; others stay where they are."""
     if view.buffer.kind is not Kind.PLANNED:
-        return tensor
-    start, traced = view.buffer.offset, tensor.untyped_storage()
-    kept[start : start + view.buffer.size] = octets_of(traced)
+        return view.tensor(view.buffer.memory) if tensor is None else tensor
+    start = view.buffer.offset
+    if tensor is not None:
+        kept[start : start + view.buffer.size] = octets_of(tensor.untyped_storage())
     return view.tensor(kept.untyped_storage(), start)
+
+
+def externals_of(buffers: Iterable[Buffer]) -> list[torch.UntypedStorage]:
+    """Returns the memory of the buffers that are from outside."""
+    return [buffer.memory for buffer in buffers if buffer.kind is Kind.EXTERNAL]
 
 
 def place_kept(buffers: Sequence[Buffer]) -> int:
@@ -238,7 +243,7 @@ def _digest(note: Note, numbers: dict[Buffer, int]) -> bytes:
     def name(view: View) -> str:
         buffer, content = view.buffer, ""
         if buffer.kind is Kind.CONSTANT:
-            content = xxhash.xxh3_128_hexdigest(_octets(buffer).numpy().tobytes())
+            content = xxhash.xxh3_128_hexdigest(octets_of(buffer.memory).cpu().numpy().tobytes())
         place = (numbers[buffer], buffer.kind.name, buffer.size, buffer.kept, content)
         return repr((place, view.offset, view.dtype, view.shape, view.strides))
 
@@ -247,11 +252,6 @@ def _digest(note: Note, numbers: dict[Buffer, int]) -> bytes:
     else:
         parts = [note.name, mapped([note.args, note.kwargs, list(note.outputs)], View, name)]
     return xxhash.xxh3_128_digest(repr(parts).encode())
-
-
-def _octets(buffer: Buffer) -> Tensor:
-    assert buffer.storage is not None  # noqa: S101 - externals and constants have one
-    return octets_of(buffer.storage).cpu()
 
 
 def octets_of(storage: torch.UntypedStorage) -> Tensor:

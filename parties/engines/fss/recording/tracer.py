@@ -19,6 +19,7 @@ from parties.engines.fss.recording.memory import Arena, Kind, Storages, View, ma
 from parties.engines.fss.recording.notes import Call, Note, Notebook, Unsupported
 from parties.engines.fss.recording.peephole import shortened
 from parties.engines.fss.recording.tape import Recording
+from parties.engines.fss.recording.trace import Trace
 
 _EMPTY = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
 _FILLED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
@@ -109,12 +110,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             arena: Memory for all others, shared with recordings that never run at the same time; own memory if None.
             make: What makes the recording, a `Recording` or one for another device.
         """
+        return self.end(keep).recording(keep, arena, make)
+
+    def end(self, keep: Sequence[Tensor]) -> Trace:
+        """Returns all that was noted; `keep` as for `finish`."""
         if self._book.notes:
             self.cut()
         with self.paused():
             views = [self._storages.view(tensor) for tensor in keep]
-            tapes = shortened(self._tapes, [view.buffer for view in views])
-            return make(tapes, list(zip(views, keep, strict=True)), arena)
+            return Trace(shortened(self._tapes, [view.buffer for view in views]), views)
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -19,7 +19,7 @@ from parties.engines.fss.kernels.device_rows import LENGTH, NAMES, OPERANDS, SHA
 from parties.engines.fss.recording.launches import Launch, Row, launches
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, mapped, plan
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
-from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, octets_of, place_kept, readable
+from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, externals_of, octets_of, place_kept, readable
 from parties.engines.fss.recording.tracer import NotRecordable
 
 Step = Callable[[], Any]
@@ -89,7 +89,7 @@ class GraphRecording:
 
     Args:
         notes: The steps of each tape.
-        keep: Tensors that stay readable, as views and as they were traced.
+        keep: Tensors that stay readable, as views and as they were traced; None for one that was not.
         arena: Memory for the others.
         before: What the first graph does before the steps.
         clock: Times the graphs.
@@ -102,7 +102,7 @@ class GraphRecording:
     def __init__(
         self,
         notes: Sequence[Sequence[Note]],
-        keep: Sequence[tuple[View, Tensor]],
+        keep: Sequence[tuple[View, Tensor | None]],
         arena: Arena,
         before: Step,
         clock: KernelClock,
@@ -125,7 +125,7 @@ class Graph:
     """A part of a recording. It keeps alive what it reads and writes.
 
     Attributes:
-        externals: The buffers from outside that it reads or writes.
+        externals: The memory from outside that it reads or writes.
         launches: Number of launches of the tape machine, and of calls.
         instructions: Number of instructions of the tape machine.
         program_bytes: Size of the program for the machine.
@@ -133,8 +133,8 @@ class Graph:
 
     def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None, clock: KernelClock) -> None:
         buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
-        self.externals = [buffer for buffer in buffers if buffer.kind is Kind.EXTERNAL]
-        self._alive = [buffer for buffer in buffers if buffer.kind is not Kind.PLANNED]
+        self.externals = externals_of(buffers)
+        self._alive = [buffer.memory for buffer in buffers if buffer.kind is not Kind.PLANNED]
         self.launches, self.instructions = len(launched), sum(len(each.notes) for each in launched if not each.is_call)
         self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
         rows = [memory.row(note) for launch in launched for note in launch.notes if isinstance(note, Instruction)]
@@ -225,8 +225,7 @@ class _Memory:
     def _place(self, buffer: Buffer) -> tuple[torch.UntypedStorage, int]:
         if buffer.kind is Kind.PLANNED:
             return (self._kept if buffer.kept else self._arena).untyped_storage(), buffer.offset
-        held = buffer.storage
-        assert held is not None  # noqa: S101 - externals and constants have one
+        held = buffer.memory
         if held.device.type != "cpu" or octets_of(held).is_pinned():
             return held, 0
         if buffer not in self._copies:

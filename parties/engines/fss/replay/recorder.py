@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from parties.engines.fss.arithmetic.opening import Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
+from parties.engines.fss.recording.trace import Trace
 from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 from parties.engines.fss.replay.pieces import Pieces
@@ -89,20 +91,32 @@ class SegmentRecorder(Recorder):
         self._cut()
         return left
 
-    def finish(self, keep: Sequence[Tensor]) -> Any:
-        """Plans the memory of the tapes; what is opened and noted is kept, too. Returns the recording.
+    def end(self, keep: Sequence[Tensor]) -> tuple[Trace, list[Tensor]]:
+        """Ends the trace; returns it, and the tensors that it keeps: those of openings and notes, and these."""
+        hidden = [tensor for made in self.rounds for tensor in made.hidden]
+        kept = [*hidden, *(tensor for _, _, tensor in self.noted), *keep]
+        trace = self.tracer.end(kept)
+        del self.tracer
+        return trace, kept
+
+    def bind(self, trace: Trace, kept: Sequence[Tensor | None]) -> Any:
+        """Plans the memory of the tapes; returns the recording. For the arguments see `Trace.recording`.
 
         Raises:
             NotRecordable: A GPU cannot replay it.
         """
-        hidden = [tensor for made in self.rounds for tensor in made.hidden]
-        noted, inputs = [tensor for _, _, tensor in self.noted], self._inputs
-        recording = self.tracer.finish([*hidden, *noted, *keep], inputs.arena, inputs.recording(self.drawn))
-        del self.tracer  # with its notes, of which the recording has made tapes
-        return recording
+        return trace.recording(kept, self._inputs.arena, self._inputs.recording(self.drawn))
 
-    def rebind(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Takes the tensors of a finished recording; returns those that `finish` was asked to keep."""
+    def again(self) -> "SegmentRecorder":
+        """Returns the recorder of a segment that does the same, whose tensors it has yet to `rebind`."""
+        other = copy(self)
+        other.rounds = [replace(made, notes=list(made.notes), hidden=list(made.hidden)) for made in self.rounds]
+        notes = {id(mine.notes): its.notes for mine, its in zip(self.rounds, other.rounds, strict=True)}
+        other.noted = [(notes[id(own)], place, tensor) for own, place, tensor in self.noted]
+        return other
+
+    def rebind(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Takes the tensors of a recording; returns those that `end` was asked to keep."""
         left = iter(tensors)
         for made in self.rounds:
             made.hidden = [next(left) for _ in made.hidden]

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from parties.decoding.batch import Caches
+from parties.decoding.layer_names import LayerName
 from parties.decoding.program import Program
 from parties.decoding.steps import name_of
 from parties.decoding.workload import Workload
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
+from parties.engines.fss.replay.alike import Pattern, Weights
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
@@ -42,6 +44,7 @@ class Recordings:
     Args:
         source: The party's randomness.
         inputs: The party's memory for recorded segments.
+        weights: Returns the tensors of the installed parameters, by name.
 
     Attributes:
         refused: Why segments are interpreted, by key.
@@ -49,10 +52,11 @@ class Recordings:
         interpreted: Numbers of segments that were interpreted, by the reason.
     """
 
-    def __init__(self, source: Source, inputs: Inputs) -> None:
-        self._source, self.inputs = source, inputs
+    def __init__(self, source: Source, inputs: Inputs, weights: Callable[[], Weights]) -> None:
+        self._source, self.inputs, self._weights = source, inputs, weights
         self._known: dict[Hashable, RecordedSegment] = {}
         self._met: set[Hashable] = set()
+        self._patterns: dict[Hashable, list[Pattern]] = {}
         self.refused: dict[Hashable, str] = {}
         self.count_anew()
 
@@ -73,6 +77,7 @@ class Recordings:
     def clear(self) -> None:
         """Forgets the recordings, and with them the caches that they are bound to."""
         self._known.clear()
+        self._patterns.clear()
 
     def find(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment | None:
         """Returns the recording of a segment, made now if need be; None if it has to be interpreted.
@@ -141,11 +146,13 @@ class Recordings:
         if key in self.refused:
             return None
         self._known = {other: made for other, made in self._known.items() if not made.stale(cache)}
+        for kind, patterns in self._patterns.items():
+            self._patterns[kind] = [pattern for pattern in patterns if not pattern.segment.stale(cache)]
         for oldest in list(self._known)[: max(0, len(self._known) - MOST_KEPT + 1)]:
             del self._known[oldest]
         try:
             with self._source.meter.stage(RECORDING):
-                made = self._known[key] = RecordedSegment.record(program, cache, self._source, self.inputs)
+                made = self._known[key] = self._alike(key, cache) or self._recorded(key, program, cache)
         except NotRecordable as refusal:
             self.refused[key] = str(refusal)
             return None
@@ -154,4 +161,25 @@ class Recordings:
             return None
         if self.inputs.staged:
             self._source.meter.add("mpcbench_gpu_graph_captures_total", len(made.tapes))
+        return made
+
+    def _alike(self, key: Hashable, cache: Caches) -> RecordedSegment | None:
+        """The recording made from that of a layer alike, if there is one."""
+        if not isinstance(key, LayerName):
+            return None
+        weights = self._weights()
+        made = (
+            pattern.recording(key.layer, cache, self._source, self.inputs, weights)
+            for pattern in self._patterns.get(key.kind, ())
+        )
+        return next((each for each in made if each is not None), None)
+
+    def _recorded(self, key: Hashable, program: Callable[[], Program[Any]], cache: Caches) -> RecordedSegment:
+        """A new recording, from which those of layers alike will be made."""
+        made = RecordedSegment.record(program, cache, self._source, self.inputs)
+        if isinstance(key, LayerName):
+            pattern = Pattern.of(made, key.layer, cache, self.inputs, self._weights())
+            if pattern is not None:
+                self._patterns.setdefault(key.kind, []).append(pattern)
+        made.trace = None
         return made

@@ -16,6 +16,7 @@ from parties.decoding.program import Program
 from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
+from parties.engines.fss.recording.trace import Trace
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay import parts
 from parties.engines.fss.replay.inputs import Inputs
@@ -52,6 +53,7 @@ class RecordedSegment:
         result: What the program returns.
         epoch: Epoch of the recorded masks.
         fresh_rows: The masked values among the rows that it leaves, whose masks are new in each replay.
+        trace: The tapes before they were bound to memory, for recordings of layers that are alike.
     """
 
     recorder: SegmentRecorder
@@ -68,6 +70,7 @@ class RecordedSegment:
     result: Any
     epoch: int
     fresh_rows: Sequence[Masked]
+    trace: Trace | None = field(default=None, init=False)
     _ends: list[Callable[[], None] | None] = field(default_factory=list, init=False)
     _parts: list[parts.Part] = field(default_factory=list, init=False)
     _bound_to: Tensor | None = field(default=None, init=False)
@@ -111,14 +114,17 @@ class RecordedSegment:
             if private:
                 leaves |= {(i, name): getattr(cache.layers[i], name) for i in changed for name in ("k", "v")}
             left_values = (leaves, result)
-            recording = recorder.finish(recorder.leave([t for v in values_in(left_values) for t in tensors_of(v)]))
+            trace, kept = recorder.end(recorder.leave([t for v in values_in(left_values) for t in tensors_of(v)]))
+            recording = recorder.bind(trace, kept)
         finally:
             restore()
         left = iter(recorder.rebind(recording.tensors))
         leaves, result = mapped(
             left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value))
         )
-        addresses = {buffer.fixed for tape in recording.tapes for buffer in tape.externals}
+        addresses = {storage.data_ptr() for tape in recording.tapes for storage in tape.externals}
+        left_tensors = [tensor for value in values_in((leaves, result)) for tensor in tensors_of(value)]
+        addresses |= {tensor.untyped_storage().data_ptr() for tensor in left_tensors}  # some are left as they were read
 
         def read(value: Number) -> bool:
             return any(tensor.untyped_storage().data_ptr() in addresses for tensor in tensors_of(value))
@@ -127,7 +133,7 @@ class RecordedSegment:
         rows = [value for (_, name), tree in leaves.items() if name == "rows" for value in values_in(tree)]
         if inputs.keeps_rows:
             inputs.left([tensor for value in rows for tensor in tensors_of(value)])
-        return cls(
+        made = cls(
             recorder,
             recording.tapes,
             [Reading(*key, values) for key, values in reads.items() if values],
@@ -143,6 +149,8 @@ class RecordedSegment:
             source.epoch,
             [value for value in rows if isinstance(value, Masked) and value.epoch == source.epoch],
         )
+        made.trace = trace
+        return made
 
     @property
     def stage(self) -> str:

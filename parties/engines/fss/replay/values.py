@@ -50,6 +50,28 @@ def mapped(tree: Any, function: Callable[[Number], Number]) -> Any:
     return tree
 
 
+def look(tree: Any, epoch: int) -> Any:
+    """Returns all of a tree that a program may depend on, but for the numbers in its values.
+
+    Args:
+        tree: The tree. Tensors and other objects in it look like themselves alone.
+        epoch: The current epoch.
+    """
+    kind = type(tree)
+    if kind in _VALUES:
+        age = (tree.epoch == epoch, tree.epoch == Masked.CONSTANT) if kind is Masked else ()
+        return (kind, tree.scale, tree.limit, tree.shape, age)
+    if kind is Tensor:
+        return (kind, id(tree))
+    if kind is dict:
+        return {name: look(tree[name], epoch) for name in tree}
+    if (names := getattr(kind, _FIELDS, None)) is not None:
+        return (kind, [look(getattr(tree, name), epoch) for name in names])
+    if isinstance(tree, (tuple, list)):
+        return (kind, [look(item, epoch) for item in tree])
+    return (kind, tree if kind in _NO_VALUES else id(tree))
+
+
 def tensors_of(value: Number) -> list[Tensor]:
     """Returns the tensors of a value."""
     if type(value) is Masked:

@@ -38,7 +38,7 @@ def test_the_dealers_recordings_send_from_the_same_memory() -> None:
     inputs = Inputs()
     one, other = (recorded(inputs) for _ in range(2))
     for recorder in (one, other):
-        made = recorder.finish([])
+        made = recorder.bind(*recorder.end([]))
         assert made.memory_bytes < 8 * NUMBERS
         ((sent, _),) = recorder.sent
         assert sent.data_ptr() == inputs.dealt.made[0].data_ptr()
@@ -58,5 +58,5 @@ def test_recorded_rounds_of_a_size_share_their_frames() -> None:
 def test_a_finished_recording_keeps_nothing_of_its_trace() -> None:
     recorder = recorded(Inputs())
     tracer = weakref.ref(recorder.tracer)
-    recorder.finish([])
+    recorder.bind(*recorder.end([]))
     assert tracer() is None
