@@ -157,7 +157,7 @@ class RunOptions(BaseModel):
         default="streamed",
         description="When the parties of the engine `fss` receive the dealer's correlated randomness. `streamed`: "
         "while they decode, ahead of its use. `stored`: all of a cell before it starts, on each party's own disk "
-        "(`MPCBENCH_OFFLINE_DIR`, or the folder for temporary files); they then decode without the dealer.",
+        "(`MPCBENCH_OFFLINE_DIR`, `TMPDIR`, or /var/tmp); they then decode without the dealer.",
         examples=["streamed"],
     )
     comparison: Annotated[Comparison, *CARRY_IN_FILES, OnlyHow("fss")] = Field(

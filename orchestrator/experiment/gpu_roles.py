@@ -11,7 +11,7 @@ def gpu_roles(cell: Cell) -> tuple[str, ...]:
 
 
 def gpu_wishes(cell: Cell) -> tuple[str, ...]:
-    """The roles that compute on a GPU where there is room for them, and on the CPU otherwise; the last gives way first.
+    """The roles that compute on a GPU where there is room for them, and on the CPU otherwise; the first has precedence.
 
     The dealer works while the parties do, so that its speed counts; the referee only before and after.
     """

@@ -16,7 +16,8 @@ M are the bytes that client and server send each other for a token: recorded seg
 opened. The referee keeps the rows that enter each layer, R numbers, for other policies (`KeptPrompts`). The
 prefilled cache and the one that it decodes with, 16 C, count as its work: it frees them once the shares are sent.
 
-On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix.
+On a GPU are weights, cache and the work of a step; they are loaded through the host's memory, matrix by matrix. The
+referee keeps its weights there in float32, 4 W, and computes in float64.
 
 The work of a step comes on top (`_Sizes.step`, `_Sizes.masked`, `_Sizes.prompt`): the widest function of a step, among
 them the private choice among all logits, or the part of a cache that is masked at once. Loading and decoding do not
@@ -135,7 +136,8 @@ def memory_needs(cell: Cell, on_gpu: Collection[str] = ()) -> dict[str, Need]:
 
 def gpu_needs(cell: Cell) -> dict[str, Need]:
     """The memory of each role of a cell on a GPU, if it has one; a CUDA context takes about `PROCESS_BYTES`."""
-    return {role: replace(_need(role, cell), randomness=0, loading=0, disk=0) for role in ROLES}
+    needs = {role: replace(_need(role, cell), randomness=0, loading=0, disk=0) for role in ROLES}
+    return needs | {"referee": replace(needs["referee"], weights=needs["referee"].weights // 2)}
 
 
 def _need(role: str, cell: Cell) -> Need:

@@ -1,4 +1,4 @@
-"""Is there memory enough for a cell? Asked before a model is loaded, on the nodes where the parties will run."""
+"""Are there memory and disk enough for a cell? Asked before a model is loaded, on the nodes where the parties run."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure
 from orchestrator.run.nodes import on_node
 from orchestrator.run.placement import Placement
+from parties.engines.fss.dealing.folder import FOLDER_VARIABLE, space
 from parties.metering.cgroup import Memory, memory
 from parties.metering.nvml import card_of
 
@@ -16,6 +17,7 @@ FIX = (
     "free some memory or raise that limit, shorten seq_lens, use a smaller model, or give each party a node of its own"
 )
 _FIX = FIX[0].upper() + FIX[1:]
+_DISK_FIX = f"Free some space, set {FOLDER_VARIABLE} to a folder with more, or run with `offline: streamed`"
 GPU_FIX = (
     "end what else uses that GPU (`nvidia-smi` lists it), give each party a GPU of its own, shorten seq_lens, use a "
     "smaller model, or run with gpu: false"
@@ -60,6 +62,28 @@ def require_memory(
             )
         admitted[node] = admitted.get(node, 0) + max(0, needed)
     return admitted
+
+
+def require_disk(cell: Cell, placement: Placement, deadline: Deadline) -> None:
+    """Refuse a cell whose stored randomness does not fit on the disks of the nodes.
+
+    Raises:
+        CellFailure: With status `config_error`, and what is needed and free.
+    """
+    needs = memory_needs(cell)
+    for node in dict.fromkeys(placement.nodes.values()):
+        there = {role: needs[role].disk for role, at in placement.nodes.items() if at == node and needs[role].disk}
+        if not there:
+            continue
+        deadline.check()
+        found, needed = on_node(node, _ASK_S, space), sum(there.values())
+        if found is not None and found.free < needed:
+            host = next(placement.hosts[role] for role in there)
+            raise CellFailure(
+                status="config_error",
+                message=f"{found.folder} of {host} has {found.free / 1e9:.1f} GB free, and with `offline: stored` the "
+                f"cell needs about {needed / 1e9:.1f} GB there; nothing was started. {_DISK_FIX}",
+            )
 
 
 def _require_on_gpus(cell: Cell, placement: Placement, deadline: Deadline, held: Mapping[str, int]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from orchestrator.run.failures import CellFailure, Progress
 from orchestrator.run.group import PartyGroup, Results
 from orchestrator.run.links import LinkMeasurements
 from orchestrator.run.placement import PlacementError
-from orchestrator.run.preflight import require_memory
+from orchestrator.run.preflight import require_disk, require_memory
 from orchestrator.run.slots import remarks, reserve
 from orchestrator.run.stopwatch import Stopwatch
 from orchestrator.watch.targets import TargetFile
@@ -152,6 +152,7 @@ class Runner:
         if self._group is not None and key == self._group_key:
             if self._group.network != cell.network:
                 self._group.move_to(cell.network, cell.shaping, deadline)
+            require_disk(cell, self._group.placement, deadline)
             self._admitted = require_memory(cell, self._group.placement, deadline, self._admitted)
             return self._group
         if self._group is not None:

@@ -1,12 +1,13 @@
 """Slots for the parties of a cell that have the memory which it needs."""
 
 from collections.abc import Mapping
+from itertools import combinations
 
 from orchestrator.experiment.cells import Cell
 from orchestrator.experiment.gpu_roles import gpu_roles, gpu_wishes
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.placement import Placement, place
-from orchestrator.run.preflight import GpuFull, require_memory
+from orchestrator.run.preflight import GpuFull, require_disk, require_memory
 
 _PLACE_S = 60.0
 
@@ -30,19 +31,21 @@ def reserve(cell: Cell, deadline: Deadline) -> tuple[Placement, Mapping[str, int
         The slots, and the bytes by node and GPU that the parties are admitted with.
 
     Raises:
-        CellFailure: The cell does not fit into the memory of a host or of a GPU.
+        CellFailure: The cell does not fit into the memory of a host or of a GPU, or on a disk.
         PlacementError: A resource is missing or stays busy.
     """
-    wished, wait = gpu_wishes(cell), min(_PLACE_S, cell.cell_timeout_s)
+    wishes, wait = gpu_wishes(cell), min(_PLACE_S, cell.cell_timeout_s)
+    choices = (some for size in range(len(wishes), -1, -1) for some in combinations(wishes, size))
     while True:
+        wished = next(choices)
         placement = place(gpu=gpu_roles(cell), wished=wished, timeout_s=wait, check=deadline.check)
         try:
+            require_disk(cell, placement, deadline)
             return placement, require_memory(cell, placement, deadline)
         except GpuFull:
             placement.release()
             if not wished:
                 raise
-            wished = wished[:-1]
         except BaseException:
             placement.release()
             raise

@@ -51,8 +51,9 @@ class PlainEngine(Engine):
 
     @eager
     def install(self, shapes: Shapes, weights: Mapping[str, Tensor] | None) -> None:  # noqa: ARG002
-        """Keeps the weights in the engine's dtype."""
-        self._parameters = {name: w.to(self.device, self.dtype) for name, w in (weights or {}).items()}
+        """Keeps the weights in the engine's dtype; on a GPU, whose memory is scarce, as they are, float32."""
+        kept = self.dtype if self.device == "cpu" else None
+        self._parameters = {name: w.to(self.device, kept) for name, w in (weights or {}).items()}
 
     def public(self, tensor: Tensor) -> Tensor:
         """The tensor in the engine's dtype, on its device."""
@@ -83,7 +84,7 @@ class PlainEngine(Engine):
     @eager
     def embed(self, tokens: Sequence[int] | None, count: int) -> Tensor:  # noqa: ARG002 - one process owns the tokens
         """Rows of the embedding."""
-        return self._parameters["embed"][list(tokens or ())]
+        return self._parameters["embed"][list(tokens or ())].to(self.dtype)
 
     @eager
     def argmax(self, logits: Tensor) -> list[int]:
@@ -105,13 +106,13 @@ class PlainEngine(Engine):
     @eager
     def linear(self, x: Tensor, name: str, columns: int | None = None) -> Tensor:
         """Computes x @ W + b."""
-        y = x @ self._parameters[name][:, :columns]
+        y = x @ self._parameters[name][:, :columns].to(self.dtype)
         bias = self._parameters.get(f"{name}.bias")
-        return y if bias is None else y + bias[:columns]
+        return y if bias is None else y + bias[:columns].to(self.dtype)
 
     def parameter(self, name: str) -> Tensor:
         """An installed tensor."""
-        return self._parameters[name]
+        return self._parameters[name].to(self.dtype)
 
     @eager
     def mul(self, x: Tensor, y: Tensor) -> Tensor:

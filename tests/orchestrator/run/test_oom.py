@@ -18,6 +18,7 @@ from orchestrator.run import preflight
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, lost
 from orchestrator.run.placement import ROLES, Placement
+from parties.engines.fss.dealing.folder import Space
 from parties.metering.cgroup import Memory
 from tests.helpers import samples
 from tests.helpers.paths import HELPERS, ROOT
@@ -36,6 +37,19 @@ def test_the_kernels_count_of_killed_processes_decides_oom() -> None:
     assert (found.status, found.role) == ("oom", "server")
     assert "killed a process for want of memory (FILE)" in found.message
     assert lost("server", died(), None).status == "party_died"
+
+
+def test_a_disk_without_room_for_stored_randomness_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "on_node", lambda *_: Space("/var/tmp", 10**6))  # noqa: S108
+    placement = Placement("PACK", dict.fromkeys(ROLES, "n1"), dict.fromkeys(ROLES, "127.0.0.1"), {}, {})
+    asked: Any = Deadline(60, threading.Event())
+    stored = samples.cell(model="random:smollm2-135m", engines=["fss"], offline="stored")
+    with pytest.raises(CellFailure, match=r" of 127\.0\.0\.1 has 0\.0 GB free.*nothing was started") as refused:
+        preflight.require_disk(stored, placement, asked)
+    assert refused.value.status == "config_error"
+    preflight.require_disk(samples.cell(model="random:smollm2-135m", engines=["fss"]), placement, asked)
 
 
 def test_a_limit_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,15 +65,16 @@ def test_all_roles_compute_on_gpus_with_room_for_two_each(
     assert released == []
 
 
-def test_the_referee_and_then_the_dealer_give_way_where_memory_is_short(
+def test_the_dealer_and_then_the_referee_give_way_where_memory_is_short(
     released: list[Placement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert of("server") < of("client", "dealer") < of("server", "referee")
-    assert reserved(monkeypatch, of("client", "dealer")).on_gpu == ("client", "server", "dealer")
+    assert of("server") < of("server", "referee") < of("client", "dealer")
+    assert reserved(monkeypatch, of("client", "dealer")).on_gpu == ROLES
+    assert reserved(monkeypatch, of("server", "referee")).on_gpu == ("client", "server", "referee")
     alone = reserved(monkeypatch, of("server"))
     assert alone.on_gpu == ("client", "server")
     assert remarks(CELL, alone) == ("the dealer computes on the CPU, for want of a GPU with enough memory",)
-    assert len(released) == 3
+    assert len(released) == 2 + 3
 
 
 def test_a_model_that_does_not_fit_names_the_gpu_and_the_shortfall(
@@ -84,7 +85,7 @@ def test_a_model_that_does_not_fit_names_the_gpu_and_the_shortfall(
     short = (of("client") - 24e9) / 1e9
     assert f"{short:.1f} GB more (client" in refused.value.message
     assert refused.value.status == "oom"
-    assert len(released) == 3
+    assert len(released) == 4
 
 
 def test_without_gpu_true_nobody_has_one_and_plain_needs_it_at_the_referee() -> None:

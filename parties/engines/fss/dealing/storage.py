@@ -20,12 +20,10 @@ from typing import IO, Any
 import torch
 import xxhash
 
+from parties.engines.fss.dealing.folder import FOLDER_VARIABLE, folder
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import PartyError
-
-FOLDER_VARIABLE = "MPCBENCH_OFFLINE_DIR"
-"""Environment variable: folder of each party's stored randomness; the system's temporary folder if unset."""
 
 AT_ONCE_BYTES = 1 << 23
 """What the thread that reads ahead reads each time that it is woken up, at least."""
@@ -39,11 +37,6 @@ class StorageError(PartyError):
     """Stored randomness cannot be written or must not be used; the message names the folder and the fix."""
 
     status = "config_error"
-
-
-def folder() -> str:
-    """The folder for stored randomness."""
-    return os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir()
 
 
 def new_file() -> IO[bytes]:

@@ -17,8 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parties.engines.fss.dealing.folder import FOLDER_VARIABLE, space
 from parties.engines.fss.dealing.sender import END
-from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError, StoredFrames, new_file, write
+from parties.engines.fss.dealing.storage import StorageError, StoredFrames, new_file, write
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
 from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
 from parties.errors import PeerLost
@@ -196,6 +197,22 @@ def test_an_error_of_the_link_comes_through_and_the_file_is_freed() -> None:
     with pytest.raises(PeerLost):
         write(file, broken)
     assert file.closed
+
+
+def test_randomness_is_stored_on_a_disk_rather_than_in_a_folder_that_may_be_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in (FOLDER_VARIABLE, "TMPDIR"):
+        monkeypatch.delenv(variable, raising=False)
+    found = space()
+    assert found is not None
+    assert found.folder == "/var/tmp"  # noqa: S108
+    assert found.free > 0
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert (found := space()) is not None
+    assert found.folder == str(tmp_path)
+    monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere/at/all")
+    assert space() is None
 
 
 def test_a_folder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
