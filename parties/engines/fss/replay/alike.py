@@ -5,7 +5,7 @@ what a trace depends on, the name of the segment has what is public and differs 
 (`decoding.layer_names`); the rest is how the cache looks, which is compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from parties.engines.fss.arithmetic.values import Masked, Number
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.memory import Buffer
 from parties.engines.fss.recording.trace import Trace
+from parties.engines.fss.replay.held import epoch_of
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.reading import Reading
 from parties.engines.fss.replay.segment import RecordedSegment
@@ -39,6 +40,7 @@ class Pattern:
         trace: Its tapes.
         own: The tensors on each of the buffers that are other ones in another layer.
         looks: How the layers that it reads or changes look before it, counted from its own.
+        first: Of the values in them, in order, the first place of each: some layers hold one object together.
         position: Position of the recorded token.
     """
 
@@ -47,6 +49,7 @@ class Pattern:
     trace: Trace
     own: Mapping[Buffer, Mapping[Path, Tensor]]
     looks: Mapping[int, Any]
+    first: Sequence[int]
     position: int
 
     @classmethod
@@ -77,7 +80,8 @@ class Pattern:
         touched = {layer, *(reading.layer for reading in segment.reads), *(index for index, _ in segment.leaves)}
         touched |= {*segment.blocks, *segment.grown}
         looks = {index - layer: _look(cache.layers[index], segment.epoch, inputs) for index in touched}
-        return cls(segment, layer, trace, {b: own[b.fixed] for b in externals if b.fixed in own}, looks, cache.position)
+        moved = {buffer: own[buffer.fixed] for buffer in externals if buffer.fixed in own}
+        return cls(segment, layer, trace, moved, looks, _first(cache, layer, looks), cache.position)
 
     def recording(
         self, layer: int, cache: Caches, source: Source, inputs: Inputs, weights: Weights
@@ -87,6 +91,8 @@ class Pattern:
         if cache.position != self.position or not all(0 <= layer + offset < len(layers) for offset in self.looks):
             return None
         if any(_look(layers[layer + offset], source.epoch, inputs) != own for offset, own in self.looks.items()):
+            return None
+        if _first(cache, layer, self.looks) != self.first:
             return None
         there = _tensors(layer, cache, inputs, weights)
         places = self._places(there)
@@ -121,7 +127,7 @@ class Pattern:
         fresh = {id(value) for value in made.fresh_rows}
 
         def epoch(value: Number) -> int:
-            return source.epoch if id(value) in fresh or _epoch(value) == made.epoch else _epoch(value)
+            return source.epoch if id(value) in fresh or epoch_of(value) == made.epoch else epoch_of(value)
 
         def moved(value: Number) -> Number:
             return over(value, [next(left) for _ in tensors_of(value)], epoch(value))
@@ -162,7 +168,7 @@ class Pattern:
         for number, value in reading.values.items() if reading.name == "rows" else ():
             paths = [_row(reading.layer - self.layer, number, place) for place, _ in enumerate(tensors_of(value))]
             if any(path in tensors for path in paths for tensors in self.own.values()):
-                values[number] = over(value, [there[path] for path in paths], _epoch(value))
+                values[number] = over(value, [there[path] for path in paths], epoch_of(value))
         return Reading(reading.layer + shift, reading.name, values)
 
 
@@ -199,13 +205,16 @@ def _look(layer: LayerCache, epoch: int, inputs: Inputs) -> Any:
     return {**held, "kept": layer.kept is None, "lasting": lasting}
 
 
+def _first(cache: Caches, layer: int, offsets: Iterable[int]) -> list[int]:
+    """For each value in some layers, counted from one, the place where the same object comes first."""
+    held = [id(value) for offset in sorted(offsets) for value in values_in(vars(cache.layers[layer + offset]))]
+    places: dict[int, int] = {}
+    return [places.setdefault(value, place) for place, value in enumerate(held)]
+
+
 def _layout(tensor: Tensor) -> Any:
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _epoch(value: Number) -> int:
-    return value.epoch if isinstance(value, Masked) else Masked.CONSTANT

@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,23 @@ from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.trace import Trace
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay import parts
+from parties.engines.fss.replay.held import (
+    Key,
+    Replaced,
+    epoch_of,
+    held,
+    is_same,
+    own_blocks,
+    own_inputs,
+    was_replaced,
+    written,
+)
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.fss.replay.reading import Moves, Reading
 from parties.engines.fss.replay.recorder import SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
 
-Key = tuple[int, str]
-"""A layer, and the name of what it holds."""
-_READ = ("rows", "selection", "weights", "state", "alive")
 _UNCHANGED = ("kept", "queries")
-
-
-class Replaced(NotRecordable):
-    """The segment leaves other keys and values than those of the block that it reads."""
 
 
 @dataclass
@@ -95,9 +98,9 @@ class RecordedSegment:
     ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
-            static = _own_inputs(cache, inputs)
+            static = own_inputs(cache, inputs)
             if private:
-                _own_blocks(cache)
+                own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
             position, tokens, grown = cache.position, cache.tokens, dict[int, Block]()
             shown = [(layer.k, layer.v) for layer in cache.layers]
@@ -107,10 +110,10 @@ class RecordedSegment:
             if any(map(operator.is_not, kept, fixed)):
                 raise NotRecordable("a segment", "it changes more of the cache than can be replayed")
             steps, added = cache.position - position, max(map(operator.sub, cache.tokens, tokens))
-            changed = [i for i, layer in enumerate(cache.layers) if _replaced(layer, shown[i])]
+            changed = [i for i, layer in enumerate(cache.layers) if was_replaced(layer, shown[i])]
             if not private:
-                grown = {i: _written(cache, i, blocks) for i in changed}
-            leaves = {key: tree for key, tree in _held(cache).items() if not _same(tree, static[key])}
+                grown = {i: written(cache, i, blocks) for i in changed}
+            leaves = {key: tree for key, tree in held(cache).items() if not is_same(tree, static[key])}
             if private:
                 leaves |= {(i, name): getattr(cache.layers[i], name) for i in changed for name in ("k", "v")}
             left_values = (leaves, result)
@@ -120,7 +123,7 @@ class RecordedSegment:
             restore()
         left = iter(recorder.rebind(recording.tensors))
         leaves, result = mapped(
-            left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], _epoch(value))
+            left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], epoch_of(value))
         )
         addresses = {storage.data_ptr() for tape in recording.tapes for storage in tape.externals}
         left_tensors = [tensor for value in values_in((leaves, result)) for tensor in tensors_of(value)]
@@ -234,7 +237,7 @@ class RecordedSegment:
             layer.show(self.grown[index], layer.tokens + self.added)
 
         def fresh(value: Number) -> Number:
-            began = _epoch(value)
+            began = epoch_of(value)
             return over(value, list(map(torch.clone, tensors_of(value))), epoch if began == self.epoch else began)
 
         for index, name in self.leaves:
@@ -257,62 +260,3 @@ class RecordedSegment:
             for here, there in ((block.k, found.k), (block.v, found.v)):
                 here.public.copy_(there.public)
                 here.mask.copy_(there.mask)
-
-
-def _epoch(value: Number) -> int:
-    return value.epoch if type(value) is Masked else Masked.CONSTANT
-
-
-def _held(cache: Caches) -> dict[Key, Any]:
-    return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
-
-
-def _own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
-    """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one.
-
-    Rows, which only the next segment reads, need no copy where they stay at their place.
-    """
-    copies: dict[int, Number] = {}
-
-    def copied(value: Number, *, lasting: bool) -> Number:
-        if id(value) not in copies:
-            tensors = [
-                tensor if lasting and inputs.lasts(tensor) else tensor.clone(memory_format=torch.contiguous_format)
-                for tensor in tensors_of(value)
-            ]
-            copies[id(value)] = over(value, tensors, _epoch(value))
-        return copies[id(value)]
-
-    static = {
-        (layer, name): mapped(tree, partial(copied, lasting=name == "rows"))
-        for (layer, name), tree in _held(cache).items()
-    }
-    for (index, name), tree in static.items():
-        setattr(cache.layers[index], name, tree)
-    return static | {key: dict(tree) for key, tree in static.items() if isinstance(tree, dict)}
-
-
-def _written(cache: Caches, index: int, blocks: Mapping[int, Block]) -> Block:
-    """Returns the block of a layer that has grown, if it was written in place."""
-    before, after = blocks.get(index), cache.layers[index].spare()
-    if before is None or after is None or after.k.public is not before.k.public or after.v.mask is not before.v.mask:
-        raise Replaced("a segment", "the keys and values of a layer were replaced")
-    return after
-
-
-def _own_blocks(cache: Caches) -> None:
-    """Replaces the blocks of the layers by copies, which the tapes then read and write."""
-    for layer in cache.layers:
-        if (block := layer.spare()) is not None:
-            k, v = (over(rows, [t.clone() for t in tensors_of(rows)], rows.epoch) for rows in (block.k, block.v))
-            layer.show(Block(k, v), layer.tokens)
-
-
-def _replaced(layer: LayerCache, shown: tuple[Any, Any]) -> bool:
-    return layer.k is not shown[0] or layer.v is not shown[1]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(one[name] is other[name] for name in one)
-    return one is other
