@@ -14,7 +14,8 @@ from parties.decoding.program import run
 from parties.decoding.steps import decode_in_segments
 from parties.engines.fss.dealing import receiver
 from parties.engines.fss.dealing.dealer import Dealer
-from parties.engines.fss.dealing.storage import FOLDER_VARIABLE, StorageError
+from parties.engines.fss.dealing.folder import FOLDER_VARIABLE
+from parties.engines.fss.dealing.storage import StorageError
 from parties.engines.fss.engine import FssEngine
 from parties.metering.meter import StageMeter
 from parties.models.folding import folded_shapes
