@@ -1,6 +1,6 @@
 """The recording of a layer made from that of a layer alike: the same tapes, over its own weights, cache and rows.
 
-To trace a segment takes ten times as long as to bind its tapes to memory, and the layers of a model do the same. Of
+To trace a segment takes much longer than to bind its tapes to memory, and the layers of a model do the same. Of
 what a trace depends on, the name of the segment has what is public and differs between layers
 (`decoding.layer_names`); the rest is how the cache looks, which is compared.
 """
