@@ -62,14 +62,14 @@ class Pattern:
         recordings share.
 
         Args:
-            segment: The recording; its trace is taken from it.
+            segment: The recording, with its trace.
             layer: Its layer.
             cache: The cache, as it was before the segment.
             inputs: The memory that recordings share.
             weights: The parameters.
         """
-        trace, segment.trace = segment.trace, None
-        assert trace is not None  # noqa: S101 - no pattern was made of it yet
+        trace = segment.trace
+        assert trace is not None  # noqa: S101 - it was just recorded
         own: dict[int, dict[Path, Tensor]] = {}
         for path, tensor in _tensors(layer, cache, inputs, weights).items():
             own.setdefault(_address(tensor), {})[path] = tensor

@@ -181,5 +181,5 @@ class Recordings:
             pattern = Pattern.of(made, key.layer, cache, self.inputs, self._weights())
             if pattern is not None:
                 self._patterns.setdefault(key.kind, []).append(pattern)
-        made.trace = None
+        made.trace = None  # a pattern has it; of most recordings none is made
         return made

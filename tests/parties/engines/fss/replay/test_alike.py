@@ -88,6 +88,7 @@ def comparing(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
     return (*result, made, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", KINDS)
 def test_a_recording_made_from_that_of_a_layer_alike_is_what_one_of_the_layer_would_be(
     policy: str, monkeypatch: pytest.MonkeyPatch
