@@ -110,13 +110,21 @@ def test_an_index_outside_its_dimension_is_reported() -> None:
         recording.tapes[0].run()
 
 
-def test_one_in_eight_replays_is_timed() -> None:
+def test_graphs_share_a_pool_that_outlives_them() -> None:
+    from parties.engines.fss.replay.graphs import captured
+
+    x = torch.arange(4, device="cuda")
+    pools = [captured(partial(torch.add, x, x)).__self__.pool() for _ in range(2)]  # type: ignore[attr-defined]
+    assert pools[0] == pools[1]
+
+
+def test_one_in_eight_replays_is_timed_and_more_of_the_first() -> None:
     seconds: list[float] = []
     x = torch.ones(1 << 20, dtype=torch.int64, device="cuda")
     with Tracer() as tracer:
         traced = x * x
     recording = recorded(tracer, [traced], seconds.append)
-    for _ in range(2 + 8 + 8):
+    for _ in range(8 + 8 + 8):
         recording.tapes[0].run()
-    assert len(seconds) == 3
+    assert len(seconds) == 3 + 2
     assert min(seconds) > 0
