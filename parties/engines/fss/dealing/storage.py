@@ -29,6 +29,8 @@ AT_ONCE_BYTES = 1 << 23
 """What the thread that reads ahead reads each time that it is woken up, at least."""
 AHEAD = 8
 """How often it does so ahead of what is used: 76 MB at most."""
+PINNED_FRAMES = 128
+"""Frames for which there is pinned memory from the start: those read ahead, and those of two segments of a 7B shape."""
 _FRAME = struct.Struct("<QQ")  # length, checksum; the last frame is empty
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -93,6 +95,8 @@ class StoredFrames:
 
     def __init__(self, file: IO[bytes], *, pinned: bool = False) -> None:
         self._file, self._pinned = file, pinned
+        if pinned:  # torch keeps what is free; each further allocation would hold up the party's launches
+            _ = [self._empty(LONGEST_BYTES) for _ in range(PINNED_FRAMES)]
         self._frames = 0
         self._thread = ThreadPoolExecutor(1, "stored randomness")
         self._ahead: deque[Future[list[memoryview | StorageError]]] = deque()
@@ -137,7 +141,7 @@ class StoredFrames:
             raise self._wrong(f"is damaged in frame {self._frames}")
         if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
             raise self._wrong(f"ends within frame {self._frames}: it was cut off")
-        frame = torch.empty(length, dtype=torch.uint8, pin_memory=self._pinned).numpy().data
+        frame = self._empty(length).numpy().data
         self._file.readinto(frame)  # type: ignore[attr-defined]
         if xxhash.xxh3_64_intdigest(frame) != checksum:
             raise self._wrong(f"is damaged in frame {self._frames}")
@@ -145,6 +149,9 @@ class StoredFrames:
             raise self._wrong(f"holds only {self._frames} frames, and all of them were used")
         self._frames += 1
         return frame
+
+    def _empty(self, length: int) -> torch.Tensor:
+        return torch.empty(length, dtype=torch.uint8, pin_memory=self._pinned)
 
     def _unpack(self, fields: struct.Struct) -> tuple[Any, ...]:
         data = self._file.read(fields.size)
