@@ -11,7 +11,7 @@ import pkgutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,18 @@ class PartyActor:
         parties_here: Number of parties that share this machine's cores.
         party_class: Import path `module:Class` of the party, with the interface of
             `parties.roles.party.Party`.
+        beside_peer: Whether client and server run on one machine.
     """
 
-    def __init__(self, role: str, parties_here: int, party_class: str = PARTY_CLASS) -> None:
+    def __init__(
+        self, role: str, parties_here: int, party_class: str = PARTY_CLASS, *, beside_peer: bool = False
+    ) -> None:
         self._role = role
         self._party: Any = None
         self._identity = Identity()
         self._party_class = party_class
         self._threads = threads_for(parties_here)
+        self._cpus = own_cpus(role, sorted(os.sched_getaffinity(0))) if beside_peer else ()
 
     def hello(self) -> dict[str, Any]:
         """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
@@ -102,6 +106,8 @@ class PartyActor:
 
         def work() -> dict[str, Any]:
             self._limit_threads()
+            if self._cpus:
+                os.sched_setaffinity(0, self._cpus)  # of this thread and those that it starts
             result: PartyResult = self._party.run(job)
             return result.to_json()
 
@@ -153,6 +159,23 @@ class PartyActor:
 def threads_for(parties_here: int) -> int:
     """Torch threads of one of `parties_here` parties on this machine: an equal share of its CPUs, at least one."""
     return max(1, int(usable_cpus() / max(1, parties_here)))
+
+
+def own_cpus(role: str, cpus: Sequence[int]) -> Sequence[int]:
+    """The CPUs of a computing party beside its peer: one half is the client's, the other the server's.
+
+    Linux likes to run a process that a message wakes on the CPU of the sender, where two parties that compute between
+    messages would take turns.
+
+    Args:
+        role: The party.
+        cpus: The machine's CPUs.
+
+    Returns:
+        Empty for other parties, which keep to none, and on a single CPU.
+    """
+    half = len(cpus) // 2
+    return {"client": cpus[:half], "server": cpus[half:]}.get(role, ()) if half else ()
 
 
 def describe(error: Exception, role: str, progress: PartyProgress | None) -> dict[str, Any]:

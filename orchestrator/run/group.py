@@ -12,6 +12,7 @@ import psutil
 import ray
 from ray.actor import ActorHandle
 
+from netem.lab import attached
 from orchestrator.experiment.networks import ResolvedNetwork
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
@@ -95,9 +96,10 @@ class PartyGroup:
             Overdue: The deadline has passed.
         """
         remote = ray.remote(PartyActor)
+        beside_peer = placement.nodes["client"] == placement.nodes["server"] or attached() is not None
         actors = {
             role: remote.options(**placement.options(role), max_concurrency=4, max_restarts=0).remote(
-                role, placement.parties_on_node(role), party_class
+                role, placement.parties_on_node(role), party_class, beside_peer=beside_peer
             )
             for role in ROLES
         }

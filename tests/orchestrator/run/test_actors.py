@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.run import actors
-from orchestrator.run.actors import PartyActor, describe, threads_for
+from orchestrator.run.actors import PartyActor, describe, own_cpus, threads_for
 from parties.errors import OutOfStep, PartyError, PeerLost, PeersMissing, PeerTimeout, Unsupported
 from parties.roles.reports import PartyProgress
+from parties.transport.mesh import ROLES
 from tests.helpers.fake_party import FakeParty
 
 FAKE = f"{FakeParty.__module__}:FakeParty"
@@ -60,6 +61,26 @@ def test_torch_uses_the_partys_share_of_the_processors_in_whichever_thread_ray_r
     assert actor.run({}) == {"threads": share}
     with ThreadPoolExecutor(1) as other:
         assert other.submit(actor.run, {}).result() == {"threads": share}
+
+
+def test_client_and_server_on_one_machine_keep_to_a_half_of_its_processors_each() -> None:
+    cpus, kept = sorted(os.sched_getaffinity(0)), dict[str, set[int]]()
+    for role in ROLES:
+        actor = PartyActor(role, len(ROLES), f"{__name__}:Counting", beside_peer=True)
+        assert "error" not in actor.open("127.0.0.1", 0, "s", 1.0)
+        with ThreadPoolExecutor(1) as other:  # the affinity is the thread's
+            assert "error" not in other.submit(actor.run, {}).result()
+            kept[role] = other.submit(os.sched_getaffinity, 0).result()
+    assert kept["client"] | kept["server"] == kept["dealer"] == kept["referee"] == set(cpus)
+    if len(cpus) > 1:
+        assert not kept["client"] & kept["server"]
+
+
+@pytest.mark.parametrize(("cpus", "client", "server"), [([0], (), ()), ([0, 1], [0], [1]), ([4, 5, 8], [4], [5, 8])])
+def test_own_cpus_are_halves(cpus: Sequence[int], client: Sequence[int], server: Sequence[int]) -> None:
+    assert own_cpus("client", cpus) == client
+    assert own_cpus("server", cpus) == server
+    assert not own_cpus("dealer", cpus)
 
 
 def failure_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
