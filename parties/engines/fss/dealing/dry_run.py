@@ -30,6 +30,8 @@ class DryRun:
     segment that the parties may still repeat, but for those that mask a cache: these are quick, and their snapshots
     would hold the cache a second time. Stored, all segments are ahead of the parties and too many for that: a few
     tokens have one each. Without a snapshot it runs from the last one before, and sends nothing until it is there.
+    Replays write the masks of new keys and values into spare rows, and a snapshot does not hold these: what was there
+    is put back, since at the parties the spare rows hold nothing of what is dropped.
 
     Args:
         engine: The dealer's side of the computation.
@@ -52,6 +54,7 @@ class DryRun:
         self._step = len(steps) // plan.workload.steps
         self._unrehearsed = steps[: self._step]
         self._restores: dict[int, Callable[[], None]] = {plan.first: self._caches.snapshot()}
+        self._undo: dict[int, Callable[[], None]] = {}
         self._attempts: dict[int, int] = {}
         self._index, self._accepted = plan.first, dict[int, int]()
         self._news = threading.Event()
@@ -130,6 +133,8 @@ class DryRun:
         begun = sorted(known for known in list(self._restores) if known <= index)
         for past in begun[:-1]:
             del self._restores[past]
+        for past in [known for known in list(self._undo) if begun and known < begun[-1]]:
+            del self._undo[past]
 
     def check(self) -> None:
         """Raises what stopped the thread, if something did."""
@@ -160,6 +165,8 @@ class DryRun:
 
     def _run(self, start: int, attempt: int) -> None:
         base, first = max(known for known in self._restores if known <= start), self._plan.first
+        for dropped in sorted((index for index in self._undo if index >= base), reverse=True):
+            self._undo.pop(dropped)()
         self._restores[base]()
         if base == first:  # the cache is made anew: recordings would hold the old one until each has been met again
             self._recordings.clear()
@@ -202,7 +209,7 @@ class DryRun:
         if known is None:
             run(segment(), dealer_openings)
             return
-        source = self._source
+        source, self._undo[self._index] = self._source, known.undo(self._caches)
         self._inputs.fill(known.recorder.drawn, (source.client, source.server), None, source.epoch)
         with source.meter.stage(known.stage):
             known.replay(self._caches, self._source, self._inputs, _nothing)

@@ -66,6 +66,10 @@ class Recorder(ABC):
         """The place of public numbers that change from token to token, or with each row that the cache grows by."""
 
     @abstractmethod
+    def overwrites(self, rows: Tensor) -> None:
+        """Called before rows of a cache are written in place: the program's run must leave them as they are."""
+
+    @abstractmethod
     def flag(self) -> Tensor:
         """The place of the result of the next check, [1], which each replay finds false."""
 
@@ -149,6 +153,7 @@ class Source(ABC):
         if self.recorder is None:
             return torch.cat([rows[:, :place], new, rows[:, place + count :]], 1)
         places = torch.arange(place, place + count)
+        self.recorder.overwrites(rows[:, place : place + count])
         where = self.recorder.varying(lambda more: places + more, by_row=True)
         return rows.index_copy_(1, where.to(rows.device), new)
 

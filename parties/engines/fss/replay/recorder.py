@@ -63,6 +63,7 @@ class SegmentRecorder(Recorder):
         self.sent: list[tuple[Tensor, tuple[int, ...]]] = []
         self.noted: list[tuple[list[bytes | Tensor], int, Tensor]] = []
         self.rounds = [Round()]
+        self._overwritten: list[tuple[Tensor, Tensor]] = []
         self.risk = 0.0
         self._stage = self._last = source.meter.current
 
@@ -80,6 +81,12 @@ class SegmentRecorder(Recorder):
                     wanted = next(program) if opened is None else program.send(opened)
             except StopIteration as stop:
                 return stop.value
+
+    def put_back(self) -> None:
+        """Puts back the rows that the program has overwritten."""
+        for rows, before in self._overwritten:
+            rows.copy_(before)
+        self._overwritten.clear()
 
     def leave(self, left: Sequence[Tensor]) -> Sequence[Tensor]:
         """Takes what the segment leaves, and copies rows that stay out of memory that the next segment overwrites."""
@@ -236,6 +243,11 @@ class SegmentRecorder(Recorder):
         for count, numbers in ((later, self.varied), (rows, self.placed)):
             for made, place in numbers:
                 place.copy_(made(count))
+
+    def overwrites(self, rows: Tensor) -> None:
+        """See `Recorder`."""
+        with self.tracer.paused():
+            self._overwritten.append((rows, rows.clone()))
 
     def flag(self) -> Tensor:
         """See `Recorder`."""

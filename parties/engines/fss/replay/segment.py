@@ -82,7 +82,7 @@ class RecordedSegment:
     def record(
         cls, program: Callable[[], Program[Any]], cache: Caches, source: Source, inputs: Inputs
     ) -> "RecordedSegment":
-        """Records a segment; the cache is left as it was, but for spare rows.
+        """Records a segment; the cache is left as it was.
 
         Raises:
             NotRecordable: The segment depends on data, or changes more of the cache than a recording can.
@@ -121,6 +121,7 @@ class RecordedSegment:
             recording = recorder.bind(trace, kept)
         finally:
             restore()
+            recorder.put_back()
         left = iter(recorder.rebind(recording.tensors))
         leaves, result = mapped(
             left_values, lambda value: over(value, [next(left) for _ in tensors_of(value)], epoch_of(value))
@@ -185,6 +186,22 @@ class RecordedSegment:
             elif found is None or found.k.public is not block.k.public or found.v.public is not block.v.public:
                 return True
         return False
+
+    def undo(self, cache: Caches) -> Callable[[], None]:
+        """Returns what puts back the masks of the spare rows that a replay is about to write."""
+        first = {index: cache.layers[index].tokens for index in self.grown}
+        masks = [
+            rows.mask[:, first[index] : first[index] + self.added]
+            for index, block in self.grown.items()
+            for rows in (block.k, block.v)
+        ]
+        before = [mask.clone() for mask in masks]
+
+        def put_back() -> None:
+            for mask, numbers in zip(masks, before, strict=True):
+                mask.copy_(numbers)
+
+        return put_back
 
     def replay(self, cache: Caches, source: Source, inputs: Inputs, end: parts.End) -> Any:
         """Runs the segment; returns its result.
