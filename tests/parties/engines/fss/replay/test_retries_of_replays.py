@@ -16,10 +16,7 @@ from tests.parties.engines.fss import test_decoding as decoding
 from tests.parties.engines.fss.replay import test_replay
 
 WHO = ("client", "server", "dealer")
-OBSERVING: dict[str, Policy] = {
-    "mikv": make("mikv", compression_ratio=0.5),
-    **{name: make(name, compression_ratio=0.5) for name in ("h2o", "tova", "lazy_eviction")},
-}
+OBSERVING = {name: make(name, compression_ratio=0.5) for name in ("h2o", "tova", "lazy_eviction", "mikv")}
 """Policies that see the weights of spare rows; none evicts within the test, so that all segments are replayed."""
 
 
