@@ -31,7 +31,7 @@ from parties.engines.fss.dealing.plan import Plan
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutation
 from parties.engines.fss.randomness.dealer_source import DealerSource
-from parties.engines.fss.randomness.frames import FRAME_BYTES, FrameWriter
+from parties.engines.fss.randomness.frames import FRAME_BYTES, MARK_BYTES, FrameWriter
 from parties.engines.fss.recording.warm_up import compile_all, compile_products
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import SEED_BYTES, Keystream
@@ -67,14 +67,17 @@ class Echo:
 
 
 class Frames:
-    """Stands for the dealer: one frame, again and again, in the current epoch."""
+    """Stands for the dealer: one frame, again and again, in the current epoch; pinned for a GPU, as stored ones are."""
 
     def __init__(self, engine: FssEngine) -> None:
-        self._engine, self._octets = engine, os.urandom(FRAME_BYTES)
+        self._engine, pinned = engine, engine.source.device.type == "cuda"
+        self._frame = torch.empty(MARK_BYTES + FRAME_BYTES, dtype=torch.uint8, pin_memory=pinned).numpy().data
+        self._frame[MARK_BYTES:] = os.urandom(FRAME_BYTES)
 
-    def next(self) -> bytes:
+    def next(self) -> memoryview:
         """The next frame."""
-        return self._engine.source.epoch.to_bytes(8, "little") + self._octets
+        self._frame[:MARK_BYTES] = self._engine.source.epoch.to_bytes(MARK_BYTES, "little")
+        return self._frame
 
     def finish(self) -> None:
         """Does nothing."""

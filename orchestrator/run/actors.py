@@ -53,9 +53,13 @@ class PartyActor:
         self._cpus = own_cpus(role, sorted(os.sched_getaffinity(0))) if beside_peer else ()
 
     def hello(self) -> dict[str, Any]:
-        """Report that the process is up: its `pid` and the kernel's count `oom_kills` (`parties.metering.cgroup`)."""
-        kills = oom_kills()
-        return {"pid": os.getpid(), "oom_kills": None if kills is None else asdict(kills)}
+        """Report that the process is up.
+
+        Returns:
+            Its `pid`, its `niceness`, and the kernel's count `oom_kills` (`parties.metering.cgroup`).
+        """
+        kills, nice = oom_kills(), os.getpriority(os.PRIO_PROCESS, 0)
+        return {"pid": os.getpid(), "niceness": nice, "oom_kills": None if kills is None else asdict(kills)}
 
     def open(self, host: str, port: int, session: str, timeout_s: float) -> dict[str, Any]:
         """Bind the party's data port and its exporter.

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 
 from netem.lab import attached
 from orchestrator.experiment.networks import ResolvedNetwork
+from orchestrator.run import niceness
 from orchestrator.run.actors import PARTY_CLASS, PartyActor
 from orchestrator.run.deadline import Deadline
 from orchestrator.run.failures import CellFailure, Progress, failure_of, lost, reported, root_cause
@@ -48,6 +49,7 @@ class PartyGroup:
         network: The network between them.
         exporters: Address of each party's Prometheus exporter.
         pids: Process id of each party, on its own machine.
+        remarks: Warnings for the records of its cells.
         oom_kills: The kernel's count of processes killed for lack of memory where each role started.
         links: The links between them.
         timeout_s: Longest time that a party waits for a byte of a peer, in seconds.
@@ -59,6 +61,7 @@ class PartyGroup:
     network: ResolvedNetwork
     exporters: dict[str, Address] = field(default_factory=dict, init=False)
     pids: dict[str, int] = field(default_factory=dict, init=False)
+    remarks: tuple[str, ...] = field(default=(), init=False)
     oom_kills: dict[str, OomKills] = field(default_factory=dict, init=False)
     links: Links = field(init=False)
     _bound: dict[str, Address] = field(default_factory=dict, init=False)
@@ -196,6 +199,7 @@ class PartyGroup:
         hosts = data_hosts(self.placement)
         hello = self._all({role: actor.hello.remote() for role, actor in self.actors.items()}, deadline)
         self.pids = {role: answer["pid"] for role, answer in hello.items()}
+        self.remarks = niceness.remarks({role: answer["niceness"] for role, answer in hello.items()})
         counted = {role: answer["oom_kills"] for role, answer in hello.items()}
         self.oom_kills = {role: OomKills(**before) for role, before in counted.items() if before is not None}
         opened = self._all(

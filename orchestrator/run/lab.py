@@ -11,6 +11,7 @@ from pathlib import Path
 from netem import NetemError
 from netem.lab import Lab
 from orchestrator.experiment.networks import ROLES
+from orchestrator.run import niceness
 from parties.metering.nvml import VISIBLE, Card, own_cards
 
 _PORT = 6379
@@ -54,7 +55,7 @@ def ray_environment(lab: Lab) -> dict[str, str]:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     ray = {"RAY_ADDRESS": head_address(lab), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    return {**lab.environment(), **ray, **_HEALTH, "PATH": path}
+    return {**lab.environment(), **ray, **_HEALTH, **niceness.settings(), "PATH": path}
 
 
 def cards_of_hosts(cards: Sequence[Card], hosts: int) -> list[list[Card]]:

@@ -17,6 +17,7 @@ import psutil
 import ray
 from ray._private import services
 
+from orchestrator.run import niceness
 from orchestrator.run.ray_address import Cluster, ClusterError, named_cluster, probe, ray_settings
 from orchestrator.run.scratch import remove_ended, scratch
 from parties.metering.cgroup import usable_cpus
@@ -121,6 +122,7 @@ def _settings(folder: Path) -> dict[str, str | None]:
         "RAY_AUTH_TOKEN": None,
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **niceness.settings(),
         _START_WAIT: os.environ.get(_START_WAIT, str(_START_WAIT_S)),
     }
 

@@ -164,6 +164,7 @@ class Runner:
         self._group = PartyGroup.start(
             placement, deadline, cell.timeout_s, cell.data_ports, cell.network, cell.shaping, self._party_class
         )
+        self._remarks += self._group.remarks
         self._group_key = key
         self._targets.write(self._group.exporters)
         return self._group

@@ -97,7 +97,8 @@ def test_open_returns_the_addresses_to_dial_and_scrape() -> None:
     opened = actor.open("127.0.0.1", 0, "session", 1.0)
     assert opened["address"][0] == opened["metrics_address"][0] == "127.0.0.1"
     assert opened["address"][1] != opened["metrics_address"][1]
-    assert actor.hello()["pid"] == os.getpid()
+    hello = actor.hello()
+    assert (hello["pid"], hello["niceness"]) == (os.getpid(), os.getpriority(os.PRIO_PROCESS, 0))
     assert actor.progress()["state"] == "idle"
     assert actor.close() == {}
 

@@ -73,3 +73,4 @@ def test_ray_starts_with_the_capability_to_shape_links(name: str) -> None:
     for command in (content["head_start_ray_commands"][-1], content["worker_start_ray_commands"][-1]):
         assert "--ambient-caps=+net_admin,+sys_admin" in command
         assert "--metrics-export-port=" in command
+        assert "RAY_worker_niceness=0 ray" in command or "RAY_worker_niceness=0 RAY_enable" in command

@@ -25,8 +25,9 @@ import json, ray
 ray.init(log_to_driver=False, logging_level="ERROR")
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
 def where():
-    import socket, netem.lab
-    return ray.util.get_node_ip_address(), socket.gethostname(), len(netem.lab.attached().hosts)
+    import os, socket, netem.lab
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return ray.util.get_node_ip_address(), socket.gethostname(), len(netem.lab.attached().hosts), nice
 nodes = sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
 print(*nodes, *ray.get(where.remote()))
 from orchestrator.run.placement import place
@@ -90,10 +91,10 @@ def test_every_host_is_a_node_with_a_gpu_and_a_role_and_tasks_find_the_lab(lab: 
     done = lab.run("h0", argv, env=ray_environment(lab), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()[-2:]  # after what Ray may say of a busy machine
-    *nodes, ip, name, hosts = first.split()
+    *nodes, ip, name, hosts, nice = first.split()
     assert nodes == [host.address for host in lab.hosts]
     assert name == f"mpcb-{lab.id}-{lab.host(ip).name}"
-    assert hosts == "3"
+    assert (hosts, nice) == ("3", "0")
     at, gpus, cards = json.loads(second)
     own = {role: host.address for role, host in zip(PROTOCOL_ROLES, lab.hosts, strict=True)}
     assert at == own | {"referee": own["server"]}  # both know the weights

@@ -90,6 +90,8 @@ def test_a_cell_runs_with_each_party_in_a_process_of_its_own(runner: Runner, tmp
     assert {stage.party for stage in record.stages} == set(ROLES)
     assert len(pids()) == len(ROLES)
     assert os.getpid() not in pids()
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids()} == {0}  # Ray's own default is 15
+    assert record.warnings == ()
     assert all(seen & set(STATES) for seen in states.values())
     groups = json.loads((tmp_path / "targets.json").read_text())
     assert len(groups) == len(ROLES)

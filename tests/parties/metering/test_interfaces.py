@@ -42,13 +42,16 @@ def test_the_first_reading_equals_the_kernels_counters() -> None:
 
 
 REMOVED_UNDER_TRAFFIC = """
-import socket, subprocess
+import socket, subprocess, time
 from parties.metering.interfaces import InterfaceTotals
 from tests.helpers.needs import needs
 def ip(*words): subprocess.run(["ip", *words], check=True)
 ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
 ip("addr", "add", "10.9.9.1/24", "dev", "v0")
 ip("link", "set", "v0", "up"); ip("link", "set", "v1", "up")
+def shown(): return subprocess.run(["ip", "link", "show", "v0"], check=True, capture_output=True, text=True).stdout
+while "state UP" not in shown():  # on a busy machine it is so later than `ip` returns
+    time.sleep(0.01)
 ip("neigh", "add", "10.9.9.2", "lladdr", "02:00:00:00:00:02", "dev", "v0")
 totals = InterfaceTotals()
 start = totals.read()[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -16,6 +17,7 @@ from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
+from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.recording.tracer import Tracer
 from parties.engines.fss.replay import inputs
 from parties.engines.fss.replay.recordings import Recordings
@@ -199,26 +201,37 @@ def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
 
 
 def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
-    """Counts the client's launches in replays of what was replayed before: those of graphs, and others."""
+    """Counts the client's launches in replays of what was replayed before: those of graphs, and others.
+
+    Copies of what was dealt, one of each part of a frame, are neither.
+    """
     launched: list[tuple[int, int]] = []
-    attempt = FssEngine._attempt
+    attempt, copy_to, parts = FssEngine._attempt, FrameReader.copy_to, list[Tensor]()
+
+    def counted(self: FrameReader, octets: Tensor) -> list[Tensor]:
+        copied = copy_to(self, octets)
+        parts.extend(copied)
+        return copied
 
     def watched(self: FssEngine, *given: Any) -> Any:
         replayed, known = self.recordings.replayed, len(self.recordings._known)
         layer = given[2][0] if isinstance(given[2], tuple) else 0
         if len(launched) > 3 or not known or layer == 0:  # what enters the first layer may be copied
             return attempt(self, *given)
+        parts.clear()
         kinds = torch.profiler.ProfilerActivity
         with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
             result = attempt(self, *given)
         names = [event.name for event in profile.events()]
         if self.recordings.replayed > replayed and len(self.recordings._known) == known:
             graphs = sum(name == "cudaGraphLaunch" for name in names)
-            launched.append((graphs, sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaMemcpy")) for name in names)))
+            others = sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaMemcpy")) for name in names)
+            launched.append((graphs, others - len(parts)))
         return result
 
     if role == "client":
         setattr(FssEngine, "_attempt", watched)  # noqa: B010
+        setattr(FrameReader, "copy_to", counted)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
     return (*result, dict(meter.numbers()), launched)
 
