@@ -16,7 +16,7 @@ from orchestrator.records.store import RecordStore
 from tests.helpers.paths import ROOT
 from tests.helpers.samples import record
 
-PREDICTED = ("costs", "savings", "crossings")
+PREDICTED = ("costs", "savings", "crossings", "quality-2048")
 QUOTED = [(page, name) for page in PAGES for name in tables_of(page.read_text())]
 
 
@@ -91,9 +91,9 @@ def test_greedy_tokens_are_those_of_the_plain_model_in_every_cell(folder: str) -
     assert all(record.check is not None and record.check.tokens_match for record in records(folder))
 
 
-@pytest.mark.parametrize("length", [2048, 4096])
-def test_a_share_of_needles_is_of_ten_samples(length: int) -> None:
+@pytest.mark.parametrize(("folder", "samples"), [("2048", 100), ("text/2048", 100), ("4096", 10)])
+def test_every_policy_has_all_samples_of_a_study(folder: str, samples: int) -> None:
     found: dict[tuple[str, str, str], list[int]] = {}
-    for result in ResultStore(RESULTS / "quality" / f"{length}").read():
+    for result in ResultStore(RESULTS / "quality" / folder).read():
         found.setdefault((result.name, result.task, result.question), []).append(result.sample)
-    assert {tuple(sorted(samples)) for samples in found.values()} == {tuple(range(10))}
+    assert {tuple(sorted(each)) for each in found.values()} == {tuple(range(samples))}

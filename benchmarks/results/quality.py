@@ -1,23 +1,63 @@
-"""Tables of docs/results/quality.md: needles, and KL divergence on text."""
+"""Tables of docs/results/quality.md: needles, text, and what each policy costs beside its quality."""
 
 import statistics
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.results.markdown import share, table
+from benchmarks.results.markdown import megabytes, share, table
 from benchmarks.results.sources import RESULTS, Tables
-from orchestrator.quality.averages import Line, lines_of
+from orchestrator.quality.averages import Line, Mean, accuracy, lines_of
+from orchestrator.quality.frontier import NETWORKS, Price, price, undominated
 from orchestrator.quality.results import ResultStore
 
-TASKS = ("needle_single", "needle_multikey")
+TASKS, QUESTIONS = ("needle_single", "needle_multikey"), ("visible", "hidden")
+MODEL = "smollm2-135m"
+KL, AGREEMENT = ("fidelity", "none", "kl"), ("fidelity", "none", "agreement")
 
 
 def needles(length: int) -> str:
     """Share of the needles that each policy finds."""
-    lines = lines_of(ResultStore(RESULTS / "quality" / f"{length}").read())
-    asked = [(task, question) for task in TASKS for question in ("visible", "hidden")]
-    head = ["policy", "cached", "attended", *(f"{task}, {question}" for task, question in asked)]
-    return table(head, [[f"`{line.name}`", share(line.cached), share(line.attended), *_shares(line)] for line in lines])
+    asked = [(task, question, "accuracy") for task in TASKS for question in QUESTIONS]
+    head = ["policy", "cached", "attended", *(f"{task}, {question}" for task, question, _ in asked)]
+    return table(head, [[*_policy(line), *(_mean(line.columns[key]) for key in asked)] for line in _lines(f"{length}")])
+
+
+def text(length: int) -> str:
+    """KL divergence of the next token from the full cache on text, and top-1 agreement with it."""
+    lines = _lines(f"text/{length}")
+    head = ["policy", "cached", "attended", "KL (standard error), nats", "agreement"]
+    return table(
+        head,
+        [[*_policy(line), _mean(line.columns[KL], 3), f"{line.columns[AGREEMENT].value:.1%}"] for line in lines],
+    )
+
+
+def frontier(length: int) -> str:
+    """Quality beside predicted cost; bold is what nothing betters that is as cheap on one of the links."""
+    on_text = {line.name: line.columns[KL] for line in _lines(f"text/{length}")}
+    lines = [line for line in _lines(f"{length}") if line.name in on_text]
+    costs = [price(MODEL, line.policy, length) for line in lines if line.policy]
+    qualities = [
+        _marked(costs, [on_text[line.name] for line in lines], least=True),
+        *(_marked(costs, [mean for line in lines if (mean := accuracy(line, asked))]) for asked in QUESTIONS),
+    ]
+    head = ["policy", "attended", "KL, nats", *(f"needles, {asked}" for asked in QUESTIONS)]
+    rows = []
+    for line, cost, *quality in zip(lines, costs, *qualities, strict=True):
+        seconds = [f"{cost.seconds[network]:.2f} s" for network in NETWORKS]
+        amounts = [megabytes(cost.online_bytes), f"{cost.rounds:,.0f}"]
+        rows.append([f"`{line.name}`", share(line.attended), *quality, *seconds, *amounts])
+    return table([*head, *NETWORKS, "online bytes", "rounds"], rows)
+
+
+def _marked(costs: Sequence[Price], means: Sequence[Mean], *, least: bool = False) -> list[str]:
+    """Means, bold on the frontier of one of the links; the least is best, or the largest."""
+    values = [-mean.value if least else mean.value for mean in means]
+    best = [
+        undominated([(cost.seconds[network], value) for cost, value in zip(costs, values, strict=True)])
+        for network in NETWORKS
+    ]
+    return [f"**{_mean(mean)}**" if any(on) else _mean(mean) for mean, *on in zip(means, *best, strict=True)]
 
 
 def fidelity(length: int) -> str:
@@ -47,13 +87,22 @@ def with_error(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.3f} ({statistics.stdev(values) / len(values) ** 0.5:.3f})"
 
 
-def _shares(line: Line) -> list[str]:
-    """A policy's answers, single needle and several keys, with the question in sight and without."""
-    return [f"{line.columns[task, q, 'accuracy'].value:.1f}" for task in TASKS for q in ("visible", "hidden")]
+def _lines(folder: str) -> list[Line]:
+    return lines_of(ResultStore(RESULTS / "quality" / folder).read())
+
+
+def _policy(line: Line) -> list[str]:
+    return [f"`{line.name}`", share(line.cached), share(line.attended)]
+
+
+def _mean(mean: Mean, digits: int = 2) -> str:
+    return f"{mean.value:.{digits}f} ({mean.error or 0:.{digits}f})"
 
 
 TABLES: Tables = {
+    "quality-2048": partial(frontier, 2048),
     "needles-2048": partial(needles, 2048),
+    "text-2048": partial(text, 2048),
     "needles-4096": partial(needles, 4096),
     "fidelity-1024": partial(fidelity, 1024),
     "fidelity-4096": partial(fidelity, 4096),

@@ -13,8 +13,8 @@ from parties.engines.fss.cost.speeds import Speeds
 CALIBRATION = "calibration"
 RULE_OF_THUMB = "rule of thumb"
 
-# Rough figures of a two-core machine: bytes per second, seconds per round.
-_ROUGH = {"crypten": (120e6, 1e-3), "fss": (140e6, 0.4e-3)}
+# Rough figures of a two-core machine: bytes per second, seconds per round. Those of `fss` fit docs/results/sweep.
+_ROUGH = {"crypten": (120e6, 1e-3), "fss": (700e6, 0.4e-3)}
 _PLAIN_PARAMETERS_PER_SECOND = 1e9
 _TYPICAL = Speeds(  # as `cost --calibrate` measured on a core of an AMD EPYC; only their ratios matter
     weight_bytes_per_s=30e9,
