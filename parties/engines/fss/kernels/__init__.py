@@ -1,5 +1,6 @@
 """Compiled code: for the CPU by Numba, for a GPU by Triton; both give the same results, bit for bit.
 
-CPU: `loops`, `bit_packing`, and the trees of comparison keys, `bit_trees` and `payload_trees`, over `aes_instructions`.
-GPU: `comparison`, `keystream`, `look_ups`, `matrix_products`, over `table_aes`.
+CPU: `loops`, `cells`, `prefixes`, and over `aes_instructions` the trees of keys: `bit_trees`, `cell_trees`,
+`prefix_trees`, `payload_levels` and `payload_trees`.
+GPU: `tape_machine`, `comparison`, `keystream`, `look_ups`, `matrix_products`, over `table_aes`.
 """

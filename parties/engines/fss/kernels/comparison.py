@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parties.engines.fss.kernels import table_aes
 from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
-from parties.engines.fss.kernels.payload_trees import MOST_LANES
+from parties.engines.fss.kernels.payload_levels import MOST_LANES
 from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 10
@@ -190,7 +190,7 @@ def evaluate_payload(
     Args:
         x: Public numbers, int64, [n, points], on the GPU; bits from `width` on are ignored.
         seed: This party's seeds, uint8, [n, 16].
-        key: The keys, uint8; see `payload_trees.parts`.
+        key: The keys, uint8; see `payload_levels.parts`.
         table: AES's table on the GPU; see `constants`.
         keys: The key schedule of the session's permutation.
         shares: Output, int64, [n, points, lanes].

@@ -13,7 +13,7 @@ from parties.engines.fss.kernels.aes_instructions import compiled_with_aes, perm
 from parties.engines.fss.kernels.bit_trees import evaluate_level, generate_level
 from parties.engines.fss.kernels.compiled import compiled
 from parties.engines.fss.kernels.loops import Integers, Octets, Words
-from parties.engines.fss.kernels.payload_trees import PAYLOAD
+from parties.engines.fss.kernels.payload_levels import PAYLOAD
 
 CELL_BITS = 7  # of a table's cells
 REST_BITS = 8  # below a cell

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parties.engines.fss.kernels import payload_trees
+from parties.engines.fss.kernels import payload_levels, payload_trees
 from parties.engines.fss.kernels.bit_trees import LEAF
 from parties.engines.fss.kernels.call import call
 from parties.engines.fss.kernels.loops import Integers, Octets
-from parties.engines.fss.kernels.payload_trees import MOST_LANES, PAYLOAD
+from parties.engines.fss.kernels.payload_levels import MOST_LANES, PAYLOAD
 from parties.engines.fss.randomness.dcf import Permutation, Permuted, seeds_of
 
 
@@ -39,7 +39,7 @@ def key_bytes(width: int, lanes: int) -> int:
 def generate(
     permutation: Permutation, alpha: Tensor, beta: Tensor, width: int, first: Tensor, second: Tensor
 ) -> Tensor:
-    """Generates the keys, the same for both parties: uint8, [n key_bytes]; see `payload_trees.parts`.
+    """Generates the keys, the same for both parties: uint8, [n key_bytes]; see `payload_levels.parts`.
 
     Args:
         permutation: The session's permutation.
@@ -100,16 +100,16 @@ def _generate_by_library(
     leaf: int,
 ) -> None:
     n, lanes = beta.shape
-    words, values, leaves = payload_trees.parts(key, n, levels(width, lanes), lanes, leaf)
+    words, values, leaves = payload_levels.parts(key, n, levels(width, lanes), lanes, leaf)
     seeds, thresholds = np.stack([seeds_of(first), seeds_of(second)]), alpha.view(np.uint64)
     state = np.broadcast_to(seeds, (2, 2, 2, n, 2)).copy()  # [child or payload, side, party, n, 2]
     state[..., 0] ^= np.array([[0, 1], [PAYLOAD, PAYLOAD + 1]], dtype=np.uint64)[:, :, None, None]
     permuted = Permuted(permutation, state)
     on, total = np.stack([np.zeros_like(thresholds), np.ones_like(thresholds)]), np.zeros_like(beta)
     for at, (word, value) in enumerate(zip(words, values, strict=True)):
-        payload_trees.generate_level(thresholds, beta, width - 1 - at, permuted.now(), state, word, value, on, total)
+        payload_levels.generate_level(thresholds, beta, width - 1 - at, permuted.now(), state, word, value, on, total)
     state[0, 0, ..., 0] ^= np.uint64(LEAF)
-    payload_trees.generate_leaf(thresholds, beta, min(width, leaf), permuted.now(), state, leaves, on, total)
+    payload_levels.generate_leaf(thresholds, beta, min(width, leaf), permuted.now(), state, leaves, on, total)
 
 
 def _evaluate_by_library(
@@ -123,7 +123,7 @@ def _evaluate_by_library(
     leaf: int,
 ) -> None:
     n, points, lanes = shares.shape
-    words, values, leaves = payload_trees.parts(key, n, levels(width, lanes), lanes, leaf)
+    words, values, leaves = payload_levels.parts(key, n, levels(width, lanes), lanes, leaf)
     numbers, owner = x.reshape(-1).view(np.uint64), np.repeat(np.arange(n), points)
     state = np.stack([seeds_of(seed)[owner]] * 2)  # [child or payload, n points, 2]
     state[..., 0] ^= (numbers >> np.uint64(width - 1)) & np.uint64(1) if width > leaf else np.uint64(LEAF)
@@ -131,8 +131,8 @@ def _evaluate_by_library(
     permuted = Permuted(permutation, state)
     on, total = np.full_like(numbers, party), np.zeros((len(numbers), lanes), dtype=np.int64)
     for at, (word, value) in enumerate(zip(words, values, strict=True)):
-        payload_trees.evaluate_level(
+        payload_levels.evaluate_level(
             numbers, owner, width - 1 - at, leaf, permuted.now(), state, word, value, on, total
         )
     rest, results = min(width, leaf), shares.reshape(-1, lanes)
-    payload_trees.evaluate_leaf(numbers, owner, party, rest, permuted.now(), state, leaves, on, total, results)
+    payload_levels.evaluate_leaf(numbers, owner, party, rest, permuted.now(), state, leaves, on, total, results)

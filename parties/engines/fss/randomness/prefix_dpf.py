@@ -20,7 +20,7 @@ from parties.engines.fss.kernels import prefix_trees
 from parties.engines.fss.kernels.bit_trees import evaluate_level, generate_level
 from parties.engines.fss.kernels.call import call
 from parties.engines.fss.kernels.loops import Integers, Octets
-from parties.engines.fss.kernels.payload_trees import PAYLOAD
+from parties.engines.fss.kernels.payload_levels import PAYLOAD
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, FANS, MOST_TABLES, REST_BITS, STEP
 from parties.engines.fss.randomness.dcf import Blocks, Permutation, Permuted, seeds_of
 
