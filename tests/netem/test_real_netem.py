@@ -9,8 +9,8 @@ from tests.helpers.real_netem import TOLERANCE
 from tests.helpers.uml import boot
 
 ASKED = {  # RTT in ms; Mbit/s of a>b and b>a
-    "wan-100m-80ms": (80, 100, 100),
-    "asymmetric": (35, 20, 100),
+    "thin": (80, 20, 20),
+    "asymmetric": (35, 5, 20),
 }
 
 pytestmark = [
@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results() -> list[dict[str, Any]]:
-    return boot(("wan-100m-80ms", "asymmetric", "jitter", "loss"), 800)
+    return boot(("thin", "asymmetric", "jitter", "loss"), 800)
 
 
 def of(results: list[dict[str, Any]], profile: str, backend: str) -> dict[str, Any]:

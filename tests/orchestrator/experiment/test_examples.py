@@ -34,7 +34,7 @@ TOY = {
 }  # fmt: skip
 TOY_STUDY = {
     "model": "random:llama?layers=1&hidden=16&heads=2&kv_heads=1&intermediate=16&vocab=256&positions=2048",
-    "lengths": [300], "budgets": [0.25], "samples": 1, "continuation": 2,
+    "lengths": [300], "budgets": [0.25], "samples": 1, "continuation": 2, "device": "cpu",
 }  # fmt: skip
 
 

@@ -495,7 +495,7 @@ def test_any_mapping_is_an_experiment_or_a_list_of_problems(values: dict[str, ob
 
 def test_the_examples_are_experiments() -> None:
     folder = ROOT / "examples"
-    studies = {"quality.yaml", "ahead.yaml"}
+    studies = {"quality.yaml", "ahead.yaml", "needles.yaml"}
     names = {load_experiment(path).name for path in folder.glob("*.yaml") if path.name not in studies}
     assert {"quickstart", "lengths"} <= names
     assert load_study(folder / "quality.yaml").name == "quality"

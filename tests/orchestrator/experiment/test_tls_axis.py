@@ -103,19 +103,22 @@ def test_a_cell_sends_and_waits_for_the_same_with_tls(tmp_path: Path) -> None:
             "networks": ["none", "none+tls"],
             "seq_lens": [16],
             "new_tokens": 1,
+            "repeats": 3,
         }
     )
-    console = Console(file=io.StringIO())
-    plain, secured = sweep_in(tmp_path / "out", experiment, expand(experiment), console=console).records
-    for record in (plain, secured):
+    console, counts = Console(file=io.StringIO()), dict[tuple[bool, str], list[tuple[float, dict[str, int]]]]()
+    for record in sweep_in(tmp_path / "out", experiment, expand(experiment), console=console).records:
         assert record.error is None
         assert record.check is not None
         assert record.check.max_abs_logit_error < 0.1  # a random model's best two tokens may be nearer to each other
-    # the kernel also counts foreign traffic over loopback
-    one, other = ([w for w in record.warnings if "the kernel of" not in w] for record in (plain, secured))
-    assert one == other
-    assert plain.totals is not None
-    assert secured.totals is not None
+        # the kernel also counts foreign traffic over loopback
+        assert not [warning for warning in record.warnings if "the kernel of" not in warning]
+        assert record.totals is not None
+        for phase in ("online", "offline"):
+            total = getattr(record.totals, phase)
+            counts.setdefault((record.cell.network.tls, phase), []).append((total.rounds, total.sent_bytes))
+    # a truncation that fails repeats a segment, which hardly happens in all three repeats of a cell
+    least = {key: min(found, key=lambda count: count[0]) for key, found in counts.items()}
     for phase in ("online", "offline"):
-        one, other = getattr(plain.totals, phase), getattr(secured.totals, phase)
-        assert (one.rounds, one.sent_bytes) == (other.rounds, other.sent_bytes)
+        assert len(counts[False, phase]) == 3
+        assert least[False, phase] == least[True, phase]
