@@ -22,6 +22,7 @@ Address = tuple[str, int]
 Readings = Mapping[Pair, Measured]
 
 _ANSWER_S = 60.0
+_START_S = 120.0  # of a host actor's process, which begins with its first call: long on a busy machine
 _FRESH_S = 10.0
 _TOLD = ("scheduling", "compensation_ms")
 _LEASE_S = 24 * 3600.0  # a group may work for a day; the janitor removes the rules of owners that died before
@@ -246,12 +247,15 @@ class _Cluster:
             ).remote()
             for host, node in on.items()
         }
+        self._starting = set(self._actors)
 
     def call(self, host: str, verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """See `netem.host.Site.call`."""
         try:
             limit_s = _ANSWER_S + given.get("limit_s", 0.0)  # a slow link takes its time to be measured
+            limit_s += _START_S if host in self._starting else 0.0
             reply = ray.get(self._actors[host].perform.remote(verb, dict(given)), timeout=limit_s)
+            self._starting.discard(host)
         except ray.exceptions.RayError as error:
             raise NetemError(f"{host} does not answer to {verb}: {type(error).__name__}") from error
         if "error" in reply:
