@@ -36,6 +36,7 @@ _LEAST_BYTES = 24 << 10  # minimum bytes for a throughput where the rate is know
 _FIRST_WINDOW = 14_600  # bytes that TCP sends before the first acknowledgement (RFC 6928)
 _MOST_ROUNDS = 10  # rounds of slow start, which doubles its window in each; enough for the links of all presets
 _LEAST_WARM_UP_S = 0.2  # for what a link's queue holds; one of unknown rate has none of ours
+_LEAST_BLOCKS = 12  # sent after the warm-up however late the sender is: more than the other side receives at once
 _FASTER = 1.25  # sending rate over requested rate: fills the link, and reveals a link that is too fast
 
 
@@ -189,7 +190,7 @@ def _measure_rate(address: Address, plan: Plan, limit_s: float) -> tuple[float, 
     with _connect(address, limit_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         connection.sendall(b"S" + _WARM_UP.pack(round(plan.warm_up_s * 1e3)))
-        _send(connection, plan.sending_s, _FASTER * plan.bytes_per_second)
+        _send(connection, plan)
         connection.shutdown(socket.SHUT_WR)
         count, nanoseconds = _COUNTED.unpack(_receive(connection, _COUNTED.size))
         name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
@@ -198,16 +199,18 @@ def _measure_rate(address: Address, plan: Plan, limit_s: float) -> tuple[float, 
     return count * 8e3 / nanoseconds, name.split(b"\0")[0].decode()
 
 
-def _send(connection: socket.socket, seconds: float, bytes_per_second: float) -> None:
-    """Send for `seconds`, at a limited rate, since the link must still carry the buffered bytes afterwards."""
-    block = _BLOCK[: max(_LEAST_BLOCK, round(min(len(_BLOCK), bytes_per_second * _BLOCK_S)))]
-    began, sent = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < seconds:
-        ahead = sent / bytes_per_second - passed
+def _send(connection: socket.socket, plan: Plan) -> None:
+    """Send for the time of a plan, at a limited rate, since the link must still carry the buffered bytes afterwards."""
+    rate = _FASTER * plan.bytes_per_second
+    block = _BLOCK[: max(_LEAST_BLOCK, round(min(len(_BLOCK), rate * _BLOCK_S)))]
+    began, sent, counted = time.perf_counter(), 0, 0
+    while (passed := time.perf_counter() - began) < plan.sending_s or counted < _LEAST_BLOCKS:
+        ahead = sent / rate - passed
         if ahead > 0:
-            time.sleep(min(ahead, seconds - passed))
+            time.sleep(min(ahead, max(plan.sending_s - passed, _BLOCK_S)))
         else:
             sent += connection.send(block)
+            counted += passed > plan.warm_up_s
 
 
 def _connect(address: Address, limit_s: float) -> socket.socket:

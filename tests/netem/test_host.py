@@ -2,7 +2,10 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from itertools import chain, repeat
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +33,29 @@ def test_a_prober_answers_until_it_is_closed(service: HostService) -> None:
     service.perform("probe_close", {"port": address[1]})
     with pytest.raises(NetemError, match=r"no probe of 127\.0\.0\.1"):
         service.perform("measure", {"address": address, **QUICK})
+
+
+@pytest.mark.parametrize(
+    ("trips_ms", "expected_ms"), [([0.2, 0.1, 0.12], 0.12), ([80.0, 0.5, 60.0, 90.0, 70.0], 0.5)]
+)
+def test_the_round_trip_of_the_idle_link_is_not_that_of_a_busy_machine(
+    service: HostService, monkeypatch: pytest.MonkeyPatch, trips_ms: list[float], expected_ms: float
+) -> None:
+    monkeypatch.setattr("netem.host.measure_rtt", lambda _: [trip / 1e3 for trip in trips_ms])
+    assert service.perform("rtt", {"address": ("127.0.0.1", 1)})["rtt_ms"] == pytest.approx(expected_ms)
+
+
+def test_a_sender_that_is_late_still_sends_what_can_be_counted(
+    service: HostService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that a busy machine did not run until the time of its plan was over."""
+    clock = chain([0.0], repeat(1e6))
+    monkeypatch.setattr("netem.prober.time", SimpleNamespace(
+        perf_counter=lambda: next(clock), sleep=time.sleep, perf_counter_ns=time.perf_counter_ns
+    ))  # fmt: skip
+    monkeypatch.setattr("netem.prober.measure_rtt", lambda *_, **__: [0.0])
+    address = service.perform("probe_open", {"host": "127.0.0.1"})["address"]
+    assert service.perform("measure", {"address": address, **QUICK})["rate_mbit"] > 0
 
 
 def test_closing_the_service_closes_its_probers(service: HostService) -> None:

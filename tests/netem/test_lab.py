@@ -78,9 +78,10 @@ def test_links_by_relay_match_the_profile(lab: Lab, name: str) -> None:
         assert len(measured) == 6
         assert network.deviations(measured, TOLERANCE) == ()
         for (src, dst), got in measured.items():
-            # the relay may subtract half a millisecond for its own delay if the machine was busy when that was measured
+            # a relay that was busy when its own delay was measured may subtract half a millisecond, and a reader that
+            # was asleep at the end of the warm-up counts what had arrived meanwhile
             assert got.rtt_ms >= network.profile.rtt_ms(src, dst) * 0.9 - 0.5
-            assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf"))
+            assert got.rate_mbit <= (network.profile.link(src, dst).rate_mbit or float("inf")) * 1.2
 
 
 def test_asymmetry_and_jitter_and_loss_arrive(lab: Lab) -> None:
