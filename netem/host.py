@@ -57,9 +57,9 @@ class HostService:
 
         Args:
             verb: `probe_open(host)` returns the `address` of a new prober, and `probe_close(port)` closes it;
-                `rtt(address)` returns `rtt_ms`, of the idle link; `measure(address, seconds, rate_mbit, limit_s)` returns
-                the fields of `Measured`; `capability` returns the fields of `Capability`; `tc_apply(flows, run, ttl_s,
-                replace)` returns a `lease`, and `tc_remove(lease)` ends it.
+                `rtt(address)` returns `rtt_ms`, of the idle link; `measure(address, seconds, rate_mbit, limit_s)`
+                returns the fields of `Measured`; `capability` returns the fields of `Capability`; `tc_apply(flows, run,
+                ttl_s, replace)` returns a `lease`, and `tc_remove(lease)` ends it.
             given: Arguments of the verb.
 
         Raises:
