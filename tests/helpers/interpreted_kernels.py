@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from parties.engines.fss.arithmetic import masking
-from parties.engines.fss.functions.tables import Tables, _mirrored
+from parties.engines.fss.functions.tables import Tables, mirrored
 from parties.engines.fss.kernels import cells as cell_kernels
 from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
 from parties.engines.fss.kernels.cell_trees import CELLS
@@ -74,7 +74,7 @@ def main() -> None:
         turn = torch.from_numpy(dice.integers(0, length, n))
         bits = torch.from_numpy(dice.integers(0, 256, (n, length // 8), dtype=np.uint8))
         sums = torch.empty(count, n, dtype=torch.int64)
-        look_ups.table_sums(_mirrored(tables, turn.device), bits, turn, sums)
+        look_ups.table_sums(mirrored(tables, turn.device), bits, turn, sums)
         assert torch.equal(sums, tables.sums(turn, bits))
     stream = Keystream(bytes(range(SEED_BYTES)))
     for epoch, first, count in ((0, 0, 300), (2**40 + 3, 7, 5)):

@@ -35,9 +35,7 @@ def test_a_prober_answers_until_it_is_closed(service: HostService) -> None:
         service.perform("measure", {"address": address, **QUICK})
 
 
-@pytest.mark.parametrize(
-    ("trips_ms", "expected_ms"), [([0.2, 0.1, 0.12], 0.12), ([80.0, 0.5, 60.0, 90.0, 70.0], 0.5)]
-)
+@pytest.mark.parametrize(("trips_ms", "expected_ms"), [([0.2, 0.1, 0.12], 0.12), ([80.0, 0.5, 60.0, 90.0, 70.0], 0.5)])
 def test_the_round_trip_of_the_idle_link_is_not_that_of_a_busy_machine(
     service: HostService, monkeypatch: pytest.MonkeyPatch, trips_ms: list[float], expected_ms: float
 ) -> None:

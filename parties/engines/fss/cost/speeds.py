@@ -15,7 +15,7 @@ from parties.engines.fss.arithmetic import gates, ring
 from parties.engines.fss.cost.cost import Work
 from parties.engines.fss.cost.simulation import Simulation, share
 from parties.engines.fss.functions.activation import activation
-from parties.engines.fss.functions.tables import Tables
+from parties.engines.fss.functions.tables import Tables, window
 from parties.engines.fss.randomness import dcf
 from parties.engines.fss.randomness.source import Source
 from parties.engines.keystream import SEED_BYTES, Keystream
@@ -95,7 +95,8 @@ def _comparisons() -> float:
 
 def _look_ups() -> float:
     count, width = 10_000, 8
-    tables = Tables(np.ones((1, 1, 1 << width), dtype=np.int64))
+    exps = np.exp(np.minimum(window(1 << width, -(1 << width) + 5), 4))  # as of the softmax
+    tables = Tables(np.rint(exps * 2.0**18).astype(np.int64)[None, None])
     turn, bits = torch.arange(count) % (1 << width), torch.zeros(count, (1 << width) // 8, dtype=torch.uint8)
     return _rate(bits.nbytes, lambda: tables.sums(turn, bits))
 

@@ -6,7 +6,6 @@ The sums u_0 and u_1 differ by s T[i] with a sign s = +-1 that only the dealer k
 tree reduced to the leaves. s T[i] is opened under a mask, and s is the dealer's factor in the product that follows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -19,8 +18,9 @@ from torch import Tensor
 from parties.engines.fss.arithmetic import ring
 from parties.engines.fss.arithmetic.multiplication import Secret
 from parties.engines.fss.arithmetic.values import Additive, Masked
-from parties.engines.fss.kernels import loops
+from parties.engines.fss.functions.curves import curves_of
 from parties.engines.fss.kernels.call import call
+from parties.engines.fss.kernels.table_sums import PART, table_sums
 from parties.engines.fss.randomness.source import CLIENT, DEALER, Bits, Source
 from parties.engines.fss.recording.tracer import untraced
 
@@ -36,6 +36,15 @@ class Tables:
     """
 
     values: Integers
+
+    def __post_init__(self) -> None:
+        """Checks the length.
+
+        Raises:
+            ValueError: It is too short for a word of bits.
+        """
+        if self.values.shape[2] < PART:
+            raise ValueError(f"tables of {self.values.shape[2]} cells; at least {PART}")
 
     @property
     def width(self) -> int:
@@ -54,21 +63,29 @@ class Tables:
             turn: Rotations, int64, [n], 0 to 2^width - 1.
             bits: Packed bits, uint8, [n, 2^width / 8].
         """
-        table_sums: Callable[..., None] = loops.table_sums
+        sums = torch.empty(len(self.values), len(turn), dtype=torch.int64, device=turn.device)
         if turn.is_cuda:
             from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
 
-            table_sums = look_ups.table_sums
-        sums = torch.empty(len(self.values), len(turn), dtype=torch.int64, device=turn.device)
-        call(table_sums, _mirrored(self, turn.device), bits.contiguous(), turn.contiguous(), sums)
+            call(look_ups.table_sums, mirrored(self, turn.device), bits.contiguous(), turn.contiguous(), sums)
+        else:
+            call(table_sums, *_curves(self), bits.contiguous(), turn.contiguous(), sums)
         return sums
 
 
 @cache
-def _mirrored(tables: Tables, device: torch.device) -> Tensor:
+def mirrored(tables: Tables, device: torch.device) -> Tensor:
     """Reverses each table and repeats it, so that a rotated table is a contiguous slice."""
     with untraced():
         return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
+
+
+@cache
+def _curves(tables: Tables) -> tuple[Tensor, Tensor]:
+    """Returns the tables as `table_sums` reads them."""
+    curves, lines = curves_of(tables.values)
+    with untraced():
+        return torch.from_numpy(curves), torch.from_numpy(lines)
 
 
 @dataclass(frozen=True)

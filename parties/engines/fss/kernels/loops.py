@@ -13,34 +13,6 @@ Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
 
 
-@compiled("void(int64[:, :, ::1], uint8[:, ::1], int64[::1], int64[:, ::1])")
-def table_sums(mirrored: Integers, bits: NDArray[np.uint8], turn: Integers, sums: Integers) -> None:
-    """Sums bit j of element i times T[turn[i] - j] over j, for each table T.
-
-    Args:
-        mirrored: T[length - 1 - j], repeated: [tables, rows, 2 length]; element i uses row i mod rows.
-        bits: Packed bits, [n, length / 8].
-        turn: Rotations, [n], 0 to length - 1.
-        sums: Output, [tables, n].
-    """
-    tables, rows, twice = mirrored.shape
-    length = twice // 2
-    ones, places, lows = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(0x7F7F7F7F7F7F7F7F)
-    eights = np.empty(length // 8, np.uint64)
-    chosen = eights.view(np.int8)  # all ones where the bit is one
-    for i in range(bits.shape[0]):
-        for j in range(length // 8):
-            spread = (np.uint64(bits[i, j]) * ones) & places  # byte k keeps bit 7 - k
-            eights[j] = (((spread + lows) >> np.uint64(7)) & ones) * np.uint64(255)
-        start = length - 1 - turn[i]
-        for t in range(tables):
-            turned = mirrored[t, i % rows, start : start + length]
-            total = np.int64(0)
-            for j in range(length):
-                total += turned[j] & np.int64(chosen[j])
-            sums[t, i] = total
-
-
 @compiled("void(uint8[::1], uint8[::1])")
 def pack_bits(bits: Octets, packed: Octets) -> None:
     """Packs bits, [n], highest first, into [ceil(n / 8)] bytes."""
@@ -80,13 +52,30 @@ def checked_shift(x: Integers, shifted: Integers, outside: NDArray[np.bool_], dr
 
 @compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1], int64, int64)")
 def products_by_columns(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
-    """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once."""
+    """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once.
+
+    Four rows at a time: many rows do not fit the nearest cache, and each number of a column is then loaded once for
+    four products.
+    """
+    fours = x.shape[1] // 4 * 4
     for b in range(x.shape[0]):
         for j in range(start, stop):
-            for i in range(x.shape[1]):
+            column = columns[b, j]
+            for i in range(0, fours, 4):
+                first, second, third, fourth = x[b, i], x[b, i + 1], x[b, i + 2], x[b, i + 3]
+                one = two = three = four = np.int64(0)
+                for k in range(column.shape[0]):
+                    factor = column[k]
+                    one += factor * first[k]
+                    two += factor * second[k]
+                    three += factor * third[k]
+                    four += factor * fourth[k]
+                product[b, i, j], product[b, i + 1, j] = one, two
+                product[b, i + 2, j], product[b, i + 3, j] = three, four
+            for i in range(fours, x.shape[1]):
                 total = np.int64(0)
-                for k in range(x.shape[2]):
-                    total += x[b, i, k] * columns[b, j, k]
+                for k in range(column.shape[0]):
+                    total += x[b, i, k] * column[k]
                 product[b, i, j] = total
 
 

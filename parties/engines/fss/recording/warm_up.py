@@ -24,7 +24,7 @@ def compile_all(device: torch.device | str = "cpu") -> None:
         device: Where a computing party computes.
     """
     with _alone():
-        from parties.engines.fss.kernels import loops, threads  # noqa: F401 - importing compiles
+        from parties.engines.fss.kernels import loops, table_sums, threads  # noqa: F401 - importing compiles
         from parties.engines.fss.recording import machine  # noqa: F401
 
         if (device := torch.device(device)).type == "cuda":

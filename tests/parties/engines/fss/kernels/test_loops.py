@@ -5,8 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from parties.engines.fss.arithmetic import ring
+from parties.engines.fss.functions.activation import _function
+from parties.engines.fss.functions.curves import curves_of
+from parties.engines.fss.functions.softmax import _fine
 from parties.engines.fss.functions.tables import Tables
 
 BATCHES = st.sampled_from([(0, 0), (1, 1), (3, 3), (1, 3), (3, 1)])
@@ -14,13 +18,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(3, 9), st.integers(0, 6), SEEDS)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(6, 9), st.integers(0, 6), SEEDS)
 def test_rotated_tables_are_summed_over_the_selected_cells(
     tables: int, rows: int, width: int, times: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
     length, n = 1 << width, rows * times
-    values = generator.integers(-(2**63), 2**63, (tables, rows, length))
+    values = np.array([[cells(generator, length) for _ in range(rows)] for _ in range(tables)])
     bits = generator.integers(0, 2, (n, length), dtype=np.uint8)
     turn = generator.integers(0, length, n)
     expected = np.zeros((tables, n), dtype=np.int64)
@@ -30,6 +34,37 @@ def test_rotated_tables_are_summed_over_the_selected_cells(
     assert np.array_equal(
         Tables(values).sums(*map(torch.from_numpy, (turn, np.packbits(bits, axis=1)))).numpy(), expected
     )
+
+
+def cells(generator: np.random.Generator, length: int) -> NDArray[np.int64]:
+    """Random cells, some of them zeros and on a straight line, as an activation's, anywhere on the circle."""
+    made = generator.integers(-(2**63), 2**63, length)
+    zeros, line = generator.integers(0, length + 1, 2) * generator.integers(0, 2, 2)
+    made[:zeros] = 0
+    value, step = generator.integers(-(2**63), 2**63, 2)
+    with np.errstate(over="ignore"):
+        made[max(zeros, length - line) :] = value + step * np.arange(min(line, length - zeros))
+    return np.roll(made[:: generator.choice((-1, 1))], generator.integers(length))
+
+
+@pytest.mark.parametrize(
+    ("tables", "curve", "line"),
+    [
+        (_function("silu", 13, 20, 64.0).tables, (557, 237), (745, 905)),
+        (_fine(8, -251, 1.0, 18), (18,), (0,)),  # a line of fewer than 64 cells is not worth its sum
+        (Tables(np.zeros((1, 1, 64), np.int64)), (0,), (0,)),
+        (Tables(np.full((1, 1, 64), 7)), (0,), (64,)),
+        (Tables((np.arange(64) ** 2)[None, None]), (63,), (0,)),
+    ],
+)
+def test_most_cells_of_a_table_are_on_no_curve(tables: Tables, curve: tuple[int, ...], line: tuple[int, ...]) -> None:
+    _, lines = curves_of(tables.values)
+    assert [tuple(lines[:, 0, field]) for field in (1, 3)] == [curve, line]
+
+
+def test_a_table_shorter_than_a_word_of_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="tables of 32 cells; at least 64"):
+        Tables(np.zeros((1, 1, 32), np.int64))
 
 
 @settings(deadline=None, max_examples=40)
