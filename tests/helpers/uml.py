@@ -6,6 +6,7 @@ prints relay and real netem for every preset that one emulated processor can car
 `user-mode-linux`, but neither root nor a kernel of one's own. `UML_MODULES` is the folder of the kernel's modules.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,13 +42,25 @@ def boot(profiles: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
         "PROFILES": ",".join(profiles),
     }
     argv = [KERNEL, "ro", "quiet", *(f"{key}={value}" for key, value in words.items())]
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-    if "JOB ENDED 0" not in done.stdout:
-        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-    lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return [json.loads(line) for line in lines]
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as machine:  # fmt: skip
+        prefer(machine.pid)
+        try:
+            output, _ = machine.communicate(timeout=timeout_s)
+        except BaseException:
+            machine.kill()
+            raise
+    if "JOB ENDED 0" not in output:
+        raise RuntimeError(output[-4000:])
+    return [json.loads(line.removeprefix("RESULT ")) for line in output.splitlines() if line.startswith("RESULT ")]
+
+
+def prefer(process: int) -> None:
+    """Lets a session run before others where that is allowed: the machine's clock is late while it has to wait."""
+    with contextlib.suppress(OSError):  # no right to, or no groups of sessions
+        Path(f"/proc/{process}/autogroup").write_text("-15", encoding="ascii")
 
 
 def main() -> None:

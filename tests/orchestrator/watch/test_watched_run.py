@@ -105,7 +105,8 @@ def test_a_run_is_not_affected_by_a_killed_prometheus_or_hanging_scrapers(
         output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode in (0, 1), output
     (record,) = map(json.loads, (tmp_path / "watched" / "records.jsonl").read_text().splitlines())
-    assert record["seconds_per_token"] > 0, output  # it ran to its end; a random model may tie, and then be `incorrect`
+    # it ran to its end: a random model may tie, and the links of a busy machine be slower than asked for
+    assert record["status"] in ("ok", "incorrect", "shaping_drifted"), output
     replies = [sample["parties"] for sample in load(tmp_path / "watched", record["id"])]
     assert max(reply["client"]["tokens"] for reply in replies if "client" in reply) >= 6  # a late reply is left out
     assert "<h2>Time series</h2>" in (tmp_path / "watched" / "report.html").read_text()
