@@ -16,7 +16,9 @@ from parties.metering.nvml import VISIBLE, Card, own_cards
 
 _PORT = 6379
 _LOG = "/tmp/ray-node.log"  # noqa: S108 - a host's /tmp is its own
-_READY_S = 120  # on a busy machine three nodes take long
+_READY_S = 180  # on a busy machine three nodes take long
+# Ray gives up a node that has not joined after 30 s, which nothing configures. One that had joined stays lost.
+_START = 'for _ in 1 2 3; do "$@"; grep -q "Ray runtime started" "$0" && exit; ray stop --force; done'
 # A link that a cell lost is made anew for the next one. By default Ray gives up a host after a minute without answer,
 # and no cell could run there any more; a host whose Ray is gone refuses the question and is noticed all the same.
 _HEALTH = {"RAY_health_check_timeout_ms": "120000"}
@@ -92,7 +94,7 @@ def start_ray(lab: Lab, cpus: int | None = None) -> None:
         starting[VISIBLE] = ",".join(card.uuid for card in cards)
         head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
         options += head if host == lab.hosts[0] else [f"--address={head_address(lab)}"]
-        lab.spawn(host.name, ["ray", "start", *options], _LOG, env=starting)
+        lab.spawn(host.name, ["sh", "-c", _START, _LOG, "ray", "start", *options], _LOG, env=starting)
     wait = [sys.executable, "-c", _WAIT, head_address(lab), str(len(lab.hosts)), str(_READY_S)]
     done = lab.run(lab.hosts[0].name, wait, env=environment, capture_output=True, text=True)
     if done.returncode != 0:

@@ -139,3 +139,26 @@ def test_a_command_runs_in_its_own_lab_and_returns_its_status_and_results(
     argv = [sys.executable, "-c", script, str(tmp_path / "result")]
     assert run_in_lab(argv, hosts=2, keep=[tmp_path]) == 4
     assert (tmp_path / "result").read_text() == "10.77.0.10:6379"
+
+
+LATE = """#!/bin/sh
+if [ "$1" = start ] && [ ! -e /tmp/late ]; then
+    touch /tmp/late
+    exit 1
+fi
+exec {ray} "$@"
+"""
+
+
+def test_a_node_that_did_not_join_in_time_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ray").write_text(LATE.format(ray=Path(sys.executable).with_name("ray")))
+    (tmp_path / "ray").chmod(0o700)
+
+    def first_ours(lab: Lab) -> dict[str, str]:
+        environment = ray_environment(lab)
+        return {**environment, "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}"}
+
+    monkeypatch.setattr(ray_lab, "ray_environment", first_ours)
+    with Lab.up(2, keep=[tmp_path]) as made:
+        start_ray(made)  # waits until both have joined
+        assert [made.run(host.name, ["test", "-e", "/tmp/late"]).returncode for host in made.hosts] == [0, 0]  # noqa: S108
