@@ -30,6 +30,7 @@ _STARTS = 2
 _START_WAIT = "RAY_raylet_start_wait_time_s"
 _START_WAIT_S = 120  # for a node to register with its head; Ray itself waits 30 s, too short on a busy machine
 _END_S = 5.0
+_EXECUTED_S = 1.0
 
 
 @contextmanager
@@ -153,10 +154,16 @@ def _end_processes(folder: Path) -> None:
 
 
 def _words(process: psutil.Process) -> list[str]:
+    """The command line, which a program that has just been executed does not have for a moment."""
+    stop = time.monotonic() + _EXECUTED_S
     try:
-        return process.cmdline()
+        while not (words := process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > stop:
+                break
+            time.sleep(0.001)
     except psutil.Error:
         return []
+    return words
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

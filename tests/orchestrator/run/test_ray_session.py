@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray._private import services
@@ -89,3 +90,16 @@ def test_rays_processes_are_out_of_reach_of_signals_to_the_drivers_group(starts:
     plain = services.ConsolePopen([sys.executable, "-c", ""])
     assert os.getpgid(plain.pid) == os.getpgid(0)
     plain.wait()
+
+
+def test_a_process_whose_command_line_is_not_there_yet_is_ended(
+    root: Path, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a moment after a program is executed."""
+    cmdline, empty = psutil.Process.cmdline, iter([True, True])
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: [] if next(empty, False) else cmdline(process))
+    starts.failures = 9
+    with pytest.raises(ClusterError), ray_session(None):
+        pytest.fail("there is no Ray")
+    # ended and reaped, so that no status is left; one that outlives its folder exits with 1
+    assert [process.wait(PATIENCE_S) for process in starts.processes] == [0, 0]

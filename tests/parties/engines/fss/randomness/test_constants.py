@@ -111,7 +111,7 @@ def test_the_digest_depends_on_masks_and_not_on_secrets() -> None:
 
 
 def test_a_table_is_named_by_its_values() -> None:
-    values = np.arange(16, dtype=np.int64).reshape(1, 1, 16)
+    values = np.arange(64, dtype=np.int64).reshape(1, 1, 64)
     changed = values.copy()
     changed[0, 0, 9] += 1
     assert Tables(values).digest == Tables(values.copy()).digest != Tables(changed).digest
