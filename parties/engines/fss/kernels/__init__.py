@@ -1,6 +1,6 @@
 """Compiled code: for the CPU by Numba, for a GPU by Triton; both give the same results, bit for bit.
 
-CPU: `loops`, `cells`, `prefixes`, and over `aes_instructions` the trees of keys: `bit_trees`, `cell_trees`,
+CPU: `loops`, `table_sums`, and over `aes_instructions` the trees of keys: `bit_trees`, `cell_trees`,
 `prefix_trees`, `payload_levels` and `payload_trees`.
-GPU: `tape_machine`, `comparison`, `keystream`, `look_ups`, `matrix_products`, over `table_aes`.
+GPU: `tape_machine`, `matrix_products`, and over `table_aes` `comparison`, `cells`, `prefixes`, `keystream`; `look_ups`.
 """
