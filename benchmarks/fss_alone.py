@@ -1,7 +1,7 @@
 """One party of `fss` alone on a device: the others are echoes, so that a token takes nothing but local work.
 
-What the peer would send is this party's own message, and what the dealer would send is a frame of random bytes, again
-and again. Masked numbers are uniformly random anyway, and no work depends on them.
+What the peer would send is whatever the memory for it holds, and what the dealer would send is a frame of random bytes,
+again and again. Masked numbers are uniformly random anyway, and no work depends on them.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from torch import Tensor
 from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
+from parties.decoding.prefill import chunked, prompts_segments
 from parties.decoding.program import Program, run
 from parties.decoding.steps import decode_in_segments
 from parties.engines.base import Shapes
 from parties.engines.fss import engine as engines
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
-from parties.engines.fss.arithmetic.opening import dealer_openings
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, dealer_openings
 from parties.engines.fss.arithmetic.values import Masked
 from parties.engines.fss.computation import Computation
 from parties.engines.fss.dealing.dry_run import DryRun
@@ -53,8 +54,8 @@ class Echo:
         return bytes(buffer)
 
     def swap(self, frames: Any) -> None:
-        """Returns what is sent, in the memory of the frames."""
-        frames.received[:] = frames.payload
+        """Returns the place of what is sent, and other numbers after it: a link's work is none of the party's."""
+        frames.received[:PLACE_BYTES] = frames.payload[:PLACE_BYTES]
 
     def receive_tensor(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         """Returns zeros."""
@@ -88,8 +89,8 @@ def measured(
     pipe: Connection,
 ) -> None:  # fmt: skip
     """Sends milliseconds of each token, those of reading the matrices, bytes on the device, and what was recorded."""
-    torch.set_num_threads(1)
-    party = dealt if role == "dealer" else decoded
+    torch.set_num_threads(given.threads)
+    party = dealt if role == "dealer" else prompted if given.prefill else decoded
     pipe.send(party(role, spec, policy, shapes, given, recorded))
 
 
@@ -97,19 +98,11 @@ def decoded(
     role: str, spec: Any, policy: Policy, shapes: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool
 ) -> dict[str, Any]:
     """Decodes at a computing party."""
-    vars(engines).update(drawn_seed=lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES)))
-    meter, links = StageMeter(), {"client": Echo(), "server": Echo(), "dealer": Echo()}
-    engine = FssEngine(role, links, meter, given.device)  # type: ignore[arg-type]
-    engine._matrices = lambda shapes, weights: _random_matrices(shapes, given.device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
-    engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
-    weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
-    run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
-    cache, decoder = folded(engine, spec, policy, shapes, given), Decoder(engine, spec, policy)
+    engine = _engine(role, spec, given.device)
+    cache, decoder, meter = folded(engine, spec, policy, shapes, given), Decoder(engine, spec, policy), engine.meter
     own = [1] * given.batch if role == "client" else None
     engine.mask_cache = lambda caches: [lambda: _masked(engine, caches)]  # type: ignore[method-assign]
-    work = decoder.workload(cache, given.steps, RunOptions())
-    vars(engines).update(Receiver=lambda *_: engine._supply)  # noqa: SLF001
-    engine.prepare(work, cache)
+    engine.prepare(decoder.workload(cache, given.steps, RunOptions()), cache)
     engine.replays = recorded
     seconds, stages = [], {}
     for _ in range(given.steps):
@@ -119,6 +112,38 @@ def decoded(
         stages = {stage.stage: stage.compute_seconds for stage in meter.snapshot()}
         seconds.append(sum(stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"))
     return _result(seconds, engine, given.device, engine.recordings, stages)
+
+
+def prompted(
+    role: str, spec: Any, policy: Policy, _: dict[str, tuple[int, ...]], given: argparse.Namespace, __: bool
+) -> dict[str, Any]:
+    """Runs a prompt at a computing party, as often as there are steps. It is interpreted."""
+    engine = _engine(role, spec, given.device)
+    decoder, own = Decoder(engine, spec, policy), [[1] * given.tokens] if role == "client" else None
+    size, seconds, stages, meter = chunked(decoder, given.tokens), list[float](), {}, engine.meter
+    for _repeat in range(given.steps):
+        cache = Batch([Cache.empty(spec.n_layers)])
+        engine.prepare(decoder.workload(cache, 1, RunOptions(), [size]), cache)
+        meter.reset()
+        for segment in prompts_segments(decoder, cache, own, [size]):
+            engine.run_segment(segment, cache)
+        _settle(given.device)
+        stages = {stage.stage: stage.compute_seconds for stage in meter.snapshot()}
+        seconds.append(sum(stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"))
+    return _result(seconds, engine, given.device, engine.recordings, stages)
+
+
+def _engine(role: str, spec: Any, device: str) -> FssEngine:
+    """A computing party among echoes, with random matrices."""
+    vars(engines).update(drawn_seed=lambda *_: (SEEDS[0], bytes(PERMUTATION_KEY_BYTES)))
+    links = {"client": Echo(), "server": Echo(), "dealer": Echo()}
+    engine = FssEngine(role, links, StageMeter(), device)  # type: ignore[arg-type]
+    engine._matrices = lambda shapes, weights: _random_matrices(shapes, device)  # type: ignore[method-assign] # noqa: ARG005, SLF001
+    supply = engine._supply = Frames(engine)  # type: ignore[assignment] # noqa: SLF001
+    vars(engines).update(Receiver=lambda *_: supply)
+    weights = {name: torch.zeros(()).expand(shape) for name, shape in folded_shapes(spec).items()}
+    run(engine.install(folded_shapes(spec), weights if role == "server" else None), engine.exchange)
+    return engine
 
 
 def dealt(

@@ -1,7 +1,7 @@
 """Local work per token with `fss`, recorded steps against interpreted ones, compared with reading the weights once.
 
     python benchmarks/fss_steps.py [--layers 30] [--tokens 512] [--policy full] [--steps 8] [--batch 1] [--calls]
-    python benchmarks/fss_steps.py --device cuda [--shape llama2-7b] [--role client ...]
+    python benchmarks/fss_steps.py --device cuda [--shape llama2-7b] [--role client ...] [--threads 1] [--prefill]
 
 Client, server and dealer are processes that are connected over loopback; the dealer's randomness is stored before the
 tokens begin, so that nothing runs beside the two parties. Weights are random, with the shapes of SmolLM2-135M. A
@@ -11,7 +11,8 @@ client's calls of Python functions are counted, too, in a run of their own. Inst
 layer.
 
 On a GPU each role has a process of its own, one after the other on the same device, and the others are echoes
-(`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens.
+(`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens. With `--prefill`
+the prompt is measured instead of the tokens after it, at client and server; it is interpreted.
 """
 
 import argparse
@@ -96,6 +97,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calls", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--role", choices=ROLES, nargs="+", default=ROLES, help="on a GPU, the roles to measure")
+    parser.add_argument("--threads", type=int, default=1, help="of each party on a GPU; the dealer's products use them")
+    parser.add_argument("--prefill", action="store_true", help="on a GPU, measure the prompt, with --recorded")
     parser.add_argument("--recorded", action="store_true", help="measure recorded steps alone")
     given = parser.parse_args()
     given.layers = given.layers or SHAPES[given.shape].n_layers

@@ -1,5 +1,7 @@
 """Frames over memory that later frames use again, for the rounds of recorded segments."""
 
+from collections.abc import Callable
+
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
@@ -14,6 +16,7 @@ class FixedFrames:
 
     Args:
         size: Length of the payloads in bytes.
+        make: Returns writable memory of so many bytes.
 
     Attributes:
         size: Length of a frame.
@@ -23,9 +26,9 @@ class FixedFrames:
         received: Payload that was received.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, make: Callable[[int], bytearray | memoryview] = bytearray) -> None:
         self.size = HEADER_BYTES + size
-        self.outgoing, self.incoming = memoryview(bytearray(self.size)), memoryview(bytearray(self.size))
+        self.outgoing, self.incoming = (memoryview(make(self.size)) for _ in range(2))
         self.payload, self.received = self.outgoing[HEADER_BYTES:], self.incoming[HEADER_BYTES:]
         self._fields, self._their_fields = self.outgoing[: FIELDS.size], self.incoming[: FIELDS.size]
         self._header = np.frombuffer(self.outgoing, _RECORD, 1)

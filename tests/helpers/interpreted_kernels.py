@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from parties.engines.fss.arithmetic import masking
-from parties.engines.fss.functions.tables import Tables, mirrored
+from parties.engines.fss.functions.tables import Tables, curves_on
 from parties.engines.fss.kernels import cells as cell_kernels
 from parties.engines.fss.kernels import comparison, first_launches, keystream, look_ups, matrix_products, prefixes
 from parties.engines.fss.kernels.cell_trees import CELLS
@@ -69,19 +69,28 @@ def main() -> None:
         product = torch.empty(batch, n, m, dtype=torch.int64)
         matrix_products.matmul(x.expand(batch, -1, -1), y.transpose(1, 2), product)
         assert torch.equal(product, x @ y.transpose(1, 2))
-    for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8)):
-        tables = Tables(dice.integers(-(2**63), 2**63, (count, rows, length)))
+    for count, rows, length, n in ((2, 1, 2048, 3), (1, 4, 64, 8), (2, 3, 256, 35)):
+        values = dice.integers(-(2**63), 2**63, (count, rows, length))
+        values[:, :, length // 4 : length // 2], values[:, 1:, length // 2 :] = 0, 3 * np.arange(length // 2)
+        tables = Tables(values)
         turn = torch.from_numpy(dice.integers(0, length, n))
         bits = torch.from_numpy(dice.integers(0, 256, (n, length // 8), dtype=np.uint8))
         sums = torch.empty(count, n, dtype=torch.int64)
-        look_ups.table_sums(mirrored(tables, turn.device), bits, turn, sums)
-        assert torch.equal(sums, tables.sums(turn, bits))
+        for ways in look_ups.WAYS:
+            look_ups.launch(*curves_on(turn.device, tables), bits, turn, sums, ways)
+            assert torch.equal(sums, tables.sums(turn, bits))
     stream = Keystream(bytes(range(SEED_BYTES)))
     for epoch, first, count in ((0, 0, 300), (2**40 + 3, 7, 5)):
         stream.begin(epoch)
         filled = torch.zeros(count, dtype=torch.int64)
         keystream.DeviceKeystream(bytes(range(SEED_BYTES)), filled.device).fill(torch.tensor([epoch, first]), filled)
         assert torch.equal(filled, stream.words((first + count,))[first:])
+        drawn = keystream.DeviceKeystream(bytes(range(SEED_BYTES)), filled.device)
+        drawn.begin(epoch)
+        stream.begin(epoch)
+        shapes: tuple[tuple[int, ...], ...] = ((3,), (), (0, 2), (2, 3))
+        for size, dtype in zip(shapes, (torch.uint8, *[torch.int64] * 3), strict=True):
+            assert torch.equal(drawn.draw(size, dtype), stream.draw(size, dtype))
     stream.begin(0)
     masks, plain = keystream.DeviceKeystream(bytes(range(SEED_BYTES)), torch.device("cpu")), torch.arange(35)
     for _ in range(2):  # the second time from the middle of a block

@@ -11,7 +11,7 @@ from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.arithmetic.masking import masks_on, received, sent
+from parties.engines.fss.arithmetic.masking import received, sent
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
 from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.arithmetic.values import Additive, Masked
@@ -23,12 +23,12 @@ from parties.engines.fss.randomness.dcf import Permutation
 from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader
 from parties.engines.fss.randomness.party_sources import ClientSource, ServerSource
 from parties.engines.fss.randomness.seeds import drawn_seed
+from parties.engines.fss.randomness.streams import stream_on
 from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
 from parties.engines.fss.replay.exchange import bound
 from parties.engines.fss.replay.placement import memory_on
 from parties.engines.fss.replay.recorder import Round
 from parties.engines.fss.replay.recordings import Recordings, records
-from parties.engines.keystream import Keystream
 from parties.errors import PartyError
 from parties.metering.meter import StageMeter
 from parties.metering.stages import RECORDING
@@ -71,7 +71,7 @@ class FssEngine(Computation):
             compile_all(device)
         with meter.stage("setup.seeds"):
             seed, permutation_key = drawn_seed(self.dealer, role)
-        self.stream, self._masks = Keystream(seed), masks_on(torch.device(device), seed)
+        self.stream, self._masks = (stream_on(torch.device(device), seed) for _ in range(2))
         source = (ClientSource if self.client else ServerSource)(meter, self.stream, FrameReader(self._dealt_frame))
         super().__init__(source)
         self._draws = source
@@ -82,7 +82,7 @@ class FssEngine(Computation):
         self.recordings = Recordings(source, self._inputs, self.installed)
         self.replays = False
         self._supply: Receiver | StoredReceiver | None = None
-        self.exchange = self._opener = Opener(self.peer, meter, source.constants)
+        self.exchange = self._opener = Opener(self.peer, meter, source.constants, pinned=device != "cpu")
         self._index = 0
 
     @property

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import encoded, is_matrix, matrices_in
-from parties.engines.keystream import Keystream
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
 
@@ -27,20 +26,6 @@ class Words(Protocol):
 
     def words(self, shape: Sequence[int]) -> Tensor:
         """Returns the next words, int64."""
-
-
-def masks_on(device: torch.device, seed: bytes) -> Words:
-    """Returns the masks b of the server's matrices: the stream of epoch 0, which nothing else draws from.
-
-    Args:
-        device: Where it is expanded.
-        seed: The seed that server and dealer share.
-    """
-    if device.type == "cpu":
-        return Keystream(seed)
-    from parties.engines.fss.kernels.keystream import DeviceKeystream  # Triton, which only a GPU needs
-
-    return DeviceKeystream(seed, device)
 
 
 def sent(

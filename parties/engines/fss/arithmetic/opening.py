@@ -22,6 +22,7 @@ from parties.engines.fss.randomness.source import Dealt, Source
 from parties.errors import OutOfStep, PartyError
 from parties.metering.meter import StageMeter
 from parties.transport.fixed_frames import FixedFrames
+from parties.transport.frame import HEADER_BYTES
 from parties.transport.link import Link
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PLACE_BYTES = 8
 PROGRAM_BYTES = PLACE_BYTES - DIGEST_BYTES
+MOST_KEPT_BYTES = 1 << 26
+"""Of a frame whose memory an interpreted round leaves to the next ones."""
 Exchange = Callable[[Sequence[Any]], Sequence[Any]]
 Array = NDArray[Any]
 
@@ -98,10 +101,12 @@ class Opener:
         peer: Link to the other computing party.
         meter: The party's stage meter.
         constants: The public constants that the party has used.
+        pinned: Whether a GPU copies to and from the frames.
     """
 
-    def __init__(self, peer: Link, meter: StageMeter, constants: Constants) -> None:
+    def __init__(self, peer: Link, meter: StageMeter, constants: Constants, *, pinned: bool = False) -> None:
         self.peer, self.meter, self.constants = peer, meter, constants
+        self._room = _Room(pinned=pinned)
         self._program = hashlib.blake2b(digest_size=PROGRAM_BYTES)
         self._frames: WeakValueDictionary[int, FixedFrames] = WeakValueDictionary()
 
@@ -120,22 +125,14 @@ class Opener:
         """
         with self.meter.stage(wanted[0].stage):
             program, constants = announced(wanted)
-            hidden = [opening.hidden.cpu().contiguous().numpy() for opening in wanted]
-            return _combined(wanted, self.swap(program, constants, hidden))
-
-    def swap(self, program: bytes, constants: bytes, hidden: Sequence[Array]) -> memoryview:
-        """Exchanges one round's tensors; returns the peer's bytes. See `swap_fixed`.
-
-        Args:
-            program: What the round adds to the digest of the program.
-            constants: What it adds to the digest of the constants.
-            hidden: This party's tensors.
-        """
-        frames = FixedFrames(PLACE_BYTES + sum(array.nbytes for array in hidden))
-        places = split(frames.payload[PLACE_BYTES:], hidden)
-        moves = [(place, array.reshape(-1)) for place, array in zip(places, hidden, strict=True)]
-        self.swap_fixed(program, constants, frames, moves)
-        return frames.received[PLACE_BYTES:]
+            frames = self._room.frames(PLACE_BYTES + sum(opening.hidden.nbytes for opening in wanted))
+            for place, opening in zip(_octets(frames.payload, wanted), wanted, strict=True):
+                place.copy_(opening.hidden.contiguous().view(-1).view(torch.uint8))
+            self.swap_fixed(program, constants, frames, ())
+            return [
+                _opened(opening.hidden, theirs)
+                for opening, theirs in zip(wanted, _octets(frames.received, wanted), strict=True)
+            ]
 
     def swap_fixed(
         self,
@@ -178,17 +175,51 @@ class Opener:
         return OutOfStep(peer, stage, f"place {mine.hex()}", f"place {theirs.hex()}")
 
 
-def _combined(wanted: Sequence[Opening], theirs: memoryview) -> list[Any]:
-    opened: list[Any] = []
-    start = 0
+class _Room:
+    """Memory for the frames of interpreted rounds, of which each ends before the next one begins.
+
+    Args:
+        pinned: Whether a GPU copies to and from it.
+    """
+
+    def __init__(self, *, pinned: bool) -> None:
+        self._pinned = pinned
+        self._sides = self._made(0)
+
+    def frames(self, size: int) -> FixedFrames:
+        """Returns frames of payloads of so many bytes, over what earlier ones have left there."""
+        length = HEADER_BYTES + size
+        if length > MOST_KEPT_BYTES:
+            sides = self._made(length)
+        else:
+            if length > self._sides[0].numel():
+                self._sides = self._made(1 << (length - 1).bit_length())
+            sides = self._sides
+        left = iter(sides)
+        return FixedFrames(size, lambda _: next(left)[:length].numpy().data)
+
+    def _made(self, length: int) -> list[Tensor]:
+        return [torch.empty(length, dtype=torch.uint8, pin_memory=self._pinned) for _ in range(2)]
+
+
+def _octets(payload: memoryview, wanted: Sequence[Opening]) -> Iterator[Tensor]:
+    """Yields the bytes of each opening in a payload; words after packed bits may not be aligned there."""
+    octets, start = torch.frombuffer(payload, dtype=torch.uint8), PLACE_BYTES
     for opening in wanted:
-        mine = opening.hidden
-        other = np.empty(tuple(mine.shape), np.uint8 if mine.dtype == torch.uint8 else np.int64)
-        octets = other.reshape(-1).view(np.uint8)
-        octets[:] = np.frombuffer(theirs[start : start + octets.size], np.uint8)
-        opened.append(combined(mine, torch.from_numpy(other).to(mine.device)))
-        start += octets.size
-    return opened
+        yield octets[start : start + opening.hidden.nbytes]
+        start += opening.hidden.nbytes
+
+
+def _opened(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Returns the opened tensor.
+
+    Args:
+        mine: This party's.
+        theirs: The bytes of the peer's.
+    """
+    other = torch.empty(mine.shape, dtype=mine.dtype, device=mine.device)
+    other.view(-1).view(torch.uint8).copy_(theirs)
+    return combined(mine, other)
 
 
 def split(octets: memoryview, arrays: Sequence[Array]) -> Iterator[Array]:

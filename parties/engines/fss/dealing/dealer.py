@@ -9,7 +9,6 @@ import torch
 
 from parties.decoding.program import run
 from parties.engines.base import Shapes
-from parties.engines.fss.arithmetic.masking import masks_on
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix, matrices_in
 from parties.engines.fss.arithmetic.opening import dealer_openings
 from parties.engines.fss.computation import Computation
@@ -22,6 +21,7 @@ from parties.engines.fss.randomness.dcf import PERMUTATION_KEY_BYTES, Permutatio
 from parties.engines.fss.randomness.dealer_source import DealerSource
 from parties.engines.fss.randomness.frames import FrameWriter
 from parties.engines.fss.randomness.seeds import DealerCoinToss
+from parties.engines.fss.randomness.streams import stream_on
 from parties.engines.fss.recording.warm_up import COMPILE, compile_all, compile_products
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import Keystream
@@ -57,7 +57,7 @@ class Dealer:
         self._source.permutation = Permutation(permutation_key)
         self.engine = Computation(self._source)
         self._inputs, self._device = Inputs(), torch.device(device)
-        self._masks = masks_on(self._device, seeds["server"])
+        self._masks = stream_on(self._device, seeds["server"])
         self._installed: Shapes = {}
         self._dry_run: DryRun | None = None
         self._senders: dict[str, Sender] = {}

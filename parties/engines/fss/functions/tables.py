@@ -64,28 +64,22 @@ class Tables:
             bits: Packed bits, uint8, [n, 2^width / 8].
         """
         sums = torch.empty(len(self.values), len(turn), dtype=torch.int64, device=turn.device)
+        arguments = (*curves_on(turn.device, self), bits.contiguous(), turn.contiguous(), sums)
         if turn.is_cuda:
             from parties.engines.fss.kernels import look_ups  # Triton, which only a GPU needs
 
-            call(look_ups.table_sums, mirrored(self, turn.device), bits.contiguous(), turn.contiguous(), sums)
+            call(look_ups.table_sums, *arguments)
         else:
-            call(table_sums, *_curves(self), bits.contiguous(), turn.contiguous(), sums)
+            call(table_sums, *arguments)
         return sums
 
 
 @cache
-def mirrored(tables: Tables, device: torch.device) -> Tensor:
-    """Reverses each table and repeats it, so that a rotated table is a contiguous slice."""
-    with untraced():
-        return torch.from_numpy(np.ascontiguousarray(np.tile(tables.values[:, :, ::-1], 2))).to(device)
-
-
-@cache
-def _curves(tables: Tables) -> tuple[Tensor, Tensor]:
-    """Returns the tables as `table_sums` reads them."""
+def curves_on(device: torch.device, tables: Tables) -> tuple[Tensor, Tensor]:
+    """Returns the tables on a device as `table_sums` reads them."""
     curves, lines = curves_of(tables.values)
     with untraced():
-        return torch.from_numpy(curves), torch.from_numpy(lines)
+        return torch.from_numpy(curves).to(device), torch.from_numpy(lines).to(device)
 
 
 @dataclass(frozen=True)

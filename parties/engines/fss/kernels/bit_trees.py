@@ -182,11 +182,20 @@ def evaluate_trees(
         evaluate_leaf(here, owner, width, permuted, state, words[-1], on, value, bits[start : start + count])
 
 
-@compiled_with_aes("void(int64[::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, :, ::1], int64)")
+@compiled_with_aes(
+    "void(int64[::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[:, :, ::1], int64, int64, int64)"
+)
 def generate_trees(
-    alpha: Integers, client: Octets, server: Octets, round_keys: Integers, key: Octets, width: Any
+    alpha: Integers,
+    client: Octets,
+    server: Octets,
+    round_keys: Integers,
+    key: Octets,
+    width: Any,
+    first_key: Any,
+    last: Any,
 ) -> None:
-    """Generates the correction words of all keys, as `dcf.generate` does.
+    """Generates the correction words of keys first_key to last - 1, as `dcf.generate` does.
 
     Args:
         alpha: Thresholds, [n]; bits from `width` on are ignored.
@@ -195,13 +204,15 @@ def generate_trees(
         round_keys: AES-128's key schedule, [11, 2].
         key: Output, [key_blocks, n, 16].
         width: Number of bits compared.
+        first_key: The first of a thread's keys.
+        last: The one after its last.
     """
     first, second, thresholds = client.view(np.uint64), server.view(np.uint64), alpha.view(np.uint64)
     words, schedule = key.view(np.uint64), round_keys.view(np.uint64)
     states, results = stack_words(_PATH_WORDS), stack_words(_PATH_WORDS)
     turns, values = stack_words(_LANES), carray(stack_words(_PATHS), (_PATHS,))
-    for start in range(0, alpha.shape[0], _PATHS):
-        count = min(_PATHS, alpha.shape[0] - start)
+    for start in range(first_key, last, _PATHS):
+        count = min(_PATHS, last - start)
         end = start + count
         both, permuted = carray(states, (2, 2, count, 2)), carray(results, (2, 2, count, 2))
         blocks, hashed = both.reshape(4 * count, 2), permuted.reshape(4 * count, 2)

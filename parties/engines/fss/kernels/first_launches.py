@@ -22,9 +22,11 @@ from parties.engines.fss.kernels import (
 from parties.engines.fss.kernels.cell_trees import CELLS, KEY_BYTES
 from parties.engines.fss.kernels.device_rows import LENGTH
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
+from parties.engines.fss.kernels.table_sums import FIELDS, PART
 
 _LANES = (1, 3)  # of payloads: a count's, and those of the tournament for the largest logit
 _SOME_ROWS = (1, 2, 17, 33)  # one for each kernel of products with a matrix
+_FEW_ROWS = (1, 2, 3, 5)  # the same of other products
 
 
 def launch_products(device: torch.device, columns: Iterable[int]) -> None:
@@ -34,7 +36,8 @@ def launch_products(device: torch.device, columns: Iterable[int]) -> None:
         device: A GPU.
         columns: Columns of the matrices.
     """
-    keystream.DeviceKeystream(bytes(32), device).words((2,))
+    stream = keystream.DeviceKeystream(bytes(32), device)
+    stream.fill(_words(device, 2), stream.words((2,)))
     for inner in sorted({1 if count == 1 else 16 + (count % 16 > 0) for count in columns}):  # as Triton distinguishes
         for n in _SOME_ROWS:
             left, product = _words(device, n, inner), _words(device, n, 1)
@@ -49,12 +52,13 @@ def launch_others(device: torch.device) -> None:
         device: A GPU.
     """
     tape_machine.run(_words(device, 1, LENGTH), 1, _words(device, 1))  # an instruction on no elements
-    left, right = _words(device, 1, 1, 2), _words(device, 1, 2, 2)
-    for y in (right, right.transpose(1, 2)):
-        matrix_products.matmul(left, y, _words(device, 1, 1, 2))
-    for length in (8, 1024):
-        bits, sums = _octets(device, 1, length // 8), _words(device, 1, 1)
-        look_ups.table_sums(_words(device, 1, 1, 2 * length), bits, _words(device, 1), sums)
+    right = _words(device, 1, 2, 2)
+    for n in _FEW_ROWS:
+        for y in (right, right.transpose(1, 2)):
+            matrix_products.matmul(_words(device, 1, n, 2), y, _words(device, 1, n, 2))
+    for ways in look_ups.WAYS:
+        curves, bits = _words(device, 1, 1, 1, PART), _octets(device, 1, PART // 8)
+        look_ups.launch(curves, _words(device, 1, 1, FIELDS), bits, _words(device, 1), _words(device, 1, 1), ways)
     _launch_trees(device)
     _finish(device)
 

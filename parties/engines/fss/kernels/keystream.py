@@ -1,5 +1,6 @@
 """The stream of `parties.engines.keystream.Keystream` on a GPU: AES-256 in counter mode, bit for bit the same."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,10 +24,9 @@ def _reversed(word):  # type: ignore[no-untyped-def]
     return ((word >> 32) & 0xFFFFFFFF) | (word << 32)
 
 
-@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
-def _expanded(place, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]
+def _encrypted(epoch, start, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Encrypts BLOCKS counters, each of which gives two words."""
-    epoch, start = tl.load(place), tl.load(place + 1)
     block = start // 2 + tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     low = tl.zeros((BLOCKS,), dtype=tl.int64) + _reversed(epoch)
     high = _reversed(block)
@@ -34,6 +34,18 @@ def _expanded(place, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.c
     at = 2 * block - start
     tl.store(out + at, low_hash ^ low, mask=(at >= 0) & (at < count))
     tl.store(out + at + 1, high_hash ^ high, mask=at + 1 < count)
+
+
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
+def _expanded(place, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Expands from a place on that a graph finds on the device."""
+    _encrypted(tl.load(place), tl.load(place + 1), out, table, keys, count, ROUNDS, BLOCKS)
+
+
+@triton.jit(do_not_specialize=["epoch", "start", "count"])  # type: ignore[untyped-decorator]
+def _drawn(epoch: tl.int64, start: tl.int64, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Expands from a place on that the host knows; small numbers, too, have 64 bits."""
+    _encrypted(epoch.to(tl.int64), start.to(tl.int64), out, table, keys, count, ROUNDS, BLOCKS)
 
 
 class DeviceKeystream:
@@ -46,15 +58,25 @@ class DeviceKeystream:
 
     def __init__(self, seed: bytes, device: torch.device) -> None:
         self._table, self._keys = table_aes.columns(device), table_aes.schedule(seed, device)
-        self._drawn = 0
+        self._epoch, self._drawn = 0, 0
+
+    def begin(self, epoch: int) -> None:
+        """Starts the stream of an epoch at its first word; see `Keystream.begin`."""
+        self._epoch, self._drawn = epoch, 0
+
+    def draw(self, shape: Sequence[int], dtype: torch.dtype = torch.int64) -> Tensor:
+        """Returns the next elements of the stream of the epoch, at first of epoch 0; see `Keystream.draw`."""
+        size = math.prod(shape) * dtype.itemsize
+        words = torch.empty(-(-size // 8), dtype=torch.int64, device=self._table.device)
+        for part in torch.split(words, _MOST_WORDS) if size else ():
+            count = part.numel()
+            _drawn[_grid(count)](self._epoch, self._drawn, part, self._table, self._keys, count, ROUNDS, _BLOCKS)
+            self._drawn += count
+        return words.view(torch.uint8)[:size].view(dtype).view(tuple(shape))
 
     def words(self, shape: Sequence[int]) -> Tensor:
-        """Returns the next words of the stream of epoch 0, which starts at its first; see `Keystream.words`."""
-        words = torch.empty(tuple(shape), dtype=torch.int64, device=self._table.device)
-        for part in torch.split(words.view(-1), _MOST_WORDS):
-            self.fill(torch.tensor([0, self._drawn], device=words.device), part)
-            self._drawn += part.numel()
-        return words
+        """See `Keystream.words`."""
+        return self.draw(shape)
 
     def fill(self, place: Tensor, words: Tensor) -> None:
         """Fills a tensor with consecutive words of an epoch's stream. The place is read on the device.
@@ -65,5 +87,8 @@ class DeviceKeystream:
         """
         count = words.numel()
         if count:
-            grid = (triton.cdiv(count + 1, 2 * _BLOCKS),)  # one more word, if the first is the second of a block
-            _expanded[grid](place, words, self._table, self._keys, count, ROUNDS, _BLOCKS)
+            _expanded[_grid(count)](place, words, self._table, self._keys, count, ROUNDS, _BLOCKS)
+
+
+def _grid(count: int) -> tuple[int]:
+    return (triton.cdiv(count + 1, 2 * _BLOCKS),)  # one more word, if the first is the second of a block

@@ -17,6 +17,8 @@ from parties.engines.fss.kernels import loops
 
 _ROWS, _COLUMNS = 8, 128
 _TILE = 16
+_FEW_ROWS = 4  # of x, up to which y is read once; 16 in each program would be more work than memory
+_FEW_COLUMNS, _FEW_INNER = 8, 128
 _LEAST_WIDTH, _MOST_WIDTH = 16, 64  # of the rows of x in a program; tensor cores take 16 at least
 _ROWS_OF_DIGITS, _COLUMNS_OF_DIGITS = 64, 64
 _BIAS = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
@@ -112,9 +114,37 @@ def _tiles(  # type: ignore[no-untyped-def]
     tl.store(out + place, total, mask=(row[:, None] < n) & (column[None, :] < m))
 
 
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["x", "y", "out", "n", "inner", "m", "x_batch", "x_row", "x_column", "y_batch", "y_row"],
+    do_not_specialize_on_alignment=["y_column"],
+)
+def _few_rows(  # type: ignore[no-untyped-def]
+    x, y, out, n, inner, m, x_batch, x_row, x_column, y_batch, y_row, y_column,
+    N: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Each program: N x COLUMNS results of [n, inner] times [inner, m], with any strides; y is read once."""
+    batch = tl.program_id(1).to(tl.int64)
+    row, column = tl.arange(0, N), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((N, COLUMNS, INNER), dtype=tl.int64)
+    for start in range(0, inner, INNER):
+        middle = start + tl.arange(0, INNER)
+        x_at = x + batch * x_batch + row[:, None].to(tl.int64) * x_row + middle[None, :] * x_column
+        left = tl.load(x_at, mask=(row[:, None] < n) & (middle[None, :] < inner), other=0)
+        y_at = y + batch * y_batch + column[:, None].to(tl.int64) * y_column + middle[None, :] * y_row
+        right = tl.load(y_at, mask=(column[:, None] < m) & (middle[None, :] < inner), other=0)
+        total += left[:, None, :] * right[None, :, :]
+    place = (batch * n + row[:, None]) * m + column[None, :]
+    tl.store(out + place, tl.sum(total, axis=2), mask=(row[:, None] < n) & (column[None, :] < m))
+
+
 def matmul(x: Tensor, y: Tensor, out: Tensor) -> None:
     """Multiplies [b, n, k] by [b, k, m] with any strides into [b, n, m], int64, contiguous, on one GPU."""
     (count, n, inner), m = x.shape, y.shape[2]
-    if out.numel():
-        grid = (triton.cdiv(n, _TILE), triton.cdiv(m, _TILE), count)
-        _tiles[grid](x, y, out, n, inner, m, *x.stride(), *y.stride(), _TILE)
+    if not out.numel():
+        return
+    arguments = (x, y, out, n, inner, m, *x.stride(), *y.stride())
+    if n <= _FEW_ROWS:
+        width = triton.next_power_of_2(n)
+        _few_rows[(triton.cdiv(m, _FEW_COLUMNS), count)](*arguments, width, _FEW_COLUMNS, _FEW_INNER, num_warps=2)
+    else:
+        _tiles[(triton.cdiv(n, _TILE), triton.cdiv(m, _TILE), count)](*arguments, _TILE)

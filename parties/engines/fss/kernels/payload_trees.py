@@ -81,7 +81,8 @@ def evaluate_trees(
 
 
 @compiled_with_aes(
-    "void(int64[::1], int64[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[::1], int64, int64)"
+    "void(int64[::1], int64[:, ::1], uint8[:, ::1], uint8[:, ::1], int64[:, ::1], uint8[::1], "
+    "int64, int64, int64, int64)"
 )
 def generate_trees(
     alpha: Integers,
@@ -92,8 +93,10 @@ def generate_trees(
     key: Octets,
     width: Any,
     leaf_levels: Any,
+    first_key: Any,
+    last: Any,
 ) -> None:
-    """Generates all keys, as `payload_dcf.generate` does.
+    """Generates keys first_key to last - 1, as `payload_dcf.generate` does.
 
     Args:
         alpha: Thresholds, [n]; bits from `width` on are ignored.
@@ -104,14 +107,16 @@ def generate_trees(
         key: Output, the keys.
         width: Number of bits compared.
         leaf_levels: Levels below the leaf.
+        first_key: The first of a thread's keys.
+        last: The one after its last.
     """
     lanes, thresholds, schedule = beta.shape[1], alpha.view(np.uint64), round_keys.view(np.uint64)
     first, second = client.view(np.uint64), server.view(np.uint64)
     words, values, leaves = parts(key, alpha.shape[0], max(0, width - leaf_levels), lanes, leaf_levels)
     states, results, turns = stack_words(_PATH_WORDS), stack_words(_PATH_WORDS), stack_words(_LANE_WORDS)
     totals = carray(stack_words(_LANE_WORDS), (_LANE_WORDS,)).view(np.int64)
-    for start in range(0, alpha.shape[0], _PATHS):
-        count = min(_PATHS, alpha.shape[0] - start)
+    for start in range(first_key, last, _PATHS):
+        count = min(_PATHS, last - start)
         end = start + count
         here, payload = thresholds[start:end], beta[start:end]
         state, permuted = carray(states, (2, 2, 2, count, 2)), carray(results, (2, 2, 2, count, 2))

@@ -1,4 +1,4 @@
-"""Loops over all threads that torch may use, for products with matrices that no cache holds."""
+"""Loops over all threads that torch may use: products with matrices that no cache holds, and keys of comparisons."""
 
 import os
 import threading
@@ -12,6 +12,9 @@ from parties.engines.fss.kernels import loops
 
 LEAST = 1 << 17
 """Elements of a matrix for which a thread is worth its start: 1 MB, some 70 microseconds of reading."""
+
+LEAST_KEYS = 1 << 8
+"""Keys for which a thread is worth its start: each takes a microsecond or two."""
 
 
 def worthwhile(columns: int, elements: int, threads: int) -> int:
@@ -42,6 +45,17 @@ def products_by_rows(x: loops.Integers, rows: loops.Integers, product: loops.Int
     """
     spans = [slice(*span) for span in _spans(len(x), threads)]
     _together(loops.products_by_rows, [(x[span], rows[span], product[span]) for span in spans])
+
+
+def keys(loop: Callable[..., None], *arguments: Any) -> None:
+    """Calls a loop that generates keys, each thread for a part of them.
+
+    Args:
+        loop: The loop; its last two arguments are the first of a thread's keys and the one after its last.
+        arguments: The others, and the number of keys and of threads.
+    """
+    *others, count, threads = arguments
+    _together(loop, [(*others, *span) for span in _spans(count, threads)])
 
 
 def _together(loop: Callable[..., None], parts: Sequence[tuple[Any, ...]]) -> None:

@@ -16,7 +16,9 @@ draws its own permutation: N is the number of tree levels in one session's compa
 nothing before the session begins.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parties.engines.fss.kernels import aes, aes_instructions, bit_trees
+from parties.engines.fss.kernels import aes, aes_instructions, bit_trees, threads
 from parties.engines.fss.kernels.bit_trees import LEAF, LEAF_LEVELS
 from parties.engines.fss.kernels.call import call
 from parties.engines.fss.kernels.loops import Integers, Octets
@@ -72,10 +74,19 @@ def generate(permutation: Permutation, alpha: Tensor, width: int, first: Tensor,
     alpha = alpha.contiguous()
     key = torch.empty(key_blocks(width), len(alpha), 16, dtype=torch.uint8)
     if permutation.instructions:
-        call(bit_trees.generate_trees, alpha, first, second, permutation.round_keys, key, width)
+        generate_keys(bit_trees.generate_trees, len(alpha), alpha, first, second, permutation.round_keys, key, width)
     else:
         call(partial(_generate_by_library, permutation), alpha, first, second, key, width)
     return key
+
+
+def generate_keys(loop: Callable[..., None], count: int, *arguments: Any) -> None:
+    """Calls a compiled loop that generates so many keys, by the threads that torch may use and that are worth it."""
+    number = max(1, min(torch.get_num_threads(), count // threads.LEAST_KEYS))
+    if number == 1:
+        call(loop, *arguments, 0, count)
+    else:
+        call(partial(threads.keys, loop), *arguments, count, number)
 
 
 def evaluate(permutation: Permutation, party: int, x: Tensor, width: int, seed: Tensor, key: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from parties.engines.fss.randomness import bit_packing
 from parties.engines.fss.randomness.constants import Constant, Constants
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.randomness.source import CLIENT, SERVER, Bits, Dealt, Shape, Source
-from parties.engines.keystream import Keystream
+from parties.engines.fss.randomness.streams import Stream
 from parties.metering.meter import StageMeter
 
 _NUMPY: dict[torch.dtype, type[np.generic]] = {torch.int64: np.int64, torch.uint8: np.uint8}
@@ -22,16 +22,17 @@ class ComputingSource(Source):
 
     Args:
         meter: Provides the current stage of a program.
-        keystream: The keystream whose seed this party shares with the dealer.
+        keystream: The keystream whose seed this party shares with the dealer, on any device.
         frames: The dealer's stream to this party.
 
     Attributes:
         constants: The public constants that this party has used.
     """
 
-    def __init__(self, meter: StageMeter, keystream: Keystream, frames: FrameReader) -> None:
+    def __init__(self, meter: StageMeter, keystream: Stream, frames: FrameReader) -> None:
         super().__init__(meter)
         self.keystream, self.frames, self.constants = keystream, frames, Constants()
+        self._copied: list[Tensor] = []
 
     def note(self, constant: Constant) -> None:
         """See `Source`."""
@@ -40,6 +41,9 @@ class ComputingSource(Source):
     def begin(self, epoch: int) -> None:
         """See `Source`."""
         self.epoch = epoch
+        if self._copied:
+            torch.cuda.synchronize(self.device)
+            self._copied.clear()
         self.frames.begin(epoch)
         self.keystream.begin(epoch)
 
@@ -69,7 +73,11 @@ class ComputingSource(Source):
     def _dealt(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         if self.recorder is not None:
             return self.recorder.dealt(shape, dtype)
-        return torch.from_numpy(self.frames.take(shape, _NUMPY[dtype])).to(self.device)
+        if self.device.type == "cpu":
+            return torch.from_numpy(self.frames.take(shape, _NUMPY[dtype]))
+        dealt = torch.empty(tuple(shape), dtype=dtype, device=self.device)
+        self._copied += self.frames.copy_to(dealt.view(-1).view(torch.uint8))
+        return dealt
 
 
 class ClientSource(ComputingSource):

@@ -18,7 +18,7 @@ from parties.engines.fss.kernels.bit_trees import LEAF
 from parties.engines.fss.kernels.call import call
 from parties.engines.fss.kernels.loops import Integers, Octets
 from parties.engines.fss.kernels.payload_levels import MOST_LANES, PAYLOAD
-from parties.engines.fss.randomness.dcf import Permutation, Permuted, seeds_of
+from parties.engines.fss.randomness.dcf import Permutation, Permuted, generate_keys, seeds_of
 
 
 def leaf_levels(lanes: int) -> int:
@@ -54,7 +54,7 @@ def generate(
     key = torch.empty(n * key_bytes(width, lanes), dtype=torch.uint8)
     if permutation.instructions:
         keys = permutation.round_keys
-        call(payload_trees.generate_trees, alpha, beta, first, second, keys, key, width, leaf)
+        generate_keys(payload_trees.generate_trees, n, alpha, beta, first, second, keys, key, width, leaf)
     else:
         call(partial(_generate_by_library, permutation), alpha, beta, first, second, key, width, leaf)
     return key

@@ -45,14 +45,20 @@ def bound(made: Round, opener: Opener) -> Callable[[], None] | None:
     program, limits = announced(made.openings)
     notes = Notes([*made.notes, limits])
     hidden, opened = ([tensor.reshape(-1).numpy() for tensor in side] for side in (made.hidden, made.opened))
-    frames = opener.fixed_frames(PLACE_BYTES + sum(array.nbytes for array in hidden))
+    frames = made.frames or opener.fixed_frames(PLACE_BYTES + sum(array.nbytes for array in hidden))
     sent, received = (split(side[PLACE_BYTES:], hidden) for side in (frames.payload, frames.received))
     results = [
         (_received if made.staged else np.bitwise_xor if mine.dtype == np.uint8 else np.add, mine, theirs, result)
         for mine, theirs, result in zip(hidden, received, opened, strict=True)
+        if not _is_same(theirs, result)
     ]
-    moves = [*notes.moves, *zip(sent, hidden, strict=True)]
+    moves = [*notes.moves, *(move for move in zip(sent, hidden, strict=True) if not _is_same(*move))]
     return partial(opener.swap_fixed, program, notes.octets, frames, moves, results)
+
+
+def _is_same(one: Array, other: Array) -> bool:
+    """Whether both are the same memory: tapes of a GPU read and write the frames themselves."""
+    return one.ctypes.data == other.ctypes.data
 
 
 def _received(_: Array, theirs: Array, out: Array) -> None:

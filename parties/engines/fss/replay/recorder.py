@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from parties.decoding.program import Program
-from parties.engines.fss.arithmetic.opening import Opening, combined
+from parties.engines.fss.arithmetic.opening import PLACE_BYTES, Opening, combined
 from parties.engines.fss.randomness.constants import Constant, encoded
 from parties.engines.fss.randomness.retries import Retries
 from parties.engines.fss.randomness.source import DEALER, Condition, Recorder, Shape, Source
@@ -20,6 +20,8 @@ from parties.engines.fss.recording.tracer import NotRecordable, Tracer
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 from parties.engines.fss.replay.pieces import Pieces
 from parties.metering.stages import RECORDING
+from parties.transport.fixed_frames import FixedFrames
+from parties.transport.frame import HEADER_BYTES
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Round:
         hidden: The tensors that the tapes write for it.
         opened: The places of what is opened; if it is `staged`, of what the peer sends.
         staged: Whether both are memory of the host, to and from which the tapes copy.
+        frames: If so, the frames that they are in, if they are aligned there.
     """
 
     tapes: list[tuple[str, int]] = field(default_factory=list)
@@ -43,6 +46,7 @@ class Round:
     hidden: list[Tensor] = field(default_factory=list)
     opened: list[Tensor] = field(default_factory=list)
     staged: bool = False
+    frames: FixedFrames | None = None
 
 
 class SegmentRecorder(Recorder):
@@ -156,6 +160,7 @@ class SegmentRecorder(Recorder):
     def _cut(self) -> None:
         if self.tracer.has_notes:
             self.rounds[-1].tapes.append((self._stage, self.tracer.cut()))
+            self.drawn.wanted.append(sum(self.drawn.dealt))
             self._last = self._stage
         self._stage = self._source.meter.current
 
@@ -166,17 +171,45 @@ class SegmentRecorder(Recorder):
         made.openings, made.staged = wanted, staged
         if staged or self._stage == RECORDING:
             self._stage = wanted[0].stage
-        made.hidden = [self._on_host(opening.hidden) if staged else opening.hidden for opening in wanted]
+        own = [opening.hidden for opening in wanted]
+        with self.tracer.paused():
+            if staged:
+                made.frames, places, made.opened = self._framed(own)
+            else:
+                made.opened = [self._inputs.place(torch.zeros(mine.shape, dtype=mine.dtype)) for mine in own]
+        made.hidden = [place.copy_(mine) for place, mine in zip(places, own, strict=True)] if staged else own
         self._cut()
         if staged:
             self._stage = wanted[0].stage
-        with self.tracer.paused():
-            made.opened = [self._inputs.place(torch.zeros(mine.shape, dtype=mine.dtype)) for mine in made.hidden]
         self.rounds.append(Round(checks=len(self.failures)))
         if not staged:
             return made.opened
-        pairs = zip((opening.hidden for opening in wanted), made.opened, strict=True)
-        return [combined(mine, theirs.to(mine.device)) for mine, theirs in pairs]
+        return [combined(mine, theirs.to(mine.device)) for mine, theirs in zip(own, made.opened, strict=True)]
+
+    def _framed(self, tensors: Sequence[Tensor]) -> tuple[FixedFrames, list[Tensor], list[Tensor]]:
+        """Returns frames in memory of the host, and there places of what is sent and received, for the tapes.
+
+        Packed bits may end within a word: what is not aligned after them has memory of its own.
+        """
+        sides: list[Tensor] = []
+
+        def make(size: int) -> memoryview:
+            sides.append(self._inputs.place(torch.zeros(size, dtype=torch.uint8)))
+            return sides[-1].numpy().data
+
+        frames = FixedFrames(PLACE_BYTES + sum(tensor.nbytes for tensor in tensors), make)
+        hidden, opened = (self._places(side, tensors) for side in sides)
+        return frames, hidden, opened
+
+    def _places(self, frame: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+        places, at = [], HEADER_BYTES + PLACE_BYTES
+        for tensor in tensors:
+            if at % tensor.itemsize:
+                places.append(self._inputs.place(torch.zeros(tensor.shape, dtype=tensor.dtype)))
+            else:
+                places.append(frame[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+            at += tensor.nbytes
+        return places
 
     def _on_host(self, tensor: Tensor) -> Tensor:
         """Copies a tensor to memory of the host, in each replay anew."""

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from parties.engines.fss.arithmetic import masking, ring
+from parties.engines.fss.randomness.streams import stream_on
 from parties.engines.keystream import SEED_BYTES, Keystream
 from tests.helpers.waiting import PATIENCE_S
 from tests.helpers.wires import later, linked
@@ -24,7 +25,7 @@ def test_the_client_gets_every_matrix_minus_the_words_of_the_seed_in_order(
     with linked() as (client, server, client_meter, server_meter):
 
         def send() -> dict[str, Tensor]:
-            masks = masking.masks_on(place, SEED)
+            masks = stream_on(place, SEED)
             return dict(masking.sent(server, SHAPES, server_meter, weights, masks, place))
 
         there = later(send)
@@ -40,7 +41,7 @@ def test_the_client_gets_every_matrix_minus_the_words_of_the_seed_in_order(
 
 def test_what_fails_while_the_next_matrix_is_made_ends_the_set_up() -> None:
     with linked() as (_, server, _, meter):
-        masks = masking.masks_on(torch.device("cpu"), SEED)
+        masks = stream_on(torch.device("cpu"), SEED)
         sending = masking.sent(server, SHAPES, meter, {"embed": torch.ones(7, 5)}, masks, torch.device("cpu"))
         assert next(sending)[0] == "embed"
         with pytest.raises(KeyError, match="qkv"):

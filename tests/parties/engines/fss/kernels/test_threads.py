@@ -1,9 +1,11 @@
-"""Products by several threads."""
+"""Products and keys by several threads."""
 
 import pytest
 import torch
 
 from parties.engines.fss.kernels import loops, threads
+from parties.engines.fss.randomness import dcf, payload_dcf
+from tests.helpers.comparisons import numbers, seeds
 
 
 @pytest.mark.parametrize(("columns", "count"), [(7, 2), (7, 3), (2, 2)])
@@ -36,3 +38,19 @@ def test_a_thread_is_used_where_the_matrix_is_worth_its_start(
     columns: int, elements: int, limit: int, found: int
 ) -> None:
     assert threads.worthwhile(columns, elements, limit) == found
+
+
+def test_keys_by_threads_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    permutation, own = dcf.Permutation(bytes(range(dcf.PERMUTATION_KEY_BYTES))), seeds(70)
+    alpha, beta = numbers(33, 70), numbers(32, 70, 2)
+
+    def generated() -> list[torch.Tensor]:
+        return [
+            dcf.generate(permutation, alpha, 33, *own),
+            payload_dcf.generate(permutation, alpha, beta, 33, *own),
+        ]
+
+    alone = generated()
+    monkeypatch.setattr(threads, "LEAST_KEYS", 20)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert all(map(torch.equal, generated(), alone))
