@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.randomness.streams import Stream
 from parties.engines.fss.recording.memory import Arena
-from parties.engines.fss.recording.tape import Recording, Tape
+from parties.engines.fss.recording.tape import Recording
 from parties.engines.fss.replay.pieces import Pieces
 from parties.engines.keystream import Keystream
 
@@ -31,12 +31,10 @@ class Drawn:
     Attributes:
         own: Bytes of each keystream, by piece of memory.
         dealt: Bytes that the dealer sends, by piece of memory.
-        wanted: How many of these there are when each tape ends.
     """
 
     own: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     dealt: list[int] = field(default_factory=list)
-    wanted: list[int] = field(default_factory=list)
 
 
 class Inputs:
@@ -95,10 +93,6 @@ class Inputs:
         if frames is not None:
             for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
                 frames.fill(piece[:size].numpy())
-
-    def steps(self, tapes: Sequence[Tape], drawn: Drawn) -> list[list[Callable[[], Any]]]:  # noqa: ARG002
-        """Returns what each tape of a segment calls, once the randomness that it reads is there."""
-        return [list(tape.steps) for tape in tapes]
 
     def _expand(self, drawn: Drawn, index: int, stream: Stream) -> None:
         assert isinstance(stream, Keystream)  # noqa: S101 - the memory is on the CPU

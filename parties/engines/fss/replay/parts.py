@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parties.engines.fss.randomness.source import Condition
-from parties.engines.fss.recording.tape import WRONG_INDEX
+from parties.engines.fss.recording.tape import WRONG_INDEX, Tape
 from parties.engines.fss.replay.recorder import Round
 from parties.metering.meter import StageMeter
 from parties.metering.stage_stack import Stage
@@ -36,7 +36,7 @@ class Part:
 def bound(
     rounds: Sequence[Round],
     ends: Sequence[Callable[[], None] | None],
-    tapes: Sequence[Sequence[Callable[[], Any]]],
+    tapes: Sequence[Tape],
     meter: StageMeter,
     failed: memoryview,
 ) -> list[Part]:
@@ -45,7 +45,7 @@ def bound(
     Args:
         rounds: Its rounds.
         ends: What ends each; see `End`.
-        tapes: What its tapes call, which stays as it is as long as the arena does.
+        tapes: Its tapes, which stay as they are as long as the arena does.
         meter: The party's stage meter.
         failed: Results of all checks, as bytes.
     """
@@ -61,7 +61,7 @@ def bound(
 
     for made, end in zip(rounds, ends, strict=True):
         for name, number in made.tapes:
-            place(name).steps += tapes[number]
+            place(name).steps += tapes[number].steps
         if made.checks > checks:
             part = parts[-1]
             part.failed, part.passed, part.checks = failed[checks : made.checks], bytes(made.checks - checks), checks

@@ -160,7 +160,6 @@ class SegmentRecorder(Recorder):
     def _cut(self) -> None:
         if self.tracer.has_notes:
             self.rounds[-1].tapes.append((self._stage, self.tracer.cut()))
-            self.drawn.wanted.append(sum(self.drawn.dealt))
             self._last = self._stage
         self._stage = self._source.meter.current
 

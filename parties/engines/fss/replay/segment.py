@@ -236,8 +236,7 @@ class RecordedSegment:
             return
         rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
         self._ends = self._ends or [end(made) for made in rounds]
-        steps = inputs.steps(self.tapes, self.recorder.drawn)
-        self._parts = parts.bound(rounds, self._ends, steps, source.meter, failed)
+        self._parts = parts.bound(rounds, self._ends, self.tapes, source.meter, failed)
         self._bound_to = inputs.arena.memory
 
     def _more_rows(self, cache: Caches) -> int:
