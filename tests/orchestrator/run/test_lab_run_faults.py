@@ -30,7 +30,7 @@ model: random:tiny-llama
 prompt: {random_tokens: true}
 engines: [crypten]
 policies: [full]
-networks: [{name: far, rate_mbit: 100, delay_ms: 10}]
+networks: [{name: far, rate_mbit: 25, delay_ms: 10}]
 seq_lens: [32, 48]
 order: listed
 new_tokens: 1
