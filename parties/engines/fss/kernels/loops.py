@@ -50,6 +50,29 @@ def checked_shift(x: Integers, shifted: Integers, outside: NDArray[np.bool_], dr
     outside[0] |= found
 
 
+@compiled("void(int64[::1], int64[:, ::1], int64[::1], int64, int64)")
+def _products_of_row(row: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
+    """Multiplies a row by columns start .. stop - 1, at four places at a time: memory is read faster so."""
+    quarter = (stop - start) // 4
+    for j in range(start, start + quarter):
+        first, second = columns[j], columns[j + quarter]
+        third, fourth = columns[j + 2 * quarter], columns[j + 3 * quarter]
+        one = two = three = four = np.int64(0)
+        for k in range(row.shape[0]):
+            factor = row[k]
+            one += factor * first[k]
+            two += factor * second[k]
+            three += factor * third[k]
+            four += factor * fourth[k]
+        product[j], product[j + quarter] = one, two
+        product[j + 2 * quarter], product[j + 3 * quarter] = three, four
+    for j in range(start + 4 * quarter, stop):
+        total = np.int64(0)
+        for k in range(row.shape[0]):
+            total += row[k] * columns[j, k]
+        product[j] = total
+
+
 @compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1], int64, int64)")
 def products_by_columns(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
     """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once.
@@ -59,6 +82,9 @@ def products_by_columns(x: Integers, columns: Integers, product: Integers, start
     """
     fours = x.shape[1] // 4 * 4
     for b in range(x.shape[0]):
+        if x.shape[1] == 1:
+            _products_of_row(x[b, 0], columns[b], product[b, 0], start, stop)
+            continue
         for j in range(start, stop):
             column = columns[b, j]
             for i in range(0, fours, 4):

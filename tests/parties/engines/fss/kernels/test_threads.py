@@ -20,6 +20,17 @@ def test_products_by_threads_are_those_of_one(columns: int, count: int) -> None:
         assert (together == alone).all()
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 11), (3, 11), (2, 6), (5, 7), (4, 4)])
+def test_a_row_is_multiplied_by_a_part_of_the_columns(start: int, stop: int) -> None:
+    draws = torch.Generator().manual_seed(stop)
+    x, y = (torch.randint(-(2**63), 2**63 - 1, (2, n, 5), generator=draws).numpy() for n in (1, 11))
+    product = torch.zeros(2, 1, 11, dtype=torch.int64).numpy()
+    loops.products_by_columns(x, y, product, start, stop)
+    expected = x @ y.transpose(0, 2, 1)
+    expected[:, :, :start] = expected[:, :, stop:] = 0
+    assert (product == expected).all()
+
+
 @pytest.mark.parametrize(("batch", "count"), [(7, 3), (2, 2)])
 def test_products_by_rows_are_split_by_the_batch(batch: int, count: int) -> None:
     draws = torch.Generator().manual_seed(batch)
