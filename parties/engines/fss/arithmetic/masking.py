@@ -5,15 +5,16 @@ used again and again: two matrices at the server, of which one is sent, and one 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from parties.engines.base import Shapes
 from parties.engines.fss.arithmetic.matrices import encoded, is_matrix, matrices_in
+from parties.engines.fss.randomness.streams import Stream
 from parties.metering.meter import StageMeter
 from parties.transport.link import Link
 
@@ -21,15 +22,8 @@ T = TypeVar("T")
 _CHUNK = 1 << 22  # elements that are masked at once on a GPU, which can be almost full
 
 
-class Words(Protocol):
-    """A keystream that is drawn from its first word on."""
-
-    def words(self, shape: Sequence[int]) -> Tensor:
-        """Returns the next words, int64."""
-
-
 def sent(
-    link: Link, shapes: Shapes, meter: StageMeter, weights: Mapping[str, Tensor], masks: Words, device: torch.device
+    link: Link, shapes: Shapes, meter: StageMeter, weights: Mapping[str, Tensor], masks: Stream, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """Sends all matrices, masked, one in each message; yields their names and W: [out, in], int64, on the device.
 
@@ -68,7 +62,7 @@ def received(link: Link, shapes: Shapes, meter: StageMeter, device: torch.device
     _free(rooms)
 
 
-def masked(plain: Tensor, masks: Words, room: Tensor | None) -> Tensor:
+def masked(plain: Tensor, masks: Stream, room: Tensor | None) -> Tensor:
     """Returns W - b on the host.
 
     Args:

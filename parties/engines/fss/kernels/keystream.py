@@ -17,8 +17,8 @@ _MOST_WORDS = 1 << 28  # of a launch, so that numbers of words have 32 bits
 
 
 @triton.jit
-def _reversed(word):  # type: ignore[no-untyped-def]
-    """Reverses the bytes of a word: counters are big-endian."""
+def reversed_bytes(word):  # type: ignore[no-untyped-def]
+    """Reverses the bytes of a word, int64: counters, and rows of packed bits, are big-endian."""
     word = ((word >> 8) & 0x00FF00FF00FF00FF) | ((word & 0x00FF00FF00FF00FF) << 8)
     word = ((word >> 16) & 0x0000FFFF0000FFFF) | ((word & 0x0000FFFF0000FFFF) << 16)
     return ((word >> 32) & 0xFFFFFFFF) | (word << 32)
@@ -28,8 +28,8 @@ def _reversed(word):  # type: ignore[no-untyped-def]
 def _encrypted(epoch, start, out, table, keys, count, ROUNDS: tl.constexpr, BLOCKS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Encrypts BLOCKS counters, each of which gives two words."""
     block = start // 2 + tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
-    low = tl.zeros((BLOCKS,), dtype=tl.int64) + _reversed(epoch)
-    high = _reversed(block)
+    low = tl.zeros((BLOCKS,), dtype=tl.int64) + reversed_bytes(epoch)
+    high = reversed_bytes(block)
     low_hash, high_hash = hashed(low, high, table, keys, ROUNDS)
     at = 2 * block - start
     tl.store(out + at, low_hash ^ low, mask=(at >= 0) & (at < count))

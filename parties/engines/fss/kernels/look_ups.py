@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from parties.engines.fss.kernels.keystream import reversed_bytes
 from parties.engines.fss.kernels.table_sums import FIELDS, PART
 
 _LANES = 32
@@ -20,10 +21,7 @@ WAYS = 32, 8, 1
 @triton.jit
 def _word(words, place):  # type: ignore[no-untyped-def]
     """Loads words whose first bit is the highest of their first byte."""
-    word = tl.load(words + place).to(tl.uint64, bitcast=True)
-    word = ((word >> 8) & 0x00FF00FF00FF00FF) | ((word & 0x00FF00FF00FF00FF) << 8)
-    word = ((word >> 16) & 0x0000FFFF0000FFFF) | ((word & 0x0000FFFF0000FFFF) << 16)
-    return (word >> 32) | (word << 32)
+    return reversed_bytes(tl.load(words + place)).to(tl.uint64, bitcast=True)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
