@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,21 @@ def decode(engine: FssEngine, decoder: Decoder, cache: Cache, token: int) -> tup
     return logits, tokens
 
 
+@contextmanager
+def stopped(dealer: int, engine: FssEngine) -> Iterator[None]:
+    """Stops the dealer's process until another attempt needs it, which chance makes in one of 300 of these cells."""
+    again = engine._again
+
+    def resume(index: int) -> None:
+        os.kill(dealer, signal.SIGCONT)
+        again(index)
+
+    engine._again = resume  # type: ignore[method-assign]
+    os.kill(dealer, signal.SIGSTOP)
+    yield
+    os.kill(dealer, signal.SIGCONT)
+
+
 def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, token: int, how: dict[str, Any]) -> Any:
     """Decodes a cell; if it is stored, its dealer is stopped meanwhile."""
     pid = Path(folder, "dealer")
@@ -73,11 +90,8 @@ def cell(role: str, mesh: Mesh, meter: StageMeter, folder: str, parts: Any, toke
     decoder, cache = begin(engine, POLICIES["mpcache"], parts[role], **options)
     left, sent = sorted(path.name for path in Path(folder).iterdir()), mesh["dealer"].received_bytes
     alone = role == "client" and how["offline"] == "stored" and not how.get("fail_truncation")
-    if alone:
-        os.kill(int(pid.read_text()), signal.SIGSTOP)
-    logits, tokens = decode(engine, decoder, cache, token)
-    if alone:
-        os.kill(int(pid.read_text()), signal.SIGCONT)
+    with stopped(int(pid.read_text()), engine) if alone else nullcontext():
+        logits, tokens = decode(engine, decoder, cache, token)
     used = mesh["dealer"].received_bytes - sent
     engine.finish()
     return logits, tokens, meter.snapshot(), engine.repeats, left, used
