@@ -18,9 +18,9 @@ from torch import Tensor
 from parties.decoding.batch import Batch, Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
-from parties.decoding.prefill import chunked, prompts_segments
+from parties.decoding.prefill import chunked, prompt_segments
 from parties.decoding.program import Program, run
-from parties.decoding.steps import decode_in_segments
+from parties.decoding.steps import decode_in_segments, name_of
 from parties.engines.base import Shapes
 from parties.engines.fss import engine as engines
 from parties.engines.fss.arithmetic.matrices import ServerMatrix, is_matrix
@@ -37,6 +37,7 @@ from parties.engines.fss.recording.warm_up import compile_all, compile_products
 from parties.engines.fss.replay.inputs import Inputs
 from parties.engines.keystream import SEED_BYTES, Keystream
 from parties.metering.meter import StageMeter
+from parties.metering.stages import RECORDING
 from parties.models.folding import folded_shapes
 from parties.options import RunOptions
 from parties.policies.base import Policy
@@ -115,21 +116,23 @@ def decoded(
 
 
 def prompted(
-    role: str, spec: Any, policy: Policy, _: dict[str, tuple[int, ...]], given: argparse.Namespace, __: bool
+    role: str, spec: Any, policy: Policy, _: dict[str, tuple[int, ...]], given: argparse.Namespace, recorded: bool
 ) -> dict[str, Any]:
-    """Runs a prompt at a computing party, as often as there are steps. It is interpreted."""
+    """Runs a prompt at a computing party, as often as there are steps. To record its chunks is a part of it."""
     engine = _engine(role, spec, given.device)
-    decoder, own = Decoder(engine, spec, policy), [[1] * given.tokens] if role == "client" else None
+    decoder, own = Decoder(engine, spec, policy), [1] * given.tokens if role == "client" else None
     size, seconds, stages, meter = chunked(decoder, given.tokens), list[float](), {}, engine.meter
     for _repeat in range(given.steps):
-        cache = Batch([Cache.empty(spec.n_layers)])
+        cache = Cache.empty(spec.n_layers)
         engine.prepare(decoder.workload(cache, 1, RunOptions(), [size]), cache)
+        engine.replays_chunks = recorded
         meter.reset()
-        for segment in prompts_segments(decoder, cache, own, [size]):
-            engine.run_segment(segment, cache)
+        for segment in prompt_segments(decoder, cache, own, size):
+            engine.run_segment(segment, cache, name_of(segment))
         _settle(given.device)
-        stages = {stage.stage: stage.compute_seconds for stage in meter.snapshot()}
-        seconds.append(sum(stage.compute_seconds for stage in meter.snapshot() if stage.phase == "online"))
+        found = meter.snapshot()
+        stages = {stage.stage: stage.compute_seconds for stage in found}
+        seconds.append(sum(stages[s.stage] for s in found if s.phase == "online" or s.stage == RECORDING))
     return _result(seconds, engine, given.device, engine.recordings, stages)
 
 

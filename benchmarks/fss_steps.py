@@ -12,7 +12,7 @@ layer.
 
 On a GPU each role has a process of its own, one after the other on the same device, and the others are echoes
 (`fss_alone`). Weights are drawn on the device, and the median is that of the last half of the tokens. With `--prefill`
-the prompt is measured instead of the tokens after it, at client and server; it is interpreted.
+the prompt is measured instead of the tokens after it, at client and server, with what it takes to record its chunks.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--role", choices=ROLES, nargs="+", default=ROLES, help="on a GPU, the roles to measure")
     parser.add_argument("--threads", type=int, default=1, help="of each party on a GPU; the dealer's products use them")
-    parser.add_argument("--prefill", action="store_true", help="on a GPU, measure the prompt, with --recorded")
+    parser.add_argument("--prefill", action="store_true", help="on a GPU, measure the prompt")
     parser.add_argument("--recorded", action="store_true", help="measure recorded steps alone")
     given = parser.parse_args()
     given.layers = given.layers or SHAPES[given.shape].n_layers

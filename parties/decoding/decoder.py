@@ -1,13 +1,13 @@
 """A decoder-only transformer with a key-value cache, written once for all engines and policies."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from parties.decoding.attention import Attention
 from parties.decoding.batch import Caches, by_cache
 from parties.decoding.cache import Cache, Rows
-from parties.decoding.layer_names import LayerName
+from parties.decoding.layer_names import ChunkName, LayerName
 from parties.decoding.layers import Layers
 from parties.decoding.program import Program, parallel, staged
 from parties.decoding.workload import Prefill, Start, Workload
@@ -17,6 +17,9 @@ from parties.errors import Unsupported
 from parties.models.spec import ModelSpec
 from parties.options import DEFAULTS, RunOptions
 from parties.policies.base import Policy
+
+_LEAST_ALIKE = 3
+"""Layers of a kind from which on it helps to record what a chunk of a prompt does in them: the first is interpreted."""
 
 
 class Decoder:
@@ -38,7 +41,8 @@ class Decoder:
         self.engine, self.spec, self.policy, self._end = engine, spec, policy, end
         self.layers = Layers(engine, spec)
         self.attention = Attention(self.layers, policy)
-        self._kinds = _layer_kinds(spec, policy)
+        self._kinds = _layer_kinds(spec, lambda layer: policy.layer_kind(layer, spec.n_layers))
+        self._chunk_kinds = _layer_kinds(spec, policy.chunk_kind)
         engine.score_cap = spec.score_cap
 
     def workload(
@@ -219,6 +223,11 @@ class Decoder:
         """The name of what is done in a layer, by a name that it has in all layers of a kind."""
         return LayerName(layer, (self._kinds[layer], name))
 
+    def chunk_name(self, layer: int, *sizes: int) -> ChunkName | None:
+        """The name of what a chunk of a prompt, of public sizes, does in a layer; None if hardly one is of its kind."""
+        kind = self._chunk_kinds[layer]
+        return ChunkName(layer, (kind, sizes)) if self._chunk_kinds.count(kind) >= _LEAST_ALIKE else None
+
     def predict(self, caches: Caches) -> Program[Any]:
         """Logits of the next tokens from the output of the last layer, [sequences, vocab]."""
         caches.position += 1
@@ -251,11 +260,11 @@ class Decoder:
         return x
 
 
-def _layer_kinds(spec: ModelSpec, policy: Policy) -> list[int]:
+def _layer_kinds(spec: ModelSpec, of_policy: Callable[[int], Hashable | None]) -> list[int]:
     """The first layer that is of the kind of each: of the model's, and of the policy's."""
     last = spec.n_layers - 1
     kinds = [
-        (policy.layer_kind(layer, spec.n_layers), layer == last, *_positions(spec, layer), *_positions(spec, layer + 1))
+        (of_policy(layer), layer == last, *_positions(spec, layer), *_positions(spec, layer + 1))
         for layer in range(spec.n_layers)
     ]
     return [layer if kind[0] is None else kinds.index(kind) for layer, kind in enumerate(kinds)]

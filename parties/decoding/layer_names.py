@@ -14,3 +14,15 @@ class LayerName(NamedTuple):
 
     layer: int
     kind: Hashable
+
+
+class ChunkName(NamedTuple):
+    """The name of what a chunk of a prompt does in a layer; it is run once in each.
+
+    Attributes:
+        layer: Index of the layer.
+        kind: As in `LayerName`.
+    """
+
+    layer: int
+    kind: Hashable

@@ -7,6 +7,7 @@ from parties.decoding.batch import Caches
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.program import Program
+from parties.decoding.steps import NamedSegment
 from parties.decoding.workload import CHUNK_BYTES, Prefill
 from parties.metering.readings import StageReading
 
@@ -41,7 +42,13 @@ def prompt_segments(
         own = None if prompt is None else prompt[start : start + count]
         segments.append(partial(_embed, decoder, cache, own, count, start))
     for layer in range(decoder.spec.n_layers):
-        segments += [partial(decoder.advance, cache, layer, index) for index in range(len(starts))]
+        segments += [
+            NamedSegment(
+                partial(decoder.advance, cache, layer, index),
+                partial(decoder.chunk_name, layer, index, sizes.chunk, sizes.tokens),
+            )
+            for index in range(len(starts))
+        ]
         segments.append(partial(decoder.settle, cache, layer))
     return segments
 

@@ -26,10 +26,10 @@ class NamedSegment:
         name: See `Engine.run_segment`; called when everything before the segment has run.
     """
 
-    program: Callable[[], Program[Chosen | None]]
+    program: Callable[[], Program[Any]]
     name: Callable[[], Hashable]
 
-    def __call__(self) -> Program[Chosen | None]:
+    def __call__(self) -> Program[Any]:
         """Makes the program."""
         return self.program()
 

@@ -183,6 +183,11 @@ class Policy(ABC):
         """
         return () if self._idle else None
 
+    def chunk_kind(self, layer: int) -> Hashable | None:
+        """As `layer_kind`, for a chunk of the prompt: by default all layers are alike without hooks for chunks."""
+        hooks = (type(self).on_projection, type(self).after_chunk)
+        return () if hooks == (Policy.on_projection, Policy.after_chunk) else None
+
     @property
     def _idle(self) -> bool:
         """Whether the policy does nothing while tokens are decoded."""

@@ -15,9 +15,9 @@ from parties.decoding.batch import Batch, by_sequence
 from parties.decoding.cache import Cache
 from parties.decoding.decoder import Decoder
 from parties.decoding.drafts import Drafting
-from parties.decoding.prefill import chunked, prompts_segments, protocol
+from parties.decoding.prefill import chunked, prompt_segments, protocol
 from parties.decoding.program import run, staged
-from parties.decoding.steps import decode_in_segments, fold, token_segments
+from parties.decoding.steps import decode_in_segments, fold, name_of, token_segments
 from parties.engines.base import Engine
 from parties.engines.factory import engine_class, make_engine
 from parties.errors import Unsupported
@@ -166,8 +166,10 @@ class ComputingParty:
         start = time.perf_counter()
         batch = Batch([Cache.empty(decoder.spec.n_layers) for _ in sizes])
         engine.prepare(decoder.workload(batch, job.new_tokens, job.options, sizes), batch)
-        for segment in prompts_segments(decoder, batch, own, sizes):
-            engine.run_segment(segment, batch)
+        prompts: Sequence[Sequence[int] | None] = [None] * len(sizes) if own is None else own
+        for cache, prompt, size in zip(batch.sequences, prompts, sizes, strict=True):
+            for segment in prompt_segments(decoder, cache, prompt, size):
+                engine.run_segment(segment, cache, name_of(segment))
         fold(decoder, batch)
         stages = protocol(self.meter.snapshot())
         took = PromptReport(seconds=time.perf_counter() - start, stages=stages)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from parties.decoding.batch import AnyCaches, Caches
+from parties.decoding.layer_names import ChunkName
 from parties.decoding.program import Program, run
 from parties.decoding.workload import Workload
 from parties.engines.base import Shapes
@@ -80,7 +81,7 @@ class FssEngine(Computation):
         self.source.note(permutation_key)
         self._inputs = memory_on(self.source.device, seed, meter)
         self.recordings = Recordings(source, self._inputs, self.installed)
-        self.replays = False
+        self.replays = self.replays_chunks = False
         self._supply: Receiver | StoredReceiver | None = None
         self.exchange = self._opener = Opener(self.peer, meter, source.constants, pinned=device != "cpu")
         self._index = 0
@@ -137,6 +138,7 @@ class FssEngine(Computation):
         self.configure(workload.options)
         self.recordings = Recordings(self.source, self._inputs, self.installed)
         self.replays = records(workload)
+        self.replays_chunks = self.replays and self._inputs.staged  # work on a CPU takes as long interpreted
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
             self._supply = StoredReceiver(self.dealer, self.meter, pinned=self.source.device.type == "cuda")
@@ -190,7 +192,9 @@ class FssEngine(Computation):
         raise RetriesExhausted(MOST_ATTEMPTS, where)
 
     def _attempt(self, program: Callable[[], Program[T]], caches: Caches, name: Hashable) -> T:
-        known = self.recordings.find(name if self.replays else None, program, caches)
+        chunk = type(name) is ChunkName
+        find = self.recordings.find_chunk if chunk else self.recordings.find
+        known = find(name if (self.replays_chunks if chunk else self.replays) else None, program, caches)
         if known is None:
             self.meter.add("mpcbench_interpreted_segments_total")
             restore = caches.snapshot()
@@ -203,7 +207,7 @@ class FssEngine(Computation):
         with self.meter.stage(known.stage):
             streams, frames = [self.stream], self._draws.frames
             self._inputs.fill(known.recorder.drawn, streams, frames, self.source.epoch)
-            result = known.replay(caches, self.source, self._inputs, self._end_of)
+            result: Any = known.replay(caches, self.source, self._inputs, self._end_of)
         if self._inputs.staged:
             self.meter.add("mpcbench_gpu_graph_replays_total", len(known.tapes))
         return result  # type: ignore[no-any-return]
@@ -241,7 +245,7 @@ class FssEngine(Computation):
 
     def prefilled(self) -> None:
         """Reports to the dealer that decoding follows."""
-        self.recordings.count_anew()
+        self.recordings.end_prompts()
         with self.meter.stage(MATERIAL):
             self.dealer.send_json({"do": "prefilled"})
 

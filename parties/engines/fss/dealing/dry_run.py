@@ -204,8 +204,8 @@ class DryRun:
             self._recordings.rehearse(segments, self._caches, _nothing, record=self._replays)
 
     def _deal(self, segment: Callable[[], Program[Any]]) -> None:
-        name = name_of(segment)
-        known = self._recordings.find(name if self._replays else None, segment, self._caches)
+        recorded = self._replays and self._index >= self._plan.first + self._prompt_segments
+        known = self._recordings.find(name_of(segment) if recorded else None, segment, self._caches)
         if known is None:
             run(segment(), dealer_openings)
             return

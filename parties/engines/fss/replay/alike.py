@@ -20,12 +20,11 @@ from parties.engines.fss.recording.memory import Buffer
 from parties.engines.fss.recording.trace import Trace
 from parties.engines.fss.replay.held import epoch_of
 from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.layer_parameters import Weights
 from parties.engines.fss.replay.reading import Reading
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.engines.fss.replay.values import look, mapped, over, tensors_of, values_in
 
-Weights = Mapping[str, Sequence[Tensor]]
-"""Tensors of the installed parameters, by name."""
 Path = tuple[Any, ...]
 """What a tensor is, with layers counted from that of the segment."""
 

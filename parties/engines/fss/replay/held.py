@@ -1,6 +1,6 @@
 """What the layers of a cache hold, as a recording reads it: copies in fixed places, and blocks that it writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,10 @@ from parties.engines.fss.replay.values import mapped, over, tensors_of
 
 Key = tuple[int, str]
 """A layer, and the name of what it holds."""
-_READ = ("rows", "selection", "weights", "state", "alive")
+TOKEN = ("rows", "selection", "weights", "state", "alive")
+"""What the segment of a token may read and leave besides blocks."""
+CHUNK = ("rows", "queries", "k", "v", "newest", "state", "alive")
+"""The same for a chunk of a prompt, which has no blocks."""
 
 
 class Replaced(NotRecordable):
@@ -27,12 +30,12 @@ def epoch_of(value: Number) -> int:
     return value.epoch if type(value) is Masked else Masked.CONSTANT
 
 
-def held(cache: Caches) -> dict[Key, Any]:
-    """Returns what the layers hold besides keys and values, and a segment may read."""
-    return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in _READ}
+def held(cache: Caches, names: Sequence[str]) -> dict[Key, Any]:
+    """Returns what the layers hold under these names."""
+    return {(index, name): getattr(layer, name) for index, layer in enumerate(cache.layers) for name in names}
 
 
-def own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
+def own_inputs(cache: Caches, names: Sequence[str], inputs: Inputs) -> dict[Key, Any]:
     """Replaces what the layers hold by copies, which the tapes then read; values that are one object stay one.
 
     Rows, which only the next segment reads, need no copy where they stay at their place.
@@ -50,7 +53,7 @@ def own_inputs(cache: Caches, inputs: Inputs) -> dict[Key, Any]:
 
     static = {
         (layer, name): mapped(tree, partial(copied, lasting=name == "rows"))
-        for (layer, name), tree in held(cache).items()
+        for (layer, name), tree in held(cache, names).items()
     }
     for (index, name), tree in static.items():
         setattr(cache.layers[index], name, tree)

@@ -99,6 +99,12 @@ class Inputs:
         for piece, size in zip(self.streams[index].made, drawn.own[index], strict=False):
             stream.fill(piece.numpy().data, size)
 
+    def release(self) -> None:
+        """Frees the memory; no recording is kept that uses it."""
+        for pieces in (*self.streams, self.dealt):
+            pieces.made.clear()
+        self.arena.memory = self.arena.memory.new_empty(0)
+
     def lasts(self, tensor: Tensor) -> bool:
         """Tells whether a tensor is one of rows that stay where they are."""
         return tensor in self._rows

@@ -4,9 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parties.engines.fss.randomness.source import Condition
+import numpy as np
+from torch import Tensor
+
+from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import WRONG_INDEX, Tape
-from parties.engines.fss.replay.recorder import Round
+from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.recorder import Round, SegmentRecorder
 from parties.metering.meter import StageMeter
 from parties.metering.stage_stack import Stage
 
@@ -31,6 +35,62 @@ class Part:
     failed: memoryview | bytes = b""
     passed: bytes = b""
     checks: int = 0
+
+
+@dataclass
+class Parts:
+    """The parts of a recording, and what runs them.
+
+    Attributes:
+        recorder: Its rounds, and what was drawn and dealt.
+        tapes: Its tapes, by number.
+        stage: The stage of the first tape, to which what belongs to none is accounted.
+    """
+
+    recorder: SegmentRecorder
+    tapes: Sequence[Tape]
+    _ends: list[Callable[[], None] | None] = field(default_factory=list, init=False)
+    _parts: list[Part] = field(default_factory=list, init=False)
+    _bound_to: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        ((self.stage, _), *_) = self.recorder.rounds[0].tapes
+
+    def bind(self, source: Source, inputs: Inputs, end: End) -> None:
+        """Binds what `run` calls, unless it is bound to the memory that recordings share by now."""
+        if self._bound_to is inputs.arena.memory:
+            return
+        rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
+        self._ends = self._ends or [end(made) for made in rounds]
+        self._parts = bound(rounds, self._ends, self.tapes, source.meter, failed)
+        self._bound_to = inputs.arena.memory
+
+    def run(self, source: Source, inputs: Inputs, end: End) -> None:
+        """Runs all parts, in stage `stage` of the meter: moves it with marks, enters none, and leaves it as it was.
+
+        Args:
+            source: The party's randomness; the epoch of the attempt has begun.
+            inputs: The shared memory of the recording, filled with its randomness.
+            end: Binds what ends a part, always alike.
+
+        Raises:
+            TruncationFailure: A check failed.
+        """
+        inputs.failed_array[: len(self.recorder.failures)] = False  # a check may only set it
+        source.retries.expected += self.recorder.risk
+        self.bind(source, inputs, end)
+        marks, clock = source.meter.marks, source.meter.clock
+        try:
+            for part in self._parts:
+                if part.stage is not None:
+                    marks += ((clock(), part.stage, "", 0),)
+                for step in part.steps:
+                    if step():
+                        raise IndexError(WRONG_INDEX)
+                if part.failed != part.passed:
+                    raise self.recorder.failures[part.checks + bytes(part.failed).index(1)]()
+        finally:
+            marks += ((clock(), self._parts[0].stage, "", 0),)
 
 
 def bound(
@@ -69,28 +129,3 @@ def bound(
         if end is not None:
             place(made.openings[0].stage if made.openings else stage).steps.append(end)
     return parts
-
-
-def replay(parts: Sequence[Part], meter: StageMeter, failures: Sequence[Condition]) -> None:
-    """Runs a segment. It enters no stage but moves the innermost one with marks, and leaves it as it was.
-
-    Args:
-        parts: The parts; the stage of the first is the innermost one.
-        meter: The party's stage meter.
-        failures: Makes the exception of each check.
-
-    Raises:
-        TruncationFailure: A check failed.
-    """
-    marks, clock = meter.marks, meter.clock
-    try:
-        for part in parts:
-            if part.stage is not None:
-                marks += ((clock(), part.stage, "", 0),)
-            for step in part.steps:
-                if step():
-                    raise IndexError(WRONG_INDEX)
-            if part.failed != part.passed:
-                raise failures[part.checks + bytes(part.failed).index(1)]()
-    finally:
-        marks += ((clock(), parts[0].stage, "", 0),)

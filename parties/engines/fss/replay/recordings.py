@@ -13,8 +13,10 @@ from parties.decoding.steps import name_of
 from parties.decoding.workload import Workload
 from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay.alike import Pattern, Weights
+from parties.engines.fss.replay.alike import Pattern
+from parties.engines.fss.replay.chunks import ChunkInLayer, ChunkRecordings
 from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.layer_parameters import Weights
 from parties.engines.fss.replay.parts import End
 from parties.engines.fss.replay.segment import RecordedSegment
 from parties.metering.process import release_memory, trim_heap
@@ -57,6 +59,7 @@ class Recordings:
         self._known: dict[Hashable, RecordedSegment] = {}
         self._met: set[Hashable] = set()
         self._patterns: dict[Hashable, list[Pattern]] = {}
+        self._chunks = ChunkRecordings(source, inputs, weights)
         self.refused: dict[Hashable, str] = {}
         self.count_anew()
 
@@ -73,6 +76,12 @@ class Recordings:
     def instructions(self) -> list[int]:
         """Instructions of the tape machine in each recording, in the order in which they were last used."""
         return [sum(tape.instructions for tape in made.tapes) for made in self._known.values()]
+
+    def end_prompts(self) -> None:
+        """Forgets the recordings of prompts, and frees the memory that they took."""
+        self._chunks.clear()
+        self.inputs.release()
+        self.count_anew()
 
     def clear(self) -> None:
         """Forgets the recordings, and with them the caches that they are bound to."""
@@ -94,6 +103,21 @@ class Recordings:
             self.interpreted[NAMELESS] += 1
         else:
             self.interpreted[self.refused.get(key, FIRST)] += 1
+        return known
+
+    def find_chunk(self, name: Any, program: Callable[[], Program[Any]], cache: Caches) -> ChunkInLayer | None:
+        """As `find`, for the name of a chunk, or None, and the cache of the prompt's sequence."""
+        known, why = None, FIRST if name else NAMELESS
+        try:
+            known = self._chunks.find(name, program, cache) if name else None
+        except NotRecordable as refusal:
+            why = str(refusal)
+        except torch.OutOfMemoryError:
+            why = FULL
+        if known is None:
+            self.interpreted[why] += 1
+        else:
+            self.replayed += 1
         return known
 
     def rehearse(

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from parties.decoding.batch import Caches
 from parties.decoding.cache import Block, LayerCache
@@ -17,8 +15,8 @@ from parties.engines.fss.randomness.source import Source
 from parties.engines.fss.recording.tape import Tape
 from parties.engines.fss.recording.trace import Trace
 from parties.engines.fss.recording.tracer import NotRecordable
-from parties.engines.fss.replay import parts
 from parties.engines.fss.replay.held import (
+    TOKEN,
     Key,
     Replaced,
     epoch_of,
@@ -30,6 +28,7 @@ from parties.engines.fss.replay.held import (
     written,
 )
 from parties.engines.fss.replay.inputs import Inputs
+from parties.engines.fss.replay.parts import End, Parts
 from parties.engines.fss.replay.reading import Moves, Reading
 from parties.engines.fss.replay.recorder import SegmentRecorder
 from parties.engines.fss.replay.values import mapped, over, tensors_of, values_in
@@ -57,6 +56,7 @@ class RecordedSegment:
         epoch: Epoch of the recorded masks.
         fresh_rows: The masked values among the rows that it leaves, whose masks are new in each replay.
         trace: The tapes before they were bound to memory, for recordings of layers that are alike.
+        stage: See `Parts`.
     """
 
     recorder: SegmentRecorder
@@ -74,9 +74,10 @@ class RecordedSegment:
     epoch: int
     fresh_rows: Sequence[Masked]
     trace: Trace | None = field(default=None, init=False)
-    _ends: list[Callable[[], None] | None] = field(default_factory=list, init=False)
-    _parts: list[parts.Part] = field(default_factory=list, init=False)
-    _bound_to: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = Parts(self.recorder, self.tapes)
+        self.stage = self._parts.stage
 
     @classmethod
     def record(
@@ -98,7 +99,7 @@ class RecordedSegment:
     ) -> "RecordedSegment":
         restore, recorder = cache.snapshot(), SegmentRecorder(source, inputs)
         try:
-            static = own_inputs(cache, inputs)
+            static = own_inputs(cache, TOKEN, inputs)
             if private:
                 own_blocks(cache)
             blocks = {i: layer.block for i, layer in enumerate(cache.layers) if layer.block is not None}
@@ -113,7 +114,7 @@ class RecordedSegment:
             changed = [i for i, layer in enumerate(cache.layers) if was_replaced(layer, shown[i])]
             if not private:
                 grown = {i: written(cache, i, blocks) for i in changed}
-            leaves = {key: tree for key, tree in held(cache).items() if not is_same(tree, static[key])}
+            leaves = {key: tree for key, tree in held(cache, TOKEN).items() if not is_same(tree, static[key])}
             if private:
                 leaves |= {(i, name): getattr(cache.layers[i], name) for i in changed for name in ("k", "v")}
             left_values = (leaves, result)
@@ -155,11 +156,6 @@ class RecordedSegment:
         )
         made.trace = trace
         return made
-
-    @property
-    def stage(self) -> str:
-        """The stage of the segment's first tape, to which what belongs to none is accounted."""
-        return self.recorder.rounds[0].tapes[0][0]
 
     def fits(self, cache: Caches) -> bool:
         """Whether the cache has the blocks of the recording, with room, and values of the same shapes."""
@@ -203,7 +199,7 @@ class RecordedSegment:
 
         return put_back
 
-    def replay(self, cache: Caches, source: Source, inputs: Inputs, end: parts.End) -> Any:
+    def replay(self, cache: Caches, source: Source, inputs: Inputs, end: End) -> Any:
         """Runs the segment; returns its result.
 
         Args:
@@ -223,21 +219,13 @@ class RecordedSegment:
             inputs.take(moves)
         if self.private:
             self._take_blocks(cache)
-        inputs.failed_array[: len(self.recorder.failures)] = False  # a check may only set it
         self.recorder.vary(cache.position - self.position, self._more_rows(cache))
-        source.retries.expected += self.recorder.risk
-        self.bind(source, inputs, end)
-        parts.replay(self._parts, source.meter, self.recorder.failures)
+        self._parts.run(source, inputs, end)
         return self.leave(cache, source.epoch, inputs)
 
-    def bind(self, source: Source, inputs: Inputs, end: parts.End) -> None:
-        """Binds what a replay calls, unless it is bound to the memory that recordings share by now; see `replay`."""
-        if self._bound_to is inputs.arena.memory:
-            return
-        rounds, failed = self.recorder.rounds, inputs.failed_array.view(np.uint8).data
-        self._ends = self._ends or [end(made) for made in rounds]
-        self._parts = parts.bound(rounds, self._ends, self.tapes, source.meter, failed)
-        self._bound_to = inputs.arena.memory
+    def bind(self, source: Source, inputs: Inputs, end: End) -> None:
+        """See `Parts.bind`."""
+        self._parts.bind(source, inputs, end)
 
     def _more_rows(self, cache: Caches) -> int:
         """Rows by which the layers are longer than at the recording: all that it reads grow alike."""

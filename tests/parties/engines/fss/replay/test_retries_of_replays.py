@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from parties.engines.fss.arithmetic.gates import TruncationFailure
-from parties.engines.fss.replay import parts
+from parties.engines.fss.replay.parts import Parts
 from parties.metering.meter import StageMeter
 from parties.options import RunOptions
 from parties.policies import make
@@ -22,16 +22,16 @@ OBSERVING = {name: make(name, compression_ratio=0.5) for name in ("h2o", "tova",
 
 def failing(role: str, mesh: Mesh, meter: StageMeter, number: int, policy: Policy, *given: Any) -> Any:
     """Decodes; at both parties the replay of this number has a failure in its last check."""
-    replay, count = parts.replay, 0
+    run, count = Parts.run, 0
 
     def replayed(*arguments: Any) -> None:
         nonlocal count
-        replay(*arguments)
+        run(*arguments)
         count += role != "dealer"
         if count == number:
             raise TruncationFailure("a truncation that a test chose")
 
-    setattr(parts, "replay", replayed)  # noqa: B010
+    setattr(Parts, "run", replayed)  # noqa: B010
     shares, token, options = given
     return test_replay.party(role, mesh, meter, WHO, 0, "llama", policy, shares, token, (), options)
 
