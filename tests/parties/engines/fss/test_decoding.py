@@ -1,6 +1,7 @@
 """Whole models in real processes: client, server and dealer over loopback, against the plain engine."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -178,9 +179,12 @@ def test_a_retry_with_stored_randomness_deals_again_from_a_token_near_it_and_not
     results = together(stored, policy, parts, token)
     begun = [(epoch >> ATTEMPT_BITS, epoch % (1 << ATTEMPT_BITS)) for epoch in results.pop("dealer")]
     check(results | {"dealer": None}, decoder, cache, token)
-    last = max(index for _, index in begun)
-    again = [index for place, (_, index) in enumerate(begun) if place > begun.index((0, last))]
-    assert len(again) == FAMILIES["llama"].n_layers + 2, "the segments of one token"
+    starts = [place for place, (one, other) in enumerate(pairwise(begun), 1) if other[1] != one[1] + 1]
+    again = [begun[start:end] for start, end in pairwise([*starts, len(begun)])]
+    token = FAMILIES["llama"].n_layers + 2
+    assert token in map(len, again), "the segments of one token, after the failure in the last one"
+    for run_again in again:  # of the attempts before: what comes ahead of the segment that failed
+        assert sum(attempt < run_again[-1][0] for attempt, _ in run_again) < token
 
 
 def failing(role: str, mesh: Mesh, meter: StageMeter, policy: Policy, parts: Any, token: int) -> Any:
