@@ -37,7 +37,7 @@ demo: install
 	$(BIN)/mpcache-bench run examples/quickstart.yaml --out runs/quickstart
 
 test: install  # tests that need neither a cluster nor an emulated host; at most ten minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) -m "not ($(HOSTS))"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal -m "not ($(HOSTS))"
 
 test-hosts: install  # clusters, emulated hosts, faults; these tests wait for half of their time
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "$(HOSTS)"

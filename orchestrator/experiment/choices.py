@@ -1,6 +1,7 @@
 """The prompt, engines and policies of an experiment, as files name them."""
 
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -225,14 +226,12 @@ def chosen_policy(given: object) -> PolicyChoice:
 
 def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The policy's name and all parameters; retries without each bad one to find all problems."""
-    policy_type = policy_class(name)
-    known = [field.name for field in fields(policy_type)]
-    problems = [unknown(key, key, known, "parameter") for key in parameters if key not in known]
-    hints = get_type_hints(policy_type)
+    types = _types(policy_class(name))
+    problems = [unknown(key, key, list(types), "parameter") for key in parameters if key not in types]
     good: dict[str, Any] = {}
-    for key in set(parameters) & set(known):
+    for key in set(parameters) & set(types):
         try:
-            good[key] = TypeAdapter(hints[key]).validate_python(parameters[key], strict=True)
+            good[key] = types[key].validate_python(parameters[key], strict=True)
         except ValidationError as error:
             problems.append(Problem(key, parameters[key], _allowed(name, key, parameters[key], error), _FIX))
     while True:
@@ -250,6 +249,13 @@ def _with_defaults(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     if problems:
         raise Rejected(*problems)
     return {"name": name, **parameters_of(policy)}
+
+
+@cache
+def _types(policy_type: type[Any]) -> dict[str, TypeAdapter[Any]]:
+    """The types of a policy's parameters; a file of records asks for them once a line."""
+    hints = get_type_hints(policy_type)
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(policy_type)}
 
 
 def _allowed(name: str, key: str, value: object, error: ValidationError) -> str:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "neg", "maximum", "and", "or", "lshift", "rshift"})
-"""Functions whose result has the broadcast shape of their operands; PyTorch's own shape inference takes ten times as
-long, as it does for `cat`."""
+_ELEMENTWISE = frozenset({
+    "add", "sub", "rsub", "mul", "neg", "maximum", "and", "or", "lshift", "rshift", "invert", "masked_fill", "softmax"
+})  # fmt: skip
+"""Functions whose result has the broadcast shape of their operands and the type of the first; PyTorch's own shape
+inference takes ten times as long, as it does for `cat`."""
 
 
 class MetaTensors(TorchFunctionMode):
@@ -22,6 +24,8 @@ class MetaTensors(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by PyTorch in place of each function: public operands become meta tensors where another one is."""
+        if function.__name__ == "__get__":  # of an attribute
+            return function(*args)
         kwargs = kwargs or {}
         if not _is_meta(args) or function in (Tensor.to, Tensor.__getitem__):
             return function(*args, **kwargs)
@@ -46,7 +50,7 @@ def _is_meta(value: Any) -> bool:
 
 def _to_meta(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.to("meta")
+        return value if value.is_meta else value.to("meta")
     return type(value)(map(_to_meta, value)) if type(value) in (list, tuple) else value
 
 

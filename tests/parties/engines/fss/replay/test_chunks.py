@@ -33,7 +33,7 @@ CHUNKS = 3
 SPECS = {
     "llama": replace(FAMILIES["llama"], n_layers=5),
     "gpt2": replace(FAMILIES["gpt2"], n_layers=5),
-    "gemma3_text": replace(FAMILIES["gemma3_text"], n_layers=8, windows=(6, 0) * 4),
+    "gemma3_text": replace(FAMILIES["gemma3_text"], n_layers=7, windows=(6, 0, 6, 0, 6, 0, 6)),
 }
 POLICIES: dict[str, Policy] = {
     "full": Full(),
@@ -109,8 +109,9 @@ def checked(results: dict[str, Any], spec: ModelSpec, policy: Policy, prompt: li
         assert (held - value).abs().max() < 0.06, name
     expected = run(decoder.step(run(decoder.embed(prompt[-1:], 1, cache.position)), cache))
     logits = (client[2] + server[2]).double() / 2.0**16
-    assert (logits - expected).abs().max() < 0.06
-    assert expected.max() - expected[0, client[3][0]] < 0.12
+    bound = 0.02 * spec.n_layers  # each layer adds to the error
+    assert (logits - expected).abs().max() < bound
+    assert expected.max() - expected[0, client[3][0]] < 2 * bound
 
 
 def decoded(who: tuple[str, ...], family: str, policy: Policy, fail_at: int = 0, on_gpu: tuple[str, ...] = ()) -> Any:
