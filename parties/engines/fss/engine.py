@@ -141,7 +141,7 @@ class FssEngine(Computation):
         self.replays_chunks = self.replays and self._inputs.staged  # work on a CPU takes as long interpreted
         self._ask({"do": "decode", "plan": plan.to_json(), "attempt": self.repeats})
         if workload.options.offline == "stored":
-            self._supply = StoredReceiver(self.dealer, self.meter, pinned=self.source.device.type == "cuda")
+            self._supply = StoredReceiver(self.dealer, self.meter, on_gpu=self._inputs.staged)
             if self.replays and not workload.runs_prompts:
                 self._supply.await_recording()
             self._supply.fetch()

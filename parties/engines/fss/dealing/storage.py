@@ -12,12 +12,10 @@ import errno
 import os
 import struct
 import tempfile
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
-import torch
+import numpy as np
 import xxhash
 
 from parties.engines.fss.dealing.folder import FOLDER_VARIABLE, folder
@@ -25,12 +23,9 @@ from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.randomness.frames import LONGEST_BYTES
 from parties.errors import PartyError
 
-AT_ONCE_BYTES = 1 << 23
-"""What the thread that reads ahead reads each time that it is woken up, at least."""
+WANTED_BYTES = 1 << 23
+"""What the system is asked to read from disk, each time that so much was read, of what comes AHEAD times so much on."""
 AHEAD = 8
-"""How often it does so ahead of what is used: 76 MB at most."""
-PINNED_FRAMES = 128
-"""Frames for which there is pinned memory from the start: those read ahead, and those of two segments of a 7B shape."""
 _FRAME = struct.Struct("<QQ")  # length, checksum; the last frame is empty
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -86,62 +81,46 @@ def write(file: IO[bytes], receive: Callable[[], bytes | bytearray]) -> None:
 
 
 class StoredFrames:
-    """A file that is read once, from its first frame to its last, by a thread that reads ahead.
+    """A file that is read once, from its first frame to its last.
 
     Args:
         file: A file that `write` has written.
-        pinned: Whether frames are in pinned memory, which a GPU reads several times as fast.
+        place: Returns memory for a frame of so many bytes; by default all frames use the same, which stays in the
+            processor's cache.
     """
 
-    def __init__(self, file: IO[bytes], *, pinned: bool = False) -> None:
-        self._file, self._pinned = file, pinned
-        if pinned:  # torch keeps what is free; each further allocation would hold up the party's launches
-            _ = [self._empty(LONGEST_BYTES) for _ in range(PINNED_FRAMES)]
-        self._frames = 0
-        self._thread = ThreadPoolExecutor(1, "stored randomness")
-        self._ahead: deque[Future[list[memoryview | StorageError]]] = deque()
-        self._read: deque[memoryview | StorageError] = deque()
+    def __init__(self, file: IO[bytes], place: Callable[[int], memoryview] | None = None) -> None:
+        self._file, self._frames, self._wanted = file, 0, 0
+        self._place = place or _the_same()
+        self._size = os.fstat(file.fileno()).st_size
 
     def next(self) -> memoryview:
-        """The next frame; it may be written.
+        """The next frame; it may be written, and lasts until the next call if the memory is the same.
 
         Raises:
-            StorageError: The file is damaged or at its end.
+            StorageError: The file is damaged or at its end. It is closed then.
         """
-        if not self._read:
-            while len(self._ahead) <= AHEAD:
-                self._ahead.append(self._thread.submit(self._several))
-            self._read.extend(self._ahead.popleft().result())
-        if isinstance(frame := self._read.popleft(), StorageError):
+        try:
+            return self._next()
+        except StorageError:
             self.close()
-            raise frame
-        return frame
+            raise
 
     def close(self) -> None:
         """Closes the file, which frees its space on disk."""
-        self._thread.shutdown(cancel_futures=True)
         self._file.close()
 
-    def _several(self) -> list[memoryview | StorageError]:
-        """The next frames; an error stands for the first that cannot be read."""
-        frames: list[memoryview | StorageError] = []
-        size = 0
-        while size < AT_ONCE_BYTES:
-            try:
-                frame = self._one()
-            except StorageError as error:
-                return [*frames, error]
-            frames.append(frame)
-            size += len(frame)
-        return frames
-
-    def _one(self) -> memoryview:
+    def _next(self) -> memoryview:
         length, checksum = self._unpack(_FRAME)
         if length > LONGEST_BYTES:
             raise self._wrong(f"is damaged in frame {self._frames}")
-        if length > os.fstat(self._file.fileno()).st_size - self._file.tell():
+        at = self._file.tell()
+        if length > self._size - at:
             raise self._wrong(f"ends within frame {self._frames}: it was cut off")
-        frame = self._empty(length).numpy().data
+        if at >= self._wanted:
+            os.posix_fadvise(self._file.fileno(), at, (AHEAD + 1) * WANTED_BYTES, os.POSIX_FADV_WILLNEED)
+            self._wanted = at + WANTED_BYTES
+        frame = self._place(length)
         self._file.readinto(frame)  # type: ignore[attr-defined]
         if xxhash.xxh3_64_intdigest(frame) != checksum:
             raise self._wrong(f"is damaged in frame {self._frames}")
@@ -149,9 +128,6 @@ class StoredFrames:
             raise self._wrong(f"holds only {self._frames} frames, and all of them were used")
         self._frames += 1
         return frame
-
-    def _empty(self, length: int) -> torch.Tensor:
-        return torch.empty(length, dtype=torch.uint8, pin_memory=self._pinned)
 
     def _unpack(self, fields: struct.Struct) -> tuple[Any, ...]:
         data = self._file.read(fields.size)
@@ -161,3 +137,8 @@ class StoredFrames:
 
     def _wrong(self, what: str) -> StorageError:
         return StorageError(f"randomness stored in {folder()} {what}; check that disk and run the cell again")
+
+
+def _the_same() -> Callable[[int], memoryview]:
+    memory = np.empty(LONGEST_BYTES, np.uint8).data
+    return lambda length: memory[:length]

@@ -1,5 +1,6 @@
 """Preprocessing on disk: a cell's correlated randomness is received and written before the cell begins."""
 
+from parties.engines.fss.dealing.read_ahead import FramesAhead
 from parties.engines.fss.dealing.receiver import MATERIAL
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import StoredFrames, new_file, write
@@ -18,12 +19,12 @@ class StoredReceiver:
     Args:
         dealer: Link to the dealer.
         meter: The party's stage meter.
-        pinned: See `StoredFrames`.
+        on_gpu: Whether the party computes on a GPU.
     """
 
-    def __init__(self, dealer: Link, meter: StageMeter, *, pinned: bool = False) -> None:
-        self._dealer, self._meter, self._pinned = dealer, meter, pinned
-        self._stored: StoredFrames | None = None
+    def __init__(self, dealer: Link, meter: StageMeter, *, on_gpu: bool = False) -> None:
+        self._dealer, self._meter, self._on_gpu = dealer, meter, on_gpu
+        self._stored: StoredFrames | FramesAhead | None = None
 
     def await_recording(self) -> None:
         """Waits until the dealer has recorded the segments of a token, which it does before it sends anything.
@@ -47,10 +48,10 @@ class StoredReceiver:
         file = new_file()
         with self._meter.stage(WRITE):
             write(file, self._receive)
-            self._stored = StoredFrames(file, pinned=self._pinned)
+            self._stored = FramesAhead(file) if self._on_gpu else StoredFrames(file)
 
     def next(self) -> memoryview:
-        """The next frame from disk; waits for the thread that reads it.
+        """The next frame from disk; on a CPU it lasts until the next call.
 
         Raises:
             StorageError: The file is damaged or used up.

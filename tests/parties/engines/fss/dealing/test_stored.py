@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import resource
 import signal
 import tempfile
@@ -18,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parties.engines.fss.dealing.folder import FOLDER_VARIABLE, space
+from parties.engines.fss.dealing.read_ahead import FramesAhead
 from parties.engines.fss.dealing.sender import END
 from parties.engines.fss.dealing.storage import StorageError, StoredFrames, new_file, write
 from parties.engines.fss.dealing.stored_receiver import StoredReceiver
-from parties.engines.fss.randomness.frames import FrameReader, FrameWriter
+from parties.engines.fss.randomness.frames import LONGEST_BYTES, FrameReader, FrameWriter
 from parties.errors import PeerLost
 from parties.metering.meter import StageMeter
 from parties.metering.stages import RECORDING
@@ -29,6 +31,8 @@ from tests.helpers.waiting import eventually
 from tests.helpers.wires import child
 
 FRAMES = [b"one", bytes(5000), b"three"]
+Kind = type[StoredFrames] | type[FramesAhead]
+KINDS = (StoredFrames, FramesAhead)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +62,7 @@ def written(frames: list[bytes] = FRAMES) -> IO[bytes]:
     return file
 
 
-def everything(material: StoredFrames) -> list[bytes]:
+def everything(material: StoredFrames | FramesAhead) -> list[bytes]:
     """Reads all frames; the end is an error, like any fault."""
     frames: list[bytes] = []
     try:
@@ -71,10 +75,19 @@ def everything(material: StoredFrames) -> list[bytes]:
     return frames
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30)
-@given(st.lists(st.binary(min_size=1, max_size=3000), max_size=6))
-def test_frames_come_back_in_order(frames: list[bytes]) -> None:
-    assert everything(StoredFrames(written(frames))) == frames
+@given(frames=st.lists(st.binary(min_size=1, max_size=3000), max_size=6))
+def test_frames_come_back_in_order(kind: Kind, frames: list[bytes]) -> None:
+    assert everything(kind(written(frames))) == frames
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_of_all_sizes_up_to_the_longest_come_back(kind: Kind) -> None:
+    """More than the system is asked for in advance."""
+    drawn, sizes = random.Random(0), [LONGEST_BYTES, 1, 5000, LONGEST_BYTES - 1] * 6
+    frames = [drawn.randbytes(size) for size in sizes]
+    assert everything(kind(written(frames))) == frames
 
 
 def test_waiting_for_the_dealers_recording_belongs_to_recording() -> None:
@@ -151,24 +164,26 @@ def test_stored_randomness_of_an_earlier_attempt_or_cell_is_not_used() -> None:
         again.take((4,), np.uint8)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40)
-@given(st.data())
-def test_a_truncated_file_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_a_truncated_file_never_gives_a_wrong_frame(kind: Kind, data: st.DataObject) -> None:
     file = written()
     os.ftruncate(file.fileno(), data.draw(st.integers(0, os.fstat(file.fileno()).st_size - 1)))
     with pytest.raises(StorageError, match=r"ends (before|within) frame \d: it was cut off"):
-        everything(StoredFrames(file))
+        everything(kind(file))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40)
-@given(st.data())
-def test_a_flipped_bit_never_gives_a_wrong_frame(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_a_flipped_bit_never_gives_a_wrong_frame(kind: Kind, data: st.DataObject) -> None:
     file = written()
     bit = data.draw(st.integers(0, 8 * os.fstat(file.fileno()).st_size - 1))
     (octet,) = os.pread(file.fileno(), 1, bit // 8)
     os.pwrite(file.fileno(), bytes([octet ^ 1 << bit % 8]), bit // 8)
     with pytest.raises(StorageError, match="run the cell again"):
-        everything(StoredFrames(file))
+        everything(kind(file))
 
 
 @contextmanager
