@@ -26,6 +26,7 @@ TOYS = {
     "fss_set_up": ["random:tiny-llama"],
     "fss_steps": ["--shape", "tiny", "--tokens", "16", "--steps", "4"],
     "fss_pivots": [],
+    "fss_products": ["--columns", "64"],
     "fss_repeats": ["--tokens", "64"],
     "latency": ["docs/results/networks"],
     "links": ["--backends", "proxy", "--networks", "lan", "--seconds", "0.05"],

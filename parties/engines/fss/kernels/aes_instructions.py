@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding
-import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from parties.engines.fss.kernels.compiled import F, compiled
+from parties.engines.fss.kernels.compiled import NATIVE, F, compiled
 from parties.engines.fss.kernels.loops import Words
 
 ROUNDS = 10
@@ -21,8 +20,7 @@ IN_FLIGHT = 8
 AVAILABLE = bool(
     llvmlite.binding.get_process_triple().startswith("x86_64")
     and llvmlite.binding.get_host_cpu_features().get("aes")
-    and numba.config.CPU_NAME is None
-    and numba.config.CPU_FEATURES is None
+    and NATIVE
 )
 _INTEGER = ir.IntType(64)
 _BLOCK = ir.VectorType(_INTEGER, 2)

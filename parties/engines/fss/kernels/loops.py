@@ -3,6 +3,8 @@
 None of them branches on a secret or reads memory at a secret index.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,10 @@ from parties.engines.fss.kernels.compiled import compiled
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Octets = NDArray[np.uint8]
+
+PAIRED_ROWS = 8
+"""Rows from which on it pays to sum products of pairs, which takes a sum for each column besides."""
+_NEAR = 16  # columns that are multiplied together
 
 
 @compiled("void(uint8[::1], uint8[::1])")
@@ -73,6 +79,61 @@ def _products_of_row(row: Integers, columns: Integers, product: Integers, start:
         product[j] = total
 
 
+@compiled("int64(int64[::1])")
+def _halves_product(row: Integers) -> Any:
+    """Returns the product of both halves of a row, [k]; without its last number if k is odd."""
+    half, total = row.shape[0] // 2, np.int64(0)
+    for k in range(half):
+        total += row[k] * row[k + half]
+    return total
+
+
+@compiled("void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64, int64)")
+def _products_in_pairs(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
+    """Multiplies [n, k] by columns start .. stop - 1 of [m, k] into [n, m] with half as many multiplications.
+
+    With a row and a column cut into halves, u and v, and f and g, its product is the sum of (u + g) (v + f), less the
+    sums of u v and of f g, which are computed once for each row and column. (Winograd, A New Algorithm for Inner
+    Product, IEEE Trans. Computers 1968.) Modulo 2^64 that is exact, and multiplications are what limits many rows. Some
+    columns at a time stay in the nearest caches while all rows pass over them.
+    """
+    n, half = x.shape[0], x.shape[1] // 2
+    fours, end, odd = n // 4 * 4, 2 * half, x.shape[1] - 1
+    own, its = np.empty(n, dtype=np.int64), np.empty(_NEAR, dtype=np.int64)
+    for i in range(n):
+        own[i] = _halves_product(x[i])
+    for block in range(start, stop, _NEAR):
+        last = min(block + _NEAR, stop)
+        for j in range(block, last):
+            its[j - block] = _halves_product(columns[j])
+        for i in range(0, fours, 4):
+            u, v = x[i, :half], x[i, half:end]
+            u2, v2 = x[i + 1, :half], x[i + 1, half:end]
+            u3, v3 = x[i + 2, :half], x[i + 2, half:end]
+            u4, v4 = x[i + 3, :half], x[i + 3, half:end]
+            for j in range(block, last):
+                front, back, less = columns[j, :half], columns[j, half:end], its[j - block]
+                one, two, three, four = -less - own[i], -less - own[i + 1], -less - own[i + 2], -less - own[i + 3]
+                for k in range(half):
+                    f, g = front[k], back[k]
+                    one += (u[k] + g) * (v[k] + f)
+                    two += (u2[k] + g) * (v2[k] + f)
+                    three += (u3[k] + g) * (v3[k] + f)
+                    four += (u4[k] + g) * (v4[k] + f)
+                product[i, j], product[i + 1, j], product[i + 2, j], product[i + 3, j] = one, two, three, four
+        for i in range(fours, n):
+            u, v = x[i, :half], x[i, half:end]
+            for j in range(block, last):
+                total = -its[j - block] - own[i]
+                for k in range(half):
+                    total += (u[k] + columns[j, k + half]) * (v[k] + columns[j, k])
+                product[i, j] = total
+        if odd == end:
+            for i in range(n):
+                for j in range(block, last):
+                    product[i, j] += x[i, odd] * columns[j, odd]
+
+
 @compiled("void(int64[:, :, ::1], int64[:, :, ::1], int64[:, :, ::1], int64, int64)")
 def products_by_columns(x: Integers, columns: Integers, product: Integers, start: int, stop: int) -> None:
     """Multiplies [b, n, k] by columns start .. stop - 1 of [b, m, k] into [b, n, m]; each column is read once.
@@ -84,6 +145,9 @@ def products_by_columns(x: Integers, columns: Integers, product: Integers, start
     for b in range(x.shape[0]):
         if x.shape[1] == 1:
             _products_of_row(x[b, 0], columns[b], product[b, 0], start, stop)
+            continue
+        if x.shape[1] >= PAIRED_ROWS:
+            _products_in_pairs(x[b], columns[b], product[b], start, stop)
             continue
         for j in range(start, stop):
             column = columns[b, j]

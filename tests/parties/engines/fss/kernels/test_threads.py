@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parties.engines.fss.kernels import loops, threads
 from parties.engines.fss.randomness import dcf, payload_dcf
@@ -28,6 +30,23 @@ def test_a_row_is_multiplied_by_a_part_of_the_columns(start: int, stop: int) -> 
     loops.products_by_columns(x, y, product, start, stop)
     expected = x @ y.transpose(0, 2, 1)
     expected[:, :, :start] = expected[:, :, stop:] = 0
+    assert (product == expected).all()
+
+
+@given(rows=st.integers(1, 3 * loops.PAIRED_ROWS), width=st.integers(1, 12), columns=st.integers(1, 40), data=st.data())
+def test_products_of_several_rows_are_exact_modulo_2_to_the_64(
+    rows: int, width: int, columns: int, data: st.DataObject
+) -> None:
+    """Also where halves are summed in pairs, and where numbers wrap around."""
+    start = data.draw(st.integers(0, columns), label="start")
+    stop = data.draw(st.integers(start, columns), label="stop")
+    draws = torch.Generator().manual_seed(width * columns)
+    x, y = (torch.randint(-(2**63), 2**63 - 1, (2, n, width), generator=draws).numpy() for n in (rows, columns))
+    x[0, 0], y[0, 0] = -(2**63), 2**63 - 1
+    product = torch.full((2, rows, columns), 5).numpy()
+    loops.products_by_columns(x, y, product, start, stop)
+    expected = x @ y.transpose(0, 2, 1)
+    expected[:, :, :start] = expected[:, :, stop:] = 5
     assert (product == expected).all()
 
 
