@@ -193,11 +193,15 @@ class ChunkRecordings:
     def _recorded(
         self, program: Callable[[], Program[None]], cache: Caches, layer: int
     ) -> RecordedChunk | NotRecordable:
+        meter = self._source.meter
         try:
-            with self._source.meter.stage(RECORDING):
-                return RecordedChunk.record(program, cache, layer, self._source, self._inputs, self._parameters)
+            with meter.stage(RECORDING):
+                made = RecordedChunk.record(program, cache, layer, self._source, self._inputs, self._parameters)
         except NotRecordable as refusal:
             return refusal
+        if self._inputs.staged:
+            meter.add("mpcbench_gpu_graph_captures_total", len(made.parts.tapes))
+        return made
 
     def _looks(self, cache: Caches, layer: int) -> Any:
         """All that a chunk may depend on in a layer, but for numbers."""
