@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-from llvmlite.binding import get_host_cpu_features
 from numba.core import codegen
 
 VARIABLE = "MPCACHE_BENCH_COMPILED"
@@ -32,8 +31,8 @@ class UnsafeFolder(Exception):  # noqa: N818 - named for what it says
 NATIVE = numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None
 """Whether loops are compiled for this processor, and not for another one that Numba is configured for."""
 
-if NATIVE and get_host_cpu_features().get("avx512f"):  # LLVM prefers shorter vectors, which take twice as long here
-    numba.config.CPU_FEATURES = f"{codegen.get_host_cpu_features()},-prefer-256-bit"
+if NATIVE and "+avx512f" in (features := codegen.get_host_cpu_features()).split(","):
+    numba.config.CPU_FEATURES = f"{features},-prefer-256-bit"  # LLVM's choice, with which products take twice as long
 
 
 def compiled(signature: str) -> Callable[[F], F]:
