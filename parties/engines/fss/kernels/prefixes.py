@@ -1,13 +1,22 @@
-"""`prefix_dpf.evaluate` on a GPU: one thread goes down the tree of a key at one point; see `comparison`."""
+"""`prefix_dpf.evaluate` on a GPU: four lanes go down the tree of a key at one point; see `comparison`."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.comparison import ROUNDS, points_per_program
+from parties.engines.fss.kernels.comparison import (
+    ROUNDS,
+    corrected,
+    points_per_program,
+    seeded,
+    turned_on,
+    tweaked,
+    uncontrolled,
+    warps,
+)
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
-from parties.engines.fss.kernels.table_aes import hashed
+from parties.engines.fss.kernels.table_aes import hashed_columns, lanes_of
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
@@ -30,44 +39,56 @@ def _evaluated(  # type: ignore[no-untyped-def]
     REST_BITS: tl.constexpr,
     ENTRIES: tl.constexpr,
     ROUNDS: tl.constexpr,
-    LANES: tl.constexpr,
+    POINTS: tl.constexpr,
 ):
-    """Evaluates LANES points; names are those of `prefix_trees`."""
-    point = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    """Evaluates POINTS points, each in four lanes; names are those of `prefix_trees`."""
+    lane, column = lanes_of(POINTS, 4)
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)[:, None]
     inside = point < n * tables * 2
-    own = point // (tables * 2)
+    own = (point // (tables * 2)).to(tl.int64)
     at = (point % (tables * 2)) // 2
     number = tl.load(x + own, mask=inside, other=0)
     depth = lowest + STEP * at.to(tl.int64)
     carry = (point & 1).to(tl.int64)
     shown = number - (carry << depth)
-    low = tl.load(seeds + 2 * own, mask=inside, other=0) & ~7
-    high = tl.load(seeds + 2 * own + 1, mask=inside, other=0)
-    on = tl.zeros((LANES,), dtype=tl.int64) + party
+    state = seeded(seeds, own, column, inside)
+    on = tl.zeros((POINTS, 4), dtype=tl.uint32) + party.to(tl.uint32)
     top = lowest + STEP * (tables - 1)
-    word_at = words + 2 * own.to(tl.int64)
+    word_at = words + 4 * own + column
     for step in range(top + 1 - lowest):
         level = top - step
-        bit = (shown >> level) & 1
-        next_low, next_high = hashed(low ^ bit, high, table, keys, ROUNDS)
-        word = tl.load(word_at, mask=inside, other=0) * on
-        other = tl.load(word_at + 1, mask=inside, other=0) * on
-        further = level >= depth
-        on = tl.where(further, (next_low ^ (word >> bit)) & 1, on)
-        low = tl.where(further, (next_low ^ word) & ~7, low)
-        high = tl.where(further, next_high ^ other, high)
-        word_at += 2 * n
+        bit = ((shown >> level) & 1).to(tl.uint32)
+        child = hashed_columns(tweaked(state, column, bit), lane, column, table, keys, ROUNDS)
+        word, further = corrected(word_at, on, inside), level >= depth
+        on = tl.where(further, turned_on(child ^ (word >> bit), column), on)
+        state = tl.where(further, uncontrolled(child ^ word, column), state)
+        word_at += 4 * n
     start = depth - CELL_BITS
     entry = ((number >> start) & ((1 << CELL_BITS) - 1)) + (carry << CELL_BITS)
     rest = (number >> (start - REST_BITS)) & ((1 << REST_BITS) - 1)
-    low, high = hashed(low ^ 4, high, table, keys, ROUNDS)
-    low, high = hashed((low & ~7) ^ (entry >> 5), high, table, keys, ROUNDS)
-    low, high = hashed((low & ~7) ^ ((entry >> 2) & 7), high, table, keys, ROUNDS)
-    low, high = hashed((low & ~7) ^ (entry & 3), high, table, keys, ROUNDS)
-    cell = values + 2 * ((own * tables + at).to(tl.int64) * ENTRIES + entry)
-    value = low + on * tl.load(cell, mask=inside, other=0)
-    slope = high + on * tl.load(cell + 1, mask=inside, other=0)
-    tl.store(out + point, (value + slope * rest) * (1 - 2 * party), mask=inside)
+    path = entry.to(tl.uint32)
+    leaf = hashed_columns(tweaked(state, column, 4), lane, column, table, keys, ROUNDS)
+    leaf = hashed_columns(_below(leaf, column, path >> 5), lane, column, table, keys, ROUNDS)
+    leaf = hashed_columns(_below(leaf, column, (path >> 2) & 7), lane, column, table, keys, ROUNDS)
+    leaf = hashed_columns(_below(leaf, column, path & 3), lane, column, table, keys, ROUNDS)
+    cell, taken = values + 2 * ((own * tables + at) * ENTRIES + entry), on.to(tl.int64)
+    value = _half(leaf, column, 0) + taken * tl.load(cell, mask=inside, other=0)
+    slope = _half(leaf, column, 1) + taken * tl.load(cell + 1, mask=inside, other=0)
+    share = (value + slope * rest) * (1 - 2 * party)
+    tl.store(out + point + column, share, mask=inside & (column == 0))
+
+
+@triton.jit
+def _below(block, column, tweak):  # type: ignore[no-untyped-def]
+    """Returns what is hashed for a child of a block without correction."""
+    return tweaked(uncontrolled(block, column), column, tweak)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _half(block, column, HALF: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one of the two words of a block, int64."""
+    low, high = tl.gather(block, column * 0 + 2 * HALF, 1), tl.gather(block, column * 0 + 2 * HALF + 1, 1)
+    return low.to(tl.int64) | (high.to(tl.int64) << 32)
 
 
 def evaluate(
@@ -88,9 +109,9 @@ def evaluate(
     (n,), tables = x.shape, shares.shape[1] // 2
     words, values = torch.tensor_split(key, [(STEP * (tables - 1) + 1) * n * 16])
     if n:
-        pointers = (x, seed.view(torch.int64), words.view(torch.int64), values.view(torch.int64), shares, table, keys)
-        count = points_per_program(shares.numel())
+        pointers = (x, seed.view(torch.int32), words.view(torch.int32), values.view(torch.int64), shares, table, keys)
+        count = points_per_program(shares.numel(), 4)
         sizes = (STEP, CELL_BITS, REST_BITS, ENTRIES, ROUNDS, count)
         _evaluated[(triton.cdiv(shares.numel(), count),)](
-            *pointers, n, tables, party, lowest, *sizes, num_warps=max(1, count // 32)
+            *pointers, n, tables, party, lowest, *sizes, num_warps=warps(count, 4)
         )

@@ -54,6 +54,41 @@ def hashed(low, high, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-unt
     return low ^ (e.to(tl.int64) | (f.to(tl.int64) << 32)), high ^ (g.to(tl.int64) | (h.to(tl.int64) << 32))
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def lanes_of(POINTS: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns the lane of each element of [POINTS, LANES], and which column of a block it has: a block has four."""
+    lane = tl.broadcast_to(tl.arange(0, LANES)[None, :], (POINTS, LANES))
+    return lane, lane % 4
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _turned(word, DISTANCE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Rotates words to the left."""
+    return (word << DISTANCE) | (word >> (32 - DISTANCE))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def hashed_columns(block, lane, column, table, keys, ROUNDS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Computes AES(block) ^ block as `hashed` does, but each column of a block in a lane of its own.
+
+    A lone block then takes a third of the time: a lane has 4 look-ups a round instead of 16. Blocks are uint32,
+    [points, lanes], each in four lanes; see `lanes_of`.
+    """
+    first = lane - column
+    second, third, fourth = first + (column + 1) % 4, first + (column + 2) % 4, first + (column + 3) % 4
+    a = block ^ tl.load(keys + column).to(tl.uint32, bitcast=True)
+    for i in range(1, ROUNDS):
+        b, c, d = tl.gather(a, second, 1), tl.gather(a, third, 1), tl.gather(a, fourth, 1)
+        key = tl.load(keys + 4 * i + column).to(tl.uint32, bitcast=True)
+        one = tl.load(table + (a & 255)).to(tl.uint32, bitcast=True)
+        two = tl.load(table + ((b >> 8) & 255)).to(tl.uint32, bitcast=True)
+        three = tl.load(table + ((c >> 16) & 255)).to(tl.uint32, bitcast=True)
+        four = tl.load(table + (d >> 24)).to(tl.uint32, bitcast=True)
+        a = key ^ one ^ _turned(two, 8) ^ _turned(three, 16) ^ _turned(four, 24)
+    b, c, d = tl.gather(a, second, 1), tl.gather(a, third, 1), tl.gather(a, fourth, 1)
+    return block ^ substituted(table, a, b, c, d) ^ tl.load(keys + 4 * ROUNDS + column).to(tl.uint32, bitcast=True)
+
+
 @cache
 def columns(device: torch.device) -> Tensor:
     """Returns the table of columns, int32, [256], on a device."""

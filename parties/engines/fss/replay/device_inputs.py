@@ -15,6 +15,7 @@ from parties.engines.fss.recording.memory import Arena
 from parties.engines.fss.replay import graphs
 from parties.engines.fss.replay.inputs import MOST_CHECKS, Drawn, Inputs
 from parties.engines.fss.replay.pieces import Pieces
+from parties.engines.fss.replay.turns import Turns
 from parties.metering.meter import StageMeter
 
 PIECE_BYTES = 1 << 27
@@ -41,7 +42,7 @@ class DeviceInputs(Inputs):
         self.arena = Arena(device)
         self._keystream = DeviceKeystream(seed, device)
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
-        self._clock = graphs.KernelClock(meter.add_kernel_seconds)
+        self._clock, self._turns = graphs.KernelClock(meter.add_kernel_seconds), Turns()
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
         self._frames: list[Tensor] = []
         self._rows = WeakTensorKeyDictionary()
@@ -52,7 +53,8 @@ class DeviceInputs(Inputs):
 
     def recording(self, drawn: Drawn) -> Callable[..., Any]:
         """See `Inputs`."""
-        return partial(graphs.GraphRecording, before=partial(self._expand_there, drawn), clock=self._clock)
+        before = partial(self._expand_there, drawn)
+        return partial(graphs.GraphRecording, before=before, clock=self._clock, turns=self._turns)
 
     def fill(self, drawn: Drawn, streams: Sequence[Stream], frames: FrameReader | None, epoch: int) -> None:  # noqa: ARG002 - the device has its own
         """See `Inputs`."""
@@ -74,3 +76,7 @@ class DeviceInputs(Inputs):
     def take(self, moves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """See `Inputs`; what lasts is at its place already."""
         super().take([(here, there) for here, there in moves if here.data_ptr() != there.data_ptr()])
+
+    def drop_turn(self) -> None:
+        """See `Inputs`."""
+        self._turns.drop()

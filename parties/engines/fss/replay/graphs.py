@@ -8,6 +8,7 @@ constants.
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, mapp
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
 from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, externals_of, octets_of, place_kept, readable
 from parties.engines.fss.recording.tracer import NotRecordable
+from parties.engines.fss.replay.turns import Turn, Turns
 
 Step = Callable[[], Any]
 FIRST_TIMED, ONE_IN = 2, 8
-"""Replays 2, 4, and 8 of a graph are timed, then one in eight: an event costs as much as a small kernel."""
+"""See `Graph.launch`."""
 
 
 @cache
@@ -84,23 +86,23 @@ def wait() -> None:
 
 
 class KernelClock:
-    """Times graphs by CUDA events.
+    """Times graphs by CUDA events, two at a time: one is enqueued while the other runs.
 
     Args:
         count: Gets estimated seconds of kernels, in the stage of the graph.
     """
 
     def __init__(self, count: Callable[[float], None]) -> None:
-        self._count = count
-        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        self.count = count
+        self._pairs = cycle([[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(2)])  # type: ignore[no-untyped-call]
 
-    def run(self, replay: Step, replays: int) -> None:
-        """Replays a graph and waits for it. Its time counts for so many replays."""
-        self._start.record(stream())
+    def launch(self, replay: Step) -> Callable[[], float]:
+        """Launches a graph; returns what tells its seconds once it has ended."""
+        start, end = next(self._pairs)
+        start.record(stream())
         replay()
-        self._end.record(stream())
-        wait()
-        self._count(replays * self._start.elapsed_time(self._end) / 1e3)
+        end.record(stream())
+        return lambda: start.elapsed_time(end) / 1e3
 
 
 class GraphRecording:
@@ -112,6 +114,7 @@ class GraphRecording:
         arena: Memory for the others.
         before: What the first graph does before the steps.
         clock: Times the graphs.
+        turns: Runs them.
 
     Attributes:
         tapes: One graph for each cut, to be run in this order.
@@ -125,6 +128,7 @@ class GraphRecording:
         arena: Arena,
         before: Step,
         clock: KernelClock,
+        turns: Turns,
     ) -> None:
         try:
             launched = [launches(tape) for tape in notes]
@@ -136,7 +140,9 @@ class GraphRecording:
         memory = _Memory(kept, arena.memory)
         self.tensors = [readable(view, tensor, kept) for view, tensor in keep]
         firsts: list[Step | None] = [before] + [None] * (len(launched) - 1)
-        self.tapes = [Graph(tape, memory, first, clock) for tape, first in zip(launched, firsts, strict=True)]
+        self.tapes = [Graph(tape, memory, first, clock, turns) for tape, first in zip(launched, firsts, strict=True)]
+        for one, other in pairwise(self.tapes):
+            one.after = other
         self.memory_bytes = kept.numel() + memory.copied_bytes + sum(tape.program_bytes for tape in self.tapes)
 
 
@@ -148,9 +154,12 @@ class Graph:
         launches: Number of launches of the tape machine, and of calls.
         instructions: Number of instructions of the tape machine.
         program_bytes: Size of the program for the machine.
+        after: The next part.
     """
 
-    def __init__(self, launched: Sequence[Launch], memory: "_Memory", first: Step | None, clock: KernelClock) -> None:
+    def __init__(
+        self, launched: Sequence[Launch], memory: "_Memory", first: Step | None, clock: KernelClock, turns: Turns
+    ) -> None:
         buffers = dict.fromkeys(buffer for launch in launched for buffer in launch.buffers)
         self.externals = externals_of(buffers)
         self._alive = [buffer.memory for buffer in buffers if buffer.kind is not Kind.PLANNED]
@@ -166,8 +175,11 @@ class Graph:
                 step()
 
         self._steps, self._replay = steps, captured(run)
-        self._wrong.zero_()  # the second run finds what the first has left, and perhaps no index
+        self.dropped()  # the second run finds what the first has left, and perhaps no index
         self._clock, self._counted, self._untimed, self._due = clock, 0, 0, FIRST_TIMED
+        self._turns = turns
+        self._seconds: Callable[[], float] | None = None
+        self.after: Turn | None = None
 
     @property
     def steps(self) -> Sequence[Callable[[], Any]]:
@@ -180,16 +192,22 @@ class Graph:
         Raises:
             IndexError: An index is outside its dimension.
         """
-        self._untimed += 1
-        if self._untimed == self._due:
-            self._clock.run(self._replay, self._untimed)
+        self._turns.run(self)
+        if self._seconds is not None:
+            self._clock.count(self._untimed * self._seconds())
             self._counted += self._untimed
             self._untimed, self._due = 0, min(ONE_IN, self._counted)
-        else:
-            self._replay()
-            wait()
         if self._wrong_array[0]:
             raise IndexError(WRONG_INDEX)
+
+    def launch(self) -> None:
+        """See `Turn`. Replays 2, 4, and 8 are timed, then one in eight: an event costs as much as a small kernel."""
+        self._untimed += 1
+        self._seconds = self._clock.launch(self._replay) if self._untimed == self._due else self._replay()
+
+    def dropped(self) -> None:
+        """See `Turn`."""
+        self._wrong_array[0] = 0
 
     @property
     def _wrong_array(self) -> Any:

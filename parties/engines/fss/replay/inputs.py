@@ -118,3 +118,6 @@ class Inputs:
         """Copies what a segment reads to where its tapes read it: pairs of a place there and a tensor."""
         for here, there in moves:
             here.copy_(there)
+
+    def drop_turn(self) -> None:
+        """Lets go of what still waits for a round, after a segment that failed."""

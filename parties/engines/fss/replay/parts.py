@@ -90,6 +90,7 @@ class Parts:
                 if part.failed != part.passed:
                     raise self.recorder.failures[part.checks + bytes(part.failed).index(1)]()
         finally:
+            inputs.drop_turn()
             marks += ((clock(), self._parts[0].stage, "", 0),)
 
 

@@ -49,6 +49,34 @@ class Round:
     frames: FixedFrames | None = None
 
 
+class Varying:
+    """Numbers that change from token to token, in memory that the recordings of layers alike share.
+
+    Attributes:
+        by_token: What makes the numbers some tokens after the recording, and where they go.
+        by_row: The same for numbers that depend on how many rows the cache has grown by.
+    """
+
+    def __init__(self) -> None:
+        self.by_token: list[tuple[Callable[[int], Tensor], Tensor]] = []
+        self.by_row: list[tuple[Callable[[int], Tensor], Tensor]] = []
+        self._written = (0, 0)
+
+    def write(self, later: int, rows: int) -> None:
+        """Writes the numbers of a token, unless a layer alike has.
+
+        Args:
+            later: Tokens since the recording.
+            rows: Rows by which the cache has grown since then: less, where a step evicts what it appends.
+        """
+        if self._written == (later, rows):
+            return
+        for count, numbers in ((later, self.by_token), (rows, self.by_row)):
+            for made, place in numbers:
+                place.copy_(made(count))
+        self._written = (later, rows)
+
+
 class SegmentRecorder(Recorder):
     """Runs a program once, on whatever its inputs hold, and notes what a replay does.
 
@@ -61,8 +89,7 @@ class SegmentRecorder(Recorder):
         self._source, self._inputs = source, inputs
         self.tracer = Tracer()
         self.drawn = Drawn()
-        self.varied: list[tuple[Callable[[int], Tensor], Tensor]] = []
-        self.placed: list[tuple[Callable[[int], Tensor], Tensor]] = []
+        self.numbers = Varying()
         self.failures: list[Condition] = []
         self.sent: list[tuple[Tensor, tuple[int, ...]]] = []
         self.noted: list[tuple[list[bytes | Tensor], int, Tensor]] = []
@@ -262,19 +289,8 @@ class SegmentRecorder(Recorder):
         """See `Recorder`."""
         with self.tracer.paused():
             place = self._inputs.place(numbers(0))
-        (self.placed if by_row else self.varied).append((numbers, place))
+        (self.numbers.by_row if by_row else self.numbers.by_token).append((numbers, place))
         return place
-
-    def vary(self, later: int, rows: int) -> None:
-        """Writes the numbers that change.
-
-        Args:
-            later: Tokens since the recording.
-            rows: Rows by which the cache has grown since then: less, where a step evicts what it appends.
-        """
-        for count, numbers in ((later, self.varied), (rows, self.placed)):
-            for made, place in numbers:
-                place.copy_(made(count))
 
     def overwrites(self, rows: Tensor) -> None:
         """See `Recorder`."""

@@ -219,7 +219,7 @@ class RecordedSegment:
             inputs.take(moves)
         if self.private:
             self._take_blocks(cache)
-        self.recorder.vary(cache.position - self.position, self._more_rows(cache))
+        self.recorder.numbers.write(cache.position - self.position, self._more_rows(cache))
         self._parts.run(source, inputs, end)
         return self.leave(cache, source.epoch, inputs)
 

@@ -30,7 +30,7 @@ def deepened() -> None:
 
 def taken(made: RecordedSegment, cache: Any) -> None:
     """Brings what a recording reads to its place, as a replay does."""
-    made.recorder.vary(0, 0)
+    made.recorder.numbers.write(0, 0)
     for reading in made.reads:
         for here, there in reading.moves(cache.layers) or ():
             here.copy_(there)

@@ -71,8 +71,9 @@ def fused(x: Tensor, y: Tensor) -> list[Tensor]:
 
 def recorded(tracer: Tracer, kept: list[Tensor], count: Callable[[float], None] = lambda _: None) -> Any:
     from parties.engines.fss.replay.graphs import GraphRecording, KernelClock
+    from parties.engines.fss.replay.turns import Turns
 
-    making = partial(GraphRecording, before=lambda: None, clock=KernelClock(count))
+    making = partial(GraphRecording, before=lambda: None, clock=KernelClock(count), turns=Turns())
     return tracer.finish(kept, Arena(torch.device("cuda")), making)
 
 
