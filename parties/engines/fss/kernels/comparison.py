@@ -1,7 +1,8 @@
-"""`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: four lanes evaluate the tree of a key at one point.
+"""`dcf.evaluate` and `payload_dcf.evaluate` on a GPU: one thread evaluates the tree of a key at one point.
 
-With payloads eight lanes do. The permutation is that of `dcf`, AES with the session's public key, so that a key
-evaluates alike on every device. Table look-ups at secret indices (`table_aes`) are at seeds of one-time keys.
+The permutation is that of `dcf`, AES with the session's public key, so that a key evaluates alike on every device. Of
+few points several lanes evaluate a tree (`few_points`). Table look-ups at secret indices (`table_aes`) are at seeds of
+one-time keys.
 """
 
 from functools import lru_cache
@@ -13,43 +14,12 @@ from torch import Tensor
 
 from parties.engines.fss.kernels import table_aes
 from parties.engines.fss.kernels.bit_trees import LEAF_LEVELS
+from parties.engines.fss.kernels.few_points import FEW, WARP, evaluated, evaluated_payload
 from parties.engines.fss.kernels.payload_levels import MOST_LANES
-from parties.engines.fss.kernels.table_aes import hashed_columns, lanes_of
+from parties.engines.fss.kernels.table_aes import hashed
 
 ROUNDS = 10
-_WARP = 32
-FEW = 2048
-
-
-@triton.jit
-def seeded(seeds, key, column, inside):  # type: ignore[no-untyped-def]
-    """Returns the roots of trees, without their control bits."""
-    root = tl.load(seeds + 4 * key + column, mask=inside, other=0).to(tl.uint32, bitcast=True)
-    return uncontrolled(root, column)
-
-
-@triton.jit
-def uncontrolled(block, column):  # type: ignore[no-untyped-def]
-    """Clears the control bits of blocks."""
-    return tl.where(column == 0, block & 0xFFFFFFF8, block)
-
-
-@triton.jit
-def tweaked(block, column, tweak):  # type: ignore[no-untyped-def]
-    """Adds a tweak to blocks without control bits."""
-    return tl.where(column == 0, block ^ tweak, block)
-
-
-@triton.jit
-def corrected(at, on, inside):  # type: ignore[no-untyped-def]
-    """Returns the correction at an address where the control bit is one, else 0."""
-    return tl.load(at, mask=inside, other=0).to(tl.uint32, bitcast=True) * on
-
-
-@triton.jit
-def turned_on(block, column):  # type: ignore[no-untyped-def]
-    """Returns the lowest bit of blocks, in all of their lanes."""
-    return tl.gather(block, column * 0, 1) & 1
+_THREADS = 128
 
 
 @triton.jit(do_not_specialize=["x", "seeds", "words", "out", "n", "points", "party", "width", "inner"])  # type: ignore[untyped-decorator]
@@ -67,30 +37,33 @@ def _evaluated(  # type: ignore[no-untyped-def]
     inner,
     LEAF: tl.constexpr,
     ROUNDS: tl.constexpr,
-    POINTS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """Evaluates POINTS points, each in four lanes; names are those of `dcf.evaluate`."""
-    lane, column = lanes_of(POINTS, 4)
-    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)[:, None]
+    """Evaluates LANES points; names are those of `dcf.evaluate`."""
+    point = tl.program_id(0) * LANES + tl.arange(0, LANES)
     inside = point < n * points
     number = tl.load(x + point, mask=inside, other=0)
-    key = (point // points).to(tl.int64)
-    state = seeded(seeds, key, column, inside)
-    on = tl.zeros((POINTS, 4), dtype=tl.uint32) + party.to(tl.uint32)
-    value = tl.zeros((POINTS, 4), dtype=tl.uint32)  # in the lane of the first column
-    at = words + 4 * key + column
+    key = point // points
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((LANES,), dtype=tl.int64) + party
+    value = tl.zeros((LANES,), dtype=tl.int64)
+    at = words + 2 * key.to(tl.int64)
     for level in range(width - LEAF):
-        bit = ((number >> (width - 1 - level)) & 1).to(tl.uint32)
-        child = hashed_columns(tweaked(state, column, bit), lane, column, table, keys, ROUNDS)
-        word = corrected(at, on, inside)
-        value ^= (child >> 1) ^ (word >> 2)
-        on = turned_on(child ^ (word >> bit), column)
-        state = uncontrolled(child ^ word, column)
-        at += 4 * n
-    leaf = hashed_columns(tweaked(state, column, 2), lane, column, table, keys, ROUNDS) ^ corrected(at, on, inside)
-    place = (number & inner).to(tl.int32)
-    found = tl.gather(leaf, column * 0 + (place >> 5), 1) >> (place & 31).to(tl.uint32)
-    tl.store(out + point + column, ((value ^ found) & 1).to(tl.uint8), mask=inside & (column == 0))
+        bit = (number >> (width - 1 - level)) & 1
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
+        word = tl.load(at, mask=inside, other=0) * on
+        other = tl.load(at + 1, mask=inside, other=0) * on
+        value ^= (low >> 1) ^ (word >> 2)
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        at += 2 * n
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
+    low ^= tl.load(at, mask=inside, other=0) * on
+    high ^= tl.load(at + 1, mask=inside, other=0) * on
+    place = number & inner
+    half = tl.where(place >= 64, high, low)
+    tl.store(out + point, ((value ^ (half >> (place & 63))) & 1).to(tl.uint8), mask=inside)
 
 
 def evaluate(
@@ -110,12 +83,34 @@ def evaluate(
     """
     n, points = x.shape
     if x.numel():
-        inner, count = (1 << min(width, LEAF_LEVELS)) - 1, points_per_program(x.numel(), 4)
-        words = (seed.view(torch.int32), key.view(torch.int32))
-        _evaluated[(triton.cdiv(x.numel(), count),)](
-            x, *words, shares, table, keys, n, points, party, width, inner, LEAF_LEVELS, ROUNDS, count,
-            num_warps=warps(count, 4),
+        inner, few = (1 << min(width, LEAF_LEVELS)) - 1, x.numel() <= FEW
+        run, dtype, count = (evaluated, torch.int32, 1) if few else (_evaluated, torch.int64, _THREADS)
+        run[(triton.cdiv(x.numel(), count),)](
+            x, seed.view(dtype), key.view(dtype), shares, table, keys, n, points, party, width, inner, LEAF_LEVELS,
+            ROUNDS, count, num_warps=-(-count // WARP),
         )  # fmt: skip
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _lane(low, high, LANE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one of the four elements of a block."""
+    half = low if LANE < 2 else high
+    return (half >> (32 * (LANE % 2))) & 0xFFFFFFFF
+
+
+@triton.jit
+def _corrected(block, at, on, inside):  # type: ignore[no-untyped-def]
+    """Adds the correction at an address where the control bit is one."""
+    return block + on * tl.load(at, mask=inside, other=0).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _leaf(low, high, place, LANE: tl.constexpr, LANES: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Returns one element of the cell of a leaf at a public place."""
+    leaf = _lane(low, high, LANE)
+    for cell in tl.static_range(1, CELLS):
+        leaf = tl.where(place == cell, _lane(low, high, cell * LANES + LANE), leaf)
+    return leaf
 
 
 @triton.jit(  # type: ignore[untyped-decorator]
@@ -140,37 +135,51 @@ def _evaluated_payload(  # type: ignore[no-untyped-def]
     ROUNDS: tl.constexpr,
     POINTS: tl.constexpr,
 ):
-    """Evaluates POINTS points; names are those of `payload_dcf.evaluate`.
-
-    Four lanes of a point hash its child, and four its payload.
-    """
-    lane, column = lanes_of(POINTS, 8)
-    payload = lane // 4
-    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)[:, None]
+    """Evaluates POINTS points; names are those of `payload_dcf.evaluate`; `first` to `fourth` are the lanes' sums."""
+    point = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     inside = point < n * points
     number = tl.load(x + point, mask=inside, other=0)
-    key = (point // points).to(tl.int64)
-    state = seeded(seeds, key, column, inside)
-    on = tl.zeros((POINTS, 8), dtype=tl.uint32) + party.to(tl.uint32)
-    total = tl.zeros((POINTS, 8), dtype=tl.uint32)  # in the lanes of the payload
-    at, value_at = words + 4 * key + column, values + LANES * key + column
-    counts = inside & (payload == 1) & (column < LANES)
+    key = point // points
+    low = tl.load(seeds + 2 * key, mask=inside, other=0) & ~7
+    high = tl.load(seeds + 2 * key + 1, mask=inside, other=0)
+    on = tl.zeros((POINTS,), dtype=tl.int64) + party
+    first = tl.zeros((POINTS,), dtype=tl.int64)
+    second, third, fourth = first, first, first
+    at = words + 2 * key.to(tl.int64)
+    value_at = values + LANES * key.to(tl.int64)
     for level in range(width - rest):
-        bit = ((number >> (width - 1 - level)) & 1).to(tl.uint32)
-        tweak = bit + 4 * payload.to(tl.uint32)
-        both = hashed_columns(tweaked(state, column, tweak), lane, column, table, keys, ROUNDS)
-        total += both + corrected(value_at, on, counts)
-        child, word = tl.gather(both, column, 1), corrected(at, on, inside)
-        on = turned_on(child ^ (word >> bit), column)
-        state = uncontrolled(child ^ word, column)
-        at += 4 * n
+        bit = (number >> (width - 1 - level)) & 1
+        value_low, value_high = hashed(low ^ bit ^ 4, high, table, keys, ROUNDS)
+        low, high = hashed(low ^ bit, high, table, keys, ROUNDS)
+        first += _corrected(_lane(value_low, value_high, 0), value_at, on, inside)
+        if LANES > 1:
+            second += _corrected(_lane(value_low, value_high, 1), value_at + 1, on, inside)
+        if LANES > 2:
+            third += _corrected(_lane(value_low, value_high, 2), value_at + 2, on, inside)
+        if LANES > 3:
+            fourth += _corrected(_lane(value_low, value_high, 3), value_at + 3, on, inside)
+        word = tl.load(at, mask=inside, other=0) * on
+        other = tl.load(at + 1, mask=inside, other=0) * on
+        on = (low ^ (word >> bit)) & 1
+        low, high = (low ^ word) & ~7, high ^ other
+        at += 2 * n
         value_at += LANES * n
-    leaf = hashed_columns(tweaked(state, column, 2), lane, column, table, keys, ROUNDS)
-    place = (number & ((1 << rest) - 1)).to(tl.int32)
-    leaf_at = leaves + (key * CELLS + place) * LANES + column
-    total += tl.gather(leaf, (place * LANES + column) & 3, 1) + corrected(leaf_at, on, counts)
-    share = (total.to(tl.int64) * (1 - 2 * party)) & 0xFFFFFFFF
-    tl.store(out + LANES * point.to(tl.int64) + column, share, mask=counts)
+    low, high = hashed(low ^ 2, high, table, keys, ROUNDS)
+    place = number & ((1 << rest) - 1)
+    leaf_at = leaves + (key.to(tl.int64) * CELLS + place) * LANES
+    sign = 1 - 2 * party
+    out_at = out + LANES * point.to(tl.int64)
+    first += _corrected(_leaf(low, high, place, 0, LANES, CELLS), leaf_at, on, inside)
+    tl.store(out_at, (first * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 1:
+        second += _corrected(_leaf(low, high, place, 1, LANES, CELLS), leaf_at + 1, on, inside)
+        tl.store(out_at + 1, (second * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 2:
+        third += _corrected(_leaf(low, high, place, 2, LANES, CELLS), leaf_at + 2, on, inside)
+        tl.store(out_at + 2, (third * sign) & 0xFFFFFFFF, mask=inside)
+    if LANES > 3:
+        fourth += _corrected(_leaf(low, high, place, 3, LANES, CELLS), leaf_at + 3, on, inside)
+        tl.store(out_at + 3, (fourth * sign) & 0xFFFFFFFF, mask=inside)
 
 
 def evaluate_payload(
@@ -192,28 +201,15 @@ def evaluate_payload(
     """
     (n, points), lanes = x.shape, shares.shape[2]
     if x.numel():
-        cells, rest, count = (
-            1 << ((MOST_LANES // lanes).bit_length() - 1),
-            width - levels,
-            points_per_program(x.numel(), 8),
-        )
+        cells, rest, few = 1 << ((MOST_LANES // lanes).bit_length() - 1), width - levels, x.numel() <= FEW
+        run, dtype, count = (evaluated_payload, torch.int32, 1) if few else (_evaluated_payload, torch.int64, _THREADS)
         sizes = [levels * n * 16, levels * n * 4 * lanes]
         words, values, leaves = torch.tensor_split(key, [sizes[0], sum(sizes)])
-        keyed = (words.view(torch.int32), values.view(torch.int32), leaves.view(torch.int32))
-        pointers = (x, seed.view(torch.int32), *keyed, shares, table, keys)
-        _evaluated_payload[(triton.cdiv(x.numel(), count),)](
-            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, count, num_warps=warps(count, 8)
+        keyed = (words.view(dtype), values.view(torch.int32), leaves.view(torch.int32))
+        pointers = (x, seed.view(dtype), *keyed, shares, table, keys)
+        run[(triton.cdiv(x.numel(), count),)](
+            *pointers, n, points, party, width, rest, lanes, cells, ROUNDS, count, num_warps=-(-count // WARP)
         )
-
-
-def points_per_program(points: int, lanes: int) -> int:
-    """Returns the points of a program: a lone one finds its words in AES's table without waiting for others."""
-    return 1 if points <= FEW else 4 * _WARP // lanes
-
-
-def warps(points: int, lanes: int) -> int:
-    """Returns the warps of a program of so many points of so many lanes."""
-    return max(1, points * lanes // _WARP)
 
 
 @lru_cache(maxsize=8)

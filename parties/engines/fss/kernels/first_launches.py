@@ -17,10 +17,9 @@ from parties.engines.fss.kernels import (
     matrix_products,
     prefixes,
     table_aes,
-    tape_machine,
 )
 from parties.engines.fss.kernels.cell_trees import CELLS, KEY_BYTES
-from parties.engines.fss.kernels.device_rows import LENGTH
+from parties.engines.fss.kernels.few_points import FEW
 from parties.engines.fss.kernels.prefix_trees import ENTRIES
 from parties.engines.fss.kernels.table_sums import FIELDS, PART
 
@@ -51,7 +50,6 @@ def launch_others(device: torch.device) -> None:
     Args:
         device: A GPU.
     """
-    tape_machine.run(_words(device, 1, LENGTH), 1, _words(device, 1))  # an instruction on no elements
     right = _words(device, 1, 2, 2)
     for n in _FEW_ROWS:
         for y in (right, right.transpose(1, 2)):
@@ -66,13 +64,13 @@ def launch_others(device: torch.device) -> None:
 def _launch_trees(device: torch.device) -> None:
     """Compiles what evaluates keys: for a few points, which have a program each, and for many."""
     aes, seed = (table_aes.columns(device), table_aes.schedule(bytes(16), device)), _octets(device, 1, 16)
-    for points in (1, comparison.FEW + 1):
+    for points in (1, FEW + 1):
         x = _words(device, 1, points)
         comparison.evaluate(x, seed, _octets(device, 1, 1, 16), *aes, _octets(device, 1, points), 0, 1)
         for lanes in _LANES:
             key, shares = _octets(device, 16), _words(device, 1, points, lanes)
             comparison.evaluate_payload(x, seed, key, *aes, shares, 0, 1, 0)
-    for n in (1, comparison.FEW // 2 + 1):
+    for n in (1, FEW // 2 + 1):
         x, seeds, key = _words(device, n), _octets(device, n, 16), _octets(device, n * 16 * (1 + ENTRIES))
         prefixes.evaluate(x, seeds, key, *aes, _words(device, n, 2), 0, 40)
     cells.evaluate(_words(device, 1, 1), seed, _octets(device, KEY_BYTES), *aes, _words(device, 1, CELLS), 0)

@@ -5,16 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from parties.engines.fss.kernels.comparison import (
-    ROUNDS,
-    corrected,
-    points_per_program,
-    seeded,
-    turned_on,
-    tweaked,
-    uncontrolled,
-    warps,
-)
+from parties.engines.fss.kernels.comparison import ROUNDS
+from parties.engines.fss.kernels.few_points import FEW, WARP, corrected, seeded, turned_on, tweaked, uncontrolled
 from parties.engines.fss.kernels.prefix_trees import CELL_BITS, ENTRIES, REST_BITS, STEP
 from parties.engines.fss.kernels.table_aes import hashed_columns, lanes_of
 
@@ -110,8 +102,8 @@ def evaluate(
     words, values = torch.tensor_split(key, [(STEP * (tables - 1) + 1) * n * 16])
     if n:
         pointers = (x, seed.view(torch.int32), words.view(torch.int32), values.view(torch.int64), shares, table, keys)
-        count = points_per_program(shares.numel(), 4)
+        count = 1 if shares.numel() <= FEW else WARP
         sizes = (STEP, CELL_BITS, REST_BITS, ENTRIES, ROUNDS, count)
         _evaluated[(triton.cdiv(shares.numel(), count),)](
-            *pointers, n, tables, party, lowest, *sizes, num_warps=warps(count, 4)
+            *pointers, n, tables, party, lowest, *sizes, num_warps=max(1, 4 * count // WARP)
         )

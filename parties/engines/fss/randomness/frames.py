@@ -4,7 +4,7 @@ A tensor of bytes is filled up to whole words of 8 bytes, so that every tensor o
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,14 +145,26 @@ class FrameReader:
         Raises:
             RandomnessOutOfStep: See `take`.
         """
-        filled, size, parts = 0, octets.numel(), list[Tensor]()
-        while filled < size:
-            part = torch.frombuffer(self._part(size - filled), dtype=torch.uint8)
+        filled, parts = 0, list[Tensor]()
+        for octets_part in self.parts(octets.numel()):
+            part = torch.frombuffer(octets_part, dtype=torch.uint8)
             octets[filled : filled + len(part)].copy_(part, non_blocking=True)
             filled += len(part)
             parts.append(part)
-        self._left = self._left[-size % WORD_BYTES :]
         return parts
+
+    def parts(self, size: int) -> Iterator[memoryview]:
+        """Yields the next bytes where they are, in order.
+
+        Raises:
+            RandomnessOutOfStep: See `take`.
+        """
+        left = size
+        while left:
+            part = self._part(left)
+            left -= len(part)
+            yield part
+        self._left = self._left[-size % WORD_BYTES :]
 
     def _part(self, most: int) -> memoryview:
         while not self._left:

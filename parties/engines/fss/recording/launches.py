@@ -1,22 +1,25 @@
-"""Launches: the steps of a tape, grouped for the tape machine of a GPU (`kernels.tape_machine`).
+"""Launches: the steps of a tape, grouped into kernels of a GPU (`cuda_source`).
 
-A launch with one program runs any instructions one after the other. A launch with several programs runs instructions
-that share written memory only element by element. A step goes into the earliest launch that comes after all that it
-depends on, so that a stretch between two rounds takes few launches.
+A launch with one block of threads runs any instructions one after the other. A launch with several blocks runs
+instructions that share written memory only element by element. A step goes into the earliest launch that comes after
+all that it depends on, so that a stretch between two rounds takes few launches.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from parties.engines.fss.kernels.device_rows import BLOCK, MAX_RANK
 from parties.engines.fss.recording.memory import Buffer, View
 from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
 from parties.engines.fss.recording.opcodes import ORDERED, REDUCTIONS, Op
 
+MAX_RANK = 4
+BLOCK = 1024
+"""Elements that are worth a program."""
 ALONE = 2 * BLOCK
 """Most elements of an instruction that shares a program with others; more of them are worth several programs."""
-MOST_PROGRAMS = 1024
+MOST_INSTRUCTIONS = 16
+"""Instructions of a launch: a kernel is given at most 4 kB, or 30 words for each."""
 _SCATTERED = {Op.SCATTER_64, Op.SCATTER_8, Op.SCATTER_ADD_64}
 _INDEXED = {Op.GATHER_64, Op.GATHER_8, *_SCATTERED}
 _NAMES = {
@@ -50,21 +53,22 @@ class Launch:
 
     def takes(self, note: Note, wanted: int) -> bool:
         """Tells whether an instruction of so many programs can be added to the launch."""
-        if self.is_call or isinstance(note, Call):
+        if self.is_call or isinstance(note, Call) or len(self.notes) == MOST_INSTRUCTIONS:
             return False
         if self.programs == 1:
             return wanted == 1
-        return Row.of(note).is_atomic and all(_independent(before, note) for before in self.notes)  # type: ignore[arg-type]
+        return Row.of(note).is_atomic and all(independent(before, note) for before in self.notes)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Row:
-    """An instruction as the machine reads it: see `kernels.tape_machine`.
+    """An instruction as a GPU runs it.
 
     Attributes:
-        name: Name of the operation.
-        elements: Elements; of a reduction, of its output; of packing, bytes.
-        extras: See there.
+        name: Name of the operation; the width of operands is not part of it.
+        elements: Elements; of a reduction, of its output; of packing, bytes; of cumulative sums, rows.
+        extras: See `opcodes`; of a reduction, elements per output; of packing, bits; of cumulative sums, elements per
+            row.
         shape: From the innermost dimension on.
         operands: The same operands with strides from the innermost dimension on.
     """
@@ -80,7 +84,7 @@ class Row:
         """Converts an instruction.
 
         Raises:
-            Unsupported: The machine has no such instruction.
+            Unsupported: A GPU has no such instruction.
         """
         if len(note.shape) > MAX_RANK or math.prod(note.shape) >= 1 << 31:
             raise Unsupported
@@ -125,11 +129,11 @@ def launches(notes: Sequence[Note]) -> list[Launch]:
     """
     made: list[Launch] = []
     touched: dict[Buffer, int] = {}  # the last launch that reads or writes a buffer
-    written: dict[Buffer, int] = {}
+    changed: dict[Buffer, int] = {}  # the last one that writes it
     for note in notes:
         programs = 1 if isinstance(note, Call) else _programs(note)
-        writes = _written(note)
-        after = max((touched.get(b, -1) if b in writes else written.get(b, -1) for b in note.buffers), default=-1)
+        writes = written(note)
+        after = max((touched.get(b, -1) if b in writes else changed.get(b, -1) for b in note.buffers), default=-1)
         for number in range(max(after, 0), len(made)):
             if made[number].takes(note, programs):
                 break
@@ -141,7 +145,7 @@ def launches(notes: Sequence[Note]) -> list[Launch]:
         for buffer in note.buffers:
             touched[buffer] = max(number, touched.get(buffer, -1))
         for buffer in writes:
-            written[buffer] = max(number, written.get(buffer, -1))
+            changed[buffer] = max(number, changed.get(buffer, -1))
     return made
 
 
@@ -149,10 +153,10 @@ def _programs(note: Instruction) -> int:
     row = Row.of(note)
     if row.blocks * BLOCK <= ALONE or not row.is_atomic:
         return 1
-    return min(row.blocks, MOST_PROGRAMS)
+    return row.blocks
 
 
-def _written(note: Note) -> set[Buffer]:
+def written(note: Note) -> set[Buffer]:
     """Returns the buffers that a step writes; a kernel may write all of its tensors."""
     if isinstance(note, Instruction):
         return {note.operands[place].buffer for place in note.written}
@@ -161,7 +165,7 @@ def _written(note: Note) -> set[Buffer]:
     return set(note.buffers)
 
 
-def _independent(before: Instruction, after: Instruction) -> bool:
+def independent(before: Instruction, after: Instruction) -> bool:
     """Tells whether each program may run the second without waiting for the others to have run the first."""
     return all(
         _alike(before, place, after, where)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from parties.engines.fss.kernels import driver
 from parties.engines.fss.kernels.keystream import DeviceKeystream
 from parties.engines.fss.randomness.frames import WORD_BYTES, FrameReader
 from parties.engines.fss.randomness.streams import Stream
@@ -44,7 +45,7 @@ class DeviceInputs(Inputs):
         self._place = torch.zeros(2, dtype=torch.int64, device=device)
         self._clock, self._turns = graphs.KernelClock(meter.add_kernel_seconds), Turns()
         self._epoch = graphs.pinned(torch.zeros(2, dtype=torch.int64))
-        self._frames: list[Tensor] = []
+        self._frames: list[memoryview] = []
         self._rows = WeakTensorKeyDictionary()
 
     def place(self, numbers: Tensor) -> Tensor:
@@ -62,7 +63,11 @@ class DeviceInputs(Inputs):
         self._frames.clear()  # the graphs of the segment before have waited for them
         if frames is not None:
             for piece, size in zip(self.dealt.made, drawn.dealt, strict=False):
-                self._frames += frames.copy_to(piece[:size])
+                address = piece.data_ptr()
+                for part in frames.parts(size):
+                    driver.copy(address, part)
+                    address += len(part)
+                    self._frames.append(part)
 
     def _expand_there(self, drawn: Drawn) -> None:
         first, own = 0, drawn.own[0]

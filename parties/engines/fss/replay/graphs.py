@@ -1,9 +1,9 @@
 """Recordings on a GPU: each tape, from one exchange to the next, is a CUDA graph over memory that stays where it is.
 
-A graph is captured from launches of the tape machine (`recording.launches`) and from the calls of other kernels. What
-crosses to the host does so through pinned memory that kernels read and write themselves: opened numbers, noted
-constants, checks, and public numbers that change from token to token. Numbers on the host that are not pinned are
-constants.
+A graph is captured from kernels that are generated of instructions (`recording.launches`, `recording.cuda_source`) and
+from the calls of other kernels. What crosses to the host does so through pinned memory that kernels read and write
+themselves: opened numbers, noted constants, checks, and public numbers that change from token to token. Numbers on the
+host that are not pinned are constants.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from functools import cache, partial
 from itertools import cycle, pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from parties.engines.fss.kernels import tape_machine
-from parties.engines.fss.kernels.device_rows import LENGTH, NAMES, OPERANDS, SHAPE
-from parties.engines.fss.recording.launches import Launch, Row, launches
+from parties.engines.fss.kernels import nvrtc
+from parties.engines.fss.kernels.driver import DriverRefused
+from parties.engines.fss.recording.cuda_source import PRELUDE, Kernel, kernel
+from parties.engines.fss.recording.launches import Launch, launches
 from parties.engines.fss.recording.memory import Arena, Buffer, Kind, View, mapped, plan
-from parties.engines.fss.recording.notes import Call, Instruction, Note, Unsupported
+from parties.engines.fss.recording.notes import Call, Note, Unsupported
 from parties.engines.fss.recording.tape import WRONG_INDEX, copied_to, externals_of, octets_of, place_kept, readable
 from parties.engines.fss.recording.tracer import NotRecordable
 from parties.engines.fss.replay.turns import Turn, Turns
@@ -133,7 +133,7 @@ class GraphRecording:
         try:
             launched = [launches(tape) for tape in notes]
         except Unsupported:
-            raise NotRecordable("a step", "the tape machine of a GPU has no instruction for it") from None
+            raise NotRecordable("a step", "a GPU has no instruction for it") from None
         device = arena.memory.device
         kept = torch.empty(place_kept([view.buffer for view, _ in keep]), dtype=torch.uint8, device=device)
         arena.reserve(plan([launch.buffers for tape in launched for launch in tape]))
@@ -151,9 +151,9 @@ class Graph:
 
     Attributes:
         externals: The memory from outside that it reads or writes.
-        launches: Number of launches of the tape machine, and of calls.
-        instructions: Number of instructions of the tape machine.
-        program_bytes: Size of the program for the machine.
+        launches: Number of kernels, and of calls.
+        instructions: Number of instructions in its kernels.
+        program_bytes: Size of what its kernels are given.
         after: The next part.
     """
 
@@ -165,9 +165,7 @@ class Graph:
         self._alive = [buffer.memory for buffer in buffers if buffer.kind is not Kind.PLANNED]
         self.launches, self.instructions = len(launched), sum(len(each.notes) for each in launched if not each.is_call)
         self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
-        rows = [memory.row(note) for launch in launched for note in launch.notes if isinstance(note, Instruction)]
-        self._rows = torch.from_numpy(np.array(rows, dtype=np.int64).reshape(-1, LENGTH)).to(memory.device)
-        self.program_bytes, self._taken = 8 * self._rows.numel(), 0
+        self.program_bytes = 0
         steps = [*([] if first is None else [first]), *(self._step(launch) for launch in launched)]
 
         def run() -> None:
@@ -217,9 +215,15 @@ class Graph:
         (first, *_) = launch.notes
         if isinstance(first, Call):
             return self._memory.call(first)
-        rows = self._rows[self._taken : self._taken + len(launch.notes)]
-        self._taken += len(launch.notes)
-        return partial(tape_machine.run, rows, launch.programs, self._wrong)
+        made = kernel(launch, outside(self._wrong))
+        self.program_bytes += 8 * len(made.words)
+        return self._memory.kernel(made)
+
+
+def outside(tensor: Tensor) -> View:
+    """Returns a tensor that is no part of a trace as a view."""
+    storage = tensor.untyped_storage()
+    return View(Buffer(Kind.EXTERNAL, storage.nbytes(), storage), 0, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 class _Memory:
@@ -239,16 +243,24 @@ class _Memory:
         """Bytes of constants that were copied to the device."""
         return sum(storage.nbytes() for storage in self._copies.values())
 
-    def row(self, note: Instruction) -> list[int]:
-        """Returns the words of an instruction."""
-        row, words = Row.of(note), [0] * LENGTH
-        rank, narrow = len(row.shape), sum((view.dtype.itemsize == 1) << k for k, view in enumerate(row.operands))
-        words[:SHAPE] = NAMES.index(row.name), row.elements, rank, *row.extras, narrow, len(row.operands)
-        words[SHAPE : SHAPE + rank] = row.shape
-        for at, view in zip(OPERANDS, row.operands, strict=False):
-            storage, start = self._place(view.buffer)
-            words[at : at + 1 + rank] = storage.data_ptr() + start + view.offset, *view.strides
-        return words
+    def kernel(self, made: Kernel) -> Step:
+        """Binds a kernel to addresses.
+
+        Raises:
+            NotRecordable: It cannot be compiled or loaded.
+        """
+        try:
+            return nvrtc.bound(PRELUDE + made.text, "run", self.words(made), made.blocks, made.threads)
+        except DriverRefused as refusal:
+            raise NotRecordable("a kernel", str(refusal)) from None
+
+    def words(self, made: Kernel) -> list[int]:
+        """Returns the words of a kernel, with addresses in place of views."""
+        return [word if isinstance(word, int) else self._address(word) for word in made.words]
+
+    def _address(self, view: View) -> int:
+        storage, start = self._place(view.buffer)
+        return storage.data_ptr() + start + view.offset
 
     def call(self, call: Call) -> Step:
         """Binds a call to tensors over the memory."""

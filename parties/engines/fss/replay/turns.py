@@ -5,22 +5,16 @@ round costs neither the launch of a graph nor a synchronization, which together 
 """
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 
-from parties.errors import PartyError
+from parties.engines.fss.kernels import driver
 
 _BEGUN, _ENDED = range(2)
 _LOOKS, _YIELDS = 256, 1 << 16
 _BYTES = 8
-_GREATER_OR_EQUAL = 0  # CU_STREAM_WAIT_VALUE_GEQ; a write has no flags
-
-
-class StreamRefused(PartyError):  # noqa: N818 - named for what happened
-    """The driver refused to let a stream wait for memory of the host, or to write it."""
 
 
 class Turn(Protocol):
@@ -53,7 +47,7 @@ class Turns:
         """Lets a turn begin, enqueues the one after it meanwhile, and waits until it has ended.
 
         Raises:
-            StreamRefused: See there.
+            DriverRefused: The driver lets no stream wait for memory of the host.
         """
         if self._ahead is not turn:
             self._enqueue(turn)
@@ -65,18 +59,18 @@ class Turns:
 
     def drop(self) -> None:
         """Lets what was enqueued for a round that failed run on whatever is there, so that the stream goes on."""
+        self._numbers[_BEGUN] = self._newest
         if (turn := self._ahead) is not None:
-            self._numbers[_BEGUN] = self._newest
             self._ahead = None
             self._await(self._newest)
             turn.dropped()
 
     def _enqueue(self, turn: Turn) -> None:
-        wait, write = _operations()
-        self._newest, self._ahead = self._newest + 1, turn
-        _check(wait(None, self._places[_BEGUN], self._newest, _GREATER_OR_EQUAL))
+        self._newest += 1
+        driver.wait_for(self._places[_BEGUN], self._newest)
         turn.launch()
-        _check(write(None, self._places[_ENDED], self._newest, 0))
+        driver.write(self._places[_ENDED], self._newest)
+        self._ahead = turn
 
     def _await(self, number: int) -> None:
         numbers, yields = self._numbers, 0
@@ -98,21 +92,3 @@ def _let_others_run() -> None:
 @cache
 def _system() -> Any:
     return ctypes.CDLL(None)
-
-
-@cache
-def _operations() -> tuple[Callable[..., int], Callable[..., int]]:
-    """The driver's functions that let a stream wait for a number of 64 bits, and write one."""
-    driver: Any = ctypes.PyDLL("libcuda.so.1")  # keeps the interpreter's lock: they return at once
-    found = driver.cuStreamWaitValue64_v2, driver.cuStreamWriteValue64_v2
-    for function in found:
-        function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint]
-    return found
-
-
-def _check(status: int) -> None:
-    if status:
-        raise StreamRefused(
-            f"the driver refused to let a stream wait for memory of the host: CUDA's error {status}; such waits need "
-            f"CUDA 12 or later and a GPU that is not virtual; use gpu: false"
-        )

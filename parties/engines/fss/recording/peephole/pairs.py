@@ -1,6 +1,6 @@
 """Fuses two operations into one instruction where nothing else reads the result of the first."""
 
-from parties.engines.fss.kernels.device_rows import MAX_RANK
+from parties.engines.fss.recording.launches import MAX_RANK
 from parties.engines.fss.recording.notes import Instruction, instruction
 from parties.engines.fss.recording.opcodes import SWAPPED, Op
 from parties.engines.fss.recording.peephole.shapes import common, sorted_by, split

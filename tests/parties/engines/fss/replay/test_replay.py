@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from parties.decoding.cache import Cache
 from parties.engines.fss.arithmetic.gates import TruncationFailure
@@ -17,7 +16,6 @@ from parties.engines.fss.arithmetic.opening import Opener
 from parties.engines.fss.dealing.dry_run import DryRun
 from parties.engines.fss.engine import FssEngine
 from parties.engines.fss.randomness import retries
-from parties.engines.fss.randomness.frames import FrameReader
 from parties.engines.fss.recording.tracer import Tracer
 from parties.engines.fss.replay import inputs
 from parties.engines.fss.replay.recordings import Recordings
@@ -203,22 +201,16 @@ def test_graphs_are_in_step_with_interpreted_and_recorded_parties(
 def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
     """Counts the client's launches in replays of what was replayed before: those of graphs, and others.
 
-    Copies of what was dealt, one of each part of a frame, are neither.
+    Copies of what was dealt, which are the driver's, are neither.
     """
     launched: list[tuple[int, int]] = []
-    attempt, copy_to, parts = FssEngine._attempt, FrameReader.copy_to, list[Tensor]()
-
-    def counted(self: FrameReader, octets: Tensor) -> list[Tensor]:
-        copied = copy_to(self, octets)
-        parts.extend(copied)
-        return copied
+    attempt = FssEngine._attempt
 
     def watched(self: FssEngine, *given: Any) -> Any:
         replayed, known = self.recordings.replayed, len(self.recordings._known)
         layer = given[2][0] if isinstance(given[2], tuple) else 0
         if len(launched) > 3 or not known or layer == 0:  # what enters the first layer may be copied
             return attempt(self, *given)
-        parts.clear()
         kinds = torch.profiler.ProfilerActivity
         with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
             result = attempt(self, *given)
@@ -226,12 +218,11 @@ def profiled(role: str, mesh: Mesh, meter: StageMeter, *arguments: Any) -> Any:
         if self.recordings.replayed > replayed and len(self.recordings._known) == known:
             graphs = sum(name == "cudaGraphLaunch" for name in names)
             others = sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaMemcpy")) for name in names)
-            launched.append((graphs, others - len(parts)))
+            launched.append((graphs, others))
         return result
 
     if role == "client":
         setattr(FssEngine, "_attempt", watched)  # noqa: B010
-        setattr(FrameReader, "copy_to", counted)  # noqa: B010
     result = party(role, mesh, meter, *arguments)
     return (*result, dict(meter.numbers()), launched)
 
