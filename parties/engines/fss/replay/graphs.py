@@ -165,6 +165,7 @@ class Graph:
         self._alive = [buffer.memory for buffer in buffers if buffer.kind is not Kind.PLANNED]
         self.launches, self.instructions = len(launched), sum(len(each.notes) for each in launched if not each.is_call)
         self._memory, self._wrong = memory, pinned(torch.zeros(1, dtype=torch.int64))
+        self._index_failed = self._wrong.numpy().data
         self.program_bytes = 0
         steps = [*([] if first is None else [first]), *(self._step(launch) for launch in launched)]
 
@@ -173,7 +174,7 @@ class Graph:
                 step()
 
         self._steps, self._replay = steps, captured(run)
-        self.dropped()  # the second run finds what the first has left, and perhaps no index
+        self._index_failed[0] = 0  # the second run finds what the first has left, and perhaps no index
         self._clock, self._counted, self._untimed, self._due = clock, 0, 0, FIRST_TIMED
         self._turns = turns
         self._seconds: Callable[[], float] | None = None
@@ -195,7 +196,7 @@ class Graph:
             self._clock.count(self._untimed * self._seconds())
             self._counted += self._untimed
             self._untimed, self._due = 0, min(ONE_IN, self._counted)
-        if self._wrong_array[0]:
+        if self._index_failed[0]:
             raise IndexError(WRONG_INDEX)
 
     def launch(self) -> None:
@@ -205,11 +206,8 @@ class Graph:
 
     def dropped(self) -> None:
         """See `Turn`."""
-        self._wrong_array[0] = 0
-
-    @property
-    def _wrong_array(self) -> Any:
-        return self._wrong.numpy()
+        self._index_failed[0] = 0
+        self._untimed -= 1
 
     def _step(self, launch: Launch) -> Step:
         (first, *_) = launch.notes

@@ -1,6 +1,5 @@
 """Generated kernels, compiled for the host, compute what torch does; `replay.test_graphs` runs them on a GPU."""
 
-
 import pytest
 import torch
 from torch import Tensor
