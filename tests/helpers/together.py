@@ -117,7 +117,8 @@ def hasten_crypten() -> None:
     They are a parsed YAML file, in which CrypTen looks up at every access to an attribute of a tensor whether to
     validate, and for every new tensor its precision: most of a party's time on a tiny model.
     """
-    for section, values in OmegaConf.to_container(cfg.config).items():
+    sections: Any = OmegaConf.to_container(cfg.config)
+    for section, values in sections.items():
         object.__setattr__(cfg, section, SimpleNamespace(**values))
     kind = type(cfg)
     if "__getattribute__" in vars(kind):
