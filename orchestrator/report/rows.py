@@ -172,13 +172,16 @@ class Speedup:
 
 def against_crypten(measured: Sequence[Row]) -> list[Speedup]:
     """Every private row with each row of `crypten` to compare it with; stock randomness is a base only."""
-    bases = [row for row in measured if row.first.cell.engine.name == "crypten"]
+    bases: dict[str, list[Row]] = {}
+    for row in measured:
+        if row.first.cell.engine.name == "crypten":
+            bases.setdefault(_setting(row, "engine"), []).append(row)
     others = [row for row in measured if row.private and row.first.cell.engine.randomness != "stock"]
     return [
         Speedup(row, base, base.seconds / row.seconds, base.online_bytes / row.online_bytes, base.rounds / row.rounds)
         for row in others
-        for base in bases
-        if base is not row and _setting(base, "engine") == _setting(row, "engine")
+        for base in bases.get(_setting(row, "engine"), [])
+        if base is not row
     ]
 
 

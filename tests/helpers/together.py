@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from parties.engines.crypten import randomness
 from parties.metering.meter import StageMeter
@@ -19,6 +20,7 @@ from parties.transport.mesh import Listener, connect
 from tests.helpers.waiting import PATIENCE_S
 
 import crypten  # isort: skip - after what makes it importable
+from crypten.config import cfg  # isort: skip
 
 Part = Callable[..., Any]  # takes a role, its mesh, its meter and arguments
 
@@ -112,7 +114,27 @@ def repeat_crypten(role: str) -> None:
 def hasten_crypten() -> None:
     """Removes most of the cost of CrypTen's settings in this process, and changes nothing else.
 
-    It looks up in a parsed YAML file whether to validate at every access to an attribute of a tensor, 26,000 times per
-    token of a tiny model: two thirds of a party's time there.
+    They are a parsed YAML file, in which CrypTen looks up at every access to an attribute of a tensor whether to
+    validate, and for every new tensor its precision: most of a party's time on a tiny model.
     """
-    crypten.debug.cfg = SimpleNamespace(debug=SimpleNamespace(validation_mode=False))
+    sections: Any = OmegaConf.to_container(cfg.config)
+    for section, values in sections.items():
+        object.__setattr__(cfg, section, SimpleNamespace(**values))
+    kind = type(cfg)
+    if "__getattribute__" in vars(kind):
+        del kind.__getattribute__
+    kind.temp_override = _overridden
+
+
+@contextmanager
+def _overridden(settings: Any, changes: dict[str, Any]) -> Iterator[None]:
+    """CrypTen's `temp_override` of settings that are plain objects."""
+    places = [(getattr(settings, section), name) for section, _, name in (key.partition(".") for key in changes)]
+    before = [getattr(section, name) for section, name in places]
+    for (section, name), value in zip(places, changes.values(), strict=True):
+        setattr(section, name, value)
+    try:
+        yield
+    finally:
+        for (section, name), value in zip(places, before, strict=True):
+            setattr(section, name, value)

@@ -1,7 +1,6 @@
 """The command `train`: a real Ctrl-C, resuming, and errors of bad input."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,30 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.common import ExitCode
 from orchestrator.cli.main import app
-from tests.helpers.waiting import PATIENCE_S, eventually
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
 MODEL = "random:tiny-llama?layers=2"
+# Presses Ctrl-C in the middle of the third block of 24 steps.
+INTERRUPTED = """
+import os, signal
+from orchestrator.cli.main import main
+from orchestrator.training import session
+
+honest = session.train
+
+def train(task, windows, run, after_block, tick):
+    def pressing(done):
+        tick(done)
+        if done == 65:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    honest(task, windows, run, after_block, pressing)
+
+session.train = train
+main()
+"""
 
 
 def words(folder: Path, *more: Any, **changes: Any) -> list[str]:
@@ -48,18 +66,21 @@ def test_heads_their_card_and_their_recall(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_same_heads_come(tmp_path: Path) -> None:
     (tmp_path / "cut").mkdir()
-    long = {"windows": 1500}
+    long = {"windows": 60}
     output_of(words(tmp_path, **long), ExitCode.OK)
     arguments = words(tmp_path / "cut", **long)
-    program = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as training:
-        assert eventually((tmp_path / "cut/heads.checkpoint").exists)
-        training.send_signal(signal.SIGINT)
-        _, stderr = training.communicate(timeout=PATIENCE_S)
-    assert training.returncode == ExitCode.INTERRUPTED, stderr
-    assert "--resume continues from the last checkpoint" in stderr
-    assert "Traceback" not in stderr
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == ExitCode.INTERRUPTED, done.stderr
+    assert "--resume continues from the last checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["heads.checkpoint", "text.txt"]
     output_of([*arguments, "--resume"], ExitCode.OK)
     one, other = (load_file(folder / "heads.safetensors") for folder in (tmp_path, tmp_path / "cut"))

@@ -83,7 +83,7 @@ def test_fss_is_predicted_by_its_exact_counts() -> None:
 
 
 @settings(deadline=None, max_examples=5)
-@given(st.integers(COUNTED_TOKENS + 1, 24))
+@given(st.integers(COUNTED_TOKENS + 1, 16))
 def test_many_tokens_are_scaled_from_the_first_ones_unless_all_are_requested(new_tokens: int) -> None:
     cell = fss(new_tokens=new_tokens)
     scaled, whole = predict(cell), predict(cell, most=None)

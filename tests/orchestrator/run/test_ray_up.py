@@ -49,6 +49,7 @@ SSHD_OPTIONS = (
     "UsePAM=no",
     "PermitRootLogin=prohibit-password",
     "AuthorizedKeysFile=.ssh/authorized_keys",
+    "SetEnv=RAY_raylet_start_wait_time_s=600",  # Ray itself waits 30 s for a node to start, too short on a busy machine
 )
 
 EXPERIMENT = {

@@ -79,19 +79,6 @@ def test_a_sweep_runs_pending_cells_and_leaves_only_records(tmp_path: Path) -> N
     assert "[2/2]" in console.file.getvalue()
 
 
-def test_a_cell_that_must_fail_as_one_before_it_did_is_on_record_and_not_run(tmp_path: Path) -> None:
-    experiment = fake_experiment(tmp_path, "prompterror-referee-loading", repeats=2)
-    console = quiet()
-    outcome = sweep_in(tmp_path / "out", experiment, expand(experiment), console=console, party_class=FAKE)
-    first, second = (record.error for record in outcome.records)
-    assert first is not None
-    assert second is not None
-    assert (first.status, first.role) == (Status.CONFIG_ERROR, "referee")
-    assert second.message == f"not run, since a cell before it failed of the same cause: {first.message}"
-    assert isinstance(console.file, io.StringIO)
-    assert "[2/2]" in console.file.getvalue()
-
-
 def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:
     experiment = fake_experiment(tmp_path)
     (cell,) = expand(experiment)
@@ -101,13 +88,23 @@ def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:
     assert [record.status for record in outcome.records] == [Status.OK]
 
 
-def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
-    experiment = fake_experiment(tmp_path)
+def test_a_ray_that_runs_already_is_left_alone_and_a_cell_that_must_fail_as_one_before_it_did_is_not_run(
+    tmp_path: Path,
+) -> None:
+    experiment = fake_experiment(tmp_path, "prompterror-referee-loading", repeats=2)
+    console = quiet()
     with ray_session(None):
         address = ray.get_runtime_context().gcs_address
-        sweep_in(tmp_path / "out", experiment, expand(experiment), console=quiet(), party_class=FAKE)
+        outcome = sweep_in(tmp_path / "out", experiment, expand(experiment), console=console, party_class=FAKE)
         assert ray.is_initialized()
         assert ray.get_runtime_context().gcs_address == address
+    first, second = (record.error for record in outcome.records)
+    assert first is not None
+    assert second is not None
+    assert (first.status, first.role) == (Status.CONFIG_ERROR, "referee")
+    assert second.message == f"not run, since a cell before it failed of the same cause: {first.message}"
+    assert isinstance(console.file, io.StringIO)
+    assert "[2/2]" in console.file.getvalue()
 
 
 def test_a_ray_of_our_own_needs_no_home_and_leaves_no_folder_and_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from orchestrator.records.record import Status
 from orchestrator.records.store import RecordStore, StoreError
 from orchestrator.run import stopwatch
 from orchestrator.run.placement import ROLES
+from orchestrator.run.ray_session import ray_session
 from tests.helpers.fake_cells import FAKE, fake_experiment
 from tests.helpers.stepped_party import SteppedParty
 from tests.helpers.sweeping import sweep_in
@@ -63,6 +64,14 @@ def fill_once_parties_are_up(out: Path, disk: Path) -> None:
     fill(disk)
 
 
+@pytest.fixture
+def ray_here() -> Iterator[None]:
+    """One Ray for all sweeps of a test."""
+    with ray_session(None):
+        yield
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_a_full_disk_keeps_finished_records_and_the_same_command_resumes(small_disk: Path, tmp_path: Path) -> None:
     out = small_disk / "out"
     experiment = fake_experiment(tmp_path, "pause-server-decode", seq_lens=[16, 17])

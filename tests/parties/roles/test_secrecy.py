@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from torch import Tensor
 
@@ -47,11 +48,16 @@ def mappings() -> list[bytes]:
 
 
 def touched(start: int, stop: int) -> list[tuple[int, int]]:
-    """The parts of a mapping that were written to, which most pages of stacks and arenas were not."""
+    """The parts of a mapping that this process wrote to, which most pages of stacks and arenas were not.
+
+    A private page that another process maps, too, is from before this one was forked, when there was no secret.
+    """
     with Path("/proc/self/pagemap").open("rb", 0) as pages:
         pages.seek(start // PAGE * 8)
         entries = np.frombuffer(pages.read((stop - start) // PAGE * 8), dtype=np.uint64)
-    held = (entries >> np.uint64(62)) > 0  # in memory or swapped out
+    swapped, backed, alone = ((entries >> np.uint64(bit)) & np.uint64(1) > 0 for bit in (62, 61, 56))
+    present = entries >> np.uint64(63) > 0
+    held = swapped | present & (backed | alone)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]])))
     return [(start + int(first) * PAGE, start + int(last) * PAGE) for first, last in edges.reshape(-1, 2)]
 
@@ -118,6 +124,7 @@ def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with Four(Search(hidden), record=True) as four:
         results = four.run(job)
         wires = {pair: bytes(wire.seen) for pair, wire in four.wires.items()}
+        assert not any(psutil.Process(process.pid).children() for process in four.processes.values()), "see `touched`"
     assert all("error" not in result for result, _ in results.values()), results
     assert all(len(looks) == 2 for _, looks in results.values()), "each memory is searched while decoding and after"
     found = {
@@ -132,7 +139,7 @@ def test_the_search_finds_secrets_that_a_process_holds(observed: Any) -> None:
     assert results["referee"][0]["check"]["tokens_compared"] == NEW_TOKENS  # not the same: a random prompt may tie
     assert found["referee"]["weights"], "the referee holds the weights: a search that misses them proves nothing"
     held = [bytes(bytearray(item)) for item in hidden["prompt"]]  # this process holds the prompt in every form
-    assert Search(hidden)()["prompt"] == list(range(len(held)))
+    assert Search({"prompt": hidden["prompt"]})()["prompt"] == list(range(len(held)))
 
 
 def test_no_party_holds_another_partys_secret(observed: Any) -> None:
