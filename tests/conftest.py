@@ -20,7 +20,6 @@ settings.register_profile("same everywhere", deadline=None, derandomize=True, da
 settings.register_profile("fuzz", deadline=None, database=None, print_blob=True)
 settings.load_profile("same everywhere")
 
-HOSTS = {"mark.ray", "mark.netns", "mark.links"}
 # Of the tests of hosts, the files that take longest, in this order: they begin first, so that none is alone at the end.
 LONGEST = [
     "test_lab_run_faults", "test_ray_up", "test_runner", "test_submit_head", "test_sweep", "test_live_panels",
@@ -44,14 +43,6 @@ def pytest_sessionstart() -> None:
         raise pytest.UsageError(f"{REQUIRE} asks for what is not here: {'; '.join(missing)}")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m "ray or netns or links"`, or a part of it, files that name no such mark are not imported."""
-    wanted = {f"mark.{word}" for word in config.option.markexpr.split(" or ")}
-    if wanted <= HOSTS and collection_path.suffix == ".py":
-        return not any(mark in collection_path.read_text(encoding="utf-8") for mark in wanted) or None
-    return None
 
 
 def pytest_collection_finish() -> None:
