@@ -66,6 +66,10 @@ class Recorder(ABC):
         """The place of public numbers that change from token to token, or with each row that the cache grows by."""
 
     @abstractmethod
+    def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
+        """The place of numbers that the party alone has, for which each replay asks."""
+
+    @abstractmethod
     def overwrites(self, rows: Tensor) -> None:
         """Called before rows of a cache are written in place: the program's run must leave them as they are."""
 
@@ -137,7 +141,7 @@ class Source(ABC):
 
     def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
         """Returns numbers that this party alone has, such as its token; a recorded segment asks for them each time."""
-        made = numbers() if self.recorder is None else self.recorder.varying(lambda _: numbers())
+        made = numbers() if self.recorder is None else self.recorder.own_numbers(numbers)
         return made.to(self.device)
 
     def read(self, rows: Tensor, first: int, count: int) -> Tensor:

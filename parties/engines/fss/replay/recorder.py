@@ -55,24 +55,28 @@ class Varying:
     Attributes:
         by_token: What makes the numbers some tokens after the recording, and where they go.
         by_row: The same for numbers that depend on how many rows the cache has grown by.
+        own: The same for numbers that the party alone has, such as its token.
     """
 
     def __init__(self) -> None:
         self.by_token: list[tuple[Callable[[int], Tensor], Tensor]] = []
         self.by_row: list[tuple[Callable[[int], Tensor], Tensor]] = []
+        self.own: list[tuple[Callable[[], Tensor], Tensor]] = []
         self._written = (0, 0)
 
     def write(self, later: int, rows: int) -> None:
-        """Writes the numbers of a token, unless a layer alike has.
+        """Writes the numbers of a token; public ones unless a layer alike has.
 
         Args:
             later: Tokens since the recording.
             rows: Rows by which the cache has grown since then: less, where a step evicts what it appends.
         """
+        for numbers, place in self.own:
+            place.copy_(numbers())
         if self._written == (later, rows):
             return
-        for count, numbers in ((later, self.by_token), (rows, self.by_row)):
-            for made, place in numbers:
+        for count, public in ((later, self.by_token), (rows, self.by_row)):
+            for made, place in public:
                 place.copy_(made(count))
         self._written = (later, rows)
 
@@ -290,6 +294,13 @@ class SegmentRecorder(Recorder):
         with self.tracer.paused():
             place = self._inputs.place(numbers(0))
         (self.numbers.by_row if by_row else self.numbers.by_token).append((numbers, place))
+        return place
+
+    def own_numbers(self, numbers: Callable[[], Tensor]) -> Tensor:
+        """See `Recorder`."""
+        with self.tracer.paused():
+            place = self._inputs.place(numbers())
+        self.numbers.own.append((numbers, place))
         return place
 
     def overwrites(self, rows: Tensor) -> None:

@@ -18,6 +18,15 @@ def test_numbers_are_computed_once_for_a_token() -> None:
     assert asked == [("token", 1), ("row", 1), ("token", 2), ("row", 1), ("token", 0), ("row", 0)]
 
 
+def test_numbers_of_the_party_alone_are_asked_for_each_time() -> None:
+    tokens, varying, place = [3], Varying(), torch.zeros(1, dtype=torch.int64)
+    varying.own.append((lambda: torch.tensor(tokens), place))
+    for token in (3, 5, 5, 4):  # also where the position is that of the recording, or of the pass before
+        tokens[0] = token
+        varying.write(0, 0)
+        assert int(place) == token
+
+
 class Numbers:
     """Numbers that tell when they are computed."""
 
