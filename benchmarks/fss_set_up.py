@@ -32,7 +32,7 @@ ROLES = ("client", "server", "dealer")
 def main() -> None:
     given = parse()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fss_set_up"])  # imports once
+    context.set_forkserver_preload(["parties.engines.fss.engine", "parties.engines.fss.dealing.dealer"])  # imports once
     listeners = {role: Listener("127.0.0.1", 0) for role in ROLES}
     addresses, session = {role: listener.address for role, listener in listeners.items()}, secrets.token_hex(8)
     pipes: dict[str, Connection] = {}

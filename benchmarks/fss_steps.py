@@ -144,7 +144,7 @@ def per_layer(instructions: list[int]) -> str:
 def together(given: argparse.Namespace, recorded: bool, *, calls: bool) -> dict[str, Any]:
     """Runs the three parties; returns what each measured."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fss_steps"])  # imports once
+    context.set_forkserver_preload(["parties.engines.fss.engine", "parties.engines.fss.dealing.dealer"])  # imports once
     listeners = {role: Listener("127.0.0.1") for role in ROLES}
     addresses = {role: listener.address for role, listener in listeners.items()}
     pipes, processes = {}, []

@@ -45,16 +45,19 @@ class Sender:
         """Queues a frame; waits while the queue is full.
 
         Raises:
-            Stopped: `unwanted` was set, or the link failed.
+            Stopped: `unwanted` was set, the link failed, or the last frame is queued: the party reads no further.
         """
         with self._changed:
-            while self._queued >= QUEUED_BYTES and not unwanted.is_set() and self._failure is None:
+            while self._queued >= QUEUED_BYTES and not self._is_over(unwanted):
                 self._changed.wait(0.1)
-            if unwanted.is_set() or self._failure is not None:
+            if self._is_over(unwanted):
                 raise Stopped
             self._frames.append(frame)
             self._queued += len(frame)
             self._changed.notify_all()
+
+    def _is_over(self, unwanted: threading.Event) -> bool:
+        return unwanted.is_set() or self._closed or self._failure is not None
 
     @property
     def queued_bytes(self) -> int:
